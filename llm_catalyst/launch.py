@@ -1,0 +1,145 @@
+"""`catalyst run` and `catalyst resume`: from the words of the command line to a finished run directory."""
+
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from llm_catalyst.checks import ConfigurationError, did_you_mean
+from llm_catalyst.paths import conf_directory
+
+FAILED, WRONG_USE = 1, 2
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run what Hydra makes of `words` (one run, a sweep, help, completion); the exit code."""
+    import hydra
+    from omegaconf import DictConfig, OmegaConf
+
+    codes: list[int] = []
+
+    def job(config: DictConfig) -> dict[str, Any]:
+        from hydra.core.hydra_config import HydraConfig
+
+        hydra_config = HydraConfig.get()
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        assert isinstance(plain, dict)
+        choices = {group: choice for group, choice in hydra_config.runtime.choices.items() if not group.startswith("hydra/")}
+        code, result = guarded(lambda: execute(plain, choices, Path(hydra_config.runtime.output_dir), words))
+        codes.append(code)
+        return result
+
+    OmegaConf.register_new_resolver("folder", folder_name, replace=True)
+    # Hydra then raises its errors instead of printing them, so that they look like ours.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    warn_of_hidden_files(words)
+    signal.signal(signal.SIGTERM, terminated)
+    sys.argv = ["catalyst", *words]
+    code, _ = guarded(
+        lambda: hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(job)() or {}
+    )
+    if len(codes) > 1:
+        Console(stderr=True).print(f"{codes.count(0)} of {len(codes)} runs finished")
+    return code or max(codes, default=0)
+
+
+def resume_command(directory: Path) -> int:
+    """Go on with the run in `directory` from its last whole stage; the exit code."""
+    from llm_catalyst.run_directory import read_manifest
+
+    def go_on() -> dict[str, Any]:
+        manifest = read_manifest(directory)
+        config = yaml.safe_load((directory / "config.yaml").read_text())
+        return execute(config, manifest.choices, directory, manifest.command)
+
+    signal.signal(signal.SIGTERM, terminated)
+    return guarded(go_on)[0]
+
+
+def execute(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:
+    """One run from a resolved configuration; its outcome in a few plain values, as sweepers want it."""
+    from llm_catalyst.configs import parts_of
+
+    parts = parts_of(config)
+    from llm_catalyst.session import run_session
+
+    outcome = run_session(parts, config, choices, path, words)
+    return {"status": outcome.status, "dev": outcome.best and outcome.best.score.metric, "directory": str(path)}
+
+
+def guarded(action: Any) -> tuple[int, dict[str, Any]]:
+    """The exit code and result of `action`; what goes wrong is printed as one message, and recorded by the run.
+
+    An exception never leaves a job: it would end a sweep, and some SDKs' exceptions do not even unpickle.
+    With CATALYST_DEBUG=1 the traceback is printed, too.
+    """
+    try:
+        return 0, action()
+    except KeyboardInterrupt:
+        complain("stopped by the user; go on with: catalyst resume DIR")
+        return 130, {"status": "stopped"}
+    except Exception as error:
+        if os.environ.get("CATALYST_DEBUG"):
+            traceback.print_exc()
+        expected = isinstance(error, ConfigurationError) or type(error).__module__.startswith(("hydra", "omegaconf"))
+        text = f"{error}{suggestion(str(error))}" if expected else f"{type(error).__name__}: {error} (CATALYST_DEBUG=1 shows where)"
+        complain(text)
+        return WRONG_USE if expected else FAILED, {"status": "failed", "message": text}
+
+
+def complain(message: str) -> None:
+    Console(stderr=True).print(Text("error: ", style="bold red") + Text(message), soft_wrap=True)
+
+
+def terminated(number: int, frame: Any) -> None:
+    """Turn SIGTERM into an exit that runs every `finally`, so that the terminal and the lock are left clean."""
+    sys.exit(128 + number)
+
+
+def folder_name(name: Any) -> str:
+    """A name from a configuration as one folder's name: it cannot lead out of the output directory."""
+    return re.sub(r"[^\w.-]+", "_", str(name)).strip(".") or "_"
+
+
+def suggestion(message: str) -> str:
+    """The nearest known key to the one that Hydra could not override."""
+    match = re.search(r"Could not override '([^'@]+)", message)
+    return did_you_mean(match[1], known_keys()) if match else ""
+
+
+def known_keys() -> list[str]:
+    """Every key and group that an override can name, dotted."""
+    keys: list[str] = []
+    for file in conf_directory().rglob("*.yaml"):
+        group = file.relative_to(conf_directory()).parent.as_posix()
+        content = yaml.safe_load(file.read_text()) or {}
+        prefix = "" if group in (".", "protocol") or group.startswith(("experiment", "hydra")) else group
+        keys += [group] * bool(prefix) + dotted(content, prefix)
+    return sorted(set(keys) - {"defaults"})
+
+
+def dotted(node: Mapping[str, Any], prefix: str) -> list[str]:
+    """The dotted paths of all keys below a node."""
+    keys = []
+    for key, value in node.items():
+        path = f"{prefix}.{key}".lstrip(".")
+        keys += [path, *(dotted(value, path) if isinstance(value, dict) else [])]
+    return keys
+
+
+def warn_of_hidden_files(words: Sequence[str]) -> None:
+    """Say where a file of the user's --config-dir has the name of a packaged one, which Hydra takes in silence."""
+    given = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
+    given += [after for word, after in zip(words, words[1:], strict=False) if word in ("--config-dir", "-cd")]
+    for folder in map(Path, given):
+        for file in sorted(folder.rglob("*.yaml")):
+            if (conf_directory() / file.relative_to(folder)).exists():
+                complain(f"{file} is not used: a packaged choice has the same name; rename yours")

@@ -1,0 +1,273 @@
+"""What the clients share: keys, deadlines, retries, redaction, and an Exchange from what came back."""
+
+import importlib.util
+import json
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as DeadlineExceeded
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import tenacity
+
+from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.mentors import prices
+from llm_catalyst.records import Exchange, Message
+
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
+SECRET = 8  # characters; shorter keys ("none", "EMPTY") are placeholders, and common words
+LONGEST_ERROR = 500
+PASSING_STATUS = (408, 409, 429)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one request brought: a reply, or the error that says why there is none."""
+
+    reply: str = ""
+    answered: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    request_id: str | None = None
+    stop_reason: str | None = None
+    error: str | None = None
+
+
+class PassingError(Exception):
+    """A failure that may pass: worth another try, after `wait_s` seconds where the server named them."""
+
+    def __init__(self, answer: Answer, wait_s: float | None = None) -> None:
+        super().__init__(answer.error)
+        self.answer = answer
+        self.wait_s = wait_s
+
+
+def exchange(
+    ask: Callable[[], Answer],
+    *,
+    messages: Sequence[Message],
+    stage: int,
+    model: str,
+    parameters: Mapping[str, float | int | str],
+    not_sent: tuple[str, ...] = (),
+    key: str = "",
+    retry_s: float = 0.0,
+    free: bool = False,
+) -> Exchange:
+    """The exchange that `ask` brings, asked again while failures may pass and `retry_s` seconds last.
+
+    `latency_s` counts all attempts and the waits between them. `free` is for whoever sends no bill.
+    """
+    date, begun = utc_now(), time.monotonic()
+    answer, attempts = ask_until_answered(ask, retry_s)
+    asked = answer.answered or model
+    return Exchange(
+        stage=stage,
+        messages=tuple(messages),
+        reply=redact(answer.reply, key),
+        asked=model,
+        answered=redact(answer.answered, key) if answer.answered else None,
+        parameters=dict(parameters),
+        not_sent=not_sent,
+        input_tokens=answer.input_tokens,
+        output_tokens=answer.output_tokens,
+        cost_usd=0.0 if free else prices.cost(asked, answer.input_tokens, answer.output_tokens),
+        latency_s=round(time.monotonic() - begun, 3),
+        date=date,
+        request_id=redact(answer.request_id, key) if answer.request_id else None,
+        stop_reason=redact(answer.stop_reason, key) if answer.stop_reason else None,
+        attempts=attempts,
+        error=redact(answer.error, key)[:LONGEST_ERROR] if answer.error else None,
+    )
+
+
+def ask_until_answered(ask: Callable[[], Answer], retry_s: float) -> tuple[Answer, int]:
+    """The first answer, or the last failure once `retry_s` seconds do not suffice for another try; the tries."""
+    dice = random.Random()  # not the global stream: a retry must not move a run's random numbers
+
+    def pause(state: tenacity.RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome else None
+        if isinstance(failure, PassingError) and failure.wait_s is not None:
+            return failure.wait_s
+        return dice.uniform(0.5, 1) * min(2.0 ** (state.attempt_number - 1), 30)
+
+    tries = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(PassingError),
+        wait=pause,
+        stop=tenacity.stop_before_delay(retry_s),
+        reraise=True,
+    )
+    try:
+        return tries(ask), attempts_of(tries)
+    except PassingError as failure:
+        attempts = attempts_of(tries)
+        wait = f" (the server asks to wait {failure.wait_s:.0f} s)" if failure.wait_s else ""
+        tried = f"given up after {attempts} {'try' if attempts == 1 else 'tries'}"
+        error = f"{failure.answer.error}{wait}; {tried} (mentor.client.retry_s={retry_s:g})"
+        return replace(failure.answer, error=error), attempts
+
+
+def attempts_of(tries: tenacity.Retrying) -> int:
+    return int(tries.statistics["attempt_number"])
+
+
+def attempt(sdk: Any, send: Callable[[], T], read: Callable[[T], Answer], timeout_s: float, where: str) -> Answer:
+    """What `read` makes of one request, or an Answer with an error. Raises PassingError where a retry may help.
+
+    `sdk` is the module openai or anthropic, which name their exceptions alike. Any other exception of an
+    SDK becomes an error too: a run that has trained for hours must not die of a mentor.
+    """
+    try:
+        response = within(timeout_s, send)
+    except (sdk.APITimeoutError, DeadlineExceeded):
+        raise PassingError(Answer(error=f"no answer from {where} within timeout_s={timeout_s:g}")) from None
+    except sdk.APIConnectionError as error:
+        raise PassingError(Answer(error=f"no connection to {where}: {error.__cause__ or error}")) from None
+    except sdk.APIStatusError as error:
+        raise_if_passing(error, where)
+        return status_answer(error, where)
+    except Exception as error:
+        return Answer(error=f"the answer of {where} could not be read: {type(error).__name__}: {error}")
+    return read(response)
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What `call` returns. Raises DeadlineExceeded after `seconds` in all.
+
+    The SDKs' own timeouts count from one read to the next, so a server that drips bytes outlives them.
+    """
+    result: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return result.result(timeout=seconds)
+
+
+def raise_if_passing(error: Any, where: str) -> None:
+    """Raise PassingError for a status that may pass; an exhausted quota (also 429) does not."""
+    if "insufficient_quota" in str(error.body):
+        return
+    if error.status_code in PASSING_STATUS or error.status_code >= 500:
+        raise PassingError(status_answer(error, where), retry_after(error.response.headers)) from None
+
+
+def status_answer(error: Any, where: str) -> Answer:
+    """The Answer for an HTTP status error, with the mend where the status tells it."""
+    mends = {
+        401: "check the key in the environment variable that mentor.client.key_variable names",
+        403: "this key may not use this model",
+        404: "check mentor.client.model and mentor.client.base_url",
+    }
+    mend = f"; {mends[error.status_code]}" if error.status_code in mends else ""
+    said = server_message(error.body)
+    return Answer(request_id=error.request_id, error=f"{where} answered {error.status_code}: {said}{mend}")
+
+
+def server_message(body: Any) -> str:
+    """The message in an error body of either provider, or the body itself, on one line."""
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    message = inner.get("message", inner) if isinstance(inner, dict) else inner
+    return " ".join(str(message).split())[:300]
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait, from retry-after-ms or retry-after (seconds or a date)."""
+    try:
+        if value := headers.get("retry-after-ms"):
+            return max(0.0, float(value) / 1000)
+        value = headers.get("retry-after") or ""
+        return max(0.0, float(value)) if float(value) < float("inf") else None
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(value or "") - datetime.now(timezone.utc)).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def read_key(variable: str | None) -> str:
+    """The key in the environment variable of that name, stripped; '' where no variable is named.
+
+    Raises ConfigurationError, which never holds the key.
+    """
+    if variable is None:
+        return ""
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ConfigurationError(
+            f"the environment variable {variable} is not set or empty; set it to the provider's API key "
+            f"(export {variable}=...), or try mentor=none, mentor=local or mentor=human, which need no key"
+        )
+    if not all("!" <= character <= "~" for character in key):
+        raise ConfigurationError(
+            f"the environment variable {variable} holds a space, a line break or a character that is not ASCII; "
+            "an API key has none: copy it again"
+        )
+    return key
+
+
+def check_key_variable(variable: str | None) -> None:
+    """Raise ConfigurationError unless `variable` looks like a variable's name. Its value is not repeated."""
+    if variable is not None and not VARIABLE.fullmatch(variable):
+        raise ConfigurationError(
+            "mentor.client.key_variable must be the *name* of an environment variable in capitals, such as "
+            "OPENAI_API_KEY; the key itself never stands in a configuration"
+        )
+
+
+def check_url(url: str) -> None:
+    """Raise ConfigurationError unless `url` is an http(s) address without user and password."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"mentor.client.base_url={url} is no address; try https://api.openai.com/v1")
+    if parts.username or parts.password:
+        raise ConfigurationError("mentor.client.base_url must not hold a user or password; use key_variable")
+
+
+def need_package(name: str) -> None:
+    """Raise ConfigurationError where a package that a client needs is not installed."""
+    if importlib.util.find_spec(name) is None:
+        raise ConfigurationError(f"this mentor needs the package {name}, which is not installed: pip install {name}")
+
+
+def redact(text: str, key: str) -> str:
+    """`text` without the key, should a server echo it, and without the halves of broken UTF-16 pairs.
+
+    The latter can stand in JSON, but not in a file of UTF-8.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    if len(key) < SECRET:
+        return text
+    for form in {key, json.dumps(key)[1:-1]}:
+        text = text.replace(form, "[key]")
+    return text
+
+
+def count(value: Any) -> int | None:
+    """A token count as a server sent it, or None where it is no count."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def name(value: Any) -> str | None:
+    """A name as a server sent it, or None where it is no text."""
+    return value if isinstance(value, str) and value else None
+
+
+def utc_now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,63 @@
+"""A person at the terminal as the mentor."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.mentors.clients.calls import Answer, exchange
+from llm_catalyst.mentors.reply import legible
+from llm_catalyst.records import Exchange, Message
+
+
+@dataclass(frozen=True)
+class Human:
+    """The `mentor.client` node of a human mentor: sees what a language model would see, and answers."""
+
+    def preflight(self) -> None:
+        """Raise ConfigurationError without a terminal."""
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise ConfigurationError(
+                "mentor=human needs a terminal to ask at, and standard input or output is none; "
+                "start the run in a terminal, or choose another mentor (mentor=local, mentor=evolution, mentor=none)"
+            )
+
+    def complete(self, messages: Sequence[Message], stage: int, seed: int) -> Exchange:
+        """What the person types until an empty line; an `error` where that is nothing. Costs no money."""
+
+        def ask() -> Answer:
+            try:
+                self.preflight()
+            except ConfigurationError as failure:
+                return Answer(error=str(failure))
+            show(messages)
+            reply = read_lines()
+            return Answer(reply, answered="human", error=None if reply else "no proposal was typed")
+
+        return exchange(ask, messages=messages, stage=stage, model="human", parameters={}, free=True)
+
+
+def show(messages: Sequence[Message]) -> None:
+    """Print the conversation, or after an answer only the reminder. The texts are untrusted: no markup."""
+    console = Console(highlight=False)
+    answered = any(message.role == "assistant" for message in messages)
+    for message in messages[-1:] if answered else messages:
+        console.print(Panel(Text(legible(message.content)), title=message.role, title_align="left"))
+    console.print(Text("One proposal per line; an empty line ends."))
+
+
+def read_lines() -> str:
+    """Lines typed until an empty one or the end of input (Ctrl-D)."""
+    lines: list[str] = []
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            line = ""
+        if not line:
+            return "\n".join(lines)
+        lines.append(line)

@@ -1,0 +1,62 @@
+"""Gradient-free evolution on the tokens of the pool: an offline mentor, and the control for an LLM's ideas."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llm_catalyst.checks import at_least, within
+from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.records import Advice, Prompt, Proposal, Scored
+from llm_catalyst.soft_prompt import PromptSpace
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """Children of the pool's best prompts by uniform crossover and token mutation.
+
+    Two parents are drawn by rank (the best most often); each place takes its token from either; then each
+    token mutates with probability `mutation`, to one of the `neighbours` nearest tokens of the vocabulary or,
+    one time in four, to any readable token. The form follows the genetic algorithm of EvoPrompt (Guo et
+    al. 2023, arXiv 2309.08532), with these operators in place of its language model.
+    """
+
+    proposals: int = 3
+    mutation: float = 0.2
+    neighbours: int = 20
+
+    def __post_init__(self) -> None:
+        at_least("mentor.proposals", self.proposals, 1)
+        at_least("mentor.neighbours", self.neighbours, 1)
+        within("mentor.mutation", self.mutation, 0, 1)
+
+    def propose(self, consultation: Consultation) -> Advice:
+        if not consultation.pool:
+            return Advice(fallback="the pool is empty")
+        space, rng = consultation.space, consultation.rng
+        seen = {scored.prompt.tokens for scored in consultation.pool}
+        children: list[Proposal] = []
+        # A pool of near-identical parents may not yield enough new children: the number of tries is bounded.
+        for _ in range(50 * self.proposals):
+            mother, father = self._parents(consultation.pool, rng)
+            child = self._child(mother.prompt, father.prompt, space, rng)
+            if child.tokens not in seen:
+                seen.add(child.tokens)
+                children.append(Proposal(child, f"{mother.prompt.text!r} crossed with {father.prompt.text!r}"))
+            if len(children) == self.proposals:
+                break
+        return Advice(tuple(children), fallback=None if children else "no new child was found")
+
+    def _parents(self, pool: Sequence[Scored], rng: random.Random) -> tuple[Scored, Scored]:
+        ranks = range(1, len(pool) + 1)
+        mother, father = rng.choices(pool, weights=ranks, k=2)
+        return mother, father
+
+    def _child(self, mother: Prompt, father: Prompt, space: PromptSpace, rng: random.Random) -> Prompt:
+        tokens = [rng.choice(pair) for pair in zip(mother.tokens, father.tokens, strict=True)]
+        return space.prompt([self._mutated(t, space, rng) if rng.random() < self.mutation else t for t in tokens])
+
+    def _mutated(self, token: int, space: PromptSpace, rng: random.Random) -> int:
+        if rng.random() < 0.25:
+            return rng.choice(space.allowed_ids)
+        near = space.nearest(space.vocabulary[token], self.neighbours + 1).tolist()
+        return rng.choice([other for other in near if other != token] or [token])

@@ -1,0 +1,58 @@
+"""A frozen backbone, a head, and what is trained on them: class logits of a population of members.
+
+Shapes: k members, b examples of each, c classes (or choices).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from llm_catalyst.backbones.text import FrozenText
+from llm_catalyst.batching import Batch
+from llm_catalyst.tasks.text import TaskData
+
+# What one member trains: "prompt" (m, d) and the head's weights, by name, in float32.
+Parameters = Mapping[str, Tensor]
+
+
+class Head(Protocol):
+    """From hidden states to scores. `words` says whether it needs the backbone's language-model head."""
+
+    words: bool
+
+    def weights(self, backbone: FrozenText, task: TaskData, generator: torch.Generator) -> dict[str, Tensor]: ...
+
+    def constants(self, backbone: FrozenText, task: TaskData) -> dict[str, Tensor]: ...
+
+    def scores(
+        self, backbone: FrozenText, hidden: Tensor, batch: Batch, weights: dict[str, Any], constants: dict[str, Tensor]
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class PromptedModel:
+    """The function that is optimized: soft prompt and head weights -> class logits."""
+
+    backbone: FrozenText
+    head: Head
+    constants: dict[str, Tensor]
+
+    def logits(self, parameters: Parameters, batch: Batch) -> Tensor:
+        """Class logits (k, b, c), float32, for stacked parameters (k, ...) and a batch of each member's own.
+
+        For a multiple choice task every choice is scored alone, and the choices are the classes.
+        """
+        hidden = self.backbone.hidden(parameters["prompt"], batch)
+        scores = self.head.scores(self.backbone, hidden, batch, dict(parameters), self.constants)
+        if batch.choices == 1:
+            return scores
+        right = scores[..., -1] - scores[..., 0] if scores.shape[-1] > 1 else scores[..., 0]
+        return right.unflatten(1, (-1, batch.choices))
+
+
+def stack(members: Sequence[Parameters]) -> dict[str, Tensor]:
+    """The members' parameters with a leading dimension k."""
+    return {name: torch.stack([member[name] for member in members]) for name in members[0]}

@@ -1,0 +1,127 @@
+"""What a run optimizes: a soft prompt (and a head) of one frozen backbone on one task.
+
+Everything that the method asks about the problem is a method here: where a prompt starts, the next batches,
+a projection, a score. Shapes: k members, m virtual tokens, d embedding width.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llm_catalyst.backbones.text import FrozenText
+from llm_catalyst.batching import Batch, Encoded, collate, encode, training_rows
+from llm_catalyst.doers.gradient import Step
+from llm_catalyst.mentors.consultation import TaskDescription
+from llm_catalyst.model import Head, Parameters, PromptedModel
+from llm_catalyst.randomness import derive, stream
+from llm_catalyst.records import Prompt, Snapshot, Split
+from llm_catalyst.scoring import Result, score
+from llm_catalyst.settings import Settings
+from llm_catalyst.soft_prompt import PromptSpace
+from llm_catalyst.tasks.text import Example, TaskData, majority
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A loaded task, backbone and head, with the settings that say how they meet."""
+
+    data: TaskData
+    splits: dict[Split, Encoded]
+    model: PromptedModel
+    space: PromptSpace
+    settings: Settings
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.backbone.device
+
+    @property
+    def description(self) -> TaskDescription:
+        return TaskDescription(self.data.task.name, self.data.task.description, self.data.labels)
+
+    def label(self, number: int | None) -> str | None:
+        """The name of a label id."""
+        return None if number is None else self.data.labels[number]
+
+    @property
+    def examples(self) -> int:
+        """Examples of the training split."""
+        return len(self.splits["train"])
+
+    @property
+    def majority(self) -> float:
+        """Accuracy of always answering the reporting split's most frequent label."""
+        return majority(self.data.test)
+
+    @property
+    def padding(self) -> int | None:
+        """Tokens that every text is padded to; None pads to the longest of a batch."""
+        backbone = self.model.backbone
+        return backbone.longest_text(self.space.length) if self.settings.protocol.pad_to_max_length else None
+
+    def start(self) -> dict[str, Tensor]:
+        """A new member's parameters: the soft prompt where `prompt.start` says, and a new head."""
+        head = self.model.head.weights(self.model.backbone, self.data, stream(self.settings.seed, "head"))
+        return {"prompt": self.space.start(stream(self.settings.seed, "prompt"))} | head
+
+    def batches(self, k: int, first_step: int) -> Iterator[Batch]:
+        """Training batches from a step on, the same examples for each of k members."""
+        train, settings = self.splits["train"], self.settings
+        # Dropout, where a protocol has it, draws from torch's global generator.
+        torch.manual_seed(derive(settings.seed, "dropout", first_step))
+        for rows in training_rows(train, settings.batch_size, settings.seed, first_step):
+            yield collate(train, [rows], self.device, self.padding).expand(k)
+
+    @property
+    def has_trained_head(self) -> bool:
+        """Whether the head has weights of its own, so that a discrete prompt's score changes as they train."""
+        return bool(self.model.head.weights(self.model.backbone, self.data, stream(self.settings.seed, "head")))
+
+    def score(self, members: Sequence[Parameters], split: Split = "dev") -> list[Result | None]:
+        """Each member's loss and metrics on a split."""
+        data, metric = self.splits[split], self.data.task.metric
+        return score(self.model, members, data, metric, self.settings.token_budget, self.padding)
+
+    def score_prompts(self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev") -> list[Result | None]:
+        """Loss and metrics of discrete prompts, each embedded anew, under one member's head."""
+        return self.score([dict(head) | {"prompt": rows} for rows in self.space.embed(prompts)], split) if prompts else []
+
+    def snapshots(self, stage: int, step: Step, members: Sequence[Parameters]) -> list[Snapshot]:
+        """The members' prompts projected to tokens, of those whose loss is finite."""
+        prompts, similarities = self.space.project(torch.stack([member["prompt"] for member in members]))
+        rows = enumerate(zip(step.losses, prompts, similarities, strict=True))
+        return [Snapshot(stage, step.number, i, loss, p, s) for i, (loss, p, s) in rows if math.isfinite(loss)]
+
+    def candidates(self, snapshots: Sequence[Snapshot]) -> list[Prompt]:
+        """The distinct prompts of a trajectory, at most `pool.candidates`: spread over it, the last always in.
+
+        Under `protocol.first_candidates` (published code) the first ones are taken instead.
+        """
+        distinct = list({snapshot.prompt.tokens: snapshot.prompt for snapshot in snapshots}.values())
+        n = min(self.settings.pool.candidates, len(distinct))
+        if self.settings.protocol.first_candidates:
+            return distinct[:n]
+        return [distinct[-1 - round(i * (len(distinct) - 1) / max(1, n - 1))] for i in range(n)][::-1]
+
+
+def assemble(data: TaskData, backbone: FrozenText, head: Head, settings: Settings) -> Problem:
+    """The problem of training a soft prompt of `backbone` under `head` for a loaded task."""
+    longest = backbone.longest_text(settings.prompt.length)
+    cloze = cloze_for(backbone, data.task.cloze) if head.words else None
+
+    def encoded(examples: Sequence[Example]) -> Encoded:
+        return encode(backbone.tokenizer, examples, longest, cloze)
+
+    splits: dict[Split, Encoded] = {"train": encoded(data.train), "dev": encoded(data.dev), "test": encoded(data.test)}
+    model = PromptedModel(backbone, head, head.constants(backbone, data))
+    return Problem(data, splits, model, PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt), settings)
+
+
+def cloze_for(backbone: FrozenText, cloze: str) -> str:
+    """The cloze with the mask token in it, or its beginning up to there for a causal model."""
+    if backbone.causal:
+        return " " + cloze.split("{mask}")[0].strip()
+    return cloze.format(mask=backbone.tokenizer.mask_token)

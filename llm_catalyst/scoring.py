@@ -1,0 +1,64 @@
+"""Scores of many prompts on one split: mean loss and metrics, without gradients."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from llm_catalyst.batching import Encoded, collate, scoring_rows
+from llm_catalyst.model import Parameters, PromptedModel, stack
+from llm_catalyst.records import Score
+
+
+@dataclass(frozen=True)
+class Result:
+    """A member's score on a split, all its metrics, and the label id that it always answers, if it does."""
+
+    score: Score
+    metrics: Mapping[str, float]
+    constant: int | None
+
+
+@torch.inference_mode()
+def score(
+    model: PromptedModel, members: Sequence[Parameters], data: Encoded, metric: str, budget: int, pad_to: int | None = None
+) -> list[Result | None]:
+    """The result of each member on `data`, or None where its loss is not finite.
+
+    All members are scored together, in forward passes of at most `budget` tokens, prompts included.
+    """
+    training = model.backbone.training
+    model.backbone.train(False)
+    parameters = stack(members)
+    k, m = parameters["prompt"].shape[:2]
+    losses, answers, truth = [], [], []
+    for rows in scoring_rows(data, max(1, budget // k), m):
+        batch = collate(data, [rows], model.backbone.device, pad_to).expand(k)
+        logits = model.logits(parameters, batch)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
+        losses.append(loss.view(k, -1).double().sum(1))
+        answers.append(logits.argmax(-1))
+        truth.append(batch.labels[0])
+    model.backbone.train(training)
+    means = torch.stack(losses).sum(0).cpu() / len(data)
+    all_answers, all_truth = torch.cat(answers, dim=1).cpu(), torch.cat(truth).cpu()
+    return [result(mean, row, all_truth, metric) for mean, row in zip(means.tolist(), all_answers, strict=True)]
+
+
+def result(loss: float, answers: Tensor, truth: Tensor, metric: str) -> Result | None:
+    if not math.isfinite(loss):
+        return None
+    metrics = classification_metrics(answers, truth)
+    constant = int(answers[0]) if bool((answers == answers[0]).all()) else None
+    return Result(Score(loss, metrics[metric], len(truth)), metrics, constant)
+
+
+def classification_metrics(answers: Tensor, truth: Tensor) -> dict[str, float]:
+    """Accuracy and macro-averaged F1 over the classes that occur in `truth`, each in [0, 1]."""
+    f1 = []
+    for label in truth.unique():
+        hits = int(((answers == label) & (truth == label)).sum())
+        f1.append(2 * hits / max(1, int((answers == label).sum()) + int((truth == label).sum())))
+    return {"accuracy": float((answers == truth).double().mean()), "macro_f1": sum(f1) / len(f1)}

@@ -1,0 +1,133 @@
+"""One run from checked parts: load data and model, note what made the run, carry the method out, show the end."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from llm_catalyst.backbones.text import FrozenText
+from llm_catalyst.backbones.text import load as load_backbone
+from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.configs import Parts
+from llm_catalyst.experiment import Experiment, run
+from llm_catalyst.mentors.clients.human import Human
+from llm_catalyst.problem import Problem, assemble
+from llm_catalyst.progress import Overview, view_for
+from llm_catalyst.randomness import derive
+from llm_catalyst.records import Event, Manifest, Outcome
+from llm_catalyst.run_directory import RunDirectory, read_run
+from llm_catalyst.show import summary
+from llm_catalyst.tasks.text import load as load_task
+
+PACKAGES = ("llm-catalyst", "torch", "transformers", "tokenizers", "datasets", "hydra-core", "omegaconf", "anthropic", "openai")
+
+
+def run_session(
+    parts: Parts, config: Mapping[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]
+) -> Outcome:
+    """Carry out a run, new or cut off, in the directory `path`, and print its summary."""
+    console = Console()
+    settings = parts.settings
+    directory = RunDirectory(path)
+    try:
+        with console.status("loading data and model …") if settings.view != "none" else open(os.devnull):
+            problem = load_problem(parts)
+        plan = settings.plan(problem.examples)
+        directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), manifest(problem, choices, words))
+        asks_a_person = isinstance(getattr(parts.mentor, "client", None), Human)
+        view = view_for("plain" if asks_a_person and settings.view == "auto" else settings.view, console)
+        title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
+        view.begin(Overview(title, str(path), plan, problem.majority, problem.data.task.metric))
+        try:
+            outcome = run(Experiment(problem, parts.doer, parts.mentor, settings, plan), directory, view)
+        except BaseException as error:
+            view.end(None)
+            directory.append(Event(-1, -1, "stopped", f"{type(error).__name__}: {error}"))
+            raise
+        view.end(outcome)
+    finally:
+        directory.close()
+    if settings.view != "none":
+        console.print(summary(read_run(path)))
+    return outcome
+
+
+def load_problem(parts: Parts) -> Problem:
+    """The task's data and the frozen backbone, loaded; what does not fit together is refused by name."""
+    settings = parts.settings
+    device = choose_device(settings.device)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if parts.head.words and parts.backbone.kind == "encoder":
+        raise ConfigurationError(
+            f"head=verbalizer needs a language-model head, which {parts.backbone.name} does not have; "
+            f"choose head=classifier or head=similarity, or a backbone such as roberta_base, bert_base or gpt2"
+        )
+    data = load_task(parts.task, settings.seed, settings.protocol.report_on == "dev")
+    # Weights that a checkpoint lacks, such as RoBERTa's pooler, are drawn while it loads.
+    torch.manual_seed(derive(settings.seed, "backbone"))
+    backbone = load_backbone(parts.backbone, parts.head.words, device, settings.protocol.embed_twice)
+    return assemble(data, backbone, parts.head, settings)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; auto is cuda, else mps, else cpu. Raises ConfigurationError where it is absent."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}[device.type]()
+    if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigurationError(f"device={name} is not there; torch sees {torch.cuda.device_count()} CUDA devices; try device=auto")
+    if device.type == "cuda":
+        # cuBLAS gives the same sums in the same order only with a fixed workspace.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return device
+
+
+def manifest(problem: Problem, choices: Mapping[str, str], words: Sequence[str]) -> Manifest:
+    """What made this run."""
+    return Manifest(
+        command=tuple(words),
+        choices=dict(choices),
+        started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        git=git_revision(),
+        python=sys.version.split()[0],
+        platform=platform.platform(),
+        device=str(problem.device),
+        threads=torch.get_num_threads(),
+        backbone=backbone_facts(problem.model.backbone),
+        data=problem.data.fingerprints(),
+    )
+
+
+def backbone_facts(backbone: FrozenText) -> dict[str, Any]:
+    """Which weights these are: where they lay, the hub's commit, and their number."""
+    return {
+        "name": backbone.settings.name,
+        "location": backbone.settings.location(),
+        "commit": getattr(backbone.base.config, "_commit_hash", None),
+        "class": type(backbone.model).__name__,
+        "parameters": sum(p.numel() for p in backbone.model.parameters()),
+        "trust_remote_code": backbone.settings.trust_remote_code,
+    }
+
+
+def git_revision() -> dict[str, str | bool]:
+    """Revision of the checkout that this program runs from, and whether it was changed; empty outside one."""
+    here = Path(__file__).parent
+    try:
+        revision = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        changed = subprocess.run(["git", "-C", here, "status", "--porcelain"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {"revision": revision.stdout.strip(), "dirty": bool(changed.stdout.strip())} if revision.returncode == 0 else {}

@@ -1,0 +1,186 @@
+"""The soft prompt: where it starts, text -> prompt, and prompt -> tokens (projection).
+
+Shapes: m virtual tokens, d embedding width, v vocabulary size, k members of a population.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_catalyst.checks import at_least, one_of
+from llm_catalyst.records import Prompt
+
+# Vocabulary rows that stand for nothing a person could read: reserved slots of BERT, T5, Llama and
+# RoBERTa's vocabularies, and SentencePiece's single bytes.
+UNUSED = re.compile(r"^([\[<]unused_?\d+[\]>]|<extra_id_\d+>|<\|?reserved.*\|?>|madeupword\d+|<0x[0-9A-F]{2}>)$")
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """The `prompt` node of the configuration. `docs/configuration` of each field is conf/config.yaml."""
+
+    length: int = 8
+    start: str = "vocabulary"
+    text: str | None = None
+    std: float = 1.0
+    projection: str = "cosine"
+    word_start: bool = False
+    special_tokens: bool = False
+    fill: str = "repeat"
+
+    def __post_init__(self) -> None:
+        at_least("prompt.length", self.length, 1)
+        at_least("prompt.std", self.std, 0)
+        one_of("prompt.start", self.start, ("vocabulary", "normal", "text"))
+        one_of("prompt.projection", self.projection, ("cosine", "l2", "dot", "official"))
+        if self.start == "text" and not self.text:
+            raise ValueError("prompt.start=text needs prompt.text='a few words to start from'")
+
+
+@dataclass(frozen=True)
+class PromptSpace:
+    """The discrete prompts of m tokens that a backbone can read, and the way between them and soft ones.
+
+    `vocabulary` (v, d) are the backbone's input embeddings.
+    """
+
+    tokenizer: Any
+    vocabulary: Tensor
+    settings: PromptSettings = field(default_factory=PromptSettings)
+
+    @property
+    def length(self) -> int:
+        return self.settings.length
+
+    @cached_property
+    def allowed(self) -> Tensor:
+        """Mask (v,) of the tokens that a projection or a random prompt may use."""
+        if self.settings.special_tokens:
+            return torch.ones(len(self.vocabulary), dtype=torch.bool, device=self.vocabulary.device)
+        mask = allowed_tokens(self.tokenizer, len(self.vocabulary), self.settings.word_start)
+        if not mask.any():
+            raise ValueError("no token of this tokenizer may stand in a prompt; try prompt.word_start=false")
+        return mask.to(self.vocabulary.device)
+
+    @cached_property
+    def allowed_ids(self) -> tuple[int, ...]:
+        return tuple(self.allowed.nonzero().flatten().tolist())
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """Euclidean norms (v,) of the vocabulary's rows, in float32."""
+        return torch.linalg.vector_norm(self.vocabulary, dim=-1, dtype=torch.float32).clamp_min(1e-12)
+
+    def prompt(self, tokens: Sequence[int]) -> Prompt:
+        """The discrete prompt of these vocabulary ids."""
+        return Prompt(tuple(tokens), self.decode(tokens))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False).strip()
+
+    def fit(self, text: str) -> tuple[Prompt, str]:
+        """`text` as a prompt of exactly m tokens, and the end of it that did not fit ('' where all did).
+
+        A shorter text is repeated up to m tokens (as PEFT does), or filled up with `prompt.fill`. Raises
+        ValueError where the text holds no token at all.
+        """
+        keep_special = self.settings.special_tokens
+        ids = self.tokenizer(text, add_special_tokens=keep_special).input_ids
+        if not keep_special:
+            special = set(self.tokenizer.all_special_ids)
+            ids = [i for i in ids if i not in special]
+        if not ids:
+            raise ValueError(f"{text!r} holds no token of this tokenizer")
+        kept, lost = ids[: self.length], ids[self.length :]
+        fill = ids if self.settings.fill == "repeat" else self._fill_ids
+        while len(kept) < self.length:
+            kept = (kept + fill)[: self.length]
+        return self.prompt(kept), self.decode(lost) if lost else ""
+
+    @cached_property
+    def _fill_ids(self) -> list[int]:
+        ids = self.tokenizer(self.settings.fill, add_special_tokens=False).input_ids
+        if not ids:
+            raise ValueError(f"prompt.fill={self.settings.fill!r} holds no token; try 'repeat' or ' a'")
+        return ids
+
+    def embed(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Rows (k, m, d) of discrete prompts, in float32."""
+        ids = torch.tensor([prompt.tokens for prompt in prompts], device=self.vocabulary.device)
+        return self.vocabulary[ids].float()
+
+    def start(self, generator: torch.Generator) -> Tensor:
+        """A new soft prompt (m, d), float32: `prompt.start` says from text, vocabulary rows or N(0, std)."""
+        if self.settings.start == "text":
+            return self.embed([self.fit(self.settings.text or "")[0]])[0]
+        if self.settings.start == "vocabulary":
+            return self.embed([self.sample(generator)])[0]
+        noise = torch.randn(self.length, self.vocabulary.shape[1], generator=generator)
+        return (noise * self.settings.std).to(self.vocabulary.device)
+
+    def sample(self, generator: torch.Generator) -> Prompt:
+        """m distinct tokens drawn evenly from the allowed part of the vocabulary (repeats where it is small)."""
+        drawn = torch.randperm(len(self.allowed_ids), generator=generator)[: self.length].tolist()
+        drawn = (drawn * self.length)[: self.length]
+        return self.prompt([self.allowed_ids[i] for i in drawn])
+
+    @torch.no_grad()
+    def nearest(self, rows: Tensor, n: int = 1) -> Tensor:
+        """Vocabulary ids (..., n) of the n nearest allowed tokens to each row (..., d), nearest first.
+
+        Nearness is `prompt.projection`: cosine, l2, dot, or `official`, which takes the *least* similar
+        token by cosine, as the method's published code does (shared fault, kept for reproduction only).
+        """
+        products = rows.to(self.vocabulary.dtype) @ self.vocabulary.T
+        scores = products.float()
+        match self.settings.projection:
+            case "cosine":
+                scores = scores / self.norms
+            case "official":
+                scores = -scores / self.norms
+            case "l2":
+                scores = 2 * scores - self.norms**2
+        scores = scores.masked_fill(~self.allowed, float("-inf"))
+        return scores.topk(min(n, scores.shape[-1]), dim=-1).indices
+
+    @torch.no_grad()
+    def project(self, soft: Tensor) -> tuple[list[Prompt], list[float]]:
+        """Discrete prompts nearest to soft prompts (k, m, d), and the mean cosine to their tokens, per member."""
+        ids = self.nearest(soft)[..., 0]
+        cosine = torch.cosine_similarity(soft.float(), self.vocabulary[ids].float(), dim=-1)
+        return [self.prompt(row) for row in ids.tolist()], cosine.mean(-1).tolist()
+
+
+def allowed_tokens(tokenizer: Any, size: int, word_start: bool) -> Tensor:
+    """Mask (size,) of the tokens that a person could read in a prompt.
+
+    Left out are special, added and reserved tokens, rows of the embedding beyond the tokenizer's last
+    token, and pieces that decode to nothing or to half a character; with `word_start`, also pieces that
+    cannot begin a word.
+    """
+    known = min(size, len(tokenizer))
+    pieces: list[str] = tokenizer.convert_ids_to_tokens(list(range(known)))
+    texts: list[str] = tokenizer.batch_decode([[i] for i in range(known)], clean_up_tokenization_spaces=False)
+    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    starts = word_start_test(pieces) if word_start else lambda piece: True
+    mask = torch.zeros(size, dtype=torch.bool)
+    for i, (piece, text) in enumerate(zip(pieces, texts, strict=True)):
+        readable = bool(text.strip()) and text.replace(" ", "").isprintable() and "\ufffd" not in text
+        mask[i] = i not in special and readable and not UNUSED.match(piece) and starts(piece)
+    return mask
+
+
+def word_start_test(pieces: Sequence[str]) -> Any:
+    """A test whether a vocabulary piece begins a word, by the mark that this vocabulary uses.
+
+    WordPiece marks continuations with '##'; byte-level BPE marks beginnings with 'Ġ', SentencePiece with '▁'.
+    """
+    for mark in ("Ġ", "▁"):
+        if sum(piece.startswith(mark) for piece in pieces) > 1:
+            return lambda piece: piece.startswith(mark) and len(piece) > 1
+    return lambda piece: not piece.startswith("##")

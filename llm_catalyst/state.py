@@ -1,0 +1,109 @@
+"""Where a run stands between two stages, and how that is laid out as tensors and JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from llm_catalyst.doers.gradient import Member
+from llm_catalyst.records import Best, Exchange, Ledger, Score, Scored
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that the next stage needs.
+
+    `stage` and `step` are the next stage and the steps taken so far. `members` train in that stage.
+    `score` is the dev score of the member that the last stage ended with. `best` and `best_parameters` are
+    the soft prompt with the best dev score of the run and its head.
+    """
+
+    members: tuple[Member, ...]
+    stage: int = 0
+    step: int = 0
+    pool: tuple[Scored, ...] = ()
+    score: Score | None = None
+    best: Best | None = None
+    best_parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    diverged: tuple[int, ...] = ()
+    fallbacks: int = 0
+    seconds: float = 0.0
+
+    @property
+    def parameters(self) -> list[dict[str, Tensor]]:
+        """Each member's parameters, detached."""
+        return [{name: p.detach() for name, p in member.parameters.items()} for member in self.members]
+
+    def at(self, step: int) -> "State":
+        return replace(self, step=step)
+
+    def with_pool(self, entries: Sequence[Scored], size: int) -> "State":
+        """The state whose pool holds the `size` entries of lowest loss, the best last, no prompt twice."""
+        latest = {entry.prompt.tokens: entry for entry in entries}
+        ranked = sorted(latest.values(), key=lambda entry: -entry.score.loss)
+        return replace(self, pool=tuple(ranked[-size:]))
+
+    def paid(self, exchanges: Sequence[Exchange]) -> "State":
+        """The state with the price of these exchanges on its ledger."""
+        return self.spent(
+            mentor_calls=len(exchanges),
+            input_tokens=sum(e.input_tokens or 0 for e in exchanges),
+            output_tokens=sum(e.output_tokens or 0 for e in exchanges),
+            cost_usd=sum(e.cost_usd or 0.0 for e in exchanges),
+            unpriced_calls=sum(e.cost_usd is None for e in exchanges),
+        )
+
+    def spent(self, **amounts: float) -> "State":
+        """The state with these amounts added to its ledger."""
+        sums = {name: getattr(self.ledger, name) + amount for name, amount in amounts.items()}
+        return replace(self, ledger=replace(self.ledger, **sums))
+
+
+SCALARS = ("stage", "step", "pool", "score", "best", "ledger", "diverged", "fallbacks", "seconds")
+
+
+def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state as named tensors (for safetensors) and as JSON values."""
+    tensors = {f"best/{name}": tensor for name, tensor in state.best_parameters.items()}
+    optimizers: list[Any] = []
+    for i, member in enumerate(state.members):
+        tensors |= {f"member{i}/{name}": p.detach() for name, p in member.parameters.items()}
+        optimizers.append(None)
+        if member.optimizer_state is not None:
+            moments = {f"{j}/{name}": v for j, s in member.optimizer_state["state"].items() for name, v in s.items()}
+            tensors |= {f"optimizer{i}/{name}": v for name, v in moments.items() if isinstance(v, Tensor)}
+            plain = {name: v for name, v in moments.items() if not isinstance(v, Tensor)}
+            optimizers[i] = {"groups": member.optimizer_state["param_groups"], "plain": plain}
+    values = asdict(replace(state, members=(), best_parameters={}))
+    return tensors, {name: values[name] for name in SCALARS} | {"optimizers": optimizers}
+
+
+def unpack(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: torch.device) -> State:
+    """The state that `pack` laid out, its tensors on `device`."""
+
+    def named(prefix: str) -> dict[str, Tensor]:
+        return {n.removeprefix(prefix): t.to(device) for n, t in tensors.items() if n.startswith(prefix)}
+
+    members = []
+    for i, saved in enumerate(values["optimizers"]):
+        member = Member.of(named(f"member{i}/"))
+        if saved is not None:
+            state: dict[int, dict[str, Any]] = {}
+            for key, value in [*named(f"optimizer{i}/").items(), *saved["plain"].items()]:
+                j, name = key.split("/", 1)
+                state.setdefault(int(j), {})[name] = value
+            member.optimizer_state = {"state": state, "param_groups": saved["groups"]}
+        members.append(member)
+    kinds: dict[str, Any] = {
+        "pool": tuple[Scored, ...],
+        "score": Score | None,
+        "best": Best | None,
+        "ledger": Ledger,
+        "diverged": tuple[int, ...],
+    }
+    plain = {n: TypeAdapter(kinds[n]).validate_python(values[n]) if n in kinds else values[n] for n in SCALARS}
+    return State(members=tuple(members), best_parameters=named("best/"), **plain)

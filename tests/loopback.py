@@ -1,0 +1,145 @@
+"""A real HTTP server on 127.0.0.1 that speaks the wire formats of OpenAI and Anthropic, by a script."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from unittest import mock
+
+
+@dataclass(frozen=True)
+class Response:
+    """One scripted response. `drip_s` seconds pass between single bytes of the body, `delay_s` before it."""
+
+    body: bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    drip_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it was received."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: dict[str, Any]
+
+
+@dataclass
+class Loopback:
+    """The running server: its address, its script, and the requests that it received."""
+
+    url: str
+    script: list[Response]
+    requests: list[Request] = field(default_factory=list)
+
+
+def raw(body: str, status: int = 200, content_type: str = "application/json", **settings: Any) -> Response:
+    """A response with any body."""
+    headers = {"content-type": content_type, **settings.pop("headers", {})}
+    return Response(body.encode(), status, headers, **settings)
+
+
+def error(status: int, message: str, headers: Mapping[str, str] | None = None, code: str = "some_code") -> Response:
+    """An error in the form that both providers share."""
+    body = {"type": "error", "error": {"message": message, "type": "some_error", "code": code}}
+    return raw(json.dumps(body), status, headers=headers or {})
+
+
+def openai_chat(
+    content: Any, finish_reason: str | None = "stop", model: str = "gpt-4o-mini", refusal: str | None = None
+) -> Response:
+    """A chat completion of 100 input and 20 output tokens."""
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": finish_reason,
+                "message": {"role": "assistant", "content": content, "refusal": refusal},
+            }
+        ],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+    }
+    return raw(json.dumps(body), headers={"x-request-id": "req_openai"})
+
+
+def anthropic_message(
+    *texts: str, stop_reason: str | None = "end_turn", model: str = "claude-haiku-4-5-20251001"
+) -> Response:
+    """A message of 100 input and 20 output tokens; it begins with a block of thinking."""
+    blocks: list[dict[str, str]] = [{"type": "thinking", "thinking": "hm", "signature": "s"}]
+    body = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": blocks + [{"type": "text", "text": text} for text in texts],
+        "stop_reason": stop_reason,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 100, "output_tokens": 20},
+    }
+    return raw(json.dumps(body), headers={"request-id": "req_anthropic"})
+
+
+@contextmanager
+def serve(*script: Response) -> Iterator[Loopback]:
+    """A server that gives the scripted responses one by one, and 418 when they are used up.
+
+    While it runs, NO_PROXY keeps the SDKs from going through a proxy, which they do even to 127.0.0.1.
+    """
+    loopback = Loopback("", list(script))
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            loopback.requests.append(Request(self.path, headers, json.loads(body)))
+            response = loopback.script.pop(0) if loopback.script else error(418, "the script is used up")
+            time.sleep(response.delay_s)
+            try:
+                self.answer(response)
+            except OSError:
+                self.close_connection = True  # the client has gone: what a test of timeouts expects
+
+        def answer(self, response: Response) -> None:
+            self.send_response(response.status)
+            for name, value in response.headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(response.body)))
+            self.end_headers()
+            if not response.drip_s:
+                self.wfile.write(response.body)
+                return
+            for byte in response.body:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(response.drip_s)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing: the test's output is not a server log."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    loopback.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        with mock.patch.dict(os.environ, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1"):
+            yield loopback
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
