@@ -46,8 +46,12 @@ class Batch:
 
     def expand(self, k: int) -> "Batch":
         """The same examples for each of k members; no memory is copied."""
-        wide = [t if t is None else t.expand(k, *t.shape[1:]) for t in (self.tokens, self.mask, self.types, self.labels)]
-        return Batch(wide[0], wide[1], wide[2], wide[3], self.choices)
+
+        def wide(tensor: Tensor) -> Tensor:
+            return tensor.expand(k, *tensor.shape[1:])
+
+        types = None if self.types is None else wide(self.types)
+        return Batch(wide(self.tokens), wide(self.mask), types, wide(self.labels), self.choices)
 
 
 def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, cloze: str | None = None) -> Encoded:
@@ -77,7 +81,9 @@ def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, cloze: 
     )
 
 
-def collate(data: Encoded, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None) -> Batch:
+def collate(
+    data: Encoded, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None
+) -> Batch:
     """The examples `rows[j]` for member j, padded to the longest of all (or to `pad_to` tokens)."""
     c = data.choices
     sequences = [[i * c + j for i in member for j in range(c)] for member in rows]

@@ -11,7 +11,9 @@ class ConfigurationError(ValueError):
 def one_of(key: str, value: str, choices: Sequence[str]) -> None:
     """Raise ConfigurationError unless `value` is one of `choices`."""
     if value not in choices:
-        raise ConfigurationError(f"{key}={value} is not known; there are: {', '.join(choices)}{did_you_mean(value, choices)}")
+        raise ConfigurationError(
+            f"{key}={value} is not known; there are: {', '.join(choices)}{did_you_mean(value, choices)}"
+        )
 
 
 def at_least(key: str, value: float | None, bound: float) -> None:

@@ -65,4 +65,4 @@ def show_action(options: argparse.Namespace) -> int:
     from llm_catalyst.launch import guarded
     from llm_catalyst.show import show
 
-    return guarded(lambda: show(options.directory, Console(), full=options.full, svg=options.svg) or {})[0]
+    return guarded(lambda: show(options.directory, Console(), full=options.full, svg=options.svg))[0]

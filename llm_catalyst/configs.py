@@ -53,7 +53,9 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
         task=build(config["task"], "task"),
         backbone=build(config["backbone"], "backbone"),
         head=build(config["head"], "head"),
-        doer=Gradient(build(config["optimizer"], "optimizer"), settings.schedule, settings.clip_norm, settings.protocol.dropout),
+        doer=Gradient(
+            build(config["optimizer"], "optimizer"), settings.schedule, settings.clip_norm, settings.protocol.dropout
+        ),
         mentor=mentor,
         settings=settings,
     )
@@ -107,7 +109,9 @@ def locate(node: Any, where: str) -> Any:
     """The class that a node's `_target_` names; only classes of this package and of torch.optim are accepted."""
     target = str(node.get("_target_")) if isinstance(node, Mapping) else str(node)
     if not target.startswith(PREFIXES):
-        raise ConfigurationError(f"{where}._target_={target} is not accepted; it must begin with {' or '.join(PREFIXES)}")
+        raise ConfigurationError(
+            f"{where}._target_={target} is not accepted; it must begin with {' or '.join(PREFIXES)}"
+        )
     module, _, name = target.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
@@ -122,7 +126,9 @@ def bind_optimizer(target: Any, values: Mapping[str, Any], where: str) -> Any:
     known = [name for name in inspect.signature(target).parameters if name != "params"]
     for key in values:
         if key not in known:
-            raise ConfigurationError(f"there is no key {where}.{key}; there are: {', '.join(known)}{did_you_mean(key, known)}")
+            raise ConfigurationError(
+                f"there is no key {where}.{key}; there are: {', '.join(known)}{did_you_mean(key, known)}"
+            )
     bound = functools.partial(target, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     try:
         bound([torch.nn.Parameter(torch.zeros(1))])

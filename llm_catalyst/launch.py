@@ -1,11 +1,12 @@
 """`catalyst run` and `catalyst resume`: from the words of the command line to a finished run directory."""
 
+import itertools
 import os
 import re
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ def run_command(words: Sequence[str]) -> int:
         from hydra.core.hydra_config import HydraConfig
 
         hydra_config = HydraConfig.get()
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        assert isinstance(plain, dict)
-        choices = {group: choice for group, choice in hydra_config.runtime.choices.items() if not group.startswith("hydra/")}
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        chosen = hydra_config.runtime.choices.items()
+        choices = {group: choice for group, choice in chosen if choice and not group.startswith("hydra/")}
         code, result = guarded(lambda: execute(plain, choices, Path(hydra_config.runtime.output_dir), words))
         codes.append(code)
         return result
@@ -44,7 +45,7 @@ def run_command(words: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, terminated)
     sys.argv = ["catalyst", *words]
     code, _ = guarded(
-        lambda: hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(job)() or {}
+        lambda: hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(job)()
     )
     if len(codes) > 1:
         Console(stderr=True).print(f"{codes.count(0)} of {len(codes)} runs finished")
@@ -75,7 +76,7 @@ def execute(config: dict[str, Any], choices: Mapping[str, str], path: Path, word
     return {"status": outcome.status, "dev": outcome.best and outcome.best.score.metric, "directory": str(path)}
 
 
-def guarded(action: Any) -> tuple[int, dict[str, Any]]:
+def guarded(action: Callable[[], Any]) -> tuple[int, Any]:
     """The exit code and result of `action`; what goes wrong is printed as one message, and recorded by the run.
 
     An exception never leaves a job: it would end a sweep, and some SDKs' exceptions do not even unpickle.
@@ -90,7 +91,11 @@ def guarded(action: Any) -> tuple[int, dict[str, Any]]:
         if os.environ.get("CATALYST_DEBUG"):
             traceback.print_exc()
         expected = isinstance(error, ConfigurationError) or type(error).__module__.startswith(("hydra", "omegaconf"))
-        text = f"{error}{suggestion(str(error))}" if expected else f"{type(error).__name__}: {error} (CATALYST_DEBUG=1 shows where)"
+        text = (
+            f"{error}{suggestion(str(error))}"
+            if expected
+            else f"{type(error).__name__}: {error} (CATALYST_DEBUG=1 shows where)"
+        )
         complain(text)
         return WRONG_USE if expected else FAILED, {"status": "failed", "message": text}
 
@@ -138,7 +143,7 @@ def dotted(node: Mapping[str, Any], prefix: str) -> list[str]:
 def warn_of_hidden_files(words: Sequence[str]) -> None:
     """Say where a file of the user's --config-dir has the name of a packaged one, which Hydra takes in silence."""
     given = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
-    given += [after for word, after in zip(words, words[1:], strict=False) if word in ("--config-dir", "-cd")]
+    given += [after for word, after in itertools.pairwise(words) if word in ("--config-dir", "-cd")]
     for folder in map(Path, given):
         for file in sorted(folder.rglob("*.yaml")):
             if (conf_directory() / file.relative_to(folder)).exists():

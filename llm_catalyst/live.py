@@ -10,13 +10,14 @@ from rich.live import Live
 from rich.text import Text
 
 from llm_catalyst.digest import Spending, accuracy, best_prompts, clock
-from llm_catalyst.plot import Point, plot, span
+from llm_catalyst.plot import Point, area, span
 from llm_catalyst.progress import Overview, Watch
 from llm_catalyst.records import Evaluation, Exchange, Outcome, Record, Restart, Scored
 from llm_catalyst.terminal import printable, quoted
 
 REFRESHES = 4  # a second
 LABEL = 24  # columns of the text to the left of a curve
+TOP, PROPOSALS = 5, 3  # of the pool and of the mentor's answer that are shown
 POINTS = 256  # of a curve: more than a screen has dots for
 
 
@@ -31,8 +32,6 @@ class Curve:
     _count: int = 0
 
     def add(self, x: float, y: float) -> None:
-        if not math.isfinite(y):
-            return
         self.latest = y
         self._sum += y
         self._count += 1
@@ -119,7 +118,7 @@ class LiveView:
                 self.do("scoring on test" if last else "asking the mentor")
         elif isinstance(record, Exchange):
             self.spending = self.spending.plus(record)
-            self.do("the mentor failed" if record.error else "the mentor has answered; scoring its proposals")
+            self.do("the mentor failed" if record.error else "scoring the mentor's proposals")
         elif isinstance(record, Restart):
             self.restarts = [r for r in self.restarts if r.stage == record.stage] + [record]
 
@@ -148,14 +147,13 @@ class LiveView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in self.screen(options.max_width, console.height - 1):
             line.no_wrap, line.overflow = True, "ellipsis"
-            line.truncate(options.max_width, overflow="ellipsis")
             yield line
 
     def screen(self, width: int, height: int) -> list[Text]:
         """The lines of one screen: what does not fit is left out in a fixed order, room to spare goes to the curves."""
         warnings = [Text(f"! {text}", "yellow") for text in self.warnings[-3:]]
-        proposals = self.proposals()
-        top = self.pool(5)
+        # Rows that are still empty keep their place, so that nothing jumps when they are filled.
+        top, proposals = padded(self.pool(), 1 + TOP), padded(self.proposals(), 1 + PROPOSALS)
         room = max(0, height - 7 - len(warnings))  # 7: the header, two curves of one line, the dev metric
         top = top[:room]
         proposals = proposals[: room - len(top)]
@@ -195,17 +193,10 @@ class LiveView:
         overview = self.watch.overview
         lines = []
         for name, curve, style in (("train loss", self.train, "cyan"), ("dev loss", self.dev, "green")):
-            low_high = span([y for _, y in curve.points]) if curve.points else (0.0, 1.0)
-            rows = plot(
-                [curve.points],
-                max(8, width - LABEL),
-                height,
-                (0, sum(overview.plan)),
-                low_high,
-                marks=self.watch.ends[:-1],
-                style=style,
-            )
-            latest, lowest = ("", "") if curve.latest is None else (f"{curve.latest:.4f}", f"{low_high[0]:.4f}")
+            values = [y for _, y in curve.points] or [0.0]
+            steps, low_high = (0, sum(overview.plan)), span(values)
+            rows = area(curve.points, max(8, width - LABEL), height, steps, low_high, self.watch.ends[:-1], style)
+            latest, lowest = ("", "") if curve.latest is None else (f"{curve.latest:.4f}", f"{min(values):.4f}")
             labels = [Text(f"{name:<14}{latest:<10}"), Text(f"{'  lowest':<14}{lowest:<10}", "dim")]
             labels += [Text(" " * LABEL)] * (height - 2)
             lines += [label.copy().append_text(row) for label, row in zip(labels, rows, strict=False)]
@@ -222,9 +213,9 @@ class LiveView:
             text.append(f"best accuracy {self.best:.3f}   majority class {overview.majority:.3f}", "dim")
         return text
 
-    def pool(self, most: int) -> list[Text]:
-        lines = [Text(f"{'dev loss':>8}  {self.watch.overview.metric:>8}  {'from':<8}  best projected prompts", "dim")]
-        for entry in self.top[:most]:
+    def pool(self) -> list[Text]:
+        lines = [Text(f"{'dev loss':>8}  {self.watch.overview.metric:>8}  {'from':<8}  best discrete prompts", "dim")]
+        for entry in self.top[:TOP]:
             numbers = f"{entry.score.loss:8.4f}  {entry.score.metric:8.3f}  {entry.origin:<8}  "
             lines.append(Text(numbers).append(quoted(entry.prompt.text, 300)))
         return lines
@@ -233,17 +224,22 @@ class LiveView:
         """What the mentor proposed last, the chosen ones marked, and what it has cost so far."""
         spent = self.spending.words() if self.spending.calls else ""
         if not self.restarts:
-            return [Text(f"mentor: {spent}", "dim")] if spent else []
+            return [Text("   ".join(filter(None, ("mentor: no restart yet", spent))), "dim")]
         last = self.restarts[-1]
         chosen = {restart.prompt for restart in self.restarts}
         head = f"mentor after stage {last.stage + 1}" + (" (fallback)" if last.fallback else "")
         lines = [Text("   ".join(filter(None, (head, spent))), "dim")]
-        for proposal, score in sorted(last.considered, key=lambda p: p[0].prompt not in chosen)[:3]:
+        for proposal, score in sorted(last.considered, key=lambda p: p[0].prompt not in chosen)[:PROPOSALS]:
             mine = proposal.prompt in chosen
             numbers = f"{score.loss:8.4f}  {score.metric:8.3f}" if score else f"{'':8}  {'':8}"
             line = Text(f"{numbers}  {'restart' if mine else '':<8}  ", "" if mine else "dim")
             lines.append(line.append(quoted(proposal.prompt.text, 300)))
         return lines
+
+
+def padded(lines: list[Text], length: int) -> list[Text]:
+    """The lines, and empty ones up to this length."""
+    return lines + [Text()] * (length - len(lines))
 
 
 def apart(left: Text, right: Text, width: int) -> Text:
@@ -260,10 +256,10 @@ def stage_bar(plan: Sequence[int], step: int, width: int) -> Text:
     cells = max(len(plan), width - len(plan) + 1)
     text, begin, drawn = Text(), 0, 0
     for i, steps in enumerate(plan):
-        end = round(cells * (begin + steps) / sum(plan))
-        length = max(1, end - drawn)
+        later = len(plan) - 1 - i  # stages, each of which needs a cell
+        length = max(1, min(round(cells * (begin + steps) / sum(plan)), cells - later) - drawn)
         done = round(length * min(1.0, max(0.0, (step - begin) / steps)))
         text.append("━" * done, "cyan").append("━" * (length - done), "bright_black")
         text.append(" " if i + 1 < len(plan) else "")
-        begin, drawn = begin + steps, end
+        begin, drawn = begin + steps, drawn + length
     return text

@@ -1,16 +1,15 @@
-"""Small line plots in braille characters: two by four dots a cell, no dependency but rich's Text."""
+"""Small plots as text, in blocks and box-drawing lines, which (unlike braille) every monospaced font has."""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from rich.text import Text
 
 Point = tuple[float, float]
 Range = tuple[float, float]
 
-# The bit of each dot in U+2800 + bits: row by row, left and right.
-DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def span(values: Sequence[float]) -> Range:
@@ -20,46 +19,69 @@ def span(values: Sequence[float]) -> Range:
 
 
 def position(value: float, over: Range, cells: int) -> int:
-    """Which of `cells` equal parts of the range a value lies in; outside of the range, the nearest one."""
+    """Which of `cells` places from the range's one end to its other is nearest to a value."""
     share = (value - over[0]) / (over[1] - over[0])
     return min(cells - 1, max(0, math.floor(share * (cells - 1) + 0.5)))
 
 
-def braille(lines: Sequence[Sequence[Point]], width: int, height: int, x: Range, y: Range) -> list[list[int]]:
-    """`height` rows of `width` cells' dots, with each of the lines drawn through its points."""
-    cells = [[0] * width for _ in range(height)]
+def columns_of(lines: Sequence[Sequence[Point]], width: int, x: Range) -> dict[int, float]:
+    """The value at each column that a line passes, its points joined; where two lines meet, the later one's."""
+    values: dict[int, float] = {}
     for line in lines:
-        dots = [(position(a, x, 2 * width), 4 * height - 1 - position(b, y, 4 * height)) for a, b in line]
-        for (left, top), (right, bottom) in zip(dots, [*dots[1:], *dots[-1:]], strict=True):
-            steps = max(abs(right - left), abs(bottom - top), 1)
-            for i in range(steps + 1):
-                column, row = round(left + (right - left) * i / steps), round(top + (bottom - top) * i / steps)
-                cells[row // 4][column // 2] |= DOTS[row % 4][column % 2]
-    return cells
+        places = [(position(a, x, width), b) for a, b in line]
+        for (left, a), (right, b) in zip(places, [*places[1:], *places[-1:]], strict=True):
+            for column in range(left, right + 1):
+                values[column] = a + (b - a) * (column - left) / (right - left) if right > left else b
+    return values
 
 
-def plot(
+def area(
+    points: Sequence[Point], width: int, height: int, x: Range, y: Range, marks: Sequence[float], style: str
+) -> list[Text]:
+    """`height` lines of text: the area below the points, eight levels a line; dashes upright at `marks` on x."""
+    levels = {c: 1 + position(v, y, 8 * height) for c, v in columns_of([points], width, x).items()}
+    cells = {}
+    for column, level in levels.items():
+        for row in range(height):
+            eighths = min(8, level - 8 * (height - 1 - row))
+            if eighths > 0:
+                cells[row, column] = BLOCKS[eighths]
+    return draw(cells, width, height, {position(mark, x, width) for mark in marks}, None, style)
+
+
+def curve(
     lines: Sequence[Sequence[Point]],
     width: int,
     height: int,
     x: Range,
     y: Range,
-    *,
-    marks: Sequence[float] = (),
-    level: float | None = None,
-    style: str = "cyan",
+    marks: Sequence[float],
+    level: float | None,
+    style: str,
 ) -> list[Text]:
-    """`height` lines of text: the curves, dashes upright at `marks` on x, and across at `level` on y."""
-    upright = {position(mark, x, width) for mark in marks}
-    across = None if level is None or not y[0] <= level <= y[1] else height - 1 - position(level, y, height)
-    rows = []
-    for number, row in enumerate(braille(lines, width, height, x, y)):
-        empty = "╌" if number == across else " "
-        plain = "".join(
-            chr(0x2800 + dots) if dots else "┊" if column in upright else empty for column, dots in enumerate(row)
-        )
+    """`height` lines of text: a line through the points; dashes upright at `marks` on x, and across at `level` on y."""
+    rows = {c: height - 1 - position(v, y, height) for c, v in columns_of(lines, width, x).items()}
+    cells = {}
+    for column, row in rows.items():
+        before = rows.get(column - 1, row)
+        for between in range(min(row, before) + 1, max(row, before)):
+            cells[between, column] = "│"
+        cells[before, column] = "╮" if before < row else "╯"
+        cells[row, column] = "─" if before == row else "╰" if before < row else "╭"
+    across = None if level is None else height - 1 - position(level, y, height)
+    return draw(cells, width, height, {position(mark, x, width) for mark in marks}, across, style)
+
+
+def draw(
+    cells: Mapping[tuple[int, int], str], width: int, height: int, upright: Set[int], across: int | None, style: str
+) -> list[Text]:
+    """Lines of text from the cells at (row, column), with dashes behind them."""
+    lines = []
+    for row in range(height):
+        behind = "╌" if row == across else " "
+        plain = "".join(cells.get((row, c)) or ("┊" if c in upright else behind) for c in range(width))
         text = Text(plain, "dim", no_wrap=True)
-        for curve in re.finditer("[\u2801-\u28ff]+", plain):
-            text.stylize(f"not dim {style}", *curve.span())
-        rows.append(text)
-    return rows
+        for drawn in re.finditer("[^ ┊╌]+", plain):
+            text.stylize(f"not dim {style}", *drawn.span())
+        lines.append(text)
+    return lines

@@ -87,7 +87,9 @@ class Problem:
 
     def score_prompts(self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev") -> list[Result | None]:
         """Loss and metrics of discrete prompts, each embedded anew, under one member's head."""
-        return self.score([dict(head) | {"prompt": rows} for rows in self.space.embed(prompts)], split) if prompts else []
+        return (
+            self.score([dict(head) | {"prompt": rows} for rows in self.space.embed(prompts)], split) if prompts else []
+        )
 
     def snapshots(self, stage: int, step: Step, members: Sequence[Parameters]) -> list[Snapshot]:
         """The members' prompts projected to tokens, of those whose loss is finite."""

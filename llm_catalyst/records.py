@@ -5,7 +5,7 @@ A record never holds NaN or infinity: divergence is a status (`Outcome.status`, 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -243,7 +243,10 @@ class Manifest:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+# A run writes one of these at a time, and shows it.
 Record = Snapshot | Scored | Exchange | Restart | Evaluation | Event
+
+Emit = Callable[[Record], None]
 
 R = TypeVar("R")
 

@@ -1,9 +1,9 @@
 """A run's files: append a record, commit a stage, restore, finish; and read them back without torch.
 
-    config.yaml manifest.json
-    trajectory.jsonl pool.jsonl restarts.jsonl exchanges.jsonl metrics.jsonl events.jsonl
-    stages/00/ state.safetensors state.json      committed by rename, with a sha256 of the tensors
-    outcome.json                                 written last
+config.yaml manifest.json
+trajectory.jsonl pool.jsonl restarts.jsonl exchanges.jsonl metrics.jsonl events.jsonl
+stages/00/ state.safetensors state.json      committed by rename, with a sha256 of the tensors
+outcome.json                                 written last
 """
 
 import hashlib
@@ -80,7 +80,9 @@ class RunDirectory:
         """
         if (self.path / "manifest.json").exists():
             if (self.path / "config.yaml").read_text() != text:
-                raise ConfigurationError(f"{self.path} holds an unfinished run with another configuration; choose another directory")
+                raise ConfigurationError(
+                    f"{self.path} holds an unfinished run with another configuration; choose another directory"
+                )
             return
         write_atomically(self.path / "config.yaml", text.encode())
         write_atomically(self.path / "manifest.json", to_json(manifest).encode() + b"\n")
@@ -101,7 +103,9 @@ class RunDirectory:
         part = final.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part / "state.safetensors")
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part / "state.safetensors"
+        )
         lengths = {name: size(self.path / name) for name in FILES.values()}
         for name, length in lengths.items():
             if length:

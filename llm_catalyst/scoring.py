@@ -23,7 +23,12 @@ class Result:
 
 @torch.inference_mode()
 def score(
-    model: PromptedModel, members: Sequence[Parameters], data: Encoded, metric: str, budget: int, pad_to: int | None = None
+    model: PromptedModel,
+    members: Sequence[Parameters],
+    data: Encoded,
+    metric: str,
+    budget: int,
+    pad_to: int | None = None,
 ) -> list[Result | None]:
     """The result of each member on `data`, or None where its loss is not finite.
 

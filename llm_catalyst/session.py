@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,17 @@ from llm_catalyst.run_directory import RunDirectory, read_run
 from llm_catalyst.show import summary
 from llm_catalyst.tasks.text import load as load_task
 
-PACKAGES = ("llm-catalyst", "torch", "transformers", "tokenizers", "datasets", "hydra-core", "omegaconf", "anthropic", "openai")
+PACKAGES = (
+    "llm-catalyst",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "hydra-core",
+    "omegaconf",
+    "anthropic",
+    "openai",
+)
 
 
 def run_session(
@@ -39,7 +50,7 @@ def run_session(
     settings = parts.settings
     directory = RunDirectory(path)
     try:
-        with console.status("loading data and model …") if settings.view != "none" else open(os.devnull):
+        with console.status("loading data and model …") if settings.view != "none" else nullcontext():
             problem = load_problem(parts)
         plan = settings.plan(problem.examples)
         directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), manifest(problem, choices, words))
@@ -84,9 +95,11 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     device = torch.device(name)
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}[device.type]()
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}[device.type]
     if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigurationError(f"device={name} is not there; torch sees {torch.cuda.device_count()} CUDA devices; try device=auto")
+        raise ConfigurationError(
+            f"device={name} is not there; torch sees {torch.cuda.device_count()} CUDA devices; try device=auto"
+        )
     if device.type == "cuda":
         # cuBLAS gives the same sums in the same order only with a fixed workspace.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -127,7 +140,11 @@ def git_revision() -> dict[str, str | bool]:
     here = Path(__file__).parent
     try:
         revision = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
-        changed = subprocess.run(["git", "-C", here, "status", "--porcelain"], capture_output=True, text=True, timeout=5)
+        changed = subprocess.run(
+            ["git", "-C", here, "status", "--porcelain"], capture_output=True, text=True, timeout=5
+        )
     except (OSError, subprocess.TimeoutExpired):
         return {}
-    return {"revision": revision.stdout.strip(), "dirty": bool(changed.stdout.strip())} if revision.returncode == 0 else {}
+    return (
+        {"revision": revision.stdout.strip(), "dirty": bool(changed.stdout.strip())} if revision.returncode == 0 else {}
+    )

@@ -25,7 +25,11 @@ class Interval:
         values = value if isinstance(value, list | tuple) else [value]
         numbers = []
         for entry in values:
-            if isinstance(entry, bool) or not isinstance(entry, int | float) or (name == "steps" and entry != int(entry)):
+            if (
+                isinstance(entry, bool)
+                or not isinstance(entry, int | float)
+                or (name == "steps" and entry != int(entry))
+            ):
                 raise ConfigurationError(f"{key}.{name}={entry} is not a number of {name}")
             numbers.append(round(entry * per_epoch) if name == "epochs" else int(entry))
             at_least(f"{key}.{name}", numbers[-1], 1)
@@ -50,7 +54,7 @@ class PoolSettings:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How data are split, and which of the published code's choices are followed (docs: shared method, table of faults)."""
+    """How data are split, and which of the published code's choices are followed (docs/protocols.md)."""
 
     name: str = "heldout"
     report_on: str = "test"

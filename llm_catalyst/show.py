@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from llm_catalyst.digest import arcs, at, best_prompts, majority_of, metric_of, read_config, spending
-from llm_catalyst.plot import Point, plot, span
+from llm_catalyst.plot import Point, curve, span
 from llm_catalyst.records import Evaluation, Exchange, Restart
 from llm_catalyst.run_directory import RunRecords, read_run
 from llm_catalyst.summary import columns, figures, heading, indented, later, loss, pairs, summary
@@ -20,7 +20,8 @@ from llm_catalyst.terminal import forgive, paragraphs, printable, quoted
 POOL = 10  # entries shown
 SHORT = 8  # lines of a message shown without --full
 SHORT_LINE = 400  # characters of such a line
-CURVE = (64, 6)  # cells of a plot: with its labels it fits 80 columns
+SHORT_PROMPT = 200  # characters of a prompt in a table, without --full
+CURVE = (64, 8)  # cells of a plot: with its labels it fits 80 columns
 
 
 def show(path: Path, console: Console, svg: Path | None = None, full: bool = False) -> None:
@@ -42,8 +43,8 @@ def story(run: RunRecords, full: bool = False) -> RenderableType:
     return Group(
         *header(run, read_config(run.path)),
         *curves(run, metric),
-        *pool(run, metric),
-        *restarts(run, metric),
+        *pool(run, metric, None if full else SHORT_PROMPT),
+        *restarts(run, metric, None if full else SHORT_PROMPT),
         *exchanges(run, full),
         *heading("Summary" if run.outcome else "So far"),
         summary(run),
@@ -105,7 +106,7 @@ def curves(run: RunRecords, metric: str) -> list[RenderableType]:
         values = [y for segment in segments for _, y in segment] + ([] if level is None else [level])
         low, high = span(values)
         steps = span([0.0, *(float(e.step) for e in dev)])
-        rows = plot(segments, *CURVE, steps, (low, high), marks=marks, level=level, style=style)
+        rows = curve(segments, *CURVE, steps, (low, high), marks, level, style)
         labels = [f"{high:.3f}", *[""] * (len(rows) - 2), f"{low:.3f}"]
         lines += [Text()] if name == metric else []
         names = [name, *[""] * (len(rows) - 1)]
@@ -136,7 +137,7 @@ def stage_lines(
     return list(lines.values())
 
 
-def pool(run: RunRecords, metric: str) -> list[RenderableType]:
+def pool(run: RunRecords, metric: str, longest: int | None) -> list[RenderableType]:
     """The best discrete prompts, by dev loss."""
     best = best_prompts(run.pool)
     if not best:
@@ -144,12 +145,13 @@ def pool(run: RunRecords, metric: str) -> list[RenderableType]:
     table = columns("dev loss", metric, "stage", "from", "prompt", wide=4)
     table.columns[3].justify = "left"
     for entry in best[:POOL]:
-        table.add_row(*figures(entry.score), str(entry.stage + 1), entry.origin, Text(quoted(entry.prompt.text)))
+        text = Text(quoted(entry.prompt.text, longest))
+        table.add_row(*figures(entry.score), str(entry.stage + 1), entry.origin, text)
     title = f"Best discrete prompts ({min(POOL, len(best))} of {len(best)})"
     return [*heading(title), Padding(table, (0, 0, 0, 2))]
 
 
-def restarts(run: RunRecords, metric: str) -> list[RenderableType]:
+def restarts(run: RunRecords, metric: str, longest: int | None) -> list[RenderableType]:
     """How each restart came about and what became of it."""
     lines: list[RenderableType] = []
     told: set[int] = set()
@@ -163,25 +165,25 @@ def restarts(run: RunRecords, metric: str) -> list[RenderableType]:
             lines.append(indented(Text(f"fallback: {printable(restart.fallback)}", "yellow")))
         if restart.stage not in told:
             told.add(restart.stage)
-            lines += considered(run, restart, metric)
+            lines += considered(run, restart, metric, longest)
     return lines
 
 
-def considered(run: RunRecords, restart: Restart, metric: str) -> list[RenderableType]:
+def considered(run: RunRecords, restart: Restart, metric: str, longest: int | None) -> list[RenderableType]:
     """What was proposed, what was chosen, what was lost or rejected, and why."""
     chosen = {r.prompt for r in run.restarts if r.stage == restart.stage}
     table = columns("", "dev loss", metric, "proposal", wide=3)
     for proposal, score in restart.considered:
         mine = proposal.prompt in chosen
-        text = Text(quoted(proposal.prompt.text), "" if mine else "dim")
+        text = Text(quoted(proposal.prompt.text, longest), "" if mine else "dim")
         if proposal.lost:
-            text.append(f"  cut off: {quoted(proposal.lost)}", "yellow")
+            text.append(f"  cut off: {quoted(proposal.lost, longest)}", "yellow")
         if proposal.rationale:
             text.append(f"\n{printable(proposal.rationale)}", "dim italic")
         table.add_row(Text("▸" if mine else " ", "cyan"), *figures(score), text)
     lines: list[RenderableType] = [Padding(table, (0, 0, 0, 2))]
     for rejected in restart.rejected:
-        line = Text.assemble(("rejected ", "dim"), quoted(rejected.line, 200))
+        line = Text.assemble(("rejected ", "dim"), quoted(rejected.line, longest))
         lines.append(indented(line.append(f"  {printable(rejected.reason)}", "dim")))
     return lines
 

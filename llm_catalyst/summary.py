@@ -1,5 +1,6 @@
 """What a run came to, on less than a screen: printed at its end, and at the end of its story."""
 
+import shlex
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -84,8 +85,8 @@ def best_texts(outcome: Outcome) -> list[RenderableType]:
         best = outcome.best
         lines += heading("Best soft prompt, as its nearest tokens")
         lines.append(indented(Text(quoted(best.prompt.text), "cyan")))
-        fate = f"similarity {best.similarity:.2f} (1: these tokens are the soft prompt), stage {best.stage + 1}, step {best.step}"
-        lines.append(indented(Text(fate, "dim")))
+        near = f"similarity {best.similarity:.2f} (1: these tokens are the soft prompt)"
+        lines.append(indented(Text(f"{near}, stage {best.stage + 1}, step {best.step}", "dim")))
     if outcome.best_prompt:
         entry = outcome.best_prompt
         lines += heading("Best discrete prompt")
@@ -145,7 +146,7 @@ def warned(run: RunRecords) -> list[RenderableType]:
 
 def next_steps(run: RunRecords) -> list[RenderableType]:
     """Where the files are, and the commands to type next."""
-    path = printable(str(run.path))
+    path = printable(shlex.quote(str(run.path)))
     verb = "show" if run.outcome else "resume"
     commands = Text(f"catalyst {verb} {path}", "cyan", overflow="fold")
     return [*heading("Next"), pairs([("files", Text(path)), ("command", commands)])]

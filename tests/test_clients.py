@@ -271,8 +271,11 @@ def test_a_refused_connection_is_an_error_after_its_retries(connect: Connect, mo
 
 @pytest.mark.parametrize(("connect", "good"), PROVIDERS)
 def test_a_key_that_the_server_echoes_is_replaced_everywhere(connect: Connect, good: Callable[..., Response]) -> None:
-    refused, _ = ask(connect, error(401, f"Incorrect API key provided: {KEY}"))
+    refused, _ = ask(
+        connect, error(401, f"Incorrect API key provided: {KEY}", {"x-request-id": KEY, "request-id": KEY})
+    )
     assert "Incorrect API key provided: [key]" in str(refused.error)
+    assert refused.request_id == "[key]"
     answered, _ = ask(connect, good(f"- your key is {KEY}", model=KEY))
     assert (answered.reply, answered.answered) == ("- your key is [key]", "[key]")
     broken, _ = ask(connect, raw(f"<html>{KEY}</html>", content_type="text/html", headers={"x-request-id": KEY}))

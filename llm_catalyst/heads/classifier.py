@@ -20,7 +20,7 @@ class Classifier:
     training only under a protocol with dropout. A multiple choice task gets one output per choice.
     """
 
-    pooler: bool = True
+    pooler: bool = False
     dropout: float = 0.1
 
     words = False

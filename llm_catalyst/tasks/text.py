@@ -5,6 +5,7 @@ A task is one YAML in conf/task; its fields are those of `TextTask` (docs/new-ta
 
 import hashlib
 import json
+import logging
 import os
 import random
 import string
@@ -162,7 +163,8 @@ def local_folder(task: TextTask) -> Path | None:
         path = Path(task.path).expanduser()
         if not path.is_dir():
             raise ConfigurationError(
-                f"task.path={task.path} is not a folder; it must hold {task.train}.jsonl (or .csv, .parquet) and the other splits"
+                f"task.path={task.path} is not a folder; it must hold {task.train}.jsonl (or .csv, .parquet) "
+                "and the other splits"
             )
         return path
     for root in (os.environ.get("CATALYST_DATA"), BUILT_IN):
@@ -180,12 +182,15 @@ def read_rows(task: TextTask, folder: Path | None, split: str) -> list[dict[str,
     import datasets
 
     datasets.disable_progress_bars()
+    # Its retries would otherwise be told line by line; a failure is told once, below.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if folder is None:
         try:
             data = datasets.load_dataset(task.hub, task.hub_config, split=split, revision=task.revision)
         except Exception as error:
             raise ConfigurationError(
-                f"task={task.name}: {task.hub} could not be loaded from the Hugging Face hub ({type(error).__name__}: {error}). "
+                f"task={task.name}: {task.hub} could not be loaded from the Hugging Face hub "
+                f"({type(error).__name__}: {error}). "
                 f"Offline? Put the files into $CATALYST_DATA/{task.name}/ or set task.path=FOLDER"
             ) from error
         return list(data)
@@ -255,7 +260,9 @@ def label_id(value: Any, known: dict[str, int], count: int, where: str) -> int:
     except (TypeError, ValueError):
         pass
     names = ", ".join(known) or "none"
-    raise ConfigurationError(f"{where}: label {value!r} is neither one of the labels ({names}) nor an integer in 0..{count - 1}")
+    raise ConfigurationError(
+        f"{where}: label {value!r} is neither one of the labels ({names}) nor an integer in 0..{count - 1}"
+    )
 
 
 def carve(rows: Sequence[Example], share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:
@@ -278,7 +285,7 @@ def sample(rows: Sequence[Example], shots: int | None, rng: random.Random) -> tu
         return list(rows), []
     order = list(range(len(rows)))
     rng.shuffle(order)
-    left = Counter({label: shots for label in {e.label for e in rows}})
+    left = Counter(dict.fromkeys({e.label for e in rows}, shots))
     taken = []
     for i in order:
         if left[rows[i].label]:

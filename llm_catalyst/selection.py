@@ -1,0 +1,73 @@
+"""What dev decides: the scores of soft and discrete prompts, the best state of the run, the member that goes on."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from llm_catalyst.doers.gradient import Member
+from llm_catalyst.problem import Problem
+from llm_catalyst.records import Best, Emit, Evaluation, Event, Origin, Prompt, Proposal, Score, Scored
+from llm_catalyst.state import State
+
+
+def evaluate(problem: Problem, state: State, emit: Emit) -> tuple[State, list[Score | None]]:
+    """The members' dev scores (None where not finite), and the state that remembers the best of the run."""
+    results = problem.score(state.parameters)
+    state = state.spent(scored_examples=len(results) * len(problem.splits["dev"]))
+    for i, (result, parameters) in enumerate(zip(results, state.parameters, strict=True)):
+        if result is None:
+            continue
+        emit(
+            Evaluation(state.stage, state.step, i, "dev", result.score, result.metrics, problem.label(result.constant))
+        )
+        if state.best is None or result.score.better_than(state.best.score):
+            (prompt,), (similarity,) = problem.space.project(parameters["prompt"][None])
+            best = Best(state.stage, state.step, i, result.score, prompt, similarity)
+            state = replace(state, best=best, best_parameters={n: p.clone() for n, p in parameters.items()})
+    return state, [result.score if result else None for result in results]
+
+
+def settle(state: State, scores: Sequence[Score | None], emit: Emit) -> State:
+    """The stage's best member goes on alone; where every member diverged, the best state of the run does."""
+    if None in scores:
+        message = "loss or gradient was not finite; the best finite state goes on (a smaller optimizer.lr may help)"
+        emit(Event(state.stage, state.step, "diverged", message))
+        state = replace(state, diverged=(*state.diverged, state.stage))
+    finite = [(score.loss, i) for i, score in enumerate(scores) if score is not None]
+    if finite:
+        _, i = min(finite)
+        return replace(state, members=(state.members[i],), score=scores[i])
+    if state.best is None:
+        return replace(state, members=state.members[:1], score=None)
+    return replace(state, members=(Member.of(state.best_parameters),), score=state.best.score)
+
+
+def score_prompts(
+    problem: Problem, state: State, prompts: Mapping[Prompt, Origin], emit: Emit
+) -> tuple[State, list[Scored]]:
+    """Discrete prompts, each with its dev score under the current head; those without a finite one are left out."""
+    results = problem.score_prompts(list(prompts), state.parameters[0])
+    scored = [Scored(p, r.score, o, state.stage) for (p, o), r in zip(prompts.items(), results, strict=True) if r]
+    for entry in scored:
+        emit(entry)
+    return state.spent(scored_examples=len(prompts) * len(problem.splits["dev"])), scored
+
+
+def weigh(
+    problem: Problem, state: State, proposals: Sequence[Proposal], emit: Emit
+) -> tuple[State, tuple[tuple[Proposal, Score | None], ...]]:
+    """The proposals with their dev scores, lowest loss first; unscored and as they came with `restart=first`."""
+    if problem.settings.restart == "first":
+        return state, tuple((proposal, None) for proposal in proposals)
+    state, scored = score_prompts(problem, state, {p.prompt: "mentor" for p in proposals}, emit)
+    scores = {entry.prompt: entry.score for entry in scored}
+    considered = [(proposal, scores.get(proposal.prompt)) for proposal in proposals]
+    considered.sort(key=lambda pair: pair[1].loss if pair[1] else math.inf)
+    return state.with_pool([*state.pool, *scored], problem.settings.pool.size), tuple(considered)
+
+
+def fall_back(state: State, why: str, emit: Emit) -> tuple[State, tuple[Proposal, ...]]:
+    """The pool's best as the proposal of a mentor that could not answer."""
+    emit(Event(state.stage, state.step, "fallback", f"{why}; the pool's best restarts"))
+    proposals = tuple(Proposal(scored.prompt, "the pool's best") for scored in state.pool[-1:])
+    return replace(state, fallbacks=state.fallbacks + 1), proposals
