@@ -39,7 +39,6 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
     Raises ConfigurationError naming the key, what is wrong with it, and what is allowed. Keys of language
     models are looked for in the environment here, so that a missing one stops a run before it trains.
     """
-    from llm_catalyst.doers.gradient import Gradient
     from llm_catalyst.settings import Settings
 
     refuse_secrets(config)
@@ -53,12 +52,20 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
         task=build(config["task"], "task"),
         backbone=build(config["backbone"], "backbone"),
         head=build(config["head"], "head"),
-        doer=Gradient(
-            build(config["optimizer"], "optimizer"), settings.schedule, settings.clip_norm, settings.protocol.dropout
-        ),
+        doer=doer_of(config["optimizer"], settings),
         mentor=mentor,
         settings=settings,
     )
+
+
+def doer_of(node: Mapping[str, Any], settings: Any) -> Any:
+    """The doer that an `optimizer` node describes: a torch optimizer under the gradient doer, or a doer itself."""
+    from llm_catalyst.doers.gradient import Gradient
+
+    built = build(node, "optimizer")
+    if is_dataclass(built):
+        return built
+    return Gradient(built, settings.schedule, settings.clip_norm, settings.protocol.dropout)
 
 
 def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llm_catalyst.doers.gradient import Gradient, Member
+from llm_catalyst.doers.doer import Doer, Member
 from llm_catalyst.mentors.consultation import Consultation, Mentor
 from llm_catalyst.outcome import conclude
 from llm_catalyst.problem import Problem
@@ -24,7 +24,7 @@ class Experiment:
     """What is optimized (a soft prompt for a problem), by whom, and for how many steps in each stage."""
 
     problem: Problem
-    doer: Gradient
+    doer: Doer
     mentor: Mentor
     settings: Settings
     plan: tuple[int, ...]

@@ -28,11 +28,12 @@ class Curve:
     points: list[Point] = field(default_factory=list)
     stride: int = 1
     latest: float | None = None
+    lowest: float = math.inf
     _sum: float = 0.0
     _count: int = 0
 
     def add(self, x: float, y: float) -> None:
-        self.latest = y
+        self.latest, self.lowest = y, min(y, self.lowest)
         self._sum += y
         self._count += 1
         if self._count < self.stride:
@@ -193,10 +194,9 @@ class LiveView:
         overview = self.watch.overview
         lines = []
         for name, curve, style in (("train loss", self.train, "cyan"), ("dev loss", self.dev, "green")):
-            values = [y for _, y in curve.points] or [0.0]
-            steps, low_high = (0, sum(overview.plan)), span(values)
+            steps, low_high = (0, sum(overview.plan)), span([y for _, y in curve.points] or [0.0])
             rows = area(curve.points, max(8, width - LABEL), height, steps, low_high, self.watch.ends[:-1], style)
-            latest, lowest = ("", "") if curve.latest is None else (f"{curve.latest:.4f}", f"{min(values):.4f}")
+            latest, lowest = ("", "") if curve.latest is None else (f"{curve.latest:.4f}", f"{curve.lowest:.4f}")
             labels = [Text(f"{name:<14}{latest:<10}"), Text(f"{'  lowest':<14}{lowest:<10}", "dim")]
             labels += [Text(" " * LABEL)] * (height - 2)
             lines += [label.copy().append_text(row) for label, row in zip(labels, rows, strict=False)]
@@ -246,7 +246,7 @@ def apart(left: Text, right: Text, width: int) -> Text:
     """One line with `left` at its left, cut where needed, and `right` at its right."""
     room = max(0, width - right.cell_len - (2 if right else 0))
     left.truncate(room, overflow="ellipsis", pad=True)
-    return left.append("  " if right else "").append_text(right)
+    return Text.assemble(left, "  " if right else "", right)
 
 
 def stage_bar(plan: Sequence[int], step: int, width: int) -> Text:
@@ -259,7 +259,7 @@ def stage_bar(plan: Sequence[int], step: int, width: int) -> Text:
         later = len(plan) - 1 - i  # stages, each of which needs a cell
         length = max(1, min(round(cells * (begin + steps) / sum(plan)), cells - later) - drawn)
         done = round(length * min(1.0, max(0.0, (step - begin) / steps)))
-        text.append("━" * done, "cyan").append("━" * (length - done), "bright_black")
+        text.append("━" * done, "cyan").append("━" * (length - done), "dim")
         text.append(" " if i + 1 < len(plan) else "")
         begin, drawn = begin + steps, drawn + length
     return text

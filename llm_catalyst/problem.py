@@ -13,7 +13,7 @@ from torch import Tensor
 
 from llm_catalyst.backbones.text import FrozenText
 from llm_catalyst.batching import Batch, Encoded, collate, encode, training_rows
-from llm_catalyst.doers.gradient import Step
+from llm_catalyst.doers.doer import Step
 from llm_catalyst.mentors.consultation import TaskDescription
 from llm_catalyst.model import Head, Parameters, PromptedModel
 from llm_catalyst.randomness import derive, stream

@@ -117,6 +117,10 @@ class RunDirectory:
         part.rename(final)
         sync(final.parent)
 
+    def stages(self) -> list[Path]:
+        """The folders of the stages that were committed, in order."""
+        return sorted(p for p in self.path.glob("stages/[0-9]*") if p.suffix != ".part")
+
     def restore(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Tensors and state of the last whole stage, or None; whatever was written after it is cut off.
 
@@ -124,7 +128,7 @@ class RunDirectory:
         """
         from safetensors.torch import load
 
-        stages = sorted(p for p in self.path.glob("stages/[0-9]*") if p.suffix != ".part")
+        stages = self.stages()
         if not stages:
             self._cut(dict.fromkeys(FILES.values(), 0))
             return None

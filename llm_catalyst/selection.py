@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from llm_catalyst.doers.gradient import Member
+from llm_catalyst.doers.doer import Member
 from llm_catalyst.problem import Problem
 from llm_catalyst.records import Best, Emit, Evaluation, Event, Origin, Prompt, Proposal, Score, Scored
 from llm_catalyst.state import State

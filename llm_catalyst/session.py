@@ -57,7 +57,9 @@ def run_session(
         asks_a_person = isinstance(getattr(parts.mentor, "client", None), Human)
         view = view_for("plain" if asks_a_person and settings.view == "auto" else settings.view, console)
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
-        view.begin(Overview(title, str(path), plan, problem.majority, problem.data.task.metric))
+        view.begin(
+            Overview(title, str(path), plan, problem.majority, problem.data.task.metric, len(directory.stages()))
+        )
         try:
             outcome = run(Experiment(problem, parts.doer, parts.mentor, settings, plan), directory, view)
         except BaseException as error:

@@ -8,7 +8,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from llm_catalyst.doers.gradient import Member
+from llm_catalyst.doers.doer import Member
 from llm_catalyst.records import Best, Exchange, Ledger, Score, Scored
 
 

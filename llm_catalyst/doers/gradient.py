@@ -1,8 +1,7 @@
 """The gradient doer: trains soft prompts (and heads) for one stage with an optimizer of torch.optim."""
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from llm_catalyst.batching import Batch
 from llm_catalyst.checks import at_least, one_of, within
+from llm_catalyst.doers.doer import Member, Step
 from llm_catalyst.model import PromptedModel, stack
 
 SCHEDULES: dict[str, Callable[..., Any]] = {
@@ -42,36 +42,6 @@ class Schedule:
         within("schedule.warm_up", self.warm_up, 0, 1)
 
 
-@dataclass
-class Member:
-    """One of k prompts that train side by side: its parameters, and its optimizer's state between stages."""
-
-    parameters: dict[str, nn.Parameter]
-    optimizer_state: dict[str, Any] | None = None
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> "Member":
-        return cls({name: nn.Parameter(tensor.detach().clone()) for name, tensor in tensors.items()})
-
-    def restarted(self, prompt: Tensor, keep_moments: bool) -> "Member":
-        """A copy with this member's head and a new prompt (m, d), with or without the optimizer's moments."""
-        new = Member.of({**self.parameters, "prompt": prompt})
-        # The state belongs to its own member: copied, since optimizers change it in place.
-        new.optimizer_state = copy.deepcopy(self.optimizer_state) if keep_moments else None
-        return new
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimizer step: its number (from 1, over the run) and each member's batch loss in nats.
-
-    A loss is NaN where it or its gradient was not finite: that member stopped before this step's update.
-    """
-
-    number: int
-    losses: tuple[float, ...]
-
-
 @dataclass(frozen=True)
 class Gradient:
     """Backpropagation into the soft prompt and the head's weights, the backbone frozen.
@@ -97,12 +67,7 @@ class Gradient:
         steps: int,
         total: int,
     ) -> Iterator[Step]:
-        """Train `members` for `steps` steps, in place, and tell each step after it is taken.
-
-        `first` steps were taken before, of `total` in the run. A batch holds rows for every member. A
-        member whose loss or gradient is not finite keeps its last finite parameters and stops; the stage
-        ends early when none is left.
-        """
+        """Train by backpropagation (see `Doer.train`); the optimizer's moments are left in the members."""
         done, span = (first, total) if self.schedule.over == "run" else (0, steps)
         optimizers = [self._optimizer(member, done, span) for member in members]
         running = [True] * len(members)

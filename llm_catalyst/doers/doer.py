@@ -1,0 +1,62 @@
+"""What every doer trains, tells and does."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from llm_catalyst.batching import Batch
+from llm_catalyst.model import PromptedModel
+
+
+@dataclass
+class Member:
+    """One of k prompts that train side by side: its parameters, and its optimizer's state between stages."""
+
+    parameters: dict[str, nn.Parameter]
+    optimizer_state: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Member":
+        return cls({name: nn.Parameter(tensor.detach().clone()) for name, tensor in tensors.items()})
+
+    def restarted(self, prompt: Tensor, keep_moments: bool) -> "Member":
+        """A copy with this member's head and a new prompt (m, d), with or without the optimizer's moments."""
+        new = Member.of({**self.parameters, "prompt": prompt})
+        # The state belongs to its own member: copied, since optimizers change it in place.
+        new.optimizer_state = copy.deepcopy(self.optimizer_state) if keep_moments else None
+        return new
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step: its number (from 1, over the run) and each member's batch loss in nats.
+
+    A loss is NaN where it or its gradient was not finite: that member stopped before this step's update.
+    """
+
+    number: int
+    losses: tuple[float, ...]
+
+
+class Doer(Protocol):
+    """Whoever trains the members between two restarts."""
+
+    def train(
+        self,
+        model: PromptedModel,
+        members: Sequence[Member],
+        batches: Iterator[Batch],
+        first: int,
+        steps: int,
+        total: int,
+    ) -> Iterator[Step]:
+        """Train `members` in place for `steps` steps, and tell each step after it is taken.
+
+        `first` steps were taken before, of `total` in the run. A batch holds rows for every member. A member
+        whose loss or gradient is not finite keeps its last finite parameters and stops; the stage ends early
+        when none is left.
+        """
+        ...
