@@ -57,20 +57,21 @@ def spending(exchanges: Iterable[Exchange]) -> Spending:
 
 
 def best_prompts(entries: Iterable[Scored]) -> list[Scored]:
-    """The distinct prompts, each with its latest score, the lowest loss first.
+    """The distinct prompts, each with its latest score, and who proposed it first and when; the lowest loss first.
 
     Where a prompt's loss has changed, the head was trained, and scores of earlier stages hold no more.
     """
+    first: dict[tuple[int, ...], Scored] = {}
     latest: dict[tuple[int, ...], Scored] = {}
     changed = False
     for entry in entries:
-        before = latest.get(entry.prompt.tokens)
-        changed = changed or (before is not None and abs(before.score.loss - entry.score.loss) > SAME_LOSS)
-        latest[entry.prompt.tokens] = entry
-    if changed:
-        stage = max(entry.stage for entry in latest.values())
-        latest = {tokens: entry for tokens, entry in latest.items() if entry.stage == stage}
-    return sorted(latest.values(), key=lambda entry: entry.score.loss)
+        tokens = entry.prompt.tokens
+        changed = changed or (tokens in latest and abs(latest[tokens].score.loss - entry.score.loss) > SAME_LOSS)
+        first.setdefault(tokens, entry)
+        latest[tokens] = entry
+    last = max((entry.stage for entry in latest.values()), default=0)
+    valid = [tokens for tokens, entry in latest.items() if entry.stage == last or not changed]
+    return sorted((replace(first[t], score=latest[t].score) for t in valid), key=lambda entry: entry.score.loss)
 
 
 def accuracy(evaluation: Evaluation) -> float:

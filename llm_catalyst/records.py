@@ -252,8 +252,12 @@ R = TypeVar("R")
 
 
 def to_json(record: Any) -> str:
-    """One line of ASCII JSON. Raises ValueError where a number is NaN or infinite."""
-    return json.dumps(asdict(record), ensure_ascii=True, allow_nan=False, separators=(", ", ": "))
+    """One line of ASCII JSON. Raises ValueError where a number is NaN or infinite.
+
+    Half a surrogate pair, which a model can send, becomes a question mark: no reader takes it for text.
+    """
+    text = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False).encode(errors="replace")
+    return json.dumps(json.loads(text), ensure_ascii=True, allow_nan=False)
 
 
 def from_json(kind: type[R], line: str | bytes) -> R:

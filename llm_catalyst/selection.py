@@ -45,9 +45,13 @@ def settle(state: State, scores: Sequence[Score | None], emit: Emit) -> State:
 def score_prompts(
     problem: Problem, state: State, prompts: Mapping[Prompt, Origin], emit: Emit
 ) -> tuple[State, list[Scored]]:
-    """Discrete prompts, each with its dev score under the current head; those without a finite one are left out."""
+    """Discrete prompts, each with its dev score under the current head; those without a finite one are left out.
+
+    The origin of a prompt that the pool holds already stays that of its first proposer.
+    """
     results = problem.score_prompts(list(prompts), state.parameters[0])
-    scored = [Scored(p, r.score, o, state.stage) for (p, o), r in zip(prompts.items(), results, strict=True) if r]
+    origins = {**prompts, **{entry.prompt: entry.origin for entry in state.pool}}
+    scored = [Scored(p, r.score, origins[p], state.stage) for p, r in zip(prompts, results, strict=True) if r]
     for entry in scored:
         emit(entry)
     return state.spent(scored_examples=len(prompts) * len(problem.splits["dev"])), scored

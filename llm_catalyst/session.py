@@ -55,7 +55,8 @@ def run_session(
         plan = settings.plan(problem.examples)
         directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), manifest(problem, choices, words))
         asks_a_person = isinstance(getattr(parts.mentor, "client", None), Human)
-        view = view_for("plain" if asks_a_person and settings.view == "auto" else settings.view, console)
+        # A live view would draw over what a person types.
+        view = view_for("plain" if asks_a_person and settings.view in ("auto", "live") else settings.view, console)
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
         view.begin(
             Overview(title, str(path), plan, problem.majority, problem.data.task.metric, len(directory.stages()))

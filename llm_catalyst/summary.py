@@ -23,7 +23,7 @@ def summary(run: RunRecords) -> RenderableType:
         verdict(run, outcome),
         Text(),
         scores(outcome, metric_of(run)),
-        *best_texts(outcome),
+        *best_texts(run, outcome),
         *changes(run),
         *spent(run),
         *warned(run),
@@ -78,7 +78,7 @@ def scores(outcome: Outcome, metric: str) -> Table:
     return table
 
 
-def best_texts(outcome: Outcome) -> list[RenderableType]:
+def best_texts(run: RunRecords, outcome: Outcome) -> list[RenderableType]:
     """The two best prompts as text."""
     lines: list[RenderableType] = []
     if outcome.best:
@@ -89,9 +89,11 @@ def best_texts(outcome: Outcome) -> list[RenderableType]:
         lines.append(indented(Text(f"{near}, stage {best.stage + 1}, step {best.step}", "dim")))
     if outcome.best_prompt:
         entry = outcome.best_prompt
+        # The gradient may have passed through a prompt that the mentor had proposed: the first has the merit.
+        entry = next((e for e in run.pool if e.prompt.tokens == entry.prompt.tokens), entry)
         lines += heading("Best discrete prompt")
         lines.append(indented(Text(quoted(entry.prompt.text), "cyan")))
-        lines.append(indented(Text(f"from the {entry.origin}, scored in stage {entry.stage + 1}", "dim")))
+        lines.append(indented(Text(f"first proposed by the {entry.origin}, in stage {entry.stage + 1}", "dim")))
     return lines
 
 

@@ -217,15 +217,20 @@ HELD_OUT_PATTERNS = (
     "{part} {be} {other}, and yet {ending}.",
 )
 
+Pools = tuple[tuple[dict[str, Topic], tuple[str, ...]], ...]
 SEEN = (SEEN_TOPICS, SEEN_PATTERNS)
-TEST_POOLS = (
+TEST_POOLS: Pools = (
     SEEN,
     (SEEN_TOPICS, HELD_OUT_PATTERNS),
     (HELD_OUT_TOPICS, SEEN_PATTERNS),
     (HELD_OUT_TOPICS, HELD_OUT_PATTERNS),
 )
 # Split -> its number of rows and the (topics, patterns) pools that share them equally.
-SPLITS = {"train": (240, (SEEN,)), "validation": (160, (SEEN,)), "test": (400, TEST_POOLS)}
+SPLITS: dict[str, tuple[int, Pools]] = {
+    "train": (240, (SEEN,)),
+    "validation": (160, (SEEN,)),
+    "test": (400, TEST_POOLS),
+}
 
 
 def pick_row(table: str, rng: random.Random) -> list[str]:
@@ -251,12 +256,12 @@ def make_text(topic: Topic, pattern: str, label: int, rng: random.Random) -> str
     return capitalise(pattern.format(part=part, be=be, same=same, other=other, ending=endings[0]))
 
 
-def make_rows(count: int, pools: tuple, used: set[str], rng: random.Random) -> list[dict]:
+def make_rows(count: int, pools: Pools, used: set[str], rng: random.Random) -> list[dict[str, str | int]]:
     """A split's rows in random order: pools, labels and patterns in equal shares, no text from `used`.
 
     The new texts are added to `used`.
     """
-    rows = []
+    rows: list[dict[str, str | int]] = []
     for topics, patterns in pools:
         for turn in range(count // len(pools)):
             label = turn % 2

@@ -9,24 +9,26 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "llm_catalyst" / "tasks" / "quickstart"
+Splits = dict[str, list[dict[str, Any]]]
 COUNTS = {"train": 240, "validation": 160, "test": 400}
 FUNCTION_WORDS = set(  # and the words that patterns, not topics, bring along
     """
-    a all although and anything are as ask at been but by call can claim compared could down ever every everyone
-    expected far for found from group had have how i if in into is it just least less let long me more must my
-    nobody not of off on one only other our put really reviews same say short story tell than that the there they
-    this time to was way we were what where while with word would yes yet you
+    a all although and anything are as ask at been but by call can claim compared could down ever every
+    everyone expected far for found from group had have how i if in into is it just least less let long me
+    more must my nobody not of off on one only other our put really reviews same say short story tell than
+    that the there they this time to was way we were what where while with word would yes yet you
     """.split()  # noqa: SIM905 - easier to read and to add to
 )
 
 
 @pytest.fixture(scope="module")
-def splits() -> dict[str, list[dict]]:
+def splits() -> Splits:
     """The shipped rows by split name."""
     files = {split: (DATA / f"{split}.jsonl").read_text(encoding="utf-8") for split in COUNTS}
     return {split: [json.loads(line) for line in text.splitlines()] for split, text in files.items()}
@@ -51,7 +53,7 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"[a-z'-]+", text.lower()))
 
 
-def seen_texts(splits: dict[str, list[dict]]) -> list[str]:
+def seen_texts(splits: Splits) -> list[str]:
     """The texts a tuner may look at: training and validation."""
     return [row["text"] for split in ("train", "validation") for row in splits[split]]
 
@@ -62,7 +64,7 @@ def matcher(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(shapes), re.IGNORECASE)
 
 
-def test_every_row_has_a_text_a_label_and_its_position(splits: dict[str, list[dict]]) -> None:
+def test_every_row_has_a_text_a_label_and_its_position(splits: Splits) -> None:
     for rows in splits.values():
         for position, row in enumerate(rows):
             assert list(row) == ["text", "label", "idx"]
@@ -72,22 +74,22 @@ def test_every_row_has_a_text_a_label_and_its_position(splits: dict[str, list[di
             assert row["idx"] == position
 
 
-def test_the_splits_have_the_promised_sizes(splits: dict[str, list[dict]]) -> None:
+def test_the_splits_have_the_promised_sizes(splits: Splits) -> None:
     assert {split: len(rows) for split, rows in splits.items()} == COUNTS
 
 
-def test_both_labels_are_equally_common_in_every_split(splits: dict[str, list[dict]]) -> None:
+def test_both_labels_are_equally_common_in_every_split(splits: Splits) -> None:
     for split, rows in splits.items():
         assert Counter(row["label"] for row in rows) == {0: COUNTS[split] // 2, 1: COUNTS[split] // 2}
 
 
-def test_no_text_is_in_two_splits(splits: dict[str, list[dict]]) -> None:
+def test_no_text_is_in_two_splits(splits: Splits) -> None:
     texts = [row["text"].lower() for rows in splits.values() for row in rows]
     assert len(set(texts)) == len(texts) == sum(COUNTS.values())
 
 
 def test_most_test_rows_have_a_content_word_that_training_and_validation_lack(
-    splits: dict[str, list[dict]],
+    splits: Splits,
 ) -> None:
     known = FUNCTION_WORDS.union(*map(words, seen_texts(splits)))
     new = [row for row in splits["test"] if words(row["text"]) - known]
@@ -95,7 +97,7 @@ def test_most_test_rows_have_a_content_word_that_training_and_validation_lack(
 
 
 def test_half_of_the_test_rows_follow_a_pattern_that_training_and_validation_lack(
-    splits: dict[str, list[dict]], generator: ModuleType
+    splits: Splits, generator: ModuleType
 ) -> None:
     held_out = matcher(generator.HELD_OUT_PATTERNS)
     assert not [text for text in seen_texts(splits) if held_out.fullmatch(text)]
@@ -103,9 +105,7 @@ def test_half_of_the_test_rows_follow_a_pattern_that_training_and_validation_lac
     assert len(matched) == len(splits["test"]) // 2
 
 
-def test_some_test_rows_have_seen_words_in_a_seen_pattern(
-    splits: dict[str, list[dict]], generator: ModuleType
-) -> None:
+def test_some_test_rows_have_seen_words_in_a_seen_pattern(splits: Splits, generator: ModuleType) -> None:
     known = FUNCTION_WORDS.union(*map(words, seen_texts(splits)))
     held_out = matcher(generator.HELD_OUT_PATTERNS)
     texts = [row["text"] for row in splits["test"]]
@@ -113,7 +113,7 @@ def test_some_test_rows_have_seen_words_in_a_seen_pattern(
 
 
 @pytest.mark.parametrize("split", COUNTS)
-def test_the_best_single_keyword_gets_at_most_65_percent(split: str, splits: dict[str, list[dict]]) -> None:
+def test_the_best_single_keyword_gets_at_most_65_percent(split: str, splits: Splits) -> None:
     rows = [(words(row["text"]), row["label"]) for row in splits[split]]
     shares = {
         word: sum((word in found) == label for found, label in rows) / len(rows)
@@ -130,7 +130,7 @@ def test_the_generator_writes_the_shipped_bytes_anew(generator: ModuleType, tmp_
         assert path.read_bytes() == (DATA / f"{split}.jsonl").read_bytes()
 
 
-def test_the_shipped_files_are_ascii_with_unix_line_ends(splits: dict[str, list[dict]]) -> None:
+def test_the_shipped_files_are_ascii_with_unix_line_ends(splits: Splits) -> None:
     for split, rows in splits.items():
         data = (DATA / f"{split}.jsonl").read_bytes()
         assert data.isascii()

@@ -2,6 +2,7 @@
 
 import time
 import unicodedata
+import warnings
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,7 @@ def texts(reply: str, limit: int = 10) -> list[str]:
         '**Template 1:** "Is this film good?"\n**Template 2:** "What does it say"',
         "1. **Is this film good?**\n2. *What does it say*",
         "### Template 1\nIs this film good?\n\n### Template 2\nWhat does it say",
+        "Template 1:\nIs this film good?\nShort and clear.\n\nTemplate 2:\nWhat does it say\nMore open.",
         "Template 1:\nIs this film good?\n\nTemplate 2:\nWhat does it say",
         "Is this film good?\nWhat does it say",
         "Here are two templates:\n\n1. Is this film good?\n2. What does it say\n\nI hope this helps!",
@@ -77,6 +79,7 @@ def test_every_reasonable_form_of_an_answer_gives_the_same_proposals(reply: str)
         ('Is ["this"] good', 'Is ["this"] good'),
         ("- Sentiment of the review:", "Sentiment of the review:"),
         ("- fill in the ____ here", "fill in the ____ here"),
+        ('- the plot of the film",', "the plot of the film"),
         ("- 这部电影好吗", "这部电影好吗"),
         ("- Ist der Film gut für Kinder? 🎬", "Ist der Film gut für Kinder? 🎬"),
     ],
@@ -99,10 +102,18 @@ def test_marks_that_belong_to_a_proposal_stay(reply: str, wanted: str) -> None:
         ('{"prompts": ["good film", "bad fi', "broken JSON"),
         ("<think> - first I look at", "reasoning without an answer; the answer may have been cut off"),
         ("Rationale: short is better\n- good film", "a remark, not a proposal"),
+        ("<think>hm</think>\n- good film", "reasoning before the answer"),
+        ('I chose these.\n["good film"]', "prose beside the JSON"),
     ],
 )
 def test_a_dropped_line_says_why(reply: str, reason: str) -> None:
     assert reason in [rejected.reason for rejected in parse(reply, 2)[1]]
+
+
+def test_odd_escapes_in_a_python_list_are_read_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert texts(r"['is \d this', 'what is it',]") == [r"is \d this", "what is it"]
 
 
 def test_an_empty_answer_gives_nothing() -> None:

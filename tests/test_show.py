@@ -38,7 +38,7 @@ def test_the_summary_holds_the_figures_of_the_records(tmp_path: Path) -> None:
         "best discrete prompt 0.5000 0.733 0.5123 0.722",
         "majority class (accuracy) 0.509",
         '"sombre800 film ##ness told verdict" similarity 0.61',
-        '"Feel the tone of the review" from the mentor, scored in stage 2',
+        '"Feel the tone of the review" first proposed by the mentor, in stage 2',
         '1 0.6200 0.5500 0.5200 "Judge the mood of the review"',
         '2 0.6200 0.5000 0.3600 "Feel the tone of the review"',
         "time 0:01:14 on cpu",
@@ -181,6 +181,11 @@ def scored(text: str, loss: float, stage: int) -> Scored:
 def test_under_a_frozen_head_prompts_of_earlier_stages_stay_in_the_ranking() -> None:
     entries = [scored("film", 0.5, 0), scored("tone", 0.6, 0), scored("film", 0.5004, 1), scored("mood", 0.55, 1)]
     assert [entry.prompt.text for entry in best_prompts(entries)] == ["film", "mood", "tone"]
+
+
+def test_a_prompt_belongs_to_whoever_proposed_it_first() -> None:
+    entries = [replace(scored("film", 0.7, 0), origin="mentor"), scored("film", 0.5, 1)]
+    assert best_prompts(entries) == [replace(entries[0], score=entries[1].score)]
 
 
 def test_once_the_head_has_changed_scores_of_earlier_stages_hold_no_more() -> None:
