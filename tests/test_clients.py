@@ -1,5 +1,6 @@
 """The clients against a real server on 127.0.0.1, through the providers' own SDKs."""
 
+import gc
 import json
 import random
 import socket
@@ -197,7 +198,8 @@ def test_a_truncated_answer_stays_usable_and_says_so(connect: Connect, response:
 )
 def test_a_status_that_stays_fails_at_once_with_the_mend(connect: Connect, status: int, mend: str) -> None:
     exchange, server = ask(connect, error(status, "bad input"))
-    assert f"answered {status}: bad input" in str(exchange.error)
+    assert f"answered {status}" in str(exchange.error)
+    assert str(exchange.error).endswith(": bad input")
     assert mend in str(exchange.error)
     assert len(server.requests) == exchange.attempts == 1
     assert exchange.answered is None
@@ -280,6 +282,25 @@ def test_a_key_that_the_server_echoes_is_replaced_everywhere(connect: Connect, g
     assert (answered.reply, answered.answered) == ("- your key is [key]", "[key]")
     broken, _ = ask(connect, raw(f"<html>{KEY}</html>", content_type="text/html", headers={"x-request-id": KEY}))
     assert broken.error
+
+
+@pytest.mark.parametrize("connect", CLIENTS)
+def test_a_key_at_the_edge_of_a_shortened_error_leaves_no_half_of_itself(connect: Connect) -> None:
+    for before in range(340, 460, 12):
+        message = "x" * before + KEY + "y" * 600
+        for response in (error(401, message), raw(message, content_type="text/html")):
+            exchange, _ = ask(connect, response)
+            assert len(str(exchange.error)) == calls.LONGEST_ERROR
+            assert KEY[:6] not in str(exchange.error)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the SDKs' __del__, half built
+@pytest.mark.parametrize("connect", CLIENTS)
+def test_a_proxy_that_cannot_be_used_is_an_error_too(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:1")
+    exchange = connect("http://127.0.0.1:9", retry_s=0).complete(MESSAGES, 0, 7)
+    gc.collect()
+    assert "nonsense" in str(exchange.error)
 
 
 def test_half_a_surrogate_pair_from_a_server_can_be_recorded() -> None:

@@ -19,7 +19,7 @@ def blocks(section: str) -> dict[str, str]:
     parts = re.split(r"```\w+\n(.*?)```", text, flags=re.S)
     return {
         re.findall(r"`((?:llm_catalyst|conf)/[^`]+)`", before)[-1]: code
-        for before, code in zip(parts[::2], parts[1::2])
+        for before, code in zip(parts[::2], parts[1::2], strict=False)
     }
 
 

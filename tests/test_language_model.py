@@ -139,7 +139,7 @@ def test_a_refusal_is_asked_again_and_then_named() -> None:
 
 def test_where_nobody_answers_the_question_is_not_repeated() -> None:
     advice, recorder, requests = advise(error(404, "no such model"))
-    assert "answered 404: no such model" in str(advice.fallback)
+    assert "no such model" in str(advice.fallback)
     assert len(recorder.exchanges) == len(requests) == 1
 
 
@@ -148,7 +148,7 @@ def test_on_failure_stop_raises_with_the_reason_and_keeps_the_record() -> None:
     with serve(error(401, "bad key")) as server:
         client = OpenAIChat("gpt-4o-mini", server.url + "/v1", "TEST_KEY")
         mentor = LanguageModel(client, Paper(), on_failure="stop")
-        with pytest.raises(MentorFailed, match=r"after stage 1: .* answered 401: bad key.*resume the run"):
+        with pytest.raises(MentorFailed, match=r"after stage 1: .* answered 401 .*bad key.*resume the run"):
             mentor.propose(recorder.consultation())
     assert len(recorder.exchanges) == 1
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_catalyst.checks import at_least
 from llm_catalyst.mentors.clients import calls
 from llm_catalyst.mentors.clients.calls import Answer
 from llm_catalyst.records import Exchange, Message
@@ -26,17 +25,13 @@ class Claude:
     retry_s: float = 300.0
 
     def __post_init__(self) -> None:
-        at_least("mentor.client.temperature", self.temperature, 0)
-        at_least("mentor.client.max_tokens", self.max_tokens, 1)
-        at_least("mentor.client.timeout_s", self.timeout_s, 0.001)
-        at_least("mentor.client.retry_s", self.retry_s, 0)
-        calls.check_key_variable(self.key_variable)
-        calls.check_url(self.base_url)
+        calls.check_settings(
+            self.temperature, self.max_tokens, self.timeout_s, self.retry_s, self.key_variable, self.base_url
+        )
 
     def preflight(self) -> None:
         """Raise ConfigurationError where the SDK or the key is missing."""
-        calls.need_package("anthropic")
-        calls.read_key(self.key_variable)
+        calls.preflight("anthropic", self.key_variable)
 
     def complete(self, messages: Sequence[Message], stage: int, seed: int) -> Exchange:
         """The model's answer as an exchange; what fails for good is its `error`."""
@@ -51,13 +46,11 @@ class Claude:
         }
         parameters: dict[str, Any] = {"max_tokens": self.max_tokens}
 
+        def send(connection: Any) -> Any:
+            return connection.messages.create(**request, **parameters)
+
         def ask() -> Answer:
-            with anthropic.Anthropic(api_key=key, base_url=self.base_url, timeout=self.timeout_s, max_retries=0) as sdk:
-
-                def send() -> Any:
-                    return sdk.messages.create(**request, **parameters)
-
-                return calls.attempt(anthropic, send, read, self.timeout_s, self.base_url)
+            return calls.attempt(anthropic, anthropic.Anthropic, key, self.base_url, self.timeout_s, send, read)
 
         return calls.exchange(
             ask,
@@ -72,28 +65,13 @@ class Claude:
 
 
 def read(response: Any) -> Answer:
-    """The Answer in a message. The SDK checks nothing: an HTML page arrives as a str, null as None."""
+    """The Answer in a message; blocks of thinking are left out."""
     blocks, usage = getattr(response, "content", None), getattr(response, "usage", None)
     if not isinstance(blocks, list):
-        shown = " ".join(str(response).split())[:200]
-        return Answer(error=f"no message came back ({shown}); check mentor.client.base_url")
+        return calls.no_answer(response)
     texts = [getattr(block, "text", None) for block in blocks if getattr(block, "type", None) == "text"]
     text = "".join(part for part in texts if isinstance(part, str))
     stop_reason = calls.name(response.stop_reason)
-    error = None
-    if stop_reason == "refusal":
-        error = "the model refused"
-    elif stop_reason is None:
-        error = "the answer broke off"
-    elif not text.strip():
-        error = "the answer is empty"
-        error += "; raise mentor.client.max_tokens" if stop_reason == "max_tokens" else ""
-    return Answer(
-        reply=text,
-        answered=calls.name(response.model) or "unnamed",
-        input_tokens=calls.count(getattr(usage, "input_tokens", None)),
-        output_tokens=calls.count(getattr(usage, "output_tokens", None)),
-        request_id=calls.name(getattr(response, "_request_id", None)) or calls.name(response.id),
-        stop_reason=stop_reason,
-        error=error,
-    )
+    broken = {"refusal": "the model refused", None: "the answer broke off"}
+    tokens = getattr(usage, "input_tokens", None), getattr(usage, "output_tokens", None)
+    return calls.model_answer(response, text, stop_reason, tokens, broken.get(stop_reason), cut_off="max_tokens")

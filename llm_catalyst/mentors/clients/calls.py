@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import tenacity
 
-from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.checks import ConfigurationError, at_least
 from llm_catalyst.mentors import prices
 from llm_catalyst.records import Exchange, Message
 
@@ -87,7 +87,7 @@ def exchange(
         request_id=redact(answer.request_id, key) if answer.request_id else None,
         stop_reason=redact(answer.stop_reason, key) if answer.stop_reason else None,
         attempts=attempts,
-        error=redact(answer.error, key)[:LONGEST_ERROR] if answer.error else None,
+        error=redact(answer.error, key)[:LONGEST_ERROR] if answer.error else None,  # cut last: no half of a key
     )
 
 
@@ -111,9 +111,9 @@ def ask_until_answered(ask: Callable[[], Answer], retry_s: float) -> tuple[Answe
         return tries(ask), attempts_of(tries)
     except PassingError as failure:
         attempts = attempts_of(tries)
-        wait = f" (the server asks to wait {failure.wait_s:.0f} s)" if failure.wait_s else ""
+        wait = f"; the server asks to wait {failure.wait_s:.0f} s" if failure.wait_s else ""
         tried = f"given up after {attempts} {'try' if attempts == 1 else 'tries'}"
-        error = f"{failure.answer.error}{wait}; {tried} (mentor.client.retry_s={retry_s:g})"
+        error = f"{tried} (mentor.client.retry_s={retry_s:g}{wait}): {failure.answer.error}"
         return replace(failure.answer, error=error), attempts
 
 
@@ -121,23 +121,26 @@ def attempts_of(tries: tenacity.Retrying) -> int:
     return int(tries.statistics["attempt_number"])
 
 
-def attempt(sdk: Any, send: Callable[[], T], read: Callable[[T], Answer], timeout_s: float, where: str) -> Answer:
+def attempt(
+    sdk: Any, kind: Any, key: str, url: str, timeout_s: float, send: Callable[[Any], T], read: Callable[[T], Answer]
+) -> Answer:
     """What `read` makes of one request, or an Answer with an error. Raises PassingError where a retry may help.
 
-    `sdk` is the module openai or anthropic, which name their exceptions alike. Any other exception of an
-    SDK becomes an error too: a run that has trained for hours must not die of a mentor.
+    `sdk` is the module openai or anthropic, which name their exceptions alike; `kind` is its client's class.
+    Any other exception becomes an error too: a run that has trained for hours must not die of a mentor.
     """
     try:
-        response = within(timeout_s, send)
+        with kind(api_key=key, base_url=url, timeout=timeout_s, max_retries=0) as connection:
+            response = within(timeout_s, lambda: send(connection))
     except (sdk.APITimeoutError, DeadlineExceeded):
-        raise PassingError(Answer(error=f"no answer from {where} within timeout_s={timeout_s:g}")) from None
+        raise PassingError(Answer(error=f"no answer from {url} within timeout_s={timeout_s:g}")) from None
     except sdk.APIConnectionError as error:
-        raise PassingError(Answer(error=f"no connection to {where}: {error.__cause__ or error}")) from None
+        raise PassingError(Answer(error=f"no connection to {url}: {error.__cause__ or error}")) from None
     except sdk.APIStatusError as error:
-        raise_if_passing(error, where)
-        return status_answer(error, where)
+        raise_if_passing(error, url)
+        return status_answer(error, url)
     except Exception as error:
-        return Answer(error=f"the answer of {where} could not be read: {type(error).__name__}: {error}")
+        return Answer(error=f"the answer of {url} could not be read: {type(error).__name__}: {error}")
     return read(response)
 
 
@@ -158,31 +161,31 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     return result.result(timeout=seconds)
 
 
-def raise_if_passing(error: Any, where: str) -> None:
+def raise_if_passing(error: Any, url: str) -> None:
     """Raise PassingError for a status that may pass; an exhausted quota (also 429) does not."""
     if "insufficient_quota" in str(error.body):
         return
     if error.status_code in PASSING_STATUS or error.status_code >= 500:
-        raise PassingError(status_answer(error, where), retry_after(error.response.headers)) from None
+        raise PassingError(status_answer(error, url), retry_after(error.response.headers)) from None
 
 
-def status_answer(error: Any, where: str) -> Answer:
+def status_answer(error: Any, url: str) -> Answer:
     """The Answer for an HTTP status error, with the mend where the status tells it."""
     mends = {
         401: "check the key in the environment variable that mentor.client.key_variable names",
         403: "this key may not use this model",
         404: "check mentor.client.model and mentor.client.base_url",
     }
-    mend = f"; {mends[error.status_code]}" if error.status_code in mends else ""
+    mend = f" ({mends[error.status_code]})" if error.status_code in mends else ""
     said = server_message(error.body)
-    return Answer(request_id=error.request_id, error=f"{where} answered {error.status_code}: {said}{mend}")
+    return Answer(request_id=error.request_id, error=f"{url} answered {error.status_code}{mend}: {said}")
 
 
 def server_message(body: Any) -> str:
     """The message in an error body of either provider, or the body itself, on one line."""
     inner = body.get("error", body) if isinstance(body, dict) else body
     message = inner.get("message", inner) if isinstance(inner, dict) else inner
-    return " ".join(str(message).split())[:300]
+    return " ".join(str(message).split())
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -221,6 +224,18 @@ def read_key(variable: str | None) -> str:
     return key
 
 
+def check_settings(
+    temperature: float | None, max_tokens: int, timeout_s: float, retry_s: float, key_variable: str | None, url: str
+) -> None:
+    """Raise ConfigurationError unless the settings that the providers' clients share can be used."""
+    at_least("mentor.client.temperature", temperature, 0)
+    at_least("mentor.client.max_tokens", max_tokens, 1)
+    at_least("mentor.client.timeout_s", timeout_s, 0.001)
+    at_least("mentor.client.retry_s", retry_s, 0)
+    check_key_variable(key_variable)
+    check_url(url)
+
+
 def check_key_variable(variable: str | None) -> None:
     """Raise ConfigurationError unless `variable` looks like a variable's name. Its value is not repeated."""
     if variable is not None and not VARIABLE.fullmatch(variable):
@@ -243,6 +258,35 @@ def need_package(name: str) -> None:
     """Raise ConfigurationError where a package that a client needs is not installed."""
     if importlib.util.find_spec(name) is None:
         raise ConfigurationError(f"this mentor needs the package {name}, which is not installed: pip install {name}")
+
+
+def preflight(package: str, key_variable: str | None) -> None:
+    """Raise ConfigurationError where the SDK or the key is missing, or the key is not clean."""
+    need_package(package)
+    read_key(key_variable)
+
+
+def no_answer(response: Any) -> Answer:
+    """The Answer for a response of another kind. The SDKs check nothing: a page of HTML arrives as a str."""
+    shown = " ".join(str(response).split())
+    return Answer(error=f"no answer of a model came back (check mentor.client.base_url): {shown}")
+
+
+def model_answer(
+    response: Any, text: str, stop_reason: str | None, usage: tuple[Any, Any], error: str | None, cut_off: str
+) -> Answer:
+    """The Answer of a model, from what both providers' responses share; `cut_off` is a truncated one's stop reason."""
+    if error is None and not text.strip():
+        error = "the answer is empty" + ("; raise mentor.client.max_tokens" if stop_reason == cut_off else "")
+    return Answer(
+        reply=text,
+        answered=name(response.model) or "unnamed",
+        input_tokens=count(usage[0]),
+        output_tokens=count(usage[1]),
+        request_id=name(getattr(response, "_request_id", None)) or name(response.id),
+        stop_reason=stop_reason,
+        error=error,
+    )
 
 
 def redact(text: str, key: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_catalyst.checks import at_least, one_of
+from llm_catalyst.checks import one_of
 from llm_catalyst.mentors.clients import calls
 from llm_catalyst.mentors.clients.calls import Answer
 from llm_catalyst.records import Exchange, Message
@@ -26,18 +26,14 @@ class OpenAIChat:
     retry_s: float = 300.0
 
     def __post_init__(self) -> None:
-        at_least("mentor.client.temperature", self.temperature, 0)
-        at_least("mentor.client.max_tokens", self.max_tokens, 1)
-        at_least("mentor.client.timeout_s", self.timeout_s, 0.001)
-        at_least("mentor.client.retry_s", self.retry_s, 0)
+        calls.check_settings(
+            self.temperature, self.max_tokens, self.timeout_s, self.retry_s, self.key_variable, self.base_url
+        )
         one_of("mentor.client.max_tokens_name", self.max_tokens_name, ("max_completion_tokens", "max_tokens"))
-        calls.check_key_variable(self.key_variable)
-        calls.check_url(self.base_url)
 
     def preflight(self) -> None:
         """Raise ConfigurationError where the SDK or the key is missing."""
-        calls.need_package("openai")
-        calls.read_key(self.key_variable)
+        calls.preflight("openai", self.key_variable)
 
     def complete(self, messages: Sequence[Message], stage: int, seed: int) -> Exchange:
         """The model's answer as an exchange; what fails for good is its `error`."""
@@ -47,15 +43,11 @@ class OpenAIChat:
         parameters = self._parameters(seed)
         request: dict[str, Any] = {"model": self.model, "messages": [vars(message) for message in messages]}
 
+        def send(connection: Any) -> Any:
+            return connection.chat.completions.create(**request, **parameters)
+
         def ask() -> Answer:
-            with openai.OpenAI(
-                api_key=key or "none", base_url=self.base_url, timeout=self.timeout_s, max_retries=0
-            ) as sdk:
-
-                def send() -> Any:
-                    return sdk.chat.completions.create(**request, **parameters)
-
-                return calls.attempt(openai, send, read, self.timeout_s, self.base_url)
+            return calls.attempt(openai, openai.OpenAI, key or "none", self.base_url, self.timeout_s, send, read)
 
         return calls.exchange(
             ask,
@@ -79,11 +71,10 @@ class OpenAIChat:
 
 
 def read(response: Any) -> Answer:
-    """The Answer in a chat completion. The SDK checks nothing: an HTML page arrives as a str, null as None."""
+    """The Answer in a chat completion."""
     choices = getattr(response, "choices", None)
     if not isinstance(choices, list) or not choices:
-        shown = " ".join(str(response).split())[:200]
-        return Answer(error=f"no chat completion came back ({shown}); check mentor.client.base_url")
+        return calls.no_answer(response)
     message, usage = getattr(choices[0], "message", None), getattr(response, "usage", None)
     text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
     stop_reason = calls.name(getattr(choices[0], "finish_reason", None))
@@ -93,15 +84,5 @@ def read(response: Any) -> Answer:
         text, error = str(refusal), "the model refused"
     elif stop_reason == "content_filter":
         error = "the provider's content filter stopped the answer"
-    elif not text.strip():
-        error = "the answer is empty"
-        error += "; raise mentor.client.max_tokens" if stop_reason == "length" else ""
-    return Answer(
-        reply=text,
-        answered=calls.name(response.model) or "unnamed",
-        input_tokens=calls.count(getattr(usage, "prompt_tokens", None)),
-        output_tokens=calls.count(getattr(usage, "completion_tokens", None)),
-        request_id=calls.name(getattr(response, "_request_id", None)) or calls.name(response.id),
-        stop_reason=stop_reason,
-        error=error,
-    )
+    tokens = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+    return calls.model_answer(response, text, stop_reason, tokens, error, cut_off="length")

@@ -1,0 +1,133 @@
+"""What several tests share: the `catalyst` command, a small local task, and the folder of real data."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+# The Arrow copies that `datasets` makes of every file go away with the tests. It reads both when it is imported.
+CACHE = tempfile.TemporaryDirectory(prefix="catalyst-tests-")
+os.environ["HF_DATASETS_CACHE"] = CACHE.name
+os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PROGRAM = Path(sys.executable).with_name("catalyst")
+SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL")
+
+
+class Command:
+    """The installed `catalyst`, run in a process of its own: offline, on one thread, without keys."""
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k not in (*SECRETS, "CATALYST_DATA", "CATALYST_DEBUG")}
+        plain = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "100"}
+        return kept | plain | changes
+
+    def start(self, *words: str, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
+        """The running command."""
+        return subprocess.Popen(
+            [PROGRAM, *words],
+            cwd=cwd,
+            env=self.environment(**environment),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def __call__(self, *words: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """The command's end: its exit code, and what it wrote."""
+        process = self.start(*words, cwd=cwd, **environment)
+        out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def catalyst() -> Command:
+    """The installed command."""
+    return Command()
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[[str], str]:
+    """What a piece of code prints in a Python of its own."""
+
+    def run(code: str) -> str:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def composed() -> Callable[..., dict[str, Any]]:
+    """A function from overrides to the resolved configuration, as `catalyst run` makes it."""
+
+    def make(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(version_base="1.3", config_dir=str(REPOSITORY / "conf")):
+            config: Any = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data: $CATALYST_DATA, or ../shared/data beside the repository."""
+    folder = Path(os.environ.get("CATALYST_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is not there (set CATALYST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real(data: Path) -> Callable[[str], Path]:
+    """The folder of one real task's files, or a skip."""
+
+    def folder(name: str) -> Path:
+        if not (data / name).is_dir():
+            pytest.skip(f"no real data for {name} in {data}")
+        return data / name
+
+    return folder
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="session")
+def jsonl() -> Callable[[Path, Sequence[dict[str, Any]]], None]:
+    """Writes rows as JSON Lines."""
+    return write_jsonl
+
+
+FIRST = ("We", "They", "My friends", "The neighbours", "Her parents")
+VERDICTS = (("hated", 0), ("loved", 1), ("could not stand", 0), ("warmly praised", 1))
+THINGS = ("the soup", "this film", "that long novel")
+
+
+@pytest.fixture(scope="session")
+def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.jsonl (40 different rows) and test.jsonl (20), columns text and label (0, 1)."""
+    rows = [{"text": f"{who} {did} {what}.", "label": y} for what in THINGS for who in FIRST for did, y in VERDICTS]
+    folder = tmp_path_factory.mktemp("tiny_task")
+    write_jsonl(folder / "train.jsonl", rows[:40])
+    write_jsonl(folder / "test.jsonl", rows[40:])
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_cache_left() -> Iterator[None]:
+    yield
+    CACHE.cleanup()
