@@ -161,7 +161,7 @@ ZOO: dict[str, tuple[str, Callable[[], Any], Any, Any, dict[str, Any]]] = {
     "opt": ("causal_lm", gpt2_tokenizer, OPTConfig, OPTForCausalLM, OPT),
     "opt_narrow": ("causal_lm", gpt2_tokenizer, OPTConfig, OPTForCausalLM, OPT | {"word_embed_proj_dim": 16}),
     "llama": ("causal_lm", llama_tokenizer, LlamaConfig, LlamaForCausalLM, SMALL | {"num_key_value_heads": 2}),
-    "qwen": ("causal_lm", gpt2_tokenizer, Qwen3Config, Qwen3ForCausalLM, SMALL | {"head_dim": 8}),
+    "qwen": ("causal_lm", gpt2_tokenizer, Qwen3Config, Qwen3ForCausalLM, SMALL | {"num_key_value_heads": 2, "head_dim": 8}),
 }
 MASKED, CAUSAL = ("bert", "roberta", "deberta"), ("gpt2", "opt", "llama", "qwen")
 FAMILIES = (*MASKED, *CAUSAL)
