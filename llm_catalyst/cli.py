@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="tell the story of a run")
     show.add_argument("directory", type=Path, metavar="DIR", help="the run's directory, under outputs/")
     show.add_argument("--full", action="store_true", help="every message to and from the mentor at full length")
+    show.add_argument("--brief", action="store_true", help="the curves and the summary only")
     show.add_argument("--svg", type=Path, metavar="FILE", help="write the same as a picture")
     show.set_defaults(action=show_action)
     return top
@@ -65,4 +66,4 @@ def show_action(options: argparse.Namespace) -> int:
     from llm_catalyst.launch import guarded
     from llm_catalyst.show import show
 
-    return guarded(lambda: show(options.directory, Console(), full=options.full, svg=options.svg))[0]
+    return guarded(lambda: show(options.directory, Console(), options.svg, options.full, options.brief))[0]

@@ -1,5 +1,6 @@
 """The run's own settings: the top level of conf/config.yaml, its types and bounds."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,8 +32,9 @@ class Interval:
                 or (name == "steps" and entry != int(entry))
             ):
                 raise ConfigurationError(f"{key}.{name}={entry} is not a number of {name}")
-            numbers.append(round(entry * per_epoch) if name == "epochs" else int(entry))
-            at_least(f"{key}.{name}", numbers[-1], 1)
+            if not 0 < entry < math.inf:
+                raise ConfigurationError(f"{key}.{name}={entry} must be more than 0")
+            numbers.append(max(1, round(entry * per_epoch)) if name == "epochs" else int(entry))
         return numbers
 
 

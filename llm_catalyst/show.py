@@ -24,15 +24,16 @@ SHORT_PROMPT = 200  # characters of a prompt in a table, without --full
 CURVE = (64, 8)  # cells of a plot: with its labels it fits 80 columns
 
 
-def show(path: Path, console: Console, svg: Path | None = None, full: bool = False) -> None:
-    """Print the run's story, or write the same as an SVG picture."""
+def show(path: Path, console: Console, svg: Path | None = None, full: bool = False, brief: bool = False) -> None:
+    """Print the run's story (`brief`: its curves and its summary), or write the same as an SVG picture."""
     forgive(console)
     run = read_run(path)
+    told = in_brief(run) if brief else story(run, full)
     if svg is None:
-        console.print(story(run, full))
+        console.print(told)
         return
     picture = Console(record=True, width=min(console.width, 100), file=io.StringIO(), force_terminal=True)
-    picture.print(story(run, full))
+    picture.print(told)
     picture.save_svg(str(svg), title=f"catalyst show {printable(str(path))}")
     console.print(Text(f"{printable(str(svg))} is written"))
 
@@ -51,6 +52,11 @@ def story(run: RunRecords, full: bool = False) -> RenderableType:
     )
 
 
+def in_brief(run: RunRecords) -> RenderableType:
+    """The training curve and the summary."""
+    return Group(*curves(run, metric_of(run)), Text(), summary(run))
+
+
 def named(node: Any) -> str:
     """What a node of the configuration is called: its name, its client's model, or the class that it builds."""
     kind = str(at(node, "_target_") or "").rpartition(".")[2]
@@ -62,8 +68,9 @@ def header(run: RunRecords, config: Mapping[str, Any]) -> list[RenderableType]:
     """What was run, with which command and versions, and how far it got."""
     manifest = run.manifest
     title = " · ".join(printable(manifest.choices.get(group, "?")) for group in ("task", "backbone", "head", "mentor"))
-    head, strategy = named(at(config, "head")), at(config, "mentor", "strategy")
-    mentor = named(at(config, "mentor")) + (f", strategy {named(strategy)}" if strategy else "")
+    head, mentor = named(at(config, "head")), named(at(config, "mentor"))
+    if at(config, "mentor", "client"):
+        mentor += f", strategy {printable(manifest.choices.get('strategy', '?'))}"
     versions = "  ".join(f"{printable(name)} {printable(version)}" for name, version in manifest.versions.items())
     revision = str(manifest.git.get("revision", ""))[:10]
     code = f"{printable(revision)}{', with changes' if manifest.git.get('dirty') else ''}" if revision else "no git"

@@ -1,5 +1,7 @@
 """What several tests share: the `catalyst` command, a small local task, and the folder of real data."""
 
+import copy
+import functools
 import json
 import os
 import subprocess
@@ -72,12 +74,12 @@ def python() -> Callable[[str], str]:
 def composed() -> Callable[..., dict[str, Any]]:
     """A function from overrides to the resolved configuration, as `catalyst run` makes it."""
 
-    def make(*overrides: str) -> dict[str, Any]:
+    @functools.cache
+    def make(*overrides: str) -> Any:
         with initialize_config_dir(version_base="1.3", config_dir=str(REPOSITORY / "conf")):
-            config: Any = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
-        return config
+            return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
 
-    return make
+    return lambda *overrides: copy.deepcopy(make(*overrides))
 
 
 @pytest.fixture(scope="session")

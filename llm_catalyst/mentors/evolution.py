@@ -41,7 +41,7 @@ class Evolution:
             child = self._child(mother.prompt, father.prompt, space, rng)
             if child.tokens not in seen:
                 seen.add(child.tokens)
-                children.append(Proposal(child, f"{mother.prompt.text!r} crossed with {father.prompt.text!r}"))
+                children.append(Proposal(child, ancestry(mother.prompt, father.prompt)))
             if len(children) == self.proposals:
                 break
         return Advice(tuple(children), fallback=None if children else "no new child was found")
@@ -60,3 +60,10 @@ class Evolution:
             return rng.choice(space.allowed_ids)
         near = space.nearest(space.vocabulary[token], self.neighbours + 1).tolist()
         return rng.choice([other for other in near if other != token] or [token])
+
+
+def ancestry(mother: Prompt, father: Prompt) -> str:
+    """A child's parents in words."""
+    if mother == father:
+        return f"a mutation of {mother.text!r}"
+    return f"{mother.text!r} crossed with {father.text!r}"
