@@ -1,6 +1,7 @@
 """`catalyst run` and `catalyst resume`: from the words of the command line to a finished run directory."""
 
 import itertools
+import logging
 import os
 import re
 import signal
@@ -18,6 +19,8 @@ from llm_catalyst.checks import ConfigurationError, did_you_mean
 from llm_catalyst.paths import conf_directory
 
 FAILED, WRONG_USE = 1, 2
+# Libraries that tell of each request; a line of theirs would run through the live view.
+CHATTY = ("httpx2", "httpcore2", "openai", "anthropic", "huggingface_hub", "filelock", "datasets")
 
 
 def run_command(words: Sequence[str]) -> int:
@@ -38,6 +41,8 @@ def run_command(words: Sequence[str]) -> int:
         codes.append(code)
         return result
 
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     OmegaConf.register_new_resolver("folder", folder_name, replace=True)
     # Hydra then raises its errors instead of printing them, so that they look like ours.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")

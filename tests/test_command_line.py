@@ -1,0 +1,285 @@
+"""`catalyst`: help, completion, refusals and where runs are put, each in a process of its own."""
+
+import itertools
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY, Command
+from recorded import write_run
+
+from llm_catalyst.launch import folder_name
+
+HEAVY = ("torch", "transformers", "datasets", "hydra", "omegaconf", "anthropic", "openai")
+GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy", "protocol", "experiment")
+KEY = "sk-" + "abcdefghijklmnop0123456789"
+
+
+def loaded_by(*words: str) -> str:
+    """Code that runs the command and prints which heavy packages it has imported."""
+    return f"""
+import contextlib, io, sys
+from llm_catalyst.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main({list(words)!r})
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+
+
+@pytest.fixture(scope="session")
+def run_help(catalyst: Command, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `catalyst run --help` prints."""
+    done = catalyst("run", "--help", cwd=tmp_path_factory.mktemp("help"))
+    assert done.returncode == 0
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def examples(run_help: str) -> list[list[str]]:
+    """The words of each example in the help, as a shell splits them."""
+    lines = [line.strip() for line in run_help.partition("Choose one")[0].splitlines()]
+    return [shlex.split(line)[2:] for line in lines if line.startswith("catalyst run ") and "catalyst run:" not in line]
+
+
+@pytest.fixture(scope="session")
+def composing(catalyst: Command, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, object]]:
+    """The configuration that the command makes of these words."""
+
+    def compose(*words: str) -> dict[str, object]:
+        done = catalyst("run", *words, "--cfg", "job", cwd=tmp_path_factory.mktemp("compose"))
+        assert (done.returncode, done.stderr) == (0, "")
+        config: dict[str, object] = yaml.safe_load(done.stdout)
+        return config
+
+    return compose
+
+
+# --- help and completion
+
+
+@pytest.mark.parametrize("words", [["--help"], [], ["--version"], ["resume", "--help"], ["show", "--help"]], ids=str)
+def test_help_needs_nothing_heavy(python: Callable[[str], str], words: list[str]) -> None:
+    assert python(loaded_by(*words)).strip() == "[]"
+
+
+def test_a_run_is_shown_without_anything_heavy(python: Callable[[str], str], tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", stages=1)
+    assert python(loaded_by("show", str(path))).strip() == "[]"
+
+
+def test_help_names_every_command(catalyst: Command, tmp_path: Path) -> None:
+    for words in (["--help"], []):
+        done = catalyst(*words, cwd=tmp_path)
+        assert done.returncode == 0
+        assert {"run", "resume", "show"} <= set(re.findall(r"^  catalyst (\w+)", done.stdout, re.MULTILINE))
+
+
+def test_an_unknown_command_is_refused_with_those_that_there_are(catalyst: Command, tmp_path: Path) -> None:
+    done = catalyst("rnu", "task=sst2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "invalid choice: 'rnu'" in done.stderr
+    assert "run" in done.stderr.partition("choose from")[2]
+
+
+def test_the_help_of_run_names_every_choice_of_every_group(run_help: str) -> None:
+    conf = REPOSITORY / "conf"
+    for group in GROUPS:
+        listed = re.findall(rf"^{group}(?:/\w+)?: (.*)$", run_help, re.MULTILINE)
+        names = {name for line in listed for name in line.split(", ")}
+        assert names == {path.stem for path in (conf / group).rglob("*.yaml")}, group
+
+
+def test_the_help_of_run_holds_five_examples(examples: list[list[str]]) -> None:
+    assert len(examples) == 5
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_an_example_of_the_help_works_as_it_is_written(
+    examples: list[list[str]], composing: Callable[..., dict[str, object]], number: int
+) -> None:
+    words = examples[number]
+    if words[0] == "-m":
+        axes = [[f"{word.partition('=')[0]}={v}" for v in word.partition("=")[2].split(",")] for word in words[1:]]
+        words = list(itertools.chain.from_iterable(cell[:1] for cell in axes))
+    config = composing(*words)
+    unset = [path for path, value in leaves(config) if value == "???"]
+    assert not unset, f"a user who copies the example is asked for {unset}"
+
+
+def leaves(node: object, path: str = "") -> list[tuple[str, object]]:
+    if isinstance(node, dict):
+        return [leaf for key, value in node.items() for leaf in leaves(value, f"{path}.{key}".lstrip("."))]
+    return [(path, node)]
+
+
+def test_the_command_in_the_header_of_local_takes_a_template_as_it_is_written(
+    composing: Callable[..., dict[str, object]],
+) -> None:
+    header = (REPOSITORY / "conf" / "task" / "local.yaml").read_text(encoding="utf-8")
+    command = re.search(r"# catalyst run (.*)", header)
+    assert command
+    task = composing(*shlex.split(command[1]))["task"]
+    assert isinstance(task, dict)
+    assert (task["text"], task["label"], task["path"], task["test"]) == ("{review}", "stars", "FOLDER", None)
+
+
+def test_cfg_job_prints_the_configuration_and_leaves_nothing_behind(catalyst: Command, tmp_path: Path) -> None:
+    done = catalyst("run", "task=rte", "seed=7", "--cfg", "job", cwd=tmp_path)
+    config = yaml.safe_load(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (config["seed"], config["task"]["name"], config["mentor"]["_target_"].rpartition(".")[2]) == (
+        7,
+        "rte",
+        "NoMentor",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted", "unwanted"),
+    [
+        ("catalyst run task=", {"task=sst2", "task=boolq", "task=local"}, "mentor="),
+        ("catalyst run task=sst2 mentor=ra", {"mentor=random"}, "task="),
+        ("catalyst run batch", {"batch_size="}, "task"),
+    ],
+)
+def test_a_shell_completes_the_words_of_run(
+    catalyst: Command, tmp_path: Path, line: str, wanted: set[str], unwanted: str
+) -> None:
+    done = catalyst("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert done.returncode == 0
+    assert wanted <= set(done.stdout.split())
+    assert unwanted not in done.stdout
+
+
+def test_completion_can_be_installed(catalyst: Command, tmp_path: Path) -> None:
+    done = catalyst("run", "-sc", "install=bash", cwd=tmp_path, SHELL="/bin/bash")
+    assert done.returncode == 0
+    assert "complete " in done.stdout
+    assert "catalyst" in done.stdout
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["task=sst3"], r"Could not find 'task/sst3'[\s\S]*sst2"),
+        (["mentor=gtp4"], r"Could not find 'mentor/gtp4'[\s\S]*gpt4"),
+        (["batch_sise=8"], r"'batch_sise'[\s\S]*did you mean batch_size\?"),
+        (["optimizer.lrr=1"], r"'optimizer\.lrr'[\s\S]*did you mean optimizer\.lr\?"),
+        (["opimizer=adam"], r"'opimizer'[\s\S]*did you mean optimizer\?"),
+        (["+task.shotz=4"], r"no key task\.shotz[\s\S]*did you mean shots\?"),
+        (["batch_size=zero"], r"batch_size='zero' does not fit"),
+        (["mentor=openai_compatible"], r"mentor\.client\.(model|base_url)"),
+        (["mentor=gpt4"], r"OPENAI_API_KEY"),
+        (["seed=1,2"], r"seed"),
+        (["--config-dir=nowhere"], r"nowhere"),
+    ],
+    ids=str,
+)
+def test_wrong_use_ends_with_2_and_one_message(
+    catalyst: Command, tmp_path: Path, words: list[str], message: str
+) -> None:
+    done = catalyst("run", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.search(message, done.stderr)
+    assert done.stdout == ""
+    assert done.stderr.count("rror") == done.stderr.count("error: ") == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_debugging_shows_where_it_happened(catalyst: Command, tmp_path: Path) -> None:
+    done = catalyst("run", "task=sst3", cwd=tmp_path, CATALYST_DEBUG="1")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "resume"])
+def test_a_directory_that_is_no_run_is_refused(catalyst: Command, tmp_path: Path, command: str) -> None:
+    for path in (tmp_path, tmp_path / "nowhere"):
+        done = catalyst(command, str(path), cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: {path} is not a run directory (no manifest.json)")
+        assert done.stdout == ""
+
+
+def test_a_run_that_cannot_be_read_is_named_by_file_and_line(catalyst: Command, tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", stages=1)
+    with open(path / "pool.jsonl", "ab") as file:
+        file.write(b"{}\n")
+    done = catalyst("show", str(path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{path / 'pool.jsonl'}, line 5 " in done.stderr
+
+
+@pytest.mark.parametrize("flags", [[], ["-m"]], ids=["a run", "a sweep"])
+def test_a_key_on_the_command_line_never_reaches_the_disk(catalyst: Command, tmp_path: Path, flags: list[str]) -> None:
+    done = catalyst("run", *flags, f"task.description={KEY}", "seed=1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "looks like a secret key" in done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and KEY in path.read_text()] == []
+    assert KEY not in done.stdout + done.stderr
+
+
+# --- a user's own files
+
+
+def write_task(folder: Path, name: str) -> None:
+    (folder / "task").mkdir(parents=True)
+    node = {"_target_": "llm_catalyst.tasks.text.TextTask", "name": name, "text": "{text}", "path": None}
+    (folder / "task" / f"{name}.yaml").write_text(yaml.safe_dump(node))
+
+
+@pytest.mark.parametrize("flag", [["--config-dir=mine"], ["--config-dir", "mine"], ["-cd", "mine"]], ids=str)
+def test_a_task_of_the_users_own_is_a_choice(catalyst: Command, tmp_path: Path, flag: list[str]) -> None:
+    write_task(tmp_path / "mine", "moods")
+    done = catalyst("run", *flag, "task=moods", "--cfg", "job", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert yaml.safe_load(done.stdout)["task"]["name"] == "moods"
+
+
+def test_a_users_file_with_the_name_of_a_packaged_choice_is_warned_about(catalyst: Command, tmp_path: Path) -> None:
+    write_task(tmp_path / "mine", "sst2")
+    done = catalyst("run", "--config-dir=mine", "task=sst2", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0
+    assert re.search(r"mine/task/sst2\.yaml is not used: a packaged choice has the same name", done.stderr)
+    assert "hub" in yaml.safe_load(done.stdout)["task"]
+
+
+# --- where runs are put
+
+
+def test_two_runs_get_two_directories(catalyst: Command, tmp_path: Path) -> None:
+    processes = [catalyst.start("run", "batch_size=0", cwd=tmp_path) for _ in range(2)]
+    for process in processes:
+        process.communicate(timeout=120)
+    found = [path for path in (tmp_path / "outputs").glob("*/*/*/*") if path.is_dir()]
+    assert len(found) == 2
+    for path in found:
+        assert re.fullmatch(
+            r"sst2/roberta_large/none/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6}_seed1",
+            path.relative_to(tmp_path / "outputs").as_posix(),
+        )
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped", "..", "a/../../b", "x\n/y", ""])
+def test_a_name_cannot_lead_out_of_the_output_folder(name: str) -> None:
+    folder = folder_name(name)
+    assert folder == Path(folder).name
+    assert folder not in ("", ".", "..")
+
+
+def test_a_task_name_that_climbs_stays_below_outputs(catalyst: Command, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    catalyst("run", "task=local", "task.name=../../escaped", "batch_size=0", cwd=tmp_path / "here")
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["outputs"]
+    (folder,) = (tmp_path / "here" / "outputs").iterdir()
+    assert "escaped" in folder.name
