@@ -136,6 +136,8 @@ def bind_optimizer(target: Any, values: Mapping[str, Any], where: str) -> Any:
             raise ConfigurationError(
                 f"there is no key {where}.{key}; there are: {', '.join(known)}{did_you_mean(key, known)}"
             )
+        if isinstance(values[key], str):
+            raise ConfigurationError(f"{where}.{key}={values[key]!r} is not a number")
     bound = functools.partial(target, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     try:
         bound([torch.nn.Parameter(torch.zeros(1))])

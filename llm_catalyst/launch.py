@@ -18,7 +18,7 @@ from rich.text import Text
 from llm_catalyst.checks import ConfigurationError, did_you_mean
 from llm_catalyst.paths import conf_directory
 
-FAILED, WRONG_USE = 1, 2
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 # Libraries that tell of each request; a line of theirs would run through the live view.
 CHATTY = ("httpx2", "httpcore2", "openai", "anthropic", "huggingface_hub", "filelock", "datasets")
 
@@ -34,11 +34,17 @@ def run_command(words: Sequence[str]) -> int:
         from hydra.core.hydra_config import HydraConfig
 
         hydra_config = HydraConfig.get()
-        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        chosen = hydra_config.runtime.choices.items()
-        choices = {group: choice for group, choice in chosen if choice and not group.startswith("hydra/")}
-        code, result = guarded(lambda: execute(plain, choices, Path(hydra_config.runtime.output_dir), words))
+        path = Path(hydra_config.runtime.output_dir)
+
+        def start() -> dict[str, Any]:
+            plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            chosen = hydra_config.runtime.choices.items()
+            choices = {group: choice for group, choice in chosen if choice and not group.startswith("hydra/")}
+            return execute(plain, choices, path, words)
+
+        code, result = guarded(start)
         codes.append(code)
+        remove_if_empty(path)
         return result
 
     for name in CHATTY:
@@ -49,9 +55,11 @@ def run_command(words: Sequence[str]) -> int:
     warn_of_hidden_files(words)
     signal.signal(signal.SIGTERM, terminated)
     sys.argv = ["catalyst", *words]
-    code, _ = guarded(
-        lambda: hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(job)()
-    )
+    program = hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(job)
+    try:
+        code, _ = guarded(program)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     if len(codes) > 1:
         Console(stderr=True).print(f"{codes.count(0)} of {len(codes)} runs finished")
     return code or max(codes, default=0)
@@ -67,7 +75,10 @@ def resume_command(directory: Path) -> int:
         return execute(config, manifest.choices, directory, manifest.command)
 
     signal.signal(signal.SIGTERM, terminated)
-    return guarded(go_on)[0]
+    try:
+        return guarded(go_on)[0]
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def execute(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:
@@ -89,20 +100,32 @@ def guarded(action: Callable[[], Any]) -> tuple[int, Any]:
     """
     try:
         return 0, action()
-    except KeyboardInterrupt:
-        complain("stopped by the user; go on with: catalyst resume DIR")
-        return 130, {"status": "stopped"}
     except Exception as error:
         if os.environ.get("CATALYST_DEBUG"):
             traceback.print_exc()
         expected = isinstance(error, ConfigurationError) or type(error).__module__.startswith(("hydra", "omegaconf"))
-        text = (
-            f"{error}{suggestion(str(error))}"
-            if expected
-            else f"{type(error).__name__}: {error} (CATALYST_DEBUG=1 shows where)"
-        )
-        complain(text)
-        return WRONG_USE if expected else FAILED, {"status": "failed", "message": text}
+        message = explanation(error) if expected else f"{type(error).__name__}: {error} (CATALYST_DEBUG=1 shows where)"
+        complain(message)
+        return WRONG_USE if expected else FAILED, {"status": "failed", "message": message}
+
+
+def explanation(error: Exception) -> str:
+    """What went wrong in the configuration, with the nearest known key or choice where Hydra did not find one."""
+    message = str(error).split("Config search path")[0].strip()
+    if missing := re.search(r"Missing mandatory value.*full_key: (\S+)", message, re.DOTALL):
+        return f"{missing[1]} must be given: add {missing[1]}=…"
+    if key := re.search(r"Could not override '([^'@]+)", message):
+        return message + did_you_mean(key[1], known_keys())
+    if choice := re.search(r"(?:Could not find|Could not load) '([\w/]+)/(\w+)'", message):
+        return message + did_you_mean(choice[2], [file.stem for file in (conf_directory() / choice[1]).glob("*.yaml")])
+    return message
+
+
+def remove_if_empty(path: Path) -> None:
+    """Take away the folder that Hydra made for a run which then was refused, and its empty parents."""
+    if path.is_dir() and {file.name for file in path.iterdir()} <= {".lock"}:
+        (path / ".lock").unlink(missing_ok=True)
+        os.removedirs(path)
 
 
 def complain(message: str) -> None:
@@ -117,12 +140,6 @@ def terminated(number: int, frame: Any) -> None:
 def folder_name(name: Any) -> str:
     """A name from a configuration as one folder's name: it cannot lead out of the output directory."""
     return re.sub(r"[^\w.-]+", "_", str(name)).strip(".") or "_"
-
-
-def suggestion(message: str) -> str:
-    """The nearest known key to the one that Hydra could not override."""
-    match = re.search(r"Could not override '([^'@]+)", message)
-    return did_you_mean(match[1], known_keys()) if match else ""
 
 
 def known_keys() -> list[str]:

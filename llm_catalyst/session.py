@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import yaml
 from rich.console import Console
+from rich.text import Text
 
 from llm_catalyst.backbones.text import FrozenText
 from llm_catalyst.backbones.text import load as load_backbone
@@ -65,7 +66,8 @@ def run_session(
             outcome = run(Experiment(problem, parts.doer, parts.mentor, settings, plan), directory, view)
         except BaseException as error:
             view.end(None)
-            directory.append(Event(-1, -1, "stopped", f"{type(error).__name__}: {error}"))
+            directory.append(Event(len(directory.stages()), 0, "stopped", f"{type(error).__name__}: {error}"))
+            console.print(Text(f"stopped; go on from the last whole stage with: catalyst resume {path}"))
             raise
         view.end(outcome)
     finally:

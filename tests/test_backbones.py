@@ -43,9 +43,7 @@ M = 3
 def batch_of(name: str, texts: tuple[str, ...] = TEXTS, k: int = 1, pad_to: int | None = None, **load: Any) -> Batch:
     """The texts as one batch, in a pair with another where the family knows segments."""
     pair = "the story was not good" if name in ("bert", "deberta") else None
-    data = encode(
-        backbone(name, **load).tokenizer, [Example(((t, pair),), i % 2) for i, t in enumerate(texts)], 40
-    )
+    data = encode(backbone(name, **load).tokenizer, [Example(((t, pair),), i % 2) for i, t in enumerate(texts)], 40)
     return collate(data, [range(len(texts))], CPU, pad_to).expand(k)
 
 
@@ -140,7 +138,7 @@ def cloze_batch(name: str) -> Batch:
     return collate(data, [range(len(TEXTS))], CPU)
 
 
-@pytest.mark.parametrize("name", (*MASKED, *CAUSAL))
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_verbalizers_logits_are_those_of_the_models_full_forward_pass(name: str) -> None:
     model, head, batch, ids = backbone(name, words=True), Verbalizer(), cloze_batch(name), prompt_ids(name)
     constants = head.constants(model, toy_data(words=list(LABELS)))
@@ -281,7 +279,7 @@ def test_the_longest_text_leaves_room_for_the_prompt_and_for_robertas_first_posi
     assert backbone("bert", max_length=128).longest_text(8) == 64 - 8
     assert backbone("roberta", max_length=128).longest_text(8) == 64 - 2 - 8  # its padding id is 1
     assert backbone("roberta", max_length=20).longest_text(8) == 20
-    with pytest.raises(ConfigurationError, match="prompt.length=60 leaves no room in 64 positions"):
+    with pytest.raises(ConfigurationError, match=r"prompt\.length=60 leaves no room in 64 positions"):
         backbone("roberta").longest_text(60)
 
 
@@ -336,7 +334,7 @@ def parts(**changes: Any) -> Parts:
 
 
 def test_a_verbalizer_on_an_encoder_is_refused_by_name_before_data_are_looked_for() -> None:
-    with pytest.raises(ConfigurationError, match="head=verbalizer needs a language-model head.*head=classifier"):
+    with pytest.raises(ConfigurationError, match=r"head=verbalizer needs a language-model head.*head=classifier"):
         load_problem(parts())
     with pytest.raises(ConfigurationError, match="task=nowhere has no data yet"):
         load_problem(parts(head=Classifier()))
@@ -394,8 +392,6 @@ def test_choices_of_a_cloze_model_are_scored_one_by_one() -> None:
     prompted = PromptedModel(model, head, head.constants(model, replace(data, task=toy_task(words=["bad", "good"]))))
     with torch.no_grad():
         logits = prompted.logits({"prompt": random_prompts("bert", 1)}, batch)
-        scores = head.scores(
-            model, model.hidden(random_prompts("bert", 1), batch), batch, {}, prompted.constants
-        )
+        scores = head.scores(model, model.hidden(random_prompts("bert", 1), batch), batch, {}, prompted.constants)
     assert logits.shape == (1, 2, 2)
     torch.testing.assert_close(logits.flatten(), (scores[0, :, 1] - scores[0, :, 0]))

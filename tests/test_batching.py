@@ -105,7 +105,8 @@ LONG = " ".join(sentences(30))
 @pytest.mark.parametrize("pair", [None, LONG])
 def test_truncation_never_takes_the_clozes_mask(name: str, pair: str | None) -> None:
     tokenizer = backbone(name, words=True).tokenizer
-    data = encode(tokenizer, [Example(((LONG, pair),), 0), Example((("good", pair and "film"),), 1)], 20, cloze_of(name))
+    long, short = Example(((LONG, pair),), 0), Example((("good", pair and "film"),), 1)
+    data = encode(tokenizer, [long, short], 20, cloze_of(name))
     assert [row.count(tokenizer.mask_token_id) for row in data.tokens] == [1, 1]
     assert len(data.tokens[0]) == 20
     assert len(data.tokens[1]) < 20

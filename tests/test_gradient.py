@@ -180,8 +180,11 @@ def test_a_gradient_that_is_not_finite_stops_a_member_although_its_loss_is_finit
 
 
 def test_a_member_whose_own_step_overflows_keeps_its_last_finite_parameters() -> None:
-    learner = member(0.5, -0.2)
-    train(Gradient(partial(torch.optim.SGD, lr=1e39), clip_norm=None), [learner], 5)
+    learner = member(0.005, -0.002)
+    steps = train(
+        Gradient(partial(torch.optim.SGD, lr=3e38), clip_norm=None), [learner], 5, PromptIsLogits(lambda row: 100 * row)
+    )
+    assert math.isnan(steps[-1].losses[0])
     assert learner.parameters["prompt"].isfinite().all()
 
 

@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import CPU, LABELS, backbone, byte_level, choice_data, sentence_piece, toy_data, toy_problem, word_piece
+from tiny_models import (
+    CPU,
+    LABELS,
+    backbone,
+    byte_level,
+    choice_data,
+    sentence_piece,
+    toy_data,
+    toy_problem,
+    word_piece,
+)
 from torch import Tensor
 
 from llm_catalyst.batching import Batch, collate, encode
@@ -78,7 +88,7 @@ def test_the_classifiers_dropout_is_active_only_while_the_backbone_trains() -> N
 
 
 def test_a_dropout_out_of_bounds_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="head.dropout=1.0"):
+    with pytest.raises(ConfigurationError, match=r"head\.dropout=1\.0"):
         Classifier(dropout=1.0)
 
 

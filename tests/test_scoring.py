@@ -37,9 +37,7 @@ class Watched:
 
 def members_of(problem: Problem, k: int) -> list[dict[str, Tensor]]:
     rng = torch.Generator().manual_seed(4)
-    return [
-        {name: torch.randn(p.shape, generator=rng) for name, p in problem.start().items()} for _ in range(k)
-    ]
+    return [{name: torch.randn(p.shape, generator=rng) for name, p in problem.start().items()} for _ in range(k)]
 
 
 @pytest.mark.parametrize("head", [None, Similarity(), Verbalizer()])

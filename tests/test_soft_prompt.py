@@ -71,7 +71,7 @@ def test_a_text_that_is_too_short_is_filled_with_the_text_of_prompt_fill(tokeniz
 
 
 def test_a_filling_text_without_a_token_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="prompt.fill"):
+    with pytest.raises(ValueError, match=r"prompt\.fill"):
         space_of(word_piece(), fill=" ").fit("slow film")
 
 
@@ -131,7 +131,8 @@ def test_projection_agrees_with_its_formula(projection: str) -> None:
     assert [list(p.tokens) for p in prompts] == [[row[0] for row in member] for member in ranked]
     assert space.nearest(soft, 7).tolist() == [[row[:7] for row in member] for member in ranked]
     for member, prompt, similarity in zip(soft, prompts, similarities, strict=True):
-        cosines = [torch.cosine_similarity(r, space.vocabulary[i], dim=0).item() for r, i in zip(member, prompt.tokens)]
+        pairs = zip(member, space.vocabulary[list(prompt.tokens)], strict=True)
+        cosines = [torch.cosine_similarity(row, token, dim=0).item() for row, token in pairs]
         assert similarity == pytest.approx(sum(cosines) / 3, abs=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Tiny random models of every family, their tokenizers, a learnable task, and a model made of nothing but its prompt."""
+"""Tiny random models of every family, their tokenizers, a learnable task, and a model that is only its prompt."""
 
 import json
 import random
@@ -134,6 +134,7 @@ SMALL: dict[str, Any] = {
     "max_position_embeddings": 64,
     "initializer_range": 0.3,
 }
+LLAMA = SMALL | {"num_key_value_heads": 2}
 GPT2: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.3}
 OPT: dict[str, Any] = {
     "hidden_size": 32,
@@ -160,8 +161,8 @@ ZOO: dict[str, tuple[str, Callable[[], Any], Any, Any, dict[str, Any]]] = {
     "gpt2": ("causal_lm", gpt2_tokenizer, GPT2Config, GPT2LMHeadModel, GPT2),
     "opt": ("causal_lm", gpt2_tokenizer, OPTConfig, OPTForCausalLM, OPT),
     "opt_narrow": ("causal_lm", gpt2_tokenizer, OPTConfig, OPTForCausalLM, OPT | {"word_embed_proj_dim": 16}),
-    "llama": ("causal_lm", llama_tokenizer, LlamaConfig, LlamaForCausalLM, SMALL | {"num_key_value_heads": 2}),
-    "qwen": ("causal_lm", gpt2_tokenizer, Qwen3Config, Qwen3ForCausalLM, SMALL | {"num_key_value_heads": 2, "head_dim": 8}),
+    "llama": ("causal_lm", llama_tokenizer, LlamaConfig, LlamaForCausalLM, LLAMA),
+    "qwen": ("causal_lm", gpt2_tokenizer, Qwen3Config, Qwen3ForCausalLM, LLAMA | {"head_dim": 8}),
 }
 MASKED, CAUSAL = ("bert", "roberta", "deberta"), ("gpt2", "opt", "llama", "qwen")
 FAMILIES = (*MASKED, *CAUSAL)
