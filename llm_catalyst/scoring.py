@@ -43,11 +43,11 @@ def score(
         batch = collate(data, [rows], model.backbone.device, pad_to).expand(k)
         logits = model.logits(parameters, batch)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
-        losses.append(loss.view(k, -1).double().sum(1))
+        losses.append(loss.view(k, -1).sum(1))
         answers.append(logits.argmax(-1))
         truth.append(batch.labels[0])
     model.backbone.train(training)
-    means = torch.stack(losses).sum(0).cpu() / len(data)
+    means = torch.stack(losses).cpu().double().sum(0) / len(data)
     all_answers, all_truth = torch.cat(answers, dim=1).cpu(), torch.cat(truth).cpu()
     return [result(mean, row, all_truth, metric) for mean, row in zip(means.tolist(), all_answers, strict=True)]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import PromptIsLogits, adamw, backbone, labels_only, toy_problem
+from tiny_models import PromptIsLogits, adamw, labels_only, toy_problem
 from torch import Tensor
 
 from llm_catalyst.batching import Batch
@@ -247,7 +247,7 @@ def test_the_backbone_is_in_training_mode_only_where_dropout_is_asked_for_and_on
     ):
         modes.append((problem.model.backbone.training, problem.model.backbone.model.training))
     assert modes == [(dropout, dropout)] * 2
-    assert not backbone("roberta").training
+    assert not problem.model.backbone.training
 
 
 @pytest.mark.parametrize(
