@@ -61,14 +61,22 @@ def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, cloze: 
     cut, and the cloze becomes the second, so that the place of the label word is never lost.
     """
     sequences = [sequence for example in examples for sequence in example.sequences]
-    firsts = [text for text, _ in sequences]
-    pairs = [pair for _, pair in sequences]
-    truncation: str | bool = True
-    seconds = pairs if pairs[0] is not None else None
-    if cloze is not None:
-        firsts = [text if pair is None else f"{text} {pair}" for text, pair in sequences]
-        seconds, truncation = [cloze] * len(firsts), "only_first"
-    encoded = tokenizer(firsts, seconds, truncation=truncation, max_length=max_length)
+    joined = [text if pair is None else f"{text} {pair}" for text, pair in sequences]
+    pairs = None if sequences[0][1] is None else [pair for _, pair in sequences]
+    encoded: Any
+    if cloze is not None and tokenizer.mask_token is not None and tokenizer.mask_token in cloze:
+        clozes = [cloze] * len(joined)
+        encoded = tokenizer(joined, clozes, truncation="only_first", max_length=max_length)
+    elif cloze is not None:
+        # A causal model's cloze continues the text: nothing may stand between the two.
+        end = tokenizer(cloze, add_special_tokens=False).input_ids
+        rows = tokenizer(joined, truncation=True, max_length=max_length - len(end)).input_ids
+        encoded = {"input_ids": [[*row, *end] for row in rows]}
+    elif pairs is None or tokenizer.sep_token is None:
+        # Without a separator of its own a tokenizer would run the two texts together.
+        encoded = tokenizer(joined, truncation=True, max_length=max_length)
+    else:
+        encoded = tokenizer([text for text, _ in sequences], pairs, truncation=True, max_length=max_length)
     types = encoded.get("token_type_ids")
     if types is not None and not any(map(any, types)):
         types = None
@@ -133,11 +141,11 @@ def epoch_rows(data: Encoded, batch_size: int, seed: int, epoch: int) -> list[li
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def scoring_rows(data: Encoded, budget: int, prompt_length: int) -> Iterator[list[int]]:
+def scoring_rows(data: Encoded, budget: int, prompt_length: int, pad_to: int | None = None) -> Iterator[list[int]]:
     """Every example once, shortest first, in batches of at most `budget` padded tokens (at least one example)."""
     batch: list[int] = []
     for i in sorted(range(len(data)), key=data.length):
-        tokens = (data.length(i) + prompt_length) * data.choices
+        tokens = ((pad_to or data.length(i)) + prompt_length) * data.choices
         if batch and (len(batch) + 1) * tokens > budget:
             yield batch
             batch = []

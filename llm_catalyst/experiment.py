@@ -72,7 +72,7 @@ def train(experiment: Experiment, state: State, emit: Emit, view: View) -> tuple
     )
     for step in training:
         view.tick(state.stage, step.number, step.losses)
-        state = state.at(step.number).spent(gradient_steps=k, train_examples=k * settings.batch_size)
+        state = state.at(step.number).spent(gradient_steps=k, train_examples=step.examples)
         ends = step.number == first + steps
         if ends or step.number % record == 0:
             taken = problem.snapshots(state.stage, step, state.parameters)

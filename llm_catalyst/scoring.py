@@ -39,7 +39,7 @@ def score(
     parameters = stack(members)
     k, m = parameters["prompt"].shape[:2]
     losses, answers, truth = [], [], []
-    for rows in scoring_rows(data, max(1, budget // k), m):
+    for rows in scoring_rows(data, max(1, budget // k), m, pad_to):
         batch = collate(data, [rows], model.backbone.device, pad_to).expand(k)
         logits = model.logits(parameters, batch)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")

@@ -97,7 +97,7 @@ class Settings:
         at_least("batch_size", self.batch_size, 1)
         at_least("threads", self.threads, 1)
         at_least("token_budget", self.token_budget, 1)
-        at_least("clip_norm", self.clip_norm, 0)
+        at_least("clip_norm", self.clip_norm, 1e-9)
         one_of("restart", self.restart, ("best", "first", "all"))
         one_of("moments", self.moments, ("reset", "keep"))
         one_of("view", self.view, ("auto", "live", "plain", "none"))

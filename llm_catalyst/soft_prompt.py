@@ -92,7 +92,7 @@ class PromptSpace:
         keep_special = self.settings.special_tokens
         ids = self.tokenizer(text, add_special_tokens=keep_special).input_ids
         if not keep_special:
-            special = set(self.tokenizer.all_special_ids)
+            special = special_ids(self.tokenizer)
             ids = [i for i in ids if i not in special]
         if not ids:
             raise ValueError(f"{text!r} holds no token of this tokenizer")
@@ -146,7 +146,7 @@ class PromptSpace:
             case "l2":
                 scores = 2 * scores - self.norms**2
         scores = scores.masked_fill(~self.allowed, float("-inf"))
-        return scores.topk(min(n, scores.shape[-1]), dim=-1).indices
+        return scores.topk(min(n, len(self.allowed_ids)), dim=-1).indices
 
     @torch.no_grad()
     def project(self, soft: Tensor) -> tuple[list[Prompt], list[float]]:
@@ -154,6 +154,11 @@ class PromptSpace:
         ids = self.nearest(soft)[..., 0]
         cosine = torch.cosine_similarity(soft.float(), self.vocabulary[ids].float(), dim=-1)
         return [self.prompt(row) for row in ids.tolist()], cosine.mean(-1).tolist()
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of the special tokens, those without a role (such as Llama 3's turn marks) among them."""
+    return {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
 
 
 def allowed_tokens(tokenizer: Any, size: int, word_start: bool) -> Tensor:

@@ -79,14 +79,17 @@ def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
             plain = {name: v for name, v in moments.items() if not isinstance(v, Tensor)}
             optimizers[i] = {"groups": member.optimizer_state["param_groups"], "plain": plain}
     values = asdict(replace(state, members=(), best_parameters={}))
-    return tensors, {name: values[name] for name in SCALARS} | {"optimizers": optimizers}
+    # Optimizers count parameters by their place, and files of tensors do not keep the order.
+    order = list(state.members[0].parameters) if state.members else []
+    return tensors, {name: values[name] for name in SCALARS} | {"optimizers": optimizers, "parameters": order}
 
 
 def unpack(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: torch.device) -> State:
     """The state that `pack` laid out, its tensors on `device`."""
 
     def named(prefix: str) -> dict[str, Tensor]:
-        return {n.removeprefix(prefix): t.to(device) for n, t in tensors.items() if n.startswith(prefix)}
+        found = {n.removeprefix(prefix): t.to(device) for n, t in tensors.items() if n.startswith(prefix)}
+        return {n: found[n] for n in values["parameters"] if n in found} | found
 
     members = []
     for i, saved in enumerate(values["optimizers"]):

@@ -192,6 +192,7 @@ def test_wrong_use_ends_with_2_and_one_message(
     assert done.stderr.count("rror") == done.stderr.count("error: ") == 1
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+    assert tmp_path.is_dir(), "the folder that the command was started in is gone"
 
 
 def test_debugging_shows_where_it_happened(catalyst: Command, tmp_path: Path) -> None:
@@ -263,6 +264,7 @@ def test_a_name_cannot_lead_out_of_the_output_folder(name: str) -> None:
 
 def test_a_task_name_that_climbs_stays_below_outputs(catalyst: Command, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.txt").touch()
     catalyst("run", "task=local", "task.name=../../escaped", "batch_size=0", cwd=tmp_path / "here")
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
-    assert {path.name for path in (tmp_path / "here").iterdir()} <= {"outputs"}
+    assert {path.name for path in (tmp_path / "here").iterdir()} - {"outputs"} == {"mine.txt"}

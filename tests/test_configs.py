@@ -283,7 +283,7 @@ def test_an_unknown_key_is_named_with_those_that_there_are(edited: Compose, over
         ("protocol.dropout=perhaps", r"protocol\.dropout='perhaps' does not fit: .*boolean"),
         ("head.dropout=much", r"head\.dropout='much' does not fit: .*number"),
         ("clip_norm=nothing", r"clip_norm='nothing' does not fit"),
-        ("optimizer.lr=fast", r"AdamW refuses its settings \(.*optimizer\.lr='fast'"),
+        ("optimizer.lr=fast", r"optimizer\.lr='fast'"),
         ("optimizer.betas=[0.9]", r"AdamW refuses its settings \(.*optimizer\.betas=\[0\.9\]"),
     ],
 )

@@ -79,7 +79,7 @@ class FrozenText(nn.Module):
     @property
     def width(self) -> int:
         """Hidden width h."""
-        return self.base.config.hidden_size
+        return getattr(self.base.config, "word_embed_proj_dim", None) or self.base.config.hidden_size
 
     def longest_text(self, prompt_length: int) -> int:
         """How many text tokens fit beside m virtual ones: `backbone.max_length`, or the positions left."""

@@ -34,11 +34,13 @@ class Member:
 class Step:
     """One optimizer step: its number (from 1, over the run) and each member's batch loss in nats.
 
+    `examples` is how many the step saw, over all members.
     A loss is NaN where it or its gradient was not finite: that member stopped before this step's update.
     """
 
     number: int
     losses: tuple[float, ...]
+    examples: int
 
 
 class Doer(Protocol):

@@ -56,7 +56,7 @@ class Gradient:
     dropout: bool = False
 
     def __post_init__(self) -> None:
-        at_least("clip_norm", self.clip_norm, 0)
+        at_least("clip_norm", self.clip_norm, 1e-9)
 
     def train(
         self,
@@ -73,7 +73,8 @@ class Gradient:
         running = [True] * len(members)
         model.backbone.train(self.dropout)
         for number in range(first + 1, first + steps + 1):
-            losses = self._losses(model, members, next(batches))
+            batch = next(batches)
+            losses = self._losses(model, members, batch)
             losses.nansum().backward()
             values = losses.tolist()
             for i, (member, (optimizer, scheduler)) in enumerate(zip(members, optimizers, strict=True)):
@@ -81,7 +82,11 @@ class Gradient:
                 optimizer.zero_grad(set_to_none=True)
                 if running[i]:
                     scheduler.step()
-            yield Step(number, tuple(v if ok else math.nan for v, ok in zip(values, running, strict=True)))
+            yield Step(
+                number,
+                tuple(v if ok else math.nan for v, ok in zip(values, running, strict=True)),
+                batch.labels.numel(),
+            )
             if not any(running):
                 break
         model.backbone.train(False)
@@ -111,5 +116,10 @@ class Gradient:
         norm = nn.utils.clip_grad_norm_(member.parameters.values(), self.clip_norm or math.inf)
         if not torch.isfinite(norm):
             return False
+        before = [parameter.detach().clone() for parameter in member.parameters.values()]
         optimizer.step()
-        return True
+        if all(parameter.isfinite().all() for parameter in member.parameters.values()):
+            return True
+        for parameter, value in zip(member.parameters.values(), before, strict=True):
+            parameter.data.copy_(value)
+        return False
