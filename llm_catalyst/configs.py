@@ -73,6 +73,8 @@ def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
     target = locate(node, where)
     values = {key: value for key, value in node.items() if key != "_target_"}
     if not is_dataclass(target):
+        if where != "optimizer" or target.__class__ is not type or "torch.optim" not in target.__module__:
+            raise ConfigurationError(f"{where}._target_={node['_target_']} is no class that can stand there")
         return bind_optimizer(target, values, where)
     return construct(target, values, where, extra)
 
@@ -141,7 +143,7 @@ def bind_optimizer(target: Any, values: Mapping[str, Any], where: str) -> Any:
     bound = functools.partial(target, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     try:
         bound([torch.nn.Parameter(torch.zeros(1))])
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         settings = ", ".join(f"{where}.{key}={value!r}" for key, value in values.items())
         raise ConfigurationError(f"{target.__name__} refuses its settings ({settings}): {error}") from error
     return bound

@@ -44,7 +44,7 @@ def run(experiment: Experiment, directory: RunDirectory, view: View) -> Outcome:
         state, snapshots = train(experiment, state, emit, view)
         state = grow_pool(experiment, state, snapshots, emit)
         if stage + 1 < len(experiment.plan):
-            state = consult(experiment, state, emit)
+            state = consult(experiment, state, emit, directory.answered(stage))
         state = replace(state, stage=stage + 1, seconds=state.seconds + time.monotonic() - began)
         directory.commit(stage, *pack(state))
     outcome = conclude(experiment.problem, state)
@@ -98,17 +98,18 @@ def grow_pool(experiment: Experiment, state: State, snapshots: Sequence[Snapshot
     return state.with_pool([*old.values(), *scored], experiment.settings.pool.size)
 
 
-def consult(experiment: Experiment, state: State, emit: Emit) -> State:
+def consult(experiment: Experiment, state: State, emit: Emit, answered: Sequence[Exchange] = ()) -> State:
     """Show the mentor the pool, weigh its proposals on dev, and restart from the best (or the first, or all)."""
-    problem, settings, exchanges = experiment.problem, experiment.settings, list[Exchange]()
+    problem, settings, exchanges = experiment.problem, experiment.settings, list(answered)
 
     def record(exchange: Exchange) -> None:
         emit(exchange)
         exchanges.append(exchange)
 
     rng = random.Random(derive(settings.seed, "mentor", state.stage))
+    stages, paid = len(experiment.plan), tuple(answered)
     advice = experiment.mentor.propose(
-        Consultation(problem.description, state.pool, state.stage, len(experiment.plan), problem.space, rng, record)
+        Consultation(problem.description, state.pool, state.stage, stages, problem.space, rng, record, paid)
     )
     state, proposals = state.paid(exchanges), advice.proposals
     if advice.fallback:

@@ -28,6 +28,8 @@ def run_command(words: Sequence[str]) -> int:
     import hydra
     from omegaconf import DictConfig, OmegaConf
 
+    from llm_catalyst.configs import refuse_secrets
+
     codes: list[int] = []
 
     def job(config: DictConfig) -> dict[str, Any]:
@@ -54,10 +56,18 @@ def run_command(words: Sequence[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     warn_of_hidden_files(words)
     signal.signal(signal.SIGTERM, terminated)
+    # Hydra finds its flags in front of the overrides only.
+    words = sorted((quoted_template(word) for word in words), key=lambda word: word not in ("-m", "--multirun"))
     sys.argv = ["catalyst", *words]
     program = hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(job)
+
+    def start_program() -> None:
+        # A sweep writes its overrides to disk before any job could refuse them.
+        refuse_secrets(dict(word.partition("=")[::2] for word in words))
+        program()
+
     try:
-        code, _ = guarded(program)
+        code, _ = guarded(start_program)
     except KeyboardInterrupt:
         return INTERRUPTED
     if len(codes) > 1:
@@ -122,19 +132,29 @@ def explanation(error: Exception) -> str:
 
 
 def remove_if_empty(path: Path) -> None:
-    """Take away the folder that Hydra made for a run which then was refused, and its empty parents."""
-    if path.is_dir() and {file.name for file in path.iterdir()} <= {".lock"}:
-        (path / ".lock").unlink(missing_ok=True)
-        os.removedirs(path)
+    """Take away the folder that Hydra made for a run which then was refused, and its empty parents up to here."""
+    if not path.is_dir() or {file.name for file in path.iterdir()} - {".lock"}:
+        return
+    (path / ".lock").unlink(missing_ok=True)
+    for folder in (path, *path.parents):
+        if Path.cwd() not in folder.parents or any(folder.iterdir()):
+            return
+        folder.rmdir()
 
 
-def complain(message: str) -> None:
-    Console(stderr=True).print(Text("error: ", style="bold red") + Text(message), soft_wrap=True)
+def complain(message: str, kind: str = "error") -> None:
+    Console(stderr=True).print(Text(f"{kind}: ", style="bold red") + Text(message), soft_wrap=True)
 
 
 def terminated(number: int, frame: Any) -> None:
     """Turn SIGTERM into an exit that runs every `finally`, so that the terminal and the lock are left clean."""
     sys.exit(128 + number)
+
+
+def quoted_template(word: str) -> str:
+    """`task.text={review}`, as a shell hands it over, in the quotes that Hydra wants around braces."""
+    match = re.fullmatch(r"(task\.(?:text|pair|cloze))=([^'\"]*\{\w+\}[^'\"]*)", word)
+    return f"{match[1]}='{match[2]}'" if match else word
 
 
 def folder_name(name: Any) -> str:
@@ -169,4 +189,4 @@ def warn_of_hidden_files(words: Sequence[str]) -> None:
     for folder in map(Path, given):
         for file in sorted(folder.rglob("*.yaml")):
             if (conf_directory() / file.relative_to(folder)).exists():
-                complain(f"{file} is not used: a packaged choice has the same name; rename yours")
+                complain(f"{file} is not used: a packaged choice has the same name; rename yours", "warning")

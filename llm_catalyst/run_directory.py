@@ -76,12 +76,17 @@ class RunDirectory:
     def write_config(self, text: str, manifest: Manifest) -> None:
         """The resolved configuration and the manifest, first of all; a run that is resumed keeps its own.
 
-        Raises ConfigurationError where the directory holds an unfinished run with another configuration.
+        Raises ConfigurationError where the directory holds an unfinished run with another configuration or
+        other data.
         """
         if (self.path / "manifest.json").exists():
             if (self.path / "config.yaml").read_text() != text:
                 raise ConfigurationError(
                     f"{self.path} holds an unfinished run with another configuration; choose another directory"
+                )
+            if read_manifest(self.path).data != manifest.data:
+                raise ConfigurationError(
+                    f"the data have changed since the run in {self.path} began (manifest.json has their fingerprints)"
                 )
             return
         write_atomically(self.path / "config.yaml", text.encode())
@@ -119,7 +124,7 @@ class RunDirectory:
 
     def stages(self) -> list[Path]:
         """The folders of the stages that were committed, in order."""
-        return sorted(p for p in self.path.glob("stages/[0-9]*") if p.suffix != ".part")
+        return sorted((p for p in self.path.glob("stages/[0-9]*") if p.suffix != ".part"), key=lambda p: int(p.name))
 
     def restore(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Tensors and state of the last whole stage, or None; whatever was written after it is cut off.
@@ -132,17 +137,28 @@ class RunDirectory:
         if not stages:
             self._cut(dict.fromkeys(FILES.values(), 0))
             return None
-        content = json.loads((stages[-1] / "state.json").read_bytes())
         raw = (stages[-1] / "state.safetensors").read_bytes()
-        if hashlib.sha256(raw).hexdigest() != content["sha256"]:
+        try:
+            content = json.loads((stages[-1] / "state.json").read_bytes())
+        except ValueError:
+            content = {}
+        if hashlib.sha256(raw).hexdigest() != content.get("sha256"):
             raise ConfigurationError(f"{stages[-1]} is damaged; remove that folder to go on from the stage before it")
         self._cut(content["lengths"])
         return load(raw), content["state"]
 
     def _cut(self, lengths: Mapping[str, int]) -> None:
-        for name, length in lengths.items():
+        """Shorten the files to these lengths, but keep every whole exchange: it was paid for, and is used again."""
+        path = self.path / FILES[Exchange]
+        whole = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
+        for name, length in {**lengths, path.name: whole}.items():
             if size(self.path / name) > length:
                 os.truncate(self.path / name, length)
+
+    def answered(self, stage: int) -> tuple[Exchange, ...]:
+        """The exchanges of a stage that brought an answer, and so were paid for."""
+        exchanges = read_lines(self.path / FILES[Exchange], Exchange)
+        return tuple(e for e in exchanges if e.stage == stage and e.answered is not None)
 
     def finish(self, outcome: Outcome) -> None:
         """The outcome, last of all."""

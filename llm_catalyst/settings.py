@@ -24,16 +24,16 @@ class Interval:
         """The interval, or each of a list, in whole steps. Raises ConfigurationError where one is below 1."""
         name, value = ("epochs", self.epochs) if self.epochs is not None else ("steps", self.steps)
         values = value if isinstance(value, list | tuple) else [value]
+        if not values:
+            raise ConfigurationError(f"{key}.{name}=[] names no stage; give at least one number")
         numbers = []
         for entry in values:
-            if (
-                isinstance(entry, bool)
-                or not isinstance(entry, int | float)
-                or (name == "steps" and entry != int(entry))
-            ):
+            if isinstance(entry, bool) or not isinstance(entry, int | float):
                 raise ConfigurationError(f"{key}.{name}={entry} is not a number of {name}")
             if not 0 < entry < math.inf:
                 raise ConfigurationError(f"{key}.{name}={entry} must be more than 0")
+            if name == "steps" and entry != int(entry):
+                raise ConfigurationError(f"{key}.{name}={entry} is not a number of {name}")
             numbers.append(max(1, round(entry * per_epoch)) if name == "epochs" else int(entry))
         return numbers
 

@@ -24,6 +24,7 @@ class Consultation:
 
     `pool` is the trajectory: the best-scored discrete prompts, the best one last (highest loss first).
     `space` turns text into prompts of m tokens; `rng` is this consultation's own random stream;
+    `answered` are exchanges of this stage that a run which was cut off has paid for: they are not asked again.
     `record` stores an exchange with a language model, and must be called before the reply is used.
     """
 
@@ -34,6 +35,7 @@ class Consultation:
     space: PromptSpace
     rng: random.Random
     record: Callable[[Exchange], None]
+    answered: tuple[Exchange, ...] = ()
 
 
 class Mentor(Protocol):

@@ -49,9 +49,12 @@ class LanguageModel:
         messages = strategy.messages(consultation, self.proposals)
         rejected: list[Rejected] = []
         why = ""
+        answered = iter(consultation.answered)
         for _ in range(self.attempts):
-            exchange = client.complete(messages, consultation.stage, consultation.rng.getrandbits(31))
-            consultation.record(exchange)  # before anything else: it is paid for
+            seed, exchange = consultation.rng.getrandbits(31), next(answered, None)
+            if exchange is None or exchange.messages != tuple(messages):
+                exchange = client.complete(messages, consultation.stage, seed)
+                consultation.record(exchange)  # before anything else: it is paid for
             texts, dropped = read(strategy, exchange)
             proposals, unfit = fit(texts, consultation, self.proposals)
             rejected += dropped + unfit

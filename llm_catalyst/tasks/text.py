@@ -18,8 +18,18 @@ from typing import Any
 from llm_catalyst.checks import ConfigurationError, at_least, did_you_mean, one_of, within
 from llm_catalyst.randomness import derive
 
-FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+READERS = {".jsonl": "from_json", ".json": "from_json", ".csv": "from_csv", ".parquet": "from_parquet"}
 BUILT_IN = Path(__file__).parent
+
+
+def check_template(key: str, template: str) -> None:
+    """Raise ConfigurationError unless `template` is text with named columns in braces."""
+    try:
+        empty = "" in {name for _, name, _, _ in string.Formatter().parse(template)}
+    except ValueError as error:
+        raise ConfigurationError(f"{key}={template!r} is no template: {error}") from error
+    if empty:
+        raise ConfigurationError(f"{key}={template!r} holds {{}}; name the column that goes there")
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,9 @@ class TextTask:
         one_of("task.metric", self.metric, ("accuracy", "macro_f1"))
         if "{mask}" not in self.cloze:
             raise ConfigurationError(f"task.cloze={self.cloze!r} must hold {{mask}} where the label word stands")
+        for key, templates in (("text", [self.text]), ("pair", [self.pair or ""]), ("choices", self.choices)):
+            for template in templates:
+                check_template(f"task.{key}", template)
         if self.choices and self.pair:
             raise ConfigurationError("task.pair and task.choices exclude each other: each choice takes pair's place")
         expected = 2 if self.choices else len(self.labels)
@@ -153,7 +166,8 @@ def load(task: TextTask, seed: int, report_on_dev: bool = False) -> TaskData:
         train, dev = carve(train, task.dev_share, task.dev_rows, derive(seed, "dev"))
     for name, rows in (("train", train), ("dev", dev), ("test", test)):
         if not rows:
-            raise ConfigurationError(f"task={task.name}: the {name} split is empty; look into {source}")
+            why = f"; task.shots={task.shots} leaves it no row" if task.shots else ""
+            raise ConfigurationError(f"task={task.name}: the {name} split is empty{why}; look into {source}")
     return TaskData(task, tuple(labels), tuple(train), tuple(dev), tuple(test), source)
 
 
@@ -195,19 +209,23 @@ def read_rows(task: TextTask, folder: Path | None, split: str) -> list[dict[str,
             ) from error
         return list(data)
     file = split_file(task, folder, split)
+    if not file.stat().st_size:
+        raise ConfigurationError(f"task={task.name}: {file} is empty")
     try:
-        data = datasets.load_dataset(FORMATS[file.suffix], data_files={"rows": str(file)}, split="rows")
+        # Not load_dataset, which tells the hub of every load, of local files too, and waits where it is away.
+        return list(getattr(datasets.Dataset, READERS[file.suffix])(str(file)))
     except Exception as error:
+        if "corresponds to no data" in str(error):
+            return []
         raise ConfigurationError(f"{file} could not be read: {error.__cause__ or error}") from error
-    return list(data)
 
 
 def split_file(task: TextTask, folder: Path, split: str) -> Path:
     """The file of a split: `<split>.jsonl`, `.json`, `.csv` or `.parquet`."""
-    for suffix in FORMATS:
+    for suffix in READERS:
         if (folder / f"{split}{suffix}").is_file():
             return folder / f"{split}{suffix}"
-    there = sorted(p.name for p in folder.iterdir() if p.suffix in FORMATS) or ["no data file"]
+    there = sorted(p.name for p in folder.iterdir() if p.suffix in READERS) or ["no data file"]
     raise ConfigurationError(
         f"task={task.name}: {folder} holds no {split}.jsonl, .csv or .parquet (there: {', '.join(there)}); "
         f"name the splits by task.train, task.dev and task.test"
@@ -219,15 +237,20 @@ def examples_of(task: TextTask, rows: list[dict[str, Any]], labels: list[str], s
     where = f"task={task.name}, split {split}"
     if not rows:
         raise ConfigurationError(f"{where}: there are no rows")
-    check_columns(task, rows[0], where)
+    needed = check_columns(task, rows[0], where)
     if not labels and not task.choices:
-        labels += sorted({str(row[task.label]) for row in rows}, key=lambda name: (len(name), name))
+        named = {str(row[task.label]) for row in rows if row[task.label] is not None}
+        labels += sorted(named, key=lambda name: (len(name), name))
     known = {name: i for i, name in enumerate(labels)}
     pairs: list[str | None] = [*task.choices] or [task.pair]
     examples = []
     for number, row in enumerate(rows, start=1):
         texts = {key: task.values.get(key, {}).get(str(value), str(value)) for key, value in row.items()}
-        label = label_id(row[task.label], known, len(labels) or len(pairs), f"{where}, row {number}")
+        for name in needed:
+            if row[name] is None:
+                raise ConfigurationError(f"{where}, row {number}: there is no {name}; fill it in or remove the row")
+        count = len(task.labels) or (len(pairs) if task.choices else 0)
+        label = label_id(row[task.label], known, count, f"{where}, row {number}")
         text = task.text.format_map(texts).strip()
         sequences = tuple((text, pair and pair.format_map(texts).strip()) for pair in pairs)
         examples.append(Example(sequences, label))
@@ -238,8 +261,8 @@ def examples_of(task: TextTask, rows: list[dict[str, Any]], labels: list[str], s
     return examples
 
 
-def check_columns(task: TextTask, row: dict[str, Any], where: str) -> None:
-    """Raise ConfigurationError where a template or the label names a column that the rows lack."""
+def check_columns(task: TextTask, row: dict[str, Any], where: str) -> list[str]:
+    """The columns that the templates and the label need. Raises ConfigurationError where the rows lack one."""
     templates = [task.text, *([task.pair] if task.pair else []), *task.choices]
     needed = [task.label] + [name for t in templates for _, name, _, _ in string.Formatter().parse(t) if name]
     for name in needed:
@@ -247,6 +270,7 @@ def check_columns(task: TextTask, row: dict[str, Any], where: str) -> None:
             raise ConfigurationError(
                 f"{where}: there is no column {name!r}; there are: {', '.join(row)}{did_you_mean(name, list(row))}"
             )
+    return needed
 
 
 def label_id(value: Any, known: dict[str, int], count: int, where: str) -> int:
@@ -260,9 +284,8 @@ def label_id(value: Any, known: dict[str, int], count: int, where: str) -> int:
     except (TypeError, ValueError):
         pass
     names = ", ".join(known) or "none"
-    raise ConfigurationError(
-        f"{where}: label {value!r} is neither one of the labels ({names}) nor an integer in 0..{count - 1}"
-    )
+    numbers = f" nor an integer in 0..{count - 1}" if count else "; all others were read off the training rows"
+    raise ConfigurationError(f"{where}: label {value!r} is neither one of the labels ({names}){numbers}")
 
 
 def carve(rows: Sequence[Example], share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:
@@ -270,7 +293,11 @@ def carve(rows: Sequence[Example], share: float, limit: int, seed: int) -> tuple
     share = min(share, limit / len(rows))
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
-    wanted = {label: max(1, round(share * count)) for label, count in Counter(e.label for e in rows).items()}
+    counts = Counter(e.label for e in rows)
+    # A label with a single row stays where it can be trained on.
+    wanted = {label: min(max(1, round(share * count)), count - 1) for label, count in counts.items()}
+    while sum(wanted.values()) > max(limit, len(wanted)):
+        wanted[max(wanted, key=wanted.__getitem__)] -= 1
     taken = set()
     for i in order:
         if wanted[rows[i].label] > 0:
