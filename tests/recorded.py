@@ -142,7 +142,13 @@ def run_records(stages: int = 3, extra: str = "", fails: bool = False) -> Iterat
 def manifest() -> Manifest:
     return Manifest(
         command=("task=sst2", "backbone=minilm", "head=similarity", "mentor=claude_haiku", "seed=3"),
-        choices={"task": "sst2", "backbone": "minilm", "head": "similarity", "mentor": "claude_haiku"},
+        choices={
+            "task": "sst2",
+            "backbone": "minilm",
+            "head": "similarity",
+            "mentor": "claude_haiku",
+            "strategy": "paper",
+        },
         started="2026-01-02T03:00:00+00:00",
         versions={"llm-catalyst": "0.1.0", "torch": "2.13.0", "transformers": "5.1.0"},
         git={"revision": "0123456789abcdef", "dirty": True},

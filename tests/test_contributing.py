@@ -36,7 +36,7 @@ def test_a_walk_through_of_contributing_leads_to_a_run(
     override: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    task_folder: Path,
+    tiny_task: Path,
 ) -> None:
     files = blocks(section)
     assert {Path(name).suffix for name in files} == {".py", ".yaml"}
@@ -46,7 +46,7 @@ def test_a_walk_through_of_contributing_leads_to_a_run(
         place.write_text(code)
         if place.suffix == ".py":
             monkeypatch.setattr(package, "__path__", [*package.__path__, str(place.parent)])  # type: ignore[attr-defined]
-    words = f"task=local task.path={task_folder} backbone=minilm head=similarity {override} stages=2 stage.steps=1"
+    words = f"task=local task.path={tiny_task} backbone=minilm head=similarity {override} stages=2 stage.steps=1"
     words += f" batch_size=4 prompt.length=3 view=none device=cpu hydra.run.dir={tmp_path}/run --config-dir={tmp_path}"
     assert run_command(words.split()) == 0
     run = read_run(tmp_path / "run")

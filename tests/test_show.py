@@ -87,7 +87,7 @@ def test_the_story_tells_what_was_run_and_each_call_of_the_mentor(tmp_path: Path
         "sst2 · minilm · similarity · claude_haiku",
         "command catalyst run task=sst2 backbone=minilm head=similarity mentor=claude_haiku seed=3",
         "sentence-transformers/all-MiniLM-L6-v2, head Similarity",
-        "claude-haiku-4-5, strategy Paper",
+        "claude-haiku-4-5, strategy paper",
         "0123456789, with changes",
         "asked claude-haiku-4-5; answered by claude-haiku-4-5-20251001; 2026-01-02T03:04:05+00:00; 2.9 s",
         "812 + 64 tokens, $0.0012; ended by end_turn; max_tokens=4000; temperature not sent",
