@@ -197,27 +197,37 @@ def test_the_pooled_state_stands_at_the_first_text_token_or_a_causal_models_last
     mask = torch.tensor([[[1, 1, 1, 1], [1, 1, 0, 0]]])
     batch = Batch(torch.zeros(1, 2, 4, dtype=torch.long), mask, None, torch.zeros(1, 2, dtype=torch.long), 1)
     hidden = torch.arange(2 * 7).view(1, 2, 7, 1).expand(1, 2, 7, 32).float()
-    assert backbone("bert").pooled(hidden, batch, pooler=False)[0, :, 0].tolist() == [3, 10]
-    assert backbone("gpt2").pooled(hidden, batch, pooler=False)[0, :, 0].tolist() == [6, 11]
+    assert backbone("bert").pooled(hidden, batch)[0, :, 0].tolist() == [3, 10]
+    assert backbone("gpt2").pooled(hidden, batch)[0, :, 0].tolist() == [6, 11]
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_with_pooler_the_state_goes_through_the_models_frozen_pooling_layer(name: str) -> None:
-    model, batch = backbone(name), batch_of(name)
+    model, batch = backbone(name, pooling="pooler"), batch_of(name)
     with torch.no_grad():
         hidden = model.hidden(random_prompts(name, 2), batch.expand(2))
-        pooled = model.pooled(hidden, batch.expand(2), pooler=True)
+        pooled = model.pooled(hidden, batch.expand(2))
     layer = model.base.pooler.dense
     expected = torch.tanh(hidden[:, :, M] @ layer.weight.T + layer.bias)
     torch.testing.assert_close(pooled, expected, atol=1e-6, rtol=1e-5)
     assert not layer.weight.requires_grad
 
 
-def test_a_model_without_a_pooling_layer_gives_the_plain_state() -> None:
-    model, batch = backbone("deberta"), batch_of("deberta")
+def test_a_pooling_that_a_model_cannot_give_is_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match=r"no pooling layer of its own; use backbone\.pooling=first or mean"):
+        backbone("deberta", pooling="pooler")
+    with pytest.raises(ConfigurationError, match=r"use backbone\.pooling=last or mean"):
+        TextBackbone("gpt2", kind="causal_lm", pooling="first")
+
+
+def test_mean_pooling_is_the_mean_over_prompt_and_real_tokens() -> None:
+    model, batch = backbone("bert", pooling="mean"), batch_of("bert")
     with torch.no_grad():
-        hidden = model.hidden(random_prompts("deberta", 1), batch)
-        torch.testing.assert_close(model.pooled(hidden, batch, pooler=True), hidden[:, :, M])
+        hidden = model.hidden(random_prompts("bert", 1), batch)
+        found = model.pooled(hidden, batch)[0]
+    for row in range(len(TEXTS)):
+        real = M + int(batch.mask[0, row].sum())
+        torch.testing.assert_close(found[row], hidden[0, row, :real].mean(0), atol=1e-6, rtol=1e-5)
 
 
 def test_the_sentence_embedding_is_the_unit_mean_over_prompt_and_real_tokens() -> None:
@@ -236,7 +246,7 @@ def test_the_sentence_embedding_is_the_unit_mean_over_prompt_and_real_tokens() -
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_gradient_reaches_the_prompt_and_the_head_and_nothing_else(name: str) -> None:
-    head, frozen = Classifier(pooler=True), backbone(name)
+    head, frozen = Classifier(), backbone(name)
     parameters = head.weights(frozen, toy_data(), torch.Generator().manual_seed(1)) | {
         "prompt": random_prompts(name, 1)[0]
     }

@@ -191,7 +191,7 @@ def test_the_official_protocol_takes_every_choice_of_the_published_code(composed
     assert (settings.prompt.start, settings.prompt.projection, settings.prompt.fill) == ("normal", "official", " a")
     assert settings.prompt.special_tokens
     assert (settings.pool.candidates, settings.pool.size, settings.pool.keep) == (5, 5, False)
-    assert parts.head.pooler
+    assert parts.backbone.pooling == "pooler"
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def refusal(make: Compose, *overrides: str) -> str:
         ("+optimizer.lrr=1", r"no key optimizer\.lrr; there are: lr, .*\(did you mean lr\?\)"),
         ("+optimizer.momentum=0.9", r"no key optimizer\.momentum; there are: .*betas"),
         ("+optimizer.params=1", r"no key optimizer\.params"),
-        ("+head.zzz=1", r"no key head\.zzz; there are: pooler, dropout$"),
+        ("+head.zzz=1", r"no key head\.zzz; there are: dropout$"),
     ],
 )
 def test_an_unknown_key_is_named_with_those_that_there_are(edited: Compose, override: str, words: str) -> None:
@@ -348,10 +348,8 @@ WITHOUT_RATES = ("~optimizer.lr", "~optimizer.betas", "~optimizer.eps", "~optimi
 @pytest.mark.parametrize(
     "edits",
     [
-        pytest.param(
-            ["head._target_=llm_catalyst.paths.conf_directory", "~head.pooler", "~head.dropout"], id="function as head"
-        ),
-        pytest.param(["head._target_=torch.optim.AdamW", "~head.pooler", "~head.dropout"], id="optimizer as head"),
+        pytest.param(["head._target_=llm_catalyst.paths.conf_directory", "~head.dropout"], id="function as head"),
+        pytest.param(["head._target_=torch.optim.AdamW", "~head.dropout"], id="optimizer as head"),
         pytest.param(["optimizer._target_=llm_catalyst.randomness.derive", *WITHOUT_RATES], id="function as optimizer"),
         pytest.param(["optimizer._target_=llm_catalyst.launch.os", *WITHOUT_RATES], id="module as optimizer"),
     ],

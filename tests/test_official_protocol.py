@@ -95,7 +95,14 @@ def tiny(protocol: str, **changes: Any) -> Problem:
     data = toy_data()
     if settings.protocol.report_on == "dev":
         data = replace(data, dev=data.test)
-    model = backbone("roberta", chosen.head.words, settings.protocol.embed_twice, kind="encoder", max_length=30)
+    model = backbone(
+        "roberta",
+        chosen.head.words,
+        settings.protocol.embed_twice,
+        kind="encoder",
+        max_length=30,
+        pooling=chosen.backbone.pooling,
+    )
     return assemble(data, model, chosen.head, settings)
 
 
@@ -141,7 +148,7 @@ def test_the_presets_set_the_doer_and_the_head_too() -> None:
     heldout, official = parts("protocol=heldout"), parts("protocol=official")
     assert (heldout.doer.dropout, official.doer.dropout) == (False, True)
     assert (heldout.doer.schedule.name, official.doer.schedule.name) == ("constant", "linear")
-    assert (heldout.head.pooler, official.head.pooler) == (False, True)
+    assert (heldout.backbone.pooling, official.backbone.pooling) == (None, "pooler")
     for chosen in (heldout, official):
         optimizer = chosen.doer.optimizer([nn.Parameter(torch.zeros(1))])
         assert isinstance(optimizer, torch.optim.AdamW)
@@ -290,8 +297,8 @@ def published_logits(model: Any, prompt: Tensor, batch: Batch, weight: Tensor, b
 @pytest.mark.parametrize("twice", [True, False])
 @pytest.mark.parametrize("pad_to", [30, None])
 def test_row_the_official_forward_pass_equals_the_published_one_written_out(twice: bool, pad_to: int | None) -> None:
-    frozen = backbone("roberta", False, twice, kind="encoder", max_length=30)
-    head, data = Classifier(pooler=True), toy_data()
+    frozen = backbone("roberta", False, twice, kind="encoder", max_length=30, pooling="pooler")
+    head, data = Classifier(), toy_data()
     batch = collate(encode(frozen.tokenizer, data.dev, 30), [range(6)], CPU, pad_to)
     rng = torch.Generator().manual_seed(3)
     prompt, weight, bias = (torch.randn(shape, generator=rng) for shape in ((8, 32), (2, 32), (2,)))
@@ -531,7 +538,7 @@ def test_the_full_length_is_128_for_a_model_with_room_for_it() -> None:
 
 
 def test_a_text_longer_than_the_positions_is_cut_under_official_too() -> None:
-    problem = toy_problem("roberta", Classifier(pooler=True), twice=True, protocol=settings_of("official").protocol)
+    problem = toy_problem("roberta", Classifier(), twice=True, protocol=settings_of("official").protocol)
     long = Example(((" ".join(sentences(40)), None),), 0)
     data = replace(problem.data, train=(long, *problem.data.train))
     again = assemble(data, problem.model.backbone, problem.model.head, problem.settings)

