@@ -125,5 +125,6 @@ def assemble(data: TaskData, backbone: FrozenText, head: Head, settings: Setting
 def cloze_for(backbone: FrozenText, cloze: str) -> str:
     """The cloze with the mask token in it, or its beginning up to there for a causal model."""
     if backbone.causal:
-        return " " + cloze.split("{mask}")[0].strip()
+        before = cloze.split("{mask}")[0].strip()
+        return f" {before}" if before else ""
     return cloze.format(mask=backbone.tokenizer.mask_token)

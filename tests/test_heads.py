@@ -24,6 +24,7 @@ from llm_catalyst.heads.classifier import Classifier
 from llm_catalyst.heads.similarity import Similarity
 from llm_catalyst.heads.verbalizer import Verbalizer, first_token
 from llm_catalyst.model import PromptedModel
+from llm_catalyst.problem import cloze_for
 from llm_catalyst.tasks.text import Example
 
 M = 3
@@ -187,3 +188,11 @@ def test_a_choice_is_scored_by_how_much_nearer_it_is_to_a_right_one_than_to_a_wr
         wrong, right = head.scores(model, model.hidden(prompts(1), batch), batch, {}, constants)[0].T
     torch.testing.assert_close(found[0], (right - wrong).view(2, 2))
     assert found.abs().max() > 1e-3
+
+
+def test_a_cloze_that_begins_with_the_mask_adds_nothing_to_a_causal_models_text() -> None:
+    assert cloze_for(backbone("gpt2"), "{mask}.") == ""
+    assert cloze_for(backbone("gpt2"), "It was {mask}.") == " It was"
+    data = toy_data()
+    plain = encode(backbone("gpt2").tokenizer, data.dev, 30)
+    assert encode(backbone("gpt2").tokenizer, data.dev, 30, "").tokens == plain.tokens
