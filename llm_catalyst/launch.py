@@ -26,6 +26,7 @@ CHATTY = ("httpx2", "httpcore2", "openai", "anthropic", "huggingface_hub", "file
 def run_command(words: Sequence[str]) -> int:
     """Run what Hydra makes of `words` (one run, a sweep, help, completion); the exit code."""
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, OmegaConf
 
     from llm_catalyst.configs import refuse_secrets
@@ -33,21 +34,15 @@ def run_command(words: Sequence[str]) -> int:
     codes: list[int] = []
 
     def job(config: DictConfig) -> dict[str, Any]:
-        from hydra.core.hydra_config import HydraConfig
-
-        hydra_config = HydraConfig.get()
-        path = Path(hydra_config.runtime.output_dir)
-
-        def start() -> dict[str, Any]:
-            plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            chosen = hydra_config.runtime.choices.items()
-            choices = {group: choice for group, choice in chosen if choice and not group.startswith("hydra/")}
-            return execute(plain, choices, path, words)
-
-        code, result = guarded(start)
+        code, result = guarded(lambda: execute_composed(config, words))
         codes.append(code)
-        remove_if_empty(path)
+        remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
         return result
+
+    def start() -> None:
+        # A sweep writes its overrides to disk before any job could refuse them.
+        refuse_secrets(dict(word.partition("=")[::2] for word in words))
+        hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(job)()
 
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -55,19 +50,12 @@ def run_command(words: Sequence[str]) -> int:
     # Hydra then raises its errors instead of printing them, so that they look like ours.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     warn_of_hidden_files(words)
-    signal.signal(signal.SIGTERM, terminated)
     # Hydra finds its flags in front of the overrides only.
     words = sorted((quoted_template(word) for word in words), key=lambda word: word not in ("-m", "--multirun"))
     sys.argv = ["catalyst", *words]
-    program = hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(job)
-
-    def start_program() -> None:
-        # A sweep writes its overrides to disk before any job could refuse them.
-        refuse_secrets(dict(word.partition("=")[::2] for word in words))
-        program()
-
+    signal.signal(signal.SIGTERM, terminated)
     try:
-        code, _ = guarded(start_program)
+        code, _ = guarded(start)
     except KeyboardInterrupt:
         return INTERRUPTED
     if len(codes) > 1:
@@ -89,6 +77,17 @@ def resume_command(directory: Path) -> int:
         return guarded(go_on)[0]
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
+    """One run of a sweep, or the only one, from what Hydra composed."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    runtime = HydraConfig.get().runtime
+    choices = {group: name for group, name in runtime.choices.items() if name and not group.startswith("hydra/")}
+    return execute(plain, choices, Path(runtime.output_dir), words)
 
 
 def execute(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:
