@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llm_catalyst.backbones.text import FrozenText
 from llm_catalyst.batching import Batch
@@ -51,6 +51,12 @@ class PromptedModel:
             return scores
         right = scores[..., -1] - scores[..., 0] if scores.shape[-1] > 1 else scores[..., 0]
         return right.unflatten(1, (-1, batch.choices))
+
+
+def example_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy in nats (k, b) of each example, for class logits (k, b, c) and labels (k, b)."""
+    losses = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return losses.view(labels.shape)
 
 
 def stack(members: Sequence[Parameters]) -> dict[str, Tensor]:

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llm_catalyst.batching import Encoded, collate, scoring_rows
-from llm_catalyst.model import Parameters, PromptedModel, stack
+from llm_catalyst.model import Parameters, PromptedModel, example_losses, stack
 from llm_catalyst.records import Score
 
 
@@ -42,8 +42,7 @@ def score(
     for rows in scoring_rows(data, max(1, budget // k), m, pad_to):
         batch = collate(data, [rows], model.backbone.device, pad_to).expand(k)
         logits = model.logits(parameters, batch)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
-        losses.append(loss.view(k, -1).sum(1))
+        losses.append(example_losses(logits, batch.labels).sum(1))
         answers.append(logits.argmax(-1))
         truth.append(batch.labels[0])
     model.backbone.train(training)

@@ -22,7 +22,7 @@ UNUSED = re.compile(r"^([\[<]unused_?\d+[\]>]|<extra_id_\d+>|<\|?reserved.*\|?>|
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """The `prompt` node of the configuration. `docs/configuration` of each field is conf/config.yaml."""
+    """The `prompt` node of the configuration. conf/config.yaml says what each field means."""
 
     length: int = 8
     start: str = "vocabulary"

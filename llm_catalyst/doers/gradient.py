@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from llm_catalyst.batching import Batch
 from llm_catalyst.checks import at_least, one_of, within
 from llm_catalyst.doers.doer import Member, Step
-from llm_catalyst.model import PromptedModel, stack
+from llm_catalyst.model import PromptedModel, example_losses, stack
 
 SCHEDULES: dict[str, Callable[..., Any]] = {
     "constant": lambda optimizer, warm_up, total, last: transformers.get_constant_schedule_with_warmup(
@@ -107,9 +107,7 @@ class Gradient:
     def _losses(self, model: PromptedModel, members: Sequence[Member], batch: Batch) -> Tensor:
         """Mean cross-entropy (k,) of each member on its own rows."""
         logits = model.logits(stack([member.parameters for member in members]), batch)
-        k, b = batch.labels.shape
-        losses = nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
-        return losses.view(k, b).mean(1)
+        return example_losses(logits, batch.labels).mean(1)
 
     def _step(self, member: Member, optimizer: torch.optim.Optimizer) -> bool:
         """Take one step unless the gradient is not finite; says whether it was taken."""

@@ -10,7 +10,7 @@ import os
 import random
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -298,12 +298,18 @@ def carve(rows: Sequence[Example], share: float, limit: int, seed: int) -> tuple
     wanted = {label: min(max(1, round(share * count)), count - 1) for label, count in counts.items()}
     while sum(wanted.values()) > max(limit, len(wanted)):
         wanted[max(wanted, key=wanted.__getitem__)] -= 1
-    taken = set()
-    for i in order:
-        if wanted[rows[i].label] > 0:
-            wanted[rows[i].label] -= 1
-            taken.add(i)
+    taken = set(first_of_each(rows, order, wanted))
     return [e for i, e in enumerate(rows) if i not in taken], [rows[i] for i in sorted(taken)]
+
+
+def first_of_each(rows: Sequence[Example], order: Sequence[int], wanted: Mapping[int, int]) -> list[int]:
+    """The numbers of the first `wanted` rows of each label, in `order`."""
+    left, taken = dict(wanted), []
+    for i in order:
+        if left[rows[i].label] > 0:
+            left[rows[i].label] -= 1
+            taken.append(i)
+    return taken
 
 
 def sample(rows: Sequence[Example], shots: int | None, rng: random.Random) -> tuple[list[Example], list[Example]]:
@@ -312,11 +318,6 @@ def sample(rows: Sequence[Example], shots: int | None, rng: random.Random) -> tu
         return list(rows), []
     order = list(range(len(rows)))
     rng.shuffle(order)
-    left = Counter(dict.fromkeys({e.label for e in rows}, shots))
-    taken = []
-    for i in order:
-        if left[rows[i].label]:
-            left[rows[i].label] -= 1
-            taken.append(i)
+    taken = first_of_each(rows, order, dict.fromkeys({e.label for e in rows}, shots))
     chosen = set(taken)
     return [rows[i] for i in taken], [e for i, e in enumerate(rows) if i not in chosen]
