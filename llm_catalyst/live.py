@@ -11,7 +11,7 @@ from rich.text import Text
 
 from llm_catalyst.digest import Spending, accuracy, best_prompts, clock
 from llm_catalyst.plot import Point, area, span
-from llm_catalyst.progress import Overview, Watch
+from llm_catalyst.progress import Overview, Watch, unfinished
 from llm_catalyst.records import Evaluation, Exchange, Outcome, Record, Restart, Scored
 from llm_catalyst.terminal import printable, quoted
 
@@ -144,6 +144,8 @@ class LiveView:
             self.live.transient = outcome is not None
             self.live.stop()
             self.live = None
+            if outcome is None:
+                self.console.print(Text(unfinished(self.watch.overview)), soft_wrap=True)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in self.screen(options.max_width, console.height - 1):

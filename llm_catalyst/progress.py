@@ -174,7 +174,7 @@ class PlainView:
         self.ended = True
         self.note(self.watch.close())
         if outcome is None:
-            self.say(f"the run did not end; go on with: catalyst resume {printable(self.watch.overview.directory)}")
+            self.say(unfinished(self.watch.overview))
         else:
             self.say(f"{outcome.status}: {printable(outcome.message)}")
 
@@ -193,6 +193,11 @@ class PlainView:
 
     def say(self, line: str) -> None:
         print(f"{clock(time.monotonic() - self.began)}  {line}", file=self.console.file, flush=True)
+
+
+def unfinished(overview: Overview) -> str:
+    """What to say where a run was stopped or failed."""
+    return f"the run did not end; go on with: catalyst resume {printable(overview.directory)}"
 
 
 def exchanged(record: Exchange) -> str:

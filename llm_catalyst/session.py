@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import yaml
 from rich.console import Console
-from rich.text import Text
 
 from llm_catalyst.backbones.text import FrozenText
 from llm_catalyst.backbones.text import load as load_backbone
@@ -67,7 +66,6 @@ def run_session(
         except BaseException as error:
             view.end(None)
             directory.append(Event(len(directory.stages()), 0, "stopped", f"{type(error).__name__}: {error}"))
-            console.print(Text(f"stopped; go on from the last whole stage with: catalyst resume {path}"))
             raise
         view.end(outcome)
     finally:
