@@ -44,6 +44,19 @@ class Batch:
     labels: Tensor
     choices: int
 
+    @property
+    def size(self) -> int:
+        """Examples of each member, b."""
+        return self.labels.shape[1]
+
+    def parts(self, size: int) -> Iterator["Batch"]:
+        """The same batch in pieces of at most `size` examples of each member."""
+        for i in range(0, self.size, size):
+            rows = slice(i * self.choices, (i + size) * self.choices)
+            types = None if self.types is None else self.types[:, rows]
+            labels = self.labels[:, i : i + size]
+            yield Batch(self.tokens[:, rows], self.mask[:, rows], types, labels, self.choices)
+
     def expand(self, k: int) -> "Batch":
         """The same examples for each of k members; no memory is copied."""
 

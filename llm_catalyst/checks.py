@@ -1,7 +1,8 @@
 """Checks of configuration values: each error names the key, the value and what is allowed."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 
 class ConfigurationError(ValueError):
@@ -32,3 +33,15 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     """' (did you mean …?)' with the nearest of `known`, or '' where none is near."""
     near = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested dicts and lists, with its dotted path."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from leaves(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from leaves(value, f"{path}[{i}]")
+    else:
+        yield path, node

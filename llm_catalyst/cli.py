@@ -15,7 +15,7 @@ catalyst: a language model as a complementary optimizer to gradient descent in p
   catalyst run task=sst2 mentor=gpt4        tune a soft prompt, restarted by GPT-4
   catalyst run -m seed=1,2,3 mentor=none,gpt4   a sweep
   catalyst run --help                       every choice, with examples
-  catalyst resume DIR                       go on with a run that was cut off, from its last whole stage
+  catalyst resume DIR                       go on with a run that was cut off
   catalyst show DIR                         the story of a run
 """
 
@@ -44,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("run", help="start a run or a sweep (catalyst run --help)")
     resume = commands.add_parser("resume", help="go on with a run that was cut off")
     resume.add_argument("directory", type=Path, metavar="DIR", help="the run's directory, under outputs/")
+    resume.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="budget.usd=5, device=cuda:1, task.path=FOLDER"
+    )
     resume.set_defaults(action=resume_action)
     show = commands.add_parser("show", help="tell the story of a run")
     show.add_argument("directory", type=Path, metavar="DIR", help="the run's directory, under outputs/")
@@ -57,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 def resume_action(options: argparse.Namespace) -> int:
     from llm_catalyst.launch import resume_command
 
-    return resume_command(options.directory)
+    return resume_command(options.directory, options.overrides)
 
 
 def show_action(options: argparse.Namespace) -> int:

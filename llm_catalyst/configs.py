@@ -8,13 +8,13 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from llm_catalyst.checks import ConfigurationError, did_you_mean
+from llm_catalyst.checks import ConfigurationError, did_you_mean, leaves
 
 PREFIXES = ("llm_catalyst.", "torch.optim.")
 SECRET = re.compile(r"\b(sk|hf|gsk|xai|key)[-_][A-Za-z0-9_-]{16,}")
@@ -157,15 +157,3 @@ def refuse_secrets(config: Mapping[str, Any]) -> None:
                 f"{path} looks like a secret key; keys come from the environment only "
                 f"(export OPENAI_API_KEY=…; mentor.client.key_variable names the variable)"
             )
-
-
-def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested dicts and lists, with its dotted path."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from leaves(value, f"{path}.{key}".lstrip("."))
-    elif isinstance(node, list):
-        for i, value in enumerate(node):
-            yield from leaves(value, f"{path}[{i}]")
-    else:
-        yield path, node

@@ -2,21 +2,21 @@
 
 import math
 import random
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llm_catalyst.doers.doer import Doer, Member
+from llm_catalyst.doers.doer import Course, Doer, Member
+from llm_catalyst.interruption import Interruption
 from llm_catalyst.mentors.consultation import Consultation, Mentor
 from llm_catalyst.outcome import conclude
 from llm_catalyst.problem import Problem
 from llm_catalyst.progress import View
 from llm_catalyst.randomness import derive
-from llm_catalyst.records import Emit, Exchange, Origin, Outcome, Prompt, Record, Restart, Score, Snapshot
+from llm_catalyst.records import Emit, Origin, Outcome, Prompt, Record, Restart, Score
 from llm_catalyst.run_directory import RunDirectory
-from llm_catalyst.selection import evaluate, fall_back, score_prompts, settle, weigh
+from llm_catalyst.safekeeping import Safekeeping
+from llm_catalyst.selection import evaluate, fall_back, score_prompts, settle, tell_memory, weigh
 from llm_catalyst.settings import Settings
-from llm_catalyst.state import State, pack, unpack
+from llm_catalyst.state import State
 
 
 @dataclass(frozen=True)
@@ -30,66 +30,67 @@ class Experiment:
     plan: tuple[int, ...]
 
 
-def run(experiment: Experiment, directory: RunDirectory, view: View) -> Outcome:
-    """Train stage by stage, each after the first from the mentor's restart point; report on test once."""
+def run(
+    experiment: Experiment, directory: RunDirectory, view: View, interruption: Interruption | None = None
+) -> Outcome:
+    """Train stage by stage, each after the first from the mentor's restart point; report on test once.
+
+    Raises Stopped where a signal asks for it, and BudgetSpent; the run can then be gone on with.
+    """
 
     def emit(record: Record) -> None:
         directory.append(record)
         view.show(record)
 
-    restored = directory.restore()
-    state = unpack(*restored, experiment.problem.device) if restored else start(experiment, emit)
+    safe = Safekeeping(directory, experiment.settings, interruption or Interruption())
+    state = safe.restore(emit, experiment.problem.device) or start(experiment, emit)
     for stage in range(state.stage, len(experiment.plan)):
-        began = time.monotonic()
-        state, snapshots = train(experiment, state, emit, view)
-        state = grow_pool(experiment, state, snapshots, emit)
+        if not state.trained:
+            state = train(experiment, state, emit, view, safe)
+            state = safe.checkpoint(replace(grow_pool(experiment, state, safe, emit), trained=True))
         if stage + 1 < len(experiment.plan):
-            state = consult(experiment, state, emit, directory.answered(stage))
-        state = replace(state, stage=stage + 1, seconds=state.seconds + time.monotonic() - began)
-        directory.commit(stage, *pack(state))
+            state = consult(experiment, state, emit, safe)
+        state = safe.stage_ended(replace(state, stage=stage + 1, trained=False))
     outcome = conclude(experiment.problem, state)
+    tell_memory(experiment.problem, state, emit)
     directory.finish(outcome)
     return outcome
 
 
 def start(experiment: Experiment, emit: Emit) -> State:
     """One member at the configured starting point, scored on dev before any training."""
-    began = time.monotonic()
     state = State((Member.of(experiment.problem.start()),))
-    state, _ = evaluate(experiment.problem, state, emit)
-    return replace(state, seconds=time.monotonic() - began)
+    return evaluate(experiment.problem, state, emit)[0]
 
 
-def train(experiment: Experiment, state: State, emit: Emit, view: View) -> tuple[State, list[Snapshot]]:
-    """The doer's stage: the state with its best member, and the trajectory, projected, on the way there."""
-    problem, settings = experiment.problem, experiment.settings
+def train(experiment: Experiment, state: State, emit: Emit, view: View, safe: Safekeeping) -> State:
+    """The doer's stage, or the rest of it: the state with its best member; the trajectory is recorded on the way."""
+    problem, settings, plan = experiment.problem, experiment.settings, experiment.plan
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
-    steps, first, k = experiment.plan[state.stage], state.step, len(state.members)
-    snapshots: list[Snapshot] = []
+    begin, end, k = sum(plan[: state.stage]), sum(plan[: state.stage + 1]), len(state.members)
     scores: list[Score | None] = [None] * k
-    training = experiment.doer.train(
-        problem.model, state.members, problem.batches(k, first), first, steps, sum(experiment.plan)
-    )
-    for step in training:
+    course = Course(begin, end, sum(plan), state.step)
+    for step in experiment.doer.train(problem.model, state.members, problem.batches(k, state.step), course):
         view.tick(state.stage, step.number, step.losses)
         state = state.at(step.number).spent(gradient_steps=k, train_examples=step.examples)
-        ends = step.number == first + steps
-        if ends or step.number % record == 0:
-            taken = problem.snapshots(state.stage, step, state.parameters)
-            snapshots += taken
-            for snapshot in taken:
+        if step.number == end or step.number % record == 0:
+            for snapshot in problem.snapshots(state.stage, step, state.parameters):
                 emit(snapshot)
-        if ends or step.number % measure == 0:
+        if step.number == end or step.number % measure == 0:
             state, scores = evaluate(problem, state, emit)
         scores = [score if math.isfinite(loss) else None for loss, score in zip(step.losses, scores, strict=True)]
-    return settle(state.at(first + steps), scores, emit), snapshots
+        tell_memory(problem, state, emit)
+        if step.number < end:
+            safe.step_taken(state)
+    return settle(state.at(end), scores, emit)
 
 
-def grow_pool(experiment: Experiment, state: State, snapshots: Sequence[Snapshot], emit: Emit) -> State:
+def grow_pool(experiment: Experiment, state: State, safe: Safekeeping, emit: Emit) -> State:
     """The trajectory's distinct prompts, embedded anew and scored on dev, enter the pool: the best stand last.
 
     A head that was trained has changed since, so earlier entries are scored again under it.
     """
+    snapshots = safe.directory.snapshots(state.stage)
     new: dict[Prompt, Origin] = dict.fromkeys(experiment.problem.candidates(snapshots), "gradient")
     old = {s.prompt: s for s in state.pool if s.prompt not in new} if experiment.settings.pool.keep else {}
     if experiment.problem.has_trained_head:
@@ -98,20 +99,22 @@ def grow_pool(experiment: Experiment, state: State, snapshots: Sequence[Snapshot
     return state.with_pool([*old.values(), *scored], experiment.settings.pool.size)
 
 
-def consult(experiment: Experiment, state: State, emit: Emit, answered: Sequence[Exchange] = ()) -> State:
+def consult(experiment: Experiment, state: State, emit: Emit, safe: Safekeeping) -> State:
     """Show the mentor the pool, weigh its proposals on dev, and restart from the best (or the first, or all)."""
-    problem, settings, exchanges = experiment.problem, experiment.settings, list(answered)
-
-    def record(exchange: Exchange) -> None:
-        emit(exchange)
-        exchanges.append(exchange)
-
-    rng = random.Random(derive(settings.seed, "mentor", state.stage))
-    stages, paid = len(experiment.plan), tuple(answered)
-    advice = experiment.mentor.propose(
-        Consultation(problem.description, state.pool, state.stage, stages, problem.space, rng, record, paid)
+    problem, settings, directory = experiment.problem, experiment.settings, safe.directory
+    consultation = Consultation(
+        task=problem.description,
+        pool=state.pool,
+        stage=state.stage,
+        stages=len(experiment.plan),
+        space=problem.space,
+        rng=random.Random(derive(settings.seed, "mentor", state.stage)),
+        record=emit,
+        answered=directory.answered(state.stage),
+        before_call=lambda: safe.before_call(state.paid(directory.answered(state.stage)).ledger),
     )
-    state, proposals = state.paid(exchanges), advice.proposals
+    advice = experiment.mentor.propose(consultation)
+    state, proposals = state.paid(directory.answered(state.stage)), advice.proposals
     if advice.fallback:
         state, proposals = fall_back(state, advice.fallback, emit)
     if not proposals:

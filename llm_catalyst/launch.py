@@ -1,5 +1,7 @@
 """`catalyst run` and `catalyst resume`: from the words of the command line to a finished run directory."""
 
+import errno
+import hashlib
 import itertools
 import logging
 import os
@@ -16,9 +18,10 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.checks import ConfigurationError, did_you_mean
+from llm_catalyst.interruption import SIGNALS, BudgetSpent, stop_now
 from llm_catalyst.paths import conf_directory
 
-FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USE, BUDGET_SPENT = 1, 2, 3
 # Libraries that tell of each request; a line of theirs would run through the live view.
 CHATTY = ("httpx2", "httpcore2", "openai", "anthropic", "huggingface_hub", "filelock", "datasets")
 
@@ -52,31 +55,37 @@ def run_command(words: Sequence[str]) -> int:
     warn_of_hidden_files(words)
     # Hydra finds its flags in front of the overrides only.
     words = sorted((quoted_template(word) for word in words), key=lambda word: word not in ("-m", "--multirun"))
-    sys.argv = ["catalyst", *words]
-    signal.signal(signal.SIGTERM, terminated)
-    try:
-        code, _ = guarded(start)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    sys.argv = ["catalyst", *words, *sweep_folder(words)]
+    handle_signals()
+    code, _ = guarded(start)
     if len(codes) > 1:
         Console(stderr=True).print(f"{codes.count(0)} of {len(codes)} runs finished")
     return code or max(codes, default=0)
 
 
-def resume_command(directory: Path) -> int:
-    """Go on with the run in `directory` from its last whole stage; the exit code."""
-    from llm_catalyst.run_directory import read_manifest
+def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
+    """Go on with the run in `directory` from its newest saved state; the exit code.
+
+    `words` are overrides of keys that may change on the way, such as a budget or the device.
+    """
+    from omegaconf import OmegaConf
+
+    from llm_catalyst.run_directory import read_config, read_manifest
 
     def go_on() -> dict[str, Any]:
         manifest = read_manifest(directory)
-        config = yaml.safe_load((directory / "config.yaml").read_text())
+        merged = OmegaConf.merge(OmegaConf.create(read_config(directory)), OmegaConf.from_dotlist(list(words)))
+        config: Any = OmegaConf.to_container(merged, resolve=True)
         return execute(config, manifest.choices, directory, manifest.command)
 
-    signal.signal(signal.SIGTERM, terminated)
-    try:
-        return guarded(go_on)[0]
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    handle_signals()
+    return guarded(go_on)[0]
+
+
+def handle_signals() -> None:
+    """Let SIGINT, SIGTERM and SIGUSR1 run every `finally`, so that the terminal and the lock are left clean."""
+    for number in SIGNALS:
+        signal.signal(number, stop_now)
 
 
 def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
@@ -87,7 +96,19 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     runtime = HydraConfig.get().runtime
     choices = {group: name for group, name in runtime.choices.items() if name and not group.startswith("hydra/")}
-    return execute(plain, choices, Path(runtime.output_dir), words)
+    return execute(anchored(plain), choices, Path(runtime.output_dir), words)
+
+
+def anchored(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with relative paths to what is there made absolute, as a resume may start elsewhere."""
+    for keys in (("task", "path"), ("backbone", "name"), ("mentor", "client", "run"), ("mentor", "client", "model")):
+        node: Any = config
+        for key in keys[:-1]:
+            node = node.get(key) if isinstance(node, dict) else None
+        value = node.get(keys[-1]) if isinstance(node, dict) else None
+        if isinstance(value, str) and value and Path(value).expanduser().exists():
+            node[keys[-1]] = str(Path(value).expanduser().absolute())
+    return config
 
 
 def execute(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:
@@ -95,8 +116,10 @@ def execute(config: dict[str, Any], choices: Mapping[str, str], path: Path, word
     from llm_catalyst.configs import parts_of
 
     parts = parts_of(config)
-    from llm_catalyst.session import run_session
+    from llm_catalyst.session import dry_run, run_session
 
+    if parts.settings.dry_run:
+        return {"status": "dry run", "estimate": dry_run(parts)}
     outcome = run_session(parts, config, choices, path, words)
     return {"status": outcome.status, "dev": outcome.best and outcome.best.score.metric, "directory": str(path)}
 
@@ -112,10 +135,28 @@ def guarded(action: Callable[[], Any]) -> tuple[int, Any]:
     except Exception as error:
         if os.environ.get("CATALYST_DEBUG"):
             traceback.print_exc()
+        if isinstance(error, BudgetSpent):
+            complain(f"{error}; the run can go on with a larger one", "stopped")
+            return BUDGET_SPENT, {"status": "stopped", "message": str(error)}
         expected = isinstance(error, ConfigurationError) or type(error).__module__.startswith(("hydra", "omegaconf"))
-        message = explanation(error) if expected else f"{type(error).__name__}: {error} (CATALYST_DEBUG=1 shows where)"
+        message = explanation(error) if expected else failure(error)
         complain(message)
         return WRONG_USE if expected else FAILED, {"status": "failed", "message": message}
+
+
+def failure(error: Exception) -> str:
+    """What went wrong outside the configuration; for a file system's refusal with the mend."""
+    mends = {
+        errno.ENOSPC: "free some space and resume the run",
+        errno.EDQUOT: "free some of your quota and resume the run",
+        errno.EFBIG: "raise the limit of file sizes (ulimit -f) and resume the run",
+        errno.EROFS: "choose a directory that can be written: hydra.run.dir=DIR",
+        errno.EACCES: "choose a directory that can be written: hydra.run.dir=DIR",
+        errno.ENOTDIR: "choose another directory: hydra.run.dir=DIR",
+    }
+    if isinstance(error, OSError) and error.errno in mends:
+        return f"{error.filename or 'the run directory'}: {error.strerror}; {mends[error.errno]}"
+    return f"{type(error).__name__}: {error} (CATALYST_DEBUG=1 shows where)"
 
 
 def explanation(error: Exception) -> str:
@@ -145,15 +186,26 @@ def complain(message: str, kind: str = "error") -> None:
     Console(stderr=True).print(Text(f"{kind}: ", style="bold red") + Text(message), soft_wrap=True)
 
 
-def terminated(number: int, frame: Any) -> None:
-    """Turn SIGTERM into an exit that runs every `finally`, so that the terminal and the lock are left clean."""
-    sys.exit(128 + number)
-
-
 def quoted_template(word: str) -> str:
     """`task.text={review}`, as a shell hands it over, in the quotes that Hydra wants around braces."""
     match = re.fullmatch(r"(task\.(?:text|pair|cloze))=([^'\"]*\{\w+\}[^'\"]*)", word)
     return f"{match[1]}='{match[2]}'" if match else word
+
+
+def sweep_folder(words: Sequence[str]) -> list[str]:
+    """The override that gives a sweep a folder by its words, so that the same command goes on with it.
+
+    Words that may change when a run goes on, such as a budget, and the launcher's do not count.
+    """
+    from llm_catalyst.run_directory import FREE
+
+    if not {"-m", "--multirun"} & {*words} or any(word.startswith("hydra.sweep.dir=") for word in words):
+        return []
+    kept = [
+        w for w in words if not w.startswith(("-", "hydra")) and not FREE.fullmatch(w.partition("=")[0].lstrip("+"))
+    ]
+    digest = hashlib.sha256("\n".join(kept).encode()).hexdigest()[:8]
+    return [f"hydra.sweep.dir=outputs/sweeps/{folder_name('_'.join(kept))[:60]}_{digest}"]
 
 
 def folder_name(name: Any) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from llm_catalyst.backbones.text import FrozenText
 from llm_catalyst.batching import Batch
+from llm_catalyst.memory import Room
 from llm_catalyst.tasks.text import TaskData
 
 # What one member trains: "prompt" (m, d) and the head's weights, by name, in float32.
@@ -34,11 +35,15 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class PromptedModel:
-    """The function that is optimized: soft prompt and head weights -> class logits."""
+    """The function that is optimized: soft prompt and head weights -> class logits.
+
+    `room` says how much of a batch fits into memory at a time.
+    """
 
     backbone: FrozenText
     head: Head
     constants: dict[str, Tensor]
+    room: Room
 
     def logits(self, parameters: Parameters, batch: Batch) -> Tensor:
         """Class logits (k, b, c), float32, for stacked parameters (k, ...) and a batch of each member's own.

@@ -14,6 +14,7 @@ from torch import Tensor
 from llm_catalyst.backbones.text import FrozenText
 from llm_catalyst.batching import Batch, Encoded, collate, encode, training_rows
 from llm_catalyst.doers.doer import Step
+from llm_catalyst.memory import Room
 from llm_catalyst.mentors.consultation import TaskDescription
 from llm_catalyst.model import Head, Parameters, PromptedModel
 from llm_catalyst.randomness import derive, stream
@@ -70,9 +71,10 @@ class Problem:
     def batches(self, k: int, first_step: int) -> Iterator[Batch]:
         """Training batches from a step on, the same examples for each of k members."""
         train, settings = self.splits["train"], self.settings
-        # Dropout, where a protocol has it, draws from torch's global generator.
-        torch.manual_seed(derive(settings.seed, "dropout", first_step))
-        for rows in training_rows(train, settings.batch_size, settings.seed, first_step):
+        for step, rows in enumerate(training_rows(train, settings.batch_size, settings.seed, first_step), first_step):
+            # Dropout, where a protocol has it, draws from torch's global generator: seeded at each step, it does
+            # not depend on the steps before.
+            torch.manual_seed(derive(settings.seed, "dropout", step))
             yield collate(train, [rows], self.device, self.padding).expand(k)
 
     @property
@@ -83,7 +85,7 @@ class Problem:
     def score(self, members: Sequence[Parameters], split: Split = "dev") -> list[Result | None]:
         """Each member's loss and metrics on a split."""
         data, metric = self.splits[split], self.data.task.metric
-        return score(self.model, members, data, metric, self.settings.token_budget, self.padding)
+        return score(self.model, members, data, metric, self.padding)
 
     def score_prompts(self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev") -> list[Result | None]:
         """Loss and metrics of discrete prompts, each embedded anew, under one member's head."""
@@ -118,7 +120,8 @@ def assemble(data: TaskData, backbone: FrozenText, head: Head, settings: Setting
         return encode(backbone.tokenizer, examples, longest, cloze)
 
     splits: dict[Split, Encoded] = {"train": encoded(data.train), "dev": encoded(data.dev), "test": encoded(data.test)}
-    model = PromptedModel(backbone, head, head.constants(backbone, data))
+    room = Room(settings.micro_batch or settings.batch_size, settings.token_budget)
+    model = PromptedModel(backbone, head, head.constants(backbone, data), room)
     return Problem(data, splits, model, PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt), settings)
 
 

@@ -28,7 +28,7 @@ MODES = ("auto", "live", "plain", "none")
 class Overview:
     """What is known of a run before it starts. `plan` holds the steps of each stage.
 
-    `resumed_at` is the stage that a resumed run goes on with; 0 where it starts afresh.
+    `resumed` names the saved state that a resumed run goes on from.
     """
 
     title: str
@@ -36,7 +36,7 @@ class Overview:
     plan: tuple[int, ...]
     majority: float
     metric: str
-    resumed_at: int = 0
+    resumed: str | None = None
 
 
 class View(Protocol):
@@ -150,7 +150,7 @@ class PlainView:
 
     def begin(self, overview: Overview) -> None:
         self.began, self.watch, self.ended = time.monotonic(), Watch(overview), False
-        resumed = f", resumed at stage {overview.resumed_at + 1}" if overview.resumed_at else ""
+        resumed = f", resumed from {overview.resumed}" if overview.resumed else ""
         plan = f"{counted(len(overview.plan), 'stage')}, {counted(sum(overview.plan), 'step')}{resumed}"
         where = printable(overview.directory)
         self.say(f"{printable(overview.title)}: {plan}; majority class {overview.majority:.3f}; {where}")

@@ -78,7 +78,9 @@ class Exchange:
 
     `asked` is the model named in the request, `answered` the one named in the answer. `parameters` are the
     sampling settings that were sent, `not_sent` the configured ones that the provider does not take.
-    `cost_usd` is None where the price or the usage is unknown. `error` is None for a usable answer.
+    `cost_usd` is None where the price or the usage is unknown. `error` is None for a usable answer. `reused`
+    says where the answer comes from if nobody was asked for it (the cache, or an earlier run): it costs nothing
+    now, and its tokens are those of the call that once brought it.
     """
 
     stage: int
@@ -97,6 +99,12 @@ class Exchange:
     stop_reason: str | None = None
     attempts: int = 1
     error: str | None = None
+    reused: str | None = None
+
+    @property
+    def billed(self) -> bool:
+        """Whether a model answered, now and for this run: only such an exchange counts in tokens and money."""
+        return self.answered is not None and self.reused is None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Scores of many prompts on one split: mean loss and metrics, without gradients."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,20 +24,27 @@ class Result:
 
 @torch.inference_mode()
 def score(
-    model: PromptedModel,
-    members: Sequence[Parameters],
-    data: Encoded,
-    metric: str,
-    budget: int,
-    pad_to: int | None = None,
+    model: PromptedModel, members: Sequence[Parameters], data: Encoded, metric: str, pad_to: int | None = None
 ) -> list[Result | None]:
     """The result of each member on `data`, or None where its loss is not finite.
 
-    All members are scored together, in forward passes of at most `budget` tokens, prompts included.
+    All members are scored together, in forward passes of at most `model.room.tokens` tokens, prompts included.
     """
     training = model.backbone.training
     model.backbone.train(False)
     parameters = stack(members)
+    losses, answers, truth = model.room.fit(
+        "tokens", sys.maxsize, lambda budget: passes(model, parameters, data, budget, pad_to)
+    )
+    model.backbone.train(training)
+    means = losses.double().sum(0) / len(data)
+    return [result(mean, row, truth, metric) for mean, row in zip(means.tolist(), answers, strict=True)]
+
+
+def passes(
+    model: PromptedModel, parameters: Parameters, data: Encoded, budget: int, pad_to: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Summed losses (passes, k), answers (k, n) and true labels (n,) of all examples, shortest first, on the CPU."""
     k, m = parameters["prompt"].shape[:2]
     losses, answers, truth = [], [], []
     for rows in scoring_rows(data, max(1, budget // k), m, pad_to):
@@ -45,10 +53,7 @@ def score(
         losses.append(example_losses(logits, batch.labels).sum(1))
         answers.append(logits.argmax(-1))
         truth.append(batch.labels[0])
-    model.backbone.train(training)
-    means = torch.stack(losses).cpu().double().sum(0) / len(data)
-    all_answers, all_truth = torch.cat(answers, dim=1).cpu(), torch.cat(truth).cpu()
-    return [result(mean, row, all_truth, metric) for mean, row in zip(means.tolist(), all_answers, strict=True)]
+    return torch.stack(losses).cpu(), torch.cat(answers, dim=1).cpu(), torch.cat(truth).cpu()
 
 
 def result(loss: float, answers: Tensor, truth: Tensor, metric: str) -> Result | None:

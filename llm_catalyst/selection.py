@@ -27,6 +27,12 @@ def evaluate(problem: Problem, state: State, emit: Emit) -> tuple[State, list[Sc
     return state, [result.score if result else None for result in results]
 
 
+def tell_memory(problem: Problem, state: State, emit: Emit) -> None:
+    """An event for each time that memory ran out since the last call."""
+    for words in problem.model.room.told():
+        emit(Event(state.stage, state.step, "out_of_memory", words))
+
+
 def settle(state: State, scores: Sequence[Score | None], emit: Emit) -> State:
     """The stage's best member goes on alone; where every member diverged, the best state of the run does."""
     if None in scores:
@@ -54,6 +60,7 @@ def score_prompts(
     scored = [Scored(p, r.score, origins[p], state.stage) for p, r in zip(prompts, results, strict=True) if r]
     for entry in scored:
         emit(entry)
+    tell_memory(problem, state, emit)
     return state.spent(scored_examples=len(prompts) * len(problem.splits["dev"])), scored
 
 

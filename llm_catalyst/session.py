@@ -7,25 +7,27 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from rich.console import Console
+from rich.text import Text
 
 from llm_catalyst.backbones.text import FrozenText
 from llm_catalyst.backbones.text import load as load_backbone
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts
 from llm_catalyst.experiment import Experiment, run
+from llm_catalyst.interruption import Interruption
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.problem import Problem, assemble
 from llm_catalyst.progress import Overview, view_for
 from llm_catalyst.randomness import derive
 from llm_catalyst.records import Event, Manifest, Outcome
-from llm_catalyst.run_directory import RunDirectory, read_run
+from llm_catalyst.run_directory import RunDirectory, changed_keys, read_json, read_run
 from llm_catalyst.show import summary
 from llm_catalyst.tasks.text import load as load_task
 
@@ -41,16 +43,27 @@ PACKAGES = (
     "openai",
 )
 
+PATIENCE_S = 5.0  # how long a signal waits for a point where nothing is lost
+
 
 def run_session(
     parts: Parts, config: Mapping[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]
 ) -> Outcome:
-    """Carry out a run, new or cut off, in the directory `path`, and print its summary."""
+    """Carry out a run, new or cut off, in the directory `path`, and print its summary; a finished one is left alone.
+
+    Raises Stopped or BudgetSpent where the run ended early and can be gone on with.
+    """
     console = Console()
     settings = parts.settings
+    if (path / "outcome.json").exists():
+        changed_keys(path, config)
+        outcome = read_json(path / "outcome.json", Outcome)
+        console.print(Text(f"finished already, nothing to do: {path} ({outcome.status}: {outcome.message})"))
+        return outcome
+    check_mentor(parts, console)
     directory = RunDirectory(path)
     try:
-        with console.status("loading data and model …") if settings.view != "none" else nullcontext():
+        with waiting(parts, console, "loading data and model …"):
             problem = load_problem(parts)
         plan = settings.plan(problem.examples)
         directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), manifest(problem, choices, words))
@@ -58,14 +71,16 @@ def run_session(
         # A live view would draw over what a person types.
         view = view_for("plain" if asks_a_person and settings.view in ("auto", "live") else settings.view, console)
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
-        view.begin(
-            Overview(title, str(path), plan, problem.majority, problem.data.task.metric, len(directory.stages()))
-        )
+        resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
+        view.begin(Overview(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
         try:
-            outcome = run(Experiment(problem, parts.doer, parts.mentor, settings, plan), directory, view)
+            with Interruption(0 if asks_a_person else PATIENCE_S) as interruption:
+                experiment = Experiment(problem, parts.doer, parts.mentor, settings, plan)
+                outcome = run(experiment, directory, view, interruption)
         except BaseException as error:
             view.end(None)
-            directory.append(Event(len(directory.stages()), 0, "stopped", f"{type(error).__name__}: {error}"))
+            with suppress(OSError):  # a full disk may be what stopped it
+                directory.append(Event(0, 0, "stopped", f"{type(error).__name__}: {error}"))
             raise
         view.end(outcome)
     finally:
@@ -73,6 +88,37 @@ def run_session(
     if settings.view != "none":
         console.print(summary(read_run(path)))
     return outcome
+
+
+def dry_run(parts: Parts) -> "Estimate":
+    """What a run would take, measured and printed; nothing is trained, paid or written."""
+    from llm_catalyst.estimate import Estimate, estimate, render
+    console = Console()
+    check_mentor(parts, console)
+    with waiting(parts, console, "loading data and model, and measuring a step …"):
+        problem = load_problem(parts)
+    estimated = estimate(problem, parts.doer, parts.mentor, parts.settings.plan(problem.examples))
+    console.print(render(estimated))
+    return estimated
+
+
+def check_mentor(parts: Parts, console: Console) -> None:
+    """Raise ConfigurationError where the mentor's provider refuses its key or model, or its price is not known."""
+    if not hasattr(parts.mentor, "reach"):
+        return
+    with waiting(parts, console, "asking for the mentor …"):
+        parts.mentor.reach()
+    unpriced = parts.mentor.unpriced()
+    if parts.settings.budget.usd is not None and unpriced:
+        raise ConfigurationError(
+            f"budget.usd needs a price, and conf/prices.yaml has none for {', '.join(unpriced)}; "
+            "add it there, or use budget.tokens"
+        )
+
+
+def waiting(parts: Parts, console: Console, words: str) -> AbstractContextManager[Any]:
+    """Shows `words` while something takes its time."""
+    return console.status(words) if parts.settings.view != "none" else nullcontext()
 
 
 def load_problem(parts: Parts) -> Problem:

@@ -70,6 +70,37 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Checkpoints:
+    """How often a stage's progress is saved: every so many optimizer steps, or seconds ('60s')."""
+
+    every: int | str = "60s"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.every, bool) or not re.fullmatch(r"[1-9]\d*|\d*\.?\d+s", str(self.every)):
+            raise ConfigurationError(
+                f"checkpoint.every={self.every} is neither a number of steps (100) nor of seconds (60s)"
+            )
+
+    def due(self, steps: int, seconds: float) -> bool:
+        """Whether to save, so many steps and seconds after the last time."""
+        every = str(self.every)
+        return seconds >= float(every[:-1]) if every.endswith("s") else steps >= int(every)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may spend: US dollars and tokens (sent and received) on its mentor, minutes of its own time."""
+
+    usd: float | None = None
+    tokens: int | None = None
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("usd", "tokens", "minutes"):
+            at_least(f"budget.{name}", getattr(self, name), 0)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Top level of the configuration; conf/config.yaml says what each key means."""
 
@@ -89,6 +120,10 @@ class Settings:
     device: str = "auto"
     threads: int | None = None
     token_budget: int = 16384
+    micro_batch: int | None = None
+    checkpoint: Checkpoints = field(default_factory=Checkpoints)
+    budget: Budget = field(default_factory=Budget)
+    dry_run: bool = False
     view: str = "auto"
 
     def __post_init__(self) -> None:
@@ -97,6 +132,7 @@ class Settings:
         at_least("batch_size", self.batch_size, 1)
         at_least("threads", self.threads, 1)
         at_least("token_budget", self.token_budget, 1)
+        at_least("micro_batch", self.micro_batch, 1)
         at_least("clip_norm", self.clip_norm, 1e-9)
         one_of("restart", self.restart, ("best", "first", "all"))
         one_of("moments", self.moments, ("reset", "keep"))

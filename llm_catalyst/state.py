@@ -14,9 +14,10 @@ from llm_catalyst.records import Best, Exchange, Ledger, Score, Scored
 
 @dataclass(frozen=True)
 class State:
-    """Everything that the next stage needs.
+    """Everything that the rest of the run needs, at the end of a stage or after any step within one.
 
-    `stage` and `step` are the next stage and the steps taken so far. `members` train in that stage.
+    `stage` and `step` are the stage to go on with and the steps taken so far. `members` train in that stage;
+    `trained` says that it lacks only the mentor's advice.
     `score` is the dev score of the member that the last stage ended with. `best` and `best_parameters` are
     the soft prompt with the best dev score of the run and its head.
     """
@@ -24,6 +25,7 @@ class State:
     members: tuple[Member, ...]
     stage: int = 0
     step: int = 0
+    trained: bool = False
     pool: tuple[Scored, ...] = ()
     score: Score | None = None
     best: Best | None = None
@@ -48,13 +50,14 @@ class State:
         return replace(self, pool=tuple(ranked[-size:]))
 
     def paid(self, exchanges: Sequence[Exchange]) -> "State":
-        """The state with the price of these exchanges on its ledger."""
+        """The state with the price of these exchanges on its ledger; answers that were reused cost nothing."""
+        calls = [exchange for exchange in exchanges if exchange.reused is None]
         return self.spent(
-            mentor_calls=len(exchanges),
-            input_tokens=sum(e.input_tokens or 0 for e in exchanges),
-            output_tokens=sum(e.output_tokens or 0 for e in exchanges),
-            cost_usd=sum(e.cost_usd or 0.0 for e in exchanges),
-            unpriced_calls=sum(e.cost_usd is None for e in exchanges),
+            mentor_calls=len(calls),
+            input_tokens=sum(e.input_tokens or 0 for e in calls),
+            output_tokens=sum(e.output_tokens or 0 for e in calls),
+            cost_usd=sum(e.cost_usd or 0.0 for e in calls),
+            unpriced_calls=sum(e.answered is not None and e.cost_usd is None for e in calls),
         )
 
     def spent(self, **amounts: float) -> "State":
@@ -63,7 +66,7 @@ class State:
         return replace(self, ledger=replace(self.ledger, **sums))
 
 
-SCALARS = ("stage", "step", "pool", "score", "best", "ledger", "diverged", "fallbacks", "seconds")
+SCALARS = ("stage", "step", "trained", "pool", "score", "best", "ledger", "diverged", "fallbacks", "seconds")
 
 
 def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -81,7 +84,9 @@ def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     values = asdict(replace(state, members=(), best_parameters={}))
     # Optimizers count parameters by their place, and files of tensors do not keep the order.
     order = list(state.members[0].parameters) if state.members else []
-    return tensors, {name: values[name] for name in SCALARS} | {"optimizers": optimizers, "parameters": order}
+    diverged = [member.diverged for member in state.members]
+    members = {"optimizers": optimizers, "members_diverged": diverged, "parameters": order}
+    return tensors, {name: values[name] for name in SCALARS} | members
 
 
 def unpack(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: torch.device) -> State:
@@ -92,8 +97,9 @@ def unpack(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: tor
         return {n: found[n] for n in values["parameters"] if n in found} | found
 
     members = []
-    for i, saved in enumerate(values["optimizers"]):
+    for i, (saved, diverged) in enumerate(zip(values["optimizers"], values["members_diverged"], strict=True)):
         member = Member.of(named(f"member{i}/"))
+        member.diverged = diverged
         if saved is not None:
             state: dict[int, dict[str, Any]] = {}
             for key, value in [*named(f"optimizer{i}/").items(), *saved["plain"].items()]:

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "llm_catalyst"
 
 # From the ground up. A room may import rooms of its own floor and of those below. A new file gets its place here.
 FLOORS = (
-    {"__init__", "checks", "records", "randomness", "paths", "terminal", "plot"},
+    {"__init__", "checks", "records", "randomness", "paths", "terminal", "plot", "memory"},
     {"tasks", "soft_prompt", "batching", "backbones", "heads", "model", "run_directory"},
     {"doers", "scoring", "mentors", "settings", "digest", "summary", "show", "progress", "live"},
     {"problem", "state", "selection", "outcome"},

@@ -16,6 +16,7 @@ from tiny_models import (
     backbone,
     choice_data,
     folder,
+    plenty,
     sentences,
     toy_data,
     toy_settings,
@@ -91,7 +92,7 @@ def test_other_prompts_give_other_states_so_that_the_test_above_tells(name: str)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_padding_does_not_change_the_logits(name: str) -> None:
     head = Classifier()
-    model = PromptedModel(backbone(name), head, {})
+    model = PromptedModel(backbone(name), head, {}, plenty())
     weights = head.weights(model.backbone, toy_data(), torch.Generator().manual_seed(1))
     parameters = {n: w[None] for n, w in weights.items()} | {"prompt": random_prompts(name, 1)}
     with torch.no_grad():
@@ -106,7 +107,7 @@ def test_padding_does_not_change_the_logits(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_member_of_a_population_gets_the_logits_that_it_gets_alone(name: str) -> None:
     head, k = Classifier(), 3
-    model = PromptedModel(backbone(name), head, {})
+    model = PromptedModel(backbone(name), head, {}, plenty())
     members = [
         head.weights(model.backbone, toy_data(), torch.Generator().manual_seed(i)) | {"prompt": prompt}
         for i, prompt in enumerate(random_prompts(name, k))
@@ -145,7 +146,7 @@ def test_the_verbalizers_logits_are_those_of_the_models_full_forward_pass(name: 
     inputs = plain_inputs(ids, batch)
     with torch.no_grad():
         prompts = model.vocabulary[ids][None].float()
-        logits = PromptedModel(model, head, constants).logits({"prompt": prompts}, batch)[0]
+        logits = PromptedModel(model, head, constants, plenty()).logits({"prompt": prompts}, batch)[0]
         full = model.model(**inputs).logits
     for row in range(len(TEXTS)):
         if name in CAUSAL:
@@ -251,7 +252,7 @@ def test_the_gradient_reaches_the_prompt_and_the_head_and_nothing_else(name: str
         "prompt": random_prompts(name, 1)[0]
     }
     stacked = {n: p[None].requires_grad_() for n, p in parameters.items()}
-    PromptedModel(frozen, head, {}).logits(stacked, batch_of(name)).square().sum().backward()
+    PromptedModel(frozen, head, {}, plenty()).logits(stacked, batch_of(name)).square().sum().backward()
     for n, p in stacked.items():
         assert p.grad is not None, n
         assert p.grad.abs().max() > 0, n
@@ -263,7 +264,7 @@ def test_a_bfloat16_model_gives_finite_float32_logits_and_gradients_near_those_o
     head, batch = Classifier(), batch_of(name)
     logits = {}
     for dtype in ("float32", "bfloat16"):
-        model = PromptedModel(backbone(name, dtype=dtype), head, {})
+        model = PromptedModel(backbone(name, dtype=dtype), head, {}, plenty())
         weights = head.weights(model.backbone, toy_data(), torch.Generator().manual_seed(1))
         parameters = {n: w[None] for n, w in weights.items()} | {"prompt": random_prompts(name, 1).requires_grad_()}
         logits[dtype] = model.logits(parameters, batch)
@@ -390,7 +391,7 @@ def test_the_real_minilm_reads_a_prompt_of_words_as_these_words() -> None:
     head = Similarity()
     dull = collate(encode(model.tokenizer, [Example((("what a dull, awful mess", None),), 0)], 40), [[0]], CPU)
     with torch.no_grad():
-        scores = PromptedModel(model, head, head.constants(model, data)).logits({"prompt": soft}, dull)[0, 0]
+        scores = PromptedModel(model, head, head.constants(model, data), plenty()).logits({"prompt": soft}, dull)[0, 0]
     assert scores[0] > scores[1]
 
 
@@ -399,7 +400,9 @@ def test_choices_of_a_cloze_model_are_scored_one_by_one() -> None:
     cloze = cloze_for(model, "Is that plausible? {mask}.")
     batch = collate(encode(model.tokenizer, data.train[:2], 40, cloze), [[0, 1]], CPU)
     head = Verbalizer()
-    prompted = PromptedModel(model, head, head.constants(model, replace(data, task=toy_task(words=["bad", "good"]))))
+    prompted = PromptedModel(
+        model, head, head.constants(model, replace(data, task=toy_task(words=["bad", "good"]))), plenty()
+    )
     with torch.no_grad():
         logits = prompted.logits({"prompt": random_prompts("bert", 1)}, batch)
         scores = head.scores(model, model.hidden(random_prompts("bert", 1), batch), batch, {}, prompted.constants)

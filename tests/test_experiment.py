@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from recorded import CONFIG, manifest
 from tiny_models import FOLDER, adamw, toy_data, toy_problem
 from torch import Tensor
 
@@ -40,7 +41,7 @@ from llm_catalyst.records import (
     Snapshot,
 )
 from llm_catalyst.run_directory import FILES, RunDirectory, read_json, read_lines
-from llm_catalyst.settings import Interval, PoolSettings
+from llm_catalyst.settings import Checkpoints, Interval, PoolSettings
 
 PLAN = (3, 3, 3)
 TEXTS = ("slow music", "a very good film", "bad bad actor")
@@ -140,6 +141,7 @@ def carry_out(
 ) -> Result:
     problem = problem or toy_problem()
     directory = RunDirectory(path)
+    directory.write_config(CONFIG, manifest())
     try:
         outcome = run(
             Experiment(problem, doer, mentor or NoMentor(), problem.settings, plan), directory, view or SilentView()
@@ -498,14 +500,19 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("at", [2, 5, 9])
-def test_a_run_that_was_cut_off_and_resumed_equals_one_that_was_not(tmp_path: Path, way: str, at: int) -> None:
+@pytest.mark.parametrize(("at", "every"), [(2, "60s"), (5, "60s"), (9, "60s"), (2, 1), (6, 1), (9, 2)])
+def test_a_run_that_was_cut_off_and_resumed_equals_one_that_was_not(
+    tmp_path: Path, way: str, at: int, every: int | str
+) -> None:
     mentor, doer, changes = WAYS[way]
+    problem = toy_problem("roberta", checkpoint=Checkpoints(every), **changes)
     with pytest.raises(Stops):
-        carry_out(tmp_path, toy_problem("roberta", **changes), mentor, doer, view=StoppingView(at))
+        carry_out(tmp_path, problem, mentor, doer, view=StoppingView(at))
     assert not (tmp_path / "outcome.json").exists()
-    assert len(list(tmp_path.glob("stages/*"))) == (at - 1) // 3
-    resumed = carry_out(tmp_path, toy_problem("roberta", **changes), mentor, doer)
+    within = every != "60s" and at % 3 != 1
+    saved = [f"{stage:02d}" for stage in range((at - 1) // 3)] + [f"{(at - 1) // 3:02d}.step{at - 1:06d}"] * within
+    assert sorted(path.name for path in tmp_path.glob("stages/*")) == saved
+    resumed = carry_out(tmp_path, problem, mentor, doer)
     assert resumed.bytes() == uncut(way).bytes()
     assert settled(resumed.outcome) == settled(uncut(way).outcome)
 

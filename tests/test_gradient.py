@@ -13,7 +13,7 @@ from torch import Tensor
 
 from llm_catalyst.batching import Batch
 from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.doers.doer import Member, Step
+from llm_catalyst.doers.doer import Course, Member, Step
 from llm_catalyst.doers.gradient import Gradient, Schedule
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -28,7 +28,8 @@ def train(doer: Gradient, members: Sequence[Member], steps: int, model: Any = No
     """Train on batches in which every member's labels are (0, 1, 1), or on `place['batches']`."""
     batches = place.get("batches") or itertools.repeat(labels_only([[0, 1, 1]] * len(members)))
     first, total = place.get("first", 0), place.get("total", steps)
-    return list(doer.train(model or PromptIsLogits(), members, batches, first, steps, total))
+    course = Course(first, first + steps, total, first)
+    return list(doer.train(model or PromptIsLogits(), members, batches, course))
 
 
 def member(*row: float) -> Member:
@@ -243,7 +244,7 @@ def test_the_backbone_is_in_training_mode_only_where_dropout_is_asked_for_and_on
 ) -> None:
     problem, modes = toy_problem("roberta"), []
     for _ in Gradient(adamw, dropout=dropout).train(
-        problem.model, [Member.of(problem.start())], problem.batches(1, 0), 0, 2, 2
+        problem.model, [Member.of(problem.start())], problem.batches(1, 0), Course(0, 2, 2, 0)
     ):
         modes.append((problem.model.backbone.training, problem.model.backbone.model.training))
     assert modes == [(dropout, dropout)] * 2

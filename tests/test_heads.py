@@ -11,6 +11,7 @@ from tiny_models import (
     backbone,
     byte_level,
     choice_data,
+    plenty,
     sentence_piece,
     toy_data,
     toy_problem,
@@ -50,7 +51,7 @@ def test_the_classifier_is_each_members_own_linear_layer_on_the_pooled_state() -
     batch = batch_of(data.dev[:4]).expand(2)
     weight, bias = torch.randn(2, 2, 32, generator=generator()), torch.randn(2, 2, generator=generator(2))
     with torch.no_grad():
-        found = PromptedModel(model, head, {}).logits(
+        found = PromptedModel(model, head, {}, plenty()).logits(
             {"prompt": prompts(2), "head.weight": weight, "head.bias": bias}, batch
         )
         hidden = model.hidden(prompts(2), batch)
@@ -112,7 +113,9 @@ def test_similarity_is_the_scaled_cosine_between_prompted_text_and_description()
     data = toy_data(descriptions=descriptions)
     with torch.no_grad():
         constants = head.constants(model, data)
-        found = PromptedModel(model, head, constants).logits({"prompt": prompts(2)}, batch_of(data.dev[:3]).expand(2))
+        found = PromptedModel(model, head, constants, plenty()).logits(
+            {"prompt": prompts(2)}, batch_of(data.dev[:3]).expand(2)
+        )
     for k, prompt in enumerate(prompts(2)):
         for r, example in enumerate(data.dev[:3]):
             sentence = mean_state(example.sequences[0][0], prompt)
@@ -164,7 +167,7 @@ def test_a_multiple_choice_task_gets_one_output_per_choice_each_scored_alone() -
     model, head, data = backbone("bert"), Classifier(), choice_data()
     weights = {n: w[None] for n, w in head.weights(model, data, generator()).items()}
     assert weights["head.weight"].shape == (1, 1, 32)
-    prompted = PromptedModel(model, head, {})
+    prompted = PromptedModel(model, head, {}, plenty())
     batch = batch_of(data.train[:4])
     assert batch.tokens.shape[:2] == (1, 8)
     assert batch.labels.shape == (1, 4)
@@ -184,7 +187,7 @@ def test_a_choice_is_scored_by_how_much_nearer_it_is_to_a_right_one_than_to_a_wr
     with torch.no_grad():
         constants = head.constants(model, data)
         batch = batch_of(data.train[:2])
-        found = PromptedModel(model, head, constants).logits({"prompt": prompts(1)}, batch)
+        found = PromptedModel(model, head, constants, plenty()).logits({"prompt": prompts(1)}, batch)
         wrong, right = head.scores(model, model.hidden(prompts(1), batch), batch, {}, constants)[0].T
     torch.testing.assert_close(found[0], (right - wrong).view(2, 2))
     assert found.abs().max() > 1e-3

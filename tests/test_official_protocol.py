@@ -16,11 +16,13 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from recorded import CONFIG, manifest
 from tiny_models import (
     CPU,
     LABELS,
     backbone,
     folder,
+    plenty,
     sentences,
     toy_data,
     toy_problem,
@@ -34,7 +36,7 @@ from llm_catalyst.backbones.text import TextBackbone, load
 from llm_catalyst.batching import Batch, collate, encode
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts, parts_of
-from llm_catalyst.doers.doer import Member
+from llm_catalyst.doers.doer import Course, Member
 from llm_catalyst.doers.gradient import Gradient
 from llm_catalyst.experiment import Experiment, run
 from llm_catalyst.heads.classifier import Classifier
@@ -304,7 +306,7 @@ def test_row_the_official_forward_pass_equals_the_published_one_written_out(twic
     prompt, weight, bias = (torch.randn(shape, generator=rng) for shape in ((8, 32), (2, 32), (2,)))
     parameters = {"prompt": prompt[None], "head.weight": weight[None], "head.bias": bias[None]}
     with torch.no_grad():
-        found = PromptedModel(frozen, head, {}).logits(parameters, batch)[0]
+        found = PromptedModel(frozen, head, {}, plenty()).logits(parameters, batch)[0]
         expected = published_logits(frozen.base, prompt, batch, weight, bias, twice)
         other = published_logits(frozen.base, prompt, batch, weight, bias, not twice)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -346,7 +348,7 @@ def test_the_backbones_dropout_is_active_in_training_steps_only_under_official(p
     for seed in (1, 1, 2):
         batches = [next(problem.batches(1, step)) for step in range(3)]
         torch.manual_seed(seed)
-        steps = doer.train(problem.model, [Member.of(problem.start())], iter(batches), 0, 3, 3)
+        steps = doer.train(problem.model, [Member.of(problem.start())], iter(batches), Course(0, 3, 3, 0))
         losses.append([step.losses[0] for step in steps])
     assert losses[0] == losses[1]
     assert (losses[0] == losses[2]) is (protocol == "heldout")
@@ -361,7 +363,8 @@ def test_dropout_follows_from_the_runs_seed_and_the_step() -> None:
     def losses(first: int) -> list[float]:
         torch.manual_seed(torch.seed())
         start = [Member.of(problem.start())]
-        return [s.losses[0] for s in doer.train(problem.model, start, problem.batches(1, first), first, 3, 9)]
+        course = Course(first, first + 3, 9, first)
+        return [s.losses[0] for s in doer.train(problem.model, start, problem.batches(1, first), course)]
 
     assert losses(0) == losses(0)
     seeds = set()
@@ -421,6 +424,7 @@ def carried_out(protocol: str, path: Path) -> tuple[Scripted, Noting, tuple[Any,
     problem, mentor = tiny(protocol), Scripted()
     doer = Noting(parts(f"protocol={protocol}").doer)
     directory = RunDirectory(path)
+    directory.write_config(CONFIG, manifest())
     run(Experiment(problem, doer, mentor, problem.settings, (3, 3)), directory, SilentView())
     directory.close()
     return mentor, doer, read_lines(path / "restarts.jsonl", Restart), problem

@@ -1,7 +1,7 @@
 """Scores of many prompts on one split."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from torch import Tensor
 from llm_catalyst.batching import Batch, Encoded
 from llm_catalyst.heads.similarity import Similarity
 from llm_catalyst.heads.verbalizer import Verbalizer
+from llm_catalyst.memory import Room
 from llm_catalyst.model import Parameters
 from llm_catalyst.problem import Problem
 from llm_catalyst.scoring import classification_metrics, result, score
@@ -23,6 +24,7 @@ class Watched:
     """A model that notes how many padded tokens, prompts included, each forward pass took."""
 
     problem: Problem
+    room: Room
     passes: list[int] = field(default_factory=list)
 
     @property
@@ -59,7 +61,8 @@ def test_the_scores_do_not_depend_on_the_budget(budget: int) -> None:
     problem = toy_problem(data=toy_data(dev=40))
     members = members_of(problem, 3)
     usual = problem.score(members)
-    other = score(problem.model, members, problem.splits["dev"], "accuracy", budget)
+    narrow = replace(problem.model, room=Room(8, budget))
+    other = score(narrow, members, problem.splits["dev"], "accuracy")
     for a, b in zip(usual, other, strict=True):
         assert a is not None
         assert b is not None
@@ -70,8 +73,8 @@ def test_the_scores_do_not_depend_on_the_budget(budget: int) -> None:
 @pytest.mark.parametrize("pad_to", [None, 32])
 def test_forward_passes_stay_within_the_token_budget_prompts_and_padding_included(pad_to: int | None) -> None:
     problem = toy_problem(data=toy_data(dev=60))
-    watched, budget = Watched(problem), 400
-    score(watched, members_of(problem, 3), problem.splits["dev"], "accuracy", budget, pad_to)  # type: ignore[arg-type]
+    watched, budget = Watched(problem, Room(8, 400)), 400
+    score(watched, members_of(problem, 3), problem.splits["dev"], "accuracy", pad_to)  # type: ignore[arg-type]
     assert len(watched.passes) > 1
     assert max(watched.passes) <= budget
 
@@ -79,7 +82,7 @@ def test_forward_passes_stay_within_the_token_budget_prompts_and_padding_include
 def test_the_loss_and_the_answers_are_those_of_the_formula() -> None:
     """Logits (0, 1) for every example: cross-entropy is log(1 + e^-1) for label 1, log(1 + e) for label 0."""
     data = Encoded(((1,), (1, 2), (3,)), None, (1, 1, 0), 1, 0)
-    (found,) = score(PromptIsLogits(), [{"prompt": torch.tensor([[0.0, 1.0]])}], data, "macro_f1", 10)  # type: ignore[arg-type]
+    (found,) = score(PromptIsLogits(), [{"prompt": torch.tensor([[0.0, 1.0]])}], data, "macro_f1")  # type: ignore[arg-type]
     assert found is not None
     one, other = torch.tensor([1 + torch.e**-1, 1 + torch.e]).log().tolist()
     assert found.score.loss == pytest.approx((2 * one + other) / 3, abs=1e-6)

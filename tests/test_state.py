@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, save
 from tiny_models import CPU, PromptIsLogits, labels_only
 
-from llm_catalyst.doers.doer import Member
+from llm_catalyst.doers.doer import Course, Member
 from llm_catalyst.doers.gradient import Gradient
 from llm_catalyst.records import Best, Exchange, Ledger, Message, Prompt, Score, Scored
 from llm_catalyst.state import State, pack, unpack
@@ -51,7 +51,7 @@ class WithHead(PromptIsLogits):
 
 def trained(name: str, members: list[Member], steps: int, first: int = 0) -> list[Member]:
     batches = itertools.repeat(labels_only([[0, 1, 1]] * len(members)))
-    list(Gradient(OPTIMIZERS[name]).train(WithHead(), members, batches, first, steps, 20))  # type: ignore[arg-type]
+    list(Gradient(OPTIMIZERS[name]).train(WithHead(), members, batches, Course(first, first + steps, 20, first)))  # type: ignore[arg-type]
     return members
 
 

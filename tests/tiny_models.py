@@ -24,6 +24,7 @@ from transformers.utils import logging
 from llm_catalyst.backbones.text import FrozenText, TextBackbone, load
 from llm_catalyst.batching import Batch
 from llm_catalyst.heads.classifier import Classifier
+from llm_catalyst.memory import Room
 from llm_catalyst.model import Parameters
 from llm_catalyst.problem import Problem, assemble
 from llm_catalyst.settings import Interval, PoolSettings, Settings
@@ -246,6 +247,11 @@ def toy_problem(
     return assemble(data or toy_data(), backbone(name, head.words, twice), head, toy_settings(**changes))
 
 
+def plenty() -> Room:
+    """Room for everything in one pass."""
+    return Room(10**6, 10**6)
+
+
 # A model that is nothing but its prompt: what a doer does to it can be worked out by hand.
 
 
@@ -260,6 +266,7 @@ class PromptIsLogits:
 
     def __init__(self, shape: Callable[[Tensor], Tensor] = lambda rows: rows) -> None:
         self.backbone = Bare()
+        self.room = plenty()
         self.shape = shape
 
     def logits(self, parameters: Parameters, batch: Batch) -> Tensor:

@@ -13,10 +13,11 @@ from llm_catalyst.model import PromptedModel
 
 @dataclass
 class Member:
-    """One of k prompts that train side by side: its parameters, and its optimizer's state between stages."""
+    """One of k prompts that train side by side: its parameters, its optimizer's state, and whether it has stopped."""
 
     parameters: dict[str, nn.Parameter]
     optimizer_state: dict[str, Any] | None = None
+    diverged: bool = False
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Member":
@@ -43,22 +44,26 @@ class Step:
     examples: int
 
 
+@dataclass(frozen=True)
+class Course:
+    """The steps `begin` + 1 to `end` of a stage, in a run of `total`; those up to `done` are taken already."""
+
+    begin: int
+    end: int
+    total: int
+    done: int
+
+
 class Doer(Protocol):
     """Whoever trains the members between two restarts."""
 
     def train(
-        self,
-        model: PromptedModel,
-        members: Sequence[Member],
-        batches: Iterator[Batch],
-        first: int,
-        steps: int,
-        total: int,
+        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
     ) -> Iterator[Step]:
-        """Train `members` in place for `steps` steps, and tell each step after it is taken.
+        """Train `members` in place for the rest of a stage, and tell each step after it is taken.
 
-        `first` steps were taken before, of `total` in the run. A batch holds rows for every member. A member
-        whose loss or gradient is not finite keeps its last finite parameters and stops; the stage ends early
-        when none is left.
+        A batch holds rows for every member. A member whose loss or gradient is not finite keeps its last finite
+        parameters and stops; the stage ends early when none is left. Whenever a step is told, the members are
+        whole: the steps that follow depend on them, the batches and the course alone.
         """
         ...

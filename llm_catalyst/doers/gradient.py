@@ -3,15 +3,16 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 
 from llm_catalyst.batching import Batch
 from llm_catalyst.checks import at_least, one_of, within
-from llm_catalyst.doers.doer import Member, Step
+from llm_catalyst.doers.doer import Course, Member, Step
 from llm_catalyst.model import PromptedModel, example_losses, stack
 
 SCHEDULES: dict[str, Callable[..., Any]] = {
@@ -59,55 +60,51 @@ class Gradient:
         at_least("clip_norm", self.clip_norm, 1e-9)
 
     def train(
-        self,
-        model: PromptedModel,
-        members: Sequence[Member],
-        batches: Iterator[Batch],
-        first: int,
-        steps: int,
-        total: int,
+        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
     ) -> Iterator[Step]:
         """Train by backpropagation (see `Doer.train`); the optimizer's moments are left in the members."""
-        done, span = (first, total) if self.schedule.over == "run" else (0, steps)
-        optimizers = [self._optimizer(member, done, span) for member in members]
-        running = [True] * len(members)
+        optimizers = [self._optimizer(member, course) for member in members]
         model.backbone.train(self.dropout)
-        for number in range(first + 1, first + steps + 1):
-            batch = next(batches)
-            losses = self._losses(model, members, batch)
-            losses.nansum().backward()
-            values = losses.tolist()
-            for i, (member, (optimizer, scheduler)) in enumerate(zip(members, optimizers, strict=True)):
-                running[i] = running[i] and math.isfinite(values[i]) and self._step(member, optimizer)
-                optimizer.zero_grad(set_to_none=True)
-                if running[i]:
-                    scheduler.step()
-            yield Step(
-                number,
-                tuple(v if ok else math.nan for v, ok in zip(values, running, strict=True)),
-                batch.labels.numel(),
-            )
-            if not any(running):
+        for number in range(course.done + 1, course.end + 1):
+            if all(member.diverged for member in members):
                 break
+            batch = next(batches)
+            losses = model.room.fit("examples", batch.size, partial(self._backward, model, members, batch))
+            for member, (optimizer, scheduler), loss in zip(members, optimizers, losses, strict=True):
+                member.diverged = member.diverged or not (math.isfinite(loss) and self._step(member, optimizer))
+                optimizer.zero_grad(set_to_none=True)
+                if not member.diverged:
+                    scheduler.step()
+                member.optimizer_state = optimizer.state_dict()
+            told = (math.nan if member.diverged else loss for member, loss in zip(members, losses, strict=True))
+            yield Step(number, tuple(told), batch.labels.numel())
         model.backbone.train(False)
-        for member, (optimizer, _) in zip(members, optimizers, strict=True):
-            member.optimizer_state = optimizer.state_dict()
 
-    def _optimizer(self, member: Member, done: int, span: int) -> tuple[torch.optim.Optimizer, Any]:
-        """A member's optimizer, with the moments it kept, and its learning-rate schedule after `done` steps."""
+    def _optimizer(self, member: Member, course: Course) -> tuple[torch.optim.Optimizer, Any]:
+        """A member's optimizer, with the moments it kept, and its learning-rate schedule, as far as it has come."""
         optimizer = self.optimizer(list(member.parameters.values()))
         rates = [group["lr"] for group in optimizer.param_groups]
         if member.optimizer_state is not None:
             optimizer.load_state_dict(member.optimizer_state)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = group["initial_lr"] = rate
+        begin, end = (0, course.total) if self.schedule.over == "run" else (course.begin, course.end)
+        done, span = course.done - begin, end - begin
         warm_up = round(self.schedule.warm_up * span)
         return optimizer, SCHEDULES[self.schedule.name](optimizer, warm_up, span, done - 1)
 
-    def _losses(self, model: PromptedModel, members: Sequence[Member], batch: Batch) -> Tensor:
-        """Mean cross-entropy (k,) of each member on its own rows."""
-        logits = model.logits(stack([member.parameters for member in members]), batch)
-        return example_losses(logits, batch.labels).mean(1)
+    def _backward(self, model: PromptedModel, members: Sequence[Member], batch: Batch, size: int) -> list[float]:
+        """Mean cross-entropy of each member on its own rows, and its gradient, gathered `size` examples at a time."""
+        for member in members:
+            for parameter in member.parameters.values():
+                parameter.grad = None  # what a pass that ran out of memory may have left
+        total = torch.zeros(len(members), device=batch.labels.device)
+        for part in batch.parts(size):
+            logits = model.logits(stack([member.parameters for member in members]), part)
+            losses = example_losses(logits, part.labels).sum(1) / batch.size
+            losses.nansum().backward()
+            total += losses.detach()
+        return total.tolist()
 
     def _step(self, member: Member, optimizer: torch.optim.Optimizer) -> bool:
         """Take one step unless the gradient is not finite; says whether it was taken."""

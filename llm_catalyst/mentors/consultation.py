@@ -25,7 +25,8 @@ class Consultation:
     `pool` is the trajectory: the best-scored discrete prompts, the best one last (highest loss first).
     `space` turns text into prompts of m tokens; `rng` is this consultation's own random stream;
     `answered` are exchanges of this stage that a run which was cut off has paid for: they are not asked again.
-    `record` stores an exchange with a language model, and must be called before the reply is used.
+    `record` stores an exchange with a language model, and must be called before the reply is used;
+    `before_call` must be called before anybody is asked: it raises where the run's budget is used up.
     """
 
     task: TaskDescription
@@ -36,6 +37,7 @@ class Consultation:
     rng: random.Random
     record: Callable[[Exchange], None]
     answered: tuple[Exchange, ...] = ()
+    before_call: Callable[[], None] = lambda: None
 
 
 class Mentor(Protocol):

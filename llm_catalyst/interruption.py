@@ -1,0 +1,72 @@
+"""Why a run stops before its end: Ctrl-C, a signal by which a cluster takes a machine back, or its budget."""
+
+import signal
+import threading
+from types import TracebackType
+from typing import Any
+
+INTERRUPTED, STOPPED = 130, 75  # exit codes of Ctrl-C, and of a cluster's signals (EX_TEMPFAIL: start it again)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Stopped(SystemExit):
+    """A signal asked to stop. Ends the process, a sweep included, with INTERRUPTED or STOPPED."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(INTERRUPTED if number == signal.SIGINT else STOPPED)
+        self.name = signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return f"by {self.name}"
+
+
+class BudgetSpent(RuntimeError):  # noqa: N818 - reads as a sentence where it is caught
+    """A budget is used up; everything up to here is saved, and a larger one goes on with it."""
+
+
+def stop_now(number: int, frame: Any) -> None:
+    """A signal handler for the time when there is nothing to save: every `finally` runs, and the process ends."""
+    raise Stopped(number)
+
+
+class Interruption:
+    """While entered, a first signal only asks: `check` raises Stopped at the next point where that loses nothing.
+
+    Where none is reached within `patience_s` seconds, or at a second signal, Stopped is raised where the program
+    stands. Without patience that is so at once.
+    """
+
+    def __init__(self, patience_s: float = 5.0) -> None:
+        self.patience_s = patience_s
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        # Python lets only the main thread handle signals.
+        if threading.current_thread() is threading.main_thread():
+            handlers = {**dict.fromkeys(SIGNALS, self._asked), signal.SIGALRM: self._late}
+            self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise Stopped where a signal has asked for it."""
+        if self.number is not None:
+            raise Stopped(self.number)
+
+    def _asked(self, number: int, frame: Any) -> None:
+        if self.number is not None or not self.patience_s:
+            raise Stopped(number)
+        self.number = number
+        # Again each second: an exception raised within a destructor is swallowed.
+        signal.setitimer(signal.ITIMER_REAL, self.patience_s, 1.0)
+
+    def _late(self, number: int, frame: Any) -> None:
+        self.check()

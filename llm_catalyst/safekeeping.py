@@ -1,0 +1,84 @@
+"""What a run would lose if it ended now is saved in time; and it ends where a signal or its budget says so."""
+
+import time
+from dataclasses import replace
+
+import torch
+
+from llm_catalyst.interruption import BudgetSpent, Interruption
+from llm_catalyst.records import Emit, Ledger
+from llm_catalyst.run_directory import RunDirectory
+from llm_catalyst.settings import Settings
+from llm_catalyst.state import State, pack, unpack
+
+
+class Safekeeping:
+    """Saves the state of one run, and keeps its clock, which goes on where a resumed run was cut off."""
+
+    def __init__(self, directory: RunDirectory, settings: Settings, interruption: Interruption) -> None:
+        self.directory, self.settings, self.interruption = directory, settings, interruption
+        self._began = self._saved = time.monotonic()
+        self._saved_step = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the run has taken so far, those before it was resumed included."""
+        return time.monotonic() - self._began
+
+    def restore(self, emit: Emit, device: torch.device) -> State | None:
+        """The newest state that was saved, if any."""
+        restored = self.directory.restore(emit)
+        if restored is None:
+            return None
+        state = unpack(*restored, device)
+        self._began -= state.seconds
+        self._saved_step = state.step
+        return state
+
+    def step_taken(self, state: State) -> None:
+        """Within a stage: save where that is due, or before the run stops."""
+        spent = self._minutes_spent()
+        since = state.step - self._saved_step, time.monotonic() - self._saved
+        if spent or self.interruption.number is not None or self.settings.checkpoint.due(*since):
+            self.checkpoint(state)
+        self._end(spent)
+
+    def checkpoint(self, state: State) -> State:
+        """Save a state within a stage."""
+        state = replace(state, seconds=self.seconds)
+        self.directory.checkpoint(state.stage, state.step, *pack(state))
+        self._saved, self._saved_step = time.monotonic(), state.step
+        return state
+
+    def stage_ended(self, state: State) -> State:
+        """Save the end of the stage before `state.stage`; stop there where the run must."""
+        state = replace(state, seconds=self.seconds)
+        self.directory.commit(state.stage - 1, *pack(state))
+        self._saved, self._saved_step = time.monotonic(), state.step
+        self._end(self._minutes_spent())
+        return state
+
+    def before_call(self, ledger: Ledger) -> None:
+        """Raise BudgetSpent where a mentor may not be asked any more."""
+        budget = self.settings.budget
+        tokens = ledger.input_tokens + ledger.output_tokens
+        if budget.usd is not None and ledger.unpriced_calls:
+            raise BudgetSpent(
+                f"budget.usd={budget.usd:g} cannot be kept: an answer has no known price (conf/prices.yaml); "
+                "budget.tokens can"
+            )
+        if budget.usd is not None and ledger.cost_usd >= budget.usd:
+            raise BudgetSpent(f"budget.usd={budget.usd:g} is used up: ${ledger.cost_usd:.4f} is spent")
+        if budget.tokens is not None and tokens >= budget.tokens:
+            raise BudgetSpent(f"budget.tokens={budget.tokens:,} is used up: {tokens:,} tokens are spent")
+
+    def _minutes_spent(self) -> bool:
+        minutes = self.settings.budget.minutes
+        return minutes is not None and self.seconds >= 60 * minutes
+
+    def _end(self, minutes_spent: bool) -> None:
+        self.interruption.check()
+        if minutes_spent:
+            raise BudgetSpent(
+                f"budget.minutes={self.settings.budget.minutes:g} is used up: the run has taken {self.seconds / 60:.1f}"
+            )
