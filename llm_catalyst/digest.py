@@ -18,7 +18,10 @@ SAME_LOSS = 1e-3  # nats; under one head a prompt's dev loss differs by less, ho
 
 @dataclass(frozen=True)
 class Spending:
-    """What the exchanges with a mentor cost; `uncounted` calls told no tokens, `unpriced` ones have no known price."""
+    """What the exchanges with a mentor cost; `uncounted` calls told no tokens, `unpriced` ones have no known price.
+
+    Answers that were `reused` are no calls and cost nothing.
+    """
 
     calls: int = 0
     input_tokens: int = 0
@@ -26,8 +29,11 @@ class Spending:
     uncounted: int = 0
     cost_usd: float = 0.0
     unpriced: int = 0
+    reused: int = 0
 
     def plus(self, exchange: Exchange) -> "Spending":
+        if exchange.reused is not None:
+            return replace(self, reused=self.reused + 1)
         return replace(
             self,
             calls=self.calls + 1,
@@ -40,12 +46,15 @@ class Spending:
 
     def words(self) -> str:
         """'2 calls, 1,624 + 121 tokens, $0.0012'; unknown is never shown as 0."""
+        again = counted(self.reused, "reused answer") if self.reused else ""
+        if again and not self.calls:
+            return f"no calls, {again}"
         tokens, cost = f"{self.input_tokens:,} + {self.output_tokens:,} tokens", dollars(self.cost_usd)
         if self.uncounted:
             tokens = "tokens unknown" if self.uncounted == self.calls else f"≥ {tokens}"
         if self.unpriced:
             cost = "cost unknown" if self.unpriced == self.calls else f"≥ {cost}"
-        return f"{counted(self.calls, 'call')}, {tokens}, {cost}"
+        return f"{counted(self.calls, 'call')}, {tokens}, {cost}{again and f', {again}'}"
 
 
 def spending(exchanges: Iterable[Exchange]) -> Spending:

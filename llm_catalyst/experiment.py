@@ -50,7 +50,7 @@ def run(
             state = safe.checkpoint(replace(grow_pool(experiment, state, safe, emit), trained=True))
         if stage + 1 < len(experiment.plan):
             state = consult(experiment, state, emit, safe)
-        state = safe.stage_ended(replace(state, stage=stage + 1, trained=False))
+        state = safe.stage_ended(replace(state, stage=stage + 1, trained=False), stage + 1 == len(experiment.plan))
     outcome = conclude(experiment.problem, state)
     tell_memory(experiment.problem, state, emit)
     directory.finish(outcome)

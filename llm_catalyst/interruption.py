@@ -1,5 +1,6 @@
 """Why a run stops before its end: Ctrl-C, a signal by which a cluster takes a machine back, or its budget."""
 
+import os
 import signal
 import threading
 from types import TracebackType
@@ -65,6 +66,8 @@ class Interruption:
         if self.number is not None or not self.patience_s:
             raise Stopped(number)
         self.number = number
+        if number == signal.SIGINT and os.isatty(2):
+            os.write(2, b"\r\nstopping after this step (Ctrl-C again: at once)\r\n")  # print may be what was interrupted
         # Again each second: an exception raised within a destructor is swallowed.
         signal.setitimer(signal.ITIMER_REAL, self.patience_s, 1.0)
 

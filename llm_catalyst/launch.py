@@ -35,10 +35,12 @@ def run_command(words: Sequence[str]) -> int:
     from llm_catalyst.configs import refuse_secrets
 
     codes: list[int] = []
+    estimates: list[Any] = []
 
     def job(config: DictConfig) -> dict[str, Any]:
         code, result = guarded(lambda: execute_composed(config, words))
         codes.append(code)
+        estimates.extend([result["estimate"]] if "estimate" in result else [])
         remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
         return result
 
@@ -59,7 +61,12 @@ def run_command(words: Sequence[str]) -> int:
     handle_signals()
     code, _ = guarded(start)
     if len(codes) > 1:
-        Console(stderr=True).print(f"{codes.count(0)} of {len(codes)} runs finished")
+        if estimates:
+            from llm_catalyst.estimate import render, total
+
+            Console().print(render(total(estimates)))
+        verb = "were estimated" if estimates else "finished"
+        Console(stderr=True).print(f"{codes.count(0)} of {len(codes)} runs {verb}")
     return code or max(codes, default=0)
 
 

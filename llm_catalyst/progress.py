@@ -206,6 +206,8 @@ def exchanged(record: Exchange) -> str:
     if record.error is not None:
         return f"mentor {who} failed after {record.latency_s:.1f} s: {printable(record.error)}"
     cost = spending([record]).words().partition(", ")[2]
+    if record.reused is not None:
+        return f"mentor {who}: {cost} ({printable(record.reused)})"
     return f"mentor {who} answered in {record.latency_s:.1f} s: {cost}"
 
 

@@ -92,6 +92,7 @@ class RunDirectory:
         self._digests = {name: hashlib.sha256() for name in FILES.values()}
         self._lengths = dict.fromkeys(FILES.values(), 0)
         self._notes: list[str] = []
+        self.reached = 0, 0  # stage and step of the last record
 
     def write_config(self, text: str, manifest: Manifest) -> None:
         """The resolved configuration and the manifest, first of all; a run that is resumed keeps its own.
@@ -104,7 +105,7 @@ class RunDirectory:
             write_atomically(self.path / "manifest.json", to_json(manifest).encode() + b"\n")
             return
         changed = changed_keys(self.path, yaml.safe_load(text))
-        self._notes += [f"resumed with {', '.join(changed)}"] * bool(changed)
+        self._notes += [f"with {', '.join(changed)}"] * bool(changed)
         before = read_manifest(self.path)
         if without_source(before.data) != without_source(manifest.data):
             raise ConfigurationError(
@@ -121,7 +122,7 @@ class RunDirectory:
             )
             if old != new
         ]
-        self._notes += [f"resumed elsewhere, figures may differ in their last digits: {'; '.join(moved)}"] * bool(moved)
+        self._notes += [f"elsewhere, figures may differ in their last digits: {'; '.join(moved)}"] * bool(moved)
 
     def append(self, record: Record) -> None:
         """One line at the end of the record's file. An exchange, which was paid for, is flushed to the disk."""
@@ -130,6 +131,7 @@ class RunDirectory:
             file.write(line)
         self._digests[name].update(line)
         self._lengths[name] += len(line)
+        self.reached = record.stage, getattr(record, "step", self.reached[1])
         if isinstance(record, Exchange):
             sync(self.path / name)
 

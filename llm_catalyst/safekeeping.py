@@ -50,12 +50,15 @@ class Safekeeping:
         self._saved, self._saved_step = time.monotonic(), state.step
         return state
 
-    def stage_ended(self, state: State) -> State:
-        """Save the end of the stage before `state.stage`; stop there where the run must."""
+    def stage_ended(self, state: State, last: bool) -> State:
+        """Save the end of the stage before `state.stage`; stop there where the run must.
+
+        After the last stage only a signal stops it: what is left costs no more than a score on test.
+        """
         state = replace(state, seconds=self.seconds)
         self.directory.commit(state.stage - 1, *pack(state))
         self._saved, self._saved_step = time.monotonic(), state.step
-        self._end(self._minutes_spent())
+        self._end(self._minutes_spent() and not last)
         return state
 
     def before_call(self, ledger: Ledger) -> None:

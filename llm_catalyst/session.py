@@ -20,6 +20,7 @@ from llm_catalyst.backbones.text import FrozenText
 from llm_catalyst.backbones.text import load as load_backbone
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts
+from llm_catalyst.estimate import Estimate, estimate, render
 from llm_catalyst.experiment import Experiment, run
 from llm_catalyst.interruption import Interruption
 from llm_catalyst.mentors.clients.human import Human
@@ -80,7 +81,7 @@ def run_session(
         except BaseException as error:
             view.end(None)
             with suppress(OSError):  # a full disk may be what stopped it
-                directory.append(Event(0, 0, "stopped", f"{type(error).__name__}: {error}"))
+                directory.append(Event(*directory.reached, "stopped", f"{type(error).__name__}: {error}"))
             raise
         view.end(outcome)
     finally:
@@ -90,9 +91,8 @@ def run_session(
     return outcome
 
 
-def dry_run(parts: Parts) -> "Estimate":
+def dry_run(parts: Parts) -> Estimate:
     """What a run would take, measured and printed; nothing is trained, paid or written."""
-    from llm_catalyst.estimate import Estimate, estimate, render
     console = Console()
     check_mentor(parts, console)
     with waiting(parts, console, "loading data and model, and measuring a step …"):

@@ -57,7 +57,7 @@ class State:
             input_tokens=sum(e.input_tokens or 0 for e in calls),
             output_tokens=sum(e.output_tokens or 0 for e in calls),
             cost_usd=sum(e.cost_usd or 0.0 for e in calls),
-            unpriced_calls=sum(e.answered is not None and e.cost_usd is None for e in calls),
+            unpriced_calls=sum(e.billed and e.cost_usd is None for e in calls),
         )
 
     def spent(self, **amounts: float) -> "State":

@@ -10,12 +10,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "llm_catalyst"
 
 # From the ground up. A room may import rooms of its own floor and of those below. A new file gets its place here.
 FLOORS = (
-    {"__init__", "checks", "records", "randomness", "paths", "terminal", "plot", "memory"},
+    {"__init__", "checks", "records", "randomness", "paths", "terminal", "plot", "memory", "interruption", "checksums"},
     {"tasks", "soft_prompt", "batching", "backbones", "heads", "model", "run_directory"},
     {"doers", "scoring", "mentors", "settings", "digest", "summary", "show", "progress", "live"},
-    {"problem", "state", "selection", "outcome"},
+    {"problem", "state", "selection", "outcome", "bill", "safekeeping"},
     {"experiment"},
-    {"configs", "session"},
+    {"estimate", "configs", "session"},
     {"launch"},
     {"cli"},
 )

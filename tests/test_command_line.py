@@ -1,6 +1,8 @@
 """`catalyst`: help, completion, refusals and where runs are put, each in a process of its own."""
 
+import errno
 import itertools
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -11,7 +13,7 @@ import yaml
 from conftest import REPOSITORY, Command
 from recorded import write_run
 
-from llm_catalyst.launch import folder_name
+from llm_catalyst.launch import anchored, failure, folder_name, sweep_folder
 
 HEAVY = ("torch", "transformers", "datasets", "hydra", "omegaconf", "anthropic", "openai")
 GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy", "protocol", "experiment")
@@ -93,11 +95,11 @@ def test_the_help_of_run_names_every_choice_of_every_group(run_help: str) -> Non
         assert names == {path.stem for path in (conf / group).rglob("*.yaml")}, group
 
 
-def test_the_help_of_run_holds_five_examples(examples: list[list[str]]) -> None:
-    assert len(examples) == 5
+def test_the_help_of_run_holds_six_examples(examples: list[list[str]]) -> None:
+    assert len(examples) == 6
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_an_example_of_the_help_works_as_it_is_written(
     examples: list[list[str]], composing: Callable[..., dict[str, object]], number: int
 ) -> None:
@@ -268,3 +270,48 @@ def test_a_task_name_that_climbs_stays_below_outputs(catalyst: Command, tmp_path
     catalyst("run", "task=local", "task.name=../../escaped", "batch_size=0", cwd=tmp_path / "here")
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
     assert {path.name for path in (tmp_path / "here").iterdir()} - {"outputs"} == {"mine.txt"}
+
+
+# --- what makes a run be gone on with
+
+
+def test_a_sweep_has_a_folder_that_follows_from_what_it_computes() -> None:
+    words = ["-m", "mentor=none,gpt4", "seed=1,2"]
+    (folder,) = sweep_folder(words)
+    assert re.fullmatch(r"hydra\.sweep\.dir=outputs/sweeps/mentor_none_gpt4_seed_1_2_[0-9a-f]{8}", folder)
+    same = [*words, "budget.usd=5", "device=cuda:1", "checkpoint.every=10", "hydra/launcher=joblib", "view=none"]
+    assert sweep_folder(same) == [folder]
+    assert sweep_folder([*words, "optimizer.lr=1"]) != [folder]
+    assert len(sweep_folder(["-m", "task.text=" + "x" * 500])[0]) < 120
+    assert "/.." not in sweep_folder(["-m", "task.name=../../x"])[0]
+
+
+@pytest.mark.parametrize("words", [["seed=1"], ["-m", "seed=1,2", "hydra.sweep.dir=here"]])
+def test_a_folder_that_the_user_names_and_a_single_run_are_left_alone(words: list[str]) -> None:
+    assert sweep_folder(words) == []
+
+
+def test_relative_paths_of_what_is_there_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    config = {"task": {"path": "data"}, "backbone": {"name": "roberta-large"}, "mentor": {"client": {"run": "gone"}}}
+    found = anchored(config)
+    assert found["task"]["path"] == str(tmp_path / "data")
+    assert (found["backbone"]["name"], found["mentor"]["client"]["run"]) == ("roberta-large", "gone")
+    assert anchored({"task": {"path": None}, "backbone": {}, "mentor": {"_target_": "x"}})["task"]["path"] is None
+
+
+@pytest.mark.parametrize(
+    ("number", "mend"),
+    [
+        (errno.ENOSPC, "free some space and resume the run"),
+        (errno.EFBIG, "raise the limit of file sizes"),
+        (errno.EROFS, "hydra.run.dir=DIR"),
+        (errno.EACCES, "hydra.run.dir=DIR"),
+    ],
+)
+def test_what_the_file_system_refuses_is_told_with_its_mend(number: int, mend: str) -> None:
+    words = failure(OSError(number, os.strerror(number), "run/trajectory.jsonl"))
+    assert words.startswith(f"run/trajectory.jsonl: {os.strerror(number)}; ")
+    assert mend in words
+    assert "CATALYST_DEBUG=1" in failure(OSError(errno.EIO, "broken"))

@@ -17,6 +17,7 @@ import pytest
 from conftest import REPOSITORY, Command
 from loopback import Loopback, openai_chat, serve
 
+from llm_catalyst.interruption import SIGNALS
 from llm_catalyst.launch import resume_command
 from llm_catalyst.records import Outcome
 from llm_catalyst.run_directory import RunRecords, read_run
@@ -29,6 +30,7 @@ SMALL += ("record.steps=1", "evaluate.steps=2", "threads=1")
 EVOLVED = (*SMALL, "mentor=evolution", "stage.steps=[2,6]")
 ADVISED = (*SMALL, "stage.steps=[2,2]")
 SAME = ("config.yaml", "trajectory.jsonl", "pool.jsonl", "restarts.jsonl", "metrics.jsonl")
+STATE = ("state.json", "state.safetensors", "SHA256SUMS")
 PROPOSALS = ("Is it good?", "How is the mood", "Tell the verdict")
 REPLY = "Here are three prompts:\n" + "".join(f"{i}. {text}\n" for i, text in enumerate(PROPOSALS, start=1))
 
@@ -173,7 +175,8 @@ def test_a_run_leaves_all_its_files_and_nothing_else(evolved: Run) -> None:
         ".lock",
         "manifest.json",
         "outcome.json",
-        *(f"stages/{stage}/state.{kind}" for stage in ("00", "01") for kind in ("json", "safetensors")),
+        "SHA256SUMS",
+        *(f"stages/{stage}/{name}" for stage in ("00", "01") for name in STATE),
     }
     where = evolved.path.relative_to(evolved.path.parents[4]).as_posix()
     assert re.fullmatch(r"outputs/local/minilm/evolution/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6}_seed1", where)
@@ -283,14 +286,26 @@ def test_a_killed_run_resumes_to_the_same_bytes(evolved: Run, started: dict[str,
     assert run.outcome.message in run.out
 
 
-def test_a_finished_run_is_not_resumed(evolved: Run, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ([], 0, "finished already, nothing to do"),
+        (["budget.minutes=5"], 0, "finished already, nothing to do"),
+        (["optimizer.lr=0.5"], 2, "holds a run with another configuration (optimizer.lr=0.001 there and 0.5 here)"),
+    ],
+)
+def test_a_finished_run_says_so_and_is_left_as_it_is(
+    evolved: Run, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+) -> None:
     before = {path: path.read_bytes() for path in evolved.path.rglob("*") if path.is_file()}
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        assert resume_command(evolved.path) == 2
+        assert resume_command(evolved.path, words) == code
     finally:
-        signal.signal(signal.SIGTERM, handler)
-    assert f"holds a finished run; see it with: catalyst show {evolved.path}" in capsys.readouterr().err
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    printed = capsys.readouterr()
+    assert message in " ".join((printed.out + printed.err).split())
     assert {path: path.read_bytes() for path in evolved.path.rglob("*") if path.is_file()} == before
 
 

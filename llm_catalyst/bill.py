@@ -1,0 +1,102 @@
+"""What a mentor will cost: calls, tokens and dollars, from the questions that it will be asked."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llm_catalyst.mentors.clients.human import Human
+from llm_catalyst.mentors.clients.local import LocalModel
+from llm_catalyst.mentors.clients.replay import Replay
+from llm_catalyst.mentors.consultation import Consultation, Mentor
+from llm_catalyst.mentors.language_model import LanguageModel
+from llm_catalyst.mentors.prices import cost
+from llm_catalyst.problem import Problem
+from llm_catalyst.randomness import derive, stream
+from llm_catalyst.records import Score, Scored
+
+AROUND_A_PROPOSAL = 3  # tokens of an answer beside each prompt: the dash, the line's end
+
+
+@dataclass(frozen=True)
+class Bill:
+    """Calls of language models, their tokens, and US dollars: None, never zero, where a price is not known."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = 0.0
+
+
+def bills(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int) -> tuple[Bill, Bill, tuple[str, ...]]:
+    """What the mentor costs where its first answers are used, the most, and the models without a known price.
+
+    `pools` are the numbers of prompts that each consultation shows.
+    """
+    usual: list[Bill] = []
+    most: list[Bill] = []
+    unpriced: dict[str, None] = {}
+    for stage, shown in enumerate(pools):
+        consultation = imagined(problem, stage, stages, shown)
+        for who in asked(mentor):
+            if not isinstance(who, LanguageModel) or isinstance(who.client, Replay):
+                continue
+            answer = who.proposals * (problem.space.length + AROUND_A_PROPOSAL)
+            longest = getattr(who.client, "max_tokens", answer)
+            questions = question_tokens(consultation, who, longest)
+            if who is mentor:
+                usual.append(call(who.client, questions[0], min(answer, longest)))
+            calls = [call(who.client, question, longest) for question in questions]
+            if any(bill.cost_usd is None for bill in calls):
+                unpriced[who.client.model] = None
+            most += calls
+    return together(usual), together(most), tuple(unpriced)
+
+
+def asked(mentor: Mentor) -> list[Mentor]:
+    """The mentor, and those that stand in for it."""
+    return [mentor, *getattr(mentor, "fallbacks", ())]
+
+
+def imagined(problem: Problem, stage: int, stages: int, shown: int) -> Consultation:
+    """A consultation whose pool holds random prompts, about as long as real ones; their scores are made up."""
+    generator = stream(problem.settings.seed, "estimate", stage)
+    made_up = Score(1.0, 0.5, len(problem.splits["dev"]))
+    return Consultation(
+        task=problem.description,
+        pool=tuple(Scored(problem.space.sample(generator), made_up, "gradient", stage) for _ in range(shown)),
+        stage=stage,
+        stages=stages,
+        space=problem.space,
+        rng=random.Random(derive(problem.settings.seed, "estimate", stage)),
+        record=lambda exchange: None,
+    )
+
+
+def question_tokens(consultation: Consultation, mentor: LanguageModel, answer: int) -> list[int]:
+    """Tokens of what each attempt sends, after unusable answers of `answer` tokens; by the backbone's tokenizer."""
+    tokenizer, messages = consultation.space.tokenizer, mentor.strategy.messages(consultation, mentor.proposals)
+    tokens = []
+    for _ in range(mentor.attempts):
+        texts = [message.content for message in messages]
+        tokens.append(sum(map(len, tokenizer(texts, add_special_tokens=False, verbose=False).input_ids)))
+        messages = [*messages, *mentor.strategy.reminder("a " * answer, mentor.proposals)]
+    return tokens
+
+
+def call(client: Any, question: int, answer: int) -> Bill:
+    """One call; what a person reads and types is not counted."""
+    if isinstance(client, Human):
+        return Bill(1)
+    return Bill(1, question, answer, 0.0 if isinstance(client, LocalModel) else cost(client.model, question, answer))
+
+
+def together(bills: Sequence[Bill]) -> Bill:
+    """The sum of bills; its price is unknown where that of one is."""
+    costs = [bill.cost_usd for bill in bills if bill.cost_usd is not None]
+    return Bill(
+        calls=sum(bill.calls for bill in bills),
+        input_tokens=sum(bill.input_tokens for bill in bills),
+        output_tokens=sum(bill.output_tokens for bill in bills),
+        cost_usd=sum(costs) if len(costs) == len(bills) else None,
+    )
