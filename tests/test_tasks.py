@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -231,6 +232,25 @@ def test_a_carved_part_takes_of_each_label_and_never_more_than_its_limit(
     assert len(taken) <= max(limit, len(sizes))
 
 
+@given(sizes=st.lists(st.integers(2, 12), min_size=2, max_size=9), share=st.floats(0.01, 0.5), limit=st.integers(1, 60))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_of_a_carved_part_that_is_too_large_the_largest_label_gives_first(
+    sizes: list[int], share: float, limit: int
+) -> None:
+    rows = [Example(((f"{label} {i}", None),), label) for label, n in enumerate(sizes) for i in range(n)]
+    wanted = [min(max(1, round(min(share, limit / len(rows)) * n)), n - 1) for n in sizes]
+    while sum(wanted) > max(limit, len(wanted)):
+        wanted[wanted.index(max(wanted))] -= 1
+    assert counts(carve(rows, share, limit, 0)[1]) == dict(enumerate(wanted))
+
+
+def test_carving_is_quick_with_very_many_labels() -> None:
+    rows = [Example(((f"{i}", None),), i // 3) for i in range(60_000)]
+    start = time.perf_counter()
+    assert len(carve(rows, 0.5, 30_000, 0)[1]) == 30_000
+    assert time.perf_counter() - start < 3
+
+
 def test_a_label_with_a_single_row_is_trained_on(folder: Callable[..., Path]) -> None:
     path = folder(train=rows_of(*[0, 1] * 10, 2), test=rows_of(0, 1, 2))
     assert 2 in counts(load(local(path), seed=1).train)
@@ -352,14 +372,14 @@ GOOD = rows_of(*[0, 1] * 10)
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"label": "lable"}, ["split train", "no column 'lable'", "text, label", "did you mean label"]),
-        ({"text": "{txt}"}, ["split train", "no column 'txt'", "did you mean text"]),
-        ({"pair": "{other}"}, ["split train", "no column 'other'"]),
-        ({"choices": ["{text}", "{b}"]}, ["split train", "no column 'b'"]),
+        ({"label": "lable"}, ["train.jsonl", "no column 'lable'", "text, label", "did you mean label"]),
+        ({"text": "{txt}"}, ["train.jsonl", "no column 'txt'", "did you mean text"]),
+        ({"pair": "{other}"}, ["train.jsonl", "no column 'other'"]),
+        ({"choices": ["{text}", "{b}"]}, ["train.jsonl", "no column 'b'"]),
         ({"train": "trian"}, ["holds no trian.jsonl", "test.jsonl, train.jsonl", "task.train"]),
         ({"test": "validation"}, ["holds no validation.jsonl", "task.test"]),
         ({"dev": "validation"}, ["holds no validation.jsonl", "task.dev"]),
-        ({"labels": ["a", "b"], "label": "text"}, ["split train, row 1", "'text 0'", "a, b", "0..1"]),
+        ({"labels": ["a", "b"], "label": "text"}, ["train.jsonl, line 1: ", "'text 0'", "a, b", "0..1"]),
     ],
     ids=str,
 )
@@ -382,13 +402,13 @@ def test_a_malformed_template_is_refused_by_its_key(folder: Callable[..., Path],
 @pytest.mark.parametrize(
     ("train", "test", "settings", "words"),
     [
-        (rows_of(0, 1, 0, 2), GOOD, {"labels": ["a", "b"]}, ["split train, row 4", "label 2", "a, b", "0..1"]),
-        (rows_of(0, 1, -1), GOOD, {"labels": ["a", "b"]}, ["split train, row 3", "label -1"]),
-        (rows_of(0, 1, 0.5), GOOD, {"labels": ["a", "b"]}, ["split train, row 3", "label 0.5"]),
-        (GOOD, rows_of(0, 1, 3), {"labels": ["a", "b"]}, ["split test, row 3", "label 3"]),
-        (rows_of(1, 1, 1), GOOD, {}, ["split train", "same label"]),
-        (GOOD, rows_of(1, 1), {}, ["split test", "same label"]),
-        (GOOD, rows_of("bad", "1"), {"labels": ["0", "1"]}, ["split test, row 1", "'bad'"]),
+        (rows_of(0, 1, 0, 2), GOOD, {"labels": ["a", "b"]}, ["train.jsonl, line 4: ", "label 2", "a, b", "0..1"]),
+        (rows_of(0, 1, -1), GOOD, {"labels": ["a", "b"]}, ["train.jsonl, line 3: ", "label -1"]),
+        (rows_of(0, 1, 0.5), GOOD, {"labels": ["a", "b"]}, ["train.jsonl, line 3: ", "label 0.5"]),
+        (GOOD, rows_of(0, 1, 3), {"labels": ["a", "b"]}, ["test.jsonl, line 3: ", "label 3"]),
+        (rows_of(1, 1, 1), GOOD, {}, ["train.jsonl", "same label"]),
+        (GOOD, rows_of(1, 1), {}, ["test.jsonl", "same label"]),
+        (GOOD, rows_of("bad", "1"), {"labels": ["0", "1"]}, ["test.jsonl, line 1: ", "'bad'"]),
     ],
 )
 def test_what_is_wrong_with_a_row_is_named_with_its_place(
@@ -408,7 +428,7 @@ def test_a_number_that_no_training_row_has_is_not_taken_for_another_label(folder
     """Stars 1, 2, 4, 5 become ids 0..3: a test row with 3 stars must not become id 3, which is five stars."""
     path = folder(train=rows_of(*[1, 2, 4, 5] * 5), test=rows_of(1, 3, 5))
     message = refusal(local(path))
-    assert "split test, row 2" in message
+    assert "test.jsonl, line 2: " in message
     assert "label 3" in message
 
 
@@ -416,7 +436,7 @@ def test_a_number_that_no_training_row_has_is_not_taken_for_another_label(folder
 def test_a_missing_value_is_refused_instead_of_becoming_the_word_none(folder: Callable[..., Path], column: str) -> None:
     train = [*GOOD, {**GOOD[0], column: None}]
     message = refusal(local(folder(train=train, test=GOOD[:4])))
-    assert "split train, row 21" in message
+    assert "train.jsonl, line 21: " in message
     assert column in message
 
 
@@ -444,7 +464,7 @@ def test_a_file_that_is_no_jsonl_is_named(tmp_path: Path, folder: Callable[..., 
     (path / "train.jsonl").write_text("<html>not found</html>\n")
     message = refusal(local(path))
     assert str(path / "train.jsonl") in message
-    assert "could not be read" in message
+    assert "line 1: '<html>not found</html>' is no JSON" in message
 
 
 def test_a_path_that_is_no_folder_says_what_should_lie_there(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A task is one YAML in conf/task; its fields are those of `TextTask` (docs/new-ta
 """
 
 import hashlib
+import heapq
 import json
 import logging
 import os
@@ -12,24 +13,42 @@ import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from llm_catalyst.checks import ConfigurationError, at_least, did_you_mean, one_of, within
 from llm_catalyst.randomness import derive
+from llm_catalyst.tasks.files import READERS, brief, listed, place, read
+from llm_catalyst.terminal import printable
 
-READERS = {".jsonl": "from_json", ".json": "from_json", ".csv": "from_csv", ".parquet": "from_parquet"}
 BUILT_IN = Path(__file__).parent
+# What a template takes, and a label may be; a list or a dict would enter a text as Python writes it.
+PLAIN = (str, int, float, Decimal, date, time, timedelta)
+# Of label names that are read off the rows: they become the words of the heads and of the mentor.
+MOST_LABELS, LONGEST_LABEL = 1000, 200
 
 
 def check_template(key: str, template: str) -> None:
-    """Raise ConfigurationError unless `template` is text with named columns in braces."""
+    """Raise ConfigurationError unless `template` is text with named columns in braces, and nothing else in them."""
     try:
-        empty = "" in {name for _, name, _, _ in string.Formatter().parse(template)}
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
     except ValueError as error:
         raise ConfigurationError(f"{key}={template!r} is no template: {error}") from error
-    if empty:
-        raise ConfigurationError(f"{key}={template!r} holds {{}}; name the column that goes there")
+    for _, name, form, conversion in fields:
+        if not name:
+            raise ConfigurationError(f"{key}={template!r} holds {{}}; name the column that goes there")
+        if form or conversion or name.isdigit() or set(name) & set(".[]"):
+            raise ConfigurationError(
+                f"{key}={template!r} holds more in braces than a column's name (. [ ] : ! or a bare number); "
+                "write {column}, and rename a column whose name has such characters"
+            )
+
+
+def names_in(*templates: str) -> set[str]:
+    """The columns that templates name."""
+    return {name for template in templates for _, name, _, _ in string.Formatter().parse(template) if name}
 
 
 @dataclass(frozen=True)
@@ -70,8 +89,9 @@ class TextTask:
         at_least("task.dev_rows", self.dev_rows, 1)
         within("task.dev_share", self.dev_share, 0.01, 0.5)
         one_of("task.metric", self.metric, ("accuracy", "macro_f1"))
-        if "{mask}" not in self.cloze:
-            raise ConfigurationError(f"task.cloze={self.cloze!r} must hold {{mask}} where the label word stands")
+        check_template("task.cloze", self.cloze)
+        if names_in(self.cloze) != {"mask"}:
+            raise ConfigurationError(f"task.cloze={self.cloze!r} must hold {{mask}}, and no other braces")
         for key, templates in (("text", [self.text]), ("pair", [self.pair or ""]), ("choices", self.choices)):
             for template in templates:
                 check_template(f"task.{key}", template)
@@ -90,6 +110,22 @@ class Example:
 
     sequences: tuple[tuple[str, str | None], ...]
     label: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one split, with the columns that the task needs, and the file that they come from, if any."""
+
+    name: str
+    file: Path | None
+    rows: list[dict[str, Any]]
+
+    def place(self, row: int) -> str:
+        """Where a row (from 0) stands, for an error."""
+        return place(self.file, row) if self.file else f"split {self.name}, row {row + 1}"
+
+    def __str__(self) -> str:
+        return printable(str(self.file)) if self.file else f"split {self.name}"
 
 
 @dataclass(frozen=True)
@@ -147,17 +183,16 @@ def load(task: TextTask, seed: int, report_on_dev: bool = False) -> TaskData:
     folder = local_folder(task)
     source = str(folder) if folder else f"hub:{task.hub}/{task.hub_config or ''}@{task.revision or 'main'}"
     labels = list(task.labels)
-    train = examples_of(task, read_rows(task, folder, task.train), labels, task.train)
-    test_rows = read_rows(task, folder, task.test) if task.test else None
-    if test_rows is None:
-        train, test = carve(train, task.dev_share, task.dev_rows, derive(seed, "test"))
+    train = examples_of(task, read_split(task, folder, task.train), labels)
+    if task.test:
+        test = examples_of(task, read_split(task, folder, task.test), labels)
     else:
-        test = examples_of(task, test_rows, labels, task.test or "")
+        train, test = carve(train, task.dev_share, task.dev_rows, derive(seed, "test"))
     rng = random.Random(derive(seed, "shots"))
     if report_on_dev:
         train, dev = sample(train, task.shots, rng)[0], test
     elif task.dev:
-        dev = examples_of(task, read_rows(task, folder, task.dev), labels, task.dev)
+        dev = examples_of(task, read_split(task, folder, task.dev), labels)
         train, dev = sample(train, task.shots, rng)[0], sample(dev, task.shots, rng)[0]
     elif task.shots:
         train, rest = sample(train, task.shots, rng)
@@ -191,101 +226,136 @@ def local_folder(task: TextTask) -> Path | None:
     return None
 
 
-def read_rows(task: TextTask, folder: Path | None, split: str) -> list[dict[str, Any]]:
-    """The rows of one split, read by Hugging Face `datasets`."""
+def read_split(task: TextTask, folder: Path | None, split: str) -> Split:
+    """The rows of one split, from its file or the hub, in the columns that the task needs."""
+    file = split_file(task, folder, split) if folder else None
+    data = read(file) if file else read_hub(task, split)
+    where = f"task={task.name}, {Split(split, file, [])}"
+    if not len(data):
+        raise ConfigurationError(f"{where}: there are no rows")
+    needed = needed_columns(task, data.column_names, where)
+    try:
+        columns = data.select_columns(needed)[:]
+    except Exception as error:
+        raise ConfigurationError(
+            f"{where}: {listed(needed)} could not be read: {printable(str(error)[:300])}"
+        ) from error
+    if file and file.suffix == ".csv":
+        columns = {name: [cell or None for cell in cells] for name, cells in columns.items()}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return Split(split, file, rows)
+
+
+def read_hub(task: TextTask, split: str) -> Any:
+    """A split of the task's data set on the Hugging Face hub, as a `datasets.Dataset`."""
     import datasets
 
     datasets.disable_progress_bars()
     # Its retries would otherwise be told line by line; a failure is told once, below.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    if folder is None:
-        try:
-            data = datasets.load_dataset(task.hub, task.hub_config, split=split, revision=task.revision)
-        except Exception as error:
-            raise ConfigurationError(
-                f"task={task.name}: {task.hub} could not be loaded from the Hugging Face hub "
-                f"({type(error).__name__}: {error}). "
-                f"Offline? Put the files into $CATALYST_DATA/{task.name}/ or set task.path=FOLDER"
-            ) from error
-        return list(data)
-    file = split_file(task, folder, split)
-    if not file.stat().st_size:
-        raise ConfigurationError(f"task={task.name}: {file} is empty")
     try:
-        # Not load_dataset, which tells the hub of every load, of local files too, and waits where it is away.
-        return list(getattr(datasets.Dataset, READERS[file.suffix])(str(file)))
+        return datasets.load_dataset(task.hub, task.hub_config, split=split, revision=task.revision)
     except Exception as error:
-        if "corresponds to no data" in str(error):
-            return []
-        raise ConfigurationError(f"{file} could not be read: {error.__cause__ or error}") from error
+        raise ConfigurationError(
+            f"task={task.name}: {task.hub} could not be loaded from the Hugging Face hub "
+            f"({type(error).__name__}: {error}). "
+            f"Offline? Put the files into $CATALYST_DATA/{task.name}/ or set task.path=FOLDER"
+        ) from error
 
 
 def split_file(task: TextTask, folder: Path, split: str) -> Path:
     """The file of a split: `<split>.jsonl`, `.json`, `.csv` or `.parquet`."""
-    for suffix in READERS:
-        if (folder / f"{split}{suffix}").is_file():
-            return folder / f"{split}{suffix}"
-    there = sorted(p.name for p in folder.iterdir() if p.suffix in READERS) or ["no data file"]
+    for file in (folder / f"{split}{suffix}" for suffix in READERS):
+        if file.is_file():
+            return file
+        if os.path.lexists(file):
+            raise ConfigurationError(
+                f"task={task.name}: {file} is a folder, a pipe, a device or a broken link; put a file there"
+            )
+    there = listed(sorted(p.name for p in folder.iterdir() if p.suffix in READERS)) or "no data file"
     raise ConfigurationError(
-        f"task={task.name}: {folder} holds no {split}.jsonl, .csv or .parquet (there: {', '.join(there)}); "
+        f"task={task.name}: {folder} holds no {split}.jsonl, .csv or .parquet (there: {there}); "
         f"name the splits by task.train, task.dev and task.test"
     )
 
 
-def examples_of(task: TextTask, rows: list[dict[str, Any]], labels: list[str], split: str) -> list[Example]:
+def examples_of(task: TextTask, split: Split, labels: list[str]) -> list[Example]:
     """The rows put into the task's templates. Fills `labels` from the rows where the task names none."""
-    where = f"task={task.name}, split {split}"
-    if not rows:
-        raise ConfigurationError(f"{where}: there are no rows")
-    needed = check_columns(task, rows[0], where)
-    if not labels and not task.choices:
-        named = {str(row[task.label]) for row in rows if row[task.label] is not None}
-        labels += sorted(named, key=lambda name: (len(name), name))
-    known = {name: i for i, name in enumerate(labels)}
     pairs: list[str | None] = [*task.choices] or [task.pair]
+    for number, row in enumerate(split.rows):
+        if problem := next(filter(None, (problem_of(name, value, task) for name, value in row.items())), ""):
+            raise ConfigurationError(f"task={task.name}, {split.place(number)}: {problem}")
+    if not labels and not task.choices:
+        labels += labels_of(task, split)
+    known = {name: i for i, name in enumerate(labels)}
+    count = len(task.labels) or (len(pairs) if task.choices else 0)
     examples = []
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(split.rows):
+        label = label_id(row[task.label], known, count)
+        if label is None:
+            numbers = f" nor an integer in 0..{count - 1}" if count else "; all others were read off the training rows"
+            raise ConfigurationError(
+                f"task={task.name}, {split.place(number)}: label {brief(row[task.label])} is neither one of the labels "
+                f"({listed(labels) or 'none'}){numbers}; mend the row, or name the labels in task.labels"
+            )
         texts = {key: task.values.get(key, {}).get(str(value), str(value)) for key, value in row.items()}
-        for name in needed:
-            if row[name] is None:
-                raise ConfigurationError(f"{where}, row {number}: there is no {name}; fill it in or remove the row")
-        count = len(task.labels) or (len(pairs) if task.choices else 0)
-        label = label_id(row[task.label], known, count, f"{where}, row {number}")
         text = task.text.format_map(texts).strip()
         sequences = tuple((text, pair and pair.format_map(texts).strip()) for pair in pairs)
         examples.append(Example(sequences, label))
     if len({e.label for e in examples}) < 2:
-        raise ConfigurationError(f"{where}: every row has the same label; there is nothing to learn")
+        raise ConfigurationError(
+            f"task={task.name}, {split}: every row has the same label; there is nothing to learn: add rows of another"
+        )
     if not labels:
         labels += [f"choice {i + 1}" for i in range(len(pairs))]
     return examples
 
 
-def check_columns(task: TextTask, row: dict[str, Any], where: str) -> list[str]:
+def needed_columns(task: TextTask, there: list[str], where: str) -> list[str]:
     """The columns that the templates and the label need. Raises ConfigurationError where the rows lack one."""
-    templates = [task.text, *([task.pair] if task.pair else []), *task.choices]
-    needed = [task.label] + [name for t in templates for _, name, _, _ in string.Formatter().parse(t) if name]
+    needed = sorted({task.label} | names_in(task.text, task.pair or "", *task.choices))
     for name in needed:
-        if name not in row:
+        if name not in there:
+            near = did_you_mean(name, [other for other in there[:1000] if len(other) < 100])
             raise ConfigurationError(
-                f"{where}: there is no column {name!r}; there are: {', '.join(row)}{did_you_mean(name, list(row))}"
+                f"{where}: there is no column {name!r}; there are: {listed(there)}{near}; "
+                "name the columns in task.text, task.pair, task.choices and task.label"
             )
     return needed
 
 
-def label_id(value: Any, known: dict[str, int], count: int, where: str) -> int:
-    """The label's id, from its name or from an integer in 0..count-1."""
-    if str(value) in known:
-        return known[str(value)]
+def problem_of(name: str, value: Any, task: TextTask) -> str:
+    """What makes a cell unusable, and the mend; '' where it can be a text or a label."""
+    if value is not None and not isinstance(value, PLAIN):
+        return f"{name} is a {type(value).__name__}, {brief(value)}; it must be a text or a number"
+    if value is None or value != value or (name == task.label and str(value).strip().lower() in ("", "nan")):
+        return f"there is no {name}; fill it in or remove the row"
+    return ""
+
+
+def labels_of(task: TextTask, split: Split) -> list[str]:
+    """The names of the labels, as the rows have them; numbers in their order."""
+    named = sorted({str(row[task.label]) for row in split.rows}, key=lambda name: (len(name), name))
+    longest = named[-1]
+    if len(named) > MOST_LABELS or len(longest) > LONGEST_LABEL:
+        what = f"{len(named)} different labels" if len(named) > MOST_LABELS else f"a label of {len(longest)} characters"
+        raise ConfigurationError(
+            f"task={task.name}, {split}: column {task.label!r} holds {what}, such as {brief(longest)}; "
+            "name the right column in task.label, or the labels in task.labels"
+        )
+    return named
+
+
+def label_id(value: Any, known: Mapping[str, int], count: int) -> int | None:
+    """The label's id, from its name, or from an integer or a truth value in 0..count-1; None where it is neither."""
+    name = str(value)
+    if name in known or not count:
+        return known.get(name)
     try:
-        number = int(value)
-        if number == float(value) and 0 <= number < count:
-            return number
-    except (TypeError, ValueError):
-        pass
-    names = ", ".join(known) or "none"
-    numbers = f" nor an integer in 0..{count - 1}" if count else "; all others were read off the training rows"
-    raise ConfigurationError(f"{where}: label {value!r} is neither one of the labels ({names}){numbers}")
+        number = float({"true": 1, "false": 0}.get(name.lower(), value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if number.is_integer() and 0 <= number < count else None
 
 
 def carve(rows: Sequence[Example], share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:
@@ -296,8 +366,13 @@ def carve(rows: Sequence[Example], share: float, limit: int, seed: int) -> tuple
     counts = Counter(e.label for e in rows)
     # A label with a single row stays where it can be trained on.
     wanted = {label: min(max(1, round(share * count)), count - 1) for label, count in counts.items()}
-    while sum(wanted.values()) > max(limit, len(wanted)):
-        wanted[max(wanted, key=wanted.__getitem__)] -= 1
+    # The largest gives first: of equals, the one that comes first.
+    largest = [(-n, i, label) for i, (label, n) in enumerate(wanted.items())]
+    heapq.heapify(largest)
+    for _ in range(sum(wanted.values()) - max(limit, len(wanted))):
+        n, i, label = largest[0]
+        wanted[label] -= 1
+        heapq.heapreplace(largest, (n + 1, i, label))
     taken = set(first_of_each(rows, order, wanted))
     return [e for i, e in enumerate(rows) if i not in taken], [rows[i] for i in sorted(taken)]
 

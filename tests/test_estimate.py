@@ -1,0 +1,426 @@
+"""What `dry_run=true` tells, against what a real run then takes."""
+
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loopback import openai_chat, serve
+from recorded import manifest
+from rich.console import Console
+from tiny_models import adamw, toy_data, toy_problem
+from torch import Tensor
+
+from llm_catalyst.batching import Batch
+from llm_catalyst.bill import Bill
+from llm_catalyst.doers.doer import Course, Member, Step
+from llm_catalyst.doers.gradient import Gradient
+from llm_catalyst.estimate import Estimate, estimate, render, total
+from llm_catalyst.experiment import Experiment, run
+from llm_catalyst.heads.classifier import Classifier
+from llm_catalyst.heads.similarity import Similarity
+from llm_catalyst.heads.verbalizer import Verbalizer
+from llm_catalyst.mentors.clients.human import Human
+from llm_catalyst.mentors.clients.local import LocalModel
+from llm_catalyst.mentors.clients.openai import OpenAIChat
+from llm_catalyst.mentors.clients.replay import Replay
+from llm_catalyst.mentors.controls import NoMentor, Perturb, RandomTokens
+from llm_catalyst.mentors.evolution import Evolution
+from llm_catalyst.mentors.language_model import LanguageModel
+from llm_catalyst.mentors.strategies.paper import Paper
+from llm_catalyst.model import PromptedModel
+from llm_catalyst.problem import Problem
+from llm_catalyst.progress import SilentView
+from llm_catalyst.randomness import stream
+from llm_catalyst.records import Exchange, Outcome
+from llm_catalyst.run_directory import FILES, RunDirectory, read_lines
+from llm_catalyst.settings import Interval, PoolSettings
+
+PLAN = (5, 2, 4)
+DOER = Gradient(adamw)
+FAST = Gradient(partial(torch.optim.AdamW, lr=0.5))  # every step projects to other tokens
+FILLED = PoolSettings(candidates=3, size=4)
+
+
+def carry_out(path: Path, problem: Problem, doer: Any, mentor: Any, plan: tuple[int, ...] = PLAN) -> Outcome:
+    directory = RunDirectory(path)
+    directory.write_config("{}", manifest())
+    try:
+        return run(Experiment(problem, doer, mentor, problem.settings, plan), directory, SilentView())
+    finally:
+        directory.close()
+
+
+def asking(url: str = "http://127.0.0.1:1", model: str = "gpt-4o-mini", **settings: Any) -> LanguageModel:
+    """A mentor of a provider; the estimate asks it nothing."""
+    return LanguageModel(OpenAIChat(model, f"{url}/v1", None, max_tokens=600, retry_s=0), Paper(), **settings)
+
+
+def printed(estimated: Estimate) -> str:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(render(estimated))
+    return capture.get()
+
+
+# Steps, examples, consultations
+
+
+@dataclass(frozen=True)
+class Wandering:
+    """A doer that takes every member to a prompt that nobody has been at."""
+
+    problem: Problem
+
+    def train(
+        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
+    ) -> Iterator[Step]:
+        for number in range(course.done + 1, course.end + 1):
+            batch = next(batches)
+            prompts = [self.problem.space.sample(stream(0, number, i)) for i in range(len(members))]
+            for member, rows in zip(members, self.problem.space.embed(prompts), strict=True):
+                member.parameters["prompt"].data.copy_(rows)
+            yield Step(number, (0.0,) * len(members), batch.labels.numel())
+
+
+@pytest.mark.parametrize(
+    ("mentor", "plan", "changes"),
+    [
+        (NoMentor(), PLAN, {}),
+        (NoMentor(), (7,), {}),
+        (RandomTokens(), PLAN, {}),
+        (RandomTokens(), PLAN, {"restart": "first"}),
+        (RandomTokens(2), PLAN, {"restart": "all"}),
+        (RandomTokens(), PLAN, {"restart": "all", "head": Similarity()}),
+        (RandomTokens(), PLAN, {"record": Interval(steps=2), "evaluate": Interval(steps=2)}),
+        (RandomTokens(), PLAN, {"record": Interval(steps=100), "evaluate": Interval(epochs=1)}),
+        (RandomTokens(), PLAN, {"pool": PoolSettings(candidates=3, size=4, keep=False)}),
+        (Perturb(noise=10), PLAN, {}),
+        (Evolution(), PLAN, {}),
+    ],
+    ids=[
+        "no mentor",
+        "one stage",
+        "restart=best",
+        "restart=first",
+        "restart=all",
+        "a head without weights",
+        "records and evaluations within stages",
+        "records at stages' ends only",
+        "a pool that forgets",
+        "perturb",
+        "evolution",
+    ],
+)
+def test_a_run_whose_prompts_are_all_distinct_takes_exactly_what_was_counted(
+    tmp_path: Path, mentor: Any, plan: tuple[int, ...], changes: dict[str, Any]
+) -> None:
+    problem = toy_problem(data=toy_data(train=20), **changes)  # 20 examples: the last batch of an epoch is smaller
+    doer = Wandering(problem)
+    expected, ledger = estimate(problem, doer, mentor, plan), carry_out(tmp_path, problem, doer, mentor, plan).ledger
+    assert (sum(expected.steps), expected.train_examples) == (ledger.gradient_steps, ledger.train_examples)
+    assert expected.scored_examples == ledger.scored_examples
+    assert expected.consultations == (0 if isinstance(mentor, NoMentor) else len(plan) - 1)
+    assert (expected.bill, expected.most) == (Bill(), Bill())
+
+
+def test_a_run_that_projects_to_the_same_prompts_again_scores_less_than_was_counted(tmp_path: Path) -> None:
+    problem = toy_problem()
+    still = Gradient(partial(torch.optim.AdamW, lr=1e-6))
+    expected, ledger = (
+        estimate(problem, still, NoMentor(), PLAN),
+        carry_out(tmp_path, problem, still, NoMentor()).ledger,
+    )
+    assert ledger.scored_examples < expected.scored_examples
+    assert ledger.gradient_steps == sum(expected.steps)
+
+
+def test_steps_are_told_for_each_stage_and_for_every_member() -> None:
+    assert estimate(toy_problem(restart="all"), DOER, RandomTokens(3), PLAN).steps == (5, 6, 12)
+    assert estimate(toy_problem(restart="all"), DOER, NoMentor(), PLAN).steps == PLAN
+
+
+def test_the_end_scores_the_soft_and_the_best_discrete_prompt_on_test() -> None:
+    assert estimate(toy_problem(), DOER, NoMentor(), PLAN).test_examples == 2 * 14
+
+
+# Nothing changes
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_a_run_after_an_estimate_writes_the_same_bytes_as_one_without(tmp_path: Path, dropout: bool) -> None:
+    doer, mentor = replace(FAST, dropout=dropout), RandomTokens()
+    problem = toy_problem(restart="all")
+    problem = replace(
+        problem, settings=replace(problem.settings, protocol=replace(problem.settings.protocol, dropout=dropout))
+    )
+    carry_out(tmp_path / "without", problem, doer, mentor)
+    weights = {name: p.clone() for name, p in problem.model.backbone.state_dict().items()}
+    streams = torch.get_rng_state(), random.getstate()
+    estimate(problem, doer, mentor, PLAN)
+    assert torch.equal(torch.get_rng_state(), streams[0])
+    assert random.getstate() == streams[1]
+    assert all(torch.equal(p, weights[name]) for name, p in problem.model.backbone.state_dict().items())
+    assert not problem.model.backbone.training
+    carry_out(tmp_path / "after", problem, doer, mentor)
+    without, after = ([(tmp_path / name / file) for file in FILES.values()] for name in ("without", "after"))
+    written = [(a.read_bytes(), b.read_bytes()) for a, b in zip(without, after, strict=True) if a.exists()]
+    assert len(written) >= 4
+    assert all(a == b for a, b in written)
+
+
+@dataclass(frozen=True)
+class Cramped:
+    """A classifier for which memory runs out with more than `most` examples in a pass with gradients."""
+
+    head: Classifier
+    most: int
+    words: bool = False
+
+    def weights(self, *rest: Any) -> dict[str, Tensor]:
+        return self.head.weights(*rest)
+
+    def constants(self, *rest: Any) -> dict[str, Tensor]:
+        return self.head.constants(*rest)
+
+    def scores(self, backbone: Any, hidden: Tensor, batch: Batch, *rest: Any) -> Tensor:
+        if torch.is_grad_enabled() and batch.size > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.head.scores(backbone, hidden, batch, *rest)
+
+
+def test_memory_that_runs_out_is_told_and_leaves_the_problem_as_it_was() -> None:
+    problem = toy_problem(head=Cramped(Classifier(), 4))
+    (note,) = estimate(problem, DOER, NoMentor(), PLAN).notes
+    assert "going on with 4 at a time" in note
+    assert (problem.model.room.examples, problem.model.room.told()) == (8, [])
+    with pytest.raises(torch.OutOfMemoryError):
+        estimate(toy_problem(head=Cramped(Classifier(), 0)), DOER, NoMentor(), PLAN)
+
+
+# Time, memory, sizes
+
+
+@dataclass(frozen=True)
+class Sleeping:
+    """A doer whose step takes 0.2 ms for each token of each member, as time on a device does, roughly."""
+
+    def train(
+        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
+    ) -> Iterator[Step]:
+        for number in range(course.done + 1, course.end + 1):
+            batch = next(batches)
+            time.sleep(seconds_asleep(batch))
+            yield Step(number, (0.0,) * len(members), batch.labels.numel())
+
+
+def seconds_asleep(batch: Batch) -> float:
+    return 2e-4 * batch.tokens.numel()
+
+
+@pytest.mark.parametrize("restart", ["best", "all"])
+def test_the_time_of_training_is_that_of_all_steps_of_all_members(restart: str) -> None:
+    problem, plan = toy_problem(data=toy_data(train=44), restart=restart), (6, 6, 6)
+    expected = 0.0
+    for stage in range(3):
+        batches = problem.batches(3 if stage and restart == "all" else 1, 6 * stage)
+        expected += sum(seconds_asleep(next(batches)) for _ in range(6))
+    estimated = estimate(problem, Sleeping(), RandomTokens(3), plan)
+    assert 0.8 * expected < estimated.train_seconds < 1.5 * expected
+    assert 1 <= estimated.measured_steps <= 6
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A classifier that takes 0.1 ms for each token of a pass without gradients."""
+
+    words: bool = False
+
+    def weights(self, *rest: Any) -> dict[str, Tensor]:
+        return Classifier().weights(*rest)
+
+    def constants(self, *rest: Any) -> dict[str, Tensor]:
+        return Classifier().constants(*rest)
+
+    def scores(self, backbone: Any, hidden: Tensor, batch: Batch, *rest: Any) -> Tensor:
+        if not torch.is_grad_enabled():
+            time.sleep(1e-4 * hidden.shape[:-1].numel())
+        return Classifier().scores(backbone, hidden, batch, *rest)
+
+
+def test_the_time_of_scoring_is_measured_on_one_pass_and_holds_for_all(tmp_path: Path) -> None:
+    problem = toy_problem(head=Slow(), data=toy_data(dev=40, test=40), token_budget=300)
+    began = time.perf_counter()
+    estimated = estimate(problem, FAST, RandomTokens(), PLAN)
+    spent, began = time.perf_counter() - began, time.perf_counter()
+    carry_out(tmp_path, problem, FAST, RandomTokens())
+    taken = time.perf_counter() - began
+    assert spent < taken / 3
+    assert 0.6 * taken < estimated.train_seconds + estimated.score_seconds < 1.3 * taken
+
+
+def test_sizes_are_those_of_the_model_and_of_one_member() -> None:
+    problem = toy_problem()
+    estimated = estimate(problem, DOER, NoMentor(), PLAN)
+    assert estimated.weight_bytes == 4 * sum(p.numel() for p in problem.model.backbone.parameters())
+    assert estimated.trained == 4 * 32 + 32 * 2 + 2
+    assert estimated.device == "cpu"
+
+
+MEASURE = """
+import json, sys
+sys.path.insert(0, "tests")
+from pathlib import Path
+from test_estimate import DOER, NoMentor, carry_out, estimate, toy_data, toy_problem
+from llm_catalyst.outcome import peak_memory
+
+problem = toy_problem(data=toy_data(train=1500), batch_size=1500)
+before = peak_memory(problem.device)
+estimated = estimate(problem, DOER, NoMentor(), (1, 1))
+outcome = carry_out(Path("FOLDER"), problem, DOER, NoMentor(), (1, 1))
+print(json.dumps([before, estimated.peak_memory_bytes, outcome.peak_memory_bytes]))
+"""
+
+
+def test_the_peak_memory_of_a_run_is_near_the_estimated_one(tmp_path: Path, python: Any) -> None:
+    before, estimated, taken = json.loads(python(MEASURE.replace("FOLDER", str(tmp_path))))
+    assert estimated > before + 100 * 2**20  # the step's activations are seen
+    assert taken < before + 1.2 * (estimated - before)
+
+
+# The mentor's bill
+
+ANSWERS = (
+    "- slow music\n- a very good film\n- bad bad actor",
+    "- the plot was long\n- so very slow\n- not a good voice",
+)
+
+
+def test_a_mentor_whose_first_answers_can_be_used_is_called_and_asked_what_was_counted(tmp_path: Path) -> None:
+    problem = toy_problem(pool=FILLED)
+    doer = Wandering(problem)
+    with serve(*map(openai_chat, ANSWERS)) as server:
+        mentor = asking(server.url)
+        estimated = estimate(problem, doer, mentor, PLAN)
+        assert server.requests == []
+        ledger = carry_out(tmp_path, problem, doer, mentor).ledger
+    assert ledger.mentor_calls == estimated.bill.calls == estimated.consultations == 2
+    assert ledger.scored_examples == estimated.scored_examples
+    assert estimated.bill.input_tokens == pytest.approx(sent_tokens(problem, tmp_path), rel=0.05)
+    assert estimated.bill.output_tokens == 2 * 3 * (4 + 3)
+
+
+def test_a_mentor_whose_answers_are_all_unusable_costs_no_more_than_the_most(tmp_path: Path) -> None:
+    problem = toy_problem(pool=FILLED)
+    rambling = openai_chat("it was so very long " * 110, finish_reason="content_filter")
+    with serve(*[rambling] * 6) as server:
+        mentor = asking(server.url, attempts=3)
+        estimated = estimate(problem, FAST, mentor, PLAN)
+        ledger = carry_out(tmp_path, problem, FAST, mentor).ledger
+    assert ledger.mentor_calls == estimated.most.calls == 6
+    assert 3 * estimated.bill.input_tokens < sent_tokens(problem, tmp_path) < estimated.most.input_tokens
+    assert estimated.most.output_tokens == 6 * 600
+
+
+def sent_tokens(problem: Problem, path: Path) -> int:
+    """Tokens of all messages that a run sent, by the backbone's tokenizer."""
+    exchanges = read_lines(path / FILES[Exchange], Exchange)
+    texts = [message.content for exchange in exchanges for message in exchange.messages]
+    return sum(map(len, problem.space.tokenizer(texts, add_special_tokens=False).input_ids))
+
+
+def test_a_bill_is_priced_call_by_call_and_unknown_prices_stay_unknown() -> None:
+    known = estimate(toy_problem(), DOER, asking(), PLAN)
+    for bill in (known.bill, known.most):
+        assert bill.cost_usd == pytest.approx((0.15 * bill.input_tokens + 0.6 * bill.output_tokens) / 1e6)
+    unknown = estimate(toy_problem(), DOER, asking(model="my-own"), PLAN)
+    assert (unknown.bill.cost_usd, unknown.most.cost_usd, unknown.unpriced) == (None, None, ("my-own",))
+    assert unknown.bill.input_tokens == known.bill.input_tokens
+    assert "unknown: conf/prices.yaml has no price for my-own" in printed(unknown)
+
+
+@pytest.mark.parametrize(
+    ("client", "calls"), [(Human(), 2), (LocalModel("any"), 2), (Replay("any"), 0)], ids=["human", "local", "replay"]
+)
+def test_mentors_that_send_no_bill_cost_nothing(client: Any, calls: int) -> None:
+    estimated = estimate(toy_problem(), DOER, LanguageModel(client, Paper()), PLAN)
+    assert (estimated.bill.calls, estimated.bill.cost_usd, estimated.most.cost_usd) == (calls, 0.0, 0.0)
+    assert (estimated.bill.input_tokens > 0) is isinstance(client, LocalModel)
+    assert "nothing" in printed(estimated)
+
+
+def test_fallbacks_are_in_the_most_only() -> None:
+    alone = estimate(toy_problem(), DOER, asking(), PLAN)
+    second, third = (asking(model=name, attempts=1) for name in ("gpt-4o-mini", "my-own"))
+    backed = estimate(toy_problem(), DOER, asking(fallbacks=[Evolution(), second]), PLAN)
+    assert backed.bill == alone.bill
+    assert (alone.most.calls, backed.most.calls) == (4, 6)
+    assert backed.most.cost_usd > alone.most.cost_usd
+    unknown = estimate(toy_problem(), DOER, asking(fallbacks=[third]), PLAN)
+    assert (unknown.bill, unknown.most.cost_usd) == (alone.bill, None)
+    assert "without fallbacks; with them unknown: conf/prices.yaml has no price for my-own" in printed(unknown)
+
+
+def test_a_single_stage_asks_nobody() -> None:
+    estimated = estimate(toy_problem(), DOER, asking(), (3,))
+    assert (estimated.consultations, estimated.bill, estimated.most) == (0, Bill(), Bill())
+
+
+def test_a_causal_model_under_a_verbalizer_is_estimated_too() -> None:
+    estimated = estimate(toy_problem("gpt2", Verbalizer()), DOER, asking(), PLAN)
+    assert estimated.bill.input_tokens > 300
+    assert estimated.trained == 4 * 32
+
+
+# What is printed
+
+
+def test_an_estimate_is_read_at_a_glance() -> None:
+    text = printed(
+        replace(
+            estimate(toy_problem(), DOER, asking(), (3, 3, 3)),
+            bill=Bill(2, 1624, 121, 0.0021),
+            most=Bill(4, 4210, 2400, 0.08),
+            train_seconds=909.5,
+            score_seconds=354.2,
+            measured_steps=3,
+            peak_memory_bytes=912 * 2**20,
+        )
+    )
+    for words in (
+        "9 steps in 3 stages of 3, on 72 examples",
+        "up to 324 examples, and 28 at the end",
+        "about 0:21:04 on cpu: training 0:15:10, scoring 0:05:55",
+        "about 912 MiB",
+        "194 parameters trained",
+        "2 consultations, 2 to 4 calls",
+        "about 1,624 to 4,210 sent, 121 to 2,400 received",
+        "about $0.0021, at most $0.0800",
+        "on 3 steps and a scoring pass",
+    ):
+        assert words in text
+
+
+def test_a_sweep_is_the_sum_of_its_runs_and_needs_the_memory_of_the_largest() -> None:
+    problem = toy_problem()
+    runs = [estimate(problem, DOER, mentor, plan) for mentor, plan in ((asking(), PLAN), (NoMentor(), (3,)))]
+    both = total(
+        [
+            replace(runs[0], peak_memory_bytes=5 * 2**20, train_seconds=60.0),
+            replace(runs[1], peak_memory_bytes=3 * 2**20, train_seconds=5.0),
+        ]
+    )
+    assert (both.runs, sum(both.steps), both.train_seconds, both.peak_memory_bytes) == (2, 14, 65.0, 5 * 2**20)
+    assert both.scored_examples == runs[0].scored_examples + runs[1].scored_examples
+    assert both.bill == runs[0].bill
+    assert "2 runs, one after another" in printed(both)
+    assert "14 steps, on" in printed(both)
+    unknown = total([runs[0], estimate(problem, DOER, asking(model="my-own"), PLAN)])
+    assert (unknown.bill.cost_usd, unknown.unpriced) == (None, ("my-own",))
+    assert total([total(runs), *runs]).runs == 4
