@@ -3,10 +3,9 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from llm_catalyst.mentors.clients import Client
 from llm_catalyst.mentors.clients.human import Human
-from llm_catalyst.mentors.clients.local import LocalModel
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.consultation import Consultation, Mentor
 from llm_catalyst.mentors.language_model import LanguageModel
@@ -84,11 +83,11 @@ def question_tokens(consultation: Consultation, mentor: LanguageModel, answer: i
     return tokens
 
 
-def call(client: Any, question: int, answer: int) -> Bill:
+def call(client: Client, question: int, answer: int) -> Bill:
     """One call; what a person reads and types is not counted."""
     if isinstance(client, Human):
         return Bill(1)
-    return Bill(1, question, answer, 0.0 if isinstance(client, LocalModel) else cost(client.model, question, answer))
+    return Bill(1, question, answer, cost(client.model, question, answer) if client.paid else 0.0)
 
 
 def together(bills: Sequence[Bill]) -> Bill:

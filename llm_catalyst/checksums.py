@@ -1,42 +1,58 @@
-"""SHA-256 of files, and lists of them as `sha256sum` writes and checks them."""
+"""SHA-256 of files in lists as `sha256sum` writes and checks them, and of single lines."""
 
 import hashlib
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
+SEAL = b', "sha256": "'
 
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def sums_of(contents: Mapping[str, bytes]) -> bytes:
-    """The lines of a SHA256SUMS file for these files."""
-    return "".join(f"{sha256(content)}  {name}\n" for name, content in contents.items()).encode()
+def list_of(digests: Mapping[str, str]) -> bytes:
+    """The content of a SHA256SUMS file: a line for each file name and its digest."""
+    return "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()
 
 
-def read_sums(folder: Path) -> dict[str, str]:
-    """The sums by file name in a folder's SHA256SUMS. Raises ValueError where that is missing or no such list."""
+def read_list(folder: Path) -> dict[str, str]:
+    """The digests by file name in a folder's SHA256SUMS; none where that is missing or no such list."""
     try:
-        lines = (folder / SUMS).read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{SUMS} cannot be read") from error
-    pairs = [line.split("  ", 1) for line in lines]
-    if not all(len(pair) == 2 and len(pair[0]) == 64 for pair in pairs):
-        raise ValueError(f"{SUMS} is no list of sums")
-    return {name: digest for digest, name in pairs}
+        *lines, end = (folder / SUMS).read_bytes().decode("ascii").split("\n")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    pairs = [line.partition("  ") for line in lines]
+    return {} if end or any(len(digest) != 64 for digest, _, _ in pairs) else {name: d for d, _, name in pairs}
 
 
-def check(folder: Path) -> dict[str, str]:
-    """What is wrong with each file that the folder's SHA256SUMS names: '', 'missing' or 'changed'.
+def wrong(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Which of these files are not as the folder's SHA256SUMS has them, and how: missing, changed or not listed.
 
-    Raises ValueError where there is no such list.
+    Where there is no such list, that alone is wrong.
     """
-    verdicts = {}
-    for name, digest in read_sums(folder).items():
+    digests = read_list(folder)
+    if not digests:
+        return {SUMS: "missing" if not (folder / SUMS).exists() else "no list of sums"}
+    found = {}
+    for name in names:
         path = folder / name
-        there = path.is_file() and os.access(path, os.R_OK)
-        verdicts[name] = "missing" if not there else "" if sha256(path.read_bytes()) == digest else "changed"
-    return verdicts
+        if not path.is_file():
+            found[name] = "missing"
+        elif name not in digests:
+            found[name] = "not listed"
+        elif sha256(path.read_bytes()) != digests[name]:
+            found[name] = "changed"
+    return found
+
+
+def sealed(line: bytes) -> bytes:
+    """The line of a JSON object with its own SHA-256 added as the last value, "sha256"."""
+    return line[:-1] + SEAL + sha256(line).encode() + b'"}'
+
+
+def unbroken(line: bytes) -> bool:
+    """Whether a line that was sealed is as it was; one that never was passes."""
+    head, seal, digest = line.rpartition(SEAL)
+    return not seal or digest == sha256(head + b"}").encode() + b'"}'

@@ -17,6 +17,7 @@ catalyst: a language model as a complementary optimizer to gradient descent in p
   catalyst run --help                       every choice, with examples
   catalyst resume DIR                       go on with a run that was cut off
   catalyst show DIR                         the story of a run
+  catalyst show --verify DIR                are its files what the run wrote?
 """
 
 
@@ -52,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("directory", type=Path, metavar="DIR", help="the run's directory, under outputs/")
     show.add_argument("--full", action="store_true", help="every message to and from the mentor at full length")
     show.add_argument("--brief", action="store_true", help="the curves and the summary only")
+    show.add_argument(
+        "--verify", action="store_true", help="check the files instead; exit code 1 where one is not what was written"
+    )
     show.add_argument("--svg", type=Path, metavar="FILE", help="write the same as a picture")
     show.set_defaults(action=show_action)
     return top
@@ -67,6 +71,12 @@ def show_action(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from llm_catalyst.launch import guarded
+
+    if options.verify:
+        from llm_catalyst.verify import report
+
+        code, whole = guarded(lambda: report(options.directory, Console()))
+        return code or int(not whole)
     from llm_catalyst.show import show
 
     return guarded(lambda: show(options.directory, Console(), options.svg, options.full, options.brief))[0]

@@ -7,17 +7,21 @@ and bounds stand in one place. A class of torch.optim is bound to its arguments 
 import functools
 import importlib
 import inspect
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from llm_catalyst.checks import ConfigurationError, did_you_mean, leaves
+from llm_catalyst.checks import ConfigurationError, did_you_mean, leaves, one_of
 
 PREFIXES = ("llm_catalyst.", "torch.optim.")
 SECRET = re.compile(r"\b(sk|hf|gsk|xai|key)[-_][A-Za-z0-9_-]{16,}")
+SECRET_NAME = re.compile(r"_(KEY|TOKEN|SECRET|PASSWORD)$")
+SHORTEST_SECRET = 8  # characters; shorter ones ("none", "EMPTY") are placeholders, and common words
 GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
 
 
@@ -42,12 +46,10 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
     from llm_catalyst.settings import Settings
 
     refuse_secrets(config)
-    settings = construct(Settings, {k: v for k, v in config.items() if k not in GROUPS}, "")
-    strategy = build(config["strategy"], "strategy")
-    asks_a_model = "strategy" in names_of(locate(config["mentor"], "mentor"))
-    mentor = build(config["mentor"], "mentor", **({"strategy": strategy} if asks_a_model else {}))
-    if asks_a_model:
-        mentor.client.preflight()
+    settings = construct(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
+    mentor = mentor_of(config["mentor"], build(config["strategy"], "strategy"))
+    if hasattr(mentor, "preflight"):
+        mentor.preflight()
     return Parts(
         task=build(config["task"], "task"),
         backbone=build(config["backbone"], "backbone"),
@@ -56,6 +58,47 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
         mentor=mentor,
         settings=settings,
     )
+
+
+def mentor_of(node: Mapping[str, Any], strategy: Any, where: str = "mentor") -> Any:
+    """The mentor that a node describes; one that asks a model gets the strategy, and its fallbacks as objects."""
+    if "strategy" not in names_of(locate(node, where)):
+        return build(node, where)
+    nodes = typed(list[Any], node.get("fallbacks", []), f"{where}.fallbacks")
+    fallbacks = [mentor_of(fallback, strategy, f"{where}.fallbacks[{i}]") for i, fallback in enumerate(nodes)]
+    own = {key: value for key, value in node.items() if key != "fallbacks"}
+    return build(own, where, strategy=strategy, fallbacks=fallbacks)
+
+
+def expand_fallbacks(
+    config: Mapping[str, Any], folders: Sequence[Path], read: Callable[[Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """The configuration with each name in mentor.fallbacks replaced by the node that it stands for.
+
+    A name is that of a file in the folder `mentor` of one of `folders`, the first that has it; `read` gives a
+    file's content with its interpolations resolved. Raises ConfigurationError where a name is not known, or where
+    its node is none without further words.
+    """
+    mentor = config["mentor"]
+    if not isinstance(mentor, Mapping) or not mentor.get("fallbacks"):
+        return dict(config)
+    choices = {path.stem: path for folder in reversed(folders) for path in sorted((folder / "mentor").glob("*.yaml"))}
+    choices.pop("replay", None)  # it repeats a whole run
+
+    def expanded(fallback: Any) -> Any:
+        if not isinstance(fallback, str):
+            return fallback
+        one_of("mentor.fallbacks", fallback, sorted(choices))
+        node = read(choices[fallback])
+        if missing := ", ".join(path for path, value in leaves(node) if value == "???"):
+            raise ConfigurationError(
+                f"mentor.fallbacks={fallback} leaves {missing} open; "
+                "write a choice of your own that gives it, DIR/mentor/NAME.yaml, and add --config-dir DIR"
+            )
+        return node
+
+    names = typed(list[Any], mentor["fallbacks"], "mentor.fallbacks")
+    return {**config, "mentor": {**mentor, "fallbacks": [expanded(name) for name in names]}}
 
 
 def doer_of(node: Mapping[str, Any], settings: Any) -> Any:
@@ -150,10 +193,17 @@ def bind_optimizer(target: Any, values: Mapping[str, Any], where: str) -> Any:
 
 
 def refuse_secrets(config: Mapping[str, Any]) -> None:
-    """Raise ConfigurationError where a value looks like a key: configurations are written to disk."""
+    """Raise ConfigurationError where a configuration, which is written to disk, holds a secret; it is not repeated.
+
+    That is what looks like a provider's key, and the value of an environment variable whose name says that it is one.
+    """
+    known = {name: value.strip() for name, value in os.environ.items() if SECRET_NAME.search(name)}
     for path, value in leaves(config):
-        if isinstance(value, str) and SECRET.search(value):
-            raise ConfigurationError(
-                f"{path} looks like a secret key; keys come from the environment only "
-                f"(export OPENAI_API_KEY=…; mentor.client.key_variable names the variable)"
-            )
+        for where, text in (("the name of a key", path), (path, str(value))):
+            names = [name for name, secret in known.items() if len(secret) >= SHORTEST_SECRET and secret in text]
+            if names or SECRET.search(text):
+                what = f"holds the value of the environment variable {names[0]}" if names else "looks like a secret key"
+                raise ConfigurationError(
+                    f"{where} {what}; keys come from the environment only "
+                    f"(export OPENAI_API_KEY=…; mentor.client.key_variable names the variable)"
+                )

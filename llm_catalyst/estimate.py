@@ -35,9 +35,10 @@ class Estimate:
     are what the ledger of a run without divergence holds. They are the most where a mentor proposes less than
     asked for, or a stage projects twice to one prompt. `test_examples` are scored at the end.
     `bill` holds where the first answer of each consultation is used, and the model does not reason at length;
-    `most` is that of every attempt, those of fallbacks too, with the longest answers. Seconds are on this device,
-    without the waits for a mentor. `peak_memory_bytes` is what a run's outcome reports: memory allocated on a GPU,
-    or a CPU process's resident size, libraries and data included; a local mentor's model is in neither.
+    `most` is that of every attempt, those of fallbacks too, with the longest answers. What a cache holds is counted.
+    Seconds are on this device, without the waits for a mentor. `peak_memory_bytes` is the measure that a run's
+    outcome reports: memory allocated on a GPU, or a CPU process's resident size, libraries and data included, which
+    a long run was seen to exceed by a quarter, as its heap fragments. A local mentor's model is in neither.
     `trained` are the parameters of one member; `notes` tell of memory that ran out.
     """
 
@@ -88,8 +89,8 @@ class Measured:
 def estimate(problem: Problem, doer: Doer, mentor: Mentor, plan: tuple[int, ...]) -> Estimate:
     """What a run of `plan` (steps of each stage) will take. Nothing of it is kept, no random stream moves.
 
-    Trains a few of its steps on copies and scores a pass of dev; asks no mentor. Raises the device's own error
-    where not even one example fits into memory.
+    Trains a few of its steps on copies and scores a pass of dev; asks no mentor. Raises ConfigurationError where
+    not even one example fits into memory.
     """
     work = count(problem, max(getattr(who, "proposals", 0) for who in asked(mentor)), plan)
     devices = [problem.device] if problem.device.type == "cuda" else []
@@ -258,11 +259,12 @@ def render(estimate: Estimate) -> RenderableType:
     bill, most, test = estimate.bill, estimate.most, f"{estimate.test_examples:,}"
     training, scoring = estimate.train_seconds, estimate.score_seconds
     split = f"training {rounded(training)}, scoring {rounded(scoring)}"
+    heap = "; a long run's heap can grow by a quarter" if "cpu" in estimate.device else ""
     rows = [
         ("training", f"{stages(estimate)}, on {counted(estimate.train_examples, 'example')}"),
         ("scoring", f"up to {counted(estimate.scored_examples, 'example')}, and {test} at the end"),
         ("time", f"about {rounded(training + scoring)} on {printable(estimate.device)}: {split}"),
-        ("peak memory", f"about {mebibytes(estimate.peak_memory_bytes)}"),
+        ("peak memory", f"about {mebibytes(estimate.peak_memory_bytes)}" + heap),
         ("model", f"{mebibytes(estimate.weight_bytes)} of weights, {counted(estimate.trained, 'parameter')} trained"),
         ("mentor", f"{counted(estimate.consultations, 'consultation')}, {span(bill.calls, most.calls)} calls"),
     ]

@@ -83,7 +83,7 @@ def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
         manifest = read_manifest(directory)
         merged = OmegaConf.merge(OmegaConf.create(read_config(directory)), OmegaConf.from_dotlist(list(words)))
         config: Any = OmegaConf.to_container(merged, resolve=True)
-        return execute(config, manifest.choices, directory, manifest.command)
+        return execute(with_fallbacks(config, [conf_directory()]), manifest.choices, directory, manifest.command)
 
     handle_signals()
     return guarded(go_on)[0]
@@ -103,18 +103,31 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     runtime = HydraConfig.get().runtime
     choices = {group: name for group, name in runtime.choices.items() if name and not group.startswith("hydra/")}
-    return execute(anchored(plain), choices, Path(runtime.output_dir), words)
+    folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+    return execute(anchored(with_fallbacks(plain, folders)), choices, Path(runtime.output_dir), words)
+
+
+def with_fallbacks(config: dict[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+    """The configuration with the mentors that mentor.fallbacks names written out, from files below `folders`."""
+    from omegaconf import OmegaConf
+
+    from llm_catalyst.configs import expand_fallbacks
+
+    def read(path: Path) -> dict[str, Any]:
+        node: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        return dict(node)
+
+    return expand_fallbacks(config, folders, read)
 
 
 def anchored(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with relative paths to what is there made absolute, as a resume may start elsewhere."""
-    for keys in (("task", "path"), ("backbone", "name"), ("mentor", "client", "run"), ("mentor", "client", "model")):
-        node: Any = config
-        for key in keys[:-1]:
-            node = node.get(key) if isinstance(node, dict) else None
-        value = node.get(keys[-1]) if isinstance(node, dict) else None
-        if isinstance(value, str) and value and Path(value).expanduser().exists():
-            node[keys[-1]] = str(Path(value).expanduser().absolute())
+    mentors = [config["mentor"], *config["mentor"].get("fallbacks", [])]
+    clients = [mentor["client"] for mentor in mentors if "client" in mentor]
+    places = [(config["task"], "path"), (config["backbone"], "name"), (config.get("replay", {}), "run")]
+    for node, key in [*places, *((client, key) for client in clients for key in ("run", "model"))]:
+        if node.get(key) and Path(node[key]).expanduser().exists():
+            node[key] = str(Path(node[key]).expanduser().absolute())
     return config
 
 
@@ -225,8 +238,9 @@ def known_keys() -> list[str]:
     keys: list[str] = []
     for file in conf_directory().rglob("*.yaml"):
         group = file.relative_to(conf_directory()).parent.as_posix()
-        content = yaml.safe_load(file.read_text()) or {}
-        prefix = "" if group in (".", "protocol") or group.startswith(("experiment", "hydra")) else group
+        text = file.read_text()
+        content = yaml.safe_load(text) or {}
+        prefix = "" if group == "." or group.startswith("hydra") or "@package _global_" in text else group
         keys += [group] * bool(prefix) + dotted(content, prefix)
     return sorted(set(keys) - {"defaults"})
 

@@ -4,7 +4,7 @@ config.yaml manifest.json
 trajectory.jsonl pool.jsonl restarts.jsonl exchanges.jsonl metrics.jsonl events.jsonl
 stages/00/ stages/01.step000340/     the end of a stage, or a checkpoint within one: appears by one rename
     state.safetensors state.json SHA256SUMS
-SHA256SUMS                           of all of these, when the run has finished
+SHA256SUMS                           of the first two, and of all of these when the run has finished
 outcome.json                         written last
 """
 
@@ -15,12 +15,13 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from llm_catalyst import checksums
 from llm_catalyst.checks import ConfigurationError, leaves
@@ -35,9 +36,9 @@ from llm_catalyst.records import (
     Restart,
     Scored,
     Snapshot,
-    from_json,
     to_json,
 )
+from llm_catalyst.terminal import printable
 
 FILES: dict[type[Any], str] = {
     Snapshot: "trajectory.jsonl",
@@ -48,11 +49,12 @@ FILES: dict[type[Any], str] = {
     Event: "events.jsonl",
 }
 FIXED = ("config.yaml", "manifest.json")
+STATE = ("state.safetensors", "state.json")
 EXCHANGES = FILES[Exchange]
 # Keys that may change when a run goes on: where it runs, when it stops, and how patient it is; not what it computes.
 FREE = re.compile(
     r"(device|threads|micro_batch|token_budget|view|dry_run|task\.path|checkpoint\..*|budget\..*"
-    r"|mentor\.(on_failure|attempts|cache|fallbacks.*|client\.(base_url|timeout_s|retry_s|check_model|run))|replay\.run)"
+    r"|mentor\.(on_failure|attempts|cache|fallbacks.*|client\.(base_url|timeout_s|retry_s|check_model|run)))"
 )
 
 
@@ -81,14 +83,19 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         """Take the directory, new or with an unfinished run in it. Raises ConfigurationError otherwise."""
         self.path = path
-        if (path / "outcome.json").exists():
-            raise ConfigurationError(f"{path} holds a finished run; see it with: catalyst show {path}")
+        refuse_finished(path)
         path.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path / ".lock")
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise ConfigurationError(f"{path} is being written by another process; wait for it or stop it") from None
+        try:
+            refuse_finished(path)  # by the process that held the lock until now
+        except ConfigurationError:
+            self.close()
+            raise
+        self._fixed: dict[str, str] = {}
         self._digests = {name: hashlib.sha256() for name in FILES.values()}
         self._lengths = dict.fromkeys(FILES.values(), 0)
         self._notes: list[str] = []
@@ -101,10 +108,20 @@ class RunDirectory:
         other data. What else has changed since it began is noted in its events.
         """
         if not (self.path / "manifest.json").exists():
-            write_atomically(self.path / "config.yaml", text.encode())
-            write_atomically(self.path / "manifest.json", to_json(manifest).encode() + b"\n")
+            for name in (*FILES.values(), "stages"):
+                if (self.path / name).exists():
+                    raise ConfigurationError(
+                        f"{self.path} holds {name}, but no manifest.json; put it back, or choose another directory: "
+                        "hydra.run.dir=DIR"
+                    )
+            config, made_by = text.encode(), to_json(manifest).encode() + b"\n"
+            self._fixed = dict(zip(FIXED, map(checksums.sha256, (config, made_by)), strict=True))
+            write_atomically(self.path / "config.yaml", config)
+            write_atomically(self.path / checksums.SUMS, checksums.list_of(self._fixed))
+            write_atomically(self.path / "manifest.json", made_by)
             return
         changed = changed_keys(self.path, yaml.safe_load(text))
+        self._fixed = {name: checksums.read_list(self.path)[name] for name in FIXED}
         self._notes += [f"with {', '.join(changed)}"] * bool(changed)
         before = read_manifest(self.path)
         if without_source(before.data) != without_source(manifest.data):
@@ -123,17 +140,30 @@ class RunDirectory:
             if old != new
         ]
         self._notes += [f"elsewhere, figures may differ in their last digits: {'; '.join(moved)}"] * bool(moved)
+        # An event can be added before anything is restored: that the run was refused.
+        cut_torn_line(self.path / FILES[Event])
 
     def append(self, record: Record) -> None:
-        """One line at the end of the record's file. An exchange, which was paid for, is flushed to the disk."""
-        name, line = FILES[type(record)], to_json(record).encode() + b"\n"
-        with open(self.path / name, "ab") as file:
-            file.write(line)
+        """One line at the end of the record's file, whole or not at all.
+
+        An exchange, which was paid for, is sealed with its checksum and flushed to the disk.
+        """
+        name, line = FILES[type(record)], to_json(record).encode()
+        line = (checksums.sealed(line) if isinstance(record, Exchange) else line) + b"\n"
+        with open(self.path / name, "ab", buffering=0) as file:
+            end, written = file.tell(), 0
+            try:
+                while written < len(line):
+                    written += file.write(line[written:])
+            except BaseException:
+                file.truncate(end)
+                raise
         self._digests[name].update(line)
         self._lengths[name] += len(line)
         self.reached = record.stage, getattr(record, "step", self.reached[1])
         if isinstance(record, Exchange):
             sync(self.path / name)
+            sync(self.path)
 
     def commit(self, stage: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Make a stage's end whole: tensors, the rest of its state, and the records that led to it."""
@@ -150,26 +180,34 @@ class RunDirectory:
         part = final.with_name(name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        records = {name: [length, self._digests[name].hexdigest()] for name, length in self._lengths.items()}
-        for file in FIXED:
-            content = (self.path / file).read_bytes()
-            records[file] = [len(content), checksums.sha256(content)]
+        records = {file: [length, self._digests[file].hexdigest()] for file, length in self._lengths.items()}
         files = {
             "state.safetensors": save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}),
             "state.json": json.dumps({"records": records, "state": state}, allow_nan=False).encode(),
         }
-        for file, content in {**files, checksums.SUMS: checksums.sums_of(files)}.items():
-            with open(part / file, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
+        digests = {file: checksums.sha256(content) for file, content in files.items()}
+        try:
+            for file, content in {**files, checksums.SUMS: checksums.list_of(digests)}.items():
+                with open(part / file, "wb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)  # on a full disk, a sign of the end may find room then
+            raise
         for file, length in self._lengths.items():
             if length:
                 sync(self.path / file)
+        sync(part)
+        if final.exists():  # damaged, or the run would not have come here again
+            shutil.rmtree(final)
         part.rename(final)
-        sync(final.parent)
-        for other in self.path.glob("stages/*.step*"):
-            if other != final:
+        for folder in (final.parent, self.path):
+            sync(folder)
+        states = self.saved()
+        for i, other in enumerate(states):
+            # What comes later was damaged when the run was restored.
+            if other != final and (".step" in other.name or i > states.index(final)):
                 shutil.rmtree(other, ignore_errors=True)
 
     def saved(self) -> list[Path]:
@@ -179,33 +217,29 @@ class RunDirectory:
     def restore(self, emit: Emit) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Tensors and state of the newest whole save, or None; what was written after it is cut off.
 
-        A save that is not what was written, or whose records are not, is removed, and the one before it is taken;
-        an event says so. Raises ConfigurationError where the configuration or the exchanges, which cannot be made
-        again, are not what was written.
+        Where a save, or a record that led to it, is not what was written, the one before it is taken, and an event
+        says so; the damaged one stays until the run has got as far again. Raises ConfigurationError where the
+        exchanges, which cannot be made again, are not what was written.
         """
-        from safetensors.torch import load
-
         found: tuple[dict[str, Any], dict[str, Any]] | None = None
         lengths = dict.fromkeys(FILES.values(), 0)
         damage = []
         for folder in reversed(self.saved()):
             try:
-                content = read_state(self.path, folder)
+                content, tensors = read_state(self.path, folder), read_tensors(folder)
             except Damaged as why:
-                damage.append((folder, str(why)))
+                damage.append(str(why))
                 continue
-            found = load((folder / "state.safetensors").read_bytes()), content["state"]
-            lengths = {name: content["records"][name][0] for name in FILES.values()}
+            found = tensors, content["state"]
+            lengths = {name: length for name, (length, _) in content["records"].items()}
             break
         self._cut(lengths)
-        for folder, _ in damage:
-            shutil.rmtree(folder)
-        stage, step = (found[1]["stage"], found[1]["step"]) if found else (0, 0)
-        where = f"stage {stage + 1}, step {step}" if found else "the beginning"
-        for _, reason in damage:
-            emit(Event(stage, step, "recovered", f"{reason}: the run goes on from {where}"))
+        self.reached = (found[1]["stage"], found[1]["step"]) if found else (0, 0)
+        where = f"stage {self.reached[0] + 1}, step {self.reached[1]}" if found else "the beginning"
+        for reason in damage:
+            emit(Event(*self.reached, "recovered", f"{reason}: the run goes on from {where}"))
         for note in self._notes:
-            emit(Event(stage, step, "resumed", note))
+            emit(Event(*self.reached, "resumed", note))
         return found
 
     def _cut(self, lengths: Mapping[str, int]) -> None:
@@ -234,14 +268,29 @@ class RunDirectory:
     def finish(self, outcome: Outcome) -> None:
         """The checksums of all files, and the outcome, last of all."""
         content = to_json(outcome).encode() + b"\n"
-        names = [*FIXED, *(name for name in FILES.values() if self._lengths[name])]
-        names += [f"stages/{folder.name}/{file.name}" for folder in self.saved() for file in sorted(folder.iterdir())]
-        files = {name: (self.path / name).read_bytes() for name in names}
-        write_atomically(self.path / checksums.SUMS, checksums.sums_of({**files, "outcome.json": content}))
+        digests = self._fixed | {name: self._digests[name].hexdigest() for name, n in self._lengths.items() if n}
+        for folder in self.saved():
+            for file in (folder / name for name in (*STATE, checksums.SUMS) if (folder / name).is_file()):
+                digests[file.relative_to(self.path).as_posix()] = checksums.sha256(file.read_bytes())
+        digests["outcome.json"] = checksums.sha256(content)
+        write_atomically(self.path / checksums.SUMS, checksums.list_of(digests))
         write_atomically(self.path / "outcome.json", content)
 
     def close(self) -> None:
         self._lock.release()
+
+
+def refuse_finished(path: Path) -> None:
+    """Raise ConfigurationError where the directory holds a finished run."""
+    if (path / "outcome.json").exists():
+        raise ConfigurationError(f"{path} holds a finished run; see it with: catalyst show {path}")
+
+
+def cut_torn_line(path: Path) -> None:
+    """Take off what a dying process left of a last line, so that nothing is appended to it."""
+    content = path.read_bytes() if path.exists() else b""
+    if content and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def saved_states(path: Path) -> list[Path]:
@@ -251,38 +300,59 @@ def saved_states(path: Path) -> list[Path]:
         stage, _, step = folder.name.partition(".step")
         return (int(stage), int(step)) if step else (int(stage) + 1, 0)
 
-    return sorted((f for f in path.glob("stages/*") if re.fullmatch(r"\d+(\.step\d+)?", f.name)), key=place)
+    folders = (f for f in path.glob("stages/*") if re.fullmatch(r"[0-9]+(\.step[0-9]+)?", f.name) and f.is_dir())
+    return sorted(folders, key=place)
 
 
 def read_state(path: Path, folder: Path) -> dict[str, Any]:
     """A saved state's JSON, checked with all that it rests on.
 
     Raises Damaged where the folder, or a record file up to the length that it then had, is not what was written,
-    and ConfigurationError where the configuration or the exchanges are not.
+    and ConfigurationError where the exchanges are not.
     """
     name = f"stages/{folder.name}"
-    try:
-        wrong = {file: verdict for file, verdict in checksums.check(folder).items() if verdict}
-        content = json.loads((folder / "state.json").read_bytes()) if not wrong else {}
-    except ValueError as error:
-        raise Damaged(f"{name} is damaged ({error})") from None
+    if wrong := checksums.wrong(folder, STATE):
+        raise Damaged(f"{name} is damaged ({', '.join(f'{file} is {how}' for file, how in wrong.items())})")
+    content: dict[str, Any] = json.loads((folder / "state.json").read_bytes())
+    wrong = wrong_records(path, content["records"])
+    if wrong.get(EXCHANGES, "missing") != "missing":
+        raise ConfigurationError(
+            f"{path / EXCHANGES} is {wrong[EXCHANGES]} since {name} was written; put it back as it was, "
+            "or remove it to ask the mentor again"
+        )
     if wrong:
-        raise Damaged(f"{name} is damaged ({', '.join(f'{file} is {verdict}' for file, verdict in wrong.items())})")
-    for file, (length, digest) in content["records"].items():
-        there = (path / file).read_bytes()[:length] if (path / file).is_file() else None
-        if length and (there is None or checksums.sha256(there) != digest):
-            state = "missing" if there is None else "shorter" if len(there) < length else "changed"
-            if file in FIXED or (file == EXCHANGES and state != "missing"):
-                raise ConfigurationError(
-                    f"{path / file} is {state} since {name} was written; put it back as it was"
-                    + (", or remove it to ask the mentor again" if file == EXCHANGES else "")
-                )
-            raise Damaged(f"{file} is {state} since {name} was written")
+        raise Damaged(f"{', '.join(f'{file} is {how}' for file, how in wrong.items())} since {name} was written")
     return content
 
 
+def wrong_records(path: Path, saved: Mapping[str, tuple[int, str]]) -> dict[str, str]:
+    """Which record files, up to the lengths that were saved, are missing, shorter or changed since."""
+    found = {}
+    for file, (length, digest) in saved.items():
+        there = (path / file).read_bytes()[:length] if (path / file).is_file() else None
+        if length and (there is None or checksums.sha256(there) != digest):
+            found[file] = "missing" if there is None else "shorter" if len(there) < length else "changed"
+    return found
+
+
+def read_tensors(folder: Path) -> dict[str, Any]:
+    """A saved state's tensors. Raises Damaged where the file is none of safetensors': a pickle is never opened."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load((folder / "state.safetensors").read_bytes())
+    except SafetensorError as error:
+        raise Damaged(f"stages/{folder.name} is damaged (state.safetensors holds no tensors: {error})") from None
+
+
 def read_config(path: Path) -> dict[str, Any]:
-    """The resolved configuration of a run. Raises ConfigurationError where it cannot be read."""
+    """The resolved configuration of a run. Raises ConfigurationError where it or the manifest is not as written."""
+    for name, how in checksums.wrong(path, FIXED).items():
+        raise ConfigurationError(
+            f"{path / name} is {how}; put it back as it was when the run began (where you trust "
+            f"{' and '.join(FIXED)} as they are, list their sums anew: sha256sum {' '.join(FIXED)} > {checksums.SUMS})"
+        )
     try:
         return dict(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
@@ -361,9 +431,26 @@ def raw_lines(path: Path) -> list[bytes]:
     return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
+@cache
+def adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """What reads records of this class: to make one takes as long as to read some hundreds of lines."""
+    return TypeAdapter(kind)
+
+
 def parse(kind: type[Any], line: bytes, where: str) -> Any:
+    """The record that a line holds. Raises ConfigurationError saying where it stands, what is wrong and the mend."""
     try:
-        return from_json(kind, line)
+        record = adapter(kind).validate_json(line)
+        why = "" if kind is not Exchange or checksums.unbroken(line) else "its sha256 says that it was another"
     except ValidationError as error:
-        names = ", ".join(f.name for f in fields(kind))
-        raise ConfigurationError(f"{where} is not a {kind.__name__} record ({names}): {error}") from error
+        first = error.errors(include_url=False)[0]
+        why = printable(": ".join([".".join(map(str, first["loc"])), first["msg"]][not first["loc"] :]))
+    if not why:
+        return record
+    names = ", ".join(f.name for f in fields(kind))
+    article = "an" if kind.__name__.startswith(tuple("AEIOU")) else "a"
+    mend = ", or end it before that line to ask the mentor again" if kind is Exchange else ""
+    raise ConfigurationError(
+        f"{where} is not {article} {kind.__name__} record ({names}): {why}; put the file back as it was{mend} "
+        "(catalyst show --verify DIR checks a run)"
+    )

@@ -2,25 +2,32 @@
 
 import json
 import os
+import socket
+import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest import mock
+from urllib.parse import unquote
 
 
 @dataclass(frozen=True)
 class Response:
-    """One scripted response. `drip_s` seconds pass between single bytes of the body, `delay_s` before it."""
+    """One scripted response. `drip_s` seconds pass between single bytes of the body, `delay_s` before it.
+
+    With `reset` the connection is reset in the middle of the body.
+    """
 
     body: bytes
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     drip_s: float = 0.0
+    reset: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,11 +41,16 @@ class Request:
 
 @dataclass
 class Loopback:
-    """The running server: its address, its script, and the requests that it received."""
+    """The running server: its address, its script, and the requests that it received.
+
+    `looked_up` are the paths at which it was asked for models, which is free; `lookups` answer these.
+    """
 
     url: str
     script: list[Response]
+    lookups: list[Response]
     requests: list[Request] = field(default_factory=list)
+    looked_up: list[str] = field(default_factory=list)
 
 
 def raw(body: str, status: int = 200, content_type: str = "application/json", **settings: Any) -> Response:
@@ -92,13 +104,25 @@ def anthropic_message(
     return raw(json.dumps(body), headers={"request-id": "req_anthropic"})
 
 
+def model(name: str) -> Response:
+    """What both providers say of a model that they know."""
+    return raw(json.dumps({"id": name, "object": "model", "type": "model", "display_name": name, "created": 1}))
+
+
+def model_list(*names: str) -> Response:
+    """The list of a server's models, as both providers give it."""
+    entries = [{"id": name, "object": "model", "type": "model"} for name in names]
+    return raw(json.dumps({"object": "list", "data": entries, "has_more": False, "first_id": None, "last_id": None}))
+
+
 @contextmanager
-def serve(*script: Response) -> Iterator[Loopback]:
+def serve(*script: Response, lookups: Sequence[Response] = ()) -> Iterator[Loopback]:
     """A server that gives the scripted responses one by one, and 418 when they are used up.
 
+    Asked for a model (GET), it gives `lookups` one by one, and knows every model when they are used up.
     While it runs, NO_PROXY keeps the SDKs from going through a proxy, which they do even to 127.0.0.1.
     """
-    loopback = Loopback("", list(script))
+    loopback = Loopback("", list(script), list(lookups))
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -107,7 +131,14 @@ def serve(*script: Response) -> Iterator[Loopback]:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
             loopback.requests.append(Request(self.path, headers, json.loads(body)))
-            response = loopback.script.pop(0) if loopback.script else error(418, "the script is used up")
+            self.give(loopback.script.pop(0) if loopback.script else error(418, "the script is used up"))
+
+        def do_GET(self) -> None:
+            loopback.looked_up.append(self.path)
+            name = unquote(self.path.rpartition("/models/")[2])
+            self.give(loopback.lookups.pop(0) if loopback.lookups else model(name))
+
+        def give(self, response: Response) -> None:
             time.sleep(response.delay_s)
             try:
                 self.answer(response)
@@ -120,6 +151,12 @@ def serve(*script: Response) -> Iterator[Loopback]:
                 self.send_header(name, value)
             self.send_header("content-length", str(len(response.body)))
             self.end_headers()
+            if response.reset:
+                self.wfile.write(response.body[: len(response.body) // 2])
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.close_connection = True
+                self.connection.close()
+                return
             if not response.drip_s:
                 self.wfile.write(response.body)
                 return

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "llm_catalyst"
 FLOORS = (
     {"__init__", "checks", "records", "randomness", "paths", "terminal", "plot", "memory", "interruption", "checksums"},
     {"tasks", "soft_prompt", "batching", "backbones", "heads", "model", "run_directory"},
-    {"doers", "scoring", "mentors", "settings", "digest", "summary", "show", "progress", "live"},
+    {"doers", "scoring", "mentors", "settings", "digest", "summary", "show", "verify", "progress", "live"},
     {"problem", "state", "selection", "outcome", "bill", "safekeeping"},
     {"experiment"},
     {"estimate", "configs", "session"},
@@ -20,7 +20,20 @@ FLOORS = (
     {"cli"},
 )
 MATERIALS = FLOORS[1] - {"run_directory"}
-READING = ("run_directory", "show", "digest", "summary", "plot", "progress", "live", "terminal", "records")
+READING = (
+    "run_directory",
+    "show",
+    "verify",
+    "checksums",
+    "interruption",
+    "digest",
+    "summary",
+    "plot",
+    "progress",
+    "live",
+    "terminal",
+    "records",
+)
 HEAVY = ("torch", "transformers", "datasets", "hydra")
 
 

@@ -8,19 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pexpect
 import pytest
 import torch
-from loopback import Loopback, Response, anthropic_message, error, openai_chat, raw, serve
+from loopback import Loopback, Response, anthropic_message, error, model, model_list, openai_chat, raw, serve
 from omegaconf import OmegaConf
 from tiny import tokenizer
 
 from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.clients import calls
+from llm_catalyst.mentors.clients import NotRecorded, calls
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.local import LocalModel
@@ -284,6 +285,14 @@ def test_a_key_that_the_server_echoes_is_replaced_everywhere(connect: Connect, g
     assert broken.error
 
 
+def test_a_key_is_replaced_in_percent_encoding_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "test/key+0123456789=abcdef"
+    monkeypatch.setenv("TEST_KEY", key)
+    for form in (key, quote(key), quote(key, safe="")):
+        exchange, _ = ask(openai_client, error(401, f"GET /check?key={form}&x=1"))
+        assert str(exchange.error).endswith("GET /check?key=[key]&x=1")
+
+
 @pytest.mark.parametrize("connect", CLIENTS)
 def test_a_key_at_the_edge_of_a_shortened_error_leaves_no_half_of_itself(connect: Connect) -> None:
     for before in range(340, 460, 12):
@@ -330,6 +339,118 @@ def test_preflight_wants_a_clean_key_and_never_shows_it(connect: Connect, monkey
     assert KEY not in repr(client)
 
 
+def reach(connect: Connect, *lookups: Response, **settings: Any) -> tuple[str, list[str]]:
+    """What `reach` complains of ('' where it does not), and the paths that it asked for."""
+    complaint = ""
+    with serve(lookups=lookups) as server:
+        try:
+            connect(server.url, **settings).reach()
+        except ConfigurationError as error:
+            complaint = str(error)
+    assert server.requests == []
+    assert KEY not in complaint
+    return complaint, server.looked_up
+
+
+@pytest.mark.parametrize("connect", CLIENTS)
+def test_a_model_that_the_server_knows_is_looked_up_once(connect: Connect) -> None:
+    complaint, paths = reach(connect, model="some/model")
+    assert complaint == ""
+    assert paths == ["/v1/models/some%2Fmodel"]
+
+
+@pytest.mark.parametrize("connect", CLIENTS)
+@pytest.mark.parametrize(("status", "mend"), [(401, "key_variable"), (403, "may not use")])
+def test_a_refused_key_is_found_before_training_and_not_shown(connect: Connect, status: int, mend: str) -> None:
+    complaint, paths = reach(connect, error(status, f"Incorrect API key: {KEY}"))
+    assert f"answered {status}" in complaint
+    assert "Incorrect API key: [key]" in complaint
+    assert mend in complaint
+    assert len(paths) == 1
+
+
+@pytest.mark.parametrize("connect", CLIENTS)
+def test_an_unknown_model_is_found_before_training_with_the_nearest_name(connect: Connect) -> None:
+    lookups = error(404, "not found"), model_list(*(f"model-{i:02d}" for i in range(12)), "good-model")
+    complaint, _ = reach(connect, *lookups, model="god-model")
+    assert "does not know mentor.client.model=god-model" in complaint
+    assert "it has good-model, model-00, " in complaint
+    assert "and 5 more (did you mean good-model?)" in complaint
+    assert "mentor.client.check_model=false" in complaint
+    assert "it has none" in reach(connect, error(404, "not found"), model_list())[0]
+
+
+@pytest.mark.parametrize("connect", CLIENTS)
+@pytest.mark.parametrize(
+    "lookups",
+    [
+        pytest.param([error(404, "no route"), model_list("other", "my-model")], id="a list that has it"),
+        pytest.param(
+            [error(404, "no route"), model_list("my-model:latest")], id="a list that has it with Ollama's tag"
+        ),
+        pytest.param([error(404, "no route"), error(404, "no route")], id="no route for models"),
+        pytest.param([error(404, "no route"), error(403, "no right to list")], id="no right to list"),
+        pytest.param([error(404, "no route"), raw("{}")], id="a list that is none"),
+        pytest.param([error(404, "no route"), raw("<html>", content_type="text/html")], id="a page in place of a list"),
+        pytest.param([raw("<html>", content_type="text/html")], id="a page in place of a model"),
+        pytest.param([raw("{not json")], id="invalid JSON"),
+        pytest.param([error(429, "slow down", {"retry-after": "60"})], id="too many requests"),
+        pytest.param([error(405, "no GET")], id="a method that is not allowed"),
+        pytest.param([error(500, "oh")], id="a server's error"),
+        pytest.param([error(529, "overloaded")], id="overload"),
+        pytest.param([replace(model("my-model"), reset=True)], id="a reset connection"),
+    ],
+)
+def test_what_may_pass_or_says_nothing_does_not_stop_a_run(connect: Connect, lookups: list[Response]) -> None:
+    complaint, paths = reach(connect, *lookups, model="my-model")
+    assert complaint == ""
+    assert len(paths) == len(lookups)
+
+
+@pytest.mark.parametrize("connect", CLIENTS)
+def test_a_server_that_does_not_answer_does_not_hold_up_a_run(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "REACH_S", 0.5)
+    begun = time.monotonic()
+    assert reach(connect, replace(model("m"), delay_s=3))[0] == ""
+    assert reach(connect, replace(model("m"), drip_s=0.2))[0] == ""
+    assert time.monotonic() - begun < 6
+
+
+@pytest.mark.parametrize("connect", CLIENTS)
+def test_a_server_that_is_not_there_is_found_before_training(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigurationError, match=r"no connection to http://127.* refused; check mentor\.client\."):
+            connect(url).reach()
+    with pytest.raises(ConfigurationError, match=r"no connection to http://no-such-host\.invalid"):
+        connect("http://no-such-host.invalid").reach()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the SDKs' __del__, half built
+@pytest.mark.parametrize("connect", CLIENTS)
+def test_a_proxy_that_cannot_be_used_is_found_before_training(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match=r"can be made: .*nonsense"):
+        connect("http://127.0.0.1:9").reach()
+    gc.collect()
+
+
+@pytest.mark.parametrize("connect", CLIENTS)
+def test_with_check_model_false_nobody_is_asked(connect: Connect) -> None:
+    assert reach(connect, error(401, "no"), check_model=False) == ("", [])
+
+
+def test_names_of_models_are_shown_without_terminal_escapes() -> None:
+    complaint, _ = reach(openai_client, error(404, "no"), model_list("\x1b[31mred", "two\nlines"), model="mine")
+    assert "it has red, two lines" in complaint
+
+
 @pytest.mark.parametrize("connect", CLIENTS)
 @pytest.mark.parametrize(
     ("settings", "wanted"),
@@ -370,7 +491,7 @@ def test_retry_after_is_read_in_all_its_forms() -> None:
 @pytest.mark.parametrize("kind", [OpenAIChat, Claude, LocalModel, Replay, Human])
 def test_every_client_is_a_schema_for_omegaconf(kind: type) -> None:
     schema = OmegaConf.structured(kind)
-    assert set(schema) == set(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    assert set(schema) == {field.name for field in fields(kind)}  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -447,32 +568,35 @@ def recorded(folder: Path, *replies: tuple[int, str]) -> Replay:
     return Replay(str(folder))
 
 
-def test_a_replay_gives_each_stage_its_answers_in_order_and_costs_nothing(tmp_path: Path) -> None:
+def test_a_replay_gives_each_stage_its_answers_by_number_and_costs_nothing(tmp_path: Path) -> None:
     client = recorded(tmp_path, (0, "- first"), (0, "- second"), (1, "- third"))
     client.preflight()
-    assert [client.complete(MESSAGES, 0, 1).reply for _ in range(2)] == ["- first", "- second"]
+    assert [client.complete(MESSAGES, 0, 1, number).reply for number in (1, 0, 1)] == [
+        "- second",
+        "- first",
+        "- second",
+    ]
     third = client.complete(MESSAGES, 1, 1)
     assert (third.reply, third.asked, third.answered) == ("- third", "gpt-4o-mini", "gpt-4o-mini")
     assert (third.input_tokens, third.cost_usd, third.latency_s) == (100, 0.0, 0.0)
-    assert third.parameters["messages"] == "as recorded"
-    resumed = Replay(str(tmp_path))
-    assert resumed.complete(MESSAGES, 1, 1).reply == "- third"
+    assert third.parameters == {"max_completion_tokens": 1200, "seed": 7}
+    assert (third.reused, third.billed) == (str(tmp_path), False)
 
 
 def test_a_replay_says_when_the_messages_differ(tmp_path: Path) -> None:
     exchange = recorded(tmp_path, (0, "- first")).complete([Message("user", "Another question")], 0, 1)
-    assert exchange.parameters["messages"] == "differ"
+    assert exchange.reused == f"{tmp_path}, where the messages were others"
     assert exchange.messages == (Message("user", "Another question"),)
 
 
 def test_a_replay_that_is_used_up_or_missing_says_so(tmp_path: Path) -> None:
     client = recorded(tmp_path, (0, "- first"))
-    client.complete(MESSAGES, 0, 1)
-    assert "holds 1 answers for stage 0 (from 0), and all are used up" in str(client.complete(MESSAGES, 0, 1).error)
-    with pytest.raises(ConfigurationError, match=r"holds no exchanges\.jsonl to replay"):
+    with pytest.raises(NotRecorded, match=r"holds 1 answers for stage 0 \(from 0\), and all are used up"):
+        client.complete(MESSAGES, 0, 1, 1)
+    with pytest.raises(ConfigurationError, match=r"replay\.run=.* holds no exchanges\.jsonl to replay"):
         Replay(str(tmp_path / "missing")).preflight()
     (tmp_path / "exchanges.jsonl").write_text("{}\n")
-    with pytest.raises(ConfigurationError, match="a line that is no exchange"):
+    with pytest.raises(ConfigurationError, match=r"exchanges\.jsonl, line 1 is not an Exchange record"):
         Replay(str(tmp_path)).preflight()
     (tmp_path / "exchanges.jsonl").write_text("")
     with pytest.raises(ConfigurationError, match="asked no language model"):

@@ -294,10 +294,16 @@ def test_a_folder_that_the_user_names_and_a_single_run_are_left_alone(words: lis
 def test_relative_paths_of_what_is_there_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    config = {"task": {"path": "data"}, "backbone": {"name": "roberta-large"}, "mentor": {"client": {"run": "gone"}}}
+    config = {
+        "task": {"path": "data"},
+        "backbone": {"name": "roberta-large"},
+        "mentor": {"client": {"run": "gone"}, "fallbacks": [{"_target_": "x"}, {"client": {"model": "./data"}}]},
+        "replay": {"run": "data"},
+    }
     found = anchored(config)
-    assert found["task"]["path"] == str(tmp_path / "data")
+    assert (found["task"]["path"], found["replay"]["run"]) == (str(tmp_path / "data"),) * 2
     assert (found["backbone"]["name"], found["mentor"]["client"]["run"]) == ("roberta-large", "gone")
+    assert found["mentor"]["fallbacks"][1]["client"]["model"] == str(tmp_path / "data")
     assert anchored({"task": {"path": None}, "backbone": {}, "mentor": {"_target_": "x"}})["task"]["path"] is None
 
 

@@ -52,7 +52,7 @@ PROMISED = {
 GIVEN = {
     "mentor=openai_compatible": ["mentor.client.model=m", "mentor.client.base_url=http://localhost:1/v1"],
     "mentor=local": ["mentor.client.model=m"],
-    "mentor=replay": ["mentor.client.run=outputs/run"],
+    "mentor=replay": ["replay.run=outputs/run"],
 }
 KEY = "sk-" + "abcdefghijklmnop0123456789"
 
@@ -83,7 +83,7 @@ def build_all(config: dict[str, Any]) -> Parts:
     node = config["mentor"]
     extra = {"strategy": strategy} if node["_target_"].endswith(".LanguageModel") else {}
     parts = {group: build(config[group], group) for group in ("task", "backbone", "head")}
-    settings = construct(Settings, {k: v for k, v in config.items() if k not in GROUPS}, "")
+    settings = construct(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
     return Parts(
         **parts, doer=build(config["optimizer"], "optimizer"), mentor=build(node, "mentor", **extra), settings=settings
     )
@@ -131,7 +131,7 @@ def test_every_choice_composes_and_builds_without_loading_anything(path: Path, c
     if group == "task":
         assert parts.task.name == choice
     elif group in GROUPS:
-        assert config[group]["_target_"] == own["_target_"]
+        assert config[group]["_target_"] == own.get(group, own)["_target_"]
     elif group == "protocol":
         assert parts.settings.protocol.name == choice
     else:
@@ -401,8 +401,8 @@ def test_with_its_key_the_same_run_is_accepted(composed: Compose, monkeypatch: p
 
 
 def test_a_replay_of_no_run_is_refused_by_its_key(composed: Compose, tmp_path: Path) -> None:
-    message = refusal(composed, "mentor=replay", f"mentor.client.run={tmp_path / 'nowhere'}")
-    assert f"mentor.client.run={tmp_path / 'nowhere'}" in message
+    message = refusal(composed, "mentor=replay", f"replay.run={tmp_path / 'nowhere'}")
+    assert f"replay.run={tmp_path / 'nowhere'}" in message
 
 
 def test_a_person_is_not_asked_where_there_is_no_terminal(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:

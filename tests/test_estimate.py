@@ -4,7 +4,7 @@ import json
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from llm_catalyst.batching import Batch
 from llm_catalyst.bill import Bill
+from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.doers.doer import Course, Member, Step
 from llm_catalyst.doers.gradient import Gradient
 from llm_catalyst.estimate import Estimate, estimate, render, total
@@ -200,7 +201,7 @@ def test_memory_that_runs_out_is_told_and_leaves_the_problem_as_it_was() -> None
     (note,) = estimate(problem, DOER, NoMentor(), PLAN).notes
     assert "going on with 4 at a time" in note
     assert (problem.model.room.examples, problem.model.room.told()) == (8, [])
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(ConfigurationError, match="not even one example"):
         estimate(toy_problem(head=Cramped(Classifier(), 0)), DOER, NoMentor(), PLAN)
 
 
@@ -209,7 +210,7 @@ def test_memory_that_runs_out_is_told_and_leaves_the_problem_as_it_was() -> None
 
 @dataclass(frozen=True)
 class Sleeping:
-    """A doer whose step takes 0.2 ms for each token of each member, as time on a device does, roughly."""
+    """A doer whose step takes 0.5 ms for each token of each member, as time on a device does, roughly."""
 
     def train(
         self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
@@ -221,7 +222,7 @@ class Sleeping:
 
 
 def seconds_asleep(batch: Batch) -> float:
-    return 2e-4 * batch.tokens.numel()
+    return 5e-4 * batch.tokens.numel()
 
 
 @pytest.mark.parametrize("restart", ["best", "all"])
@@ -232,14 +233,40 @@ def test_the_time_of_training_is_that_of_all_steps_of_all_members(restart: str) 
         batches = problem.batches(3 if stage and restart == "all" else 1, 6 * stage)
         expected += sum(seconds_asleep(next(batches)) for _ in range(6))
     estimated = estimate(problem, Sleeping(), RandomTokens(3), plan)
-    assert 0.8 * expected < estimated.train_seconds < 1.5 * expected
+    assert 0.8 * expected < estimated.train_seconds < 2 * expected
     assert 1 <= estimated.measured_steps <= 6
 
 
-@dataclass(frozen=True)
-class Slow:
-    """A classifier that takes 0.1 ms for each token of a pass without gradients."""
+@dataclass
+class Noting:
+    """A doer that keeps the shapes of the batches that it trained on: members, rows, tokens of a row."""
 
+    shapes: list[torch.Size] = field(default_factory=list)
+
+    def train(self, model: PromptedModel, members: Any, batches: Iterator[Batch], course: Course) -> Iterator[Step]:
+        batch = next(batches)
+        self.shapes.append(batch.tokens.shape)
+        return DOER.train(model, members, iter([batch]), course)
+
+
+def test_memory_is_measured_on_the_runs_longest_batch_and_time_on_one_of_mean_size() -> None:
+    doer, problem = Noting(), toy_problem(data=toy_data(train=44), restart="all")
+    estimate(problem, doer, RandomTokens(2), (4, 4))
+    batches = problem.batches(1, 0)
+    sizes = [rows * (length + 4) for _, rows, length in (next(batches).tokens.shape for _ in range(8))]
+    usual = min(sizes, key=lambda size: abs(size - sum(sizes) / 8))
+    assert min(sizes) < usual < max(sizes)
+    (members, rows, length), *timed = doer.shapes
+    assert (members, rows * (length + 4)) == (2, max(sizes))
+    assert {(k, rows * (length + 4)) for k, rows, length in timed} == {(1, usual), (2, usual)}
+
+
+@dataclass
+class Slow:
+    """A classifier that takes `pace` seconds for each token of a pass without gradients, and keeps their numbers."""
+
+    pace: float
+    passes: list[int] = field(default_factory=list)
     words: bool = False
 
     def weights(self, *rest: Any) -> dict[str, Tensor]:
@@ -250,19 +277,20 @@ class Slow:
 
     def scores(self, backbone: Any, hidden: Tensor, batch: Batch, *rest: Any) -> Tensor:
         if not torch.is_grad_enabled():
-            time.sleep(1e-4 * hidden.shape[:-1].numel())
+            self.passes.append(hidden.shape[:-1].numel())
+            time.sleep(self.pace * self.passes[-1])
         return Classifier().scores(backbone, hidden, batch, *rest)
 
 
 def test_the_time_of_scoring_is_measured_on_one_pass_and_holds_for_all(tmp_path: Path) -> None:
-    problem = toy_problem(head=Slow(), data=toy_data(dev=40, test=40), token_budget=300)
-    began = time.perf_counter()
-    estimated = estimate(problem, FAST, RandomTokens(), PLAN)
-    spent, began = time.perf_counter() - began, time.perf_counter()
-    carry_out(tmp_path, problem, FAST, RandomTokens())
-    taken = time.perf_counter() - began
-    assert spent < taken / 3
-    assert 0.6 * taken < estimated.train_seconds + estimated.score_seconds < 1.3 * taken
+    head = Slow(pace=2e-4)
+    problem = toy_problem(head=head, data=toy_data(dev=40, test=40), token_budget=300)
+    estimated = estimate(problem, Wandering(problem), RandomTokens(), PLAN)
+    assert len(set(head.passes)) == 1
+    assert 200 < head.passes[0] <= 300
+    head.pace, head.passes = 0.0, []
+    carry_out(tmp_path, problem, Wandering(problem), RandomTokens())
+    assert 0.9 < estimated.score_seconds / (2e-4 * sum(head.passes)) < 2
 
 
 def test_sizes_are_those_of_the_model_and_of_one_member() -> None:
@@ -280,7 +308,7 @@ from pathlib import Path
 from test_estimate import DOER, NoMentor, carry_out, estimate, toy_data, toy_problem
 from llm_catalyst.outcome import peak_memory
 
-problem = toy_problem(data=toy_data(train=1500), batch_size=1500)
+problem = toy_problem(data=toy_data(train=2000), batch_size=2000)
 before = peak_memory(problem.device)
 estimated = estimate(problem, DOER, NoMentor(), (1, 1))
 outcome = carry_out(Path("FOLDER"), problem, DOER, NoMentor(), (1, 1))
@@ -290,8 +318,8 @@ print(json.dumps([before, estimated.peak_memory_bytes, outcome.peak_memory_bytes
 
 def test_the_peak_memory_of_a_run_is_near_the_estimated_one(tmp_path: Path, python: Any) -> None:
     before, estimated, taken = json.loads(python(MEASURE.replace("FOLDER", str(tmp_path))))
-    assert estimated > before + 100 * 2**20  # the step's activations are seen
-    assert taken < before + 1.2 * (estimated - before)
+    assert estimated > before + 60 * 2**20  # the step's activations are seen
+    assert taken < before + 1.3 * (estimated - before)
 
 
 # The mentor's bill

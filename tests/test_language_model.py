@@ -1,8 +1,9 @@
 """A language model as the mentor: asks, records, reads, fits, and fails in the open."""
 
 import random
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,40 @@ from omegaconf import DictConfig, OmegaConf
 from tiny import prompt_space, scored
 
 from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.interruption import BudgetSpent
+from llm_catalyst.mentors.clients import NotRecorded
+from llm_catalyst.mentors.clients.anthropic import Claude
+from llm_catalyst.mentors.clients.human import Human
+from llm_catalyst.mentors.clients.local import LocalModel
 from llm_catalyst.mentors.clients.openai import OpenAIChat
+from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.consultation import Consultation, TaskDescription
+from llm_catalyst.mentors.controls import NoMentor
+from llm_catalyst.mentors.evolution import Evolution
 from llm_catalyst.mentors.language_model import LanguageModel, MentorFailed
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.paths import conf_directory
-from llm_catalyst.records import Advice, Exchange
+from llm_catalyst.records import Advice, Exchange, Restart, to_json
 
 GOOD = "- is it good\n- how is the mood\n- tell me the story"
 
 
 @dataclass
 class Recorder:
-    """A consultation whose records are kept, in the tiny space."""
+    """A consultation whose records are kept, in the tiny space; `calls` counts what `before_call` allowed."""
 
     exchanges: list[Exchange] = field(default_factory=list)
+    calls: int = 0
 
-    def consultation(self, seed: int = 0) -> Consultation:
+    def before_call(self) -> None:
+        self.calls += 1
+
+    def consultation(self, seed: int = 0, answered: Sequence[Exchange] = ()) -> Consultation:
         space = prompt_space(length=4)
         pool = (scored(space, "dull", 0.7, 0.4), scored(space, "is the film good", 0.3, 0.9))
         task = TaskDescription("sst2", "Judge film reviews.", ("negative", "positive"))
-        return Consultation(task, pool, 1, 3, space, random.Random(seed), self.exchanges.append)
+        rng, record = random.Random(seed), self.exchanges.append
+        return Consultation(task, pool, 1, 3, space, rng, record, tuple(answered), self.before_call)
 
 
 @pytest.fixture(autouse=True)
@@ -163,12 +177,178 @@ def test_the_official_parsing_takes_what_the_official_code_takes() -> None:
     assert texts(advice) == ["is it good?", "how is the mood"]
 
 
+def mentors(url: str, *names: str, **settings: Any) -> LanguageModel:
+    """A mentor of the first of these models, the others are its fallbacks; all of them are behind one server."""
+    first, *others = [OpenAIChat(name, url + "/v1", "TEST_KEY", timeout_s=5, retry_s=0) for name in names]
+    fallbacks = [LanguageModel(client, Paper(), attempts=1, on_failure="stop") for client in others]
+    return LanguageModel(first, Paper(), **{"attempts": 1, "fallbacks": fallbacks, **settings})
+
+
+def test_a_fallback_answers_where_the_mentor_does_not_and_all_rejected_lines_stay() -> None:
+    recorder = Recorder()
+    with serve(openai_chat("..."), openai_chat(GOOD, model="gpt-4o")) as server:
+        advice = mentors(server.url, "gpt-4o-mini", "gpt-4o", "gpt-4.1").propose(recorder.consultation())
+    assert len(advice.proposals) == 3
+    assert advice.fallback is None
+    assert reasons(advice) == ["no letter or digit in it"]
+    assert [request.body["model"] for request in server.requests] == ["gpt-4o-mini", "gpt-4o"]
+    assert [exchange.answered for exchange in recorder.exchanges] == ["gpt-4o-mini", "gpt-4o"]
+    first, second = (request.body["messages"] for request in server.requests)
+    assert first == second
+
+
+def test_where_no_fallback_helps_all_reasons_are_told() -> None:
+    recorder = Recorder()
+    with serve(error(404, "gone"), openai_chat("...")) as server:
+        mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o")
+        mentor.fallbacks.append(NoMentor())
+        advice = mentor.propose(recorder.consultation())
+    first, second, third = str(advice.fallback).split("; ")
+    assert re.fullmatch(r"gpt-4o-mini: http\S+ answered 404 .*: gone", first)
+    assert (second, third) == ("gpt-4o: no usable proposal in the answer", "NoMentor: no proposal")
+
+
+def test_on_failure_stop_counts_after_the_last_fallback_and_only_the_mentors_own_does() -> None:
+    with serve(*[error(400, "bad")] * 4) as server:
+        mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o")
+        assert "gpt-4o: " in str(mentor.propose(Recorder().consultation()).fallback)
+        with pytest.raises(MentorFailed, match=r"gpt-4o-mini: .*; gpt-4o: "):
+            replace(mentor, on_failure="stop").propose(Recorder().consultation())
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("failed_attempts", [1, 3])
+def test_a_fallback_proposes_what_it_would_as_the_only_mentor(failed_attempts: int) -> None:
+    alone = Evolution().propose(Recorder().consultation(seed=5))
+    with serve(*[openai_chat("...")] * failed_attempts) as server:
+        mentor = mentors(server.url, "gpt-4o-mini", attempts=failed_attempts, fallbacks=[Evolution()])
+        advice = mentor.propose(Recorder().consultation(seed=5))
+    assert advice.proposals == alone.proposals != ()
+
+
+def test_a_fallback_has_no_fallbacks_of_its_own() -> None:
+    inner = LanguageModel(None, None, fallbacks=[NoMentor()])
+    with pytest.raises(ConfigurationError, match="name them all in one list"):
+        LanguageModel(None, None, fallbacks=[inner])
+
+
+def test_a_resumed_consultation_goes_the_way_of_the_first_and_asks_only_what_is_new() -> None:
+    """Two attempts, a failure, and a fallback: cut off after each exchange, it comes to the same advice."""
+    script = [openai_chat("..."), error(400, "too long"), openai_chat("- is it good", model="gpt-4o")]
+    whole = Recorder()
+    with serve(*script) as server:
+        mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o", attempts=2)
+        advice = mentor.propose(whole.consultation())
+        assert texts(advice) == ["is it good is"]
+        for kept in range(4):
+            server.script[:] = script[kept:]
+            rest = Recorder()
+            assert mentor.propose(rest.consultation(answered=whole.exchanges[:kept])) == advice
+            assert server.script == []
+            assert rest.calls == len(rest.exchanges) == 3 - kept
+
+
+def test_an_answer_to_another_question_is_kept_for_whoever_asks_that() -> None:
+    """A resume with more attempts asks one question more, and then takes the fallback's answer from the record."""
+    whole = Recorder()
+    with serve(openai_chat("..."), openai_chat(GOOD), openai_chat("!!!")) as server:
+        mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o")
+        advice = mentor.propose(whole.consultation())
+        patient = replace(mentor, attempts=2).propose(whole.consultation(answered=tuple(whole.exchanges)))
+    assert patient.proposals == advice.proposals
+    assert len(server.requests) == 3
+
+
+def test_what_before_call_raises_passes_and_nothing_is_asked() -> None:
+    def spent() -> None:
+        raise BudgetSpent("budget.usd=1 is used up")
+
+    recorder = Recorder()
+    with serve(openai_chat(GOOD)) as server:
+        mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o")
+        with pytest.raises(BudgetSpent, match="is used up"):
+            mentor.propose(replace(recorder.consultation(), before_call=spent))
+    assert server.requests == recorder.exchanges == []
+
+
+def test_models_without_a_known_price_are_named_and_free_ones_are_not() -> None:
+    def model(client: Any, *fallbacks: Any) -> LanguageModel:
+        return LanguageModel(client, Paper(), fallbacks=list(fallbacks))
+
+    unknown, known = OpenAIChat("my-model", key_variable=None), OpenAIChat("gpt-4o")
+    assert model(known).unpriced() == []
+    assert model(known, model(unknown), Evolution(), model(Claude("claude-9"))).unpriced() == ["my-model", "claude-9"]
+    assert model(unknown, model(known)).unpriced() == ["my-model"]
+    assert model(Human(), model(LocalModel("a/b")), model(Replay("run"))).unpriced() == []
+
+
+def replay_of(run: Path, exchanges: Sequence[Exchange], fallback: str | None = None, **settings: Any) -> LanguageModel:
+    """A mentor that replays a run with these exchanges, which restarted from its pool's best where `fallback` says."""
+    run.mkdir(exist_ok=True)
+    (run / "exchanges.jsonl").write_text("".join(to_json(exchange) + "\n" for exchange in exchanges))
+    prompt = prompt_space().prompt([7, 8, 9, 10])
+    restart = Restart(1, 0, prompt, "best of 1", None, None, (), (), fallback)
+    (run / "restarts.jsonl").write_text(to_json(restart) + "\n")
+    return LanguageModel(Replay(str(run)), Paper(**settings.pop("strategy", {})), attempts=20, **settings)
+
+
+@pytest.mark.parametrize("form", ["chat", "plain"])
+def test_a_replay_repeats_attempts_and_the_answers_of_fallbacks_whatever_the_form(form: str, tmp_path: Path) -> None:
+    recorder, again = Recorder(), Recorder()
+    strategy = Paper(form=form)
+    with serve(openai_chat("..."), openai_chat("!!!"), openai_chat(GOOD, model="gpt-4o")) as server:
+        client = OpenAIChat("gpt-4o-mini", server.url + "/v1", "TEST_KEY")
+        other = LanguageModel(replace(client, model="gpt-4o"), strategy)
+        advice = LanguageModel(client, strategy, fallbacks=[other]).propose(recorder.consultation())
+    replay = replay_of(tmp_path, recorder.exchanges, strategy={"form": form})
+    assert replay.propose(again.consultation()) == advice
+    assert [e.reply for e in again.exchanges] == ["...", "!!!", GOOD]
+    assert [e.answered for e in again.exchanges] == ["gpt-4o-mini", "gpt-4o-mini", "gpt-4o"]
+    assert not any(e.billed for e in again.exchanges)
+    resumed = Recorder()
+    assert replay.propose(resumed.consultation(answered=again.exchanges[:2])) == advice
+    assert [e.reply for e in resumed.exchanges] == [GOOD]
+
+
+@pytest.mark.parametrize(
+    "script", [[openai_chat("..."), error(400, "no")], [error(400, "no")]], ids=["late", "at once"]
+)
+def test_a_replay_falls_back_where_the_recorded_run_did_and_for_its_reason(script: list[Any], tmp_path: Path) -> None:
+    recorder = Recorder()
+    with serve(*script, *[error(400, "neither")] * 2) as server:
+        mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o", attempts=len(script))
+        advice = mentor.propose(recorder.consultation())
+    assert "gpt-4o: " in str(advice.fallback)
+    assert replay_of(tmp_path, recorder.exchanges, advice.fallback).propose(Recorder().consultation()) == advice
+
+
+def test_a_replay_that_is_not_the_recorded_run_stops_whatever_on_failure_says(tmp_path: Path) -> None:
+    recorder = Recorder()
+    with serve(openai_chat("...")) as server:
+        mentors(server.url, "gpt-4o-mini").propose(recorder.consultation())
+    with pytest.raises(NotRecorded, match=r"holds 1 answers for stage 1 \(from 0\), and all are used up"):
+        replay_of(tmp_path, recorder.exchanges).propose(Recorder().consultation())
+
+
+def test_a_replay_repeats_a_fallback_that_asks_no_model_where_it_is_named(tmp_path: Path) -> None:
+    recorder = Recorder()
+    with serve(openai_chat("..."), error(400, "no")) as server:
+        mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o")
+        mentor.fallbacks.append(Evolution())
+        advice = mentor.propose(recorder.consultation())
+    assert advice.proposals
+    replay = replay_of(tmp_path, recorder.exchanges, fallbacks=[Evolution()])
+    assert replay.propose(Recorder().consultation()) == advice
+
+
 def test_preflight_asks_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     mentor = LanguageModel(OpenAIChat("gpt-4o-mini", key_variable="TEST_KEY"), Paper())
     mentor.preflight()
     monkeypatch.delenv("TEST_KEY")
     with pytest.raises(ConfigurationError, match="TEST_KEY is not set"):
         mentor.preflight()
+    with pytest.raises(ConfigurationError, match=r"mentor\.fallbacks\[1\]: .*TEST_KEY is not set"):
+        LanguageModel(OpenAIChat("m", key_variable=None), Paper(), fallbacks=[NoMentor(), mentor]).preflight()
 
 
 @pytest.mark.parametrize(
@@ -185,12 +365,18 @@ def test_bad_settings_are_named(settings: dict[str, Any], wanted: str) -> None:
 
 
 def test_the_mentor_is_a_schema_for_omegaconf() -> None:
-    assert set(OmegaConf.structured(LanguageModel)) == {"client", "strategy", "proposals", "attempts", "on_failure"}
+    assert set(OmegaConf.structured(LanguageModel)) == {field.name for field in fields(LanguageModel)}
 
 
 def client_files() -> Sequence[Path]:
     files = sorted((conf_directory() / "mentor").glob("*.yaml"))
-    return [path for path in files if "client" in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    return [path for path in files if "client" in mentor_node(path)]
+
+
+def mentor_node(path: Path) -> Any:
+    """The node that a file describes; a file of the package _global_ has it under its key."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content.get("mentor", content)
 
 
 def test_conf_names_eighteen_mentors_with_a_client() -> None:
@@ -200,8 +386,13 @@ def test_conf_names_eighteen_mentors_with_a_client() -> None:
 @pytest.mark.parametrize("path", client_files(), ids=lambda path: path.stem)
 def test_every_mentor_in_conf_builds_from_its_schema_and_lists_every_field(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text.startswith(f"# catalyst run mentor={path.stem}")
-    node = OmegaConf.create(text)
+    assert text.removeprefix("# @package _global_\n").startswith(f"# catalyst run mentor={path.stem}")
+    whole = OmegaConf.create(text)
+    assert isinstance(whole, DictConfig)
+    if "replay" in whole:
+        whole.replay.run = "somewhere"
+    OmegaConf.resolve(whole)
+    node = whole.get("mentor", whole)
     assert isinstance(node, DictConfig)
     client = build(node.client)
     mentor = build(node, client=client, strategy=Paper())
@@ -211,9 +402,9 @@ def test_every_mentor_in_conf_builds_from_its_schema_and_lists_every_field(path:
 
 def build(node: DictConfig, **parts: Any) -> Any:
     """The object of a YAML node, merged into its dataclass; `parts` are given instead of the node's own."""
-    unset = {"model": "some/model", "base_url": "http://127.0.0.1:9", "run": "somewhere"}
+    unset = {"model": "some/model", "base_url": "http://127.0.0.1:9"}
     kind: Any = get_class(node.pop("_target_"))
-    unlisted = set(kind.__dataclass_fields__) - set(node) - {"strategy"}
+    unlisted = {field.name for field in fields(kind)} - set(node) - {"strategy"}
     assert not unlisted, "a key that YAML does not list cannot be overridden without a +"
     schema = OmegaConf.structured(kind)
     OmegaConf.set_readonly(schema, False)

@@ -5,10 +5,10 @@ import unicodedata
 import warnings
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_catalyst.mentors.reply import LONGEST, MOST_REJECTED, clean, parse, parse_official
+from llm_catalyst.mentors.reply import LONGEST, MOST_LINES, MOST_REJECTED, clean, parse, parse_official
 
 WANTED = ["Is this film good?", "What does it say"]
 
@@ -128,6 +128,21 @@ def test_the_kept_rejections_are_few_and_the_others_are_counted() -> None:
     assert rejected[-1].reason == f"{5000 - 3 - MOST_REJECTED} further lines were dropped too"
 
 
+def test_lines_beyond_the_first_ten_thousand_are_not_read() -> None:
+    kept, rejected = parse("- a film\n" * (MOST_LINES - 1) + "- the last\n- one too many", 3)
+    assert kept == ["a film", "the last"]
+    assert len(rejected) == MOST_REJECTED + 1
+    assert parse("x\n" * MOST_LINES + "- too late", 1)[0] == ["x"]
+
+
+def test_the_official_parser_keeps_little_of_a_huge_answer() -> None:
+    kept, rejected = parse_official("A line of a long answer\n" * 50_000 + "short\n" * 50_000 + "x" * 1_000_000, 64)
+    assert kept == ["A line of a long answer"] * 64
+    assert len(rejected) == MOST_REJECTED + 1
+    assert sum(len(line.line) for line in rejected) < 30_000
+    assert parse_official("x" * 1_000_000, 64) == (["x" * LONGEST], [])
+
+
 @pytest.mark.parametrize(
     "unit", ["[", "<think>", '{"a":', "- a\n", '"', "<<s>", "\x1b[", "\n[", "['a',", ": [", " ", "(1"]
 )
@@ -140,6 +155,7 @@ def test_a_long_answer_is_read_in_linear_time(unit: str) -> None:
     assert seconds(400_000) < 20 * max(seconds(50_000), 0.05)  # quadratic would be 64 times as long
 
 
+@settings(max_examples=1000, deadline=None)
 @given(st.text(alphabet=st.characters(), max_size=400), st.integers(1, 5))
 def test_any_text_gives_few_clean_distinct_lines(reply: str, limit: int) -> None:
     kept, rejected = parse(reply, limit)
@@ -156,24 +172,25 @@ MARKS = ("- ", "* ", "1. ", '"', "'", "[", "]", "{", "}", ":", ",", "\n", "```",
 WORDS = ("prompt", "Template 1", "loss", "good film", "<s>", "[SEP]", "<think>", "</think>", "\ud800", "null", "9")
 
 
+@settings(max_examples=1000, deadline=None)
 @given(st.lists(st.sampled_from(MARKS + WORDS), max_size=30).map("".join))
 def test_no_mixture_of_marks_breaks_either_parser(reply: str) -> None:
     kept, _ = parse(reply, 64)
     assert not any("<s>" in text or "[SEP]" in text or "\x1b" in text for text in kept)
-    assert all(len(text) > 10 for text in parse_official(reply)[0])
+    assert all(len(text) > 10 for text in parse_official(reply, 64)[0])
 
 
 def test_the_official_parser_keeps_long_lines_and_strips_its_own_marks_only() -> None:
     reply = (
         '- "What is the mood here"\n1. Is this film good?\n* The tone of this text\nshort\n10. Is it very good?\n\nA\n'
     )
-    kept, rejected = parse_official(reply)
+    kept, rejected = parse_official(reply, 64)
     assert kept == ["What is the mood here", "Is this film good?", "The tone of this text", "10. Is it very good?"]
     assert [line.line for line in rejected] == ["short", "A"]
 
 
 def test_the_official_parser_takes_prose_for_proposals_as_the_code_does() -> None:
-    assert parse_official("Here are the templates:\n- Is this film good?")[0] == [
+    assert parse_official("Here are the templates:\n- Is this film good?", 64)[0] == [
         "Here are the templates:",
         "Is this film good?",
     ]

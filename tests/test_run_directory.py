@@ -1,23 +1,40 @@
 """A run's files: appended whole, committed whole, restored whole, and refused where they are not whole."""
 
+import itertools
 import json
 import math
 import os
 import re
+import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
-from recorded import CONFIG, evaluation, exchange, manifest, outcome, restart, stage_records, write_run
+from filelock import FileLock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorded import CONFIG, evaluation, exchange, manifest, outcome, restart, run_records, stage_records, write_run
 
 from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.records import Evaluation, Event, Proposal, Score, Scored, Snapshot, to_json
-from llm_catalyst.run_directory import FILES, RunDirectory, read_run
+from llm_catalyst.records import (
+    Evaluation,
+    Event,
+    Manifest,
+    Outcome,
+    Proposal,
+    Score,
+    Scored,
+    Snapshot,
+    to_json,
+)
+from llm_catalyst.run_directory import FILES, RunDirectory, parse, read_lines, read_run
 
 PROMPT = evaluation(0, 0, 0.5, 0.5)
 
@@ -114,6 +131,58 @@ def test_a_torn_last_line_does_not_count_when_it_is_read(directory: RunDirectory
     for cut in range(1, len(whole.split(b"\n")[1]) + 1):
         path.write_bytes(whole[:-cut])
         assert read_run(directory.path).events == (event(1),)
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """A limit of this process, in bytes: what a full disk is like."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_record_that_does_not_fit_on_the_disk_leaves_no_part_of_itself(directory: RunDirectory) -> None:
+    directory.append(event(1))
+    before = (directory.path / "events.jsonl").read_bytes()
+    with no_file_larger_than(len(before) + 10), pytest.raises(OSError, match="File too large"):
+        directory.append(event(2))
+    assert (directory.path / "events.jsonl").read_bytes() == before
+    directory.append(event(3))
+    assert read_run(directory.path).events == (event(1), event(3))
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before_it_and_no_part(
+    directory: RunDirectory,
+) -> None:
+    directory.checkpoint(0, 1, tensors(1.0), {"stage": 0, "step": 1})
+    with no_file_larger_than(100), pytest.raises(OSError, match="File too large"):
+        directory.checkpoint(0, 2, tensors(2.0), {"stage": 0, "step": 2})
+    assert [path.name for path in (directory.path / "stages").iterdir()] == ["00.step000001"]
+
+
+def test_the_line_of_an_exchange_ends_in_its_checksum(directory: RunDirectory) -> None:
+    directory.append(exchange(0, "- a film"))
+    (line,) = lines(directory, "exchanges.jsonl")[:-1]
+    digest = json.loads(line)["sha256"]
+    assert line == to_json(exchange(0, "- a film")).encode()[:-1] + f', "sha256": "{digest}"}}'.encode()
+    (directory.path / "exchanges.jsonl").write_bytes(line.replace(b"a film", b"a tilm") + b"\n")
+    with pytest.raises(ConfigurationError, match=r"line 1 is not an Exchange record .*: its sha256 says that it was"):
+        read_run(directory.path)
+
+
+def test_a_line_that_a_killed_run_left_torn_is_not_appended_to(directory: RunDirectory) -> None:
+    directory.append(event(1))
+    with open(directory.path / "events.jsonl", "ab") as file:
+        file.write(b'{"stage"')
+    directory.close()
+    again = RunDirectory(directory.path)
+    again.write_config(CONFIG, manifest())
+    again.append(event(2))  # as a session does that is refused before it restores
+    again.close()
+    assert read_run(directory.path).events == (event(1), event(2))
 
 
 def test_a_run_without_an_outcome_is_unfinished(directory: RunDirectory) -> None:
@@ -251,6 +320,37 @@ def test_the_lock_of_a_killed_writer_is_free(tmp_path: Path) -> None:
     RunDirectory(tmp_path / "run").close()
 
 
+def test_a_run_that_another_process_has_just_finished_is_refused(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends between the first look into the directory and the lock."""
+    acquire = FileLock.acquire
+
+    def late(lock: FileLock, **settings: Any) -> Any:
+        directory.finish(outcome())
+        directory.close()
+        return acquire(lock, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileLock, "acquire", late)
+        with pytest.raises(ConfigurationError, match="holds a finished run"):
+            RunDirectory(directory.path)
+    with FileLock(directory.path / ".lock", timeout=0):
+        pass  # it is free
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "stages"])
+def test_what_belongs_to_no_known_run_is_neither_taken_nor_changed(tmp_path: Path, name: str) -> None:
+    content = b"my own notes"
+    (tmp_path / "stages").mkdir() if name == "stages" else (tmp_path / name).write_bytes(content)
+    directory = RunDirectory(tmp_path)
+    with pytest.raises(ConfigurationError, match=rf"holds {name}, but no manifest.json; put it back, or choose"):
+        directory.write_config(CONFIG, manifest())
+    directory.close()
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {name}
+    assert name == "stages" or (tmp_path / name).read_bytes() == content
+
+
 def test_an_unfinished_run_is_gone_on_with_only_under_its_own_configuration(directory: RunDirectory) -> None:
     later = replace(manifest(), started="2030-01-01T00:00:00+00:00")
     directory.write_config(CONFIG, later)
@@ -280,3 +380,111 @@ def test_the_outcome_is_never_there_by_half(directory: RunDirectory, monkeypatch
 def test_each_kind_of_record_has_its_own_file() -> None:
     assert len(set(FILES.values())) == len(FILES) == 6
     assert FILES[Evaluation] == "metrics.jsonl"
+
+
+# --- any bytes, any record
+
+KINDS = (*FILES, Manifest, Outcome)
+LEGIBLE = st.text(max_size=8)
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=8)  # halves of surrogate pairs, too
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+HUGE = 10**600
+thorough = settings(max_examples=1000, deadline=None)
+
+
+def values(hint: Any, text: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
+    """Any values of a field's type, or of a record: texts as given, numbers of any size that JSON has."""
+    arguments = get_args(hint)
+    if is_dataclass(hint):
+        hints = get_type_hints(hint)
+        return st.builds(hint, **{name: values(kind, text) for name, kind in hints.items()})
+    if get_origin(hint) is Literal:
+        return st.sampled_from(arguments)
+    if get_origin(hint) in (Union, UnionType):
+        return st.one_of([values(argument, text) for argument in arguments])
+    if get_origin(hint) is tuple and arguments[-1] is not Ellipsis:
+        return st.tuples(*[values(argument, text) for argument in arguments])
+    if get_origin(hint) is tuple:
+        return st.lists(values(arguments[0], text), max_size=3).map(tuple)
+    if get_origin(hint) is Mapping:
+        return st.dictionaries(text, values(arguments[1], text), max_size=3)
+    numbers = st.integers(-HUGE, HUGE)
+    anything = st.dictionaries(text, text | numbers | st.lists(FINITE), max_size=2)
+    return {str: text, float: FINITE, int: numbers, bool: st.booleans(), NoneType: st.none(), Any: anything}[hint]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_record_with_any_text_is_written_on_a_line_and_read_back_as_it_was(kind: type[Any]) -> None:
+    @thorough
+    @given(values(kind, LEGIBLE | ANY_TEXT))
+    def check(record: Any) -> None:
+        line = to_json(record)
+        assert line.isascii()
+        assert "\n" not in line
+        again = parse(kind, line.encode(), "a line")
+        assert to_json(again) == line  # in which -0.0 is not 0.0, and 1 not 1.0
+        assert again == record or re.search(r"[\ud800-\udfff]", "".join(texts_in(asdict(record))))
+
+    check()
+
+
+def texts_in(node: Any) -> Iterator[str]:
+    """Every text of nested records, keys included."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        yield from texts_in([*node.keys(), *node.values()])
+    elif isinstance(node, tuple | list):
+        yield from itertools.chain.from_iterable(map(texts_in, node))
+
+
+def read_or_refused(path: Path, kind: type[Any], content: bytes) -> None:
+    """Reads a file of these bytes: each whole line is a record, or the first that is none is named."""
+    path.unlink(missing_ok=True)  # to write over a file waits for the disk
+    path.write_bytes(content)
+    try:
+        records, message = read_lines(path, kind), ""
+    except ConfigurationError as error:
+        message = str(error)
+        number = re.match(rf"{re.escape(str(path))}, line (\d+) is not an? {kind.__name__} record \(", message)
+        good = content.split(b"\n")[: int(number[1]) - 1 if number else None]
+        content = b"".join(line + b"\n" for line in good)
+        path.unlink()
+        path.write_bytes(content)
+        records = read_lines(path, kind)
+    assert message.isprintable()
+    assert len(records) == content.count(b"\n")
+    assert all(isinstance(record, kind) for record in records)
+
+
+JSONISH = st.lists(st.sampled_from([*'{}[]":,\n\n\\ue-1.', "stage", "null", "\x1b[31m", "\x00", "é"]), max_size=30)
+
+
+def test_any_bytes_are_read_or_refused_by_file_and_line(tmp_path: Path) -> None:
+    @thorough
+    @given(st.binary(max_size=60) | JSONISH.map(lambda pieces: "".join(pieces).encode()))
+    def check(content: bytes) -> None:
+        for kind in FILES:
+            read_or_refused(tmp_path / "x.jsonl", kind, content)
+
+    check()
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_lines_that_were_damaged_anyhow_are_read_or_refused_by_file_and_line(kind: type[Any], tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    for record in [r for r in (*run_records(2), event(1)) if isinstance(r, kind)][:3]:
+        directory.append(record)
+    directory.close()
+    whole = (tmp_path / "run" / FILES[kind]).read_bytes()
+    place = st.integers(0, len(whole))
+
+    @thorough
+    @given(st.lists(st.tuples(place, st.integers(0, 4), st.binary(max_size=4)), min_size=1, max_size=3))
+    def check(damages: list[tuple[int, int, bytes]]) -> None:
+        content = whole
+        for at, lost, added in damages:
+            content = content[:at] + added + content[at + lost :]
+        read_or_refused(tmp_path / "x.jsonl", kind, content)
+
+    check()

@@ -1,11 +1,17 @@
 """A language model (or a person) as the mentor: asks, records, reads, fits."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llm_catalyst.checks import at_least, one_of
-from llm_catalyst.mentors.clients import Client
-from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.checks import ConfigurationError, at_least, one_of
+from llm_catalyst.mentors import answer_cache
+from llm_catalyst.mentors.clients import Client, NotRecorded
+from llm_catalyst.mentors.consultation import Consultation, Mentor
+from llm_catalyst.mentors.prices import prices
+from llm_catalyst.mentors.questions import Questions
 from llm_catalyst.mentors.strategies import Strategy
 from llm_catalyst.records import Advice, Exchange, Proposal, Rejected
 
@@ -21,7 +27,8 @@ class LanguageModel:
     """The `mentor` node. `client` is a Client and `strategy` a Strategy (OmegaConf takes no protocols).
 
     `attempts` counts the questions of one consultation: after an unusable answer it is asked again with a
-    reminder. Retries of single requests are the client's.
+    reminder. Retries of single requests are the client's. `fallbacks` are mentors to consult in turn when that
+    has brought no proposal; `on_failure` is for when they bring none either (a fallback's own does not count).
     """
 
     client: Any
@@ -29,47 +36,110 @@ class LanguageModel:
     proposals: int = 3
     attempts: int = 2
     on_failure: str = "fallback"
+    fallbacks: list[Any] = field(default_factory=list)
+    cache: bool = False
 
     def __post_init__(self) -> None:
         at_least("mentor.proposals", self.proposals, 1)
         at_least("mentor.attempts", self.attempts, 1)
         one_of("mentor.on_failure", self.on_failure, ("fallback", "stop"))
+        if any(getattr(mentor, "fallbacks", None) for mentor in self.fallbacks):
+            raise ConfigurationError("a mentor in mentor.fallbacks has fallbacks of its own; name them all in one list")
 
     def preflight(self) -> None:
-        """Raise ConfigurationError where the client is bound to fail (no key, no terminal, no recorded run)."""
+        """Raise ConfigurationError where it is bound to fail: no key, no terminal, no recorded run, no place to write.
+
+        The same goes for its fallbacks. Nothing is asked over a network.
+        """
         self.client.preflight()
+        if self.cache:
+            answer_cache.preflight()
+        for i, mentor in self._models():
+            with named(i):
+                mentor.preflight()
+
+    def reach(self) -> None:
+        """Raise ConfigurationError where a provider, a fallback's included, is not there or refuses key or model."""
+        self.client.reach()
+        for i, mentor in self._models():
+            with named(i):
+                mentor.reach()
+
+    def unpriced(self) -> list[str]:
+        """The models, those of fallbacks included, whose answers cost a sum that is not known."""
+        clients: list[Client] = [self.client, *(mentor.client for _, mentor in self._models())]
+        return [client.model for client in clients if client.paid and client.model not in prices()]
 
     def propose(self, consultation: Consultation) -> Advice:
         """At most `proposals` new prompts, the lines that were rejected, or why there is none.
 
-        Raises MentorFailed instead of the latter with on_failure=stop.
+        Raises MentorFailed instead of the latter with on_failure=stop, and NotRecorded where a replay does not fit.
         """
-        client: Client = self.client
-        strategy: Strategy = self.strategy
-        messages = strategy.messages(consultation, self.proposals)
+        questions = Questions(consultation)
         rejected: list[Rejected] = []
-        why = ""
-        answered = iter(consultation.answered)
-        for _ in range(self.attempts):
-            seed, exchange = consultation.rng.getrandbits(31), next(answered, None)
-            if exchange is None or exchange.messages != tuple(messages):
-                exchange = client.complete(messages, consultation.stage, seed)
-                consultation.record(exchange)  # before anything else: it is paid for
-            texts, dropped = read(strategy, exchange)
-            proposals, unfit = fit(texts, consultation, self.proposals)
-            rejected += dropped + unfit
-            if proposals:
-                return Advice(tuple(proposals), tuple(rejected))
-            why = exchange.error or "no usable proposal in the answer"
-            if exchange.error and exchange.answered is None:
-                break  # nobody answered: the same question would fail the same way
-            messages = [*messages, *strategy.reminder(exchange.reply, self.proposals)]
+        reasons: list[str] = []
+        for mentor in (self, *self.fallbacks):
+            advice = consult(mentor, consultation, questions)
+            rejected += advice.rejected
+            if advice.proposals:
+                return replace(advice, rejected=tuple(rejected))
+            reasons.append(f"{who(mentor)}: " * bool(self.fallbacks) + (advice.fallback or "no proposal"))
+        why = "; ".join(reasons)
         if self.on_failure == "stop":
             raise MentorFailed(
                 f"the mentor failed after stage {consultation.stage}: {why}; "
                 "mend it and resume the run, or set mentor.on_failure=fallback to carry on without its advice"
             )
         return Advice(rejected=tuple(rejected), fallback=why)
+
+    def _models(self) -> list[tuple[int, "LanguageModel"]]:
+        return [(i, mentor) for i, mentor in enumerate(self.fallbacks) if isinstance(mentor, LanguageModel)]
+
+
+def consult(mentor: Mentor, consultation: Consultation, questions: Questions) -> Advice:
+    """The advice of one mentor alone, without its fallbacks.
+
+    It draws from a copy of the consultation's stream: what it would draw, were it the only one.
+    """
+    consultation = replace(consultation, rng=copy(consultation.rng))
+    if not isinstance(mentor, LanguageModel):
+        return mentor.propose(consultation)
+    strategy: Strategy = mentor.strategy
+    messages = strategy.messages(consultation, mentor.proposals)
+    rejected: list[Rejected] = []
+    why = ""
+    for _ in range(mentor.attempts):
+        try:
+            exchange = questions.ask(mentor.client, messages, consultation.rng.getrandbits(31), mentor.cache)
+        except NotRecorded as error:
+            if not mentor.fallbacks:
+                raise
+            why = str(error)
+            break
+        texts, dropped = read(strategy, exchange)
+        proposals, unfit = fit(texts, consultation, mentor.proposals)
+        rejected += dropped + unfit
+        if proposals:
+            return Advice(tuple(proposals), tuple(rejected))
+        why = exchange.error or "no usable proposal in the answer"
+        if exchange.error and exchange.answered is None:
+            break  # nobody answered: the same question would fail the same way
+        messages = [*messages, *strategy.reminder(exchange.reply, mentor.proposals)]
+    return Advice(rejected=tuple(rejected), fallback=why)
+
+
+def who(mentor: Mentor) -> str:
+    """The name of a mentor among others."""
+    return str(mentor.client.model) if isinstance(mentor, LanguageModel) else type(mentor).__name__
+
+
+@contextmanager
+def named(i: int) -> Iterator[None]:
+    """Say of a ConfigurationError that it is a fallback's: its keys do not stand under `mentor.client` then."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"mentor.fallbacks[{i}]: {error}") from None
 
 
 def read(strategy: Strategy, exchange: Exchange) -> tuple[list[str], list[Rejected]]:

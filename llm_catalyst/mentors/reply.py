@@ -15,6 +15,7 @@ from llm_catalyst.records import Rejected
 
 LONGEST = 1000  # characters of one proposal: far more than any prompt of m tokens
 SHOWN = 200  # characters of a rejected line that are kept
+MOST_LINES = 10_000  # lines of one answer that are read
 MOST_REJECTED = 100  # rejected lines that are kept; the others are counted
 JSON_ATTEMPTS = 32  # failed tries to read JSON; a bound, so that "[[[[…" stays linear
 JSON_DEPTH = 5
@@ -86,13 +87,15 @@ def parse(reply: str, limit: int) -> tuple[list[str], list[Rejected]]:
     return texts, dropped + rejected
 
 
-def parse_official(reply: str) -> tuple[list[str], list[Rejected]]:
+def parse_official(reply: str, limit: int) -> tuple[list[str], list[Rejected]]:
     """What the method's published code reads from an answer: its lines, without mark and double quotes.
 
     Source: guozix/LLM-catalyst, exp_lm/chatgpt_hk.py, whose index errors are the one thing not reproduced.
-    Lines of 10 characters or fewer are dropped; nothing is cleaned and duplicates stay.
+    Lines of 10 characters or fewer are dropped; nothing is cleaned and duplicates stay. At most `limit` lines are
+    taken, and of each no more than its first LONGEST characters: far more than that code ever uses.
     """
-    texts, rejected = [], []
+    texts: list[str] = []
+    rejected: list[Rejected] = []
     for line in reply.splitlines():
         text = line.strip()
         if not text:
@@ -107,11 +110,13 @@ def parse_official(reply: str) -> tuple[list[str], list[Rejected]]:
             text = text[2:].strip()
         if len(text) > 1 and text[0] == text[-1] == '"':
             text = text[1:-1].strip()
-        if len(text) > 10:
-            texts.append(text)
-        else:
+        if len(text) <= 10:
             rejected.append(Rejected(shorten(line.strip()), "10 characters or fewer"))
-    return texts, rejected
+        elif len(texts) >= limit:
+            rejected.append(Rejected(shorten(line.strip()), f"more than {limit} proposals"))
+        else:
+            texts.append(text[:LONGEST])
+    return texts, first_of(rejected)
 
 
 def legible(text: str) -> str:
@@ -145,10 +150,14 @@ def screen(candidates: list[Candidate], limit: int) -> tuple[list[str], list[Rej
             seen.add(text.casefold())
         else:
             rejected.append(Rejected(shorten(candidate.line.strip()), reason))
+    return texts, first_of(rejected)
+
+
+def first_of(rejected: list[Rejected]) -> list[Rejected]:
+    """The first MOST_REJECTED of them, and how many there were beyond."""
     surplus = len(rejected) - MOST_REJECTED
-    if surplus > 0:
-        rejected[MOST_REJECTED:] = [Rejected("…", f"{surplus} further lines were dropped too")]
-    return texts, rejected
+    more = [Rejected("…", f"{surplus} further lines were dropped too")] if surplus > 0 else []
+    return rejected[:MOST_REJECTED] + more
 
 
 def fault(text: str, seen: set[str]) -> str | None:
@@ -169,7 +178,8 @@ def from_lines(answer: str) -> list[Candidate]:
     """
     items: list[tuple[Candidate, bool]] = []
     fenced = expected = False
-    for line in answer.split("\n"):
+    *lines, rest = [*answer.split("\n", MOST_LINES), ""][: MOST_LINES + 1]
+    for line in lines:
         if not line.strip():
             continue
         if FENCE.match(line):
@@ -184,6 +194,8 @@ def from_lines(answer: str) -> list[Candidate]:
         reason = "broken JSON" if BROKEN_JSON.match(text) else reason
         items.append((Candidate(line, text, reason), marked or fenced or expected))
         expected = False
+    if rest:
+        items.append((Candidate(rest, rest, f"beyond the first {MOST_LINES} lines"), False))
     if any(listed and not item.reason for item, listed in items):
         return [item if listed else because(item, "prose beside the list") for item, listed in items]
     return without_chatter([item for item, _ in items])

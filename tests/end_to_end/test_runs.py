@@ -373,14 +373,14 @@ def test_an_answer_that_was_paid_for_is_not_asked_for_again_after_a_kill(advised
 
 def test_a_replay_gives_the_same_restarts_without_a_server(advised: Run, runs: Runs) -> None:
     nowhere = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "HTTP_PROXY": "http://127.0.0.1:9"}
-    words = (*ADVISED, "mentor=replay", f"mentor.client.run={advised.path}")
+    words = (*ADVISED, "mentor=replay", f"replay.run={advised.path}")
     replayed = runs.run("replayed", *words, **nowhere)
     names = ("trajectory.jsonl", "pool.jsonl", "restarts.jsonl", "metrics.jsonl")
     assert replayed.code == 0, replayed.err
     assert replayed.bytes_of(*names) == advised.bytes_of(*names)
     (exchange,) = replayed.records.exchanges
     assert (exchange.reply, exchange.cost_usd) == (REPLY, 0.0)
-    assert exchange.parameters["messages"] == "as recorded"
+    assert exchange.reused == str(advised.path)
     assert replayed.outcome.ledger.cost_usd == 0
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from llm_catalyst.mentors.clients import calls
 from llm_catalyst.mentors.clients.calls import Answer
@@ -16,6 +16,8 @@ class Claude:
     The SDK (2.x) takes neither a temperature nor a seed: both are recorded as not sent.
     """
 
+    paid: ClassVar[bool] = True
+
     model: str
     base_url: str = "https://api.anthropic.com"
     key_variable: str = "ANTHROPIC_API_KEY"
@@ -23,6 +25,7 @@ class Claude:
     max_tokens: int = 4000
     timeout_s: float = 120.0
     retry_s: float = 300.0
+    check_model: bool = True
 
     def __post_init__(self) -> None:
         calls.check_settings(
@@ -33,7 +36,19 @@ class Claude:
         """Raise ConfigurationError where the SDK or the key is missing."""
         calls.preflight("anthropic", self.key_variable)
 
-    def complete(self, messages: Sequence[Message], stage: int, seed: int) -> Exchange:
+    def reach(self) -> None:
+        """Raise ConfigurationError where the server is not there, refuses the key or does not know the model."""
+        import anthropic
+
+        if self.check_model:
+            key = calls.read_key(self.key_variable)
+            calls.reach(anthropic, anthropic.Anthropic, key, self.base_url, self.model)
+
+    def parameters(self, seed: int) -> dict[str, Any]:
+        """The sampling settings that go with each request."""
+        return {"max_tokens": self.max_tokens}
+
+    def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
         """The model's answer as an exchange; what fails for good is its `error`."""
         import anthropic
 
@@ -44,7 +59,7 @@ class Claude:
             "messages": [vars(message) for message in messages if message.role != "system"],
             **({"system": system} if system else {}),
         }
-        parameters: dict[str, Any] = {"max_tokens": self.max_tokens}
+        parameters = self.parameters(seed)
 
         def send(connection: Any) -> Any:
             return connection.messages.create(**request, **parameters)

@@ -1,6 +1,7 @@
 """What the clients share: keys, deadlines, retries, redaction, and an Exchange from what came back."""
 
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -14,17 +15,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import tenacity
 
-from llm_catalyst.checks import ConfigurationError, at_least
+from llm_catalyst.checks import ConfigurationError, at_least, did_you_mean
 from llm_catalyst.mentors import prices
+from llm_catalyst.mentors.reply import clean
 from llm_catalyst.records import Exchange, Message
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 SECRET = 8  # characters; shorter keys ("none", "EMPTY") are placeholders, and common words
 LONGEST_ERROR = 500
+MOST_NAMED = 8  # of the models that a server has
+REACH_S = 10.0
 PASSING_STATUS = (408, 409, 429)
 
 T = TypeVar("T")
@@ -266,6 +270,59 @@ def preflight(package: str, key_variable: str | None) -> None:
     read_key(key_variable)
 
 
+def reach(sdk: Any, kind: Any, key: str, url: str, model: str) -> None:
+    """Raise ConfigurationError where the server is not there, refuses the key or does not know the model.
+
+    One free request, or two. What may pass (a busy server, no answer within REACH_S seconds) and what says
+    nothing about the model (a server without a list of models) is no error.
+    """
+    try:
+        connection = kind(api_key=key, base_url=url, timeout=REACH_S, max_retries=0)
+    except Exception as error:
+        raise ConfigurationError(f"no connection to {url} can be made: {redact(str(error), key)}") from None
+    fault: str | None = None
+    try:
+        with connection:
+            names = within(REACH_S, lambda: names_without(sdk, connection, model))
+        if names is not None:
+            fault = f"{url} does not know mentor.client.model={model}; it has {few(names)}{did_you_mean(model, names)}"
+    except sdk.APIConnectionError as failure:
+        cause = failure.__cause__
+        # Without a connection at all; one that breaks, and a timeout, may pass.
+        if type(cause).__name__ == "ConnectError":
+            fault = f"no connection to {url}: {cause}; check mentor.client.base_url, the server and the network"
+    except sdk.APIStatusError as failure:
+        fault = status_answer(failure, url).error if failure.status_code in (401, 403) else None
+    except Exception:
+        return  # an answer that cannot be read says nothing about the model
+    if fault:
+        hint = "mentor.client.check_model=false skips this check"
+        raise ConfigurationError(f"{clean(redact(fault, key))[:LONGEST_ERROR]} ({hint})") from None
+
+
+def names_without(sdk: Any, connection: Any, model: str) -> list[str] | None:
+    """The models that a server has where `model` is none of them; None where it is one, or where nothing is known."""
+    try:
+        connection.models.retrieve(model)
+        return None
+    except sdk.NotFoundError:
+        pass  # no such model, or no such route
+    try:
+        page = connection.models.list()
+    except sdk.APIStatusError:
+        return None
+    if "data" not in page.model_fields_set:
+        return None
+    names = [entry.id for entry in itertools.islice(page, 10_000) if isinstance(entry.id, str)]
+    return None if {model, f"{model}:latest"} & {*names} else names  # Ollama adds the tag
+
+
+def few(names: Sequence[str]) -> str:
+    """Some of these names, in one line."""
+    shown = ", ".join(sorted(names)[:MOST_NAMED])
+    return "none" if not names else f"{shown}, and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else shown
+
+
 def no_answer(response: Any) -> Answer:
     """The Answer for a response of another kind. The SDKs check nothing: a page of HTML arrives as a str."""
     shown = " ".join(str(response).split())
@@ -297,7 +354,7 @@ def redact(text: str, key: str) -> str:
     text = text.encode("utf-8", "replace").decode("utf-8")
     if len(key) < SECRET:
         return text
-    for form in {key, json.dumps(key)[1:-1]}:
+    for form in {key, json.dumps(key)[1:-1], quote(key), quote(key, safe="")}:
         text = text.replace(form, "[key]")
     return text
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rich.console import Console
 from rich.panel import Panel
@@ -18,6 +19,9 @@ from llm_catalyst.records import Exchange, Message
 class Human:
     """The `mentor.client` node of a human mentor: sees what a language model would see, and answers."""
 
+    model: ClassVar[str] = "human"
+    paid: ClassVar[bool] = False
+
     def preflight(self) -> None:
         """Raise ConfigurationError without a terminal."""
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -26,7 +30,14 @@ class Human:
                 "start the run in a terminal, or choose another mentor (mentor=local, mentor=evolution, mentor=none)"
             )
 
-    def complete(self, messages: Sequence[Message], stage: int, seed: int) -> Exchange:
+    def reach(self) -> None:
+        """Nothing: whoever started the run is there."""
+
+    def parameters(self, seed: int) -> dict[str, float | int | str]:
+        """A person has none."""
+        return {}
+
+    def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
         """What the person types until an empty line; an `error` where that is nothing. Costs no money."""
 
         def ask() -> Answer:
@@ -38,7 +49,7 @@ class Human:
             reply = read_lines()
             return Answer(reply, answered="human", error=None if reply else "no proposal was typed")
 
-        return exchange(ask, messages=messages, stage=stage, model="human", parameters={}, free=True)
+        return exchange(ask, messages=messages, stage=stage, model=self.model, parameters={}, free=True)
 
 
 def show(messages: Sequence[Message]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from llm_catalyst.checks import ConfigurationError, at_least, one_of
 from llm_catalyst.mentors.clients.calls import Answer, exchange
@@ -18,6 +18,8 @@ class LocalModel:
 
     The model is loaded at the first call, from safetensors only and without code of its repository.
     """
+
+    paid: ClassVar[bool] = False
 
     model: str
     revision: str | None = None
@@ -48,11 +50,16 @@ class LocalModel:
             first_line = str(error).partition("\n")[0]
             raise ConfigurationError(f"mentor.client.device={self.device} cannot be used: {first_line}") from None
 
-    def complete(self, messages: Sequence[Message], stage: int, seed: int) -> Exchange:
+    def reach(self) -> None:
+        """Nothing: the model is on this machine, or is fetched at the first call."""
+
+    def parameters(self, seed: int) -> dict[str, float | int | str]:
+        """The settings that the answer depends on."""
+        given = {"temperature": self.temperature, "revision": self.revision}
+        return {"max_tokens": self.max_tokens, "seed": seed} | {n: v for n, v in given.items() if v is not None}
+
+    def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
         """The model's continuation as an exchange; what goes wrong is its `error`. Costs no money."""
-        parameters: dict[str, float | int | str] = {"max_tokens": self.max_tokens, "seed": seed}
-        if self.temperature is not None:
-            parameters["temperature"] = self.temperature
 
         def ask() -> Answer:
             try:
@@ -60,6 +67,7 @@ class LocalModel:
             except (OSError, ValueError, RuntimeError, ImportError) as error:
                 return Answer(error=f"{self.model} could not answer: {type(error).__name__}: {error}")
 
+        parameters = self.parameters(seed)
         return exchange(ask, messages=messages, stage=stage, model=self.model, parameters=parameters, free=True)
 
     def _answer(self, messages: Sequence[Message], seed: int) -> Answer:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from llm_catalyst.checks import one_of
 from llm_catalyst.mentors.clients import calls
@@ -14,6 +14,8 @@ from llm_catalyst.records import Exchange, Message
 class OpenAIChat:
     """The `mentor.client` node of an OpenAI-compatible mentor. Fields are explained in conf/mentor/gpt4.yaml."""
 
+    paid: ClassVar[bool] = True
+
     model: str
     base_url: str = "https://api.openai.com/v1"
     key_variable: str | None = "OPENAI_API_KEY"
@@ -24,6 +26,7 @@ class OpenAIChat:
     send_seed: bool = True
     timeout_s: float = 120.0
     retry_s: float = 300.0
+    check_model: bool = True
 
     def __post_init__(self) -> None:
         calls.check_settings(
@@ -35,12 +38,20 @@ class OpenAIChat:
         """Raise ConfigurationError where the SDK or the key is missing."""
         calls.preflight("openai", self.key_variable)
 
-    def complete(self, messages: Sequence[Message], stage: int, seed: int) -> Exchange:
+    def reach(self) -> None:
+        """Raise ConfigurationError where the server is not there, refuses the key or does not know the model."""
+        import openai
+
+        if self.check_model:
+            key = calls.read_key(self.key_variable)
+            calls.reach(openai, openai.OpenAI, key or "none", self.base_url, self.model)
+
+    def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
         """The model's answer as an exchange; what fails for good is its `error`."""
         import openai
 
         key = calls.read_key(self.key_variable)
-        parameters = self._parameters(seed)
+        parameters = self.parameters(seed)
         request: dict[str, Any] = {"model": self.model, "messages": [vars(message) for message in messages]}
 
         def send(connection: Any) -> Any:
@@ -60,7 +71,8 @@ class OpenAIChat:
             retry_s=self.retry_s,
         )
 
-    def _parameters(self, seed: int) -> dict[str, Any]:
+    def parameters(self, seed: int) -> dict[str, Any]:
+        """The sampling settings that go with each request."""
         sent: dict[str, Any] = {self.max_tokens_name: self.max_tokens}
         for setting in ("temperature", "presence_penalty"):
             if getattr(self, setting) is not None:

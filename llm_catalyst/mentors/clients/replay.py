@@ -4,22 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import ClassVar
 
 from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.mentors.clients import NotRecorded
 from llm_catalyst.mentors.clients.calls import Answer, exchange, utc_now
-from llm_catalyst.records import Exchange, Message, from_json
+from llm_catalyst.records import Exchange, Message, Restart
+from llm_catalyst.run_directory import read_lines
 
 
 @dataclass(frozen=True)
 class Replay:
     """The `mentor.client` node of a replayed mentor: `run` is the directory of an earlier run.
 
-    Each stage gets the answers that the same stage of the earlier run got, in their order; so a replay that
-    is resumed goes on where it stopped. Their tokens are repeated, their cost and latency are not: this run
-    spends neither.
+    The n-th question of a stage gets the n-th answer that the same stage of the earlier run got, whichever of
+    its models gave it; where that run then fell back, the next question fails for the recorded reason. Their
+    tokens are repeated, their cost and latency are not: this run spends neither.
     """
+
+    model: ClassVar[str] = "replay"
+    paid: ClassVar[bool] = False
 
     run: str
 
@@ -30,50 +34,55 @@ class Replay:
     @cached_property
     def recorded(self) -> tuple[Exchange, ...]:
         """All exchanges of the earlier run. Raises ConfigurationError where they cannot be read."""
-        try:
-            lines = [line for line in self.path.read_bytes().split(b"\n") if line.strip()]
-        except OSError as error:
+        if not self.path.is_file():
             raise ConfigurationError(
-                f"mentor.client.run={self.run} holds no exchanges.jsonl to replay ({error.strerror}); give the "
-                "directory of a run whose mentor was a language model"
-            ) from None
-        try:
-            return tuple(from_json(Exchange, line) for line in lines)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigurationError(f"{self.path} holds a line that is no exchange: {first['msg']}") from None
+                f"replay.run={self.run} holds no exchanges.jsonl to replay; give the directory of a run whose "
+                "mentor was a language model"
+            )
+        return read_lines(self.path, Exchange)
 
     @cached_property
-    def _used(self) -> dict[int, int]:
-        return {}
+    def fallbacks(self) -> dict[int, str]:
+        """Why the earlier run restarted from its pool's best, by stage, where it did. Raises as `recorded` does."""
+        restarts: tuple[Restart, ...] = read_lines(self.path.with_name("restarts.jsonl"), Restart)
+        return {restart.stage: restart.fallback for restart in restarts if restart.fallback is not None}
 
     def preflight(self) -> None:
         """Raise ConfigurationError where there is nothing to replay."""
         if not self.recorded:
             raise ConfigurationError(f"{self.path} is empty: that run asked no language model")
+        self.fallbacks  # noqa: B018 - a line that cannot be read is found before training
 
-    def complete(self, messages: Sequence[Message], stage: int, seed: int) -> Exchange:
-        """The next recorded answer of this stage; `parameters` say whether the messages are the recorded ones."""
-        answers = [earlier for earlier in self.recorded if earlier.stage == stage]
-        used = self._used.get(stage, 0)
-        if used >= len(answers):
-            used_up = f"{self.path} holds {len(answers)} answers for stage {stage} (from 0), and all are used up"
-            return exchange(
-                lambda: Answer(error=used_up),
-                messages=messages,
-                stage=stage,
-                model="replay",
-                parameters={"replayed": self.run},
-                free=True,
+    def reach(self) -> None:
+        """Nothing: the answers are on the disk."""
+
+    def parameters(self, seed: int) -> dict[str, float | int | str]:
+        """None of its own: an exchange keeps the recorded ones."""
+        return {}
+
+    def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
+        """The recorded answer to the question of this number; `reused` says where other messages had brought it.
+
+        Raises NotRecorded where the earlier run had no more answers and did not fall back either.
+        """
+        answers = [earlier for earlier in self.recorded if earlier.stage == stage and earlier.answered is not None]
+        if number < len(answers):
+            earlier = answers[number]
+            same = earlier.messages == tuple(messages)
+            return replace(
+                earlier,
+                messages=tuple(messages),
+                cost_usd=0.0,
+                latency_s=0.0,
+                date=utc_now(),
+                reused=self.run if same else f"{self.run}, where the messages were others",
             )
-        self._used[stage] = used + 1
-        earlier = answers[used]
-        same = earlier.messages == tuple(messages)
-        return replace(
-            earlier,
-            messages=tuple(messages),
-            parameters={**earlier.parameters, "replayed": self.run, "messages": "as recorded" if same else "differ"},
-            cost_usd=0.0,
-            latency_s=0.0,
-            date=utc_now(),
-        )
+        if stage not in self.fallbacks:
+            raise NotRecorded(
+                f"{self.path} holds {len(answers)} answers for stage {stage} (from 0), and all are used up: this run "
+                "is not the recorded one; repeat its command with mentor=replay, and with the mentor.fallbacks that "
+                "ask no model"
+            )
+        failed = Answer(error=self.fallbacks[stage])
+        again = exchange(lambda: failed, messages=messages, stage=stage, model=self.model, parameters={}, free=True)
+        return replace(again, latency_s=0.0, reused=self.run)

@@ -75,7 +75,7 @@ class Paper:
 
     def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
         """The proposals in a reply, and the lines that are none."""
-        return parse_official(reply) if self.parsing == "official" else parse(reply, MOST_READ)
+        return (parse_official if self.parsing == "official" else parse)(reply, MOST_READ)
 
 
 def describe(task: TaskDescription, description: str | None) -> str:
