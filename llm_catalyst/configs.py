@@ -43,9 +43,9 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
     Raises ConfigurationError naming the key, what is wrong with it, and what is allowed. Keys of language
     models are looked for in the environment here, so that a missing one stops a run before it trains.
     """
+    refuse_secrets(config)
     from llm_catalyst.settings import Settings
 
-    refuse_secrets(config)
     settings = construct(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
     mentor = mentor_of(config["mentor"], build(config["strategy"], "strategy"))
     if hasattr(mentor, "preflight"):

@@ -185,6 +185,8 @@ def explanation(error: Exception) -> str:
     if missing := re.search(r"Missing mandatory value.*full_key: (\S+)", message, re.DOTALL):
         return f"{missing[1]} must be given: add {missing[1]}=…"
     if key := re.search(r"Could not override '([^'@]+)", message):
+        if key[1] in known_keys():
+            return f"there is no key {key[1]} under this choice of {key[1].partition('.')[0]}; another one has it"
         return message + did_you_mean(key[1], known_keys())
     if choice := re.search(r"(?:Could not find|Could not load) '([\w/]+)/(\w+)'", message):
         return message + did_you_mean(choice[2], [file.stem for file in (conf_directory() / choice[1]).glob("*.yaml")])

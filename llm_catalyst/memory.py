@@ -1,13 +1,20 @@
 """Less at a time where memory runs out: training passes of fewer examples, scoring passes of fewer tokens."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 import torch
 
+from llm_catalyst.checks import ConfigurationError
+
 T = TypeVar("T")
-SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# As CUDA, cuBLAS and cuDNN, MPS, torch's CPU allocator, and oneDNN, which gives no reason, say it.
+SIGNS = re.compile(
+    r"out of memory|_STATUS_ALLOC_FAILED|(can't allocate|not enough) memory|could not (create|execute) a primitive$"
+)
+KEYS = {"examples": "micro_batch", "tokens": "token_budget"}
 
 
 @dataclass
@@ -21,25 +28,31 @@ class Room:
     tokens: int
     said: list[str] = field(default_factory=list)
 
-    def fit(self, unit: Literal["examples", "tokens"], needed: int, work: Callable[[int], T]) -> T:
-        """`work(size)`, begun anew with half the size as long as memory runs out; never more than is `needed`.
+    def fit(self, unit: Literal["examples", "tokens"], least: int, most: int, work: Callable[[int], T]) -> T:
+        """`work(size)`, begun anew with half the size as long as memory runs out.
 
-        Raises what `work` raises where it is anything else, or where not even one fits.
+        `most` is all that there is to do, `least` what cannot be parted: one example. Raises ConfigurationError
+        where not even that fits, and what `work` raises where it is anything else.
         """
         while True:
-            size = min(needed, getattr(self, unit))
+            size = min(most, getattr(self, unit))
             try:
                 return work(size)
-            except RuntimeError as error:
-                if size == 1 or not out_of_memory(error):
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
                     raise
+                if size <= least:
+                    raise too_small(error) from error
             # Outside the handler: the error's frames, which hold the tensors, are gone.
-            setattr(self, unit, size // 2)
+            half = max(least, size // 2)
+            setattr(self, unit, half)
             self.said.append(
-                f"out of memory with {size} {unit} in one pass; going on with {size // 2} at a time, to the same result"
+                f"out of memory with {size} {unit} in one pass; going on with {half} at a time, which add up to the "
+                f"same ({KEYS[unit]}={half} begins with that)"
             )
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            empty_caches()
+            # Dropout draws as if this were the first try: a resumed run may have to try again, or no longer.
+            torch.manual_seed(torch.initial_seed())
 
     def told(self) -> list[str]:
         """What was said since the last call."""
@@ -49,4 +62,21 @@ class Room:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on any device."""
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in SIGNS)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(SIGNS.search(str(error)))
+
+
+def too_small(error: BaseException) -> ConfigurationError:
+    """What to do where not even one example fits."""
+    why = str(error).partition("\n")[0] or type(error).__name__
+    return ConfigurationError(
+        "not even one example at a time fits into memory; try a smaller backbone.max_length, "
+        f"backbone.dtype=bfloat16, a smaller backbone, or another device ({why})"
+    )
+
+
+def empty_caches() -> None:
+    """Give back what the devices' allocators hold in reserve: pieces of it may be too small for what comes."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

@@ -1,7 +1,6 @@
 """Scores of many prompts on one split: mean loss and metrics, without gradients."""
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,8 +32,9 @@ def score(
     training = model.backbone.training
     model.backbone.train(False)
     parameters = stack(members)
+    least = len(members) * padded_tokens(data, parameters["prompt"].shape[1], pad_to)
     losses, answers, truth = model.room.fit(
-        "tokens", sys.maxsize, lambda budget: passes(model, parameters, data, budget, pad_to)
+        "tokens", least, least * len(data), lambda budget: passes(model, parameters, data, budget, pad_to)
     )
     model.backbone.train(training)
     means = losses.double().sum(0) / len(data)
@@ -54,6 +54,11 @@ def passes(
         answers.append(logits.argmax(-1))
         truth.append(batch.labels[0])
     return torch.stack(losses).cpu(), torch.cat(answers, dim=1).cpu(), torch.cat(truth).cpu()
+
+
+def padded_tokens(data: Encoded, prompt_length: int, pad_to: int | None) -> int:
+    """Tokens of the longest example, all its choices, padding and prompts included."""
+    return ((pad_to or max(map(data.length, range(len(data))))) + prompt_length) * data.choices
 
 
 def result(loss: float, answers: Tensor, truth: Tensor, metric: str) -> Result | None:

@@ -140,19 +140,22 @@ def load_problem(parts: Parts) -> Problem:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; auto is cuda, else mps, else cpu. Raises ConfigurationError where it is absent."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(name)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}[device.type]
-    if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigurationError(
-            f"device={name} is not there; torch sees {torch.cuda.device_count()} CUDA devices; try device=auto"
-        )
-    if device.type == "cuda":
+    """The device of that name; auto is cuda, else mps, else cpu. Raises ConfigurationError where it cannot be used."""
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    there = [*["cuda"] * bool(gpus), *gpus, *["mps"] * torch.backends.mps.is_available(), "cpu"]
+    name = there[0] if name == "auto" else name
+    if name not in there:
+        built = "" if torch.backends.cuda.is_built() or name == "mps" else "; this torch is built without CUDA"
+        raise ConfigurationError(f"device={name} is not there; there are: {', '.join(there)}{built}; try device=auto")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).partition("\n")[0]
+        raise ConfigurationError(f"device={name} cannot be used ({why}); device=cpu can") from error
+    if name.startswith("cuda"):
         # cuBLAS gives the same sums in the same order only with a fixed workspace.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    return device
+    return torch.device(name)
 
 
 def manifest(problem: Problem, choices: Mapping[str, str], words: Sequence[str]) -> Manifest:

@@ -1,12 +1,15 @@
 """Frozen text models behind a soft prompt, each family against its own plain forward pass."""
 
 import importlib.util
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import (
     CAUSAL,
     CPU,
@@ -24,16 +27,18 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from llm_catalyst.backbones.text import TextBackbone, load
+from llm_catalyst.backbones.text import TextBackbone, check_device, load
 from llm_catalyst.batching import Batch, collate, encode
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts
 from llm_catalyst.heads.classifier import Classifier
 from llm_catalyst.heads.similarity import Similarity
 from llm_catalyst.heads.verbalizer import Verbalizer
+from llm_catalyst.mentors.clients.local import LocalModel
 from llm_catalyst.model import PromptedModel
 from llm_catalyst.problem import cloze_for
-from llm_catalyst.session import load_problem
+from llm_catalyst.records import Message
+from llm_catalyst.session import choose_device, load_problem
 from llm_catalyst.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.tasks.text import Example
 
@@ -349,6 +354,152 @@ def test_a_verbalizer_on_an_encoder_is_refused_by_name_before_data_are_looked_fo
         load_problem(parts())
     with pytest.raises(ConfigurationError, match="task=nowhere has no data yet"):
         load_problem(parts(head=Classifier()))
+
+
+# Devices
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "cuda:99", "cuda:300"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are_before_data_are_looked_for(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"device={name} is not there; there are: .*cpu.*try device=auto"):
+        load_problem(parts(head=Classifier(), settings=toy_settings(device=name)))
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an MPS device here")
+def test_mps_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ConfigurationError, match=r"device=mps is not there; there are: .*cpu"):
+        choose_device("mps")
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:", "cuda:-1", "gpu", "CPU", "cuda:1.5"])
+def test_the_name_of_no_device_is_refused_with_those_that_are_known(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"device={name} is not known; there are: auto, cpu, cuda"):
+        toy_settings(device=name)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that names two GPUs (Turing), which this torch cannot use."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+@pytest.mark.usefixtures("two_gpus")
+def test_of_two_gpus_there_is_no_third_and_one_that_cannot_be_used_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="device=cuda:2 is not there; there are: cuda, cuda:0, cuda:1, "):
+        choose_device("cuda:2")
+    for name in ("auto", "cuda:1"):
+        with pytest.raises(ConfigurationError, match=r"device=cuda.* cannot be used \(.*CUDA.*\); device=cpu can"):
+            choose_device(name)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_bfloat16_on_a_gpu_without_it_is_refused_with_what_there_is() -> None:
+    settings = TextBackbone(folder("bert"), dtype="bfloat16")
+    with pytest.raises(ConfigurationError, match=r"dtype=bfloat16 is not there on Tesla T4 .*7\.5.*use.*float16"):
+        load(settings, False, torch.device("cuda:1"))
+    check_device(settings, CPU)
+    check_device(replace(settings, dtype="float16"), torch.device("cuda:1"))
+
+
+def test_bfloat16_is_taken_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    check_device(TextBackbone("x", dtype="bfloat16"), torch.device("cuda"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed")
+@pytest.mark.parametrize(
+    ("dtype", "device", "lacking"),
+    [
+        ("float32", "cpu", "a CUDA device and backbone.dtype=bfloat16 or float16 and the package flash-attn"),
+        ("float16", "cuda", "the package flash-attn"),
+    ],
+)
+def test_flash_attention_is_refused_with_all_that_it_needs(dtype: str, device: str, lacking: str) -> None:
+    settings = TextBackbone(folder("bert"), dtype=dtype, attention="flash_attention_2")
+    with pytest.raises(ConfigurationError, match=f"needs {lacking}; backbone.attention=sdpa does not"):
+        load(settings, False, torch.device(device))
+
+
+def test_a_float16_model_trains_on_a_cpu_too() -> None:
+    gradients = {}
+    for dtype in ("float32", "float16"):
+        model = PromptedModel(backbone("bert", dtype=dtype), Similarity(), {}, plenty())
+        prompts = random_prompts("bert", 1).requires_grad_()
+        model.backbone.sentence(model.backbone.hidden(prompts, batch_of("bert")), batch_of("bert"))[0, 0, 0].backward()
+        gradients[dtype] = prompts.grad
+    assert gradients["float16"] is not None
+    assert gradients["float16"].abs().max() > 1e-3
+    torch.testing.assert_close(gradients["float16"], gradients["float32"], atol=0.02, rtol=0.05)
+
+
+def test_a_model_that_does_not_fit_into_memory_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "vast"
+    shutil.copytree(folder("gpt2"), path)
+    weights = {n: w for n, w in load_file(path / "model.safetensors").items() if "wpe" not in n}
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"n_positions": 10**13}))
+    with pytest.raises(ConfigurationError, match=r"does not fit into memory; try backbone\.dtype=bfloat16.*allocate"):
+        load(TextBackbone(str(path), kind="causal_lm"), False, CPU)
+
+
+# What a folder may hold
+
+
+class Evil:
+    """A pickle of this writes a file when it is read."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.marker,)
+
+
+@pytest.fixture
+def pickled(tmp_path: Path) -> Path:
+    """A model's folder whose weights are a pickle with code in it, `marker` the file that it would write."""
+    path = tmp_path / "pickled"
+    shutil.copytree(folder("gpt2"), path)
+    (path / "model.safetensors").unlink()
+    torch.save({"wte.weight": Evil(tmp_path / "marker")}, path / "pytorch_model.bin")
+    return path
+
+
+def test_a_pickle_is_refused_as_a_backbone_and_never_read(pickled: Path) -> None:
+    for words in (False, True):
+        with pytest.raises(
+            ConfigurationError, match=r"holds pytorch_model\.bin and no model\.safetensors: a pickle"
+        ):
+            load(TextBackbone(str(pickled), kind="causal_lm"), words, CPU)
+    assert not (pickled.parent / "marker").exists()
+    torch.load(pickled / "pytorch_model.bin", weights_only=False)
+    assert (pickled.parent / "marker").exists(), "the test's pickle has no code in it"
+
+
+def test_a_pickle_beside_safetensors_does_not_matter(pickled: Path) -> None:
+    shutil.copy(Path(folder("gpt2")) / "model.safetensors", pickled)
+    load(TextBackbone(str(pickled), kind="causal_lm"), False, CPU)
+    assert not (pickled.parent / "marker").exists()
+
+
+def test_a_pickle_is_refused_as_a_local_mentor_and_never_read(pickled: Path) -> None:
+    exchange = LocalModel(model=str(pickled), device="cpu").complete([Message("user", "hello")], 0, 1)
+    assert "safetensors" in (exchange.error or "")
+    assert not (pickled.parent / "marker").exists()
+
+
+def test_damaged_weights_are_refused_by_name(tmp_path: Path) -> None:
+    shutil.copytree(folder("bert"), tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ConfigurationError, match=r"backbone\.name=.* could not be loaded: .*header"):
+        load(TextBackbone(str(tmp_path / "model")), False, CPU)
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,7 @@ def test_completion_can_be_installed(catalyst: Command, tmp_path: Path) -> None:
         (["mentor=gtp4"], r"Could not find 'mentor/gtp4'[\s\S]*gpt4"),
         (["batch_sise=8"], r"'batch_sise'[\s\S]*did you mean batch_size\?"),
         (["optimizer.lrr=1"], r"'optimizer\.lrr'[\s\S]*did you mean optimizer\.lr\?"),
+        (["mentor.fallbacks=[gpt4]"], r"there is no key mentor\.fallbacks under this choice of mentor"),
         (["opimizer=adam"], r"'opimizer'[\s\S]*did you mean optimizer\?"),
         (["batch_size=zero"], r"batch_size='zero' does not fit"),
         (["mentor=openai_compatible"], r"mentor\.client\.(model|base_url)"),

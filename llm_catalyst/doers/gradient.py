@@ -69,7 +69,7 @@ class Gradient:
             if all(member.diverged for member in members):
                 break
             batch = next(batches)
-            losses = model.room.fit("examples", batch.size, partial(self._backward, model, members, batch))
+            losses = model.room.fit("examples", 1, batch.size, partial(self._backward, model, members, batch))
             for member, (optimizer, scheduler), loss in zip(members, optimizers, losses, strict=True):
                 member.diverged = member.diverged or not (math.isfinite(loss) and self._step(member, optimizer))
                 optimizer.zero_grad(set_to_none=True)
