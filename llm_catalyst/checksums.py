@@ -20,11 +20,11 @@ def list_of(digests: Mapping[str, str]) -> bytes:
 def read_list(folder: Path) -> dict[str, str]:
     """The digests by file name in a folder's SHA256SUMS; none where that is missing or no such list."""
     try:
-        *lines, end = (folder / SUMS).read_bytes().decode("ascii").split("\n")
+        *lines, _ = (folder / SUMS).read_bytes().decode("ascii").split("\n")
     except (OSError, UnicodeDecodeError):
         return {}
     pairs = [line.partition("  ") for line in lines]
-    return {} if end or any(len(digest) != 64 for digest, _, _ in pairs) else {name: d for d, _, name in pairs}
+    return {} if any(len(digest) != 64 for digest, _, _ in pairs) else {name: digest for digest, _, name in pairs}
 
 
 def wrong(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -42,7 +42,7 @@ def run(
         directory.append(record)
         view.show(record)
 
-    safe = Safekeeping(directory, experiment.settings, interruption or Interruption())
+    safe = Safekeeping(directory, experiment.settings, interruption or Interruption(), experiment.problem.model.room)
     state = safe.restore(emit, experiment.problem.device) or start(experiment, emit)
     for stage in range(state.stage, len(experiment.plan)):
         if not state.trained:

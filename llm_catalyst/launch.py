@@ -23,7 +23,8 @@ from llm_catalyst.paths import conf_directory
 
 FAILED, WRONG_USE, BUDGET_SPENT = 1, 2, 3
 # Libraries that tell of each request; a line of theirs would run through the live view.
-CHATTY = ("httpx2", "httpcore2", "openai", "anthropic", "huggingface_hub", "filelock", "datasets")
+CHATTY = ("huggingface_hub", "filelock", "datasets")
+SDKS = ("openai", "anthropic", "httpx2", "httpcore2")
 
 
 def run_command(words: Sequence[str]) -> int:
@@ -46,11 +47,10 @@ def run_command(words: Sequence[str]) -> int:
 
     def start() -> None:
         # A sweep writes its overrides to disk before any job could refuse them.
-        refuse_secrets(dict(word.partition("=")[::2] for word in words))
+        for name, _, value in (word.partition("=") for word in words):
+            refuse_secrets({name: value})
         hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(job)()
 
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
     OmegaConf.register_new_resolver("folder", folder_name, replace=True)
     # Hydra then raises its errors instead of printing them, so that they look like ours.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -135,6 +135,7 @@ def execute(config: dict[str, Any], choices: Mapping[str, str], path: Path, word
     """One run from a resolved configuration; its outcome in a few plain values, as sweepers want it."""
     from llm_catalyst.configs import parts_of
 
+    quiet_libraries()
     parts = parts_of(config)
     from llm_catalyst.session import dry_run, run_session
 
@@ -142,6 +143,18 @@ def execute(config: dict[str, Any], choices: Mapping[str, str], path: Path, word
         return {"status": "dry run", "estimate": dry_run(parts)}
     outcome = run_session(parts, config, choices, path, words)
     return {"status": outcome.status, "dev": outcome.best and outcome.best.score.metric, "directory": str(path)}
+
+
+def quiet_libraries() -> None:
+    """Let no library tell of each request, and the SDKs of none: what a server sent may be the key itself.
+
+    They would with OPENAI_LOG or ANTHROPIC_LOG in the environment, or by hydra.verbose.
+    """
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in SDKS:
+        logging.getLogger(name).propagate = False
+        logging.getLogger(name).handlers = [logging.NullHandler()]
 
 
 def guarded(action: Callable[[], Any]) -> tuple[int, Any]:

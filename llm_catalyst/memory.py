@@ -54,6 +54,10 @@ class Room:
             # Dropout draws as if this were the first try: a resumed run may have to try again, or no longer.
             torch.manual_seed(torch.initial_seed())
 
+    def narrow(self, examples: int, tokens: int) -> None:
+        """Hold no more than these, which a run that goes on had found to fit."""
+        self.examples, self.tokens = min(self.examples, examples), min(self.tokens, tokens)
+
     def told(self) -> list[str]:
         """What was said since the last call."""
         said, self.said = self.said, []

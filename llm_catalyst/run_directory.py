@@ -432,7 +432,7 @@ def raw_lines(path: Path) -> list[bytes]:
 
 
 @cache
-def adapter(kind: type[Any]) -> TypeAdapter[Any]:
+def adapter(kind: Any) -> TypeAdapter[Any]:
     """What reads records of this class: to make one takes as long as to read some hundreds of lines."""
     return TypeAdapter(kind)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from llm_catalyst.interruption import BudgetSpent, Interruption
+from llm_catalyst.memory import Room
 from llm_catalyst.records import Emit, Ledger
 from llm_catalyst.run_directory import RunDirectory
 from llm_catalyst.settings import Settings
@@ -15,8 +16,8 @@ from llm_catalyst.state import State, pack, unpack
 class Safekeeping:
     """Saves the state of one run, and keeps its clock, which goes on where a resumed run was cut off."""
 
-    def __init__(self, directory: RunDirectory, settings: Settings, interruption: Interruption) -> None:
-        self.directory, self.settings, self.interruption = directory, settings, interruption
+    def __init__(self, directory: RunDirectory, settings: Settings, interruption: Interruption, room: Room) -> None:
+        self.directory, self.settings, self.interruption, self.room = directory, settings, interruption, room
         self._began = self._saved = time.monotonic()
         self._saved_step = 0
 
@@ -32,6 +33,8 @@ class Safekeeping:
             return None
         state = unpack(*restored, device)
         self._began -= state.seconds
+        if state.room:
+            self.room.narrow(*state.room)
         self._saved_step = state.step
         return state
 
@@ -45,9 +48,8 @@ class Safekeeping:
 
     def checkpoint(self, state: State) -> State:
         """Save a state within a stage."""
-        state = replace(state, seconds=self.seconds)
+        state = self._dated(state)
         self.directory.checkpoint(state.stage, state.step, *pack(state))
-        self._saved, self._saved_step = time.monotonic(), state.step
         return state
 
     def stage_ended(self, state: State, last: bool) -> State:
@@ -55,9 +57,8 @@ class Safekeeping:
 
         After the last stage only a signal stops it: what is left costs no more than a score on test.
         """
-        state = replace(state, seconds=self.seconds)
+        state = self._dated(state)
         self.directory.commit(state.stage - 1, *pack(state))
-        self._saved, self._saved_step = time.monotonic(), state.step
         self._end(self._minutes_spent() and not last)
         return state
 
@@ -74,6 +75,11 @@ class Safekeeping:
             raise BudgetSpent(f"budget.usd={budget.usd:g} is used up: ${ledger.cost_usd:.4f} is spent")
         if budget.tokens is not None and tokens >= budget.tokens:
             raise BudgetSpent(f"budget.tokens={budget.tokens:,} is used up: {tokens:,} tokens are spent")
+
+    def _dated(self, state: State) -> State:
+        """The state as it is saved now."""
+        self._saved, self._saved_step = time.monotonic(), state.step
+        return replace(state, seconds=self.seconds, room=(self.room.examples, self.room.tokens))
 
     def _minutes_spent(self) -> bool:
         minutes = self.settings.budget.minutes

@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from llm_catalyst.backbones.text import FrozenText
+from llm_catalyst.backbones.text import FrozenText, check_device
 from llm_catalyst.backbones.text import load as load_backbone
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts
@@ -125,6 +125,7 @@ def load_problem(parts: Parts) -> Problem:
     """The task's data and the frozen backbone, loaded; what does not fit together is refused by name."""
     settings = parts.settings
     device = choose_device(settings.device)
+    check_device(parts.backbone, device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if parts.head.words and parts.backbone.kind == "encoder":

@@ -17,7 +17,8 @@ class State:
     """Everything that the rest of the run needs, at the end of a stage or after any step within one.
 
     `stage` and `step` are the stage to go on with and the steps taken so far. `members` train in that stage;
-    `trained` says that it lacks only the mentor's advice.
+    `trained` says that it lacks only the mentor's advice. `room` is what fitted into memory in one pass: examples
+    in training, tokens in scoring.
     `score` is the dev score of the member that the last stage ended with. `best` and `best_parameters` are
     the soft prompt with the best dev score of the run and its head.
     """
@@ -34,6 +35,7 @@ class State:
     diverged: tuple[int, ...] = ()
     fallbacks: int = 0
     seconds: float = 0.0
+    room: tuple[int, int] | None = None
 
     @property
     def parameters(self) -> list[dict[str, Tensor]]:
@@ -66,7 +68,7 @@ class State:
         return replace(self, ledger=replace(self.ledger, **sums))
 
 
-SCALARS = ("stage", "step", "trained", "pool", "score", "best", "ledger", "diverged", "fallbacks", "seconds")
+SCALARS = ("stage", "step", "trained", "pool", "score", "best", "ledger", "diverged", "fallbacks", "seconds", "room")
 
 
 def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -113,6 +115,7 @@ def unpack(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: tor
         "best": Best | None,
         "ledger": Ledger,
         "diverged": tuple[int, ...],
+        "room": tuple[int, int] | None,
     }
     plain = {n: TypeAdapter(kinds[n]).validate_python(values[n]) if n in kinds else values[n] for n in SCALARS}
     return State(members=tuple(members), best_parameters=named("best/"), **plain)

@@ -167,7 +167,9 @@ def is_record(kind: type[Any], line: bytes) -> bool:
 
 
 def unreadable(path: Path) -> str:
-    """What is wrong with a manifest or an outcome that the program itself had written so."""
+    """What is wrong with one of the files beside the records, whatever its sum may be."""
+    if not path.is_file():
+        return "missing"
     kind = {"manifest.json": Manifest, OUTCOME: Outcome}.get(path.name)
     return "" if kind is None or is_record(kind, path.read_bytes()) else "cannot be read"
 

@@ -473,9 +473,7 @@ def pickled(tmp_path: Path) -> Path:
 
 def test_a_pickle_is_refused_as_a_backbone_and_never_read(pickled: Path) -> None:
     for words in (False, True):
-        with pytest.raises(
-            ConfigurationError, match=r"holds pytorch_model\.bin and no model\.safetensors: a pickle"
-        ):
+        with pytest.raises(ConfigurationError, match=r"holds pytorch_model\.bin and no model\.safetensors: a pickle"):
             load(TextBackbone(str(pickled), kind="causal_lm"), words, CPU)
     assert not (pickled.parent / "marker").exists()
     torch.load(pickled / "pytorch_model.bin", weights_only=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from recorded import CONFIG, exchange, manifest
-from tiny_models import adamw, toy_problem
+from tiny_models import adamw, plenty, toy_problem
 
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.doers.gradient import Gradient
@@ -247,7 +247,7 @@ def test_a_budget_of_minutes_stops_at_a_checkpoint_and_counts_over_resumes(tmp_p
     def seconds() -> float:
         directory = RunDirectory(tmp_path)
         try:
-            safe = Safekeeping(directory, Settings(), Interruption())
+            safe = Safekeeping(directory, Settings(), Interruption(), plenty())
             assert safe.restore(directory.append, toy_problem().device) is not None
             return safe.seconds
         finally:

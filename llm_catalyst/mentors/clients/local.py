@@ -37,6 +37,8 @@ class LocalModel:
         """Raise ConfigurationError where the folder or the device does not exist."""
         import torch
 
+        from llm_catalyst.backbones.text import refuse_pickle
+
         path = Path(self.model).expanduser()
         is_path = self.model.startswith((".", "~", "/")) or (os.sep != "/" and os.sep in self.model)
         if (is_path or path.exists()) and not (path / "config.json").is_file():
@@ -44,6 +46,7 @@ class LocalModel:
                 f"mentor.client.model={self.model} is no folder with a config.json; give the folder of a "
                 "transformers model or a name on the Hugging Face hub, such as meta-llama/Llama-2-7b-chat-hf"
             )
+        refuse_pickle("mentor.client.model", self.model)
         try:
             torch.empty(0, device=pick_device(self.device))
         except (RuntimeError, AssertionError) as error:
