@@ -437,7 +437,7 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def parse(kind: type[Any], line: bytes, where: str) -> Any:
+def parse(kind: Any, line: bytes, where: str) -> Any:
     """The record that a line holds. Raises ConfigurationError saying where it stands, what is wrong and the mend."""
     try:
         record = adapter(kind).validate_json(line)
