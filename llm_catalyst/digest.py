@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from llm_catalyst.records import Evaluation, Event, Exchange, Restart, Score, Scored
-from llm_catalyst.run_directory import RunRecords
+from llm_catalyst.run_records import RunRecords
 from llm_catalyst.terminal import printable, quoted
 
 MEND = "try a larger optimizer.lr, another head, or more steps a stage"

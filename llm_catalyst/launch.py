@@ -77,7 +77,8 @@ def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
     """
     from omegaconf import OmegaConf
 
-    from llm_catalyst.run_directory import read_config, read_manifest
+    from llm_catalyst.run_directory import read_config
+    from llm_catalyst.run_records import read_manifest
 
     def go_on() -> dict[str, Any]:
         manifest = read_manifest(directory)

@@ -7,7 +7,8 @@ A record never holds NaN or infinity: divergence is a status (`Outcome.status`, 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeVar
+from functools import cache
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter
 
@@ -270,4 +271,10 @@ def to_json(record: Any) -> str:
 
 def from_json(kind: type[R], line: str | bytes) -> R:
     """The record of class `kind` that `line` holds. Raises pydantic.ValidationError naming the field."""
-    return TypeAdapter(kind).validate_json(line)
+    return cast(R, reader(cast(Any, kind)).validate_json(line))
+
+
+@cache
+def reader(kind: Any) -> TypeAdapter[Any]:
+    """What reads records of this class: to make one takes as long as to read some hundreds of lines."""
+    return TypeAdapter(kind)

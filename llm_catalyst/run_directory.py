@@ -1,10 +1,9 @@
-"""A run's files: append a record, save where it stands, restore, finish; and read them back without torch.
+"""A run's files: append a record, save where it stands, restore, finish.
 
-config.yaml manifest.json
-trajectory.jsonl pool.jsonl restarts.jsonl exchanges.jsonl metrics.jsonl events.jsonl
-stages/00/ stages/01.step000340/     the end of a stage, or a checkpoint within one: appears by one rename
-    state.safetensors state.json SHA256SUMS
-SHA256SUMS                           of the first two, and of all of these when the run has finished
+config.yaml manifest.json            what made the run
+*.jsonl                              its records (run_records.py)
+stages/                              where it stood (saved_states.py): each appears by one rename
+SHA256SUMS                           of the first two, and of everything when the run has finished
 outcome.json                         written last
 """
 
@@ -14,67 +13,24 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter, ValidationError
 
 from llm_catalyst import checksums
 from llm_catalyst.checks import ConfigurationError, leaves
-from llm_catalyst.records import (
-    Emit,
-    Evaluation,
-    Event,
-    Exchange,
-    Manifest,
-    Outcome,
-    Record,
-    Restart,
-    Scored,
-    Snapshot,
-    to_json,
-)
-from llm_catalyst.terminal import printable
+from llm_catalyst.records import Emit, Event, Exchange, Manifest, Outcome, Record, Snapshot, to_json
+from llm_catalyst.run_records import EXCHANGES, FILES, raw_lines, read_lines, read_manifest
+from llm_catalyst.saved_states import STATE, Damaged, read_state, read_tensors, saved_states
 
-FILES: dict[type[Any], str] = {
-    Snapshot: "trajectory.jsonl",
-    Scored: "pool.jsonl",
-    Restart: "restarts.jsonl",
-    Exchange: "exchanges.jsonl",
-    Evaluation: "metrics.jsonl",
-    Event: "events.jsonl",
-}
 FIXED = ("config.yaml", "manifest.json")
-STATE = ("state.safetensors", "state.json")
-EXCHANGES = FILES[Exchange]
 # Keys that may change when a run goes on: where it runs, when it stops, and how patient it is; not what it computes.
 FREE = re.compile(
     r"(device|threads|micro_batch|token_budget|view|dry_run|task\.path|checkpoint\..*|budget\..*"
     r"|mentor\.(on_failure|attempts|cache|fallbacks.*|client\.(base_url|timeout_s|retry_s|check_model|run)))"
 )
-
-
-@dataclass(frozen=True)
-class RunRecords:
-    """Everything that a run wrote, read back; `outcome` is None while it runs, or where it was cut off."""
-
-    path: Path
-    manifest: Manifest
-    trajectory: tuple[Snapshot, ...]
-    pool: tuple[Scored, ...]
-    restarts: tuple[Restart, ...]
-    exchanges: tuple[Exchange, ...]
-    metrics: tuple[Evaluation, ...]
-    events: tuple[Event, ...]
-    outcome: Outcome | None
-
-
-class Damaged(ValueError):  # noqa: N818 - reads as a sentence where it is caught
-    """A saved state that is not what was written, or whose records are not."""
 
 
 class RunDirectory:
@@ -293,59 +249,6 @@ def cut_torn_line(path: Path) -> None:
         os.truncate(path, content.rfind(b"\n") + 1)
 
 
-def saved_states(path: Path) -> list[Path]:
-    """The folders of a run's saved states, oldest first: `00` is the end of stage 0, `01.step000340` within stage 1."""
-
-    def place(folder: Path) -> tuple[int, int]:
-        stage, _, step = folder.name.partition(".step")
-        return (int(stage), int(step)) if step else (int(stage) + 1, 0)
-
-    folders = (f for f in path.glob("stages/*") if re.fullmatch(r"[0-9]+(\.step[0-9]+)?", f.name) and f.is_dir())
-    return sorted(folders, key=place)
-
-
-def read_state(path: Path, folder: Path) -> dict[str, Any]:
-    """A saved state's JSON, checked with all that it rests on.
-
-    Raises Damaged where the folder, or a record file up to the length that it then had, is not what was written,
-    and ConfigurationError where the exchanges are not.
-    """
-    name = f"stages/{folder.name}"
-    if wrong := checksums.wrong(folder, STATE):
-        raise Damaged(f"{name} is damaged ({', '.join(f'{file} is {how}' for file, how in wrong.items())})")
-    content: dict[str, Any] = json.loads((folder / "state.json").read_bytes())
-    wrong = wrong_records(path, content["records"])
-    if wrong.get(EXCHANGES, "missing") != "missing":
-        raise ConfigurationError(
-            f"{path / EXCHANGES} is {wrong[EXCHANGES]} since {name} was written; put it back as it was, "
-            "or remove it to ask the mentor again"
-        )
-    if wrong:
-        raise Damaged(f"{', '.join(f'{file} is {how}' for file, how in wrong.items())} since {name} was written")
-    return content
-
-
-def wrong_records(path: Path, saved: Mapping[str, tuple[int, str]]) -> dict[str, str]:
-    """Which record files, up to the lengths that were saved, are missing, shorter or changed since."""
-    found = {}
-    for file, (length, digest) in saved.items():
-        there = (path / file).read_bytes()[:length] if (path / file).is_file() else None
-        if length and (there is None or checksums.sha256(there) != digest):
-            found[file] = "missing" if there is None else "shorter" if len(there) < length else "changed"
-    return found
-
-
-def read_tensors(folder: Path) -> dict[str, Any]:
-    """A saved state's tensors. Raises Damaged where the file is none of safetensors': a pickle is never opened."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        return load((folder / "state.safetensors").read_bytes())
-    except SafetensorError as error:
-        raise Damaged(f"stages/{folder.name} is damaged (state.safetensors holds no tensors: {error})") from None
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """The resolved configuration of a run. Raises ConfigurationError where it or the manifest is not as written."""
     for name, how in checksums.wrong(path, FIXED).items():
@@ -395,62 +298,3 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     part.replace(path)
     sync(path.parent)
-
-
-def read_run(path: Path) -> RunRecords:
-    """All records of a run directory. Raises ConfigurationError naming the file and line that cannot be read."""
-    manifest = read_manifest(path)
-    lists = {name.removesuffix(".jsonl"): read_lines(path / name, kind) for kind, name in FILES.items()}
-    outcome = path / "outcome.json"
-    return RunRecords(
-        path=path,
-        manifest=manifest,
-        outcome=read_json(outcome, Outcome) if outcome.exists() else None,
-        **lists,
-    )
-
-
-def read_manifest(path: Path) -> Manifest:
-    """The manifest of a run directory. Raises ConfigurationError where `path` is none."""
-    if not (path / "manifest.json").is_file():
-        raise ConfigurationError(f"{path} is not a run directory (no manifest.json); runs lie under outputs/")
-    return read_json(path / "manifest.json", Manifest)
-
-
-def read_json(path: Path, kind: type[Any]) -> Any:
-    return parse(kind, path.read_bytes(), str(path))
-
-
-def read_lines(path: Path, kind: type[Any]) -> tuple[Any, ...]:
-    """The records of a JSONL file; a last line without its line end was cut off and does not count."""
-    return tuple(parse(kind, line, f"{path}, line {i}") for i, line in enumerate(raw_lines(path), start=1))
-
-
-def raw_lines(path: Path) -> list[bytes]:
-    """The whole lines of a file, without their ends; none where it does not exist."""
-    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-
-
-@cache
-def adapter(kind: Any) -> TypeAdapter[Any]:
-    """What reads records of this class: to make one takes as long as to read some hundreds of lines."""
-    return TypeAdapter(kind)
-
-
-def parse(kind: Any, line: bytes, where: str) -> Any:
-    """The record that a line holds. Raises ConfigurationError saying where it stands, what is wrong and the mend."""
-    try:
-        record = adapter(kind).validate_json(line)
-        why = "" if kind is not Exchange or checksums.unbroken(line) else "its sha256 says that it was another"
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        why = printable(": ".join([".".join(map(str, first["loc"])), first["msg"]][not first["loc"] :]))
-    if not why:
-        return record
-    names = ", ".join(f.name for f in fields(kind))
-    article = "an" if kind.__name__.startswith(tuple("AEIOU")) else "a"
-    mend = ", or end it before that line to ask the mentor again" if kind is Exchange else ""
-    raise ConfigurationError(
-        f"{where} is not {article} {kind.__name__} record ({names}): {why}; put the file back as it was{mend} "
-        "(catalyst show --verify DIR checks a run)"
-    )

@@ -28,7 +28,8 @@ from llm_catalyst.problem import Problem, assemble
 from llm_catalyst.progress import Overview, view_for
 from llm_catalyst.randomness import derive
 from llm_catalyst.records import Event, Manifest, Outcome
-from llm_catalyst.run_directory import RunDirectory, changed_keys, read_json, read_run
+from llm_catalyst.run_directory import RunDirectory, changed_keys
+from llm_catalyst.run_records import read_json, read_run
 from llm_catalyst.show import summary
 from llm_catalyst.tasks.text import load as load_task
 

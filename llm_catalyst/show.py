@@ -13,7 +13,7 @@ from rich.text import Text
 from llm_catalyst.digest import arcs, at, best_prompts, majority_of, metric_of, read_config, spending
 from llm_catalyst.plot import Point, curve, span
 from llm_catalyst.records import Evaluation, Exchange, Restart
-from llm_catalyst.run_directory import RunRecords, read_run
+from llm_catalyst.run_records import RunRecords, read_run
 from llm_catalyst.summary import columns, figures, heading, indented, later, loss, pairs, summary
 from llm_catalyst.terminal import forgive, paragraphs, printable, quoted
 

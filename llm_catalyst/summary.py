@@ -10,7 +10,7 @@ from rich.text import Text
 
 from llm_catalyst.digest import Arc, arcs, clock, counted, metric_of, spending, warnings_of
 from llm_catalyst.records import Outcome, Score
-from llm_catalyst.run_directory import RunRecords
+from llm_catalyst.run_records import RunRecords
 from llm_catalyst.terminal import printable, quoted
 
 

@@ -16,17 +16,9 @@ from rich.text import Text
 from llm_catalyst import checksums
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.records import Manifest, Outcome
-from llm_catalyst.run_directory import (
-    EXCHANGES,
-    FILES,
-    FIXED,
-    STATE,
-    parse,
-    raw_lines,
-    read_manifest,
-    saved_states,
-    wrong_records,
-)
+from llm_catalyst.run_directory import FIXED
+from llm_catalyst.run_records import EXCHANGES, FILES, parse, raw_lines, read_manifest
+from llm_catalyst.saved_states import STATE, saved_states, wrong_records
 from llm_catalyst.terminal import forgive, printable
 
 OUTCOME = "outcome.json"

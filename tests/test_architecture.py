@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "llm_catalyst"
 # From the ground up. A room may import rooms of its own floor and of those below. A new file gets its place here.
 FLOORS = (
     {"__init__", "checks", "records", "randomness", "paths", "terminal", "plot", "memory", "interruption", "checksums"},
-    {"tasks", "soft_prompt", "batching", "backbones", "heads", "model", "run_directory"},
+    {"tasks", "soft_prompt", "batching", "backbones", "heads", "model", "run_directory", "run_records", "saved_states"},
     {"doers", "scoring", "mentors", "settings", "digest", "summary", "show", "verify", "progress", "live"},
     {"problem", "state", "selection", "outcome", "bill", "safekeeping"},
     {"experiment"},
@@ -19,9 +19,11 @@ FLOORS = (
     {"launch"},
     {"cli"},
 )
-MATERIALS = FLOORS[1] - {"run_directory"}
+MATERIALS = FLOORS[1] - {"run_directory", "run_records", "saved_states"}
 READING = (
     "run_directory",
+    "run_records",
+    "saved_states",
     "show",
     "verify",
     "checksums",

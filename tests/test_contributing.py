@@ -8,7 +8,7 @@ import pytest
 import llm_catalyst.doers
 import llm_catalyst.mentors
 from llm_catalyst.launch import run_command
-from llm_catalyst.run_directory import read_run
+from llm_catalyst.run_records import read_run
 
 ROOT = Path(__file__).parent.parent
 

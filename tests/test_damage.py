@@ -27,7 +27,9 @@ from llm_catalyst.mentors.language_model import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.progress import SilentView
 from llm_catalyst.records import Event, Exchange, Outcome, Record, Snapshot
-from llm_catalyst.run_directory import EXCHANGES, FILES, FIXED, STATE, RunDirectory, read_json, read_lines
+from llm_catalyst.run_directory import FIXED, RunDirectory
+from llm_catalyst.run_records import EXCHANGES, FILES, read_json, read_lines
+from llm_catalyst.saved_states import STATE
 from llm_catalyst.settings import Checkpoints
 from llm_catalyst.verify import report, verify
 

@@ -40,7 +40,8 @@ from llm_catalyst.problem import Problem
 from llm_catalyst.progress import SilentView
 from llm_catalyst.randomness import stream
 from llm_catalyst.records import Exchange, Outcome
-from llm_catalyst.run_directory import FILES, RunDirectory, read_lines
+from llm_catalyst.run_directory import RunDirectory
+from llm_catalyst.run_records import FILES, read_lines
 from llm_catalyst.settings import Interval, PoolSettings
 
 PLAN = (5, 2, 4)

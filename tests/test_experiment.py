@@ -40,7 +40,8 @@ from llm_catalyst.records import (
     Scored,
     Snapshot,
 )
-from llm_catalyst.run_directory import FILES, RunDirectory, read_json, read_lines
+from llm_catalyst.run_directory import RunDirectory
+from llm_catalyst.run_records import FILES, read_json, read_lines
 from llm_catalyst.settings import Checkpoints, Interval, PoolSettings
 
 PLAN = (3, 3, 3)

@@ -46,7 +46,8 @@ from llm_catalyst.paths import conf_directory
 from llm_catalyst.problem import Problem, assemble
 from llm_catalyst.progress import SilentView
 from llm_catalyst.records import Advice, Proposal, Restart, Snapshot
-from llm_catalyst.run_directory import RunDirectory, read_lines
+from llm_catalyst.run_directory import RunDirectory
+from llm_catalyst.run_records import read_lines
 from llm_catalyst.session import load_problem
 from llm_catalyst.settings import Interval, Settings
 from llm_catalyst.soft_prompt import PromptSpace

