@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from llm_catalyst import checksums
 from llm_catalyst.records import Evaluation, Event, Exchange, Restart, Score, Scored
 from llm_catalyst.run_records import RunRecords
 from llm_catalyst.terminal import printable, quoted
@@ -149,8 +150,12 @@ def majority_of(run: RunRecords) -> float | None:
 
 
 def warnings_of(run: RunRecords) -> list[str]:
-    """What a reader of the run must know: its events, answers that are all the same, stages that learned nothing."""
-    found = [event_words(event) for event in run.events]
+    """What a reader of the run must know: damage, events, constant answers, stages that learned nothing."""
+    damage = checksums.wrong(run.path, checksums.read_list(run.path))
+    found = [
+        f"{printable(file)} is {how} since it was written (catalyst show --verify)" for file, how in damage.items()
+    ]
+    found += [event_words(event) for event in run.events]
     trained = [e for e in run.metrics if e.split == "dev" and e.step > 0]
     for stage in sorted({e.stage for e in trained}):
         here = [e for e in trained if e.stage == stage]

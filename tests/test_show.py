@@ -210,3 +210,12 @@ def test_stages_that_learned_nothing_are_among_the_warnings(tmp_path: Path) -> N
         'stage 1, step 200: every answer is "positive"',
         "stage 1: dev accuracy (best 0.509) is not above the majority class (0.509)",
     ]
+
+
+def test_a_figure_that_was_changed_after_the_run_is_not_told_without_a_warning(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", stages=1)
+    assert "since it was written" not in text_of(story(read_run(path)))
+    outcome = (path / "outcome.json").read_text()
+    (path / "outcome.json").write_text(outcome.replace("0.", "0.9", 1))
+    warned = squeezed(text_of(story(read_run(path))))
+    assert "outcome.json is changed since it was written (catalyst show --verify)" in warned
