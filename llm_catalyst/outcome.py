@@ -3,6 +3,8 @@
 import datetime
 import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -60,6 +62,9 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: the allocator's peak on a GPU, the process's peak resident size on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError, IndexError):
+        # Linux's own count: that of getrusage includes the process which started this one.
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

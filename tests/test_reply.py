@@ -169,7 +169,23 @@ def test_any_text_gives_few_clean_distinct_lines(reply: str, limit: int) -> None
 
 
 MARKS = ("- ", "* ", "1. ", '"', "'", "[", "]", "{", "}", ":", ",", "\n", "```", "**", "#", "\\", "\x1b[0m", "\u200b")
-WORDS = ("prompt", "Template 1", "loss", "good film", "<s>", "[SEP]", "<think>", "</think>", "\ud800", "null", "9")
+WORDS = (
+    "prompt",
+    "Template 1",
+    "loss",
+    "good film",
+    "<s>",
+    "[SEP]",
+    "<think>",
+    "</think>",
+    "\ud800",
+    "null",
+    "9",
+    "[bold red]",
+    "[/x]",
+    "<script>",
+    "</b>",
+)
 
 
 @settings(max_examples=1000, deadline=None)

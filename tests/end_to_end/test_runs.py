@@ -291,7 +291,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(evolved: Run, started: dict[str,
     [
         ([], 0, "finished already, nothing to do"),
         (["budget.minutes=5"], 0, "finished already, nothing to do"),
-        (["optimizer.lr=0.5"], 2, "holds a run with another configuration (optimizer.lr=0.001 there and 0.5 here)"),
+        (["optimizer.lr=0.5"], 2, "holds a run with another configuration (optimizer.lr=0.01 there and 0.5 here)"),
     ],
 )
 def test_a_finished_run_says_so_and_is_left_as_it_is(
