@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llm_catalyst.doers.doer import Course, Doer, Member
@@ -11,7 +12,7 @@ from llm_catalyst.outcome import conclude
 from llm_catalyst.problem import Problem
 from llm_catalyst.progress import View
 from llm_catalyst.randomness import derive
-from llm_catalyst.records import Emit, Origin, Outcome, Prompt, Record, Restart, Score
+from llm_catalyst.records import Emit, Origin, Outcome, Prompt, Record, Restart, Score, Snapshot
 from llm_catalyst.run_directory import RunDirectory
 from llm_catalyst.safekeeping import Safekeeping
 from llm_catalyst.selection import evaluate, fall_back, score_prompts, settle, tell_memory, weigh
@@ -47,7 +48,8 @@ def run(
     for stage in range(state.stage, len(experiment.plan)):
         if not state.trained:
             state = train(experiment, state, emit, view, safe)
-            state = safe.checkpoint(replace(grow_pool(experiment, state, safe, emit), trained=True))
+            state = grow_pool(experiment, state, directory.snapshots(stage), emit)
+            state = safe.checkpoint(replace(state, trained=True))
         if stage + 1 < len(experiment.plan):
             state = consult(experiment, state, emit, safe)
         state = safe.stage_ended(replace(state, stage=stage + 1, trained=False), stage + 1 == len(experiment.plan))
@@ -85,12 +87,11 @@ def train(experiment: Experiment, state: State, emit: Emit, view: View, safe: Sa
     return settle(state.at(end), scores, emit)
 
 
-def grow_pool(experiment: Experiment, state: State, safe: Safekeeping, emit: Emit) -> State:
+def grow_pool(experiment: Experiment, state: State, snapshots: Sequence[Snapshot], emit: Emit) -> State:
     """The trajectory's distinct prompts, embedded anew and scored on dev, enter the pool: the best stand last.
 
     A head that was trained has changed since, so earlier entries are scored again under it.
     """
-    snapshots = safe.directory.snapshots(state.stage)
     new: dict[Prompt, Origin] = dict.fromkeys(experiment.problem.candidates(snapshots), "gradient")
     old = {s.prompt: s for s in state.pool if s.prompt not in new} if experiment.settings.pool.keep else {}
     if experiment.problem.has_trained_head:

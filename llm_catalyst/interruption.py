@@ -67,9 +67,8 @@ class Interruption:
             raise Stopped(number)
         self.number = number
         if number == signal.SIGINT and os.isatty(2):
-            os.write(
-                2, b"\r\nstopping after this step (Ctrl-C again: at once)\r\n"
-            )  # print may be what was interrupted
+            # Not by print, which may be what was interrupted.
+            os.write(2, b"\r\nstopping after this step (Ctrl-C again: at once)\r\n")
         # Again each second: an exception raised within a destructor is swallowed.
         signal.setitimer(signal.ITIMER_REAL, self.patience_s, 1.0)
 

@@ -231,15 +231,14 @@ def quoted_template(word: str) -> str:
 def sweep_folder(words: Sequence[str]) -> list[str]:
     """The override that gives a sweep a folder by its words, so that the same command goes on with it.
 
-    Words that may change when a run goes on, such as a budget, and the launcher's do not count.
+    Words that say where and how long it runs, such as a budget, do not count.
     """
-    from llm_catalyst.run_directory import FREE
+    from llm_catalyst.run_directory import PLACE
 
     if not {"-m", "--multirun"} & {*words} or any(word.startswith("hydra.sweep.dir=") for word in words):
         return []
-    kept = [
-        w for w in words if not w.startswith(("-", "hydra")) and not FREE.fullmatch(w.partition("=")[0].lstrip("+"))
-    ]
+    computing = [word for word in words if not word.startswith(("-", "hydra"))]
+    kept = [word for word in computing if not re.fullmatch(PLACE, word.partition("=")[0].lstrip("+"))]
     digest = hashlib.sha256("\n".join(kept).encode()).hexdigest()[:8]
     return [f"hydra.sweep.dir=outputs/sweeps/{folder_name('_'.join(kept))[:60]}_{digest}"]
 

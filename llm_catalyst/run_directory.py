@@ -26,11 +26,13 @@ from llm_catalyst.run_records import EXCHANGES, FILES, raw_lines, read_lines, re
 from llm_catalyst.saved_states import STATE, Damaged, read_state, read_tensors, saved_states
 
 FIXED = ("config.yaml", "manifest.json")
-# Keys that may change when a run goes on: where it runs, when it stops, and how patient it is; not what it computes.
-FREE = re.compile(
-    r"(device|threads|micro_batch|token_budget|view|dry_run|task\.path|checkpoint\..*|budget\..*"
-    r"|mentor\.(on_failure|attempts|cache|fallbacks.*|client\.(base_url|timeout_s|retry_s|check_model|run)))"
+# Keys that say where a run is carried out, when it stops and how patient it is, not what it computes.
+PLACE = (
+    r"device|threads|micro_batch|token_budget|view|dry_run|task\.path|checkpoint\..*|budget\..*"
+    r"|mentor\.cache|mentor\.client\.(timeout_s|retry_s|check_model)"
 )
+# Keys that may mend a run which stopped; its events tell.
+MENDS = r"mentor\.(on_failure|attempts|fallbacks.*)|mentor\.client\.(base_url|run)"
 
 
 class RunDirectory:
@@ -76,7 +78,7 @@ class RunDirectory:
             write_atomically(self.path / checksums.SUMS, checksums.list_of(self._fixed))
             write_atomically(self.path / "manifest.json", made_by)
             return
-        changed = changed_keys(self.path, yaml.safe_load(text))
+        changed = changed_keys(self.path, yaml.safe_load(text), f"{PLACE}|{MENDS}")
         self._fixed = {name: checksums.read_list(self.path)[name] for name in FIXED}
         self._notes += [f"with {', '.join(changed)}"] * bool(changed)
         before = read_manifest(self.path)
@@ -262,14 +264,14 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path / 'config.yaml'} cannot be read ({error}); put it back as it was") from None
 
 
-def changed_keys(path: Path, config: Any) -> list[str]:
-    """The `key=value` of `config` in which it differs from that of the run in `path`, where that is allowed.
+def changed_keys(path: Path, config: Any, allowed: str) -> list[str]:
+    """The `key=value` of `config` in which it differs from that of the run in `path`.
 
-    Raises ConfigurationError where it is another configuration.
+    Raises ConfigurationError where a key differs that the pattern `allowed` does not match.
     """
     before, now = dict(leaves(read_config(path))), dict(leaves(config))
     keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-    if other := [key for key in keys if not FREE.fullmatch(key)]:
+    if other := [key for key in keys if not re.fullmatch(allowed, key)]:
         shown = ", ".join(f"{key}={before.get(key)!r} there and {now.get(key)!r} here" for key in other[:3])
         raise ConfigurationError(f"{path} holds a run with another configuration ({shown}); choose another directory")
     return [f"{key}={now.get(key)}" for key in keys]

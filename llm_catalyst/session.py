@@ -28,7 +28,7 @@ from llm_catalyst.problem import Problem, assemble
 from llm_catalyst.progress import Overview, view_for
 from llm_catalyst.randomness import derive
 from llm_catalyst.records import Event, Manifest, Outcome
-from llm_catalyst.run_directory import RunDirectory, changed_keys
+from llm_catalyst.run_directory import PLACE, RunDirectory, changed_keys
 from llm_catalyst.run_records import read_json, read_run
 from llm_catalyst.show import summary
 from llm_catalyst.tasks.text import load as load_task
@@ -45,8 +45,6 @@ PACKAGES = (
     "openai",
 )
 
-PATIENCE_S = 5.0  # how long a signal waits for a point where nothing is lost
-
 
 def run_session(
     parts: Parts, config: Mapping[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]
@@ -58,7 +56,7 @@ def run_session(
     console = Console()
     settings = parts.settings
     if (path / "outcome.json").exists():
-        changed_keys(path, config)
+        changed_keys(path, config, PLACE)
         outcome = read_json(path / "outcome.json", Outcome)
         console.print(Text(f"finished already, nothing to do: {path} ({outcome.status}: {outcome.message})"))
         return outcome
@@ -76,7 +74,7 @@ def run_session(
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
         view.begin(Overview(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
         try:
-            with Interruption(0 if asks_a_person else PATIENCE_S) as interruption:
+            with Interruption(0) if asks_a_person else Interruption() as interruption:
                 experiment = Experiment(problem, parts.doer, parts.mentor, settings, plan)
                 outcome = run(experiment, directory, view, interruption)
         except BaseException as error:

@@ -34,7 +34,7 @@ from llm_catalyst.records import (
     Snapshot,
     to_json,
 )
-from llm_catalyst.run_directory import RunDirectory
+from llm_catalyst.run_directory import MENDS, PLACE, RunDirectory
 from llm_catalyst.run_records import FILES, parse, read_lines, read_run
 
 PROMPT = evaluation(0, 0, 0.5, 0.5)
@@ -360,6 +360,28 @@ def test_an_unfinished_run_is_gone_on_with_only_under_its_own_configuration(dire
         directory.write_config(CONFIG.replace("seed: 3", "seed: 4"), later)
     assert (directory.path / "config.yaml").read_text() == CONFIG
     assert read_run(directory.path).manifest == manifest()
+
+
+@pytest.mark.parametrize(
+    ("key", "goes_on", "is_the_same"),
+    [
+        ("device", True, True),
+        ("budget.usd", True, True),
+        ("task.path", True, True),
+        ("mentor.client.retry_s", True, True),
+        ("mentor.fallbacks[0].client.model", True, False),
+        ("mentor.attempts", True, False),
+        ("mentor.client.base_url", True, False),
+        ("mentor.client.model", False, False),
+        ("optimizer.lr", False, False),
+        ("seed", False, False),
+    ],
+)
+def test_what_may_change_when_a_run_goes_on_and_what_makes_it_another_run(
+    key: str, goes_on: bool, is_the_same: bool
+) -> None:
+    assert bool(re.fullmatch(f"{PLACE}|{MENDS}", key)) is goes_on
+    assert bool(re.fullmatch(PLACE, key)) is is_the_same
 
 
 def test_a_folder_without_a_manifest_is_no_run(tmp_path: Path) -> None:

@@ -291,6 +291,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(evolved: Run, started: dict[str,
     [
         ([], 0, "finished already, nothing to do"),
         (["budget.minutes=5"], 0, "finished already, nothing to do"),
+        (["mentor.proposals=9"], 2, "another configuration (mentor.proposals=3 there and 9 here)"),
         (["optimizer.lr=0.5"], 2, "holds a run with another configuration (optimizer.lr=0.01 there and 0.5 here)"),
     ],
 )
