@@ -158,7 +158,7 @@ class RunDirectory:
                 sync(self.path / file)
         sync(part)
         if final.exists():  # damaged, or the run would not have come here again
-            shutil.rmtree(final)
+            discard(final)
         part.rename(final)
         for folder in (final.parent, self.path):
             sync(folder)
@@ -166,7 +166,7 @@ class RunDirectory:
         for i, other in enumerate(states):
             # What comes later was damaged when the run was restored.
             if other != final and (".step" in other.name or i > states.index(final)):
-                shutil.rmtree(other, ignore_errors=True)
+                discard(other)
 
     def saved(self) -> list[Path]:
         """The folders of the stages and of the checkpoint that were saved, in order."""
@@ -192,6 +192,8 @@ class RunDirectory:
             lengths = {name: length for name, (length, _) in content["records"].items()}
             break
         self._cut(lengths)
+        for part in self.path.glob("stages/*.part"):
+            shutil.rmtree(part, ignore_errors=True)
         self.reached = (found[1]["stage"], found[1]["step"]) if found else (0, 0)
         where = f"stage {self.reached[0] + 1}, step {self.reached[1]}" if found else "the beginning"
         for reason in damage:
@@ -242,6 +244,14 @@ def refuse_finished(path: Path) -> None:
     """Raise ConfigurationError where the directory holds a finished run."""
     if (path / "outcome.json").exists():
         raise ConfigurationError(f"{path} holds a finished run; see it with: catalyst show {path}")
+
+
+def discard(state: Path) -> None:
+    """Remove a saved state's folder: by one rename, so that half of it never stands there, and then for good."""
+    trash = state.with_name(state.name + ".old.part")
+    shutil.rmtree(trash, ignore_errors=True)
+    state.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def cut_torn_line(path: Path) -> None:

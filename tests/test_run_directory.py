@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import resource
 import subprocess
 import sys
@@ -270,6 +271,28 @@ def test_a_commit_that_fails_leaves_the_stage_before_it(
     restored = directory.restore(directory.append)
     assert restored is not None
     assert restored[1] == {"stage": 1, "step": 0}
+
+
+def test_a_save_that_is_replaced_never_stands_there_by_half(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed while it removes the checkpoint before leaves no folder that looks like a save."""
+    directory.checkpoint(0, 1, tensors(1.0), {"stage": 0, "step": 1})
+
+    def killed(folder: Path, ignore_errors: bool = False) -> None:
+        if folder.exists():
+            (folder / "state.json").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            directory.checkpoint(0, 2, tensors(2.0), {"stage": 0, "step": 2})
+    assert [folder.name for folder in directory.saved()] == ["00.step000002"]
+    restored = directory.restore(directory.append)
+    assert restored is not None
+    assert restored[1] == {"stage": 0, "step": 2}
+    assert [folder.name for folder in (directory.path / "stages").iterdir()] == ["00.step000002"]
 
 
 def test_the_sums_of_a_saved_state_are_those_that_sha256sum_checks(directory: RunDirectory) -> None:
