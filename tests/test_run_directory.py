@@ -5,8 +5,8 @@ import json
 import math
 import os
 import re
-import shutil
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
