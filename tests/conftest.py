@@ -29,9 +29,10 @@ class Command:
     """The installed `catalyst`, run in a process of its own: offline, on one thread, without keys."""
 
     def environment(self, **changes: str) -> dict[str, str]:
+        """This process's variables but for secrets, with `changes`; an empty value takes one away."""
         kept = {k: v for k, v in os.environ.items() if k not in (*SECRETS, "CATALYST_DATA", "CATALYST_DEBUG")}
         plain = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "100"}
-        return kept | plain | changes
+        return {name: value for name, value in (kept | plain | changes).items() if value}
 
     def start(self, *words: str, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
         """The running command."""

@@ -169,7 +169,8 @@ def trials(catalyst: Command, variant: Variant, points: int, seed: int) -> Itera
             numbers += dice.sample(DECK, len(DECK))
         trial = go_through(catalyst, variant, variant.home / f"{variant.name} {runs}", numbers[:points], dice)
         numbers, points, runs = numbers[len(trial.points) :], points - len(trial.points), runs + 1
-        yield trial
+        last = resumed_again(catalyst, variant, trial.path) if points == 0 else []
+        yield replace(trial, findings=(*trial.findings, *last))
 
 
 def go_through(
@@ -193,7 +194,7 @@ def go_through(
         if not point and not (path / "outcome.json").exists():
             break  # it fails by itself: there is no use in starting it again
     else:
-        findings += [*differences(path, variant.reference), *resumed_again(catalyst, variant, path)]
+        findings += differences(path, variant.reference)
     again = variant.questions() - asked - len(paid)
     if again > len(points):
         findings.append(Finding("doubled", f"{path.name}: {again} questions more than answers"))

@@ -1,6 +1,6 @@
 """Ends real runs at random moments and goes on with them: what is lost?   scripts/bench/kill_points.py --points 200
 
-Prints a table and leaves with 1 if anything is wrong. Two runs at a time; about 15 s a point on two slow cores.
+Prints a table and leaves with 1 if anything is wrong. Two runs at a time; about 20 minutes for 200 on two slow cores.
 Run it with the project's Python (.venv/bin/python), in which the test extra is installed.
 """
 
