@@ -1,12 +1,15 @@
 """catalyst run | resume | show: the command line. Nothing heavy is imported before a command is known."""
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from llm_catalyst import __version__
+from llm_catalyst.interruption import handle_signals
 
 USAGE = """\
 catalyst: a language model as a complementary optimizer to gradient descent in prompt tuning
@@ -22,7 +25,11 @@ catalyst: a language model as a complementary optimizer to gradient descent in p
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the `catalyst` command; leaves with 0, 1 (a run failed) or 2 (wrong use)."""
+    """Entry point of the `catalyst` command; leaves with one of the exit codes that README.md lists."""
+    handle_signals()
+    # Else Python searches all that torch has loaded for cycles as it ends: a second, or ten on a busy machine, of the
+    # few that a cluster gives a process after its signal.
+    atexit.register(gc.freeze)
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Hydra's shell completion calls the program without its subcommand, but with it in COMP_LINE.
     completes = bool(words) and words[0] in ("-sc", "--shell-completion")

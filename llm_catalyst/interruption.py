@@ -30,6 +30,12 @@ def stop_now(number: int, frame: Any) -> None:
     raise Stopped(number)
 
 
+def handle_signals() -> None:
+    """Let SIGINT, SIGTERM and SIGUSR1 run every `finally`, so that the terminal and the lock are left clean."""
+    for number in SIGNALS:
+        signal.signal(number, stop_now)
+
+
 class Interruption:
     """While entered, a first signal only asks: `check` raises Stopped at the next point where that loses nothing.
 

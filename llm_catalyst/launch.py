@@ -1,12 +1,10 @@
 """`catalyst run` and `catalyst resume`: from the words of the command line to a finished run directory."""
 
 import errno
-import hashlib
 import itertools
 import logging
 import os
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +15,9 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
+from llm_catalyst import checksums
 from llm_catalyst.checks import ConfigurationError, did_you_mean
-from llm_catalyst.interruption import SIGNALS, BudgetSpent, stop_now
+from llm_catalyst.interruption import BudgetSpent
 from llm_catalyst.paths import conf_directory
 
 FAILED, WRONG_USE, BUDGET_SPENT = 1, 2, 3
@@ -58,7 +57,6 @@ def run_command(words: Sequence[str]) -> int:
     # Hydra finds its flags in front of the overrides only.
     words = sorted((quoted_template(word) for word in words), key=lambda word: word not in ("-m", "--multirun"))
     sys.argv = ["catalyst", *words, *sweep_folder(words)]
-    handle_signals()
     code, _ = guarded(start)
     if len(codes) > 1:
         if estimates:
@@ -86,14 +84,7 @@ def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
         config: Any = OmegaConf.to_container(merged, resolve=True)
         return execute(with_fallbacks(config, [conf_directory()]), manifest.choices, directory, manifest.command)
 
-    handle_signals()
     return guarded(go_on)[0]
-
-
-def handle_signals() -> None:
-    """Let SIGINT, SIGTERM and SIGUSR1 run every `finally`, so that the terminal and the lock are left clean."""
-    for number in SIGNALS:
-        signal.signal(number, stop_now)
 
 
 def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
@@ -239,7 +230,7 @@ def sweep_folder(words: Sequence[str]) -> list[str]:
         return []
     computing = [word for word in words if not word.startswith(("-", "hydra"))]
     kept = [word for word in computing if not re.fullmatch(PLACE, word.partition("=")[0].lstrip("+"))]
-    digest = hashlib.sha256("\n".join(kept).encode()).hexdigest()[:8]
+    digest = checksums.sha256("\n".join(kept).encode())[:8]
     return [f"hydra.sweep.dir=outputs/sweeps/{folder_name('_'.join(kept))[:60]}_{digest}"]
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from llm_catalyst import checksums
 from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.digest import counted
 from llm_catalyst.records import Manifest, Outcome
 from llm_catalyst.run_directory import FIXED
 from llm_catalyst.run_records import EXCHANGES, FILES, parse, raw_lines, read_manifest
@@ -124,18 +125,14 @@ def record_finding(path: Path, name: str, damage: str, saved: int | None = None)
     broken = next((i for i, line in enumerate(lines, start=1) if not is_record(kinds[name], line)), None)
     damage = ", ".join(filter(None, [damage, f"line {broken} cannot be read" if broken else ""]))
     if saved is None or damage == "missing":
-        return Finding(name, damage, counted_lines(len(lines)))
+        return Finding(name, damage, counted(len(lines), "line"))
     content = (path / name).read_bytes()
     later = content[saved:].count(b"\n")
-    remarks = [counted_lines(len(lines)), f"{later} not saved yet" if later else ""]
+    remarks = [counted(len(lines), "line"), f"{later} not saved yet" if later else ""]
     remarks.append(
         "" if content[saved:].endswith(b"\n") or len(content) <= saved else "the last was not written to its end"
     )
     return Finding(name, damage, ", ".join(filter(None, remarks)))
-
-
-def counted_lines(number: int) -> str:
-    return f"{number:,} line{'' if number == 1 else 's'}"
 
 
 def state_finding(path: Path, state: str, wrong: dict[str, str]) -> Finding:
@@ -177,6 +174,8 @@ def what_to_do(path: Path, damaged: Sequence[str]) -> str:
     lost = [name for name in damaged if name in (*FIXED, EXCHANGES, checksums.SUMS)]
     if lost:
         return f"damaged; put {' and '.join(lost)} back as it was: nothing can make that again"
+    if damaged == [OUTCOME] and not (path / OUTCOME).exists():
+        return f"not whole; {OUTCOME} was removed, or never written: {resume} makes it"
     if ended(path):
         return (
             f"damaged; put it back from a copy, or remove {OUTCOME} (if it is there) and make it anew: {resume} {start}"

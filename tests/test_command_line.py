@@ -5,6 +5,8 @@ import itertools
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import yaml
 from conftest import REPOSITORY, Command
 from recorded import write_run
 
+from llm_catalyst.checks import leaves
 from llm_catalyst.launch import anchored, failure, folder_name, sweep_folder
 
 HEAVY = ("torch", "transformers", "datasets", "hydra", "omegaconf", "anthropic", "openai")
@@ -110,12 +113,6 @@ def test_an_example_of_the_help_works_as_it_is_written(
     config = composing(*words)
     unset = [path for path, value in leaves(config) if value == "???"]
     assert not unset, f"a user who copies the example is asked for {unset}"
-
-
-def leaves(node: object, path: str = "") -> list[tuple[str, object]]:
-    if isinstance(node, dict):
-        return [leaf for key, value in node.items() for leaf in leaves(value, f"{path}.{key}".lstrip("."))]
-    return [(path, node)]
 
 
 def test_the_command_in_the_header_of_local_takes_a_template_as_it_is_written(
@@ -322,3 +319,20 @@ def test_what_the_file_system_refuses_is_told_with_its_mend(number: int, mend: s
     assert words.startswith(f"run/trajectory.jsonl: {os.strerror(number)}; ")
     assert mend in words
     assert "CATALYST_DEBUG=1" in failure(OSError(errno.EIO, "broken"))
+
+
+@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGUSR1", 75)])
+def test_a_signal_that_comes_while_the_libraries_are_imported_ends_with_its_code(sent: str, code: int) -> None:
+    program = f"""
+import os, signal, sys
+
+def strike(event, arguments):
+    if event == "import" and arguments[0] == "hydra":
+        os.kill(os.getpid(), signal.{sent})
+
+sys.addaudithook(strike)
+from llm_catalyst.cli import main
+main(["run", "experiment=quickstart"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (code, "")

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from recorded import CONFIG, exchange, manifest
+from recorded import exchange
 from rich.console import Console
-from tiny_models import adamw, toy_problem
+from tiny_models import adamw, run_in, toy_problem
 
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.checksums import SUMS, list_of, sha256
 from llm_catalyst.cli import main
 from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.experiment import Experiment, run
+from llm_catalyst.experiment import Experiment
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.language_model import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
@@ -63,15 +63,9 @@ class Runs:
 
     def carry_out(self, path: Path, view: Any = None) -> Outcome:
         problem = toy_problem(checkpoint=Checkpoints(1))
-        directory = RunDirectory(path)
-        try:
-            directory.write_config(CONFIG, manifest())
-            mentor = LanguageModel(Replay(str(self.home / "answers")), Paper(), attempts=1)
-            doer = Gradient(partial(adamw, lr=0.05))
-            experiment = Experiment(problem, doer, mentor, problem.settings, PLAN)
-            return run(experiment, directory, view or SilentView())
-        finally:
-            directory.close()
+        mentor = LanguageModel(Replay(str(self.home / "answers")), Paper(), attempts=1)
+        doer = Gradient(partial(adamw, lr=0.05))
+        return run_in(path, Experiment(problem, doer, mentor, problem.settings, PLAN), view)
 
     def stopped(self, name: str, when: Callable[[Record], bool]) -> None:
         with pytest.raises(Stops):
@@ -371,7 +365,7 @@ def test_every_file_of_a_finished_run_is_checked(
         assert code == 1, name
         row = name if file.parent == path else f"{file.parent.relative_to(path).as_posix()} {file.name}"
         assert f"{row} {how}" in said or file.name == SUMS, said
-        assert " damaged; " in said
+        assert (" damaged; " in said) != (" not whole; outcome.json was removed" in said)
         file.write_bytes(content)
     assert verified(path, capsys)[0] == 0
 
@@ -388,6 +382,19 @@ def test_a_damaged_finished_run_is_made_anew_as_the_verdict_says(
     assert "outcome.json changed" in said
     assert f"or remove outcome.json (if it is there) and make it anew: catalyst resume {path} goes on from" in said
     (path / "outcome.json").unlink()
+    runs.carry_out(path)
+    assert runs.equal(path)
+    assert verified(path, capsys)[0] == 0
+
+
+def test_a_run_that_was_cut_off_before_its_outcome_is_completed_by_a_resume(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = runs.copy("finished", tmp_path / "run")  # its list of sums is there, and its outcome not yet
+    (path / "outcome.json").unlink()
+    code, said = verified(path, capsys)
+    assert code == 1
+    assert said.endswith(f"not whole; outcome.json was removed, or never written: catalyst resume {path} makes it")
     runs.carry_out(path)
     assert runs.equal(path)
     assert verified(path, capsys)[0] == 0
