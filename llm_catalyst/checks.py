@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+SHORTEST_SECRET = 8  # characters; shorter keys ("none", "EMPTY") are placeholders, and common words
+
 
 class ConfigurationError(ValueError):
     """A configuration that cannot run; the message says what is wrong, where, and what to do."""

@@ -16,12 +16,11 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from llm_catalyst.checks import ConfigurationError, did_you_mean, leaves, one_of
+from llm_catalyst.checks import SHORTEST_SECRET, ConfigurationError, did_you_mean, leaves, one_of
 
 PREFIXES = ("llm_catalyst.", "torch.optim.")
 SECRET = re.compile(r"\b(sk|hf|gsk|xai|key)[-_][A-Za-z0-9_-]{16,}")
 SECRET_NAME = re.compile(r"_(KEY|TOKEN|SECRET|PASSWORD)$")
-SHORTEST_SECRET = 8  # characters; shorter ones ("none", "EMPTY") are placeholders, and common words
 GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
 
 

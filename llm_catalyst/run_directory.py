@@ -146,10 +146,7 @@ class RunDirectory:
         digests = {file: checksums.sha256(content) for file, content in files.items()}
         try:
             for file, content in {**files, checksums.SUMS: checksums.list_of(digests)}.items():
-                with open(part / file, "wb") as stream:
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
+                write_flushed(part / file, content)
         except OSError:
             shutil.rmtree(part, ignore_errors=True)  # on a full disk, a sign of the end may find room then
             raise
@@ -301,12 +298,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file with this content, or the file as it was: never half of it, whenever the machine stops."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
+def write_flushed(path: Path, content: bytes) -> None:
+    """The file with this content, on the disk when this returns."""
+    with open(path, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file with this content, or the file as it was: never half of it, whenever the machine stops."""
+    part = path.with_name(path.name + ".part")
+    write_flushed(part, content)
     part.replace(path)
     sync(path.parent)

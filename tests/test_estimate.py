@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import torch
 from loopback import openai_chat, serve
-from recorded import manifest
 from rich.console import Console
-from tiny_models import adamw, toy_data, toy_problem
+from tiny_models import adamw, run_in, toy_data, toy_problem
 from torch import Tensor
 
 from llm_catalyst.batching import Batch
@@ -23,7 +22,7 @@ from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.doers.doer import Course, Member, Step
 from llm_catalyst.doers.gradient import Gradient
 from llm_catalyst.estimate import Estimate, estimate, render, total
-from llm_catalyst.experiment import Experiment, run
+from llm_catalyst.experiment import Experiment
 from llm_catalyst.heads.classifier import Classifier
 from llm_catalyst.heads.similarity import Similarity
 from llm_catalyst.heads.verbalizer import Verbalizer
@@ -37,10 +36,8 @@ from llm_catalyst.mentors.language_model import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.model import PromptedModel
 from llm_catalyst.problem import Problem
-from llm_catalyst.progress import SilentView
 from llm_catalyst.randomness import stream
 from llm_catalyst.records import Exchange, Outcome
-from llm_catalyst.run_directory import RunDirectory
 from llm_catalyst.run_records import FILES, read_lines
 from llm_catalyst.settings import Interval, PoolSettings
 
@@ -51,12 +48,7 @@ FILLED = PoolSettings(candidates=3, size=4)
 
 
 def carry_out(path: Path, problem: Problem, doer: Any, mentor: Any, plan: tuple[int, ...] = PLAN) -> Outcome:
-    directory = RunDirectory(path)
-    directory.write_config("{}", manifest())
-    try:
-        return run(Experiment(problem, doer, mentor, problem.settings, plan), directory, SilentView())
-    finally:
-        directory.close()
+    return run_in(path, Experiment(problem, doer, mentor, problem.settings, plan))
 
 
 def asking(url: str = "http://127.0.0.1:1", model: str = "gpt-4o-mini", **settings: Any) -> LanguageModel:

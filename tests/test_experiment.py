@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from recorded import CONFIG, manifest
-from tiny_models import FOLDER, adamw, toy_data, toy_problem
+from tiny_models import FOLDER, adamw, run_in, toy_data, toy_problem
 from torch import Tensor
 
 from llm_catalyst.doers.doer import Step
 from llm_catalyst.doers.gradient import Gradient, Schedule
-from llm_catalyst.experiment import Experiment, run
+from llm_catalyst.experiment import Experiment
 from llm_catalyst.heads.similarity import Similarity
 from llm_catalyst.heads.verbalizer import Verbalizer
 from llm_catalyst.mentors.consultation import Consultation
@@ -40,7 +39,6 @@ from llm_catalyst.records import (
     Scored,
     Snapshot,
 )
-from llm_catalyst.run_directory import RunDirectory
 from llm_catalyst.run_records import FILES, read_json, read_lines
 from llm_catalyst.settings import Checkpoints, Interval, PoolSettings
 
@@ -141,15 +139,8 @@ def carry_out(
     view: Any = None,
 ) -> Result:
     problem = problem or toy_problem()
-    directory = RunDirectory(path)
-    directory.write_config(CONFIG, manifest())
-    try:
-        outcome = run(
-            Experiment(problem, doer, mentor or NoMentor(), problem.settings, plan), directory, view or SilentView()
-        )
-    finally:
-        directory.close()
-    return Result(outcome, path)
+    experiment = Experiment(problem, doer, mentor or NoMentor(), problem.settings, plan)
+    return Result(run_in(path, experiment, view), path)
 
 
 # What is written

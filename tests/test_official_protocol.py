@@ -16,13 +16,13 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from recorded import CONFIG, manifest
 from tiny_models import (
     CPU,
     LABELS,
     backbone,
     folder,
     plenty,
+    run_in,
     sentences,
     toy_data,
     toy_problem,
@@ -38,15 +38,13 @@ from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts, parts_of
 from llm_catalyst.doers.doer import Course, Member
 from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.experiment import Experiment, run
+from llm_catalyst.experiment import Experiment
 from llm_catalyst.heads.classifier import Classifier
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.model import PromptedModel
 from llm_catalyst.paths import conf_directory
 from llm_catalyst.problem import Problem, assemble
-from llm_catalyst.progress import SilentView
 from llm_catalyst.records import Advice, Proposal, Restart, Snapshot
-from llm_catalyst.run_directory import RunDirectory
 from llm_catalyst.run_records import read_lines
 from llm_catalyst.session import load_problem
 from llm_catalyst.settings import Interval, Settings
@@ -424,10 +422,7 @@ class Noting:
 def carried_out(protocol: str, path: Path) -> tuple[Scripted, Noting, tuple[Any, ...], Problem]:
     problem, mentor = tiny(protocol), Scripted()
     doer = Noting(parts(f"protocol={protocol}").doer)
-    directory = RunDirectory(path)
-    directory.write_config(CONFIG, manifest())
-    run(Experiment(problem, doer, mentor, problem.settings, (3, 3)), directory, SilentView())
-    directory.close()
+    run_in(path, Experiment(problem, doer, mentor, problem.settings, (3, 3)))
     return mentor, doer, read_lines(path / "restarts.jsonl", Restart), problem
 
 

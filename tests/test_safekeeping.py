@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import CONFIG, exchange, manifest
-from tiny_models import adamw, plenty, toy_problem
+from recorded import exchange
+from tiny_models import adamw, plenty, run_in, toy_problem
 
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.experiment import Experiment, run
+from llm_catalyst.experiment import Experiment
 from llm_catalyst.interruption import INTERRUPTED, STOPPED, BudgetSpent, Interruption, Stopped, stop_now
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.controls import NoMentor
@@ -55,14 +55,9 @@ class Acting(SilentView):
 
 def carry_out(path: Path, mentor: Any = None, view: Any = None, patience_s: float = 5.0, **changes: Any) -> Outcome:
     problem = toy_problem(**changes)
-    directory = RunDirectory(path)
-    directory.write_config(CONFIG, manifest())
-    try:
-        experiment = Experiment(problem, Gradient(adamw), mentor or NoMentor(), problem.settings, PLAN)
-        with Interruption(patience_s) as interruption:
-            return run(experiment, directory, view or SilentView(), interruption)
-    finally:
-        directory.close()
+    experiment = Experiment(problem, Gradient(adamw), mentor or NoMentor(), problem.settings, PLAN)
+    with Interruption(patience_s) as interruption:
+        return run_in(path, experiment, view, interruption)
 
 
 def saved(path: Path) -> list[str]:

@@ -450,22 +450,24 @@ def outcome(name: str, content: bytes) -> str:
         return "" if len(data.train) == len(data.test) >= 2 else "rows were lost"
 
 
+def check_outcome(name: str, content: bytes) -> None:
+    """That the bytes load, or are refused in a message that names the file and is fit to be shown."""
+    message = outcome(name, content)
+    assert not message or f"train.{name}" in message
+    assert message.isprintable()
+    assert len(message) < 1000
+
+
 @given(st.one_of(st.binary(max_size=60), hostile_jsonl()))
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_any_bytes_as_json_lines_load_or_are_refused(content: bytes) -> None:
-    message = outcome("jsonl", content)
-    assert not message or "train.jsonl" in message
-    assert message.isprintable()
-    assert len(message) < 1000
+    check_outcome("jsonl", content)
 
 
 @given(st.one_of(st.binary(max_size=60).map(lambda tail: b"text,label\n" + tail), hostile_csv()))
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_any_bytes_as_csv_load_or_are_refused(content: bytes) -> None:
-    message = outcome("csv", content)
-    assert not message or "train.csv" in message
-    assert message.isprintable()
-    assert len(message) < 1000
+    check_outcome("csv", content)
 
 
 @given(
@@ -473,7 +475,4 @@ def test_any_bytes_as_csv_load_or_are_refused(content: bytes) -> None:
 )
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_any_bytes_as_a_json_list_load_or_are_refused(content: bytes) -> None:
-    message = outcome("json", content)
-    assert not message or "train.json" in message
-    assert message.isprintable()
-    assert len(message) < 1000
+    check_outcome("json", content)

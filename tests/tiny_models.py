@@ -4,11 +4,13 @@ import json
 import random
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from recorded import CONFIG, manifest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers.models.auto.tokenization_auto import AutoTokenizer
@@ -23,10 +25,15 @@ from transformers.utils import logging
 
 from llm_catalyst.backbones.text import FrozenText, TextBackbone, load
 from llm_catalyst.batching import Batch
+from llm_catalyst.experiment import Experiment, run
 from llm_catalyst.heads.classifier import Classifier
+from llm_catalyst.interruption import Interruption
 from llm_catalyst.memory import Room
 from llm_catalyst.model import Parameters
 from llm_catalyst.problem import Problem, assemble
+from llm_catalyst.progress import SilentView
+from llm_catalyst.records import Outcome
+from llm_catalyst.run_directory import RunDirectory
 from llm_catalyst.settings import Interval, PoolSettings, Settings
 from llm_catalyst.soft_prompt import PromptSettings
 from llm_catalyst.tasks.text import Example, TaskData, TextTask
@@ -250,6 +257,13 @@ def toy_problem(
 def plenty() -> Room:
     """Room for everything in one pass."""
     return Room(10**6, 10**6)
+
+
+def run_in(path: Path, experiment: Experiment, view: Any = None, interruption: Interruption | None = None) -> Outcome:
+    """Carry out a run in a directory, or go on with the one that is there; its lock is free again in any case."""
+    with closing(RunDirectory(path)) as directory:
+        directory.write_config(CONFIG, manifest())
+        return run(experiment, directory, view or SilentView(), interruption)
 
 
 # A model that is nothing but its prompt: what a doer does to it can be worked out by hand.

@@ -3,7 +3,6 @@
 $CATALYST_CACHE/answers/<sha256>.json   one exchange each, named by the model, the parameters and the messages
 """
 
-import hashlib
 import json
 import os
 import tempfile
@@ -52,7 +51,7 @@ def answer(
     Of two processes with the same question, one asks and the other waits for its answer.
     """
     asked = {"model": model, "parameters": dict(parameters), "messages": [vars(message) for message in messages]}
-    key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    key = checksums.sha256(json.dumps(asked, sort_keys=True).encode())
     path = folder() / f"{key}.json"
     with FileLock(path.with_suffix(".lock"), mode=0o600):
         stored = read(path)

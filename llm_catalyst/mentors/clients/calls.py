@@ -19,13 +19,12 @@ from urllib.parse import quote, urlsplit
 
 import tenacity
 
-from llm_catalyst.checks import ConfigurationError, at_least, did_you_mean
+from llm_catalyst.checks import SHORTEST_SECRET, ConfigurationError, at_least, did_you_mean
 from llm_catalyst.mentors import prices
 from llm_catalyst.mentors.reply import clean
 from llm_catalyst.records import Exchange, Message
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
-SECRET = 8  # characters; shorter keys ("none", "EMPTY") are placeholders, and common words
 LONGEST_ERROR = 500
 MOST_NAMED = 8  # of the models that a server has
 REACH_S = 10.0
@@ -352,7 +351,7 @@ def redact(text: str, key: str) -> str:
     The latter can stand in JSON, but not in a file of UTF-8.
     """
     text = text.encode("utf-8", "replace").decode("utf-8")
-    if len(key) < SECRET:
+    if len(key) < SHORTEST_SECRET:
         return text
     for form in {key, json.dumps(key)[1:-1], quote(key), quote(key, safe="")}:
         text = text.replace(form, "[key]")
