@@ -28,7 +28,7 @@ from llm_catalyst.saved_states import STATE, Damaged, read_state, read_tensors, 
 FIXED = ("config.yaml", "manifest.json")
 # Keys that say where a run is carried out, when it stops and how patient it is, not what it computes.
 PLACE = (
-    r"device|threads|micro_batch|token_budget|view|dry_run|task\.path|checkpoint\..*|budget\..*"
+    r"device|threads|micro_batch|token_budget|view|track(\[\d+\])?|dry_run|task\.path|checkpoint\..*|budget\..*"
     r"|mentor\.cache|mentor\.client\.(timeout_s|retry_s|check_model)"
 )
 # Keys that may mend a run which stopped; its events tell.
@@ -160,10 +160,16 @@ class RunDirectory:
         for folder in (final.parent, self.path):
             sync(folder)
         states = self.saved()
-        for i, other in enumerate(states):
-            # What comes later was damaged when the run was restored.
-            if other != final and (".step" in other.name or i > states.index(final)):
-                discard(other)
+        for later in states[states.index(final) + 1 :]:
+            discard(later)  # it was damaged when the run was restored
+        self._discard_checkpoints_before(final)
+
+    def _discard_checkpoints_before(self, state: Path) -> None:
+        """Remove the checkpoints whose place a whole save has taken."""
+        states = self.saved()
+        for earlier in states[: states.index(state)]:
+            if ".step" in earlier.name:
+                discard(earlier)
 
     def saved(self) -> list[Path]:
         """The folders of the stages and of the checkpoint that were saved, in order."""
@@ -187,6 +193,7 @@ class RunDirectory:
                 continue
             found = tensors, content["state"]
             lengths = {name: length for name, (length, _) in content["records"].items()}
+            self._discard_checkpoints_before(folder)  # the run may have ended between a save and this
             break
         self._cut(lengths)
         for part in self.path.glob("stages/*.part"):

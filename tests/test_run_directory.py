@@ -295,6 +295,24 @@ def test_a_save_that_is_replaced_never_stands_there_by_half(
     assert [folder.name for folder in (directory.path / "stages").iterdir()] == ["00.step000002"]
 
 
+def test_a_checkpoint_that_a_killed_run_left_beside_the_save_after_it_is_removed_when_it_goes_on(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last stage nothing is saved any more that would remove it."""
+    directory.checkpoint(0, 1, tensors(1.0), {"stage": 0, "step": 1})
+
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("llm_catalyst.run_directory.discard", killed)
+        with pytest.raises(KeyboardInterrupt):
+            directory.commit(0, tensors(2.0), {"stage": 1, "step": 1})
+    assert [folder.name for folder in directory.saved()] == ["00.step000001", "00"]
+    directory.restore(directory.append)
+    assert [folder.name for folder in directory.saved()] == ["00"]
+
+
 def test_the_sums_of_a_saved_state_are_those_that_sha256sum_checks(directory: RunDirectory) -> None:
     directory.commit(0, tensors(1.0), {"stage": 1, "step": 0})
     folder = directory.path / "stages" / "00"
