@@ -8,7 +8,7 @@ from llm_catalyst.mentors.clients import Client
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.consultation import Consultation, Mentor
-from llm_catalyst.mentors.language_model import LanguageModel
+from llm_catalyst.mentors.language_model import LanguageModel, shown
 from llm_catalyst.mentors.prices import cost
 from llm_catalyst.problem import Problem
 from llm_catalyst.randomness import derive, stream
@@ -30,13 +30,13 @@ class Bill:
 def bills(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int) -> tuple[Bill, Bill, tuple[str, ...]]:
     """What the mentor costs where its first answers are used, the most, and the models without a known price.
 
-    `pools` are the numbers of prompts that each consultation shows.
+    `pools` are the numbers of prompts in the pool at each consultation.
     """
     usual: list[Bill] = []
     most: list[Bill] = []
     unpriced: dict[str, None] = {}
-    for stage, shown in enumerate(pools):
-        consultation = imagined(problem, stage, stages, shown)
+    for stage, size in enumerate(pools):
+        consultation = shown(imagined(problem, stage, stages, size), getattr(mentor, "history", True))
         for who in asked(mentor):
             if not isinstance(who, LanguageModel) or isinstance(who.client, Replay):
                 continue
@@ -57,13 +57,13 @@ def asked(mentor: Mentor) -> list[Mentor]:
     return [mentor, *getattr(mentor, "fallbacks", ())]
 
 
-def imagined(problem: Problem, stage: int, stages: int, shown: int) -> Consultation:
+def imagined(problem: Problem, stage: int, stages: int, size: int) -> Consultation:
     """A consultation whose pool holds random prompts, about as long as real ones; their scores are made up."""
     generator = stream(problem.settings.seed, "estimate", stage)
     made_up = Score(1.0, 0.5, len(problem.splits["dev"]))
     return Consultation(
         task=problem.description,
-        pool=tuple(Scored(problem.space.sample(generator), made_up, "gradient", stage) for _ in range(shown)),
+        pool=tuple(Scored(problem.space.sample(generator), made_up, "gradient", stage) for _ in range(size)),
         stage=stage,
         stages=stages,
         space=problem.space,

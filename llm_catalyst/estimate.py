@@ -15,10 +15,10 @@ from llm_catalyst.batching import Encoded, scoring_rows, training_rows
 from llm_catalyst.bill import Bill, asked, bills, together
 from llm_catalyst.digest import clock, counted, dollars
 from llm_catalyst.doers.doer import Course, Doer, Member
-from llm_catalyst.memory import Room
+from llm_catalyst.memory import Room, peak_memory
 from llm_catalyst.mentors.consultation import Mentor
 from llm_catalyst.model import PromptedModel
-from llm_catalyst.outcome import device_name, peak_memory
+from llm_catalyst.outcome import device_name
 from llm_catalyst.problem import Problem
 from llm_catalyst.scoring import score
 from llm_catalyst.summary import heading, indented, pairs
@@ -125,13 +125,14 @@ def count(problem: Problem, proposals: int, plan: Sequence[int]) -> Work:
     settings, train, rescores = problem.settings, problem.splits["train"], problem.has_trained_head
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
     members: list[int] = []
-    scored, pools = [1], []
+    looks = 1 + settings.evaluate.projected  # each evaluation also scores the projections, where that is asked
+    scored, pools = [1] * looks, []
     begin = pool = 0
     for stage, steps in enumerate(plan):
         k = proposals if stage and proposals and settings.restart == "all" else 1
         kept = pool if settings.pool.keep else 0
         new = min(settings.pool.candidates, k * occasions(begin, begin + steps, record))
-        scored += [k] * occasions(begin, begin + steps, measure) + [new + kept * rescores]
+        scored += [k] * (looks * occasions(begin, begin + steps, measure)) + [new + kept * rescores]
         pool = min(settings.pool.size, kept + new)
         if proposals and stage + 1 < len(plan):
             pools.append(pool)
@@ -172,8 +173,6 @@ def measure(problem: Problem, doer: Doer, work: Work) -> Measured:
     longest = work.tokens.index(max(work.tokens))
     mean = statistics.fmean(work.tokens)
     usual = min(range(len(work.tokens)), key=lambda step: abs(work.tokens[step] - mean))
-    if problem.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(problem.device)
     step_of(problem, doer, model, max(work.members), longest, len(work.tokens))()  # it warms up, too
     times = {
         k: seconds_of(step_of(problem, doer, model, k, usual, len(work.tokens))) for k in sorted(set(work.members))

@@ -121,6 +121,7 @@ def consult(experiment: Experiment, state: State, emit: Emit, safe: Safekeeping)
     if not proposals:
         return state
     state, considered = weigh(problem, state, proposals, emit)
+    spread = problem.space.spread([proposal.prompt for proposal, _ in considered])
     chosen = considered if settings.restart == "all" else considered[:1]
     for i, (proposal, score) in enumerate(chosen):
         reason = f"{settings.restart} of {len(considered)}" + f": {proposal.rationale}" * bool(proposal.rationale)
@@ -135,6 +136,7 @@ def consult(experiment: Experiment, state: State, emit: Emit, safe: Safekeeping)
                 considered,
                 advice.rejected,
                 advice.fallback,
+                spread,
             )
         )
     rows = problem.space.embed([proposal.prompt for proposal, _ in chosen])

@@ -142,7 +142,8 @@ class Restart:
     """The point from which the stage after `stage` starts, and what was weighed to choose it.
 
     `score_before` is the dev score of the soft prompt that the restart replaces; `considered` are the
-    proposals with their dev scores (None where the protocol takes the first unscored).
+    proposals with their dev scores (None where the protocol takes the first unscored). `spread` is the mean cosine
+    distance between two of them, each the mean of its token embeddings: None where there is but one.
     """
 
     stage: int
@@ -154,13 +155,15 @@ class Restart:
     considered: tuple[tuple[Proposal, Score | None], ...]
     rejected: tuple[Rejected, ...]
     fallback: str | None
+    spread: float | None = None
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Loss and metrics of the soft prompt itself (not its projection) on a split.
 
-    `constant` names the class where every prediction is that class: nothing was learned yet.
+    `constant` names the class where every prediction is that class: nothing was learned yet. `projected` is the
+    score of its projection under the same head, where that was evaluated (`evaluate.projected`).
     """
 
     stage: int
@@ -170,6 +173,7 @@ class Evaluation:
     score: Score
     metrics: Mapping[str, float]
     constant: str | None = None
+    projected: Score | None = None
 
 
 @dataclass(frozen=True)

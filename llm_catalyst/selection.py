@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
+
 from llm_catalyst.doers.doer import Member
 from llm_catalyst.problem import Problem
 from llm_catalyst.records import Best, Emit, Evaluation, Event, Origin, Prompt, Proposal, Score, Scored
@@ -14,17 +16,34 @@ def evaluate(problem: Problem, state: State, emit: Emit) -> tuple[State, list[Sc
     """The members' dev scores (None where not finite), and the state that remembers the best of the run."""
     results = problem.score(state.parameters)
     state = state.spent(scored_examples=len(results) * len(problem.splits["dev"]))
+    state, projected = score_projections(problem, state, [i for i, result in enumerate(results) if result])
     for i, (result, parameters) in enumerate(zip(results, state.parameters, strict=True)):
         if result is None:
             continue
-        emit(
-            Evaluation(state.stage, state.step, i, "dev", result.score, result.metrics, problem.label(result.constant))
-        )
+        constant = problem.label(result.constant)
+        emit(Evaluation(state.stage, state.step, i, "dev", result.score, result.metrics, constant, projected.get(i)))
         if state.best is None or result.score.better_than(state.best.score):
             (prompt,), (similarity,) = problem.space.project(parameters["prompt"][None])
             best = Best(state.stage, state.step, i, result.score, prompt, similarity)
             state = replace(state, best=best, best_parameters={n: p.clone() for n, p in parameters.items()})
     return state, [result.score if result else None for result in results]
+
+
+def score_projections(problem: Problem, state: State, members: Sequence[int]) -> tuple[State, dict[int, Score | None]]:
+    """The dev scores of these members' projections, each under its own head; none unless `evaluate.projected` asks.
+
+    They are scored apart from the soft prompts: whose scores, to the last bit, do not depend on whether this is asked.
+    """
+    if not members or not problem.settings.evaluate.projected:
+        return state, {}
+    parameters = [state.parameters[i] for i in members]
+    prompts, _ = problem.space.project(torch.stack([member["prompt"] for member in parameters]))
+    discrete = [
+        member | {"prompt": rows} for member, rows in zip(parameters, problem.space.embed(prompts), strict=True)
+    ]
+    results = problem.score(discrete)
+    state = state.spent(scored_examples=len(results) * len(problem.splits["dev"]))
+    return state, {i: result.score if result else None for i, result in zip(members, results, strict=True)}
 
 
 def tell_memory(problem: Problem, state: State, emit: Emit) -> None:

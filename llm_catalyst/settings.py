@@ -39,6 +39,15 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Evaluations:
+    """How often soft prompts are scored on dev, as an `Interval` says; `projected`: their projections are, too."""
+
+    steps: Any = None
+    epochs: Any = None
+    projected: bool = False
+
+
+@dataclass(frozen=True)
 class PoolSettings:
     """The prompt pool: how many of a stage's projected prompts are scored, and how many entries stay.
 
@@ -112,7 +121,7 @@ class Settings:
     clip_norm: float | None = 1.0
     prompt: PromptSettings = field(default_factory=PromptSettings)
     record: Interval = field(default_factory=lambda: Interval(steps=10))
-    evaluate: Interval = field(default_factory=lambda: Interval(steps=50))
+    evaluate: Evaluations = field(default_factory=lambda: Evaluations(steps=50))
     pool: PoolSettings = field(default_factory=PoolSettings)
     restart: str = "best"
     moments: str = "reset"
@@ -125,6 +134,7 @@ class Settings:
     budget: Budget = field(default_factory=Budget)
     dry_run: bool = False
     view: str = "auto"
+    track: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         at_least("seed", self.seed, 0)
@@ -137,6 +147,8 @@ class Settings:
         one_of("restart", self.restart, ("best", "first", "all"))
         one_of("moments", self.moments, ("reset", "keep"))
         one_of("view", self.view, ("auto", "live", "plain", "none"))
+        for name in self.track:
+            one_of("track", name, ("tensorboard", "wandb"))
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise ConfigurationError(f"device={self.device} is not known; there are: auto, cpu, cuda, cuda:0, …, mps")
         self.plan(examples=1)
@@ -155,7 +167,8 @@ class Settings:
 
     def every(self, key: str, examples: int) -> int:
         """Steps between two recordings (`record`) or evaluations (`evaluate`)."""
-        numbers = getattr(self, key).in_steps(key, steps_per_epoch(examples, self.batch_size))
+        node = getattr(self, key)
+        numbers = Interval(node.steps, node.epochs).in_steps(key, steps_per_epoch(examples, self.batch_size))
         if len(numbers) != 1:
             raise ConfigurationError(f"{key} takes one number, not a list")
         return numbers[0]

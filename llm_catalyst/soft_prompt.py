@@ -114,6 +114,17 @@ class PromptSpace:
         ids = torch.tensor([prompt.tokens for prompt in prompts], device=self.vocabulary.device)
         return self.vocabulary[ids].float()
 
+    def spread(self, prompts: Sequence[Prompt]) -> float | None:
+        """Mean cosine distance over all pairs of prompts, each the mean of its token embeddings, to six decimals.
+
+        0: all are the same; None for fewer than two.
+        """
+        if len(prompts) < 2:
+            return None
+        directions = torch.nn.functional.normalize(self.embed(prompts).cpu().double().mean(1), dim=-1)
+        # Between unit vectors, half the squared distance is 1 - cosine.
+        return round(torch.pdist(directions).square().mean().item() / 2, 6)
+
     def start(self, generator: torch.Generator) -> Tensor:
         """A new soft prompt (m, d), float32: `prompt.start` says from text, vocabulary rows or N(0, std)."""
         if self.settings.start == "text":

@@ -1,6 +1,7 @@
 """One contract for every mentor without a language model, and what is particular to each."""
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from tiny import prompt_space, scored
 from tiny_models import TOKENIZERS
 
 from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.configs import parts_of
 from llm_catalyst.mentors.consultation import Consultation, TaskDescription
-from llm_catalyst.mentors.controls import NoMentor, Perturb, RandomTokens
+from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
 from llm_catalyst.mentors.evolution import Evolution
 from llm_catalyst.records import Advice, Exchange, Prompt, Scored
 from llm_catalyst.soft_prompt import PromptSettings, PromptSpace
@@ -18,6 +20,7 @@ from llm_catalyst.soft_prompt import PromptSettings, PromptSpace
 N = 4
 MENTORS = {
     "none": NoMentor(),
+    "best": BestOfPool(),
     "random": RandomTokens(N),
     "perturb": Perturb(N),
     "perturb without noise": Perturb(N, noise=0.0),
@@ -62,8 +65,14 @@ def space(request: pytest.FixtureRequest) -> PromptSpace:
     return SPACES[request.param]
 
 
-def proposing(mentor: Any) -> bool:
-    return not isinstance(mentor, NoMentor)
+def asked_for(mentor: Any) -> int:
+    """How many proposals a mentor owes."""
+    return getattr(mentor, "proposals", 0)
+
+
+def draws(mentor: Any) -> bool:
+    """Whether chance has a part in what a mentor proposes."""
+    return not isinstance(mentor, NoMentor | BestOfPool) and mentor != Perturb(N, noise=0.0)
 
 
 # The contract
@@ -74,7 +83,7 @@ def test_proposals_have_m_allowed_tokens_and_their_text_and_are_as_many_as_asked
 ) -> None:
     for seed in range(5):
         advice = ask(mentor, space, pool_of(space), seed)
-        assert len(advice.proposals) == (N if proposing(mentor) else 0)
+        assert len(advice.proposals) == asked_for(mentor)
         assert advice.fallback is None
         for proposal in advice.proposals:
             assert len(proposal.prompt.tokens) == space.length
@@ -90,8 +99,7 @@ def test_advice_follows_from_the_random_stream_alone(mentor: Any, space: PromptS
     torch.manual_seed(2)
     random.seed(2)
     assert ask(mentor, space, pool_of(space), 3) == first
-    changes = proposing(mentor) and mentor != Perturb(N, noise=0.0)
-    assert (ask(mentor, space, pool_of(space), 4) != first) is changes
+    assert (ask(mentor, space, pool_of(space), 4) != first) is draws(mentor)
 
 
 def test_asking_leaves_the_global_random_streams_alone(mentor: Any, space: PromptSpace) -> None:
@@ -107,19 +115,25 @@ def test_asking_leaves_the_global_random_streams_alone(mentor: Any, space: Promp
 
 def test_an_empty_pool_is_answered_by_proposals_or_by_a_reason(mentor: Any, space: PromptSpace) -> None:
     advice = ask(mentor, space, ())
-    if isinstance(mentor, Perturb | Evolution):
+    if isinstance(mentor, BestOfPool | Perturb | Evolution):
         assert advice.proposals == ()
         assert advice.fallback == "the pool is empty"
     else:
-        assert len(advice.proposals) == (N if proposing(mentor) else 0)
+        assert len(advice.proposals) == asked_for(mentor)
         assert advice.fallback is None
 
 
 def test_a_pool_of_one_prompt_is_enough(mentor: Any, space: PromptSpace) -> None:
     advice = ask(mentor, space, pool_of(space)[:1])
     assert advice.fallback is None
-    assert len(advice.proposals) <= N
-    assert bool(advice.proposals) is proposing(mentor)
+    assert len(advice.proposals) <= asked_for(mentor)
+    assert bool(advice.proposals) is bool(asked_for(mentor))
+
+
+@pytest.mark.parametrize("name", ["none", "best", "random", "perturb", "evolution"])
+def test_a_quickstart_run_is_built_with_each_of_them(name: str, composed: Callable[..., dict[str, Any]]) -> None:
+    built = parts_of(composed("experiment=quickstart", f"mentor={name}")).mentor
+    assert type(built) is type(MENTORS[name])
 
 
 # Each of them
@@ -127,6 +141,12 @@ def test_a_pool_of_one_prompt_is_enough(mentor: Any, space: PromptSpace) -> None
 
 def test_no_mentor_means_carry_on() -> None:
     assert ask(NoMentor(), SPACES["tiny"], pool_of(SPACES["tiny"])) == Advice()
+
+
+def test_the_pools_best_is_proposed_as_it_is() -> None:
+    space = SPACES["tiny"]
+    pool = pool_of(space)
+    assert [proposal.prompt for proposal in ask(BestOfPool(), space, pool).proposals] == [pool[-1].prompt]
 
 
 def test_random_tokens_have_nothing_to_do_with_the_pool() -> None:

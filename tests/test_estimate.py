@@ -30,7 +30,7 @@ from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.local import LocalModel
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.mentors.controls import NoMentor, Perturb, RandomTokens
+from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
 from llm_catalyst.mentors.evolution import Evolution
 from llm_catalyst.mentors.language_model import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
@@ -39,7 +39,7 @@ from llm_catalyst.problem import Problem
 from llm_catalyst.randomness import stream
 from llm_catalyst.records import Exchange, Outcome
 from llm_catalyst.run_records import FILES, read_lines
-from llm_catalyst.settings import Interval, PoolSettings
+from llm_catalyst.settings import Evaluations, Interval, PoolSettings
 
 PLAN = (5, 2, 4)
 DOER = Gradient(adamw)
@@ -92,8 +92,10 @@ class Wandering:
         (RandomTokens(), PLAN, {"restart": "first"}),
         (RandomTokens(2), PLAN, {"restart": "all"}),
         (RandomTokens(), PLAN, {"restart": "all", "head": Similarity()}),
-        (RandomTokens(), PLAN, {"record": Interval(steps=2), "evaluate": Interval(steps=2)}),
-        (RandomTokens(), PLAN, {"record": Interval(steps=100), "evaluate": Interval(epochs=1)}),
+        (RandomTokens(), PLAN, {"record": Interval(steps=2), "evaluate": Evaluations(steps=2)}),
+        (RandomTokens(), PLAN, {"record": Interval(steps=100), "evaluate": Evaluations(epochs=1)}),
+        (RandomTokens(2), PLAN, {"restart": "all", "evaluate": Evaluations(steps=2, projected=True)}),
+        (BestOfPool(), PLAN, {"restart": "first"}),
         (RandomTokens(), PLAN, {"pool": PoolSettings(candidates=3, size=4, keep=False)}),
         (Perturb(noise=10), PLAN, {}),
         (Evolution(), PLAN, {}),
@@ -107,6 +109,8 @@ class Wandering:
         "a head without weights",
         "records and evaluations within stages",
         "records at stages' ends only",
+        "projections scored, too",
+        "best, restart=first",
         "a pool that forgets",
         "perturb",
         "evolution",
@@ -299,7 +303,7 @@ import json, sys
 sys.path.insert(0, "tests")
 from pathlib import Path
 from test_estimate import DOER, NoMentor, carry_out, estimate, toy_data, toy_problem
-from llm_catalyst.outcome import peak_memory
+from llm_catalyst.memory import peak_memory
 
 problem = toy_problem(data=toy_data(train=2000), batch_size=2000)
 before = peak_memory(problem.device)
@@ -323,11 +327,14 @@ ANSWERS = (
 )
 
 
-def test_a_mentor_whose_first_answers_can_be_used_is_called_and_asked_what_was_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("history", [True, "shuffled", "absent"])
+def test_a_mentor_whose_first_answers_can_be_used_is_called_and_asked_what_was_counted(
+    tmp_path: Path, history: bool | str
+) -> None:
     problem = toy_problem(pool=FILLED)
     doer = Wandering(problem)
     with serve(*map(openai_chat, ANSWERS)) as server:
-        mentor = asking(server.url)
+        mentor = asking(server.url, history=history)
         estimated = estimate(problem, doer, mentor, PLAN)
         assert server.requests == []
         ledger = carry_out(tmp_path, problem, doer, mentor).ledger

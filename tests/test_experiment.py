@@ -11,17 +11,22 @@ from typing import Any
 
 import pytest
 import torch
+from loopback import openai_chat, serve
 from tiny_models import FOLDER, adamw, run_in, toy_data, toy_problem
 from torch import Tensor
 
-from llm_catalyst.doers.doer import Step
+from llm_catalyst.doers.doer import Member, Step
 from llm_catalyst.doers.gradient import Gradient, Schedule
 from llm_catalyst.experiment import Experiment
 from llm_catalyst.heads.similarity import Similarity
 from llm_catalyst.heads.verbalizer import Verbalizer
+from llm_catalyst.mentors.clients.openai import OpenAIChat
+from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.controls import NoMentor, Perturb, RandomTokens
+from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
 from llm_catalyst.mentors.evolution import Evolution
+from llm_catalyst.mentors.language_model import LanguageModel
+from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.problem import Problem
 from llm_catalyst.progress import SilentView
 from llm_catalyst.records import (
@@ -40,7 +45,9 @@ from llm_catalyst.records import (
     Snapshot,
 )
 from llm_catalyst.run_records import FILES, read_json, read_lines
-from llm_catalyst.settings import Checkpoints, Interval, PoolSettings
+from llm_catalyst.selection import evaluate
+from llm_catalyst.settings import Checkpoints, Evaluations, Interval, PoolSettings
+from llm_catalyst.state import State
 
 PLAN = (3, 3, 3)
 TEXTS = ("slow music", "a very good film", "bad bad actor")
@@ -101,6 +108,17 @@ class Faulty:
 
 class Stops(Exception):  # noqa: N818 - not an error
     """Stands for whatever ends a process."""
+
+
+@dataclass
+class Forgetful:
+    """Asks a mentor, and ends before its advice is used."""
+
+    mentor: Any
+
+    def propose(self, consultation: Consultation) -> Advice:
+        self.mentor.propose(consultation)
+        raise Stops
 
 
 @dataclass
@@ -181,12 +199,61 @@ def test_training_lowers_the_dev_loss_of_the_learnable_task(tmp_path: Path) -> N
 
 
 def test_the_best_state_is_the_one_with_the_best_dev_score(tmp_path: Path) -> None:
-    result = carry_out(tmp_path, toy_problem(evaluate=Interval(steps=1)), mentor=RandomTokens())
+    result = carry_out(tmp_path, toy_problem(evaluate=Evaluations(steps=1)), mentor=RandomTokens())
     found = result.read(Evaluation)
     top = max(found, key=lambda e: (e.score.metric, -e.score.loss))
     best = result.outcome.best
     assert isinstance(best, Best)
     assert (best.stage, best.step, best.score) == (top.stage, top.step, top.score)
+
+
+# The projection's score
+
+
+def test_the_projection_is_scored_as_a_discrete_prompt_and_paid_for(tmp_path: Path) -> None:
+    doer, problem = Noting(FAST), toy_problem(evaluate=Evaluations(steps=3, projected=True))
+    result = carry_out(tmp_path, problem, doer=doer)
+    start, first, second, _ = result.read(Evaluation)
+    assert start.projected == start.score  # a start from the vocabulary is its own projection
+    assert first.projected != first.score
+    for evaluation, [(parameters, _)] in ((first, doer.began[1]), (second, doer.began[2])):
+        (alone,) = problem.score_prompts(problem.space.project(parameters["prompt"][None])[0], parameters)
+        assert evaluation.projected.loss == pytest.approx(alone.score.loss, abs=1e-6)
+    assert result.outcome.ledger.scored_examples == 12 * (2 * 4 + len(result.read(Scored)))
+
+
+def test_to_score_projections_changes_nothing_else(tmp_path: Path) -> None:
+    with_them, without = (
+        carry_out(
+            tmp_path / str(asked),
+            toy_problem(restart="all", evaluate=Evaluations(steps=2, projected=asked)),
+            RandomTokens(),
+            replace(FAST, dropout=True),
+        )
+        for asked in (True, False)
+    )
+    plain = tuple(replace(evaluation, projected=None) for evaluation in with_them.read(Evaluation))
+    assert None not in {evaluation.projected for evaluation in with_them.read(Evaluation)}
+    assert plain == without.read(Evaluation)
+    metrics = FILES[Evaluation]
+    assert with_them.bytes() | {metrics: b""} == without.bytes() | {metrics: b""}
+    more = 12 * len(plain)
+    ledger = replace(without.outcome.ledger, scored_examples=without.outcome.ledger.scored_examples + more)
+    assert settled(with_them.outcome) == replace(settled(without.outcome), ledger=ledger)
+
+
+def test_each_member_has_the_score_of_its_own_projection_where_another_has_none() -> None:
+    problem = toy_problem(evaluate=Evaluations(steps=3, projected=True))
+    one = dict(problem.start())
+    other, nowhere = {name: 2 * p for name, p in one.items()}, one | {"prompt": one["prompt"] * math.nan}
+    emitted: list[Any] = []
+    state, _ = evaluate(problem, State(tuple(map(Member.of, (one, nowhere, other)))), emitted.append)
+    assert [evaluation.member for evaluation in emitted] == [0, 2]
+    for evaluation, parameters in zip(emitted, (one, other), strict=True):
+        (alone,) = problem.score_prompts(problem.space.project(parameters["prompt"][None])[0], parameters)
+        assert evaluation.projected.loss == pytest.approx(alone.score.loss, abs=1e-6)
+    assert emitted[0].projected != emitted[1].projected != emitted[1].score
+    assert state.ledger.scored_examples == 12 * (3 + 2)
 
 
 # The pool
@@ -247,6 +314,7 @@ def test_restart_best_scores_the_proposals_and_goes_on_from_the_best(tmp_path: P
         assert restart.rejected == (Rejected("hm", "too short"),)
         assert restart.reason.startswith("best of 3: because of ")
         assert restart.score_before == result.read(Evaluation)[stage + 1].score
+        assert restart.spread == problem.space.spread([proposal.prompt for proposal, _ in restart.considered])
         torch.testing.assert_close(torch.stack(doer.prompts(stage + 1)), problem.space.embed([restart.prompt]))
     assert {s.origin for s in result.read(Scored)} == {"gradient", "mentor"}
 
@@ -258,8 +326,18 @@ def test_restart_first_takes_the_first_proposal_and_scores_none(tmp_path: Path) 
     for stage, restart in enumerate(result.read(Restart)):
         assert restart.prompt == expected
         assert restart.score is None
+        assert 0 < restart.spread < 2
         assert [score for _, score in restart.considered] == [None] * 3
         torch.testing.assert_close(torch.stack(doer.prompts(stage + 1)), problem.space.embed([expected]))
+    assert {s.origin for s in result.read(Scored)} == {"gradient"}
+
+
+def test_a_restart_from_the_pools_best_has_no_spread(tmp_path: Path) -> None:
+    result = carry_out(tmp_path, mentor=BestOfPool())
+    for stage, restart in enumerate(result.read(Restart)):
+        entries = {s.prompt: s.score for s in result.read(Scored) if s.stage == stage}
+        assert restart.prompt == min(entries, key=lambda prompt: entries[prompt].loss)
+        assert restart.spread is None
     assert {s.origin for s in result.read(Scored)} == {"gradient"}
 
 
@@ -320,6 +398,7 @@ def test_a_mentor_that_cannot_answer_is_replaced_by_the_pools_best_and_that_is_t
     for stage, restart in enumerate(result.read(Restart)):
         assert restart.prompt == mentor.shown[stage].pool[-1].prompt
         assert restart.fallback == "no usable proposal"
+        assert restart.spread is None
         torch.testing.assert_close(torch.stack(doer.prompts(stage + 1)), problem.space.embed([restart.prompt]))
 
 
@@ -346,7 +425,7 @@ def test_a_fallback_with_an_empty_pool_carries_on(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_diverges_is_an_event_and_the_best_finite_state_goes_on(tmp_path: Path) -> None:
-    problem, doer = toy_problem(evaluate=Interval(steps=1)), Noting()
+    problem, doer = toy_problem(evaluate=Evaluations(steps=1)), Noting()
     faulty = replace(problem, model=Faulty(problem.model, lambda n: n == 5))  # the second step of stage 1
     result = carry_out(tmp_path, faulty, doer=doer)
     assert [(e.stage, e.kind) for e in result.read(Event)] == [(1, "diverged")]
@@ -465,6 +544,7 @@ WAYS: dict[str, tuple[Any, Gradient, dict[str, Any]]] = {
     "evolution, all, kept moments": (Evolution(), DOER, {"restart": "all", "moments": "keep"}),
     "perturb, first, kept moments": (Perturb(), LINEAR, {"restart": "first", "moments": "keep"}),
     "random, dropout": (RandomTokens(), DROPOUT, {"restart": "all"}),
+    "best, projections scored": (BestOfPool(), DOER, {"evaluate": Evaluations(steps=2, projected=True)}),
 }
 
 
@@ -515,6 +595,53 @@ def test_a_run_may_be_cut_off_more_than_once(tmp_path: Path) -> None:
         with pytest.raises(Stops):
             carry_out(tmp_path / "cut", mentor=RandomTokens(), view=StoppingView(at))
     assert carry_out(tmp_path / "cut", mentor=RandomTokens()).bytes() == whole.bytes()
+
+
+# A language model that sees another history
+
+ANSWERS = tuple(openai_chat(f"- {words}\n- {words} {words}") for words in ("a slow film", "good music"))
+
+
+def asked(path: Path, history: bool | str) -> Result:
+    """A run whose mentor is a model behind a server, which always gives the same two answers."""
+    with serve(*ANSWERS) as server:
+        client = OpenAIChat("gpt-4o-mini", f"{server.url}/v1", None)
+        return carry_out(path, mentor=LanguageModel(client, Paper(), history), doer=FAST)
+
+
+def all_but_exchanges(result: Result) -> dict[str, bytes]:
+    return {name: content for name, content in result.bytes().items() if name != FILES[Exchange]}
+
+
+@pytest.mark.parametrize("history", ["shuffled", "absent"])
+def test_the_history_changes_what_is_asked_and_nothing_else(tmp_path: Path, history: str) -> None:
+    true, other = asked(tmp_path / "true", True), asked(tmp_path / "other", history)
+    assert len(true.read(Restart)) == len(other.read(Exchange)) == 2
+    assert [e.messages for e in true.read(Exchange)] != [e.messages for e in other.read(Exchange)]
+    assert all_but_exchanges(true) == all_but_exchanges(other)
+
+
+@pytest.mark.parametrize("history", ["shuffled", "absent"])
+def test_a_replay_of_another_history_gives_the_same_bytes_to_the_same_questions(tmp_path: Path, history: str) -> None:
+    first = asked(tmp_path / "first", history)
+    mentor = LanguageModel(Replay(str(first.path)), Paper(), history, attempts=20)
+    again = carry_out(tmp_path / "again", mentor=mentor, doer=FAST)
+    assert all_but_exchanges(again) == all_but_exchanges(first)
+    assert [e.messages for e in again.read(Exchange)] == [e.messages for e in first.read(Exchange)]
+    assert {e.reused for e in again.read(Exchange)} == {str(first.path)}  # not "where the messages were others"
+
+
+def test_a_resumed_run_mixes_the_scores_up_as_before_and_does_not_ask_again(tmp_path: Path) -> None:
+    whole = asked(tmp_path / "whole", "shuffled")
+    with serve(*ANSWERS) as server:
+        client = OpenAIChat("gpt-4o-mini", f"{server.url}/v1", None)
+        mentor = LanguageModel(client, Paper(), "shuffled")
+        with pytest.raises(Stops):  # the first answer is paid for, and not yet in a saved state
+            carry_out(tmp_path / "cut", mentor=Forgetful(mentor), doer=FAST)
+        resumed = carry_out(tmp_path / "cut", mentor=mentor, doer=FAST)
+    assert len(server.requests) == 2
+    assert [e.messages for e in resumed.read(Exchange)] == [e.messages for e in whole.read(Exchange)]
+    assert all_but_exchanges(resumed) == all_but_exchanges(whole)
 
 
 # The ledger

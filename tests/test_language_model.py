@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -25,8 +26,9 @@ from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.consultation import Consultation, TaskDescription
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.mentors.evolution import Evolution
-from llm_catalyst.mentors.language_model import LanguageModel, MentorFailed
+from llm_catalyst.mentors.language_model import LanguageModel, MentorFailed, shown
 from llm_catalyst.mentors.strategies.paper import Paper
+from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
 from llm_catalyst.paths import conf_directory
 from llm_catalyst.records import Advice, Exchange, Restart, to_json
 
@@ -271,6 +273,93 @@ def test_what_before_call_raises_passes_and_nothing_is_asked() -> None:
     assert server.requests == recorder.exchanges == []
 
 
+# How much of the history a model sees
+
+
+def with_history(consultation: Consultation) -> Consultation:
+    """The consultation with a pool of five, of which each score tells its prompt apart."""
+    words = ("dull", "poor text", "find the mood", "say what it is", "is the film good")
+    space = consultation.space
+    return replace(consultation, pool=tuple(scored(space, w, 0.7 - i / 10, 0.4 + i / 10) for i, w in enumerate(words)))
+
+
+def request_for(history: bool | str, seed: int = 0) -> dict[str, Any]:
+    """The body of the request that brings the advice."""
+    with serve(openai_chat(GOOD)) as server:
+        mentor = LanguageModel(OpenAIChat("gpt-4o-mini", server.url + "/v1", "TEST_KEY"), Paper(), history=history)
+        assert mentor.propose(with_history(Recorder().consultation(seed))).proposals
+    return server.requests[0].body
+
+
+def entries(request: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The prompts that a request lists, each with its loss and its accuracy."""
+    return re.findall(r'Prompt: "(.+)"\nLoss: (\S+)\nAccuracy: (\S+)', request["messages"][1]["content"])
+
+
+def test_a_model_sees_the_true_scores_or_the_same_scores_mixed_up_or_no_prompt_at_all() -> None:
+    true, shuffled, absent = (request_for(history) for history in (True, "shuffled", "absent"))
+    pool = with_history(Recorder().consultation()).pool
+    assert entries(true) == [(e.prompt.text, f"{e.score.loss:.3f}", f"{e.score.metric:.3f}") for e in pool]
+    assert [scores for _, *scores in entries(shuffled)] == [scores for _, *scores in entries(true)]
+    assert sorted(prompt for prompt, *_ in entries(shuffled)) == sorted(prompt for prompt, *_ in entries(true))
+    assert entries(shuffled) != entries(true)
+    without = Paper().messages(replace(Recorder().consultation(), pool=()), 3)
+    assert absent["messages"] == [vars(message) for message in without]
+    assert true["seed"] == shuffled["seed"] == absent["seed"]
+
+
+def test_scores_are_mixed_up_by_the_seed_alone() -> None:
+    first, again, other = (entries(request_for("shuffled", seed)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_mixed_up_scores_tell_nothing_about_their_prompts() -> None:
+    consultations = [with_history(Recorder().consultation(seed)) for seed in range(300)]
+    best = consultations[0].pool[-1].prompt
+    losses = [e.score.loss for c in consultations for e in shown(c, "shuffled").pool if e.prompt == best]
+    assert {round(loss, 1) for loss in losses} == {0.3, 0.4, 0.5, 0.6, 0.7}
+    assert fmean(losses) == pytest.approx(0.5, abs=0.04)  # five standard errors; its own loss is 0.3
+
+
+def test_a_reminder_and_a_fallback_are_about_the_history_that_was_shown_first() -> None:
+    with serve(openai_chat("..."), openai_chat("!!!"), openai_chat(GOOD, model="gpt-4o")) as server:
+        mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o", attempts=2, history="shuffled")
+        assert mentor.propose(with_history(Recorder().consultation())).proposals
+    first, second, third = (entries(request.body) for request in server.requests)
+    assert first == second == third != entries(request_for(True))
+
+
+@pytest.mark.parametrize("history", ["shuffled", "absent"])
+def test_a_prompt_of_the_pool_is_rejected_though_a_model_did_not_see_it_as_it_is(history: str) -> None:
+    advice, _, _ = advise(openai_chat("- is the film good\n- is it good"), history=history)
+    assert texts(advice) == ["is it good is"]
+    assert reasons(advice) == ["the same tokens as a prompt of the pool"]
+
+
+def test_a_strategy_that_needs_a_prompt_is_refused_without_a_history() -> None:
+    paraphrase = LanguageModel(Human(), Paraphrase())
+    for strategy, fallbacks in ((Paraphrase(), []), (Paper(), [NoMentor(), paraphrase])):
+        with pytest.raises(ConfigurationError, match=r"mentor\.history=absent leaves strategy Paraphrase nothing"):
+            LanguageModel(Human(), strategy, history="absent", fallbacks=fallbacks)
+
+
+def test_a_strategy_that_needs_a_prompt_asks_nobody_where_the_pool_is_empty() -> None:
+    with serve() as server:
+        mentor = LanguageModel(OpenAIChat("gpt-4o-mini", server.url + "/v1", "TEST_KEY"), Paraphrase())
+        advice = mentor.propose(replace(Recorder().consultation(), pool=()))
+    assert advice == Advice(fallback="the pool is empty")
+    assert server.requests == []
+
+
+def test_a_paraphrase_is_asked_for_as_every_other_proposal_is() -> None:
+    advice, recorder, (first, second) = advise(openai_chat("Sure!"), openai_chat(GOOD), strategy=Paraphrase())
+    assert texts(advice) == ["is it good is", "how is the mood", "tell me the story"]
+    assert '"is the film good"' in first["messages"][1]["content"]
+    assert "dull" not in str(first)
+    assert second["messages"][2:] == [vars(m) for m in Paraphrase().reminder("Sure!", 3)]
+    assert len(recorder.exchanges) == 2
+
+
 def test_models_without_a_known_price_are_named_and_free_ones_are_not() -> None:
     def model(client: Any, *fallbacks: Any) -> LanguageModel:
         return LanguageModel(client, Paper(), fallbacks=list(fallbacks))
@@ -357,6 +446,8 @@ def test_preflight_asks_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"proposals": 0}, r"mentor\.proposals=0 is too small"),
         ({"attempts": 0}, r"mentor\.attempts=0 is too small"),
         ({"on_failure": "ignore"}, r"mentor\.on_failure=ignore is not known"),
+        ({"history": "shufled"}, r"mentor\.history=shufled is not known; .*did you mean shuffled"),
+        ({"history": False}, r"mentor\.history=False is not known; there are: true, shuffled, absent"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, Any], wanted: str) -> None:

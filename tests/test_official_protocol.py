@@ -47,7 +47,7 @@ from llm_catalyst.problem import Problem, assemble
 from llm_catalyst.records import Advice, Proposal, Restart, Snapshot
 from llm_catalyst.run_records import read_lines
 from llm_catalyst.session import load_problem
-from llm_catalyst.settings import Interval, Settings
+from llm_catalyst.settings import Evaluations, Interval, Settings
 from llm_catalyst.soft_prompt import PromptSpace
 from llm_catalyst.tasks.text import Example
 
@@ -88,7 +88,7 @@ def tiny(protocol: str, **changes: Any) -> Problem:
         stage=Interval(steps=3),
         stages=2,
         record=Interval(steps=1),
-        evaluate=Interval(steps=3),
+        evaluate=Evaluations(steps=3),
         device="cpu",
         view="none",
         **changes,
@@ -308,7 +308,7 @@ def test_row_the_official_forward_pass_equals_the_published_one_written_out(twic
         found = PromptedModel(frozen, head, {}, plenty()).logits(parameters, batch)[0]
         expected = published_logits(frozen.base, prompt, batch, weight, bias, twice)
         other = published_logits(frozen.base, prompt, batch, weight, bias, not twice)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, expected, atol=5e-5, rtol=1e-5)  # float32; how far it is off varies by processor
     assert (found - other).abs().max() > 1e-2  # once and twice can be told apart
 
 

@@ -1,5 +1,6 @@
 """The way between text, tokens and soft prompts, for the three kinds of vocabularies."""
 
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -223,6 +224,27 @@ def test_projection_works_in_half_precision() -> None:
     assert prompts[0].tokens == tokens
     assert similarities[0] == pytest.approx(1.0, abs=1e-3)
     assert half.embed(prompts).dtype == torch.float32
+
+
+# Spread
+
+
+def test_the_spread_is_the_mean_cosine_distance_over_all_pairs_of_prompts(tokenizer: Any) -> None:
+    space = space_of(tokenizer)
+    prompts = [space.sample(generator(seed)) for seed in range(4)]
+    means = [space.vocabulary[list(prompt.tokens)].mean(0) for prompt in prompts]
+    cosines = [torch.cosine_similarity(one, other, dim=0).item() for one, other in combinations(means, 2)]
+    assert len(cosines) == 6
+    assert space.spread(prompts) == pytest.approx(1 - sum(cosines) / 6, abs=1e-5)
+
+
+def test_prompts_that_are_all_the_same_have_no_spread_and_a_single_one_has_none_to_tell() -> None:
+    space = space_of(word_piece())
+    prompt, other = space.sample(generator(1)), space.sample(generator(2))
+    assert space.spread([prompt] * 3) == 0
+    assert space.spread([space.prompt(prompt.tokens[::-1]), prompt]) == 0  # the same tokens in another order
+    assert 0 < (space.spread([prompt, prompt, other]) or 0) < (space.spread([prompt, other]) or 0) <= 2
+    assert space.spread([prompt]) is space.spread([]) is None
 
 
 # Start

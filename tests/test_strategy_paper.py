@@ -1,34 +1,16 @@
 """What a mentor is shown and how its answer is read, by the paper's instruction."""
 
-import random
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from tiny import prompt_space, scored
+from tiny import TASK, consultation, conversation
 
 from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.consultation import Consultation, TaskDescription
-from llm_catalyst.mentors.strategies.paper import LONGEST_ECHO, Paper, quoted
-from llm_catalyst.records import Message, Prompt, Score, Scored
+from llm_catalyst.mentors.strategies.paper import Paper
+from llm_catalyst.mentors.strategies.wording import LONGEST_ECHO, quoted
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_paper.txt"
-TASK = TaskDescription("sst2", "Say whether a film review is positive or negative.", ("negative", "positive"))
-
-
-def consultation(pool: tuple[Scored, ...] | None = None) -> Consultation:
-    space = prompt_space(length=4)
-    if pool is None:
-        pool = (
-            scored(space, "dull of dull of", 0.7345, 0.49),
-            Scored(Prompt((1, 2, 3, 4), 'odd "\n\u200b ##ing é 好'), Score(0.69, 0.5, 32), "gradient", 0),
-            scored(space, "is it good or bad", 0.3, 0.9),
-        )
-    return Consultation(TASK, pool, 0, 3, space, random.Random(0), lambda exchange: None)
-
-
-def conversation(messages: list[Message]) -> str:
-    return "".join(f"=== {message.role} ===\n{message.content}\n" for message in messages)
 
 
 def test_a_mentor_is_shown_exactly_the_golden_text() -> None:

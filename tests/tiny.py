@@ -1,12 +1,15 @@
-"""Small real things for tests: a tokenizer, a vocabulary, prompts. Nothing is downloaded."""
+"""Small real things for tests: a tokenizer, a vocabulary, prompts, a consultation. Nothing is downloaded."""
 
+import random
+from collections.abc import Sequence
 from functools import cache
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from llm_catalyst.records import Prompt, Score, Scored
+from llm_catalyst.mentors.consultation import Consultation, TaskDescription
+from llm_catalyst.records import Message, Prompt, Score, Scored
 from llm_catalyst.soft_prompt import PromptSettings, PromptSpace
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -14,6 +17,7 @@ WORDS = (  # noqa: SIM905 - easier to read and to add to
     "a the is it this film movie review story good bad great poor fine dull how what does say about of and or "
     "not very positive negative mood tell me find judge sentence text was in to"
 ).split()
+TASK = TaskDescription("sst2", "Say whether a film review is positive or negative.", ("negative", "positive"))
 PIECES = ("##s", "##ly", "##ing", "##ed", ".", ",", "?", "!", ":")
 
 
@@ -46,3 +50,20 @@ def scored(space: PromptSpace, text: str, loss: float, metric: float) -> Scored:
     """A pool entry from a text, as the gradient might have found it."""
     prompt: Prompt = space.fit(text)[0]
     return Scored(prompt, Score(loss, metric, 32), "gradient", 0)
+
+
+def consultation(pool: tuple[Scored, ...] | None = None) -> Consultation:
+    """A consultation about `TASK`; its pool, unless another is given, holds a prompt of odd text, the best one last."""
+    space = prompt_space(length=4)
+    if pool is None:
+        pool = (
+            scored(space, "dull of dull of", 0.7345, 0.49),
+            Scored(Prompt((1, 2, 3, 4), 'odd "\n\u200b ##ing é 好'), Score(0.69, 0.5, 32), "gradient", 0),
+            scored(space, "is it good or bad", 0.3, 0.9),
+        )
+    return Consultation(TASK, pool, 0, 3, space, random.Random(0), lambda exchange: None)
+
+
+def conversation(messages: Sequence[Message]) -> str:
+    """Messages as a golden file has them."""
+    return "".join(f"=== {message.role} ===\n{message.content}\n" for message in messages)

@@ -34,7 +34,7 @@ from llm_catalyst.problem import Problem, assemble
 from llm_catalyst.progress import SilentView
 from llm_catalyst.records import Outcome
 from llm_catalyst.run_directory import RunDirectory
-from llm_catalyst.settings import Interval, PoolSettings, Settings
+from llm_catalyst.settings import Evaluations, Interval, PoolSettings, Settings
 from llm_catalyst.soft_prompt import PromptSettings
 from llm_catalyst.tasks.text import Example, TaskData, TextTask
 
@@ -237,7 +237,7 @@ def toy_settings(**changes: Any) -> Settings:
         "stage": Interval(steps=3),
         "stages": 3,
         "record": Interval(steps=1),
-        "evaluate": Interval(steps=3),
+        "evaluate": Evaluations(steps=3),
         "prompt": PromptSettings(length=4),
         "pool": PoolSettings(candidates=3, size=4),
         "device": "cpu",

@@ -1,6 +1,7 @@
 """Mentors without a language model: the controls that say whether the LLM is needed, or only a restart."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -30,6 +31,18 @@ class RandomTokens:
         generator = torch.Generator().manual_seed(consultation.rng.getrandbits(63))
         drawn = [consultation.space.sample(generator) for _ in range(self.proposals)]
         return Advice(tuple(Proposal(prompt, "drawn at random") for prompt in drawn))
+
+
+@dataclass(frozen=True)
+class BestOfPool:
+    """Proposes the pool's best prompt as it is: a restart that brings nothing new."""
+
+    proposals: ClassVar[int] = 1
+
+    def propose(self, consultation: Consultation) -> Advice:
+        if not consultation.pool:
+            return Advice(fallback="the pool is empty")
+        return Advice((Proposal(consultation.pool[-1].prompt, "the pool's best"),))
 
 
 @dataclass(frozen=True)

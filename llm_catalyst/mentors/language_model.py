@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 from llm_catalyst.checks import ConfigurationError, at_least, one_of
@@ -13,6 +14,7 @@ from llm_catalyst.mentors.consultation import Consultation, Mentor
 from llm_catalyst.mentors.prices import prices
 from llm_catalyst.mentors.questions import Questions
 from llm_catalyst.mentors.strategies import Strategy
+from llm_catalyst.randomness import derive
 from llm_catalyst.records import Advice, Exchange, Proposal, Rejected
 
 CUT_OFF = ("length", "max_tokens", "model_context_window_exceeded")  # stop reasons of a truncated answer
@@ -29,10 +31,12 @@ class LanguageModel:
     `attempts` counts the questions of one consultation: after an unusable answer it is asked again with a
     reminder. Retries of single requests are the client's. `fallbacks` are mentors to consult in turn when that
     has brought no proposal; `on_failure` is for when they bring none either (a fallback's own does not count).
+    `history` says what the model, and each model that stands in for it, is shown of the pool (see `shown`).
     """
 
     client: Any
     strategy: Any
+    history: bool | str = True  # YAML's `true`; as a word it is accepted, too
     proposals: int = 3
     attempts: int = 2
     on_failure: str = "fallback"
@@ -40,6 +44,13 @@ class LanguageModel:
     cache: bool = False
 
     def __post_init__(self) -> None:
+        one_of("mentor.history", "true" if self.history is True else str(self.history), ("true", "shuffled", "absent"))
+        for model in (self, *(mentor for _, mentor in self._models())):
+            if self.history == "absent" and model.strategy.needs_pool:
+                raise ConfigurationError(
+                    f"mentor.history=absent leaves strategy {type(model.strategy).__name__} nothing to ask about; "
+                    "choose another strategy (strategy=paper), or mentor.history=shuffled"
+                )
         at_least("mentor.proposals", self.proposals, 1)
         at_least("mentor.attempts", self.attempts, 1)
         one_of("mentor.on_failure", self.on_failure, ("fallback", "stop"))
@@ -75,11 +86,11 @@ class LanguageModel:
 
         Raises MentorFailed instead of the latter with on_failure=stop, and NotRecorded where a replay does not fit.
         """
-        questions = Questions(consultation)
+        questions, asked = Questions(consultation), shown(consultation, self.history)
         rejected: list[Rejected] = []
         reasons: list[str] = []
         for mentor in (self, *self.fallbacks):
-            advice = consult(mentor, consultation, questions)
+            advice = consult(mentor, consultation, asked, questions)
             rejected += advice.rejected
             if advice.proposals:
                 return replace(advice, rejected=tuple(rejected))
@@ -96,8 +107,25 @@ class LanguageModel:
         return [(i, mentor) for i, mentor in enumerate(self.fallbacks) if isinstance(mentor, LanguageModel)]
 
 
-def consult(mentor: Mentor, consultation: Consultation, questions: Questions) -> Advice:
-    """The advice of one mentor alone, without its fallbacks.
+def shown(consultation: Consultation, history: bool | str) -> Consultation:
+    """The consultation with the pool that a model is shown: does it use the trajectory?
+
+    true: the pool as it is. shuffled: the same prompts and scores, but each score at a prompt drawn at random, and the
+    list in the order of these scores, so that the order tells no truth either. absent: no prompt at all. The draws come
+    from a stream beside that of the consultation, which gives the seeds of requests.
+    """
+    pool = consultation.pool
+    if history == "absent":
+        return replace(consultation, pool=())
+    if history == "shuffled":
+        rng = Random(derive(copy(consultation.rng).getrandbits(63), "history"))
+        mixed = zip(rng.sample(pool, len(pool)), pool, strict=True)
+        return replace(consultation, pool=tuple(replace(entry, score=other.score) for entry, other in mixed))
+    return consultation
+
+
+def consult(mentor: Mentor, consultation: Consultation, asked: Consultation, questions: Questions) -> Advice:
+    """The advice of one mentor alone, without its fallbacks. A model is asked about `asked`, with the pool shown to it.
 
     It draws from a copy of the consultation's stream: what it would draw, were it the only one.
     """
@@ -105,7 +133,9 @@ def consult(mentor: Mentor, consultation: Consultation, questions: Questions) ->
     if not isinstance(mentor, LanguageModel):
         return mentor.propose(consultation)
     strategy: Strategy = mentor.strategy
-    messages = strategy.messages(consultation, mentor.proposals)
+    if strategy.needs_pool and not asked.pool:
+        return Advice(fallback="the pool is empty")
+    messages = strategy.messages(asked, mentor.proposals)
     rejected: list[Rejected] = []
     why = ""
     for _ in range(mentor.attempts):

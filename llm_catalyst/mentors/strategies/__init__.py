@@ -1,13 +1,18 @@
 """Strategies: how a mentor is asked. Pure text in, pure text out; each is the `strategy` configuration node."""
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.records import Message, Rejected
 
 
 class Strategy(Protocol):
-    """The request for proposals, and how the answer is read."""
+    """The request for proposals, and how the answer is read.
+
+    `needs_pool` says that there is nothing to ask about where the pool is empty: `messages` is not called then.
+    """
+
+    needs_pool: ClassVar[bool]
 
     def messages(self, consultation: Consultation, proposals: int) -> list[Message]:
         """The conversation that asks for `proposals` new prompts."""

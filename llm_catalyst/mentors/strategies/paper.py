@@ -6,16 +6,14 @@ their loss and accuracy, from the worst to the best; the hint that patterns in i
 for new prompts with a lower loss, below a number of words, and for nothing else in the answer.
 """
 
-import json
 from dataclasses import dataclass
+from typing import ClassVar
 
 from llm_catalyst.checks import at_least, one_of
 from llm_catalyst.mentors.consultation import Consultation, TaskDescription
 from llm_catalyst.mentors.reply import parse, parse_official
+from llm_catalyst.mentors.strategies.wording import FORMS, MOST_READ, conversation, number_of, quoted, reminder
 from llm_catalyst.records import Message, Rejected, Scored
-
-MOST_READ = 64  # proposals read from one answer, however many were asked for
-LONGEST_ECHO = 2000  # characters of an unusable answer that are shown to its author again
 
 ROLE = (
     "You improve short text prompts that are put in front of the input of a frozen language model. "
@@ -44,13 +42,15 @@ REMINDER = (
 class Paper:
     """The `strategy` node: the paper's instruction. Fields are explained in conf/strategy/paper.yaml."""
 
+    needs_pool: ClassVar[bool] = False
+
     form: str = "chat"
     description: str | None = None
     words: int = 9
     parsing: str = "lenient"
 
     def __post_init__(self) -> None:
-        one_of("strategy.form", self.form, ("chat", "plain"))
+        one_of("strategy.form", self.form, FORMS)
         one_of("strategy.parsing", self.parsing, ("lenient", "official"))
         at_least("strategy.words", self.words, 2)
 
@@ -59,19 +59,14 @@ class Paper:
         parts = [
             describe(consultation.task, self.description),
             *([ORDER, *map(entry, consultation.pool), PATTERNS] if consultation.pool else []),
-            WISH.format(proposals=prompts(proposals)),
+            WISH.format(proposals=number_of(proposals, "new prompt")),
             RULES.format(words=self.words, tokens=consultation.space.length),
         ]
-        if self.form == "chat":
-            return [Message("system", ROLE), Message("user", "\n\n".join(parts))]
-        return [Message("user", "\n\n".join([ROLE, *parts, "New prompts:"]) + "\n")]
+        return conversation(self.form, ROLE, parts, "New prompts:")
 
     def reminder(self, reply: str, proposals: int) -> list[Message]:
         """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
-        if self.form == "plain":
-            return []
-        echo = reply.strip()[:LONGEST_ECHO] or "(no answer)"  # providers refuse an empty message
-        return [Message("assistant", echo), Message("user", REMINDER.format(proposals=prompts(proposals)))]
+        return reminder(self.form, reply, REMINDER.format(proposals=number_of(proposals, "new prompt")))
 
     def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
         """The proposals in a reply, and the lines that are none."""
@@ -87,14 +82,3 @@ def describe(task: TaskDescription, description: str | None) -> str:
 def entry(scored: Scored) -> str:
     """A scored prompt as three lines; its text is quoted, so that odd tokens stay on their line."""
     return f"Prompt: {quoted(scored.prompt.text)}\nLoss: {scored.score.loss:.3f}\nAccuracy: {scored.score.metric:.3f}"
-
-
-def quoted(text: str) -> str:
-    """`text` as a JSON string in which letters of all scripts stay, and what cannot be seen is escaped."""
-    shown = json.dumps(text, ensure_ascii=False)
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in shown)
-
-
-def prompts(number: int) -> str:
-    """'1 new prompt', '3 new prompts'."""
-    return f"{number} new prompt{'' if number == 1 else 's'}"

@@ -1,0 +1,61 @@
+"""A control for the history: the best prompt, said in other words by a language model that is shown nothing else.
+
+Source: the resampling step of APE (Zhou et al. 2022, "Large Language Models Are Human-Level Prompt Engineers", arXiv
+2211.01910, figure 3), in our own words: a variation of an instruction that keeps its meaning. Like there, neither the
+task nor a score nor another prompt is shown: what such restarts gain, the history and the task's description did not
+give.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llm_catalyst.checks import at_least, one_of
+from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.mentors.reply import parse
+from llm_catalyst.mentors.strategies.wording import FORMS, MOST_READ, conversation, number_of, quoted, reminder
+from llm_catalyst.records import Message, Rejected
+
+ROLE = "You say short texts in other words."
+WISH = (
+    "Write {variations} of this text with the same meaning. It may be an odd string of word pieces: keep what it "
+    "hints at, not its form."
+)
+RULES = """\
+- Write fewer than {words} words per variation. Only its first {tokens} tokens are used.
+- Write one variation per line, each line beginning with "- ".
+- Answer with the variations only: no introduction, no explanation."""
+REMINDER = (
+    "No usable variation could be read from that answer. Please write {variations} of the text now, one per line, each "
+    'line beginning with "- ", and nothing else.'
+)
+
+
+@dataclass(frozen=True)
+class Paraphrase:
+    """The `strategy` node: paraphrases of the best prompt. Fields are explained in conf/strategy/paraphrase.yaml."""
+
+    needs_pool: ClassVar[bool] = True
+
+    form: str = "chat"
+    words: int = 9
+
+    def __post_init__(self) -> None:
+        one_of("strategy.form", self.form, FORMS)
+        at_least("strategy.words", self.words, 2)
+
+    def messages(self, consultation: Consultation, proposals: int) -> list[Message]:
+        """The conversation that asks for `proposals` variations of the pool's best prompt."""
+        parts = [
+            WISH.format(variations=number_of(proposals, "variation")),
+            f"Text: {quoted(consultation.pool[-1].prompt.text)}",
+            RULES.format(words=self.words, tokens=consultation.space.length),
+        ]
+        return conversation(self.form, ROLE, parts, "Variations:")
+
+    def reminder(self, reply: str, proposals: int) -> list[Message]:
+        """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
+        return reminder(self.form, reply, REMINDER.format(variations=number_of(proposals, "variation")))
+
+    def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
+        """The variations in a reply, and the lines that are none."""
+        return parse(reply, MOST_READ)
