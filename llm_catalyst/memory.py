@@ -1,8 +1,12 @@
-"""Less at a time where memory runs out: training passes of fewer examples, scoring passes of fewer tokens."""
+"""What a run takes of memory, and less at a time where it runs out: passes of fewer examples, or of fewer tokens."""
 
 import re
+import resource
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
@@ -84,3 +88,22 @@ def empty_caches() -> None:
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the allocator's peak on a GPU, the process's peak resident size on a CPU; since `forget_peak`."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError, IndexError):
+        # Linux's own count: that of getrusage includes the process which started this one.
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak(device: torch.device) -> None:
+    """Begin to measure anew: a process that carries out several runs has the peaks of those before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # where there is no Linux, or no right to, the peak stays that of the process
+        Path("/proc/self/clear_refs").write_text("5")

@@ -1,13 +1,10 @@
 """The end of a run: the test split is touched here, once, and nowhere else."""
 
 import datetime
-import resource
-import sys
-from contextlib import suppress
-from pathlib import Path
 
 import torch
 
+from llm_catalyst.memory import peak_memory
 from llm_catalyst.problem import Problem
 from llm_catalyst.records import Outcome
 from llm_catalyst.scoring import Result
@@ -56,17 +53,6 @@ def verdict(problem: Problem, result: Result | None) -> str:
     if accuracy == majority:
         return f"accuracy {accuracy:.3f} only meets the majority class"
     return f"accuracy {accuracy:.3f} does NOT reach the majority class ({majority:.3f})"
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the allocator's peak on a GPU, the process's peak resident size on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    with suppress(OSError, IndexError):
-        # Linux's own count: that of getrusage includes the process which started this one.
-        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def device_name(device: torch.device) -> str:

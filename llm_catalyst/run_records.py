@@ -4,6 +4,8 @@ trajectory.jsonl pool.jsonl restarts.jsonl exchanges.jsonl metrics.jsonl events.
 manifest.json outcome.json
 """
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,27 @@ def read_run(path: Path) -> RunRecords:
         outcome=read_json(outcome, Outcome) if outcome.exists() else None,
         **lists,
     )
+
+
+def find_runs(*places: Path) -> list[Path]:
+    """Every run directory at or below `places`, sorted, each once; links to folders are not followed.
+
+    Raises ConfigurationError where a place is no folder, or a folder cannot be read.
+    """
+    found = {path.resolve(): path for place in places for path in run_directories(place)}
+    return sorted(found.values())
+
+
+def run_directories(place: Path) -> Iterator[Path]:
+    """The folders at or below one place that have a manifest."""
+
+    def refuse(error: OSError) -> None:
+        raise ConfigurationError(f"{error.filename}: {error.strerror}; give the folder of a run, or one around runs")
+
+    for folder, below, files in os.walk(place, onerror=refuse):
+        if "manifest.json" in files:
+            yield Path(folder)
+            below.clear()  # its own folders come and go while it runs
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -23,6 +23,7 @@ from llm_catalyst.configs import Parts
 from llm_catalyst.estimate import Estimate, estimate, render
 from llm_catalyst.experiment import Experiment, run
 from llm_catalyst.interruption import Interruption
+from llm_catalyst.memory import forget_peak
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.problem import Problem, assemble
 from llm_catalyst.progress import Overview, view_for
@@ -32,6 +33,7 @@ from llm_catalyst.run_directory import PLACE, RunDirectory, changed_keys
 from llm_catalyst.run_records import read_json, read_run
 from llm_catalyst.show import summary
 from llm_catalyst.tasks.text import load as load_task
+from llm_catalyst.trackers import Views, trackers
 
 PACKAGES = (
     "llm-catalyst",
@@ -60,6 +62,7 @@ def run_session(
         outcome = read_json(path / "outcome.json", Outcome)
         console.print(Text(f"finished already, nothing to do: {path} ({outcome.status}: {outcome.message})"))
         return outcome
+    logs = trackers(settings.track, path, config)
     check_mentor(parts, console)
     directory = RunDirectory(path)
     try:
@@ -69,7 +72,8 @@ def run_session(
         directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), manifest(problem, choices, words))
         asks_a_person = isinstance(getattr(parts.mentor, "client", None), Human)
         # A live view would draw over what a person types.
-        view = view_for("plain" if asks_a_person and settings.view in ("auto", "live") else settings.view, console)
+        shown = view_for("plain" if asks_a_person and settings.view in ("auto", "live") else settings.view, console)
+        view = Views(*logs, shown)
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
         view.begin(Overview(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
@@ -91,13 +95,14 @@ def run_session(
 
 
 def dry_run(parts: Parts) -> Estimate:
-    """What a run would take, measured and printed; nothing is trained, paid or written."""
+    """What a run would take, measured, and printed unless view=none; nothing is trained, paid or written."""
     console = Console()
     check_mentor(parts, console)
     with waiting(parts, console, "loading data and model, and measuring a step …"):
         problem = load_problem(parts)
     estimated = estimate(problem, parts.doer, parts.mentor, parts.settings.plan(problem.examples))
-    console.print(render(estimated))
+    if parts.settings.view != "none":
+        console.print(render(estimated))
     return estimated
 
 
@@ -125,6 +130,7 @@ def load_problem(parts: Parts) -> Problem:
     settings = parts.settings
     device = choose_device(settings.device)
     check_device(parts.backbone, device)
+    forget_peak(device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if parts.head.words and parts.backbone.kind == "encoder":

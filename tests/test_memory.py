@@ -23,7 +23,7 @@ from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import parts_of
 from llm_catalyst.doers.doer import Course, Member, Step
 from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.memory import Room, out_of_memory
+from llm_catalyst.memory import Room, forget_peak, out_of_memory, peak_memory
 from llm_catalyst.problem import Problem
 from llm_catalyst.records import Event
 from llm_catalyst.settings import Checkpoints, Protocol
@@ -297,6 +297,15 @@ def test_the_configuration_says_how_large_a_piece_is(composed: Callable[..., dic
         parts_of(composed(*words, "micro_batch=0"))
     assert toy_problem(micro_batch=2).model.room.examples == 2
     assert toy_problem().model.room.examples == 8
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget a process's peak")
+def test_the_peak_of_a_run_is_not_that_of_an_earlier_one_in_the_same_process() -> None:
+    before = torch.ones(2**26)
+    high = peak_memory(before.device)
+    del before
+    forget_peak(torch.device("cpu"))
+    assert peak_memory(torch.device("cpu")) < high - 2**27
 
 
 # A run

