@@ -7,11 +7,14 @@ from types import TracebackType
 from typing import Any
 
 INTERRUPTED, STOPPED = 130, 75  # exit codes of Ctrl-C, and of a cluster's signals (EX_TEMPFAIL: start it again)
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+UNCLAIMED = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 
 
 class Stopped(SystemExit):
     """A signal asked to stop. Ends the process, a sweep included, with INTERRUPTED or STOPPED."""
+
+    code: int
 
     def __init__(self, number: int) -> None:
         super().__init__(INTERRUPTED if number == signal.SIGINT else STOPPED)
@@ -31,16 +34,20 @@ def stop_now(number: int, frame: Any) -> None:
 
 
 def handle_signals() -> None:
-    """Let SIGINT, SIGTERM and SIGUSR1 run every `finally`, so that the terminal and the lock are left clean."""
+    """Let each of SIGNALS run every `finally`, so that the terminal and the lock are left clean.
+
+    Those that submitit listens for in its workers stay its own.
+    """
     for number in SIGNALS:
-        signal.signal(number, stop_now)
+        if signal.getsignal(number) in UNCLAIMED:
+            signal.signal(number, stop_now)
 
 
 class Interruption:
     """While entered, a first signal only asks: `check` raises Stopped at the next point where that loses nothing.
 
-    Where none is reached within `patience_s` seconds, or at a second signal, Stopped is raised where the program
-    stands. Without patience that is so at once.
+    Where none is reached within `patience_s` seconds, or when the signal comes again, Stopped is raised where the
+    program stands. Without patience that is so at once. Another signal, as clusters send two, is the one that counts.
     """
 
     def __init__(self, patience_s: float = 5.0) -> None:
@@ -69,7 +76,7 @@ class Interruption:
             raise Stopped(self.number)
 
     def _asked(self, number: int, frame: Any) -> None:
-        if self.number is not None or not self.patience_s:
+        if self.number == number or not self.patience_s:
             raise Stopped(number)
         self.number = number
         if number == signal.SIGINT and os.isatty(2):

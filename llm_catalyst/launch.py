@@ -21,51 +21,33 @@ from llm_catalyst.interruption import BudgetSpent
 from llm_catalyst.paths import conf_directory
 
 FAILED, WRONG_USE, BUDGET_SPENT = 1, 2, 3
+SWEEP = ("-m", "--multirun")
 # Libraries that tell of each request; a line of theirs would run through the live view.
 CHATTY = ("huggingface_hub", "filelock", "datasets")
 SDKS = ("openai", "anthropic", "httpx2", "httpcore2")
 
 
 def run_command(words: Sequence[str]) -> int:
-    """Run what Hydra makes of `words` (one run, a sweep, help, completion); the exit code."""
+    """Run what Hydra makes of `words` (one run, a sweep, help, completion); the exit code, if the process goes on."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import DictConfig, OmegaConf
 
     from llm_catalyst.configs import refuse_secrets
-
-    codes: list[int] = []
-    estimates: list[Any] = []
-
-    def job(config: DictConfig) -> dict[str, Any]:
-        code, result = guarded(lambda: execute_composed(config, words))
-        codes.append(code)
-        estimates.extend([result["estimate"]] if "estimate" in result else [])
-        remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
-        return result
+    from llm_catalyst.jobs import Job
 
     def start() -> None:
         # A sweep writes its overrides to disk before any job could refuse them.
         for name, _, value in (word.partition("=") for word in words):
             refuse_secrets({name: value})
-        hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(job)()
+        hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(words)))()
 
-    OmegaConf.register_new_resolver("folder", folder_name, replace=True)
     # Hydra then raises its errors instead of printing them, so that they look like ours.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     warn_of_hidden_files(words)
-    # Hydra finds its flags in front of the overrides only.
-    words = sorted((quoted_template(word) for word in words), key=lambda word: word not in ("-m", "--multirun"))
-    sys.argv = ["catalyst", *words, *sweep_folder(words)]
-    code, _ = guarded(start)
-    if len(codes) > 1:
-        if estimates:
-            from llm_catalyst.estimate import render, total
-
-            Console().print(render(total(estimates)))
-        verb = "were estimated" if estimates else "finished"
-        Console(stderr=True).print(f"{codes.count(0)} of {len(codes)} runs {verb}")
-    return code or max(codes, default=0)
+    # Hydra finds this flag in front of overrides only, and overrides in front of its other options only.
+    words = sorted(map(quoted_template, words), key=lambda word: 0 if word in SWEEP else 1 if is_override(word) else 2)
+    swept = sum(word in SWEEP for word in words)
+    sys.argv = ["catalyst", *words[:swept], *sweep_folder(words), *words[swept:]]
+    return guarded(start)[0]
 
 
 def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
@@ -191,8 +173,14 @@ def explanation(error: Exception) -> str:
         return f"{missing[1]} must be given: add {missing[1]}=…"
     if key := re.search(r"Could not override '([^'@]+)", message):
         if key[1] in known_keys():
-            return f"there is no key {key[1]} under this choice of {key[1].partition('.')[0]}; another one has it"
+            group = key[1].partition(".")[0]
+            return (
+                f"there is no key {key[1]} under this choice of {group}; another one has it "
+                f"(in a sweep over {group}, write {key[1]}=choice(…) for it to reach each choice)"
+            )
         return message + did_you_mean(key[1], known_keys())
+    if re.search(r"Could not (?:find|load) 'hydra/launcher/(?:joblib|submitit_\w+)'", message):
+        return f"{message}; that launcher comes with: pip install 'llm-catalyst[sweep]'"
     if choice := re.search(r"(?:Could not find|Could not load) '([\w/]+)/(\w+)'", message):
         return message + did_you_mean(choice[2], [file.stem for file in (conf_directory() / choice[1]).glob("*.yaml")])
     return message
@@ -213,6 +201,11 @@ def complain(message: str, kind: str = "error") -> None:
     Console(stderr=True).print(Text(f"{kind}: ", style="bold red") + Text(message), soft_wrap=True)
 
 
+def is_override(word: str) -> bool:
+    """Whether a word of the command line is no option of Hydra's, nor the value of one."""
+    return ("=" in word and not word.startswith("-")) or word.startswith("~")
+
+
 def quoted_template(word: str) -> str:
     """`task.text={review}`, as a shell hands it over, in the quotes that Hydra wants around braces."""
     match = re.fullmatch(r"(task\.(?:text|pair|cloze))=([^'\"]*\{\w+\}[^'\"]*)", word)
@@ -220,18 +213,25 @@ def quoted_template(word: str) -> str:
 
 
 def sweep_folder(words: Sequence[str]) -> list[str]:
-    """The override that gives a sweep a folder by its words, so that the same command goes on with it.
+    """The override that gives a sweep a folder by its words, so that the same command goes on with it."""
+    if not {*SWEEP} & {*words} or any(word.startswith("hydra.sweep.dir=") for word in words):
+        return []
+    return [f"hydra.sweep.dir=outputs/sweeps/{sweep_name(words) or 'sweep'}"]
 
-    Words that say where and how long it runs, such as a budget, do not count.
+
+def sweep_name(words: Sequence[str]) -> str:
+    """A folder's name that follows from the words, '' where there are none that count.
+
+    Those that say where and how long it runs, such as a budget, do not, nor do options and Hydra's own, but for those
+    that say which values a sweeper chooses.
     """
     from llm_catalyst.run_directory import PLACE
 
-    if not {"-m", "--multirun"} & {*words} or any(word.startswith("hydra.sweep.dir=") for word in words):
-        return []
-    computing = [word for word in words if not word.startswith(("-", "hydra"))]
-    kept = [word for word in computing if not re.fullmatch(PLACE, word.partition("=")[0].lstrip("+"))]
+    passed_over = rf"hydra(?!/sweeper$|\.sweeper\.(sampler|seed|params)).*|{PLACE}"
+    overrides = [word for word in words if is_override(word)]
+    kept = [word for word in overrides if not re.fullmatch(passed_over, word.partition("=")[0].lstrip("+"))]
     digest = checksums.sha256("\n".join(kept).encode())[:8]
-    return [f"hydra.sweep.dir=outputs/sweeps/{folder_name('_'.join(kept))[:60]}_{digest}"]
+    return f"{folder_name('_'.join(kept))[:60]}_{digest}" if kept else ""
 
 
 def folder_name(name: Any) -> str:

@@ -1,0 +1,54 @@
+"""The sweepers of llm-catalyst. Hydra reads this file whenever it starts, so the package is imported when they work."""
+
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+
+class Grid(BasicSweeper):
+    """Every combination of the values given, as Hydra's own sweeper; one that fails does not take the others down."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Carry out all combinations, and tell what became of them."""
+        from llm_catalyst.standings import concluded
+        from llm_catalyst.sweep import begin, launch
+
+        numbers = count()
+        sweep = self.parts()
+        begin(sweep)
+        with concluded(sweep.folder):
+            for batch in self.split_arguments(self.parsed(arguments), self.max_batch_size):
+                launch(sweep, {next(numbers): overrides for overrides in batch})
+
+    def parts(self) -> Any:
+        """What is needed to launch jobs."""
+        from llm_catalyst.sweep import Sweep
+
+        assert self.launcher is not None
+        assert self.config is not None
+        assert self.hydra_context is not None
+        return Sweep(self.launcher, self.config, self.hydra_context.config_loader)
+
+    def parsed(self, arguments: list[str]) -> list[Override]:
+        """The overrides of the command, and those of a configuration's hydra.sweeper.params."""
+        assert self.hydra_context is not None
+        words = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(words)
+
+
+class Search(Grid):
+    """Optuna's choice of values, by the best metric on dev; the study lies in the sweep's folder."""
+
+    def __init__(self, trials: int, at_once: int, sampler: str, seed: int, params: Mapping[str, str] | None) -> None:
+        super().__init__(None, dict(params or {}))
+        self.trials, self.at_once, self.sampler, self.seed = trials, at_once, sampler, seed
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Carry out trials until there are so many, and tell which was the best."""
+        from llm_catalyst.search import Plan, search
+
+        search(self.parts(), self.parsed(arguments), Plan(self.trials, self.at_once, self.sampler, self.seed))
