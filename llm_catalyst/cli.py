@@ -1,4 +1,4 @@
-"""catalyst run | resume | show: the command line. Nothing heavy is imported before a command is known."""
+"""catalyst run | resume | show | reproduce | report. Nothing heavy is imported before a command is known."""
 
 import argparse
 import atexit
@@ -21,6 +21,28 @@ catalyst: a language model as a complementary optimizer to gradient descent in p
   catalyst resume DIR                       go on with a run that was cut off
   catalyst show DIR                         the story of a run
   catalyst show --verify DIR                are its files what the run wrote?
+  catalyst reproduce nlu                    carry out a whole table of runs, and print it
+  catalyst report DIR…                      tables, figures and a page from runs
+"""
+REPRODUCE = """\
+Carries out the runs of a table that are not finished yet, and prints it. The same command goes on where it stopped.
+
+  catalyst reproduce                                      the tables that there are
+  catalyst reproduce nlu --smoke                          the whole machinery in minutes: built-in data, no key, no GPU
+  catalyst reproduce nlu --dry-run                        runs, time and cost, measured; nothing is trained or paid
+  catalyst reproduce nlu --only row='+ GPT-4' column=RTE,WiC
+  catalyst reproduce nlu protocol=heldout backbone=roberta_base     with overrides for every run
+  catalyst reproduce nlu hydra/launcher=machine           side by side (docs/scaling.md)
+
+Runs and table lie under outputs/tables/. A table of your own: DIR/table/NAME.yaml and --config-dir DIR.
+"""
+REPORT = """\
+Writes one page that opens offline (report.html), its figures (SVG, PDF) and its tables (Markdown, LaTeX, CSV).
+
+  catalyst report outputs/tables/nlu                      a table of runs: DIR/report/
+  catalyst report outputs/sweeps/NAME                     a sweep: rows and columns by what its runs differ in
+  catalyst report outputs/sst2 outputs/rte --output report
+  catalyst report outputs/tables/nlu --watch 60           written anew, once a minute, while its runs go on
 """
 
 
@@ -39,7 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "COMP_LINE" in os.environ:
             os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace("catalyst run ", "catalyst ", 1)
         sys.exit(run_command(words if completes else words[1:]))
-    options = parser().parse_args(words)
+    options, rest = parser().parse_known_args(words)
+    if not hasattr(options, "words") or any(word.startswith("-") for word in rest):
+        options = parser().parse_args(words)  # which tells of what is not known
+    else:
+        options.words += rest  # argparse takes no overrides behind an option
     sys.exit(options.action(options))
 
 
@@ -65,7 +91,46 @@ def parser() -> argparse.ArgumentParser:
     )
     show.add_argument("--svg", type=Path, metavar="FILE", help="write the same as a picture")
     show.set_defaults(action=show_action)
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="carry out a table of runs",
+        description=REPRODUCE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    reproduce.add_argument("table", nargs="?", metavar="TABLE", help="its name; left out: the tables that there are")
+    reproduce.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides for every run; hydra/launcher=…")
+    reproduce.add_argument("--only", nargs="+", default=[], metavar="KEY=NAME", help="row=A,B column=C seed=1")
+    reproduce.add_argument("--smoke", action="store_true", help="quickstart's backbone and data, an offline mentor")
+    reproduce.add_argument("--dry-run", action="store_true", help="estimate what is left to do, and do nothing")
+    reproduce.add_argument("--published", type=Path, metavar="FILE", help="figures of others, to stand beside yours")
+    reproduce.add_argument("--config-dir", type=Path, metavar="DIR", help="your own YAMLs: table/, task/, mentor/ …")
+    reproduce.set_defaults(action=reproduce_action)
+    report = commands.add_parser(
+        "report",
+        help="write a page, figures and tables",
+        description=REPORT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report.add_argument("places", nargs="+", type=Path, metavar="DIR", help="a run, or a folder around runs")
+    report.add_argument("--output", type=Path, metavar="FOLDER", help="where it goes; left out: DIR/report")
+    report.add_argument(
+        "--watch",
+        nargs="?",
+        type=seconds,
+        const=30,
+        metavar="SECONDS",
+        help="write it anew every SECONDS (30) until all runs, or the news for 20 looks, have ended; or until Ctrl-C",
+    )
+    report.set_defaults(action=report_action)
     return top
+
+
+def seconds(text: str) -> int:
+    """A whole number of seconds, 1 at least."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def resume_action(options: argparse.Namespace) -> int:
@@ -87,3 +152,25 @@ def show_action(options: argparse.Namespace) -> int:
     from llm_catalyst.show import show
 
     return guarded(lambda: show(options.directory, Console(), options.svg, options.full, options.brief))[0]
+
+
+def reproduce_action(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from llm_catalyst.reproduce import Request, list_tables, reproduce_command
+
+    if options.table is None:
+        return list_tables(Console())
+    request = Request(
+        options.table, tuple(options.words), tuple(options.only), options.smoke, options.published, options.config_dir
+    )
+    return reproduce_command(request, options.dry_run)
+
+
+def report_action(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from llm_catalyst.launch import guarded
+    from llm_catalyst.report.write import report
+
+    return guarded(lambda: report(options.places, options.output, Console(), options.watch))[0]

@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hypothesis import settings
 from omegaconf import OmegaConf
+
+settings.register_profile("untimed", deadline=None)  # the machine may be busy
+settings.load_profile("untimed")
 
 # The Arrow copies that `datasets` makes of every file go away with the tests. It reads both when it is imported.
 CACHE = tempfile.TemporaryDirectory(prefix="catalyst-tests-")

@@ -10,14 +10,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "llm_catalyst"
 
 # From the ground up. A room may import rooms of its own floor and of those below. A new file gets its place here.
 FLOORS = (
-    {"__init__", "checks", "records", "randomness", "paths", "terminal", "plot", "memory", "interruption", "checksums"},
+    {"checks", "records", "randomness", "paths", "terminal", "plot", "memory", "interruption", "checksums"},
     {"tasks", "soft_prompt", "batching", "backbones", "heads", "model", "run_directory", "run_records", "saved_states"},
     {"doers", "scoring", "mentors", "settings", "digest", "summary", "show", "verify", "progress", "live"},
+    {"statistics", "readability", "table", "board", "report", "frames", "trackers"},
     {"problem", "state", "selection", "outcome", "bill", "safekeeping"},
     {"experiment"},
     {"estimate", "configs", "session"},
-    {"launch"},
-    {"cli"},
+    {"launch", "jobs", "standings", "sweep", "search", "reproduce"},
+    {"cli", "__init__"},
 )
 MATERIALS = FLOORS[1] - {"run_directory", "run_records", "saved_states"}
 READING = (
@@ -35,6 +36,11 @@ READING = (
     "live",
     "terminal",
     "records",
+    "statistics",
+    "table",
+    "board",
+    "report.write",
+    "frames",
 )
 HEAVY = ("torch", "transformers", "datasets", "hydra")
 
@@ -110,7 +116,7 @@ def test_materials_know_neither_the_method_nor_mentors_nor_the_command_line() ->
 def test_only_the_command_line_knows_hydra() -> None:
     users = {room(path) for path in modules() for name in imports(path) if name.split(".")[0] in ("hydra", "omegaconf")}
     assert users
-    assert users <= {"cli", "launch"}
+    assert users <= {"cli", "launch", "jobs", "sweep", "search", "reproduce"}
 
 
 def test_every_provider_is_named_in_one_file_only() -> None:

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,12 @@ def test_cfg_job_prints_the_configuration_and_leaves_nothing_behind(catalyst: Co
     assert list(tmp_path.iterdir()) == []
 
 
+def test_overrides_may_stand_behind_options(catalyst: Command, tmp_path: Path) -> None:
+    done = catalyst("run", "--cfg", "job", "task=rte", "--package", "task", "task.shots=3", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (yaml.safe_load(done.stdout)["name"], yaml.safe_load(done.stdout)["shots"]) == ("rte", 3)
+
+
 @pytest.mark.parametrize(
     ("line", "wanted", "unwanted"),
     [
@@ -227,6 +234,53 @@ def test_a_key_on_the_command_line_never_reaches_the_disk(catalyst: Command, tmp
     assert KEY not in done.stdout + done.stderr
 
 
+# --- without the sweep extra
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """The command as it is where only the dependencies are installed that every user has."""
+    home, extra = tmp_path_factory.mktemp("plain"), ("joblib", "submitit", "optuna", "hydra_", "llm_catalyst")
+    (home / "site").mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(extra) and path.suffix != ".pth":
+            (home / "site" / path.name).symlink_to(path)
+    environment = os.environ | {"PYTHONPATH": f"{home / 'site'}:{REPOSITORY}"}
+    code = "from llm_catalyst.cli import main; main()"
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        program = [sys.executable, "-S", "-c", code, *words]
+        return subprocess.run(program, cwd=home, env=environment, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (["seed=1,2", "hydra/launcher=machine"], "Could not load 'hydra/launcher/joblib'"),
+        (["seed=1,2", "hydra/launcher=slurm"], "Could not load 'hydra/launcher/submitit_slurm'"),
+        (["optimizer.lr=1,2", "hydra/sweeper=optuna"], "a search needs Optuna"),
+    ],
+    ids=str,
+)
+def test_what_needs_the_sweep_extra_says_so(
+    plain: Callable[..., "subprocess.CompletedProcess[str]"], words: list[str], missing: str
+) -> None:
+    done = plain("run", "-m", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert missing in done.stderr
+    assert "pip install 'llm-catalyst[sweep]'" in done.stderr
+
+
+def test_runs_and_help_need_no_extra(plain: Callable[..., "subprocess.CompletedProcess[str]"]) -> None:
+    done = plain("run", "seed=7", "--cfg", "job", "--package", "seed")
+    assert (done.returncode, done.stderr, done.stdout.split()[-1]) == (0, "", "7")
+    done = plain("run", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # --- a user's own files
 
 
@@ -278,8 +332,9 @@ def test_a_sweep_has_a_folder_that_follows_from_what_it_computes() -> None:
     (folder,) = sweep_folder(words)
     assert re.fullmatch(r"hydra\.sweep\.dir=outputs/sweeps/mentor_none_gpt4_seed_1_2_[0-9a-f]{8}", folder)
     same = [*words, "budget.usd=5", "device=cuda:1", "checkpoint.every=10", "hydra/launcher=joblib", "view=none"]
-    assert sweep_folder(same) == [folder]
-    assert sweep_folder([*words, "optimizer.lr=1"]) != [folder]
+    assert sweep_folder(same) == sweep_folder([*words, "hydra.sweeper.trials=9", "--config-dir", "mine"]) == [folder]
+    for other in ("optimizer.lr=1", "hydra/sweeper=optuna", "hydra.sweeper.seed=2", "~optimizer.lr"):
+        assert sweep_folder([*words, other]) != [folder]
     assert len(sweep_folder(["-m", "task.text=" + "x" * 500])[0]) < 120
     assert "/.." not in sweep_folder(["-m", "task.name=../../x"])[0]
 

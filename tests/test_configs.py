@@ -14,16 +14,24 @@ import pytest
 import transformers
 import yaml
 from conftest import REPOSITORY
+from hydra import compose, initialize_config_dir
 
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts, build, construct, names_of, parts_of, refuse_secrets
 from llm_catalyst.mentors.language_model import LanguageModel
-from llm_catalyst.settings import Interval, Settings
+from llm_catalyst.settings import Evaluations, Interval, Settings
 
 CONF = REPOSITORY / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
-NO_CHOICES = {"config.yaml", "prices.yaml", "hydra/help/catalyst.yaml"}
-CHOICES = [path for path in FILES if path.relative_to(CONF).as_posix() not in NO_CHOICES]
+SWEEPS = {
+    "hydra/launcher/machine.yaml",
+    "hydra/launcher/slurm.yaml",
+    "hydra/sweeper/grid.yaml",
+    "hydra/sweeper/optuna.yaml",
+}
+NO_CHOICES = {"config.yaml", "prices.yaml", "hydra/help/catalyst.yaml", *SWEEPS}
+TABLES = sorted([*(CONF / "table").glob("*.yaml"), *(CONF / "published").glob("*.yaml")])  # test_table.py
+CHOICES = [path for path in FILES if path.relative_to(CONF).as_posix() not in NO_CHOICES and path not in TABLES]
 GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
 
 # How many choices each group has, to be changed on purpose, and names that must stay among them.
@@ -31,10 +39,10 @@ NUMBERS = {
     "backbone": 10,
     "experiment": 6,
     "head": 3,
-    "mentor": 22,
+    "mentor": 23,
     "optimizer": 4,
     "protocol": 2,
-    "strategy": 2,
+    "strategy": 3,
     "task": 13,
 }
 PROMISED = {
@@ -42,9 +50,9 @@ PROMISED = {
     "backbone": "roberta_large roberta_base bert_large bert_base deberta minilm gpt2 opt llama qwen",
     "head": "classifier similarity verbalizer",
     "optimizer": "adamw adam sgd adafactor",
-    "mentor": "none random perturb evolution replay human openai_compatible local llama2_7b gpt4 gpt35 gpt4o "
+    "mentor": "none best random perturb evolution replay human openai_compatible local llama2_7b gpt4 gpt35 gpt4o "
     "claude_haiku claude_sonnet claude_opus",
-    "strategy": "paper official",
+    "strategy": "paper official paraphrase",
     "protocol": "heldout official",
     "experiment": "quickstart official/boolq official/copa official/rte official/wic official/wsc",
 }
@@ -116,7 +124,7 @@ def test_the_walk_finds_as_many_choices_as_there_are_and_all_that_were_promised(
         group, choice = group_and_choice(path)
         found.setdefault(group, set()).add(choice)
     assert {group: len(names) for group, names in found.items()} == NUMBERS
-    assert len(FILES) == sum(NUMBERS.values()) + len(NO_CHOICES)
+    assert len(FILES) == sum(NUMBERS.values()) + len(NO_CHOICES) + len(TABLES)
     missing = {group: set(names.split()) - found[group] for group, names in PROMISED.items()}
     assert not any(missing.values()), missing
 
@@ -155,6 +163,19 @@ def test_every_other_file_opens_with_a_comment_too() -> None:
     assert "catalyst run" in header(CONF / "config.yaml")
 
 
+@pytest.mark.parametrize("name", sorted(SWEEPS))
+def test_what_carries_out_sweeps_opens_with_a_command_that_composes(name: str) -> None:
+    pytest.importorskip("submitit", reason="the sweep extra is not installed")
+    words = launch_words(CONF / name)
+    hydra = [word for word in words if word.startswith("hydra")] or ["hydra/sweeper=grid"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        node = compose("config", hydra, return_hydra_config=True).hydra
+    group, choice = name.removesuffix(".yaml").rsplit("/", 1)
+    assert node.runtime.choices[group] == choice
+    target = node[group.removeprefix("hydra/")]._target_
+    assert callable(getattr(__import__(target.rpartition(".")[0], fromlist=["_"]), target.rpartition(".")[2]))
+
+
 def test_every_key_of_the_top_level_is_a_setting_and_every_setting_is_a_key() -> None:
     keys = set(yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))) - {"defaults", "hydra"}
     assert keys | {"protocol"} == set(names_of(Settings))
@@ -163,7 +184,7 @@ def test_every_key_of_the_top_level_is_a_setting_and_every_setting_is_a_key() ->
 def test_the_top_level_says_its_defaults_as_the_settings_have_them(composed: Compose) -> None:
     config = composed()
     assert construct(Settings, {k: v for k, v in config.items() if k not in GROUPS}, "") == Settings(
-        stage=Interval(steps=200), record=Interval(steps=10), evaluate=Interval(steps=50)
+        stage=Interval(steps=200), record=Interval(steps=10), evaluate=Evaluations(steps=50)
     )
 
 
@@ -466,7 +487,7 @@ def test_a_plan_that_cannot_be_is_refused(stage: dict[str, Any], stages: int | N
 
 
 def test_recording_and_evaluation_take_one_number_and_fractions_of_an_epoch() -> None:
-    settings = Settings(record=Interval(epochs=0.25), evaluate=Interval(epochs=1), batch_size=32)
+    settings = Settings(record=Interval(epochs=0.25), evaluate=Evaluations(epochs=1), batch_size=32)
     assert (settings.every("record", 640), settings.every("evaluate", 640)) == (5, 20)
     with pytest.raises(ConfigurationError, match="record takes one number"):
         Settings(record=Interval(steps=[1, 2]))

@@ -155,7 +155,7 @@ def test_a_long_answer_is_read_in_linear_time(unit: str) -> None:
     assert seconds(400_000) < 20 * max(seconds(50_000), 0.05)  # quadratic would be 64 times as long
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.text(alphabet=st.characters(), max_size=400), st.integers(1, 5))
 def test_any_text_gives_few_clean_distinct_lines(reply: str, limit: int) -> None:
     kept, rejected = parse(reply, limit)
@@ -188,7 +188,7 @@ WORDS = (
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.lists(st.sampled_from(MARKS + WORDS), max_size=30).map("".join))
 def test_no_mixture_of_marks_breaks_either_parser(reply: str) -> None:
     kept, _ = parse(reply, 64)

@@ -453,7 +453,7 @@ LEGIBLE = st.text(max_size=8)
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=8)  # halves of surrogate pairs, too
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 HUGE = 10**600
-thorough = settings(max_examples=1000, deadline=None)
+thorough = settings(max_examples=1000)
 
 
 def values(hint: Any, text: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:

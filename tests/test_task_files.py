@@ -459,13 +459,13 @@ def check_outcome(name: str, content: bytes) -> None:
 
 
 @given(st.one_of(st.binary(max_size=60), hostile_jsonl()))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 def test_any_bytes_as_json_lines_load_or_are_refused(content: bytes) -> None:
     check_outcome("jsonl", content)
 
 
 @given(st.one_of(st.binary(max_size=60).map(lambda tail: b"text,label\n" + tail), hostile_csv()))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 def test_any_bytes_as_csv_load_or_are_refused(content: bytes) -> None:
     check_outcome("csv", content)
 
@@ -473,6 +473,6 @@ def test_any_bytes_as_csv_load_or_are_refused(content: bytes) -> None:
 @given(
     st.binary(max_size=60).map(lambda tail: b"[" + tail) | hostile_objects().map(lambda rows: json.dumps(rows).encode())
 )
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 def test_any_bytes_as_a_json_list_load_or_are_refused(content: bytes) -> None:
     check_outcome("json", content)

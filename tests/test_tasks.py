@@ -221,7 +221,7 @@ def test_dev_is_carved_by_label_and_bounded(folder: Callable[..., Path]) -> None
     limit=st.integers(1, 60),
     seed=st.integers(0, 3),
 )
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 def test_a_carved_part_takes_of_each_label_and_never_more_than_its_limit(
     sizes: list[int], share: float, limit: int, seed: int
 ) -> None:
@@ -233,7 +233,7 @@ def test_a_carved_part_takes_of_each_label_and_never_more_than_its_limit(
 
 
 @given(sizes=st.lists(st.integers(2, 12), min_size=2, max_size=9), share=st.floats(0.01, 0.5), limit=st.integers(1, 60))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 def test_of_a_carved_part_that_is_too_large_the_largest_label_gives_first(
     sizes: list[int], share: float, limit: int
 ) -> None:

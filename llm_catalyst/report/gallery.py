@@ -1,0 +1,30 @@
+"""The figures that there are, by the names under which a table asks for them."""
+
+from collections.abc import Callable
+
+from llm_catalyst.checks import one_of
+from llm_catalyst.report.drawing import Drawing, style
+from llm_catalyst.report.figures import convergence, cost, ledger, projection, scores, sensitivity
+from llm_catalyst.report.prompt_figures import diversity, pool, readability
+from llm_catalyst.report.reading import Reader
+from llm_catalyst.report.results import Results
+
+FIGURES: dict[str, Callable[[Results, Reader], Drawing]] = {
+    "scores": scores,
+    "convergence": convergence,
+    "cost": cost,
+    "sensitivity": sensitivity,
+    "pool": pool,
+    "projection": projection,
+    "diversity": diversity,
+    "readability": readability,
+    "ledger": ledger,
+}
+
+
+def gallery(results: Results, read: Reader) -> dict[str, Drawing]:
+    """All figures by name, those first that the results' table asks for."""
+    for name in results.figures:
+        one_of(f"{results.source}: figures", name, [*FIGURES])
+    with style():
+        return {name: FIGURES[name](results, read) for name in dict.fromkeys((*results.figures, *FIGURES))}

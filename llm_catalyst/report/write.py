@@ -1,0 +1,161 @@
+"""`catalyst report DIR…`: tables, figures and a page, written from run directories."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from llm_catalyst import checksums
+from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.digest import counted
+from llm_catalyst.records import Snapshot
+from llm_catalyst.report.drawing import saved
+from llm_catalyst.report.gallery import gallery
+from llm_catalyst.report.page import html, section
+from llm_catalyst.report.prices import price
+from llm_catalyst.report.reading import Reader
+from llm_catalyst.report.results import Results, gather
+from llm_catalyst.report.tables import csv, latex, markdown, render, summary_csv
+from llm_catalyst.run_directory import write_atomically
+from llm_catalyst.run_records import FILES, find_runs
+from llm_catalyst.table import FILE, folder_of
+from llm_catalyst.terminal import forgive, printable
+
+PAGE = "report.html"
+FOLDERS = ("tables", "figures")  # beside it
+WATCHED = ("manifest.json", "outcome.json", *FILES.values())
+PATIENCE = 20  # looks without any change, after which a watch ends
+
+State = Mapping[Path, tuple[int, int]]
+
+
+def report(places: Sequence[Path], target: Path | None, console: Console, watch: float | None = None) -> None:
+    """Write a report on the runs below `places`, and print its tables and where it lies.
+
+    It goes to `target`, or to report/ in the folder around all places. With `watch` it is written again, at most once
+    in so many seconds, while its runs go on. Raises ConfigurationError where there is no run, or the folder cannot be
+    written.
+    """
+    forgive(console)
+    target = target or Path(os.path.commonpath([place.absolute() for place in places])) / "report"
+    try:
+        if watch is not None:
+            follow(places, target, console, watch)
+    finally:  # whatever ended the watch, the page then tells how things stand, and stops reloading
+        results = gather(places)
+        files = contents(results)
+        update(target, files)
+    for one in results:
+        console.print(render(one), Text(), price(one), Text())
+    console.print(Text(printable(str(target / PAGE))), soft_wrap=True)
+    for folder in FOLDERS:
+        if number := sum(name.startswith(f"{folder}/") for name in files):
+            console.print(Text(f"{printable(str(target / folder))}: {counted(number, 'file')}", "dim"), soft_wrap=True)
+
+
+def contents(results: Sequence[Results], refresh: float | None = None) -> dict[str, bytes]:
+    """The files of a report by their names, the page last: where it is there, all others are."""
+    files: dict[str, bytes] = {}
+    sections = []
+    for name, one in named(results).items():
+        read = Reader()
+        texts = {"md": markdown(one), "tex": latex(one), "csv": csv(one), "summary.csv": summary_csv(one)}
+        files |= {f"tables/{name}.{ending}": text.encode() for ending, text in texts.items()}
+        drawings = gallery(one, read)
+        svgs = {}
+        for figure, drawing in drawings.items():
+            if drawing.figure is not None:
+                svgs[figure], pdf = saved(drawing.figure)
+                files[f"figures/{name}-{figure}.svg"] = svgs[figure].encode()
+                files[f"figures/{name}-{figure}.pdf"] = pdf
+        sections.append(section(name, one, read, drawings, svgs))
+    files[PAGE] = html(sections, refresh).encode()
+    return files
+
+
+def named(results: Sequence[Results]) -> dict[str, Results]:
+    """Each of the results by a name for its files: that of its folder, with a number where two are alike."""
+    names: dict[str, Results] = {}
+    for one in results:
+        name = folder_of(one.source.resolve().name)
+        number = 2
+        while (unique := name if name not in names else f"{name}-{number}") in names:
+            number += 1
+        names[unique] = one
+    return names
+
+
+def update(target: Path, files: Mapping[str, bytes]) -> None:
+    """Write those files that are not there already, each at once, and take away those of the report before.
+
+    SHA256SUMS lists them all; a file that is not as it was listed was made by somebody else, and stays.
+    """
+    before = checksums.read_list(target)
+    now = {name: checksums.sha256(content) for name, content in files.items()}
+    try:
+        for name, content in {**files, checksums.SUMS: checksums.list_of(now)}.items():
+            path = target / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.is_file() or path.read_bytes() != content:
+                write_atomically(path, content)
+        for path in [path for folder in FOLDERS for path in (target / folder).glob("*")]:
+            name = path.relative_to(target).as_posix()
+            if name in before and name not in now and checksums.sha256(path.read_bytes()) == before[name]:
+                path.unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{error.filename}: {error.strerror}; choose another folder: --output FOLDER"
+        ) from None
+
+
+def follow(places: Sequence[Path], target: Path, console: Console, seconds: float) -> None:
+    """Keep the report up to date until the runs have ended, or PATIENCE looks in a row have found nothing new.
+
+    A run whose process was killed does not tell: it is like one that takes long over a step.
+    """
+    seen: State | None = None
+    said, quiet, left = "", 0, 0
+    while quiet < PATIENCE:
+        now = state(places)
+        quiet = quiet + 1 if now == seen else 0
+        if seen is None or shown(now) != shown(seen):
+            results = gather(places)
+            left = sum(map(to_come, results))
+            finished = sum(len(one.runs) - unfinished(one) for one in results)
+            if (words := f"{counted(finished, 'run')} finished, {left} to come: {target / PAGE}") != said:
+                console.print(Text(printable(words)), soft_wrap=True)
+                said = words
+            if not left:
+                return
+            update(target, contents(results, seconds))
+        seen = now
+        time.sleep(seconds)
+    console.print(Text(f"nothing new in {PATIENCE} looks: {counted(left, 'run')} did not end"), soft_wrap=True)
+
+
+def state(places: Sequence[Path]) -> State:
+    """The files that runs have written, when each was changed, and its size."""
+    found = {}
+    for path in [run / name for run in find_runs(*places) for name in WATCHED]:
+        if path.exists():
+            status = path.stat()
+            found[path] = status.st_mtime_ns, status.st_size
+    return found
+
+
+def shown(state: State) -> State:
+    """The part of which something is shown: not the trajectory, which only tells that a run goes on."""
+    return {path: status for path, status in state.items() if path.name != FILES[Snapshot]}
+
+
+def unfinished(results: Results) -> int:
+    return sum(run.outcome is None for run in results.runs)
+
+
+def to_come(results: Results) -> int:
+    """How many runs have not finished, or are missing from a table's cells."""
+    expected = sum(len(entry.seeds) for entry in results.entries.values()) if (results.source / FILE).is_file() else 0
+    return unfinished(results) + max(0, expected - len(results.runs))

@@ -1,0 +1,128 @@
+"""`catalyst reproduce` as a user meets it: a table in a smoke run, killed, gone on with, estimated, refused."""
+
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from kill_points import look
+
+from llm_catalyst.run_records import read_run
+
+pytestmark = pytest.mark.slow
+
+SMOKE = ("reproduce", "baselines", "--smoke", "device=cpu", "threads=1")
+PART = ("--only", "column=BoolQ", "row=single start,Combined (GPT-4)")
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A part of a table that was killed after its first run, and how the same command went on with it."""
+
+    folder: Path
+    before: dict[str, tuple[int, int]]
+    done: "subprocess.CompletedProcess[str]"
+
+
+@pytest.fixture(scope="module")
+def killed(catalyst: Command, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    home = tmp_path_factory.mktemp("reproduce")
+    process = catalyst.start(*SMOKE, *PART, cwd=home)
+    folder = home / "outputs/tables/baselines_smoke"
+    while process.poll() is None and not [*folder.glob("*/*/seed1/outcome.json")]:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (outcome,) = folder.glob("*/*/*/outcome.json")
+    before = look(outcome.parent)
+    return Killed(folder, before, catalyst(*SMOKE, *PART, cwd=home))
+
+
+def test_a_killed_table_goes_on_without_repeating_a_finished_cell(killed: Killed) -> None:
+    assert killed.done.returncode == 0, killed.done.stderr
+    assert look(killed.folder / "single_start/boolq/seed1") == killed.before
+    ended = sorted(path.parent.relative_to(killed.folder).as_posix() for path in killed.folder.rglob("outcome.json"))
+    assert ended == [f"{row}/boolq/seed{seed}" for row in ("combined_gpt_4", "single_start") for seed in (1, 2)]
+    assert "[4/4]" in killed.done.stdout
+    assert "4 of 4 runs finished" in killed.done.stdout
+
+
+def test_the_printed_table_holds_the_runs_own_test_scores(killed: Killed) -> None:
+    for row in ("single_start", "combined_gpt_4"):
+        runs = [read_run(killed.folder / row / "boolq" / f"seed{seed}") for seed in (1, 2)]
+        scores = [run.outcome.test.metric for run in runs if run.outcome and run.outcome.test]
+        assert f"{100 * sum(scores) / 2:.1f}" in killed.done.stdout
+
+
+def test_each_run_has_the_words_that_make_it_alone(killed: Killed) -> None:
+    run = read_run(killed.folder / "combined_gpt_4/boolq/seed2")
+    words = ("stage.steps=[4,4,8]", "experiment=quickstart", "mentor=evolution", "batch_size=8", "device=cpu", "seed=2")
+    assert set(words) <= set(run.manifest.command)
+    assert not any(word.startswith(("hydra", "view")) for word in run.manifest.command)
+
+
+def test_a_finished_table_starts_nothing_and_is_printed_again(killed: Killed, catalyst: Command) -> None:
+    before = look(killed.folder)
+    done = catalyst(*SMOKE, *PART, cwd=killed.folder.parents[2])
+    assert done.returncode == 0
+    assert "4 of 4 runs finished" in done.stdout
+    assert {name: at for name, at in look(killed.folder).items() if "seed" in name} == {
+        name: at for name, at in before.items() if "seed" in name
+    }
+
+
+def test_a_cell_that_fails_does_not_take_the_others_down(killed: Killed, catalyst: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "outputs/tables/baselines_smoke"
+    shutil.copytree(killed.folder, folder)
+    (folder / "single_start/boolq/seed1/outcome.json").unlink()
+    (folder / "single_start/boolq/seed1/config.yaml").write_text("seed: 5\n")
+    shutil.rmtree(folder / "combined_gpt_4/boolq/seed2")
+    done = catalyst(*SMOKE, *PART, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "3 of 4 runs finished, 1 failed" in done.stdout
+    assert "config.yaml is changed" in done.stdout.replace("\n", " ")
+    assert "the same command goes on" in done.stdout
+
+
+def test_an_estimate_names_each_cell_and_writes_nothing(catalyst: Command, tmp_path: Path) -> None:
+    done = catalyst(*SMOKE, "--dry-run", "--only", "column=BoolQ", "row=Single start", "optimizer.lr=0.5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2: 0:00:" in done.stdout
+    assert "Estimate: 2 runs" in done.stdout
+    assert not [*tmp_path.rglob("*.json*")]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nlo",), "did you mean nlu"),
+        (("nlu", "--only", "row=GPT"), "there is no such row"),
+        (("nlu", "--publish", "x"), "unrecognized arguments: --publish"),
+        (("nlu", "--smoke", "--published", "nowhere.yaml"), "nowhere.yaml cannot be read"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(
+    catalyst: Command, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    done = catalyst("reproduce", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+
+
+def test_an_override_that_no_cell_takes_fails_each_cell_with_its_reason(catalyst: Command, tmp_path: Path) -> None:
+    done = catalyst("reproduce", "nlu", "--smoke", "--only", "row=+ GPT-4", "stagee.steps=3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "10 failed" in done.stdout
+    assert "did you mean stage.steps" in done.stdout
+
+
+def test_without_a_name_the_tables_are_listed(catalyst: Command, tmp_path: Path) -> None:
+    done = catalyst("reproduce", cwd=tmp_path)
+    assert done.returncode == 0
+    assert {"nlu", "baselines", "rounds", "iterations", "prompt_length", "meta_prompt", "convergence"} <= {
+        line.split()[0] for line in done.stdout.splitlines() if line.split()
+    }

@@ -1,0 +1,216 @@
+"""Figures drawn from run directories: what they show, what they refuse to draw, and their bytes."""
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import stdev
+
+import numpy as np
+import pytest
+import recorded
+import yaml
+from matplotlib.figure import Figure
+from recorded_tables import config, ended
+
+from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.records import Record, Restart
+from llm_catalyst.report.courses import course
+from llm_catalyst.report.drawing import WIDTH, compact, saved
+from llm_catalyst.report.figures import numbered
+from llm_catalyst.report.gallery import FIGURES, gallery
+from llm_catalyst.report.prompt_figures import distinct
+from llm_catalyst.report.reading import Reader
+from llm_catalyst.report.results import Results, gather
+from llm_catalyst.report.scope import MOST_ROWS
+from llm_catalyst.run_directory import RunDirectory
+from llm_catalyst.table import Line, Table, cells, write_table
+
+
+def write_told(
+    folder: Path, rows: Sequence[str], seeds: Sequence[int] = (1, 2), records: Iterable[Record] = (), **table: object
+) -> Path:
+    """A table of one column whose runs have these records, and test metrics that rise with row and seed."""
+    layout = Table(folder.name, "A title", tuple(map(Line, rows)), (Line("sst2"),), seeds=tuple(seeds), **table)  # type: ignore[arg-type]
+    folder.mkdir(parents=True)
+    write_table(layout, folder)
+    told = list(records)
+    for cell in cells(layout):
+        directory = RunDirectory(folder / cell.folder)
+        directory.write_config(yaml.safe_dump(config(seed=cell.seed)), recorded.manifest())
+        for record in told:
+            directory.append(record)
+        directory.finish(ended(0.7 + 0.01 * rows.index(cell.row) + 0.002 * cell.seed))
+        directory.close()
+    return folder
+
+
+def results_of(folder: Path) -> Results:
+    (results,) = gather([folder])
+    return results
+
+
+def texts(figure: Figure) -> str:
+    """The words of a figure, read back from its SVG."""
+    return " ".join(ElementTree.fromstring(saved(figure)[0]).itertext())
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Results:
+    return results_of(write_told(tmp_path / "told", ["plain", "mentor"], records=recorded.run_records()))
+
+
+def test_every_figure_with_data_is_drawn_one_column_wide_and_the_others_say_why_not(told: Results) -> None:
+    drawings = gallery(told, Reader())
+    assert [*drawings] == [*FIGURES]
+    undrawn = {name for name, drawing in drawings.items() if drawing.figure is None}
+    assert undrawn == {"sensitivity", "projection"}
+    assert drawings["sensitivity"].caption == "neither the rows nor the columns are numbers"
+    assert "evaluate.projected=true" in drawings["projection"].caption
+    for drawing in drawings.values():
+        if drawing.figure is not None:
+            assert drawing.figure.get_size_inches()[0] == WIDTH
+            assert {run.path for run in drawing.runs} <= {run.path for run in told.runs}
+            assert drawing.runs
+
+
+def test_runs_that_recorded_nothing_give_no_empty_figure(tmp_path: Path) -> None:
+    drawings = gallery(results_of(write_told(tmp_path / "bare", ["plain", "mentor"])), Reader())
+    assert {name for name, drawing in drawings.items() if drawing.figure} == {"scores", "cost", "ledger"}
+
+
+def test_the_same_runs_give_the_same_bytes(told: Results) -> None:
+    first, second = (gallery(told, Reader())["convergence"].figure for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert saved(first) == saved(second)
+
+
+def test_text_stays_text_in_svg_and_is_an_embedded_truetype_font_in_pdf(told: Results) -> None:
+    figure = gallery(told, Reader())["cost"].figure
+    assert figure is not None
+    svg, pdf = saved(figure)
+    assert "accuracy on test" in " ".join(ElementTree.fromstring(svg).itertext())
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+
+
+def test_a_course_holds_mean_and_spread_over_seeds_and_the_restart_points(tmp_path: Path) -> None:
+    folder = write_told(tmp_path / "t", ["plain"], records=recorded.run_records())
+    metrics = folder / "plain" / "sst2" / "seed2" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"metric": 0.491', '"metric": 0.591'))
+    found = course(results_of(folder).entries["plain", "sst2"].runs, Reader())
+    assert found is not None
+    assert found.std is not None
+    assert found.seeds == 2
+    assert found.steps[:2] == (0, 50)
+    assert found.mean[0] == pytest.approx(0.541)
+    assert found.std[0] == pytest.approx(stdev([0.491, 0.591]))
+    assert [found.steps[i] for i in found.restarts] == [200, 400]
+    assert found.mean[found.restarts[0]] == pytest.approx(0.9 - 0.55 / 3)
+
+
+def test_one_seed_has_no_spread(tmp_path: Path) -> None:
+    results = results_of(write_told(tmp_path / "t", ["plain"], seeds=[1], records=recorded.run_records()))
+    found = course(results.runs, Reader())
+    assert found is not None
+    assert found.std is None
+    assert "no spread" in gallery(results, Reader())["convergence"].caption
+
+
+def test_projected_scores_are_drawn_where_they_are_recorded(tmp_path: Path) -> None:
+    records = [
+        replace(r, projected=r.score) if isinstance(r, recorded.Evaluation) else r for r in recorded.run_records()
+    ]
+    results = results_of(write_told(tmp_path / "t", ["plain"], records=records))
+    figure = gallery(results, Reader())["projection"].figure
+    assert figure is not None
+    assert "projected prompt" in texts(figure)
+
+
+def test_rows_that_are_numbers_give_a_sensitivity_curve_in_their_order(tmp_path: Path) -> None:
+    figure = gallery(results_of(write_told(tmp_path / "t", ["16", "4", "64"])), Reader())["sensitivity"].figure
+    assert figure is not None
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["4", "16", "64"]
+    assert axis.get_xscale() == "log"
+
+
+def test_the_scores_of_each_run_are_drawn_with_their_mean_beside_that_of_the_reference(tmp_path: Path) -> None:
+    folder = write_told(tmp_path / "t", ["plain", "mentor"], reference="plain")
+    drawing = gallery(results_of(folder), Reader())["scores"]
+    assert drawing.figure is not None
+    (axis,) = drawing.figure.axes
+    drawn = [np.asarray(line.get_xdata(), float).round(4).tolist() for line in axis.get_lines()]
+    for points in ([0.703, 0.703], [0.702, 0.704], [0.703], [0.712, 0.714], [0.713]):
+        assert points in drawn
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["plain", "mentor"]
+    assert "dotted: the mean of plain" in drawing.caption
+
+
+def test_too_many_rows_are_cut_to_the_reference_and_the_best_and_the_caption_says_so(tmp_path: Path) -> None:
+    rows = [f"row {i}" for i in range(MOST_ROWS + 3)]
+    folder = write_told(tmp_path / "t", rows, seeds=[1], reference="row 9", records=recorded.run_records(1))
+    drawing = gallery(results_of(folder), Reader())["convergence"]
+    assert f"Drawn: {MOST_ROWS} of {len(rows)} rows, row 9 and the best on dev." in drawing.caption
+    assert drawing.figure is not None
+    assert "row 9" in texts(drawing.figure)
+
+
+def test_diversity_is_drawn_with_the_spread_where_it_is_known(tmp_path: Path) -> None:
+    records = [replace(r, spread=0.4) if isinstance(r, Restart) else r for r in recorded.run_records()]
+    figure = gallery(results_of(write_told(tmp_path / "t", ["mentor"], records=records)), Reader())["diversity"].figure
+    assert figure is not None
+    assert [axis.get_title(loc="left") for axis in figure.axes if axis.get_title(loc="left")] == [
+        "distinct-1",
+        "distinct-2",
+        "spread",
+    ]
+
+
+def test_distinct_n_counts_different_n_grams_of_all() -> None:
+    assert distinct(["a b a", "A b"], 1) == 2 / 5
+    assert distinct(["a b a", "A b"], 2) == 2 / 3
+    assert distinct(["word"], 2) is None
+
+
+def test_a_price_that_is_not_known_of_all_runs_is_not_drawn_as_if_it_were(told: Results) -> None:
+    assert "US dollars" in gallery(told, Reader())["cost"].caption
+    run = told.runs[0]
+    assert run.outcome is not None
+    unpriced = replace(run, outcome=replace(run.outcome, ledger=replace(run.outcome.ledger, unpriced_calls=1)))
+    entry = told.entries["plain", "sst2"]
+    entries = {**told.entries, ("plain", "sst2"): replace(entry, runs=(unpriced, *entry.runs[1:]))}
+    assert "tokens of the mentor" in gallery(replace(told, entries=entries), Reader())["cost"].caption
+
+
+def test_hostile_names_are_drawn_as_text(tmp_path: Path) -> None:
+    names = ("$\\input{x}$", "日本語", "\x1b[31m<script>&amp;", "a" * 300, "\ufffe\x00")
+    results = results_of(write_told(tmp_path / "t", ["plain"], records=recorded.run_records(1)))
+    entry = results.entries["plain", "sst2"]
+    entries = {(row, names[0]): replace(entry, row=row, column=names[0]) for row in names}
+    for drawing in gallery(replace(results, rows=names, columns=names[:1], entries=entries), Reader()).values():
+        if drawing.figure is not None:
+            root = ElementTree.fromstring(saved(drawing.figure)[0])
+            assert not [element for element in root.iter() if element.tag.endswith("script")]
+
+
+def test_a_figure_that_is_not_known_is_refused_by_name(told: Results) -> None:
+    with pytest.raises(ConfigurationError, match="figures=convergance is not known"):
+        gallery(replace(told, figures=("convergance",)), Reader())
+
+
+def test_a_damaged_record_is_told_and_stops_nothing(told: Results) -> None:
+    read = Reader()
+    (told.runs[0].path / "pool.jsonl").write_text("{broken\n")
+    assert gallery(told, read)["pool"].figure is not None
+    assert [problem for problem in read.problems if "pool.jsonl, line 1" in problem]
+
+
+def test_names_of_one_number_or_none_are_no_axis() -> None:
+    assert numbered(["1", "2.5"]) == {"1": 1.0, "2.5": 2.5}
+    assert numbered(["1"]) == numbered(["1", "x"]) == numbered(["1", "inf"]) == {}
+
+
+def test_short_numbers() -> None:
+    assert [compact(x) for x in (0, 0.05, 800, 1752, 25600, 2e7)] == ["0", "0.05", "800", "1.75k", "25.6k", "20M"]
