@@ -3,6 +3,7 @@
 Shapes: m virtual tokens, d embedding width, v vocabulary size, k members of a population.
 """
 
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -158,6 +159,11 @@ class PromptSpace:
                 scores = 2 * scores - self.norms**2
         scores = scores.masked_fill(~self.allowed, float("-inf"))
         return scores.topk(min(n, len(self.allowed_ids)), dim=-1).indices
+
+    def neighbour(self, token: int, n: int, rng: random.Random) -> int:
+        """One of the n allowed tokens nearest to another one, drawn by `rng`; itself where there is no other."""
+        near = self.nearest(self.vocabulary[token], n + 1).tolist()
+        return rng.choice([other for other in near if other != token] or [token])
 
     @torch.no_grad()
     def project(self, soft: Tensor) -> tuple[list[Prompt], list[float]]:

@@ -23,7 +23,7 @@ MENTORS = {
     "best": BestOfPool(),
     "random": RandomTokens(N),
     "perturb": Perturb(N),
-    "perturb without noise": Perturb(N, noise=0.0),
+    "perturb one token": Perturb(N, rate=0.0),
     "evolution": Evolution(N),
     "evolution with all neighbours": Evolution(N, mutation=1.0, neighbours=1000),
 }
@@ -72,7 +72,7 @@ def asked_for(mentor: Any) -> int:
 
 def draws(mentor: Any) -> bool:
     """Whether chance has a part in what a mentor proposes."""
-    return not isinstance(mentor, NoMentor | BestOfPool) and mentor != Perturb(N, noise=0.0)
+    return not isinstance(mentor, NoMentor | BestOfPool)
 
 
 # The contract
@@ -156,23 +156,25 @@ def test_random_tokens_have_nothing_to_do_with_the_pool() -> None:
     assert drawn == {*space.allowed_ids}  # every readable token comes up
 
 
-def test_perturbing_without_noise_gives_the_pools_best() -> None:
-    space = SPACES["tiny"]
-    pool = pool_of(space)
-    assert {p.prompt for p in ask(Perturb(N, 0.0), space, pool).proposals} == {pool[-1].prompt}
+def test_perturbing_replaces_one_token_at_least_and_only_by_near_ones() -> None:
+    space = SPACES["WordPiece"]
+    best = pool_of(space)[-1].prompt.tokens
+    for proposal in ask(Perturb(N, rate=0.0, neighbours=3), space, pool_of(space)).proposals:
+        ((old, new),) = [(a, b) for a, b in zip(best, proposal.prompt.tokens, strict=True) if a != b]
+        assert new in space.nearest(space.vocabulary[old], 4).tolist()[1:]
 
 
-def test_more_noise_moves_a_prompt_further_away() -> None:
+def test_a_higher_rate_moves_a_prompt_further_away() -> None:
     space = SPACES["WordPiece"]
     best = pool_of(space)[-1].prompt.tokens
 
-    def changed(noise: float) -> int:
-        advice = [ask(Perturb(N, noise), space, pool_of(space), seed) for seed in range(10)]
+    def changed(rate: float) -> int:
+        advice = [ask(Perturb(N, rate), space, pool_of(space), seed) for seed in range(10)]
         found = [proposal.prompt.tokens for each in advice for proposal in each.proposals]
         return sum(a != b for tokens in found for a, b in zip(tokens, best, strict=True))
 
-    few, more, most = (changed(noise) for noise in (0.2, 1.0, 5.0))
-    assert few < more < most
+    assert changed(0.0) == 10 * N
+    assert 10 * N < changed(0.5) < changed(1.0) == 10 * N * space.length
 
 
 def test_children_without_mutation_are_made_of_their_parents_tokens_place_by_place() -> None:
@@ -229,7 +231,8 @@ def test_mutation_prefers_the_nearest_tokens() -> None:
     [
         (lambda: RandomTokens(0), "mentor.proposals=0"),
         (lambda: Perturb(0), "mentor.proposals=0"),
-        (lambda: Perturb(noise=-1.0), "mentor.noise=-1.0"),
+        (lambda: Perturb(rate=-1.0), "mentor.rate=-1.0"),
+        (lambda: Perturb(neighbours=0), "mentor.neighbours=0"),
         (lambda: Evolution(0), "mentor.proposals=0"),
         (lambda: Evolution(mutation=1.1), "mentor.mutation=1.1"),
         (lambda: Evolution(neighbours=0), "mentor.neighbours=0"),

@@ -97,7 +97,7 @@ class Wandering:
         (RandomTokens(2), PLAN, {"restart": "all", "evaluate": Evaluations(steps=2, projected=True)}),
         (BestOfPool(), PLAN, {"restart": "first"}),
         (RandomTokens(), PLAN, {"pool": PoolSettings(candidates=3, size=4, keep=False)}),
-        (Perturb(noise=10), PLAN, {}),
+        (Perturb(rate=1.0), PLAN, {}),
         (Evolution(), PLAN, {}),
     ],
     ids=[

@@ -47,25 +47,31 @@ class BestOfPool:
 
 @dataclass(frozen=True)
 class Perturb:
-    """Proposes the pool's best prompt with noise on it (the paper's perturbed restart).
+    """Proposes the pool's best prompt with some tokens replaced by near ones (the paper's perturbed restart).
 
-    To each embedding of the best prompt is added N(0, (noise * s)^2), s the standard deviation of the
-    vocabulary's entries; the sum is projected to tokens again.
+    Each token is replaced with probability `rate`, one at least, by any of its `neighbours` nearest ones. The paper
+    does not say how it perturbs. Noise on the embeddings does not do: projected again, a prompt in hundreds of
+    dimensions stays what it was until the noise drowns it, and then all tokens are random.
     """
 
     proposals: int = 3
-    noise: float = 1.0
+    rate: float = 0.25
+    neighbours: int = 20
 
     def __post_init__(self) -> None:
         at_least("mentor.proposals", self.proposals, 1)
-        within("mentor.noise", self.noise, 0, 100)
+        at_least("mentor.neighbours", self.neighbours, 1)
+        within("mentor.rate", self.rate, 0, 1)
 
     def propose(self, consultation: Consultation) -> Advice:
         if not consultation.pool:
             return Advice(fallback="the pool is empty")
-        space = consultation.space
-        generator = torch.Generator().manual_seed(consultation.rng.getrandbits(63))
-        rows = space.embed([consultation.pool[-1].prompt]).expand(self.proposals, -1, -1)
-        noise = torch.randn(rows.shape, generator=generator).to(rows.device)
-        prompts, _ = space.project(rows + self.noise * space.vocabulary.float().std() * noise)
-        return Advice(tuple(Proposal(prompt, "the pool's best, perturbed") for prompt in prompts))
+        space, rng = consultation.space, consultation.rng
+        drawn = []
+        for _ in range(self.proposals):
+            tokens = list(consultation.pool[-1].prompt.tokens)
+            places = [place for place in range(len(tokens)) if rng.random() < self.rate]
+            for place in places or [rng.randrange(len(tokens))]:
+                tokens[place] = space.neighbour(tokens[place], self.neighbours, rng)
+            drawn.append(Proposal(space.prompt(tokens), "the pool's best, perturbed"))
+        return Advice(tuple(drawn))

@@ -58,8 +58,7 @@ class Evolution:
     def _mutated(self, token: int, space: PromptSpace, rng: random.Random) -> int:
         if rng.random() < 0.25:
             return rng.choice(space.allowed_ids)
-        near = space.nearest(space.vocabulary[token], self.neighbours + 1).tolist()
-        return rng.choice([other for other in near if other != token] or [token])
+        return space.neighbour(token, self.neighbours, rng)
 
 
 def ancestry(mother: Prompt, father: Prompt) -> str:
