@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
         help="carry out a table of runs",
         description=REPRODUCE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     reproduce.add_argument("table", nargs="?", metavar="TABLE", help="its name; left out: the tables that there are")
     reproduce.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides for every run; hydra/launcher=…")

@@ -107,17 +107,18 @@ def laid_out(request: Request) -> tuple[Table, Path]:
 def reproduce(request: Request, console: Console) -> bool:
     """Carry out the runs that are not finished, seed after seed, and print the table; whether all have finished."""
     from llm_catalyst.jobs import read_notes
-    from llm_catalyst.report.results import gather
+    from llm_catalyst.report.results import PUBLISHED, gather
     from llm_catalyst.report.tables import price, render
     from llm_catalyst.sweep import launch
 
     table, folder = laid_out(request)
     chosen = narrowed(table, request.lines)
+    if request.published:
+        published(table.name, request.published)  # raises where it cannot be read
     folder.mkdir(parents=True, exist_ok=True)
     write_table(table, folder)
     if request.published:
-        published(table.name, request.published)  # raises where it cannot be read
-        shutil.copyfile(request.published, folder / "published.yaml")
+        shutil.copyfile(request.published, folder / PUBLISHED)
     jobs = dict(enumerate(c for c in cells(chosen) if not is_finished(folder, c)))
 
     def failures() -> dict[Cell, str]:

@@ -90,7 +90,9 @@ def summary(notes: Mapping[int, Note], folder: Path) -> list[Text]:
     reasons: dict[str, list[str]] = {}
     for note in (*failed, *stopped):
         there = note.directory and Path(note.directory).is_dir()
-        reasons.setdefault(note.message, []).append(os.path.relpath(note.directory) if there else names[note.number])
+        reasons.setdefault(note.message or "cut off", []).append(
+            os.path.relpath(note.directory) if there else names[note.number]
+        )
     lines = [Text("; ".join(parts), "bold red" if failed else "")]
     for message, places in reasons.items():
         more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""

@@ -1,6 +1,7 @@
 """A sweep, in the process that was started: a launcher gets its jobs, whose notes (jobs.py) tell how they ended."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -171,13 +172,18 @@ def consecutive(jobs: Jobs) -> list[dict[int, Sequence[str]]]:
 
 def lose(sweep: Sweep, numbers: Sequence[int], error: Exception | None) -> None:
     """Note that these jobs ended without a word, but for those that have said something."""
-    why = printable(str(error).strip().partition("\n")[0]) if error else "it ended without a word"
     for number in numbers:
         note = read_note(sweep.folder, number) if error else last_note(sweep, number)
         if note.state != ENDED and not (sweep.folder / NOTES / STOP).exists():
             what = "its process is lost" if note.state == RUNNING else "it cannot begin"
-            message = f"{what} ({type(error).__name__}: {why})" if error else why
+            message = f"{what} ({cause(error)})" if error else "it ended without a word"
             write_note(sweep.folder, replace(note, state=ENDED, code=FAILED, status="lost", message=message))
+
+
+def cause(error: Exception) -> str:
+    """What went wrong, in one line: where a launcher hands on the traceback of a job's process, the end of that."""
+    ends = re.findall(r"^[\w.]+(?:Error|Exception|Exit|Interrupt): .+$", str(error), re.MULTILINE)
+    return printable(ends[-1] if ends else f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0])
 
 
 def last_note(sweep: Sweep, number: int) -> Note:

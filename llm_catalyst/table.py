@@ -190,10 +190,10 @@ def folder_of(name: str) -> str:
 
 def published(name: str, file: Path | None = None) -> dict[tuple[str, str], Published]:
     """What others have published, by (row, column): nothing, unless a user has filled in the file."""
-    file = file or conf_directory() / "published" / f"{name}.yaml"
-    if not file.is_file():
+    packaged = conf_directory() / "published" / f"{name}.yaml"
+    if file is None and not packaged.is_file():
         return {}
-    rows: dict[str, dict[str, Published]] = read(file, dict[str, dict[str, Published]] | None) or {}
+    rows: dict[str, dict[str, Published]] = read(file or packaged, dict[str, dict[str, Published]] | None) or {}
     return {(row, column): entry for row, columns in rows.items() for column, entry in columns.items()}
 
 

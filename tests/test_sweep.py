@@ -28,7 +28,7 @@ from omegaconf import OmegaConf
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.jobs import ENDED, RUNNING, Note, read_notes, take_gpu, write_note
 from llm_catalyst.standings import apart, summary
-from llm_catalyst.sweep import Sweep, begin, consecutive, in_a_pool, running_here
+from llm_catalyst.sweep import Sweep, begin, cause, consecutive, in_a_pool, running_here
 
 optuna = pytest.importorskip("optuna", reason="the sweep extra is not installed")
 
@@ -214,6 +214,12 @@ def test_a_pool_that_breaks_at_some_jobs_carries_out_all_others(words: list[str]
                 assert one.message == "its process is lost (RuntimeError: a worker was terminated)"
             if one.overrides == ("obstructed",):
                 assert one.message == "it cannot begin (FileExistsError: there is a file)"
+
+
+def test_the_cause_of_a_lost_run_is_the_end_of_a_traceback_that_a_launcher_hands_on() -> None:
+    handed_on = "Job failed with trace:\n---\nTraceback:\n  File x\nFileExistsError: [Errno 17] there\n---\nsee the log"
+    assert cause(RuntimeError(handed_on)) == "FileExistsError: [Errno 17] there"
+    assert cause(RuntimeError("a worker was\x1b terminated\nit says")) == r"RuntimeError: a worker was\x1b terminated"
 
 
 @given(st.sets(st.integers(0, 30)))

@@ -36,7 +36,7 @@ def killed(catalyst: Command, tmp_path_factory: pytest.TempPathFactory) -> Kille
     while process.poll() is None and not [*folder.glob("*/*/seed1/outcome.json")]:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     (outcome,) = folder.glob("*/*/*/outcome.json")
     before = look(outcome.parent)
     return Killed(folder, before, catalyst(*SMOKE, *PART, cwd=home))
