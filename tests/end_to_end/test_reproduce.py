@@ -65,6 +65,18 @@ def test_each_run_has_the_words_that_make_it_alone(killed: Killed) -> None:
     assert not any(word.startswith(("hydra", "view")) for word in run.manifest.command)
 
 
+def test_a_report_is_written_with_figures_tables_and_the_command_that_made_them(
+    killed: Killed, catalyst: Command
+) -> None:
+    done = catalyst("report", str(killed.folder), cwd=killed.folder)
+    assert done.returncode == 0, done.stderr
+    page = (killed.folder / "report/report.html").read_text()
+    assert "<svg" in page
+    assert "catalyst reproduce baselines --smoke device=cpu threads=1" in page
+    assert len([*(killed.folder / "report/tables").iterdir()]) == 4
+    assert catalyst("report", str(killed.folder), "--watch", "0", cwd=killed.folder).returncode == 2
+
+
 def test_a_finished_table_starts_nothing_and_is_printed_again(killed: Killed, catalyst: Command) -> None:
     before = look(killed.folder)
     done = catalyst(*SMOKE, *PART, cwd=killed.folder.parents[2])
