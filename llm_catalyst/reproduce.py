@@ -212,7 +212,7 @@ def estimate(request: Request, console: Console) -> bool:
                 found[place] = total([TypeAdapter(Estimate).validate_python(note.estimate)] * runs)
             else:
                 unknown[cell] = note.message
-    console.print(estimates(chosen, found, first))
+    console.print(Text(chosen.title, "bold"), estimates(chosen, found, first), sep="\n\n", soft_wrap=True)
     if found:
         console.print(render(total([*found.values()])))
     for cell, why in unknown.items():
@@ -222,7 +222,7 @@ def estimate(request: Request, console: Console) -> bool:
 
 def estimates(table: Table, found: Mapping[tuple[str, str], Any], waiting: Mapping[tuple[str, str], Cell]) -> Grid:
     """Rows and columns: how many runs, their time and their price."""
-    grid = Grid(title=Text(table.title), box=None, padding=(0, 2, 0, 0))
+    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
     grid.add_column("runs to do: time, cost")
     for column in table.columns:
         grid.add_column(Text(column.name), justify="right")

@@ -1,5 +1,6 @@
 """`catalyst reproduce` as a user meets it: a table in a smoke run, killed, gone on with, estimated, refused."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -103,7 +104,7 @@ def test_a_cell_that_fails_does_not_take_the_others_down(killed: Killed, catalys
 def test_an_estimate_names_each_cell_and_writes_nothing(catalyst: Command, tmp_path: Path) -> None:
     done = catalyst(*SMOKE, "--dry-run", "--only", "column=BoolQ", "row=Single start", "optimizer.lr=0.5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "2: 0:00:" in done.stdout
+    assert re.search(r"Single start +2: 0:0\d:\d\d, \$0\.00", done.stdout)
     assert "Estimate: 2 runs" in done.stdout
     assert not [*tmp_path.rglob("*.json*")]
 
@@ -126,9 +127,10 @@ def test_what_cannot_be_is_refused_before_anything_runs(
 
 
 def test_an_override_that_no_cell_takes_fails_each_cell_with_its_reason(catalyst: Command, tmp_path: Path) -> None:
-    done = catalyst("reproduce", "nlu", "--smoke", "--only", "row=+ GPT-4", "stagee.steps=3", cwd=tmp_path)
+    only = ("--only", "row=+ GPT-4", "column=BoolQ")
+    done = catalyst("reproduce", "nlu", "--smoke", *only, "stagee.steps=3", cwd=tmp_path)
     assert done.returncode == 1
-    assert "10 failed" in done.stdout
+    assert "2 failed" in done.stdout
     assert "did you mean stage.steps" in done.stdout
 
 
