@@ -153,7 +153,8 @@ def warning(differences: Sequence[float]) -> str:
     if not others:
         return f"all {n} differences are 0"
     least = 2 / 2**others
-    words = [f"{others} pairs that differ: the Wilcoxon test cannot give less than p = {least:.3g}"] * (least > LEVEL)
+    differ = "1 pair that differs" if others == 1 else f"{others} pairs that differ"
+    words = [f"{differ}: the Wilcoxon test cannot give less than p = {least:.3g}"] * (least > LEVEL)
     words += [f"all {n} differences are the same: no t-test"] * (len(set(differences)) == 1)
     return "; ".join(words)
 
