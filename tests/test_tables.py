@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from recorded import HOSTILE
@@ -469,6 +469,7 @@ def test_in_a_narrow_terminal_names_wrap_between_words_and_columns_without_room_
     assert all(len(line) <= 80 for line in (*lines, *costs))
 
 
+@example(Sheet("scores", "", ("\U00011a8a", ""), (), ""), 20)  # a letter that takes no cell
 @given(sheets(), st.integers(20, 120))
 def test_a_terminal_shows_every_letter_of_a_table_however_narrow_it_is(sheet: Sheet, width: int) -> None:
     fields = [field.text for line in sheet.lines for field in line]

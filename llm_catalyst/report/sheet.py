@@ -100,8 +100,9 @@ def blocks(sheet: Sheet, width: int) -> list[dict[int, int | None]]:
         fields = [printable(line[number].text) for line in sheet.lines]
         texts = [printable(heading), *fields]
         longest = max((cell_len(word) for text in texts for word in text.split()), default=0)
-        wished.append(max(map(cell_len, texts)))
-        least.append(min(longest, NAME) if number < sheet.texts else max(longest, *map(cell_len, fields), 0))
+        # One cell at least: a letter may take none, and rich shows no column without a cell.
+        wished.append(max(1, *map(cell_len, texts)))
+        least.append(max(1, min(longest, NAME)) if number < sheet.texts else max(1, longest, *map(cell_len, fields)))
     names = list(range(sheet.texts))
     groups = [list(names)]
     for number in range(sheet.texts, len(sheet.headings)):
