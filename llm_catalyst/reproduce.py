@@ -125,13 +125,14 @@ def reproduce(request: Request, console: Console) -> bool:
         return {jobs[note.number]: note.message for note in read_notes(folder).values() if note.code}
 
     board = Board(chosen, cells(chosen), folder, failures, console)
-    try:
-        with sweeping(folder, request.hydra) as sweep, board:
-            launch(sweep, {i: overrides(cell) for i, cell in jobs.items()})
-    finally:
-        (results,) = gather([folder])
-        console.print(render(results), Text(), price(results))
-        console.print(ending(request, board, folder))
+    with sweeping(folder, request.hydra) as sweep:
+        try:
+            with board:
+                launch(sweep, {i: overrides(cell) for i, cell in jobs.items()})
+        finally:
+            (results,) = gather([folder])
+            console.print(render(results), Text(), price(results))
+            console.print(ending(request, board, folder))
     return board.count("done") == len(board.cells)
 
 
