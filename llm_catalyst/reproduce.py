@@ -3,7 +3,7 @@
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 HOME = Path("outputs/tables")
 QUIET = "view=none"  # one view over all runs is enough
 ONLY = ("row", "column", "seed")
+SHOWN = 3  # cells that are named for one failure
 
 
 @dataclass(frozen=True)
@@ -115,17 +116,16 @@ def reproduce(request: Request, console: Console) -> bool:
     chosen = narrowed(table, request.lines)
     if request.published:
         published(table.name, request.published)  # raises where it cannot be read
-    folder.mkdir(parents=True, exist_ok=True)
-    write_table(table, folder)
-    if request.published:
-        shutil.copyfile(request.published, folder / PUBLISHED)
     jobs = dict(enumerate(c for c in cells(chosen) if not is_finished(folder, c)))
 
     def failures() -> dict[Cell, str]:
         return {jobs[note.number]: note.message for note in read_notes(folder).values() if note.code}
 
     board = Board(chosen, cells(chosen), folder, failures, console)
-    with sweeping(folder, request.hydra) as sweep:
+    with sweeping(folder, request.hydra, jobs.values()) as sweep:
+        write_table(table, folder)
+        if request.published:
+            shutil.copyfile(request.published, folder / PUBLISHED)
         try:
             with board:
                 launch(sweep, {i: overrides(cell) for i, cell in jobs.items()})
@@ -140,8 +140,11 @@ def ending(request: Request, board: Board, folder: Path) -> RenderableType:
     """What became of the runs, why those failed that did, and what to type next."""
     whole = board.count("done") == len(board.cells)
     lines = [Text(summary(board.sights), "bold green" if whole else "bold red")]
-    failures = [(cell, sight) for cell, sight in board.sights.items() if sight.state == "failed"]
-    lines += [Text(f"  {name(cell)}: {sight.words}", "red") for cell, sight in failures]
+    failures: dict[str, list[str]] = {}
+    for cell, sight in board.sights.items():
+        if sight.state == "failed":
+            failures.setdefault(sight.words, []).append(name(cell))
+    lines += [Text(f"  {some(cells)}: {words}", "red") for words, cells in failures.items()]
     lines += [] if whole else [Text(f"the same command goes on with what is left: {request.command}")]
     lines.append(Text(f"a page with figures, and files for a paper: catalyst report {shlex.quote(str(folder))}"))
     return Text("\n").join(lines)
@@ -161,9 +164,17 @@ def overrides(cell: Cell, *more: str) -> tuple[str, ...]:
     return (*merged(cell.overrides, (QUIET, *more)), f"hydra.sweep.subdir={cell.folder}")
 
 
+def some(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
 @contextmanager
-def sweeping(folder: Path, hydra_words: Sequence[str]) -> Iterator["Sweep"]:
-    """A sweep of cells into `folder`, by the launcher that Hydra's own words name."""
+def sweeping(folder: Path, hydra_words: Sequence[str], waiting: Iterable[Cell]) -> Iterator["Sweep"]:
+    """A sweep of cells into `folder`, by the launcher that Hydra's own words name.
+
+    Raises what Hydra raises where no waiting cell's configuration can be composed: a word is wrong for all of them.
+    """
     from hydra import initialize_config_dir
     from hydra._internal.callbacks import Callbacks
     from hydra.core.global_hydra import GlobalHydra
@@ -180,8 +191,22 @@ def sweeping(folder: Path, hydra_words: Sequence[str]) -> Iterator["Sweep"]:
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(config=config, hydra_context=context, task_function=run_cell)
         sweep = Sweep(launcher, config, hydra.config_loader, tells=False)
+        refuse_what_no_cell_takes(sweep, waiting)
         begin(sweep)
         yield sweep
+
+
+def refuse_what_no_cell_takes(sweep: "Sweep", waiting: Iterable[Cell]) -> None:
+    """Raise what Hydra raises unless one waiting cell's configuration can be composed, or none waits."""
+    problem: Exception | None = None
+    for cell in {(cell.row, cell.column): cell for cell in waiting}.values():
+        try:
+            sweep.loader.load_sweep_config(sweep.config, list(overrides(cell)))
+            return
+        except Exception as error:
+            problem = error
+    if problem:
+        raise problem
 
 
 def run_cell(config: Any) -> None:
@@ -204,7 +229,7 @@ def estimate(request: Request, console: Console) -> bool:
     first = {(cell.row, cell.column): cell for cell in reversed(waiting)}  # the same for all seeds
     found: dict[tuple[str, str], Estimate] = {}
     unknown: dict[Cell, str] = {}
-    with tempfile.TemporaryDirectory() as scratch, sweeping(Path(scratch), request.hydra) as sweep:
+    with tempfile.TemporaryDirectory() as scratch, sweeping(Path(scratch), request.hydra, waiting) as sweep:
         # One at a time, as they are timed.
         for place, cell in track(first.items(), "measuring", console=console, transient=True):
             note = launch(sweep, {0: overrides(cell, "dry_run=true")})[0]

@@ -94,7 +94,8 @@ def render(results: Results, measure: str = "test") -> Sheet:
 
 def heading(results: Results, column: str) -> str:
     """The column's name, with its metric where that is not the same in all columns."""
-    return column if results.metric != "metric" else f"{column} ({', '.join(results.metrics(column)) or '–'})"
+    names = results.metrics(column) if results.metric == "metric" else ()
+    return f"{column} ({', '.join(names)})" if names else column
 
 
 def figure(value: float, measure: str) -> str:
