@@ -19,6 +19,7 @@ from llm_catalyst.board import Board, name, summary
 from llm_catalyst.digest import clock, dollars
 from llm_catalyst.launch import FAILED, guarded, sweep_name
 from llm_catalyst.paths import conf_directory
+from llm_catalyst.report.results import PUBLISHED, gather, some
 from llm_catalyst.run_records import read_manifest
 from llm_catalyst.table import (
     Cell,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 HOME = Path("outputs/tables")
 QUIET = "view=none"  # one view over all runs is enough
 ONLY = ("row", "column", "seed")
-SHOWN = 3  # cells that are named for one failure
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,6 @@ def laid_out(request: Request) -> tuple[Table, Path]:
 def reproduce(request: Request, console: Console) -> bool:
     """Carry out the runs that are not finished, seed after seed, and print the table; whether all have finished."""
     from llm_catalyst.jobs import read_notes
-    from llm_catalyst.report.results import PUBLISHED, gather
     from llm_catalyst.report.tables import price, render
     from llm_catalyst.sweep import launch
 
@@ -162,11 +161,6 @@ def is_finished(folder: Path, cell: Cell) -> bool:
 def overrides(cell: Cell, *more: str) -> tuple[str, ...]:
     """What Hydra composes the cell's run from."""
     return (*merged(cell.overrides, (QUIET, *more)), f"hydra.sweep.subdir={cell.folder}")
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of them, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 @contextmanager
