@@ -147,11 +147,6 @@ class TaskData:
     def descriptions(self) -> tuple[str, ...]:
         return tuple(self.task.descriptions or self.labels)
 
-    @property
-    def outputs(self) -> int:
-        """How many scores a head gives a sequence: one per label, or two (wrong, right) for a choice."""
-        return 2 if self.task.choices else len(self.labels)
-
     def fingerprints(self) -> dict[str, Any]:
         """Rows, label counts and a hash of each split's texts and labels, and where they came from."""
         splits = {"train": self.train, "dev": self.dev, "test": self.test}
