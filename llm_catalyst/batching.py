@@ -66,6 +66,15 @@ class Batch:
         types = None if self.types is None else wide(self.types)
         return Batch(wide(self.tokens), wide(self.mask), types, wide(self.labels), self.choices)
 
+    def repeat(self, times: int) -> "Batch":
+        """The rows of all k members `times` over: (times * k, r, l)."""
+
+        def again(tensor: Tensor) -> Tensor:
+            return tensor.repeat(times, *[1] * (tensor.dim() - 1))
+
+        types = None if self.types is None else again(self.types)
+        return Batch(again(self.tokens), again(self.mask), types, again(self.labels), self.choices)
+
 
 def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, cloze: str | None = None) -> Encoded:
     """Token ids with special tokens, each sequence cut to `max_length`.

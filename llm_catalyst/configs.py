@@ -101,10 +101,15 @@ def expand_fallbacks(
 
 
 def doer_of(node: Mapping[str, Any], settings: Any) -> Any:
-    """The doer that an `optimizer` node describes: a torch optimizer under the gradient doer, or a doer itself."""
+    """The doer that an `optimizer` node describes: a torch optimizer under the gradient doer, or a doer itself.
+
+    A doer that draws directions, or whose rate has a course, takes the run's seed and schedule.
+    """
     from llm_catalyst.doers.gradient import Gradient
 
-    built = build(node, "optimizer")
+    shared = {"seed": settings.seed, "schedule": settings.schedule}
+    lacking = set(names_of(locate(node, "optimizer"))) - set(node)
+    built = build(node, "optimizer", **{name: value for name, value in shared.items() if name in lacking})
     if is_dataclass(built):
         return built
     return Gradient(built, settings.schedule, settings.clip_norm, settings.protocol.dropout)

@@ -77,11 +77,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of a step by its number of members, and of scoring a token; steps timed, peak bytes, notes on memory."""
+    """Seconds of a step by its number of members, and of scoring a token; steps timed, peak bytes, notes on memory.
+
+    `passes` is how often a step sends each example of its batch forward.
+    """
 
     step: dict[int, float]
     token: float
     steps: int
+    passes: int
     peak: int
     notes: tuple[str, ...]
 
@@ -102,7 +106,7 @@ def estimate(problem: Problem, doer: Doer, mentor: Mentor, plan: tuple[int, ...]
     scored_tokens = sum(work.scored) * split_tokens(problem, dev) + 2 * split_tokens(problem, test)
     return Estimate(
         steps=tuple(k * steps for k, steps in zip(work.members, plan, strict=True)),
-        train_examples=sum(k * examples for k, examples in zip(members, work.examples, strict=True)),
+        train_examples=measured.passes * sum(k * examples for k, examples in zip(members, work.examples, strict=True)),
         scored_examples=sum(work.scored) * len(dev),
         test_examples=2 * len(test),  # the soft prompt and the best discrete one
         consultations=len(work.pools),
@@ -173,7 +177,7 @@ def measure(problem: Problem, doer: Doer, work: Work) -> Measured:
     longest = work.tokens.index(max(work.tokens))
     mean = statistics.fmean(work.tokens)
     usual = min(range(len(work.tokens)), key=lambda step: abs(work.tokens[step] - mean))
-    step_of(problem, doer, model, max(work.members), longest, len(work.tokens))()  # it warms up, too
+    passes = step_of(problem, doer, model, max(work.members), longest, len(work.tokens))()  # it warms up, too
     times = {
         k: seconds_of(step_of(problem, doer, model, k, usual, len(work.tokens))) for k in sorted(set(work.members))
     }
@@ -182,19 +186,20 @@ def measure(problem: Problem, doer: Doer, work: Work) -> Measured:
         step={k: statistics.median_low(seconds) for k, seconds in times.items()},
         token=token,
         steps=sum(map(len, times.values())),
+        passes=passes,
         peak=peak_memory(problem.device),
         notes=tuple(model.room.told()),
     )
 
 
-def step_of(problem: Problem, doer: Doer, model: PromptedModel, k: int, done: int, total: int) -> Callable[[], None]:
-    """A function that takes the run's step after `done`, with k new members."""
+def step_of(problem: Problem, doer: Doer, model: PromptedModel, k: int, done: int, total: int) -> Callable[[], int]:
+    """A function that takes the run's step after `done`, with k new members, and says how often each example passed."""
     start, batch = problem.start(), next(problem.batches(k, done))
 
-    def train() -> None:
+    def train() -> int:
         members = [Member.of(start) for _ in range(k)]
-        for _ in doer.train(model, members, repeat(batch), Course(done, done + 1, total, done)):
-            pass
+        steps = list(doer.train(model, members, repeat(batch), Course(done, done + 1, total, done)))
+        return sum(step.examples for step in steps) // batch.labels.numel()
 
     return train
 

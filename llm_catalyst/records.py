@@ -188,7 +188,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a run has spent. Examples are counted once per member or candidate that saw them."""
+    """What a run has spent.
+
+    Examples are counted once per prompt that saw them: a member, a point beside one (zeroth-order doers), a candidate.
+    """
 
     gradient_steps: int = 0
     train_examples: int = 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from llm_catalyst.batching import steps_per_epoch
 from llm_catalyst.checks import ConfigurationError, at_least, one_of
-from llm_catalyst.doers.gradient import Schedule
+from llm_catalyst.doers.descent import Schedule
 from llm_catalyst.soft_prompt import PromptSettings
 
 DEFAULT_STAGES = 4

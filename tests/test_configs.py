@@ -40,7 +40,7 @@ NUMBERS = {
     "experiment": 6,
     "head": 3,
     "mentor": 23,
-    "optimizer": 4,
+    "optimizer": 10,
     "protocol": 2,
     "strategy": 3,
     "task": 13,
@@ -49,7 +49,7 @@ PROMISED = {
     "task": "sst2 boolq cb copa rte wic wsc ag_news trec mr subj local",
     "backbone": "roberta_large roberta_base bert_large bert_base deberta minilm gpt2 opt llama qwen",
     "head": "classifier similarity verbalizer",
-    "optimizer": "adamw adam sgd adafactor",
+    "optimizer": "adamw adam sgd adafactor zo_sgd zo_sign zo_momentum zo_conservative zo_adam forward_gradient",
     "mentor": "none best random perturb evolution replay human openai_compatible local llama2_7b gpt4 gpt35 gpt4o "
     "claude_haiku claude_sonnet claude_opus",
     "strategy": "paper official paraphrase",

@@ -15,8 +15,15 @@ from loopback import openai_chat, serve
 from tiny_models import FOLDER, adamw, run_in, toy_data, toy_problem
 from torch import Tensor
 
+from llm_catalyst.doers.descent import Schedule
 from llm_catalyst.doers.doer import Member, Step
-from llm_catalyst.doers.gradient import Gradient, Schedule
+from llm_catalyst.doers.gradient import Gradient
+from llm_catalyst.doers.zeroth_order import (
+    ForwardGradient,
+    ZerothOrderAdam,
+    ZerothOrderConservative,
+    ZerothOrderSGD,
+)
 from llm_catalyst.experiment import Experiment
 from llm_catalyst.heads.similarity import Similarity
 from llm_catalyst.heads.verbalizer import Verbalizer
@@ -48,6 +55,9 @@ from llm_catalyst.run_records import FILES, read_json, read_lines
 from llm_catalyst.selection import evaluate
 from llm_catalyst.settings import Checkpoints, Evaluations, Interval, PoolSettings
 from llm_catalyst.state import State
+
+# torch makes its forward derivatives with a function that it calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 PLAN = (3, 3, 3)
 TEXTS = ("slow music", "a very good film", "bad bad actor")
@@ -536,7 +546,8 @@ LINEAR = Gradient(adamw, Schedule("linear", 0.1))
 DROPOUT = Gradient(adamw, dropout=True)
 MOMENTUM = Gradient(partial(torch.optim.SGD, lr=0.1, momentum=0.9))
 ADAFACTOR = Gradient(partial(torch.optim.Adafactor, lr=0.1))
-WAYS: dict[str, tuple[Any, Gradient, dict[str, Any]]] = {
+HEAVY = ZerothOrderSGD(0.1, momentum=0.9, directions=2)
+WAYS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "none": (NoMentor(), DOER, {}),
     "none, momentum": (NoMentor(), MOMENTUM, {}),
     "none, adafactor": (NoMentor(), ADAFACTOR, {}),
@@ -545,6 +556,10 @@ WAYS: dict[str, tuple[Any, Gradient, dict[str, Any]]] = {
     "perturb, first, kept moments": (Perturb(), LINEAR, {"restart": "first", "moments": "keep"}),
     "random, dropout": (RandomTokens(), DROPOUT, {"restart": "all"}),
     "best, projections scored": (BestOfPool(), DOER, {"evaluate": Evaluations(steps=2, projected=True)}),
+    "random, all, zeroth order, kept moments": (RandomTokens(), HEAVY, {"restart": "all", "moments": "keep"}),
+    "none, zeroth-order Adam": (NoMentor(), ZerothOrderAdam(0.1, schedule=Schedule("linear", 0.1)), {}),
+    "none, conservative": (NoMentor(), ZerothOrderConservative(0.1), {}),
+    "none, forward gradient": (NoMentor(), ForwardGradient(0.1), {}),
 }
 
 

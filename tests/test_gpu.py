@@ -1,6 +1,7 @@
-"""What only a CUDA device can show: memory that really runs out, bfloat16, resuming there; with real weights."""
+"""What only a CUDA device can show: memory that runs out or is saved, bfloat16, resuming there; with real weights."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from test_experiment import StoppingView, Stops, carry_out
 from tiny_models import toy_data, toy_settings
 
 from llm_catalyst.backbones.text import TextBackbone, load
+from llm_catalyst.doers.doer import Course, Member
+from llm_catalyst.doers.gradient import Gradient
+from llm_catalyst.doers.zeroth_order import ForwardGradient, ZerothOrderSGD
 from llm_catalyst.heads.classifier import Classifier
-from llm_catalyst.memory import forget_peak
+from llm_catalyst.memory import forget_peak, peak_memory
 from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.problem import Problem, assemble
 from llm_catalyst.records import Event
@@ -68,3 +72,21 @@ def test_bfloat16_on_a_gpu_trains_to_about_the_loss_of_float32(tmp_path: Path) -
         assert best is not None
         losses.append(best.score.loss)
     assert losses[1] == pytest.approx(losses[0], abs=0.05)
+
+
+def test_a_step_without_a_backward_pass_takes_less_memory_than_one_with_it() -> None:
+    found, cuda = problem(), torch.device("cuda")
+
+    def taken(doer: Any, examples: int) -> int:
+        """Bytes of a step above what stood there before it."""
+        found.model.room.examples = examples
+        batches, learner = found.batches(1, 0), Member.of(found.start())
+        before = torch.cuda.memory_allocated(cuda)
+        forget_peak(cuda)
+        list(doer.train(found.model, [learner], batches, Course(0, 1, 1, 0)))
+        return peak_memory(cuda) - before
+
+    gradient = taken(Gradient(partial(torch.optim.SGD, lr=0.1)), 128)
+    for doer in (ZerothOrderSGD(0.1), ForwardGradient(0.1)):
+        assert taken(doer, 128) < gradient
+        assert taken(doer, 32) < 0.5 * gradient

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from llm_catalyst.batching import Batch
 from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.doers.descent import Schedule
 from llm_catalyst.doers.doer import Course, Member, Step
-from llm_catalyst.doers.gradient import Gradient, Schedule
+from llm_catalyst.doers.gradient import Gradient
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "AdamW": partial(torch.optim.AdamW, lr=0.02, weight_decay=0.0),

@@ -35,7 +35,8 @@ class Member:
 class Step:
     """One optimizer step: its number (from 1, over the run) and each member's batch loss in nats.
 
-    `examples` is how many the step saw, over all members.
+    `examples` is how many went forward for it, over all members and over all the points around each at which a doer
+    takes the loss.
     A loss is NaN where it or its gradient was not finite: that member stopped before this step's update.
     """
 
