@@ -106,6 +106,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def first_of(names: Sequence[str], most: int = 3, between: str = ", ") -> str:
+    """The first names, and how many more there are: 'a, b, c and 4 more'."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more
+
+
 def dollars(amount: float) -> str:
     """Dollars with cents; less than one with four digits after the point, or more until two are not zero."""
     if amount >= 1 or amount == 0:

@@ -16,10 +16,10 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from llm_catalyst.board import Board, name, summary
-from llm_catalyst.digest import clock, dollars
+from llm_catalyst.digest import clock, dollars, first_of
 from llm_catalyst.launch import FAILED, guarded, sweep_name
 from llm_catalyst.paths import conf_directory
-from llm_catalyst.report.results import PUBLISHED, gather, some
+from llm_catalyst.report.results import PUBLISHED, gather
 from llm_catalyst.run_records import read_manifest
 from llm_catalyst.table import (
     Cell,
@@ -143,7 +143,7 @@ def ending(request: Request, board: Board, folder: Path) -> RenderableType:
     for cell, sight in board.sights.items():
         if sight.state == "failed":
             failures.setdefault(sight.words, []).append(name(cell))
-    lines += [Text(f"  {some(cells)}: {words}", "red") for words, cells in failures.items()]
+    lines += [Text(f"  {first_of(sorted(cells))}: {words}", "red") for words, cells in failures.items()]
     lines += [] if whole else [Text(f"the same command goes on with what is left: {request.command}")]
     lines.append(Text(f"a page with figures, and files for a paper: catalyst report {shlex.quote(str(folder))}"))
     return Text("\n").join(lines)

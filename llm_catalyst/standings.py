@@ -9,13 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from llm_catalyst.digest import counted
+from llm_catalyst.digest import counted, first_of
 from llm_catalyst.interruption import INTERRUPTED, STOPPED
 from llm_catalyst.jobs import ENDED, WAITING, Note, read_note, read_notes
 from llm_catalyst.launch import BUDGET_SPENT, FAILED
 from llm_catalyst.terminal import printable
-
-SHOWN = 3  # directories that are named for one message
 
 Jobs = Mapping[int, Sequence[str]]  # overrides by number
 
@@ -95,8 +93,7 @@ def summary(notes: Mapping[int, Note], folder: Path) -> list[Text]:
         )
     lines = [Text("; ".join(parts), "bold red" if failed else "")]
     for message, places in reasons.items():
-        more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
-        lines.append(Text(printable(f"  {', '.join(places[:SHOWN])}{more}: {message}"), "red"))
+        lines.append(Text(printable(f"  {first_of(places)}: {message}"), "red"))
     return lines
 
 

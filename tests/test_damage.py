@@ -15,7 +15,7 @@ import pytest
 import torch
 from recorded import exchange
 from rich.console import Console
-from tiny_models import adamw, run_in, toy_problem
+from tiny_models import Stops, adamw, run_in, toy_problem
 
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.checksums import SUMS, list_of, sha256
@@ -38,10 +38,6 @@ REPLIES = ("- slow music\n- a very good film\n- bad bad actor", "- the plot is g
 LAST = "stages/02.step000007"  # of the run that was stopped late
 TENSORS, LAST_STATE = f"{LAST}/state.safetensors", f"{LAST}/state.json"
 SAME = ("trajectory.jsonl", "pool.jsonl", "restarts.jsonl", "metrics.jsonl")
-
-
-class Stops(Exception):  # noqa: N818 - not an error
-    """Stands for whatever ends a process."""
 
 
 @dataclass

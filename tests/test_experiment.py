@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from loopback import openai_chat, serve
-from tiny_models import FOLDER, adamw, run_in, toy_data, toy_problem
+from tiny_models import FOLDER, StoppingView, Stops, adamw, run_in, toy_data, toy_problem
 from torch import Tensor
 
 from llm_catalyst.doers.descent import Schedule
@@ -116,10 +116,6 @@ class Faulty:
         return logits * math.nan if self.bad(self.passes) else logits
 
 
-class Stops(Exception):  # noqa: N818 - not an error
-    """Stands for whatever ends a process."""
-
-
 @dataclass
 class Forgetful:
     """Asks a mentor, and ends before its advice is used."""
@@ -129,17 +125,6 @@ class Forgetful:
     def propose(self, consultation: Consultation) -> Advice:
         self.mentor.propose(consultation)
         raise Stops
-
-
-@dataclass
-class StoppingView(SilentView):
-    """Raises after so many optimizer steps."""
-
-    at: int
-
-    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
-        if step == self.at:
-            raise Stops
 
 
 @dataclass

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_experiment import StoppingView, Stops, carry_out
-from tiny_models import toy_data, toy_settings
+from test_experiment import carry_out
+from tiny_models import StoppingView, Stops, toy_data, toy_settings
 
 from llm_catalyst.backbones.text import TextBackbone, load
 from llm_catalyst.doers.doer import Course, Member

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import REPOSITORY
-from test_experiment import StoppingView, Stops, carry_out
-from tiny_models import PromptIsLogits, choice_data, labels_only, toy_data, toy_problem
+from test_experiment import carry_out
+from tiny_models import PromptIsLogits, StoppingView, Stops, choice_data, labels_only, toy_data, toy_problem
 from torch import Tensor
 
 from llm_catalyst.checks import ConfigurationError

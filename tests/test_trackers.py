@@ -14,7 +14,7 @@ import pytest
 import yaml
 from recorded import CONFIG, HOSTILE, OVERVIEW, PLAN, evaluation, outcome, prompt, run_records, write_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_models import adamw, run_in, toy_problem
+from tiny_models import StoppingView, Stops, adamw, run_in, toy_problem
 
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.doers.gradient import Gradient
@@ -131,21 +131,6 @@ def test_what_is_unknown_is_no_figure(tmp_path: Path) -> None:
 
 
 # --- resumption
-
-
-class Stops(Exception):  # noqa: N818 - not an error
-    """Stands for whatever ends a process."""
-
-
-@dataclass
-class StoppingView(SilentView):
-    """Raises after so many optimizer steps."""
-
-    at: int
-
-    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
-        if step == self.at:
-            raise Stops
 
 
 def carry_out(path: Path, tracked: bool, stop_at: int | None = None) -> None:

@@ -5,6 +5,7 @@ import random
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,21 @@ def toy_problem(
 def plenty() -> Room:
     """Room for everything in one pass."""
     return Room(10**6, 10**6)
+
+
+class Stops(Exception):  # noqa: N818 - not an error
+    """Stands for whatever ends a process."""
+
+
+@dataclass
+class StoppingView(SilentView):
+    """Raises after so many optimizer steps."""
+
+    at: int
+
+    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+        if step == self.at:
+            raise Stops
 
 
 def run_in(path: Path, experiment: Experiment, view: Any = None, interruption: Interruption | None = None) -> Outcome:

@@ -8,13 +8,14 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from llm_catalyst.digest import clock, counted, dollars
+from llm_catalyst.digest import clock, counted, dollars, first_of
 from llm_catalyst.report.drawing import FAINT, INK, PAPER, Drawing
 from llm_catalyst.report.evidence import command_of
 from llm_catalyst.report.provenance import Calls, Fingerprint, Tally, calls, facts, fingerprints, problems
@@ -126,7 +127,9 @@ def html(sections: Sequence[Section], refresh: float | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(command_of=command_of, counted=counted, MOST_PROMPTS=MOST_PROMPTS)
-    environment.filters.update(prompt=lambda text: quoted(text, LONGEST), named=named)
+    environment.filters.update(
+        prompt=lambda text: quoted(text, LONGEST), named=partial(first_of, most=MOST_NAMED, between="; ")
+    )
     page = environment.get_template("page.html.j2")
     return page.render(sections=sections, refresh=refresh)
 
@@ -136,12 +139,6 @@ def shown(value: Any) -> Any:
     if isinstance(value, Markup):
         return value
     return "–" if value is None else printable(str(value))
-
-
-def named(places: Sequence[str]) -> str:
-    """The first of many runs by name, and how many more there are."""
-    more = f" and {len(places) - MOST_NAMED} more" if len(places) > MOST_NAMED else ""
-    return "; ".join(places[:MOST_NAMED]) + more
 
 
 def ranges(numbers: Sequence[int]) -> str:

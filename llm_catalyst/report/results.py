@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.digest import at, counted
+from llm_catalyst.digest import at, counted, first_of
 from llm_catalyst.records import Outcome
 from llm_catalyst.report.naming import column_names, in_order, row_names
 from llm_catalyst.report.runs import Run, read_or_tell, settings_of
@@ -16,7 +16,6 @@ from llm_catalyst.run_records import find_runs
 from llm_catalyst.table import FILE, Published, cells, published, read_table
 
 PUBLISHED = "published.yaml"  # beside table.yaml: figures of others, where the user gave some
-NAMED = 3  # of many files or keys, so many are named
 
 Place = tuple[str, str]  # the names of a row and a column
 
@@ -111,7 +110,8 @@ def laid_out(folder: Path, paths: Sequence[Path]) -> Results:
         elif run is not None:
             found[cell.row, cell.column].append(run)
     if here:
-        problems.append(f"{folder} holds {counted(len(here), 'run')} outside its table's cells: {some(here)}")
+        which = first_of(sorted(map(str, here)))
+        problems.append(f"{folder} holds {counted(len(here), 'run')} outside its table's cells: {which}")
     rows, columns = (tuple(line.name for line in lines) for lines in (table.rows, table.columns))
     seeds = tuple(sorted(table.seeds))
     entries = {(r, c): Entry(r, c, tuple(by_seed(found[r, c])), seeds) for r in rows for c in columns}
@@ -219,7 +219,7 @@ def unlike_seeds(entry: Entry) -> list[str]:
     for run, own in zip(entry.runs, everything, strict=True):
         if keys := [key for key in {*everything[0], *own} if everything[0].get(key) != own.get(key)]:
             which = f"seeds {entry.runs[0].seed} and {run.seed} differ in more than the seed"
-            problems.append(f"{entry.row} · {entry.column}: {which} ({some(keys)})")
+            problems.append(f"{entry.row} · {entry.column}: {which} ({first_of(sorted(keys))})")
     return problems
 
 
@@ -238,9 +238,3 @@ def between_columns(entries: Iterable[Entry]) -> str:
         and len(set().union(*columns.values())) > 1
     ]
     return f"Columns also differ in {', '.join(sorted(differing))}." if differing else ""
-
-
-def some(things: Iterable[object]) -> str:
-    """The first of them by name, and how many more there are."""
-    names = sorted(map(str, things))
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping
 
-from llm_catalyst.digest import counted
+from llm_catalyst.digest import counted, first_of
 from llm_catalyst.report.evidence import command_of, csv, summary_csv
 from llm_catalyst.report.prices import price, price_by_entry
-from llm_catalyst.report.results import Place, Results, some
+from llm_catalyst.report.results import Place, Results
 from llm_catalyst.report.sheet import Field, Sheet, beyond_latin, in_latex, in_markdown
 from llm_catalyst.report.values import ALPHA, MEASURES, Value, averages, tallies, values
 from llm_catalyst.table import Published
@@ -155,7 +155,7 @@ def warned(found: Mapping[Place, Value]) -> list[str]:
     for (row, column), value in found.items():
         if value.comparison:
             of.setdefault(value.comparison.warning, []).append(f"{row} · {column}")
-    return [words + (f" ({some(names)})" if len(of) > 1 else "") for words, names in of.items() if words]
+    return [words + (f" ({first_of(sorted(names))})" if len(of) > 1 else "") for words, names in of.items() if words]
 
 
 def diverged(results: Results) -> list[str]:
