@@ -30,6 +30,13 @@ class Encoded:
         """Tokens of example i's longest sequence."""
         return max(len(t) for t in self.tokens[i * self.choices : (i + 1) * self.choices])
 
+    def pick(self, rows: Sequence[int]) -> "Encoded":
+        """These examples, in this order."""
+        sequences = [i * self.choices + j for i in rows for j in range(self.choices)]
+        types = self.types and tuple(self.types[s] for s in sequences)
+        labels = tuple(self.labels[i] for i in rows)
+        return Encoded(tuple(self.tokens[s] for s in sequences), types, labels, self.choices, self.padding)
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from llm_catalyst.mentors.clients import Client
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.mentors.consultation import Consultation, Mentor
-from llm_catalyst.mentors.language_model import LanguageModel, shown
+from llm_catalyst.mentors.consultation import Consultation, Mentor, Trial
+from llm_catalyst.mentors.language_model import LanguageModel, carry_on, shown
 from llm_catalyst.mentors.prices import cost
+from llm_catalyst.mentors.strategies import Question, Reply, Strategy
 from llm_catalyst.problem import Problem
 from llm_catalyst.randomness import derive, stream
-from llm_catalyst.records import Score, Scored
+from llm_catalyst.records import Proposal, Score, Scored
+from llm_catalyst.trials import HINT_TOKENS
 
 AROUND_A_PROPOSAL = 3  # tokens of an answer beside each prompt: the dash, the line's end
+WORDS_OF_ITS_OWN = 150  # tokens of an answer that is no prompt: a critique, a direction
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,16 @@ def bills(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int) -
         for who in asked(mentor):
             if not isinstance(who, LanguageModel) or isinstance(who.client, Replay):
                 continue
-            answer = who.proposals * (problem.space.length + AROUND_A_PROPOSAL)
-            longest = getattr(who.client, "max_tokens", answer)
-            questions = question_tokens(consultation, who, longest)
-            if who is mentor:
-                usual.append(call(who.client, questions[0], min(answer, longest)))
-            calls = [call(who.client, question, longest) for question in questions]
-            if any(bill.cost_usd is None for bill in calls):
-                unpriced[who.client.model] = None
-            most += calls
+            for question in imagined_questions(consultation, who.strategy):
+                answer = question.prompts * (problem.space.length + AROUND_A_PROPOSAL) or WORDS_OF_ITS_OWN
+                longest = getattr(who.client, "max_tokens", answer)
+                attempts = question_tokens(consultation, question, who.attempts, longest)
+                if who is mentor:
+                    usual.append(call(who.client, attempts[0], min(answer, longest)))
+                calls = [call(who.client, tokens, longest) for tokens in attempts]
+                if any(bill.cost_usd is None for bill in calls):
+                    unpriced[who.client.model] = None
+                most += calls
     return together(usual), together(most), tuple(unpriced)
 
 
@@ -61,25 +65,45 @@ def imagined(problem: Problem, stage: int, stages: int, size: int) -> Consultati
     """A consultation whose pool holds random prompts, about as long as real ones; their scores are made up."""
     generator = stream(problem.settings.seed, "estimate", stage)
     made_up = Score(1.0, 0.5, len(problem.splits["dev"]))
+    pool = tuple(Scored(problem.space.sample(generator), made_up, "gradient", stage) for _ in range(size))
+    near = problem.space.decode(problem.space.allowed_ids[:1])
     return Consultation(
         task=problem.description,
-        pool=tuple(Scored(problem.space.sample(generator), made_up, "gradient", stage) for _ in range(size)),
+        pool=pool,
         stage=stage,
         stages=stages,
         space=problem.space,
         rng=random.Random(derive(problem.settings.seed, "estimate", stage)),
         record=lambda exchange: None,
+        scored=pool,
+        attempt=lambda prompts, rows: [[Trial(1.0, 0, i % 2 == 0) for i in rows] for _ in prompts],
+        hints=lambda prompts: [tuple((near,) * HINT_TOKENS for _ in prompt.tokens) for prompt in prompts],
     )
 
 
-def question_tokens(consultation: Consultation, mentor: LanguageModel, answer: int) -> list[int]:
+def imagined_questions(consultation: Consultation, strategy: Strategy) -> list[Question]:
+    """What a strategy asks in a consultation in which every answer is usable. It remembers nothing of those before."""
+    questions: list[Question] = []
+    space, generator = consultation.space, stream(consultation.stage, "answers")
+
+    def answered(question: Question) -> Reply:
+        questions.append(question)
+        if not question.prompts:
+            return Reply(texts=("a " * WORDS_OF_ITS_OWN,))
+        return Reply(tuple(Proposal(space.sample(generator)) for _ in range(question.prompts)))
+
+    carry_on(strategy.propose(consultation), answered)
+    return questions
+
+
+def question_tokens(consultation: Consultation, question: Question, attempts: int, answer: int) -> list[int]:
     """Tokens of what each attempt sends, after unusable answers of `answer` tokens; by the backbone's tokenizer."""
-    tokenizer, messages = consultation.space.tokenizer, mentor.strategy.messages(consultation, mentor.proposals)
+    tokenizer, messages = consultation.space.tokenizer, list(question.messages)
     tokens = []
-    for _ in range(mentor.attempts):
+    for _ in range(attempts):
         texts = [message.content for message in messages]
         tokens.append(sum(map(len, tokenizer(texts, add_special_tokens=False, verbose=False).input_ids)))
-        messages = [*messages, *mentor.strategy.reminder("a " * answer, mentor.proposals)]
+        messages += question.remind("a " * answer)
     return tokens
 
 

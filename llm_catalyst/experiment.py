@@ -12,12 +12,22 @@ from llm_catalyst.outcome import conclude
 from llm_catalyst.problem import Problem
 from llm_catalyst.progress import View
 from llm_catalyst.randomness import derive
-from llm_catalyst.records import Emit, Origin, Outcome, Prompt, Record, Restart, Score, Snapshot
+from llm_catalyst.records import Emit, Origin, Outcome, Prompt, Record, Score, Snapshot
 from llm_catalyst.run_directory import RunDirectory
 from llm_catalyst.safekeeping import Safekeeping
-from llm_catalyst.selection import evaluate, fall_back, score_prompts, settle, tell_memory, weigh
+from llm_catalyst.selection import (
+    evaluate,
+    fall_back,
+    known_scores,
+    score_prompts,
+    settle,
+    tell_memory,
+    tell_restarts,
+    weigh,
+)
 from llm_catalyst.settings import Settings
 from llm_catalyst.state import State
+from llm_catalyst.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -45,14 +55,18 @@ def run(
 
     safe = Safekeeping(directory, experiment.settings, interruption or Interruption(), experiment.problem.model.room)
     state = safe.restore(emit, experiment.problem.device) or start(experiment, emit)
-    for stage in range(state.stage, len(experiment.plan)):
+    while left := experiment.plan[state.stage :]:
         if not state.trained:
             state = train(experiment, state, emit, view, safe)
-            state = grow_pool(experiment, state, directory.snapshots(stage), emit)
+            state = grow_pool(experiment, state, directory.snapshots(state.stage), emit)
             state = safe.checkpoint(replace(state, trained=True))
-        if stage + 1 < len(experiment.plan):
+        left = left[1:]
+        if left and safe.mentor_may_speak(state, emit):
             state = consult(experiment, state, emit, safe)
-        state = safe.stage_ended(replace(state, stage=stage + 1, trained=False), stage + 1 == len(experiment.plan))
+        elif not any(left):
+            left = ()  # nothing would move the prompt any more
+        stage, state = state.stage, replace(state, stage=len(experiment.plan) - len(left), trained=False)
+        state = safe.stage_ended(stage, state, last=not left)
     outcome = conclude(experiment.problem, state)
     tell_memory(experiment.problem, state, emit)
     directory.finish(outcome)
@@ -62,7 +76,7 @@ def run(
 def start(experiment: Experiment, emit: Emit) -> State:
     """One member at the configured starting point, scored on dev before any training."""
     state = State((Member.of(experiment.problem.start()),))
-    return evaluate(experiment.problem, state, emit)[0]
+    return evaluate(experiment.problem, state, emit)[0] if experiment.plan[0] else state
 
 
 def train(experiment: Experiment, state: State, emit: Emit, view: View, safe: Safekeeping) -> State:
@@ -70,6 +84,8 @@ def train(experiment: Experiment, state: State, emit: Emit, view: View, safe: Sa
     problem, settings, plan = experiment.problem, experiment.settings, experiment.plan
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
     begin, end, k = sum(plan[: state.stage]), sum(plan[: state.stage + 1]), len(state.members)
+    if begin == end:  # a stage without steps: the mentor alone moves the prompt
+        return settle(*evaluate(problem, state, emit), emit)
     scores: list[Score | None] = [None] * k
     course = Course(begin, end, sum(plan), state.step)
     for step in experiment.doer.train(problem.model, state.members, problem.batches(k, state.step), course):
@@ -93,6 +109,8 @@ def grow_pool(experiment: Experiment, state: State, snapshots: Sequence[Snapshot
     A head that was trained has changed since, so earlier entries are scored again under it.
     """
     new: dict[Prompt, Origin] = dict.fromkeys(experiment.problem.candidates(snapshots), "gradient")
+    if not snapshots:  # nothing was trained: what is not in the pool is what the run began with
+        new = dict.fromkeys(experiment.problem.unseen(state.parameters, state.pool), "user")
     old = {s.prompt: s for s in state.pool if s.prompt not in new} if experiment.settings.pool.keep else {}
     if experiment.problem.has_trained_head:
         new, old = {prompt: s.origin for prompt, s in old.items()} | new, {}
@@ -103,42 +121,30 @@ def grow_pool(experiment: Experiment, state: State, snapshots: Sequence[Snapshot
 def consult(experiment: Experiment, state: State, emit: Emit, safe: Safekeeping) -> State:
     """Show the mentor the pool, weigh its proposals on dev, and restart from the best (or the first, or all)."""
     problem, settings, directory = experiment.problem, experiment.settings, safe.directory
+    trials = Trials(problem, state)
     consultation = Consultation(
         task=problem.description,
         pool=state.pool,
+        scored=known_scores(problem, state, directory.scored()),
         stage=state.stage,
         stages=len(experiment.plan),
         space=problem.space,
         rng=random.Random(derive(settings.seed, "mentor", state.stage)),
         record=emit,
         answered=directory.answered(state.stage),
-        before_call=lambda: safe.before_call(state.paid(directory.answered(state.stage)).ledger),
+        before_call=lambda: safe.before_call(trials.paid(state.paid(directory.answered(state.stage))).ledger),
+        memory=state.memory,
+        attempt=trials.attempt,
+        hints=trials.hints,
     )
     advice = experiment.mentor.propose(consultation)
-    state, proposals = state.paid(directory.answered(state.stage)), advice.proposals
+    state, proposals = trials.paid(state.paid(directory.answered(state.stage))).remembering(advice), advice.proposals
     if advice.fallback:
         state, proposals = fall_back(state, advice.fallback, emit)
     if not proposals:
         return state
-    state, considered = weigh(problem, state, proposals, emit)
-    spread = problem.space.spread([proposal.prompt for proposal, _ in considered])
+    state, considered, rows = weigh(problem, state, proposals, advice.rows, emit)
     chosen = considered if settings.restart == "all" else considered[:1]
-    for i, (proposal, score) in enumerate(chosen):
-        reason = f"{settings.restart} of {len(considered)}" + f": {proposal.rationale}" * bool(proposal.rationale)
-        emit(
-            Restart(
-                state.stage,
-                i,
-                proposal.prompt,
-                reason,
-                state.score,
-                score,
-                considered,
-                advice.rejected,
-                advice.fallback,
-                spread,
-            )
-        )
-    rows = problem.space.embed([proposal.prompt for proposal, _ in chosen])
+    tell_restarts(problem, state, chosen, considered, advice, emit)
     keep = settings.moments == "keep"
-    return replace(state, members=tuple(state.members[0].restarted(prompt, keep) for prompt in rows))
+    return replace(state, members=tuple(state.members[0].restarted(row, keep) for row in rows[: len(chosen)]))

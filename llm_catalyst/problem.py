@@ -18,7 +18,7 @@ from llm_catalyst.memory import Room
 from llm_catalyst.mentors.consultation import TaskDescription
 from llm_catalyst.model import Head, Parameters, PromptedModel
 from llm_catalyst.randomness import derive, stream
-from llm_catalyst.records import Prompt, Snapshot, Split
+from llm_catalyst.records import Prompt, Scored, Snapshot, Split
 from llm_catalyst.scoring import Result, score
 from llm_catalyst.settings import Settings
 from llm_catalyst.soft_prompt import PromptSpace
@@ -41,7 +41,7 @@ class Problem:
 
     @property
     def description(self) -> TaskDescription:
-        return TaskDescription(self.data.task.name, self.data.task.description, self.data.labels)
+        return TaskDescription(self.data.task.name, self.data.task.description, self.data.labels, self.data.train)
 
     def label(self, number: int | None) -> str | None:
         """The name of a label id."""
@@ -98,6 +98,12 @@ class Problem:
         prompts, similarities = self.space.project(torch.stack([member["prompt"] for member in members]))
         rows = enumerate(zip(step.losses, prompts, similarities, strict=True))
         return [Snapshot(stage, step.number, i, loss, p, s) for i, (loss, p, s) in rows if math.isfinite(loss)]
+
+    def unseen(self, members: Sequence[Parameters], pool: Sequence[Scored]) -> list[Prompt]:
+        """The members' prompts, projected, that are not in the pool."""
+        prompts, _ = self.space.project(torch.stack([member["prompt"] for member in members]))
+        known = {entry.prompt for entry in pool}
+        return [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
 
     def candidates(self, snapshots: Sequence[Snapshot]) -> list[Prompt]:
         """The distinct prompts of a trajectory, at most `pool.candidates`: spread over it, the last always in.

@@ -130,11 +130,15 @@ class Advice:
     """A mentor's answer to one consultation. No proposals means: carry on without a restart.
 
     `fallback` says why the mentor could not answer, where that happened; the pool's best then restarts.
+    `memory` is what it wants to know at its next consultation (JSON values; None: what it knew before). `rows` are the
+    soft prompts (n, m, d), float32, where it proposes such ones: the proposals are then their projections.
     """
 
     proposals: tuple[Proposal, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     fallback: str | None = None
+    memory: Mapping[str, Any] | None = None
+    rows: Any = None  # a torch.Tensor; nothing here imports torch
 
 
 @dataclass(frozen=True)

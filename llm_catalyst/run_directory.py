@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from llm_catalyst import checksums
 from llm_catalyst.checks import ConfigurationError, leaves
-from llm_catalyst.records import Emit, Event, Exchange, Manifest, Outcome, Record, Snapshot, to_json
+from llm_catalyst.records import Emit, Event, Exchange, Manifest, Outcome, Record, Scored, Snapshot, to_json
 from llm_catalyst.run_records import EXCHANGES, FILES, raw_lines, read_lines, read_manifest
 from llm_catalyst.saved_states import STATE, Damaged, read_state, read_tensors, saved_states
 
@@ -228,6 +228,10 @@ class RunDirectory:
     def snapshots(self, stage: int) -> list[Snapshot]:
         """The trajectory of a stage so far."""
         return [s for s in read_lines(self.path / FILES[Snapshot], Snapshot) if s.stage == stage]
+
+    def scored(self) -> list[Scored]:
+        """All scored prompts so far, as they came."""
+        return list(read_lines(self.path / FILES[Scored], Scored))
 
     def finish(self, outcome: Outcome) -> None:
         """The checksums of all files, and the outcome, last of all."""

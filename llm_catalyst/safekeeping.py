@@ -7,9 +7,9 @@ import torch
 
 from llm_catalyst.interruption import BudgetSpent, Interruption
 from llm_catalyst.memory import Room
-from llm_catalyst.records import Emit, Ledger
+from llm_catalyst.records import Emit, Event, Ledger
 from llm_catalyst.run_directory import RunDirectory
-from llm_catalyst.settings import Settings
+from llm_catalyst.settings import Budget, Settings
 from llm_catalyst.state import State, pack, unpack
 
 
@@ -52,29 +52,27 @@ class Safekeeping:
         self.directory.checkpoint(state.stage, state.step, *pack(state))
         return state
 
-    def stage_ended(self, state: State, last: bool) -> State:
-        """Save the end of the stage before `state.stage`; stop there where the run must.
+    def stage_ended(self, stage: int, state: State, last: bool) -> State:
+        """Save the end of a stage; stop there where the run must.
 
         After the last stage only a signal stops it: what is left costs no more than a score on test.
         """
         state = self._dated(state)
-        self.directory.commit(state.stage - 1, *pack(state))
+        self.directory.commit(stage, *pack(state))
         self._end(self._minutes_spent() and not last)
         return state
 
     def before_call(self, ledger: Ledger) -> None:
-        """Raise BudgetSpent where a mentor may not be asked any more."""
-        budget = self.settings.budget
-        tokens = ledger.input_tokens + ledger.output_tokens
-        if budget.usd is not None and ledger.unpriced_calls:
-            raise BudgetSpent(
-                f"budget.usd={budget.usd:g} cannot be kept: an answer has no known price (conf/prices.yaml); "
-                "budget.tokens can"
-            )
-        if budget.usd is not None and ledger.cost_usd >= budget.usd:
-            raise BudgetSpent(f"budget.usd={budget.usd:g} is used up: ${ledger.cost_usd:.4f} is spent")
-        if budget.tokens is not None and tokens >= budget.tokens:
-            raise BudgetSpent(f"budget.tokens={budget.tokens:,} is used up: {tokens:,} tokens are spent")
+        """Raise BudgetSpent where a mentor may not be asked any more, unless budget.when_spent=conclude."""
+        if self.settings.budget.when_spent == "stop" and (why := spent(self.settings.budget, ledger)):
+            raise BudgetSpent(why)
+
+    def mentor_may_speak(self, state: State, emit: Emit) -> bool:
+        """Whether the mentor is consulted: not where its budget is used up and the run is to conclude; an event tells."""
+        why = spent(self.settings.budget, state.ledger) if self.settings.budget.when_spent == "conclude" else ""
+        if why:
+            emit(Event(state.stage, state.step, "budget", f"{why}; the mentor is asked no more"))
+        return not why
 
     def _dated(self, state: State) -> State:
         """The state as it is saved now."""
@@ -91,3 +89,21 @@ class Safekeeping:
             raise BudgetSpent(
                 f"budget.minutes={self.settings.budget.minutes:g} is used up: the run has taken {self.seconds / 60:.1f}"
             )
+
+
+def spent(budget: Budget, ledger: Ledger) -> str:
+    """Which part of its budget a run's mentor has used up; '' where something is left of each."""
+    tokens = ledger.input_tokens + ledger.output_tokens
+    if budget.usd is not None and ledger.unpriced_calls:
+        return (
+            f"budget.usd={budget.usd:g} cannot be kept: an answer has no known price (conf/prices.yaml); "
+            "budget.tokens can"
+        )
+    if budget.usd is not None and ledger.cost_usd >= budget.usd:
+        return f"budget.usd={budget.usd:g} is used up: ${ledger.cost_usd:.4f} is spent"
+    if budget.tokens is not None and tokens >= budget.tokens:
+        return f"budget.tokens={budget.tokens:,} is used up: {tokens:,} tokens are spent"
+    if budget.scored_examples is not None and ledger.scored_examples >= budget.scored_examples:
+        scored = f"{ledger.scored_examples:,} examples are scored"
+        return f"budget.scored_examples={budget.scored_examples:,} is used up: {scored}"
+    return ""

@@ -1,8 +1,9 @@
 """Scores of many prompts on one split: mean loss and metrics, without gradients."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from llm_catalyst.batching import Encoded, collate, scoring_rows
 from llm_catalyst.model import Parameters, PromptedModel, example_losses, stack
 from llm_catalyst.records import Score
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,7 @@ def score(
 
     All members are scored together, in forward passes of at most `model.room.tokens` tokens, prompts included.
     """
-    training = model.backbone.training
-    model.backbone.train(False)
-    parameters = stack(members)
-    least = len(members) * padded_tokens(data, parameters["prompt"].shape[1], pad_to)
-    losses, answers, truth = model.room.fit(
-        "tokens", least, least * len(data), lambda budget: passes(model, parameters, data, budget, pad_to)
-    )
-    model.backbone.train(training)
+    losses, answers, truth = in_room(passes, model, members, data, pad_to)
     means = losses.double().sum(0) / len(data)
     return [result(mean, row, truth, metric) for mean, row in zip(means.tolist(), answers, strict=True)]
 
@@ -45,15 +41,57 @@ def passes(
     model: PromptedModel, parameters: Parameters, data: Encoded, budget: int, pad_to: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Summed losses (passes, k), answers (k, n) and true labels (n,) of all examples, shortest first, on the CPU."""
-    k, m = parameters["prompt"].shape[:2]
     losses, answers, truth = [], [], []
+    for _, labels, logits in forward(model, parameters, data, budget, pad_to):
+        losses.append(example_losses(logits, labels).sum(1))
+        answers.append(logits.argmax(-1))
+        truth.append(labels[0])
+    return torch.stack(losses).cpu(), torch.cat(answers, dim=1).cpu(), torch.cat(truth).cpu()
+
+
+def forward(
+    model: PromptedModel, parameters: Parameters, data: Encoded, budget: int, pad_to: int | None
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Rows, their labels (k, b) and class logits (k, b, c), pass by pass, shortest first."""
+    k, m = parameters["prompt"].shape[:2]
     for rows in scoring_rows(data, max(1, budget // k), m, pad_to):
         batch = collate(data, [rows], model.backbone.device, pad_to).expand(k)
-        logits = model.logits(parameters, batch)
-        losses.append(example_losses(logits, batch.labels).sum(1))
-        answers.append(logits.argmax(-1))
-        truth.append(batch.labels[0])
-    return torch.stack(losses).cpu(), torch.cat(answers, dim=1).cpu(), torch.cat(truth).cpu()
+        yield rows, batch.labels, model.logits(parameters, batch)
+
+
+@torch.inference_mode()
+def try_examples(
+    model: PromptedModel, members: Sequence[Parameters], data: Encoded, pad_to: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Each member's loss in nats and answered label id on each example of `data`, (k, n) both, on the CPU."""
+    return in_room(each_example, model, members, data, pad_to)
+
+
+def each_example(
+    model: PromptedModel, parameters: Parameters, data: Encoded, budget: int, pad_to: int | None
+) -> tuple[Tensor, Tensor]:
+    """Losses and answers (k, n) in the order of `data`, on the CPU."""
+    k, n = len(parameters["prompt"]), len(data)
+    losses, answers = torch.empty(k, n), torch.empty(k, n, dtype=torch.long)
+    for rows, labels, logits in forward(model, parameters, data, budget, pad_to):
+        losses[:, rows] = example_losses(logits, labels).cpu()
+        answers[:, rows] = logits.argmax(-1).cpu()
+    return losses, answers
+
+
+def in_room(
+    work: Callable[..., T], model: PromptedModel, members: Sequence[Parameters], data: Encoded, pad_to: int | None
+) -> T:
+    """What `work` gives, with the backbone in evaluation mode and as many tokens in one pass as memory has room for."""
+    training = model.backbone.training
+    model.backbone.train(False)
+    parameters = stack(members)
+    least = len(members) * padded_tokens(data, parameters["prompt"].shape[1], pad_to)
+    done = model.room.fit(
+        "tokens", least, least * len(data), lambda budget: work(model, parameters, data, budget, pad_to)
+    )
+    model.backbone.train(training)
+    return done
 
 
 def padded_tokens(data: Encoded, prompt_length: int, pad_to: int | None) -> int:

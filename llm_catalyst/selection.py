@@ -5,11 +5,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from llm_catalyst.doers.doer import Member
 from llm_catalyst.problem import Problem
-from llm_catalyst.records import Best, Emit, Evaluation, Event, Origin, Prompt, Proposal, Score, Scored
-from llm_catalyst.state import State
+from llm_catalyst.records import (
+    Advice,
+    Best,
+    Emit,
+    Evaluation,
+    Event,
+    Origin,
+    Prompt,
+    Proposal,
+    Restart,
+    Score,
+    Scored,
+)
+from llm_catalyst.state import State, ranked
+
+Considered = tuple[tuple[Proposal, Score | None], ...]
 
 
 def evaluate(problem: Problem, state: State, emit: Emit) -> tuple[State, list[Score | None]]:
@@ -84,16 +99,47 @@ def score_prompts(
 
 
 def weigh(
-    problem: Problem, state: State, proposals: Sequence[Proposal], emit: Emit
-) -> tuple[State, tuple[tuple[Proposal, Score | None], ...]]:
-    """The proposals with their dev scores, lowest loss first; unscored and as they came with `restart=first`."""
+    problem: Problem, state: State, proposals: Sequence[Proposal], soft: Tensor | None, emit: Emit
+) -> tuple[State, Considered, Tensor]:
+    """The proposals with their dev scores, lowest loss first, and their rows (n, m, d) in the same order.
+
+    Unscored and as they came with `restart=first`. `soft` are the rows of a mentor that proposes soft prompts: they are
+    scored themselves, and their projections, which are other prompts, do not enter the pool.
+    """
+    prompts = [proposal.prompt for proposal in proposals]
+    rows = problem.space.embed(prompts) if soft is None else soft.to(problem.device)
     if problem.settings.restart == "first":
-        return state, tuple((proposal, None) for proposal in proposals)
-    state, scored = score_prompts(problem, state, {p.prompt: "mentor" for p in proposals}, emit)
-    scores = {entry.prompt: entry.score for entry in scored}
-    considered = [(proposal, scores.get(proposal.prompt)) for proposal in proposals]
-    considered.sort(key=lambda pair: pair[1].loss if pair[1] else math.inf)
-    return state.with_pool([*state.pool, *scored], problem.settings.pool.size), tuple(considered)
+        return state, tuple((proposal, None) for proposal in proposals), rows
+    if soft is None:
+        state, scored = score_prompts(problem, state, dict.fromkeys(prompts, "mentor"), emit)
+        state = state.with_pool([*state.pool, *scored], problem.settings.pool.size)
+        known = {entry.prompt: entry.score for entry in scored}
+        scores = [known.get(prompt) for prompt in prompts]
+    else:
+        results = problem.score([{**state.parameters[0], "prompt": row} for row in rows])
+        state = state.spent(scored_examples=len(rows) * len(problem.splits["dev"]))
+        scores = [result.score if result else None for result in results]
+    losses = [score.loss if score else math.inf for score in scores]
+    order = sorted(range(len(rows)), key=losses.__getitem__)
+    return state, tuple((proposals[i], scores[i]) for i in order), rows[order]
+
+
+def tell_restarts(
+    problem: Problem, state: State, chosen: Considered, considered: Considered, advice: Advice, emit: Emit
+) -> None:
+    """A record for each prompt that was chosen to restart from, with all that was weighed."""
+    spread = problem.space.spread([proposal.prompt for proposal, _ in considered])
+    for i, (proposal, score) in enumerate(chosen):
+        rationale = f": {proposal.rationale}" * bool(proposal.rationale)
+        reason = f"{problem.settings.restart} of {len(considered)}{rationale}"
+        weighed = considered, advice.rejected, advice.fallback, spread
+        emit(Restart(state.stage, i, proposal.prompt, reason, state.score, score, *weighed))
+
+
+def known_scores(problem: Problem, state: State, entries: Sequence[Scored]) -> tuple[Scored, ...]:
+    """Of all entries of a run those whose scores hold: a trained head has moved since the stages before."""
+    head = problem.has_trained_head
+    return ranked([entry for entry in entries if entry.stage == state.stage or not head])
 
 
 def fall_back(state: State, why: str, emit: Emit) -> tuple[State, tuple[Proposal, ...]]:

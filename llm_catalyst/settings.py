@@ -15,7 +15,10 @@ DEFAULT_STAGES = 4
 
 @dataclass(frozen=True)
 class Interval:
-    """A number of optimizer steps, or of epochs, which win where given; for a stage also a list of either."""
+    """A number of optimizer steps, or of epochs, which win where given; for a stage also a list of either.
+
+    A stage may have 0 steps: nothing is trained then, and the mentor alone moves the prompt.
+    """
 
     steps: Any = None
     epochs: Any = None
@@ -30,6 +33,9 @@ class Interval:
         for entry in values:
             if isinstance(entry, bool) or not isinstance(entry, int | float):
                 raise ConfigurationError(f"{key}.{name}={entry} is not a number of {name}")
+            if entry == 0 and key == "stage":
+                numbers.append(0)
+                continue
             if not 0 < entry < math.inf:
                 raise ConfigurationError(f"{key}.{name}={entry} must be more than 0")
             if name == "steps" and entry != int(entry):
@@ -98,15 +104,22 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may spend: US dollars and tokens (sent and received) on its mentor, minutes of its own time."""
+    """What a run may spend: US dollars and tokens (sent and received) on its mentor, minutes of its own time.
+
+    `scored_examples` counts those of all prompts that were scored. `when_spent` says whether the run then stops, to be
+    resumed with more, or goes on to its end without its mentor; when its minutes are spent it stops in any case.
+    """
 
     usd: float | None = None
     tokens: int | None = None
+    scored_examples: int | None = None
     minutes: float | None = None
+    when_spent: str = "stop"
 
     def __post_init__(self) -> None:
-        for name in ("usd", "tokens", "minutes"):
+        for name in ("usd", "tokens", "scored_examples", "minutes"):
             at_least(f"budget.{name}", getattr(self, name), 0)
+        one_of("budget.when_spent", self.when_spent, ("stop", "conclude"))
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ class PromptSpace:
         return self.prompt([self.allowed_ids[i] for i in drawn])
 
     @torch.no_grad()
-    def nearest(self, rows: Tensor, n: int = 1) -> Tensor:
-        """Vocabulary ids (..., n) of the n nearest allowed tokens to each row (..., d), nearest first.
+    def nearest(self, rows: Tensor, n: int = 1, allowed_only: bool = True) -> Tensor:
+        """Vocabulary ids (..., n) of the n nearest tokens to each row (..., d), nearest first.
 
         Nearness is `prompt.projection`: cosine, l2, dot, or `official`, which takes the *least* similar
         token by cosine, as the method's published code does (shared fault, kept for reproduction only).
@@ -157,7 +157,8 @@ class PromptSpace:
                 scores = -scores / self.norms
             case "l2":
                 scores = 2 * scores - self.norms**2
-        scores = scores.masked_fill(~self.allowed, float("-inf"))
+        if allowed_only:
+            scores = scores.masked_fill(~self.allowed, float("-inf"))
         return scores.topk(min(n, len(self.allowed_ids)), dim=-1).indices
 
     def neighbour(self, token: int, n: int, rng: random.Random) -> int:
@@ -167,8 +168,13 @@ class PromptSpace:
 
     @torch.no_grad()
     def project(self, soft: Tensor) -> tuple[list[Prompt], list[float]]:
-        """Discrete prompts nearest to soft prompts (k, m, d), and the mean cosine to their tokens, per member."""
-        ids = self.nearest(soft)[..., 0]
+        """Discrete prompts nearest to soft prompts (k, m, d), and the mean cosine to their tokens, per member.
+
+        A row that is the embedding of a token is that token, also of one that a projection would not take.
+        """
+        ids, closest = self.nearest(soft)[..., 0], self.nearest(soft, allowed_only=False)[..., 0]
+        same = (self.vocabulary[closest] == soft.to(self.vocabulary.dtype)).all(-1)
+        ids = torch.where(same, closest, ids)
         cosine = torch.cosine_similarity(soft.float(), self.vocabulary[ids].float(), dim=-1)
         return [self.prompt(row) for row in ids.tolist()], cosine.mean(-1).tolist()
 

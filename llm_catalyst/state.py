@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from llm_catalyst.doers.doer import Member
-from llm_catalyst.records import Best, Exchange, Ledger, Score, Scored
+from llm_catalyst.records import Advice, Best, Exchange, Ledger, Score, Scored
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class State:
 
     `stage` and `step` are the stage to go on with and the steps taken so far. `members` train in that stage;
     `trained` says that it lacks only the mentor's advice. `room` is what fitted into memory in one pass: examples
-    in training, tokens in scoring.
+    in training, tokens in scoring. `memory` is what the mentor wishes to know again (`Advice.memory`).
     `score` is the dev score of the member that the last stage ended with. `best` and `best_parameters` are
     the soft prompt with the best dev score of the run and its head.
     """
@@ -36,6 +36,7 @@ class State:
     fallbacks: int = 0
     seconds: float = 0.0
     room: tuple[int, int] | None = None
+    memory: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def parameters(self) -> list[dict[str, Tensor]]:
@@ -47,9 +48,11 @@ class State:
 
     def with_pool(self, entries: Sequence[Scored], size: int) -> "State":
         """The state whose pool holds the `size` entries of lowest loss, the best last, no prompt twice."""
-        latest = {entry.prompt.tokens: entry for entry in entries}
-        ranked = sorted(latest.values(), key=lambda entry: -entry.score.loss)
-        return replace(self, pool=tuple(ranked[-size:]))
+        return replace(self, pool=ranked(entries)[-size:])
+
+    def remembering(self, advice: Advice) -> "State":
+        """The state with what the mentor wishes to know again."""
+        return self if advice.memory is None else replace(self, memory=advice.memory)
 
     def paid(self, exchanges: Sequence[Exchange]) -> "State":
         """The state with the price of these exchanges on its ledger; answers that were reused cost nothing."""
@@ -68,7 +71,26 @@ class State:
         return replace(self, ledger=replace(self.ledger, **sums))
 
 
-SCALARS = ("stage", "step", "trained", "pool", "score", "best", "ledger", "diverged", "fallbacks", "seconds", "room")
+def ranked(entries: Sequence[Scored]) -> tuple[Scored, ...]:
+    """Each prompt with its latest score, highest loss first."""
+    latest = {entry.prompt.tokens: entry for entry in entries}
+    return tuple(sorted(latest.values(), key=lambda entry: -entry.score.loss))
+
+
+SCALARS = (
+    "stage",
+    "step",
+    "trained",
+    "pool",
+    "score",
+    "best",
+    "ledger",
+    "diverged",
+    "fallbacks",
+    "seconds",
+    "room",
+    "memory",
+)
 
 
 def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:

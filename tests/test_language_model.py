@@ -112,11 +112,11 @@ def test_an_exchange_is_recorded_before_its_reply_is_read() -> None:
 
 def test_more_than_asked_for_is_rejected_and_duplicates_do_not_count() -> None:
     reply = "- is the film good\n- is it good\n- is it good is\n- how is the mood\n- tell me the story"
-    advice, _, _ = advise(openai_chat(reply), proposals=2)
+    advice, _, _ = advise(openai_chat(reply), strategy=Paper(proposals=2))
     assert texts(advice) == ["is it good is", "how is the mood"]
     assert reasons(advice) == [
-        "the same tokens as a prompt of the pool",
-        "the same tokens as another proposal",
+        "the same tokens as a prompt that was scored, or as another proposal",
+        "the same tokens as a prompt that was scored, or as another proposal",
         "more than asked for",
     ]
 
@@ -143,7 +143,7 @@ def test_after_the_last_attempt_the_advice_says_why_there_is_none() -> None:
     advice, recorder, requests = advise(*[openai_chat("- is the film good")] * 3, attempts=3)
     assert advice.proposals == ()
     assert advice.fallback == "no usable proposal in the answer"
-    assert reasons(advice) == ["the same tokens as a prompt of the pool"] * 3
+    assert reasons(advice) == ["the same tokens as a prompt that was scored, or as another proposal"] * 3
     assert len(recorder.exchanges) == len(requests) == 3
 
 
@@ -303,7 +303,7 @@ def test_a_model_sees_the_true_scores_or_the_same_scores_mixed_up_or_no_prompt_a
     assert [scores for _, *scores in entries(shuffled)] == [scores for _, *scores in entries(true)]
     assert sorted(prompt for prompt, *_ in entries(shuffled)) == sorted(prompt for prompt, *_ in entries(true))
     assert entries(shuffled) != entries(true)
-    without = Paper().messages(replace(Recorder().consultation(), pool=()), 3)
+    without = Paper().messages(replace(Recorder().consultation(), pool=()))
     assert absent["messages"] == [vars(message) for message in without]
     assert true["seed"] == shuffled["seed"] == absent["seed"]
 
@@ -333,7 +333,7 @@ def test_a_reminder_and_a_fallback_are_about_the_history_that_was_shown_first() 
 def test_a_prompt_of_the_pool_is_rejected_though_a_model_did_not_see_it_as_it_is(history: str) -> None:
     advice, _, _ = advise(openai_chat("- is the film good\n- is it good"), history=history)
     assert texts(advice) == ["is it good is"]
-    assert reasons(advice) == ["the same tokens as a prompt of the pool"]
+    assert reasons(advice) == ["the same tokens as a prompt that was scored, or as another proposal"]
 
 
 def test_a_strategy_that_needs_a_prompt_is_refused_without_a_history() -> None:
@@ -356,7 +356,7 @@ def test_a_paraphrase_is_asked_for_as_every_other_proposal_is() -> None:
     assert texts(advice) == ["is it good is", "how is the mood", "tell me the story"]
     assert '"is the film good"' in first["messages"][1]["content"]
     assert "dull" not in str(first)
-    assert second["messages"][2:] == [vars(m) for m in Paraphrase().reminder("Sure!", 3)]
+    assert second["messages"][2:] == [vars(m) for m in Paraphrase().remind("Sure!")]
     assert len(recorder.exchanges) == 2
 
 
@@ -443,7 +443,6 @@ def test_preflight_asks_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [
-        ({"proposals": 0}, r"mentor\.proposals=0 is too small"),
         ({"attempts": 0}, r"mentor\.attempts=0 is too small"),
         ({"on_failure": "ignore"}, r"mentor\.on_failure=ignore is not known"),
         ({"history": "shufled"}, r"mentor\.history=shufled is not known; .*did you mean shuffled"),

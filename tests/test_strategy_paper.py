@@ -14,18 +14,18 @@ GOLDEN = Path(__file__).parent / "golden" / "strategy_paper.txt"
 
 
 def test_a_mentor_is_shown_exactly_the_golden_text() -> None:
-    chat, plain = Paper(), Paper(form="plain", words=6, description="Judge films.")
+    chat, plain = Paper(), Paper(form="plain", proposals=1, words=6, description="Judge films.")
     shown = (
         "##### form=chat\n"
-        + conversation(chat.messages(consultation(), 3) + chat.reminder("I am not sure.", 3))
+        + conversation([*chat.messages(consultation()), *chat.remind("I am not sure.")])
         + "##### form=plain words=6 description='Judge films.', one proposal, empty pool\n"
-        + conversation(plain.messages(consultation(pool=()), 1))
+        + conversation(plain.messages(consultation(pool=())))
     )
     assert shown == GOLDEN.read_text(encoding="utf-8")
 
 
 def test_the_best_prompt_stands_last_with_three_decimals_and_the_limits_are_told() -> None:
-    _, user = Paper().messages(consultation(), 5)
+    _, user = Paper(proposals=5).messages(consultation())
     first, last = user.content.index("Loss: 0.73"), user.content.index("Loss: 0.300\nAccuracy: 0.900")
     assert first < last
     assert "5 new prompts" in user.content
@@ -39,27 +39,27 @@ def test_a_text_from_tokens_cannot_break_out_of_its_line() -> None:
     assert quoted('a "b"\nPrompt: c') == r'"a \"b\"\nPrompt: c"'
     assert quoted("a\u202eb\u200b\x1b[0m\u2028c") == r'"a\u202eb\u200b\u001b[0m\u2028c"'
     assert quoted("é 好 🎬") == '"é 好 🎬"'
-    texts = Paper().messages(consultation(), 3)[1].content
+    texts = Paper().messages(consultation())[1].content
     assert r'Prompt: "odd \"\n\u200b ##ing é 好"' in texts.split("\n")
 
 
 def test_a_description_replaces_the_text_of_the_task() -> None:
-    text = Paper(description="Judge films.").messages(consultation(), 3)[1].content
+    text = Paper(description="Judge films.").messages(consultation())[1].content
     assert "Judge films." in text
     assert TASK.text not in text
 
 
 def test_plain_form_is_one_message_and_is_asked_again_without_a_reminder() -> None:
     plain = Paper(form="plain")
-    assert [message.role for message in plain.messages(consultation(), 3)] == ["user"]
-    assert plain.reminder("nonsense", 3) == []
+    assert [message.role for message in plain.messages(consultation())] == ["user"]
+    assert plain.remind("nonsense") == []
 
 
 def test_a_reminder_alternates_roles_is_never_empty_and_echoes_little() -> None:
-    answer, wish = Paper().reminder("  ", 2)
+    answer, wish = Paper(proposals=2).remind("  ")
     assert (answer.role, answer.content, wish.role) == ("assistant", "(no answer)", "user")
     assert "2 new prompts" in wish.content
-    assert len(Paper().reminder("x" * 100_000, 2)[0].content) == LONGEST_ECHO
+    assert len(Paper().remind("x" * 100_000)[0].content) == LONGEST_ECHO
 
 
 def test_parsing_is_lenient_or_official_by_choice() -> None:
@@ -82,4 +82,11 @@ def test_bad_settings_are_named(settings: dict[str, str], wanted: str) -> None:
 
 
 def test_the_strategy_is_a_schema_for_omegaconf() -> None:
-    assert set(OmegaConf.structured(Paper)) == {"form", "description", "words", "parsing"}
+    assert set(OmegaConf.structured(Paper)) == {
+        "form",
+        "description",
+        "proposals",
+        "words",
+        "parsing",
+        "show_gradient",
+    }

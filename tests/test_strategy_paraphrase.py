@@ -13,20 +13,20 @@ GOLDEN = Path(__file__).parent / "golden" / "strategy_paraphrase.txt"
 
 
 def test_a_model_is_shown_exactly_the_golden_text() -> None:
-    chat, plain = Paraphrase(), Paraphrase(form="plain", words=6)
+    chat, plain = Paraphrase(), Paraphrase(form="plain", proposals=1, words=6)
     odd = consultation(consultation().pool[:2])
     shown = (
         "##### form=chat\n"
-        + conversation(chat.messages(consultation(), 3) + chat.reminder("I am not sure.", 3))
+        + conversation([*chat.messages(consultation()), *chat.remind("I am not sure.")])
         + "##### form=plain words=6, one proposal, an odd prompt\n"
-        + conversation(plain.messages(odd, 1) + plain.reminder("I am not sure.", 1))
+        + conversation([*plain.messages(odd), *plain.remind("I am not sure.")])
     )
     assert shown == GOLDEN.read_text(encoding="utf-8")
 
 
 def test_nothing_but_the_best_prompt_is_shown() -> None:
     """A control for the history and the task's description: neither they nor a score may slip in."""
-    asked = conversation(Paraphrase().messages(consultation(), 3))
+    asked = conversation(Paraphrase().messages(consultation()))
     *others, best = consultation().pool
     assert best.prompt.text in asked
     for hidden in (*(entry.prompt.text for entry in others), TASK.text, "negative", "0.3", "0.9", "loss", "accuracy"):
@@ -52,4 +52,4 @@ def test_bad_settings_are_named(settings: dict[str, str], wanted: str) -> None:
 
 
 def test_the_strategy_is_a_schema_for_omegaconf() -> None:
-    assert set(OmegaConf.structured(Paraphrase)) == {"form", "words"}
+    assert set(OmegaConf.structured(Paraphrase)) == {"form", "proposals", "words"}

@@ -8,16 +8,21 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from llm_catalyst.mentors.consultation import Consultation, TaskDescription
+from llm_catalyst.mentors.consultation import Consultation, TaskDescription, Trial
 from llm_catalyst.records import Message, Prompt, Score, Scored
 from llm_catalyst.soft_prompt import PromptSettings, PromptSpace
+from llm_catalyst.tasks.text import Example
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (  # noqa: SIM905 - easier to read and to add to
     "a the is it this film movie review story good bad great poor fine dull how what does say about of and or "
     "not very positive negative mood tell me find judge sentence text was in to"
 ).split()
-TASK = TaskDescription("sst2", "Say whether a film review is positive or negative.", ("negative", "positive"))
+REVIEWS = (  # noqa: SIM905
+    "dull from the first minute|a fine story|what a great film|poor, bad and dull|not good|it was great|bad movie|good movie"
+).split("|")
+EXAMPLES = tuple(Example(((text, None),), label) for text, label in zip(REVIEWS, (0, 1, 1, 0, 0, 1, 0, 1), strict=True))
+TASK = TaskDescription("sst2", "Say whether a film review is positive or negative.", ("negative", "positive"), EXAMPLES)
 PIECES = ("##s", "##ly", "##ing", "##ed", ".", ",", "?", "!", ":")
 
 
@@ -61,7 +66,22 @@ def consultation(pool: tuple[Scored, ...] | None = None) -> Consultation:
             Scored(Prompt((1, 2, 3, 4), 'odd "\n\u200b ##ing é 好'), Score(0.69, 0.5, 32), "gradient", 0),
             scored(space, "is it good or bad", 0.3, 0.9),
         )
-    return Consultation(TASK, pool, 0, 3, space, random.Random(0), lambda exchange: None)
+    rng = random.Random(0)
+    return Consultation(TASK, pool, 0, 3, space, rng, lambda exchange: None, scored=pool, attempt=attempt, hints=hints)
+
+
+def attempt(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:
+    """A prompt that says "good" finds the positive examples, and any other the negative ones."""
+    answers = [int("good" in prompt.text) for prompt in prompts]
+    return [
+        [Trial(0.1 if (right := EXAMPLES[i].label == answer) else 2.0, answer, right) for i in rows]
+        for answer in answers
+    ]
+
+
+def hints(prompts: Sequence[Prompt]) -> list[tuple[tuple[str, ...], ...]]:
+    """Each token is drawn to the same two."""
+    return [(("great", "fine"),) * len(prompt.tokens) for prompt in prompts]
 
 
 def conversation(messages: Sequence[Message]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from pydantic import ValidationError
@@ -45,12 +46,21 @@ def answer(
     parameters: Mapping[str, float | int | str],
     messages: Sequence[Message],
     ask: Callable[[], Exchange],
+    repetition: int = 0,
 ) -> Exchange:
     """The stored answer to a question, or what `ask` brings; that is stored where it is usable.
 
+    `repetition` counts how often the same consultation has asked it before: another sample is wanted then, also of a
+    model that takes no seed.
+
     Of two processes with the same question, one asks and the other waits for its answer.
     """
-    asked = {"model": model, "parameters": dict(parameters), "messages": [vars(message) for message in messages]}
+    asked: dict[str, Any] = {
+        "model": model,
+        "parameters": dict(parameters),
+        "messages": [vars(message) for message in messages],
+    }
+    asked |= {"repetition": repetition} if repetition else {}
     key = checksums.sha256(json.dumps(asked, sort_keys=True).encode())
     path = folder() / f"{key}.json"
     with FileLock(path.with_suffix(".lock"), mode=0o600):

@@ -1,32 +1,52 @@
 """What a mentor is shown, and the one method that every mentor has."""
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from llm_catalyst.records import Advice, Exchange, Scored
+from llm_catalyst.records import Advice, Exchange, Prompt, Scored
 from llm_catalyst.soft_prompt import PromptSpace
+from llm_catalyst.tasks.text import Example
 
 
 @dataclass(frozen=True)
 class TaskDescription:
-    """A task in words: its name, what it asks, and the names of its labels."""
+    """A task in words: its name, what it asks, the names of its labels, and its training examples."""
 
     name: str
     text: str
     labels: tuple[str, ...]
+    examples: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A discrete prompt's answer to one training example: the loss in nats and the label id that it gave."""
+
+    loss: float
+    answer: int
+    right: bool
+
+
+def nobody(*_: Any) -> Any:
+    """Stands where a consultation has no model to try prompts on."""
+    raise NotImplementedError("this consultation has no model at hand")
 
 
 @dataclass(frozen=True)
 class Consultation:
     """One request for advice, after `stage` (from 0) of `stages`.
 
-    `pool` is the trajectory: the best-scored discrete prompts, the best one last (highest loss first).
+    `pool` is the trajectory: the best-scored discrete prompts, the best one last (highest loss first). `scored` are
+    all prompts of the run that were scored under the present head, in the same order: the pool, and what it has no
+    room for. `memory` is what the mentor has wished to know again (`Advice.memory`).
     `space` turns text into prompts of m tokens; `rng` is this consultation's own random stream;
     `answered` are exchanges of this stage that a run which was cut off has paid for: they are not asked again.
     `record` stores an exchange with a language model, and must be called before the reply is used;
     `before_call` must be called before anybody is asked: it raises where the run's budget is used up.
+    `attempt` tries prompts on some training examples (numbers into `task.examples`), a list of trials for each prompt.
+    `hints` gives for each prompt, for each of its m tokens, the tokens that the gradient would move it to.
     """
 
     task: TaskDescription
@@ -38,6 +58,10 @@ class Consultation:
     record: Callable[[Exchange], None]
     answered: tuple[Exchange, ...] = ()
     before_call: Callable[[], None] = lambda: None
+    scored: tuple[Scored, ...] = ()
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    attempt: Callable[[Sequence[Prompt], Sequence[int]], list[list[Trial]]] = nobody
+    hints: Callable[[Sequence[Prompt]], list[tuple[tuple[str, ...], ...]]] = nobody
 
 
 class Mentor(Protocol):

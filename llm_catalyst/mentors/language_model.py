@@ -1,6 +1,6 @@
 """A language model (or a person) as the mentor: asks, records, reads, fits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -13,9 +13,10 @@ from llm_catalyst.mentors.clients import Client, NotRecorded
 from llm_catalyst.mentors.consultation import Consultation, Mentor
 from llm_catalyst.mentors.prices import prices
 from llm_catalyst.mentors.questions import Questions
-from llm_catalyst.mentors.strategies import Strategy
+from llm_catalyst.mentors.strategies import Dialogue, Question, Reply, Strategy
 from llm_catalyst.randomness import derive
-from llm_catalyst.records import Advice, Exchange, Proposal, Rejected
+from llm_catalyst.records import Advice, Exchange, Proposal, Rejected, Scored
+from llm_catalyst.soft_prompt import PromptSpace
 
 CUT_OFF = ("length", "max_tokens", "model_context_window_exceeded")  # stop reasons of a truncated answer
 
@@ -24,11 +25,15 @@ class MentorFailed(RuntimeError):  # noqa: N818 - reads as a sentence where it i
     """The mentor gave no usable proposal, and on_failure=stop asks to stop then."""
 
 
+class NobodyAnswered(Exception):  # noqa: N818 - reads as a sentence where it is caught
+    """A question was not answered at all: the next one would not be either."""
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """The `mentor` node. `client` is a Client and `strategy` a Strategy (OmegaConf takes no protocols).
 
-    `attempts` counts the questions of one consultation: after an unusable answer it is asked again with a
+    `attempts` counts how often each question of the strategy is asked: after an unusable answer again, with a
     reminder. Retries of single requests are the client's. `fallbacks` are mentors to consult in turn when that
     has brought no proposal; `on_failure` is for when they bring none either (a fallback's own does not count).
     `history` says what the model, and each model that stands in for it, is shown of the pool (see `shown`).
@@ -37,7 +42,6 @@ class LanguageModel:
     client: Any
     strategy: Any
     history: bool | str = True  # YAML's `true`; as a word it is accepted, too
-    proposals: int = 3
     attempts: int = 2
     on_failure: str = "fallback"
     fallbacks: list[Any] = field(default_factory=list)
@@ -51,11 +55,15 @@ class LanguageModel:
                     f"mentor.history=absent leaves strategy {type(model.strategy).__name__} nothing to ask about; "
                     "choose another strategy (strategy=paper), or mentor.history=shuffled"
                 )
-        at_least("mentor.proposals", self.proposals, 1)
         at_least("mentor.attempts", self.attempts, 1)
         one_of("mentor.on_failure", self.on_failure, ("fallback", "stop"))
         if any(getattr(mentor, "fallbacks", None) for mentor in self.fallbacks):
             raise ConfigurationError("a mentor in mentor.fallbacks has fallbacks of its own; name them all in one list")
+
+    @property
+    def proposals(self) -> int:
+        """How many new prompts a consultation is to bring."""
+        return int(self.strategy.proposals)
 
     def preflight(self) -> None:
         """Raise ConfigurationError where it is bound to fail: no key, no terminal, no recorded run, no place to write.
@@ -114,14 +122,19 @@ def shown(consultation: Consultation, history: bool | str) -> Consultation:
     list in the order of these scores, so that the order tells no truth either. absent: no prompt at all. The draws come
     from a stream beside that of the consultation, which gives the seeds of requests.
     """
-    pool = consultation.pool
     if history == "absent":
-        return replace(consultation, pool=())
+        return replace(consultation, pool=(), scored=())
     if history == "shuffled":
         rng = Random(derive(copy(consultation.rng).getrandbits(63), "history"))
-        mixed = zip(rng.sample(pool, len(pool)), pool, strict=True)
-        return replace(consultation, pool=tuple(replace(entry, score=other.score) for entry, other in mixed))
+        pool, scored = (shuffled(entries, rng) for entries in (consultation.pool, consultation.scored))
+        return replace(consultation, pool=pool, scored=scored)
     return consultation
+
+
+def shuffled(entries: tuple[Scored, ...], rng: Random) -> tuple[Scored, ...]:
+    """The same prompts in a drawn order, under the scores in the order that they had."""
+    mixed = zip(rng.sample(entries, len(entries)), entries, strict=True)
+    return tuple(replace(entry, score=other.score) for entry, other in mixed)
 
 
 def consult(mentor: Mentor, consultation: Consultation, asked: Consultation, questions: Questions) -> Advice:
@@ -135,27 +148,71 @@ def consult(mentor: Mentor, consultation: Consultation, asked: Consultation, que
     strategy: Strategy = mentor.strategy
     if strategy.needs_pool and not asked.pool:
         return Advice(fallback="the pool is empty")
-    messages = strategy.messages(asked, mentor.proposals)
-    rejected: list[Rejected] = []
-    why = ""
-    for _ in range(mentor.attempts):
-        try:
-            exchange = questions.ask(mentor.client, messages, consultation.rng.getrandbits(31), mentor.cache)
-        except NotRecorded as error:
-            if not mentor.fallbacks:
-                raise
-            why = str(error)
-            break
-        texts, dropped = read(strategy, exchange)
-        proposals, unfit = fit(texts, consultation, mentor.proposals)
-        rejected += dropped + unfit
-        if proposals:
-            return Advice(tuple(proposals), tuple(rejected))
-        why = exchange.error or "no usable proposal in the answer"
-        if exchange.error and exchange.answered is None:
-            break  # nobody answered: the same question would fail the same way
-        messages = [*messages, *strategy.reminder(exchange.reply, mentor.proposals)]
-    return Advice(rejected=tuple(rejected), fallback=why)
+    interview = Interview(mentor, consultation, questions)
+    try:
+        rng = Random(derive(copy(consultation.rng).getrandbits(63), "strategy"))
+        advice = carry_on(strategy.propose(replace(asked, rng=rng)), interview.ask)
+    except NobodyAnswered as failure:  # what was paid for until then is used
+        advice = Advice(tuple(interview.proposals), fallback=None if interview.proposals else str(failure))
+    why = None if advice.proposals else advice.fallback or interview.why or "no usable proposal in the answer"
+    return replace(advice, rejected=tuple(interview.rejected), fallback=why)
+
+
+class Interview:
+    """One model's questions in one consultation; `proposals` are the new prompts that the answers brought so far."""
+
+    def __init__(self, mentor: LanguageModel, consultation: Consultation, questions: Questions) -> None:
+        self._mentor, self._consultation, self._questions = mentor, consultation, questions
+        self._tried = {entry.prompt.tokens for entry in (*consultation.pool, *consultation.scored)}
+        self.proposals: list[Proposal] = []
+        self.rejected: list[Rejected] = []
+        self.why = ""
+
+    def ask(self, question: Question) -> Reply:
+        """What the answer to a question brings, asked up to `attempts` times. Raises NobodyAnswered, and NotRecorded.
+
+        The latter where a replay does not fit and no other mentor could stand in.
+        """
+        messages, client = list(question.messages), self._mentor.client
+        # Null at the client: the model takes none, or is to be left alone.
+        if question.temperature is not None and getattr(client, "temperature", None) is not None:
+            client = replace(client, temperature=question.temperature)
+        for _ in range(self._mentor.attempts):
+            seed = self._consultation.rng.getrandbits(31)
+            try:
+                exchange = self._questions.ask(client, messages, seed, self._mentor.cache)
+            except NotRecorded as error:
+                if not self._mentor.fallbacks:
+                    raise
+                raise NobodyAnswered(str(error)) from None
+            texts, dropped = read(question, exchange)
+            self.rejected += dropped
+            reply = self._taken(texts, question) if question.prompts else Reply(texts=tuple(texts))
+            if reply.proposals or reply.texts:
+                return reply
+            self.why = exchange.error or "no usable proposal in the answer"
+            if exchange.error and exchange.answered is None:
+                raise NobodyAnswered(exchange.error)  # the same question would fail the same way
+            messages += question.remind(exchange.reply)
+        return Reply()
+
+    def _taken(self, texts: list[str], question: Question) -> Reply:
+        proposals, unfit = fit(texts, self._consultation.space, self._tried, question.prompts)
+        self.rejected += unfit
+        proposals = [replace(proposal, rationale=question.rationale) for proposal in proposals]
+        self.proposals += proposals
+        return Reply(tuple(proposals))
+
+
+def carry_on(dialogue: Dialogue, ask: Callable[[Question], Reply]) -> Advice:
+    """The advice at the end of a strategy's dialogue, each of its questions answered by `ask`."""
+    try:
+        question = next(dialogue)
+        while True:
+            question = dialogue.send(ask(question))
+    except StopIteration as end:
+        advice: Advice = end.value
+        return advice
 
 
 def who(mentor: Mentor) -> str:
@@ -172,36 +229,34 @@ def named(i: int) -> Iterator[None]:
         raise ConfigurationError(f"mentor.fallbacks[{i}]: {error}") from None
 
 
-def read(strategy: Strategy, exchange: Exchange) -> tuple[list[str], list[Rejected]]:
-    """The proposals in an exchange; the last one of a truncated answer is rejected, as it is likely half a one."""
+def read(question: Question, exchange: Exchange) -> tuple[list[str], list[Rejected]]:
+    """The texts in an exchange; the last prompt of a truncated answer is rejected, as it is likely half a one."""
     if exchange.error:
         return [], []
-    texts, rejected = strategy.read(exchange.reply)
-    if texts and exchange.stop_reason in CUT_OFF:
+    texts, rejected = question.read(exchange.reply)
+    if question.prompts and texts and exchange.stop_reason in CUT_OFF:
         rejected = [*rejected, Rejected(texts[-1], f"cut off: the answer ended by {exchange.stop_reason}")]
         texts = texts[:-1]
     return texts, rejected
 
 
-def fit(texts: list[str], consultation: Consultation, most: int) -> tuple[list[Proposal], list[Rejected]]:
-    """At most `most` texts as prompts of m tokens that are new to the pool and distinct, and the others."""
+def fit(
+    texts: list[str], space: PromptSpace, tried: set[tuple[int, ...]], most: int
+) -> tuple[list[Proposal], list[Rejected]]:
+    """At most `most` texts as prompts of m tokens that are not in `tried`, to which they are added, and the others."""
     proposals: list[Proposal] = []
     rejected: list[Rejected] = []
-    tried = {scored.prompt.tokens for scored in consultation.pool}
-    proposed: set[tuple[int, ...]] = set()
     for text in texts:
         try:
-            prompt, lost = consultation.space.fit(text)
+            prompt, lost = space.fit(text)
         except ValueError as error:
             rejected.append(Rejected(text, str(error)))
             continue
         if prompt.tokens in tried:
-            rejected.append(Rejected(text, "the same tokens as a prompt of the pool"))
-        elif prompt.tokens in proposed:
-            rejected.append(Rejected(text, "the same tokens as another proposal"))
+            rejected.append(Rejected(text, "the same tokens as a prompt that was scored, or as another proposal"))
         elif len(proposals) == most:
             rejected.append(Rejected(text, "more than asked for"))
         else:
             proposals.append(Proposal(prompt, lost=lost))
-            proposed.add(prompt.tokens)
+            tried.add(prompt.tokens)
     return proposals, rejected

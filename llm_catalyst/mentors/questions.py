@@ -20,14 +20,16 @@ class Questions:
     def __init__(self, consultation: Consultation) -> None:
         self._consultation = consultation
         self._kept = deque(consultation.answered)
-        self._asked = 0
+        self._asked: list[tuple[str, tuple[Message, ...]]] = []
 
     def ask(self, client: Client, messages: Sequence[Message], seed: int, cache: bool) -> Exchange:
         """The answer to `messages`, which is on the disk when it is given back.
 
         Raises what `before_call` raises, and NotRecorded.
         """
-        number, self._asked = self._asked, self._asked + 1
+        number, asked = len(self._asked), (client.model, tuple(messages))
+        repetition = self._asked.count(asked)
+        self._asked.append(asked)
         if self._kept and self._kept[0].messages == tuple(messages):
             return self._kept.popleft()
 
@@ -39,7 +41,7 @@ class Questions:
 
         if not cache:
             return anew()
-        exchange = answer_cache.answer(client.model, client.parameters(seed), messages, anew)
+        exchange = answer_cache.answer(client.model, client.parameters(seed), messages, anew, repetition)
         if exchange.reused == answer_cache.REUSED:
             exchange = replace(exchange, stage=self._consultation.stage)
             self._consultation.record(exchange)

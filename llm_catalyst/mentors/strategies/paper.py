@@ -10,10 +10,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llm_catalyst.checks import at_least, one_of
-from llm_catalyst.mentors.consultation import Consultation, TaskDescription
+from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.reply import parse, parse_official
-from llm_catalyst.mentors.strategies.wording import FORMS, MOST_READ, conversation, number_of, quoted, reminder
-from llm_catalyst.records import Message, Rejected, Scored
+from llm_catalyst.mentors.strategies import Dialogue, Question
+from llm_catalyst.mentors.strategies.wording import (
+    FORMS,
+    MOST_READ,
+    conversation,
+    describe,
+    entries,
+    number_of,
+    reminder,
+)
+from llm_catalyst.records import Advice, Message, Rejected
 
 ROLE = (
     "You improve short text prompts that are put in front of the input of a frozen language model. "
@@ -46,39 +55,38 @@ class Paper:
 
     form: str = "chat"
     description: str | None = None
+    proposals: int = 3
     words: int = 9
     parsing: str = "lenient"
+    show_gradient: bool = False
 
     def __post_init__(self) -> None:
         one_of("strategy.form", self.form, FORMS)
         one_of("strategy.parsing", self.parsing, ("lenient", "official"))
+        at_least("strategy.proposals", self.proposals, 1)
         at_least("strategy.words", self.words, 2)
 
-    def messages(self, consultation: Consultation, proposals: int) -> list[Message]:
-        """The conversation that asks for `proposals` new prompts: system and user, or one plain text."""
+    def propose(self, consultation: Consultation) -> Dialogue:
+        """One question, and its answer as it is."""
+        reply = yield Question(self.messages(consultation), self.read, self.remind, self.proposals)
+        return Advice(reply.proposals)
+
+    def messages(self, consultation: Consultation) -> tuple[Message, ...]:
+        """The conversation that asks for new prompts: system and user, or one plain text."""
+        pool = consultation.pool
+        shown = [ORDER, *entries(pool, consultation, self.show_gradient), PATTERNS] if pool else []
         parts = [
             describe(consultation.task, self.description),
-            *([ORDER, *map(entry, consultation.pool), PATTERNS] if consultation.pool else []),
-            WISH.format(proposals=number_of(proposals, "new prompt")),
+            *shown,
+            WISH.format(proposals=number_of(self.proposals, "new prompt")),
             RULES.format(words=self.words, tokens=consultation.space.length),
         ]
         return conversation(self.form, ROLE, parts, "New prompts:")
 
-    def reminder(self, reply: str, proposals: int) -> list[Message]:
+    def remind(self, reply: str) -> list[Message]:
         """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
-        return reminder(self.form, reply, REMINDER.format(proposals=number_of(proposals, "new prompt")))
+        return reminder(self.form, reply, REMINDER.format(proposals=number_of(self.proposals, "new prompt")))
 
     def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
         """The proposals in a reply, and the lines that are none."""
         return (parse_official if self.parsing == "official" else parse)(reply, MOST_READ)
-
-
-def describe(task: TaskDescription, description: str | None) -> str:
-    """The paragraph about the task; `description` stands for the task's own text where it is given."""
-    labels = f" The answers to choose from: {', '.join(task.labels)}." if task.labels else ""
-    return f"The task of the language model: {(description or task.text).strip()}{labels}"
-
-
-def entry(scored: Scored) -> str:
-    """A scored prompt as three lines; its text is quoted, so that odd tokens stay on their line."""
-    return f"Prompt: {quoted(scored.prompt.text)}\nLoss: {scored.score.loss:.3f}\nAccuracy: {scored.score.metric:.3f}"

@@ -12,8 +12,9 @@ from typing import ClassVar
 from llm_catalyst.checks import at_least, one_of
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.reply import parse
+from llm_catalyst.mentors.strategies import Dialogue, Question
 from llm_catalyst.mentors.strategies.wording import FORMS, MOST_READ, conversation, number_of, quoted, reminder
-from llm_catalyst.records import Message, Rejected
+from llm_catalyst.records import Advice, Message, Rejected
 
 ROLE = "You say short texts in other words."
 WISH = (
@@ -37,24 +38,31 @@ class Paraphrase:
     needs_pool: ClassVar[bool] = True
 
     form: str = "chat"
+    proposals: int = 3
     words: int = 9
 
     def __post_init__(self) -> None:
         one_of("strategy.form", self.form, FORMS)
+        at_least("strategy.proposals", self.proposals, 1)
         at_least("strategy.words", self.words, 2)
 
-    def messages(self, consultation: Consultation, proposals: int) -> list[Message]:
-        """The conversation that asks for `proposals` variations of the pool's best prompt."""
+    def propose(self, consultation: Consultation) -> Dialogue:
+        """One question, and its answer as it is."""
+        reply = yield Question(self.messages(consultation), self.read, self.remind, self.proposals)
+        return Advice(reply.proposals)
+
+    def messages(self, consultation: Consultation) -> tuple[Message, ...]:
+        """The conversation that asks for variations of the pool's best prompt."""
         parts = [
-            WISH.format(variations=number_of(proposals, "variation")),
+            WISH.format(variations=number_of(self.proposals, "variation")),
             f"Text: {quoted(consultation.pool[-1].prompt.text)}",
             RULES.format(words=self.words, tokens=consultation.space.length),
         ]
         return conversation(self.form, ROLE, parts, "Variations:")
 
-    def reminder(self, reply: str, proposals: int) -> list[Message]:
+    def remind(self, reply: str) -> list[Message]:
         """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
-        return reminder(self.form, reply, REMINDER.format(variations=number_of(proposals, "variation")))
+        return reminder(self.form, reply, REMINDER.format(variations=number_of(self.proposals, "variation")))
 
     def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
         """The variations in a reply, and the lines that are none."""

@@ -1,20 +1,27 @@
-"""What the strategies' requests have in common: the form of a conversation, and how texts stand in it."""
+"""What the strategies' requests have in common: the form of a conversation, and how things stand in it as text."""
 
 import json
 from collections.abc import Sequence
 
-from llm_catalyst.records import Message
+from llm_catalyst.mentors.consultation import Consultation, TaskDescription
+from llm_catalyst.records import Message, Scored
+from llm_catalyst.tasks.text import Example
 
 FORMS = ("chat", "plain")
 MOST_READ = 64  # proposals read from one answer, however many were asked for
 LONGEST_ECHO = 2000  # characters of an unusable answer that are shown to its author again
+LONGEST_INPUT = 1000  # characters of an example's text that are shown
+GRADIENT = (
+    'The lines "Gradient" say, for each token of a prompt in turn, towards which tokens the gradient of the loss would '
+    "move it (the likeliest first)."
+)
 
 
-def conversation(form: str, role: str, parts: Sequence[str], lead: str) -> list[Message]:
+def conversation(form: str, role: str, parts: Sequence[str], lead: str) -> tuple[Message, ...]:
     """Role and paragraphs as a system and a user message (chat), or as one text that ends with `lead` (plain)."""
     if form == "chat":
-        return [Message("system", role), Message("user", "\n\n".join(parts))]
-    return [Message("user", "\n\n".join([role, *parts, lead]) + "\n")]
+        return Message("system", role), Message("user", "\n\n".join(parts))
+    return (Message("user", "\n\n".join([role, *parts, lead]) + "\n"),)
 
 
 def reminder(form: str, reply: str, wish: str) -> list[Message]:
@@ -23,6 +30,46 @@ def reminder(form: str, reply: str, wish: str) -> list[Message]:
         return []
     echo = reply.strip()[:LONGEST_ECHO] or "(no answer)"  # providers refuse an empty message
     return [Message("assistant", echo), Message("user", wish)]
+
+
+def describe(task: TaskDescription, description: str | None = None) -> str:
+    """The paragraph about the task; `description` stands for the task's own text where it is given."""
+    labels = f" The answers to choose from: {', '.join(task.labels)}." if task.labels else ""
+    return f"The task of the language model: {(description or task.text).strip()}{labels}"
+
+
+def entries(pool: Sequence[Scored], consultation: Consultation, show_gradient: bool = False) -> list[str]:
+    """Scored prompts, a paragraph each; with `show_gradient` they say what the gradient would do to each token."""
+    if not show_gradient:
+        return [entry(scored) for scored in pool]
+    hints = consultation.hints([scored.prompt for scored in pool])
+    shown = [f"{entry(scored)}\n{moves(scored, hint, consultation)}" for scored, hint in zip(pool, hints, strict=True)]
+    return [*shown, GRADIENT]
+
+
+def entry(scored: Scored) -> str:
+    """A scored prompt as three lines; its text is quoted, so that odd tokens stay on their line."""
+    return f"Prompt: {quoted(scored.prompt.text)}\nLoss: {scored.score.loss:.3f}\nAccuracy: {scored.score.metric:.3f}"
+
+
+def moves(scored: Scored, hint: Sequence[Sequence[str]], consultation: Consultation) -> str:
+    """One line: each token of a prompt, and where the gradient would move it."""
+    tokens = [consultation.space.decode([token]) for token in scored.prompt.tokens]
+    pairs = zip(tokens, hint, strict=True)
+    return "Gradient: " + "; ".join(f"{quoted(token)} to {', '.join(map(quoted, near))}" for token, near in pairs)
+
+
+def input_of(example: Example) -> str:
+    """The input of an example, as it is shown: its text and its pair, or its choices, a line each."""
+    texts = dict.fromkeys(text for text, _ in example.sequences)
+    pairs = [pair for _, pair in example.sequences if pair is not None]
+    numbered = pairs if len(pairs) < 2 else [f"choice {i}: {pair}" for i, pair in enumerate(pairs, start=1)]
+    return "\n".join([*texts, *numbered])[:LONGEST_INPUT]
+
+
+def answer_of(task: TaskDescription, label: int) -> str:
+    """A label id in words."""
+    return task.labels[label]
 
 
 def quoted(text: str) -> str:
