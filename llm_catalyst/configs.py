@@ -43,17 +43,24 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
     models are looked for in the environment here, so that a missing one stops a run before it trains.
     """
     refuse_secrets(config)
+    from llm_catalyst.doers.none import NoDoer
     from llm_catalyst.settings import Settings
 
     settings = construct(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
     mentor = mentor_of(config["mentor"], build(config["strategy"], "strategy"))
     if hasattr(mentor, "preflight"):
         mentor.preflight()
+    head, doer = build(config["head"], "head"), doer_of(config.get("optimizer"), settings)
+    if isinstance(doer, NoDoer) and head.trained:
+        raise ConfigurationError(
+            "doer=none trains nothing: this head would stay as it was drawn; choose one without weights of its own: "
+            "head=verbalizer, or with an encoder such as minilm head=similarity"
+        )
     return Parts(
         task=build(config["task"], "task"),
         backbone=build(config["backbone"], "backbone"),
-        head=build(config["head"], "head"),
-        doer=doer_of(config["optimizer"], settings),
+        head=head,
+        doer=doer,
         mentor=mentor,
         settings=settings,
     )
@@ -100,13 +107,16 @@ def expand_fallbacks(
     return {**config, "mentor": {**mentor, "fallbacks": [expanded(name) for name in names]}}
 
 
-def doer_of(node: Mapping[str, Any], settings: Any) -> Any:
+def doer_of(node: Mapping[str, Any] | None, settings: Any) -> Any:
     """The doer that an `optimizer` node describes: a torch optimizer under the gradient doer, or a doer itself.
 
-    A doer that draws directions, or whose rate has a course, takes the run's seed and schedule.
+    None stands for nobody: the mentor alone moves the prompt. A doer that draws directions, or whose rate has a course, takes the run's seed and schedule.
     """
     from llm_catalyst.doers.gradient import Gradient
+    from llm_catalyst.doers.none import NoDoer
 
+    if node is None:
+        return NoDoer()
     shared = {"seed": settings.seed, "schedule": settings.schedule}
     lacking = set(names_of(locate(node, "optimizer"))) - set(node)
     built = build(node, "optimizer", **{name: value for name, value in shared.items() if name in lacking})

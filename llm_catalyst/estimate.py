@@ -126,7 +126,7 @@ def estimate(problem: Problem, doer: Doer, mentor: Mentor, plan: tuple[int, ...]
 
 def count(problem: Problem, proposals: int, plan: Sequence[int]) -> Work:
     """The work of a run in which each projection and each of the mentor's `proposals` is new, and none diverges."""
-    settings, train, rescores = problem.settings, problem.splits["train"], problem.has_trained_head
+    settings, train, rescores = problem.settings, problem.splits["train"], problem.model.head.trained
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
     members: list[int] = []
     looks = 1 + settings.evaluate.projected  # each evaluation also scores the projections, where that is asked
@@ -209,20 +209,9 @@ def seconds_of_a_scored_token(problem: Problem, model: PromptedModel, k: int) ->
     dev, prompt = problem.splits["dev"], problem.start()
     passes = scoring_rows(dev, max(1, model.room.tokens // k), problem.space.length, problem.padding)
     tokens, rows = max((padded_tokens(problem, dev, rows), rows) for rows in passes)
-    sample, metric = subset(dev, rows), problem.data.task.metric
+    sample, metric = dev.pick(rows), problem.data.task.metric
     times = seconds_of(lambda: score(model, [prompt] * k, sample, metric, problem.padding))
     return statistics.median_low(times) / (k * tokens)
-
-
-def subset(data: Encoded, rows: Sequence[int]) -> Encoded:
-    """These examples of a split."""
-    sequences = [i * data.choices + j for i in rows for j in range(data.choices)]
-    return replace(
-        data,
-        tokens=tuple(data.tokens[s] for s in sequences),
-        types=data.types and tuple(data.types[s] for s in sequences),
-        labels=tuple(data.labels[i] for i in rows),
-    )
 
 
 def seconds_of(work: Callable[[], object]) -> list[float]:

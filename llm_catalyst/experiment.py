@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llm_catalyst.doers.doer import Course, Doer, Member
+from llm_catalyst.doers.none import NoDoer
 from llm_catalyst.interruption import Interruption
 from llm_catalyst.mentors.consultation import Consultation, Mentor
 from llm_catalyst.outcome import conclude
@@ -40,6 +41,11 @@ class Experiment:
     settings: Settings
     plan: tuple[int, ...]
 
+    @property
+    def idle(self) -> bool:
+        """Whether the mentor alone moves the prompt."""
+        return isinstance(self.doer, NoDoer)
+
 
 def run(
     experiment: Experiment, directory: RunDirectory, view: View, interruption: Interruption | None = None
@@ -63,8 +69,8 @@ def run(
         left = left[1:]
         if left and safe.mentor_may_speak(state, emit):
             state = consult(experiment, state, emit, safe)
-        elif not any(left):
-            left = ()  # nothing would move the prompt any more
+        elif experiment.idle:
+            left = ()  # nobody would move the prompt any more
         stage, state = state.stage, replace(state, stage=len(experiment.plan) - len(left), trained=False)
         state = safe.stage_ended(stage, state, last=not left)
     outcome = conclude(experiment.problem, state)
@@ -76,7 +82,7 @@ def run(
 def start(experiment: Experiment, emit: Emit) -> State:
     """One member at the configured starting point, scored on dev before any training."""
     state = State((Member.of(experiment.problem.start()),))
-    return evaluate(experiment.problem, state, emit)[0] if experiment.plan[0] else state
+    return evaluate(experiment.problem, state, emit)[0]
 
 
 def train(experiment: Experiment, state: State, emit: Emit, view: View, safe: Safekeeping) -> State:
@@ -84,13 +90,11 @@ def train(experiment: Experiment, state: State, emit: Emit, view: View, safe: Sa
     problem, settings, plan = experiment.problem, experiment.settings, experiment.plan
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
     begin, end, k = sum(plan[: state.stage]), sum(plan[: state.stage + 1]), len(state.members)
-    if begin == end:  # a stage without steps: the mentor alone moves the prompt
-        return settle(*evaluate(problem, state, emit), emit)
     scores: list[Score | None] = [None] * k
     course = Course(begin, end, sum(plan), state.step)
     for step in experiment.doer.train(problem.model, state.members, problem.batches(k, state.step), course):
         view.tick(state.stage, step.number, step.losses)
-        state = state.at(step.number).spent(gradient_steps=k, train_examples=step.examples)
+        state = state.at(step.number).spent(gradient_steps=0 if experiment.idle else k, train_examples=step.examples)
         if step.number == end or step.number % record == 0:
             for snapshot in problem.snapshots(state.stage, step, state.parameters):
                 emit(snapshot)
@@ -109,11 +113,10 @@ def grow_pool(experiment: Experiment, state: State, snapshots: Sequence[Snapshot
     A head that was trained has changed since, so earlier entries are scored again under it.
     """
     new: dict[Prompt, Origin] = dict.fromkeys(experiment.problem.candidates(snapshots), "gradient")
-    if not snapshots:  # nothing was trained: what is not in the pool is what the run began with
-        new = dict.fromkeys(experiment.problem.unseen(state.parameters, state.pool), "user")
-    old = {s.prompt: s for s in state.pool if s.prompt not in new} if experiment.settings.pool.keep else {}
-    if experiment.problem.has_trained_head:
+    old = {s.prompt: s for s in state.pool} if experiment.settings.pool.keep else {}
+    if experiment.problem.model.head.trained:
         new, old = {prompt: s.origin for prompt, s in old.items()} | new, {}
+    new = {prompt: origin for prompt, origin in new.items() if prompt not in old}
     state, scored = score_prompts(experiment.problem, state, new, emit)
     return state.with_pool([*old.values(), *scored], experiment.settings.pool.size)
 

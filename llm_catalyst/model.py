@@ -5,7 +5,7 @@ Shapes: k members, b examples of each, c classes (or choices).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,14 @@ Parameters = Mapping[str, Tensor]
 
 
 class Head(Protocol):
-    """From hidden states to scores. `words` says whether it needs the backbone's language-model head."""
+    """From hidden states to scores.
 
-    words: bool
+    `words` says whether it needs the backbone's language-model head, `trained` whether it has weights of its own, so
+    that a discrete prompt's score changes as they train.
+    """
+
+    words: ClassVar[bool]
+    trained: ClassVar[bool]
 
     def weights(self, backbone: FrozenText, task: TaskData, generator: torch.Generator) -> dict[str, Tensor]: ...
 

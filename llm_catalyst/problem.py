@@ -18,7 +18,7 @@ from llm_catalyst.memory import Room
 from llm_catalyst.mentors.consultation import TaskDescription
 from llm_catalyst.model import Head, Parameters, PromptedModel
 from llm_catalyst.randomness import derive, stream
-from llm_catalyst.records import Prompt, Scored, Snapshot, Split
+from llm_catalyst.records import Prompt, Snapshot, Split
 from llm_catalyst.scoring import Result, score
 from llm_catalyst.settings import Settings
 from llm_catalyst.soft_prompt import PromptSpace
@@ -77,11 +77,6 @@ class Problem:
             torch.manual_seed(derive(settings.seed, "dropout", step))
             yield collate(train, [rows], self.device, self.padding).expand(k)
 
-    @property
-    def has_trained_head(self) -> bool:
-        """Whether the head has weights of its own, so that a discrete prompt's score changes as they train."""
-        return bool(self.model.head.weights(self.model.backbone, self.data, stream(self.settings.seed, "head")))
-
     def score(self, members: Sequence[Parameters], split: Split = "dev") -> list[Result | None]:
         """Each member's loss and metrics on a split."""
         data, metric = self.splits[split], self.data.task.metric
@@ -98,12 +93,6 @@ class Problem:
         prompts, similarities = self.space.project(torch.stack([member["prompt"] for member in members]))
         rows = enumerate(zip(step.losses, prompts, similarities, strict=True))
         return [Snapshot(stage, step.number, i, loss, p, s) for i, (loss, p, s) in rows if math.isfinite(loss)]
-
-    def unseen(self, members: Sequence[Parameters], pool: Sequence[Scored]) -> list[Prompt]:
-        """The members' prompts, projected, that are not in the pool."""
-        prompts, _ = self.space.project(torch.stack([member["prompt"] for member in members]))
-        known = {entry.prompt for entry in pool}
-        return [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
 
     def candidates(self, snapshots: Sequence[Snapshot]) -> list[Prompt]:
         """The distinct prompts of a trajectory, at most `pool.candidates`: spread over it, the last always in.

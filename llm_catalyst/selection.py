@@ -138,8 +138,8 @@ def tell_restarts(
 
 def known_scores(problem: Problem, state: State, entries: Sequence[Scored]) -> tuple[Scored, ...]:
     """Of all entries of a run those whose scores hold: a trained head has moved since the stages before."""
-    head = problem.has_trained_head
-    return ranked([entry for entry in entries if entry.stage == state.stage or not head])
+    trained = problem.model.head.trained
+    return ranked([entry for entry in entries if entry.stage == state.stage or not trained])
 
 
 def fall_back(state: State, why: str, emit: Emit) -> tuple[State, tuple[Proposal, ...]]:

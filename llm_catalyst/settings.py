@@ -15,10 +15,7 @@ DEFAULT_STAGES = 4
 
 @dataclass(frozen=True)
 class Interval:
-    """A number of optimizer steps, or of epochs, which win where given; for a stage also a list of either.
-
-    A stage may have 0 steps: nothing is trained then, and the mentor alone moves the prompt.
-    """
+    """A number of optimizer steps, or of epochs, which win where given; for a stage also a list of either."""
 
     steps: Any = None
     epochs: Any = None
@@ -33,9 +30,6 @@ class Interval:
         for entry in values:
             if isinstance(entry, bool) or not isinstance(entry, int | float):
                 raise ConfigurationError(f"{key}.{name}={entry} is not a number of {name}")
-            if entry == 0 and key == "stage":
-                numbers.append(0)
-                continue
             if not 0 < entry < math.inf:
                 raise ConfigurationError(f"{key}.{name}={entry} must be more than 0")
             if name == "steps" and entry != int(entry):

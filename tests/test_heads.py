@@ -135,8 +135,8 @@ def test_without_descriptions_the_labels_names_describe_them() -> None:
 def test_similarity_and_verbalizer_have_no_weights_to_train() -> None:
     for head in (Similarity(), Verbalizer()):
         assert head.weights(backbone("bert"), toy_data(), generator()) == {}
-    assert not toy_problem(head=Similarity()).has_trained_head
-    assert toy_problem(head=Classifier()).has_trained_head
+    assert not toy_problem(head=Similarity()).model.head.trained
+    assert toy_problem(head=Classifier()).model.head.trained
 
 
 # Verbalizer

@@ -1,7 +1,7 @@
 """Classifier head: a trainable linear layer on the pooled state, as in the paper."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ class Classifier:
 
     dropout: float = 0.1
 
-    words = False
+    words: ClassVar[bool] = False
+    trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         within("head.dropout", self.dropout, 0, 0.9)

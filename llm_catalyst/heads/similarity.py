@@ -1,7 +1,7 @@
 """Similarity head: a sentence's embedding against those of the label descriptions; no new weights."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ class Similarity:
 
     scale: float = 20.0
 
-    words = False
+    words: ClassVar[bool] = False
+    trained: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         at_least("head.scale", self.scale, 0.01)

@@ -1,7 +1,7 @@
 """Verbalizer head: label words read off the language model's own head; no new weights."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ class Verbalizer:
     arXiv 2001.07676, is the source of the idea).
     """
 
-    words = True
+    words: ClassVar[bool] = True
+    trained: ClassVar[bool] = False
 
     def weights(self, backbone: FrozenText, task: TaskData, generator: torch.Generator) -> dict[str, Tensor]:
         return {}

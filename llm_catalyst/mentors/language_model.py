@@ -100,7 +100,7 @@ class LanguageModel:
         for mentor in (self, *self.fallbacks):
             advice = consult(mentor, consultation, asked, questions)
             rejected += advice.rejected
-            if advice.proposals:
+            if advice.proposals or (isinstance(mentor, LanguageModel) and not advice.fallback):
                 return replace(advice, rejected=tuple(rejected))
             reasons.append(f"{who(mentor)}: " * bool(self.fallbacks) + (advice.fallback or "no proposal"))
         why = "; ".join(reasons)
@@ -154,18 +154,23 @@ def consult(mentor: Mentor, consultation: Consultation, asked: Consultation, que
         advice = carry_on(strategy.propose(replace(asked, rng=rng)), interview.ask)
     except NobodyAnswered as failure:  # what was paid for until then is used
         advice = Advice(tuple(interview.proposals), fallback=None if interview.proposals else str(failure))
-    why = None if advice.proposals else advice.fallback or interview.why or "no usable proposal in the answer"
-    return replace(advice, rejected=tuple(interview.rejected), fallback=why)
+    failed = not advice.proposals and not interview.understood
+    why = advice.fallback or (interview.why or "nothing was asked" if failed else None)
+    return replace(advice, rejected=(*interview.rejected, *advice.rejected), fallback=why)
 
 
 class Interview:
-    """One model's questions in one consultation; `proposals` are the new prompts that the answers brought so far."""
+    """One model's questions in one consultation.
+
+    `proposals` are the new prompts that the answers brought so far; `understood` says whether any answer was usable.
+    """
 
     def __init__(self, mentor: LanguageModel, consultation: Consultation, questions: Questions) -> None:
         self._mentor, self._consultation, self._questions = mentor, consultation, questions
         self._tried = {entry.prompt.tokens for entry in (*consultation.pool, *consultation.scored)}
         self.proposals: list[Proposal] = []
         self.rejected: list[Rejected] = []
+        self.understood = False
         self.why = ""
 
     def ask(self, question: Question) -> Reply:
@@ -189,6 +194,7 @@ class Interview:
             self.rejected += dropped
             reply = self._taken(texts, question) if question.prompts else Reply(texts=tuple(texts))
             if reply.proposals or reply.texts:
+                self.understood = True
                 return reply
             self.why = exchange.error or "no usable proposal in the answer"
             if exchange.error and exchange.answered is None:

@@ -1,0 +1,156 @@
+"""Guess the instruction from demonstrations, keep the guesses under which the answers are likeliest, vary the best.
+
+Source: APE and iterative APE (Zhou et al. 2022, "Large Language Models Are Human-Level Prompt Engineers", arXiv
+2211.01910, algorithm 1 and figures 2 and 3), and its code (keirp/automatic_prompt_engineer: generate.py, ape.py,
+evaluation/likelihood.py, configs/default.yaml), in our own words.
+
+Faithful: neither the task nor a score is shown, only inputs and outputs; 5 subsets of 5 examples; temperature 0.9;
+duplicates removed; candidates are ranked by the mean log-likelihood of the answers on 50 training examples (here:
+lowest mean loss first, which is its negative); later rounds ask for variations of the best prompts that keep their
+meaning.
+
+Different:
+- One request asks for a list of `candidates` prompts; theirs draws 50 completions of 50 tokens each from every request.
+  A list costs a fiftieth of the requests and pays for the demonstrations once, and within it a model need not repeat
+  itself.
+- All candidates are ranked on the same examples. Theirs draws other ones for each prompt, so that a prompt also wins by
+  the luck of easy examples.
+- The bandit that shares trials out among the candidates is left out: 50 prompts on 50 examples are cheap here.
+- The run scores `proposals` candidates on the whole dev split, and the best of all scored prompts are varied next, those
+  among them that training found; theirs goes on with what its own score likes best.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import ClassVar
+
+from llm_catalyst.checks import at_least, one_of
+from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.mentors.reply import parse
+from llm_catalyst.mentors.strategies import Dialogue, Question
+from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
+from llm_catalyst.mentors.strategies.wording import (
+    FORMS,
+    MOST_READ,
+    answer_of,
+    conversation,
+    input_of,
+    number_of,
+    quoted,
+    reminder,
+)
+from llm_catalyst.records import Advice, Message, Proposal, Rejected
+
+ROLE = "You find out which instruction was followed, from what came out of it."
+STORY = (
+    "Somebody was given an instruction, and the inputs below one after the other. Following it, they gave these outputs:"
+)
+WISH = (
+    "What was the instruction? Write {instructions} that would lead to these outputs, and to the right ones for other "
+    "inputs of this kind. Let each be another guess, not the same one in other words."
+)
+RULES = """\
+- Write fewer than {words} words per instruction. Only its first {tokens} tokens are used.
+- Write one instruction per line, each line beginning with "- ".
+- Answer with the instructions only: no introduction, no explanation."""
+REMINDER = (
+    "No usable instruction could be read from that answer. Please write {instructions} now that would lead to the "
+    'outputs, one per line, each line beginning with "- ", and nothing else.'
+)
+
+
+@dataclass(frozen=True)
+class Ape:
+    """The `strategy` node: instructions guessed from demonstrations. Fields are explained in conf/strategy/ape.yaml."""
+
+    needs_pool: ClassVar[bool] = False
+
+    form: str = "chat"
+    proposals: int = 8
+    subsets: int = 5
+    demonstrations: int = 5
+    candidates: int = 10
+    examples: int = 50
+    best: int = 5
+    temperature: float | None = 0.9
+    words: int = 9
+
+    def __post_init__(self) -> None:
+        one_of("strategy.form", self.form, FORMS)
+        for name in ("proposals", "subsets", "demonstrations", "candidates", "examples", "best"):
+            at_least(f"strategy.{name}", getattr(self, name), 1)
+        at_least("strategy.temperature", self.temperature, 0)
+        at_least("strategy.words", self.words, 2)
+
+    def propose(self, consultation: Consultation) -> Dialogue:
+        """The best of the guesses; of variations, once guesses were made and where there is a prompt to vary."""
+        vary = consultation.memory.get("guessed") and consultation.scored
+        candidates: list[Proposal] = []
+        for question in self.variations(consultation) if vary else self.guesses(consultation):
+            reply = yield question
+            candidates += reply.proposals
+        if not candidates:
+            return Advice()
+        ranked = by_loss(candidates, consultation, self.examples)
+        rejected = [dropped(each, f"not among the best {self.proposals}") for each in ranked[self.proposals :]]
+        return Advice(tuple(ranked[: self.proposals]), tuple(rejected), memory={"guessed": True})
+
+    def guesses(self, consultation: Consultation) -> Iterator[Question]:
+        """A question for each subset of demonstrations."""
+        for _ in range(self.subsets):
+            rows = draw(consultation, self.demonstrations)
+            messages = self.messages(consultation, rows)
+            yield Question(messages, self.read, self.remind, self.candidates, self.temperature, "from demonstrations")
+
+    def variations(self, consultation: Consultation) -> Iterator[Question]:
+        """A question for each of the best prompts scored so far, the best one first: that of strategy=paraphrase."""
+        asked = Paraphrase(self.form, self.candidates, self.words)
+        for parent in reversed(consultation.scored[-self.best :]):
+            messages = asked.messages(replace(consultation, pool=(parent,)))
+            rationale = f"a variation of {quoted(parent.prompt.text)}"
+            yield Question(messages, asked.read, asked.remind, self.candidates, self.temperature, rationale)
+
+    def messages(self, consultation: Consultation, rows: Sequence[int]) -> tuple[Message, ...]:
+        """The conversation that asks which instruction led to the outputs of these training examples."""
+        task = consultation.task
+        examples = [task.examples[row] for row in rows]
+        shown = [f"Input: {input_of(example)}\nOutput: {answer_of(task, example.label)}" for example in examples]
+        rules = RULES.format(words=self.words, tokens=consultation.space.length)
+        wish = WISH.format(instructions=number_of(self.candidates, "instruction"))
+        return conversation(self.form, ROLE, [STORY, *shown, wish, rules], "Instructions:")
+
+    def remind(self, reply: str) -> list[Message]:
+        """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
+        wish = REMINDER.format(instructions=number_of(self.candidates, "instruction"))
+        return reminder(self.form, reply, wish)
+
+    def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
+        """The instructions in a reply, and the lines that are none."""
+        return parse(reply, MOST_READ)
+
+
+def draw(consultation: Consultation, most: int) -> list[int]:
+    """Numbers of at most `most` distinct training examples."""
+    n = len(consultation.task.examples)
+    return consultation.rng.sample(range(n), min(most, n))
+
+
+def by_loss(candidates: Sequence[Proposal], consultation: Consultation, examples: int) -> list[Proposal]:
+    """The candidates by their mean loss over at most `examples` training examples, the lowest first.
+
+    The examples are drawn once, the same for all. Each rationale tells the loss (nats); one that is no number is last.
+    """
+    rows = draw(consultation, examples)
+    trials = consultation.attempt([candidate.prompt for candidate in candidates], rows)
+    losses = [fmean(trial.loss for trial in each) for each in trials]
+    order = sorted(range(len(candidates)), key=lambda i: math.inf if math.isnan(losses[i]) else losses[i])
+    told = [f"loss {loss:.3f} on {number_of(len(rows), 'training example')}" for loss in losses]
+    rationales = [f"{each.rationale}, " * bool(each.rationale) + loss for each, loss in zip(candidates, told, strict=True)]
+    return [replace(candidates[i], rationale=rationales[i]) for i in order]
+
+
+def dropped(candidate: Proposal, why: str) -> Rejected:
+    """A candidate that is not proposed, with its rationale and the reason."""
+    return Rejected(candidate.prompt.text, f"{candidate.rationale}: {why}")

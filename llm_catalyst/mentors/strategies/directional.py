@@ -1,0 +1,197 @@
+"""A direction first, and then a step along it: feedback that says how to change the prompt, not only how good it is.
+
+Source: Nie et al. 2024, "The Importance of Directional Feedback for LLM-based Optimizers" (arXiv 2405.16434), from its
+description; no optimizer code is public.
+Faithful: a history of prompts, outputs and rewards; one request that turns it into a direction of change (the paper's
+feedback synthesizer), a second one that changes the prompt along it; a selector that keeps only what improves.
+Different: the outputs are the best prompt's answers to some training examples. The selector is the pool: the prompt
+with the lowest dev loss of all is the one that is changed next (in an alternating run, training meanwhile goes on from
+the best new one). Directions of earlier consultations are shown with what came of them. All requests are in our own
+words, and all numbers are ours. With `show_gradient` the synthesizer also sees, for each token, where the gradient of
+the loss points: directional feedback that only a model whose weights are at hand can give.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llm_catalyst.checks import at_least, one_of
+from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.mentors.reply import clean, legible, parse, shorten
+from llm_catalyst.mentors.strategies import Dialogue, Question
+from llm_catalyst.mentors.strategies.wording import (
+    FORMS,
+    MOST_READ,
+    answer_of,
+    conversation,
+    describe,
+    entries,
+    input_of,
+    number_of,
+    quoted,
+    reminder,
+)
+from llm_catalyst.records import Advice, Message, Rejected
+
+LONGEST_DIRECTION = 1000  # characters of a direction that are used
+
+SYNTHESIZER = (
+    "You study how short text prompts for a frozen language model fared, and say in which direction the best one "
+    "should be changed."
+)
+EDITOR = "You change short text prompts for a frozen language model in the direction that you are told."
+ORDER = (
+    "These prompts were tried before, each with its loss and its accuracy on held-out examples. The loss falls from "
+    "the first to the last, so the last one is the best. Some prompts are odd strings of word pieces: take up what "
+    "they hint at, not their form."
+)
+TAKEN = "Directions that were taken before, the latest one last:"
+ASK_DIRECTION = (
+    "In which direction should the best prompt be changed so that its loss falls? Say what to put in, leave out or "
+    "replace, and why the scores speak for it. Stay with a direction that helped, turn away from one that did not. "
+    "A prompt holds only {tokens} tokens, so ask for nothing long.\n\n"
+    "Answer with the direction in one to three sentences, and with nothing else: no new prompt."
+)
+ASK_DIRECTION_AGAIN = (
+    "No direction could be read from that answer. Please say now, in one to three sentences, in which direction the "
+    "best prompt should be changed."
+)
+ALONG = "Change this prompt in this direction: {direction}"
+FREELY = "Change this prompt so that its loss falls."
+WISH = "Write {proposals}, each another way to do so. Take over what need not change."
+RULES = """\
+- Write fewer than {words} words per prompt. Only its first {tokens} tokens are used.
+- Write one prompt per line, each line beginning with "- ".
+- Answer with the prompts only: no introduction, no scores, no explanation."""
+ASK_PROMPTS_AGAIN = (
+    "No usable prompt could be read from that answer. Please write {proposals} now, none of them among the ones "
+    'listed, one per line, each line beginning with "- ", and nothing else.'
+)
+
+
+@dataclass(frozen=True)
+class Directional:
+    """The `strategy` node: a direction, then a step. Fields are explained in conf/strategy/directional.yaml."""
+
+    needs_pool: ClassVar[bool] = True
+
+    form: str = "chat"
+    proposals: int = 3
+    words: int = 9
+    trace: int = 5
+    examples: int = 8
+    outputs: int = 3
+    directions: int = 3
+    temperature: float | None = None
+    show_gradient: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("strategy.form", self.form, FORMS)
+        at_least("strategy.proposals", self.proposals, 1)
+        at_least("strategy.words", self.words, 2)
+        at_least("strategy.trace", self.trace, 1)
+        at_least("strategy.examples", self.examples, 0)
+        at_least("strategy.outputs", self.outputs, 1)
+        at_least("strategy.directions", self.directions, 1)
+        at_least("strategy.temperature", self.temperature, 0)
+
+    def propose(self, consultation: Consultation) -> Dialogue:
+        """Ask for a direction, then for steps along it; without a direction for steps alone.
+
+        A direction along which nothing was written is forgotten.
+        """
+        taken = consultation.memory.get("directions", [])
+        said = yield self.ask_direction(consultation, taken)
+        direction = said.texts[0] if said.texts else None
+        reply = yield self.ask_prompts(consultation, direction)
+        if direction and reply.proposals:
+            edited = list(consultation.pool[-1].prompt.tokens)
+            written = [list(proposal.prompt.tokens) for proposal in reply.proposals]
+            taken = [*taken, {"direction": direction, "edited": edited, "written": written}]
+        return Advice(reply.proposals, memory={"directions": taken[-self.directions :]})
+
+    def ask_direction(self, consultation: Consultation, taken: Sequence[Mapping[str, Any]]) -> Question:
+        """The synthesizer's request: the history, the best prompt's outputs, and what came of earlier directions."""
+        parts = [
+            describe(consultation.task),
+            ORDER,
+            *entries(consultation.pool[-self.trace :], consultation, self.show_gradient),
+            *self.outputs_of_the_best(consultation),
+            *([TAKEN, *(fate(each, consultation) for each in taken)] if taken else []),
+            ASK_DIRECTION.format(tokens=consultation.space.length),
+        ]
+        return Question(
+            conversation(self.form, SYNTHESIZER, parts, "Direction:"),
+            read_direction,
+            lambda reply: reminder(self.form, reply, ASK_DIRECTION_AGAIN),
+            prompts=0,
+            temperature=self.temperature,
+        )
+
+    def ask_prompts(self, consultation: Consultation, direction: str | None) -> Question:
+        """The optimizer's request: the best prompt, the history below it, and the direction where there is one."""
+        wanted = number_of(self.proposals, "new prompt")
+        parts = [
+            describe(consultation.task),
+            ORDER,
+            *entries(consultation.pool[-self.trace :], consultation),
+            f"This prompt: {quoted(consultation.pool[-1].prompt.text)}",
+            ALONG.format(direction=direction) if direction else FREELY,
+            WISH.format(proposals=wanted),
+            RULES.format(words=self.words, tokens=consultation.space.length),
+        ]
+
+        def remind(reply: str) -> list[Message]:
+            return reminder(self.form, reply, ASK_PROMPTS_AGAIN.format(proposals=wanted))
+
+        return Question(
+            conversation(self.form, EDITOR, parts, "New prompts:"),
+            lambda reply: parse(reply, MOST_READ),
+            remind,
+            self.proposals,
+            self.temperature,
+            f"along: {direction}" if direction else "the best prompt, changed",
+        )
+
+    def outputs_of_the_best(self, consultation: Consultation) -> list[str]:
+        """What the best prompt answered to training examples drawn for this consultation: wrong ones, right ones."""
+        task, best = consultation.task, consultation.pool[-1].prompt
+        rows = consultation.rng.sample(range(len(task.examples)), min(self.examples, len(task.examples)))
+        if not rows:
+            return []
+        tried = list(zip(rows, consultation.attempt([best], rows)[0], strict=True))
+        shown = []
+        for right, words in ((False, "It got wrong, for example:"), (True, "It got right, for example:")):
+            of_kind = [(row, trial) for row, trial in tried if trial.right == right][: self.outputs]
+            shown += [words] * bool(of_kind)
+            for row, trial in of_kind:
+                example = task.examples[row]
+                answer = f"Input: {input_of(example)}\nIts answer: {answer_of(task, trial.answer)}"
+                shown.append(answer if right else f"{answer}\nThe right answer: {answer_of(task, example.label)}")
+        hits = sum(trial.right for _, trial in tried)
+        return [f"Of {number_of(len(rows), 'training example')} the best prompt got {hits} right.", *shown]
+
+
+def read_direction(reply: str) -> tuple[list[str], list[Rejected]]:
+    """The direction in an answer, on one line; a model's reasoning before it is dropped."""
+    thoughts, closed, answer = legible(reply).rpartition("</think>")
+    text = clean(answer)[:LONGEST_DIRECTION]
+    if not closed and text.startswith("<think>"):
+        return [], [Rejected(shorten(text), "reasoning without an answer; the answer may have been cut off")]
+    dropped = [Rejected(shorten(thoughts.strip()), "reasoning before the answer")] if closed else []
+    if not any(character.isalnum() for character in text):
+        return [], [*dropped, Rejected(shorten(text), "no letter or digit in it")]
+    return [text], dropped
+
+
+def fate(taken: Mapping[str, Any], consultation: Consultation) -> str:
+    """A direction that was taken, and whether it helped: by the losses that the prompts before and after have now."""
+    losses = {entry.prompt.tokens: entry.score.loss for entry in (*consultation.scored, *consultation.pool)}
+    before = losses.get(tuple(taken["edited"]))
+    after = [losses[tuple(tokens)] for tokens in taken["written"] if tuple(tokens) in losses]
+    if before is None or not after:
+        came = "What came of it is not known."
+    else:
+        verdict = "It helped" if min(after) < before else "It did not help"
+        came = f"{verdict}: a loss of {before:.3f} before, at best {min(after):.3f} after."
+    return f"Direction: {taken['direction']}\n{came}"

@@ -1,0 +1,170 @@
+"""Two pools, one that explores and one that exploits, each with its own request and temperature; the better ones move.
+
+Source: Brahmachary et al. 2024, "Large Language Model-Based Evolutionary Optimizer: Reasoning with elitism" (arXiv
+2403.02054), from its description; no code is public.
+Faithful: an explore pool and an exploit pool, each with its own request; exploring at a high temperature, exploiting
+at a low one; then "port and filter": explored candidates enter the exploit pool where they are better than its worst;
+elitism: each pool keeps its best.
+Different: candidates are prompts, not vectors of numbers, and the single objective is the dev loss. What training
+found, and what came from a mentor that stood in, enters the exploit pool by the same filter. A prompt that enters
+it stays in the explore pool, too. All requests are in our own words, and all numbers are ours: `size`, half
+of the proposals for each pool, and both temperatures; 1.0 is the highest that all providers take.
+A client whose own temperature is null takes none: the two requests then differ in their words alone.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llm_catalyst.checks import at_least, one_of
+from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.mentors.reply import parse
+from llm_catalyst.mentors.strategies import Dialogue, Question
+from llm_catalyst.mentors.strategies.wording import (
+    FORMS,
+    MOST_READ,
+    conversation,
+    describe,
+    entries,
+    number_of,
+    reminder,
+)
+from llm_catalyst.records import Advice, Message, Proposal, Scored
+
+ROLE = "You search for short text prompts that make a frozen language model good at a task."
+ORDER = (
+    "These prompts were tried before, each with its loss and its accuracy on held-out examples. The loss falls from "
+    "the first to the last, so the last one is the best. Some prompts are odd strings of word pieces: take up what "
+    "they hint at, not their form."
+)
+EXPLORE = (
+    "Explore: write {proposals} unlike all of these, and unlike each other, in words and in idea. Look where nobody "
+    "has looked so far; a bold guess is welcome, as long as its loss may turn out to be low."
+)
+EXPLOIT = (
+    "Exploit: write {proposals} close to the best of these, above all to the last one. Keep what makes them good, "
+    "and change as little as you need for a loss that is lower still."
+)
+RULES = """\
+- Write fewer than {words} words per prompt. Only its first {tokens} tokens are used.
+- Write one prompt per line, each line beginning with "- ".
+- Answer with the prompts only: no introduction, no scores, no explanation."""
+REMINDER = (
+    "No usable prompt could be read from that answer. Please write {proposals} now, none of them among the ones "
+    'listed, one per line, each line beginning with "- ", and nothing else.'
+)
+
+
+@dataclass(frozen=True)
+class Leo:
+    """The `strategy` node: explore and exploit. Fields are explained in conf/strategy/leo.yaml."""
+
+    needs_pool: ClassVar[bool] = True
+
+    form: str = "chat"
+    proposals: int = 6
+    size: int = 5
+    words: int = 9
+    explore_temperature: float | None = 1.0
+    exploit_temperature: float | None = 0.2
+    show_gradient: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("strategy.form", self.form, FORMS)
+        at_least("strategy.proposals", self.proposals, 2)
+        at_least("strategy.size", self.size, 1)
+        at_least("strategy.words", self.words, 2)
+        at_least("strategy.explore_temperature", self.explore_temperature, 0)
+        at_least("strategy.exploit_temperature", self.exploit_temperature, 0)
+
+    def propose(self, consultation: Consultation) -> Dialogue:
+        """Port and filter what was scored since, then one question for each pool; the exploited prompts come first."""
+        explore, exploit = self.pools(consultation)
+        share = self.proposals // 2
+        explored = yield self.question(
+            EXPLORE, explore, share, self.explore_temperature, "explored: unlike the prompts so far", consultation
+        )
+        exploited = yield self.question(
+            EXPLOIT,
+            exploit,
+            self.proposals - share,
+            self.exploit_temperature,
+            "exploited: close to the best prompts",
+            consultation,
+        )
+        memory = {
+            "explore": tokens_of(explore),
+            "exploit": tokens_of(exploit),
+            "explored": tokens_of(explored.proposals),
+            "exploited": tokens_of(exploited.proposals),
+        }
+        return Advice((*exploited.proposals, *explored.proposals), memory=memory)
+
+    def pools(self, consultation: Consultation) -> tuple[list[Scored], list[Scored]]:
+        """The explore pool and the exploit pool, at most `size` prompts each, the best one last.
+
+        Each is filled with what it held and last time's proposals made from it; a prompt without a score is gone. One
+        that is empty, as both are at first, takes its half of the trajectory: the better half is to be exploited.
+        """
+        scored, memory, pool = consultation.scored, consultation.memory, consultation.pool
+        known = {entry.prompt.tokens: entry for entry in (*scored, *pool)}
+        half = (len(pool) + 1) // 2
+        explore = elite(remembered(memory, known, "explore", "explored") or pool[:-half] or pool, self.size)
+        exploit = elite(remembered(memory, known, "exploit", "exploited") or pool[-half:], self.size)
+        return explore, ported(known.values(), exploit, self.size)
+
+    def question(
+        self,
+        wish: str,
+        pool: list[Scored],
+        number: int,
+        temperature: float | None,
+        rationale: str,
+        consultation: Consultation,
+    ) -> Question:
+        """The request of one pool for `number` new prompts."""
+        wanted = number_of(number, "new prompt")
+        parts = [
+            describe(consultation.task),
+            ORDER,
+            *entries(pool, consultation, self.show_gradient),
+            wish.format(proposals=wanted),
+            RULES.format(words=self.words, tokens=consultation.space.length),
+        ]
+
+        def remind(reply: str) -> list[Message]:
+            return reminder(self.form, reply, REMINDER.format(proposals=wanted))
+
+        return Question(
+            conversation(self.form, ROLE, parts, "New prompts:"),
+            lambda reply: parse(reply, MOST_READ),
+            remind,
+            number,
+            temperature,
+            rationale,
+        )
+
+
+def ported(candidates: Iterable[Scored], exploit: list[Scored], size: int) -> list[Scored]:
+    """The exploit pool after those candidates have entered it that are better than its worst prompt."""
+    worst = exploit[0].score.loss if exploit else math.inf
+    return elite([*exploit, *(entry for entry in candidates if entry.score.loss < worst)], size)
+
+
+def elite(entries: Iterable[Scored], size: int) -> list[Scored]:
+    """The `size` distinct prompts with the lowest loss, the best one last."""
+    distinct = {entry.prompt.tokens: entry for entry in entries}
+    return sorted(distinct.values(), key=lambda entry: -entry.score.loss)[-size:]
+
+
+def remembered(
+    memory: Mapping[str, list[list[int]]], known: Mapping[tuple[int, ...], Scored], *names: str
+) -> list[Scored]:
+    """The prompts that are remembered under these names and still have a score."""
+    return [known[tuple(tokens)] for name in names for tokens in memory.get(name, []) if tuple(tokens) in known]
+
+
+def tokens_of(prompts: Iterable[Scored | Proposal]) -> list[list[int]]:
+    """Prompts as JSON values."""
+    return [list(each.prompt.tokens) for each in prompts]
