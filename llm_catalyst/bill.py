@@ -1,8 +1,9 @@
 """What a mentor will cost: calls, tokens and dollars, from the questions that it will be asked."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from llm_catalyst.mentors.clients import Client
 from llm_catalyst.mentors.clients.human import Human
@@ -13,7 +14,7 @@ from llm_catalyst.mentors.prices import cost
 from llm_catalyst.mentors.strategies import Question, Reply, Strategy
 from llm_catalyst.problem import Problem
 from llm_catalyst.randomness import derive, stream
-from llm_catalyst.records import Proposal, Score, Scored
+from llm_catalyst.records import Prompt, Proposal, Score, Scored
 from llm_catalyst.trials import HINT_TOKENS
 
 AROUND_A_PROPOSAL = 3  # tokens of an answer beside each prompt: the dash, the line's end
@@ -30,20 +31,35 @@ class Bill:
     cost_usd: float | None = 0.0
 
 
-def bills(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int) -> tuple[Bill, Bill, tuple[str, ...]]:
-    """What the mentor costs where its first answers are used, the most, and the models without a known price.
+@dataclass(frozen=True)
+class Account:
+    """What a mentor takes in a run: where its first answers are used, and the most.
 
-    `pools` are the numbers of prompts in the pool at each consultation.
+    `unpriced` are the models without a known price, `tried` the training examples on which it tries prompts.
     """
+
+    usual: Bill
+    most: Bill
+    unpriced: tuple[str, ...]
+    tried: int
+
+
+def account(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int) -> Account:
+    """What the mentor will take; `pools` are the numbers of prompts in the pool at each consultation."""
     usual: list[Bill] = []
     most: list[Bill] = []
     unpriced: dict[str, None] = {}
+    tried = 0
+    memories: dict[int, Mapping[str, Any]] = {}
     for stage, size in enumerate(pools):
         consultation = shown(imagined(problem, stage, stages, size), getattr(mentor, "history", True))
-        for who in asked(mentor):
+        for number, who in enumerate(asked(mentor)):
             if not isinstance(who, LanguageModel) or isinstance(who.client, Replay):
                 continue
-            for question in imagined_questions(consultation, who.strategy):
+            talk = Talk(replace(consultation, memory=memories.get(number, {})), who.strategy)
+            memories[number] = talk.memory
+            tried += talk.tried * (who is mentor)
+            for question in talk.questions:
                 answer = question.prompts * (problem.space.length + AROUND_A_PROPOSAL) or WORDS_OF_ITS_OWN
                 longest = getattr(who.client, "max_tokens", answer)
                 attempts = question_tokens(consultation, question, who.attempts, longest)
@@ -53,7 +69,7 @@ def bills(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int) -
                 if any(bill.cost_usd is None for bill in calls):
                     unpriced[who.client.model] = None
                 most += calls
-    return together(usual), together(most), tuple(unpriced)
+    return Account(together(usual), together(most), tuple(unpriced), tried)
 
 
 def asked(mentor: Mentor) -> list[Mentor]:
@@ -66,7 +82,7 @@ def imagined(problem: Problem, stage: int, stages: int, size: int) -> Consultati
     generator = stream(problem.settings.seed, "estimate", stage)
     made_up = Score(1.0, 0.5, len(problem.splits["dev"]))
     pool = tuple(Scored(problem.space.sample(generator), made_up, "gradient", stage) for _ in range(size))
-    near = problem.space.decode(problem.space.allowed_ids[:1])
+    near = problem.space.allowed_ids[0]
     return Consultation(
         task=problem.description,
         pool=pool,
@@ -76,24 +92,29 @@ def imagined(problem: Problem, stage: int, stages: int, size: int) -> Consultati
         rng=random.Random(derive(problem.settings.seed, "estimate", stage)),
         record=lambda exchange: None,
         scored=pool,
-        attempt=lambda prompts, rows: [[Trial(1.0, 0, i % 2 == 0) for i in rows] for _ in prompts],
         hints=lambda prompts: [tuple((near,) * HINT_TOKENS for _ in prompt.tokens) for prompt in prompts],
     )
 
 
-def imagined_questions(consultation: Consultation, strategy: Strategy) -> list[Question]:
-    """What a strategy asks in a consultation in which every answer is usable. It remembers nothing of those before."""
-    questions: list[Question] = []
-    space, generator = consultation.space, stream(consultation.stage, "answers")
+class Talk:
+    """An imagined consultation, in which every answer is usable: what is asked, tried and remembered."""
 
-    def answered(question: Question) -> Reply:
-        questions.append(question)
+    def __init__(self, consultation: Consultation, strategy: Strategy) -> None:
+        self.questions: list[Question] = []
+        self.tried = 0
+        self._space, self._generator = consultation.space, stream(consultation.stage, "answers")
+        advice = carry_on(strategy.propose(replace(consultation, attempt=self._attempt)), self._answer)
+        self.memory = consultation.memory if advice.memory is None else advice.memory
+
+    def _answer(self, question: Question) -> Reply:
+        self.questions.append(question)
         if not question.prompts:
             return Reply(texts=("a " * WORDS_OF_ITS_OWN,))
-        return Reply(tuple(Proposal(space.sample(generator)) for _ in range(question.prompts)))
+        return Reply(tuple(Proposal(self._space.sample(self._generator)) for _ in range(question.prompts)))
 
-    carry_on(strategy.propose(consultation), answered)
-    return questions
+    def _attempt(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:
+        self.tried += len(prompts) * len(rows)
+        return [[Trial(1.0, 0, row % 2 == 0) for row in rows] for _ in prompts]
 
 
 def question_tokens(consultation: Consultation, question: Question, attempts: int, answer: int) -> list[int]:

@@ -110,7 +110,8 @@ def expand_fallbacks(
 def doer_of(node: Mapping[str, Any] | None, settings: Any) -> Any:
     """The doer that an `optimizer` node describes: a torch optimizer under the gradient doer, or a doer itself.
 
-    None stands for nobody: the mentor alone moves the prompt. A doer that draws directions, or whose rate has a course, takes the run's seed and schedule.
+    None stands for nobody: the mentor alone moves the prompt. A doer that draws directions, or whose rate has a course,
+    takes the run's seed and schedule.
     """
     from llm_catalyst.doers.gradient import Gradient
     from llm_catalyst.doers.none import NoDoer

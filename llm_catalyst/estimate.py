@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from llm_catalyst.batching import Encoded, scoring_rows, training_rows
-from llm_catalyst.bill import Bill, asked, bills, together
+from llm_catalyst.bill import Bill, account, asked, together
 from llm_catalyst.digest import clock, counted, dollars
 from llm_catalyst.doers.doer import Course, Doer, Member
 from llm_catalyst.memory import Room, peak_memory
@@ -100,19 +100,19 @@ def estimate(problem: Problem, doer: Doer, mentor: Mentor, plan: tuple[int, ...]
     devices = [problem.device] if problem.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # dropout draws from the global generators
         measured = measure(problem, doer, work)
-    bill, most, unpriced = bills(problem, mentor, work.pools, len(plan))
+    mentors = account(problem, mentor, work.pools, len(plan))
     members = [k for k, steps in zip(work.members, plan, strict=True) for _ in range(steps)]
     dev, test = problem.splits["dev"], problem.splits["test"]
     scored_tokens = sum(work.scored) * split_tokens(problem, dev) + 2 * split_tokens(problem, test)
     return Estimate(
         steps=tuple(k * steps for k, steps in zip(work.members, plan, strict=True)),
         train_examples=measured.passes * sum(k * examples for k, examples in zip(members, work.examples, strict=True)),
-        scored_examples=sum(work.scored) * len(dev),
+        scored_examples=sum(work.scored) * len(dev) + mentors.tried,
         test_examples=2 * len(test),  # the soft prompt and the best discrete one
         consultations=len(work.pools),
-        bill=bill,
-        most=most,
-        unpriced=unpriced,
+        bill=mentors.usual,
+        most=mentors.most,
+        unpriced=mentors.unpriced,
         train_seconds=sum(measured.step[k] for k in members),
         score_seconds=scored_tokens * measured.token,
         measured_steps=measured.steps,

@@ -2,7 +2,6 @@
 
 import math
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llm_catalyst.doers.doer import Course, Doer, Member
@@ -13,7 +12,7 @@ from llm_catalyst.outcome import conclude
 from llm_catalyst.problem import Problem
 from llm_catalyst.progress import View
 from llm_catalyst.randomness import derive
-from llm_catalyst.records import Emit, Origin, Outcome, Prompt, Record, Score, Snapshot
+from llm_catalyst.records import Emit, Origin, Outcome, Prompt, Record, Score
 from llm_catalyst.run_directory import RunDirectory
 from llm_catalyst.safekeeping import Safekeeping
 from llm_catalyst.selection import (
@@ -41,11 +40,6 @@ class Experiment:
     settings: Settings
     plan: tuple[int, ...]
 
-    @property
-    def idle(self) -> bool:
-        """Whether the mentor alone moves the prompt."""
-        return isinstance(self.doer, NoDoer)
-
 
 def run(
     experiment: Experiment, directory: RunDirectory, view: View, interruption: Interruption | None = None
@@ -64,12 +58,12 @@ def run(
     while left := experiment.plan[state.stage :]:
         if not state.trained:
             state = train(experiment, state, emit, view, safe)
-            state = grow_pool(experiment, state, directory.snapshots(state.stage), emit)
+            state = grow_pool(experiment, state, directory, emit)
             state = safe.checkpoint(replace(state, trained=True))
         left = left[1:]
         if left and safe.mentor_may_speak(state, emit):
             state = consult(experiment, state, emit, safe)
-        elif experiment.idle:
+        elif isinstance(experiment.doer, NoDoer):
             left = ()  # nobody would move the prompt any more
         stage, state = state.stage, replace(state, stage=len(experiment.plan) - len(left), trained=False)
         state = safe.stage_ended(stage, state, last=not left)
@@ -91,10 +85,10 @@ def train(experiment: Experiment, state: State, emit: Emit, view: View, safe: Sa
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
     begin, end, k = sum(plan[: state.stage]), sum(plan[: state.stage + 1]), len(state.members)
     scores: list[Score | None] = [None] * k
-    course = Course(begin, end, sum(plan), state.step)
+    course, moved = Course(begin, end, sum(plan), state.step), 0 if isinstance(experiment.doer, NoDoer) else k
     for step in experiment.doer.train(problem.model, state.members, problem.batches(k, state.step), course):
         view.tick(state.stage, step.number, step.losses)
-        state = state.at(step.number).spent(gradient_steps=0 if experiment.idle else k, train_examples=step.examples)
+        state = state.at(step.number).spent(gradient_steps=moved, train_examples=step.examples)
         if step.number == end or step.number % record == 0:
             for snapshot in problem.snapshots(state.stage, step, state.parameters):
                 emit(snapshot)
@@ -107,18 +101,18 @@ def train(experiment: Experiment, state: State, emit: Emit, view: View, safe: Sa
     return settle(state.at(end), scores, emit)
 
 
-def grow_pool(experiment: Experiment, state: State, snapshots: Sequence[Snapshot], emit: Emit) -> State:
+def grow_pool(experiment: Experiment, state: State, directory: RunDirectory, emit: Emit) -> State:
     """The trajectory's distinct prompts, embedded anew and scored on dev, enter the pool: the best stand last.
 
-    A head that was trained has changed since, so earlier entries are scored again under it.
+    No prompt is scored twice, unless the head was trained since: then the pool's are, too.
     """
-    new: dict[Prompt, Origin] = dict.fromkeys(experiment.problem.candidates(snapshots), "gradient")
-    old = {s.prompt: s for s in state.pool} if experiment.settings.pool.keep else {}
-    if experiment.problem.model.head.trained:
-        new, old = {prompt: s.origin for prompt, s in old.items()} | new, {}
-    new = {prompt: origin for prompt, origin in new.items() if prompt not in old}
-    state, scored = score_prompts(experiment.problem, state, new, emit)
-    return state.with_pool([*old.values(), *scored], experiment.settings.pool.size)
+    problem, pool = experiment.problem, experiment.settings.pool
+    entries: dict[Prompt, Origin] = {scored.prompt: scored.origin for scored in state.pool if pool.keep}
+    entries |= dict.fromkeys(problem.candidates(directory.snapshots(state.stage)), "gradient")
+    known = {scored.prompt: scored for scored in known_scores(problem, state, directory.scored())}
+    new = {prompt: origin for prompt, origin in entries.items() if prompt not in known}
+    state, scored = score_prompts(problem, state, new, emit)
+    return state.with_pool([*(known[prompt] for prompt in entries if prompt in known), *scored], pool.size)
 
 
 def consult(experiment: Experiment, state: State, emit: Emit, safe: Safekeeping) -> State:

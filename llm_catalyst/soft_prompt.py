@@ -115,6 +115,10 @@ class PromptSpace:
         ids = torch.tensor([prompt.tokens for prompt in prompts], device=self.vocabulary.device)
         return self.vocabulary[ids].float()
 
+    def directions(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Unit vectors (k, d) along the mean of each prompt's token embeddings, float64, on the CPU."""
+        return torch.nn.functional.normalize(self.embed(prompts).cpu().double().mean(1), dim=-1)
+
     def spread(self, prompts: Sequence[Prompt]) -> float | None:
         """Mean cosine distance over all pairs of prompts, each the mean of its token embeddings, to six decimals.
 
@@ -122,9 +126,8 @@ class PromptSpace:
         """
         if len(prompts) < 2:
             return None
-        directions = torch.nn.functional.normalize(self.embed(prompts).cpu().double().mean(1), dim=-1)
         # Between unit vectors, half the squared distance is 1 - cosine.
-        return round(torch.pdist(directions).square().mean().item() / 2, 6)
+        return round(torch.pdist(self.directions(prompts)).square().mean().item() / 2, 6)
 
     def start(self, generator: torch.Generator) -> Tensor:
         """A new soft prompt (m, d), float32: `prompt.start` says from text, vocabulary rows or N(0, std)."""
@@ -170,11 +173,13 @@ class PromptSpace:
     def project(self, soft: Tensor) -> tuple[list[Prompt], list[float]]:
         """Discrete prompts nearest to soft prompts (k, m, d), and the mean cosine to their tokens, per member.
 
-        A row that is the embedding of a token is that token, also of one that a projection would not take.
+        A row that is a token's embedding is that token, though no other row could come to it (half a character, a piece
+        that begins no word), unless it is a special one: so a text that a mentor wrote stays what it is.
         """
         ids, closest = self.nearest(soft)[..., 0], self.nearest(soft, allowed_only=False)[..., 0]
         same = (self.vocabulary[closest] == soft.to(self.vocabulary.dtype)).all(-1)
-        ids = torch.where(same, closest, ids)
+        special = torch.tensor(sorted(special_ids(self.tokenizer)), device=ids.device)
+        ids = torch.where(same & ~torch.isin(closest, special), closest, ids)
         cosine = torch.cosine_similarity(soft.float(), self.vocabulary[ids].float(), dim=-1)
         return [self.prompt(row) for row in ids.tolist()], cosine.mean(-1).tolist()
 

@@ -16,6 +16,8 @@ from llm_catalyst.state import State
 
 HINT_EXAMPLES = 64  # training examples over which a prompt's gradient is taken
 HINT_TOKENS = 3  # tokens named for each row
+# Lengths of a row. With a short step its neighbours stand there, whatever the gradient is (figures: docs/methods.md).
+STEP = 4.0
 
 
 class Trials:
@@ -45,12 +47,11 @@ class Trials:
             for pair in zip(losses.tolist(), answers.tolist(), strict=True)
         ]
 
-    def hints(self, prompts: Sequence[Prompt]) -> list[tuple[tuple[str, ...], ...]]:
+    def hints(self, prompts: Sequence[Prompt]) -> list[tuple[tuple[int, ...], ...]]:
         """For each prompt and each of its m tokens, the nearest other tokens to e - eta dL/de, nearest first.
 
         e is the token's embedding, L the mean loss over some training examples, the same for all prompts of a
-        consultation. eta is chosen for each row so that the step is as long as e itself: with a shorter one the
-        neighbours of e would stand there whatever the gradient is, with a longer one the place of e would not matter.
+        consultation. eta is chosen for each row, so that the step is STEP times as long as e.
         """
         if not prompts:
             return []
@@ -58,12 +59,12 @@ class Trials:
         gradients = self._gradients(prompts)
         self._differentiated += len(prompts) * self._batch.size
         rows = space.embed(prompts)
-        length = rows.norm(dim=-1, keepdim=True)
+        length = STEP * rows.norm(dim=-1, keepdim=True)
         target = rows - length * torch.nn.functional.normalize(gradients, dim=-1)
         near = space.nearest(target, HINT_TOKENS + 1).tolist()
         return [
             tuple(
-                tuple(space.decode([other]) for other in [t for t in found if t != token][:HINT_TOKENS])
+                tuple([other for other in found if other != token][:HINT_TOKENS])
                 for token, found in zip(prompt.tokens, places, strict=True)
             )
             for prompt, places in zip(prompts, near, strict=True)

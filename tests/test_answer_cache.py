@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Loopback, error, openai_chat, serve
-from tiny import prompt_space, scored
+from loopback import Loopback, anthropic_message, error, openai_chat, serve
+from tiny import consultation, prompt_space, scored
 
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.mentors import answer_cache
+from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.consultation import Consultation, TaskDescription
 from llm_catalyst.mentors.language_model import LanguageModel
+from llm_catalyst.mentors.questions import Questions
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.records import Advice, Exchange, from_json, to_json
+from llm_catalyst.records import Advice, Exchange, Message, from_json, to_json
 
 GOOD = "- is it good\n- how is the mood\n- tell me the story"
 OTHER = "- find the mood"
@@ -86,6 +88,18 @@ def test_another_model_other_parameters_or_other_messages_are_another_question(c
         assert len(server.requests) == 2
     assert run.exchanges[0].reply == OTHER
     assert run.exchanges[0].reused is None
+
+
+def test_a_sample_that_is_asked_for_again_in_one_consultation_is_another_one_and_both_are_kept() -> None:
+    """Claude takes no seed: the same messages twice are the same request twice, and two samples are wanted."""
+    message = (Message("user", "Write a prompt."),)
+    with serve(anthropic_message("- one"), anthropic_message("- two")) as server:
+        client = Claude("claude-haiku-4-5", server.url, "TEST_KEY")
+        for _ in range(2):
+            questions = Questions(consultation())
+            replies = [questions.ask(client, message, seed, True).reply for seed in (1, 2)]
+            assert replies == ["- one", "- two"]
+        assert len(server.requests) == 2
 
 
 def test_an_unusable_answer_and_a_failure_are_not_kept(folder: Path) -> None:

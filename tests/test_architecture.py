@@ -14,7 +14,7 @@ FLOORS = (
     {"tasks", "soft_prompt", "batching", "backbones", "heads", "model", "run_directory", "run_records", "saved_states"},
     {"doers", "scoring", "mentors", "settings", "digest", "summary", "show", "verify", "progress", "live"},
     {"statistics", "readability", "table", "board", "report", "frames", "trackers"},
-    {"problem", "state", "selection", "outcome", "bill", "safekeeping"},
+    {"problem", "state", "selection", "trials", "outcome", "bill", "safekeeping"},
     {"experiment"},
     {"estimate", "configs", "session"},
     {"launch", "jobs", "standings", "sweep", "search", "reproduce"},

@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 from hydra import compose, initialize_config_dir
 
 from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.configs import Parts, build, construct, names_of, parts_of, refuse_secrets
+from llm_catalyst.configs import Parts, build, construct, doer_of, names_of, parts_of, refuse_secrets
 from llm_catalyst.mentors.language_model import LanguageModel
 from llm_catalyst.settings import Evaluations, Interval, Settings
 
@@ -37,22 +37,24 @@ GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
 # How many choices each group has, to be changed on purpose, and names that must stay among them.
 NUMBERS = {
     "backbone": 10,
+    "doer": 1,
     "experiment": 6,
     "head": 3,
-    "mentor": 23,
+    "mentor": 25,
     "optimizer": 10,
     "protocol": 2,
-    "strategy": 3,
+    "strategy": 13,
     "task": 13,
 }
 PROMISED = {
     "task": "sst2 boolq cb copa rte wic wsc ag_news trec mr subj local",
     "backbone": "roberta_large roberta_base bert_large bert_base deberta minilm gpt2 opt llama qwen",
     "head": "classifier similarity verbalizer",
+    "doer": "none",
     "optimizer": "adamw adam sgd adafactor zo_sgd zo_sign zo_momentum zo_conservative zo_adam forward_gradient",
-    "mentor": "none best random perturb evolution replay human openai_compatible local llama2_7b gpt4 gpt35 gpt4o "
+    "mentor": "none best random perturb evolution diffusion rehearsal replay human openai_compatible local llama2_7b gpt4 gpt35 gpt4o "
     "claude_haiku claude_sonnet claude_opus",
-    "strategy": "paper official paraphrase",
+    "strategy": "paper official paraphrase opro gpo directional leo ape evoprompt_ga evoprompt_de rank gepa capo",
     "protocol": "heldout official",
     "experiment": "quickstart official/boolq official/copa official/rte official/wic official/wsc",
 }
@@ -92,9 +94,8 @@ def build_all(config: dict[str, Any]) -> Parts:
     extra = {"strategy": strategy} if node["_target_"].endswith(".LanguageModel") else {}
     parts = {group: build(config[group], group) for group in ("task", "backbone", "head")}
     settings = construct(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
-    return Parts(
-        **parts, doer=build(config["optimizer"], "optimizer"), mentor=build(node, "mentor", **extra), settings=settings
-    )
+    mentor = build(node, "mentor", **extra)
+    return Parts(**parts, doer=doer_of(config["optimizer"], settings), mentor=mentor, settings=settings)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -179,7 +179,8 @@ class Cramped:
 
     head: Classifier
     most: int
-    words: bool = False
+    words: ClassVar[bool] = False
+    trained: ClassVar[bool] = True
 
     def weights(self, *rest: Any) -> dict[str, Tensor]:
         return self.head.weights(*rest)
@@ -264,7 +265,8 @@ class Slow:
 
     pace: float
     passes: list[int] = field(default_factory=list)
-    words: bool = False
+    words: ClassVar[bool] = False
+    trained: ClassVar[bool] = True
 
     def weights(self, *rest: Any) -> dict[str, Tensor]:
         return Classifier().weights(*rest)

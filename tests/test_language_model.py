@@ -469,8 +469,8 @@ def mentor_node(path: Path) -> Any:
     return content.get("mentor", content)
 
 
-def test_conf_names_eighteen_mentors_with_a_client() -> None:
-    assert len(client_files()) == 18
+def test_conf_names_nineteen_mentors_with_a_client() -> None:
+    assert len(client_files()) == 19
 
 
 @pytest.mark.parametrize("path", client_files(), ids=lambda path: path.stem)

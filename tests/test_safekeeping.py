@@ -15,7 +15,9 @@ from tiny_models import adamw, plenty, run_in, toy_problem
 
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.doers.gradient import Gradient
+from llm_catalyst.doers.none import NoDoer
 from llm_catalyst.experiment import Experiment
+from llm_catalyst.heads.verbalizer import Verbalizer
 from llm_catalyst.interruption import INTERRUPTED, STOPPED, BudgetSpent, Interruption, Stopped, stop_now
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.controls import NoMentor
@@ -53,9 +55,17 @@ class Acting(SilentView):
             self.act()
 
 
-def carry_out(path: Path, mentor: Any = None, view: Any = None, patience_s: float = 5.0, **changes: Any) -> Outcome:
+def carry_out(
+    path: Path,
+    mentor: Any = None,
+    view: Any = None,
+    patience_s: float = 5.0,
+    doer: Any = None,
+    plan: tuple[int, ...] = PLAN,
+    **changes: Any,
+) -> Outcome:
     problem = toy_problem(**changes)
-    experiment = Experiment(problem, Gradient(adamw), mentor or NoMentor(), problem.settings, PLAN)
+    experiment = Experiment(problem, doer or Gradient(adamw), mentor or NoMentor(), problem.settings, plan)
     with Interruption(patience_s) as interruption:
         return run_in(path, experiment, view, interruption)
 
@@ -219,6 +229,39 @@ def test_a_spent_budget_stops_before_the_next_call_and_a_larger_one_goes_on(
     outcome = carry_out(tmp_path, mentor)
     assert mentor.asked == [0, 0]
     assert (outcome.ledger.mentor_calls, outcome.ledger.cost_usd, outcome.ledger.gradient_steps) == (2, 0.5, 6)
+
+
+@pytest.mark.parametrize(
+    ("budget", "calls", "words"),
+    [
+        (Budget(usd=0.2, when_spent="conclude"), 2, r"budget.usd=0.2 is used up: $0.5000 is spent"),
+        (Budget(tokens=0, when_spent="conclude"), 0, "budget.tokens=0 is used up: 0 tokens are spent"),
+        (Budget(scored_examples=1, when_spent="conclude"), 0, "budget.scored_examples=1 is used up: 36 examples are"),
+    ],
+)
+def test_a_run_that_is_to_conclude_goes_on_without_its_mentor_when_the_budget_is_spent(
+    tmp_path: Path, budget: Budget, calls: int, words: str
+) -> None:
+    mentor = Paid()
+    outcome = carry_out(tmp_path, mentor, plan=(3, 3, 3), budget=budget)
+    told = [event for event in read_run(tmp_path).events if event.kind == "budget"]
+    assert (len(mentor.asked), outcome.ledger.mentor_calls, outcome.ledger.gradient_steps) == (calls, calls, 9)
+    assert outcome.status == "done"
+    assert words in told[0].message
+    assert [event.stage for event in told] == [0, 1][calls // 2 :]
+
+
+def test_where_the_mentor_alone_moves_the_prompt_a_spent_budget_is_the_end(tmp_path: Path) -> None:
+    mentor, budget = Paid(), Budget(tokens=800, when_spent="conclude")
+    outcome = carry_out(tmp_path, mentor, doer=NoDoer(), plan=(1, 1, 1, 1, 1), head=Verbalizer(), budget=budget)
+    assert (mentor.asked, outcome.ledger.gradient_steps) == ([0, 0], 0)
+    assert outcome.status == "done"
+    assert saved(tmp_path) == ["00", "01"]
+
+
+def test_a_budget_of_scored_examples_stops_before_the_next_call(tmp_path: Path) -> None:
+    with pytest.raises(BudgetSpent, match=r"budget\.scored_examples=24 is used up: 36 examples are scored"):
+        carry_out(tmp_path, Paid(), budget=Budget(scored_examples=24))
 
 
 def test_a_budget_in_dollars_cannot_be_kept_where_an_answer_has_no_price(tmp_path: Path) -> None:

@@ -146,6 +146,18 @@ def test_the_projections_differ_so_that_the_test_above_tells_them_apart() -> Non
     assert len(set(found.values())) == 4
 
 
+def test_a_text_of_tokens_that_no_projection_would_take_projects_to_itself_until_it_is_moved() -> None:
+    space = space_of(word_piece(), word_start=True, length=2)
+    tokens = word_piece().convert_tokens_to_ids(["film", "##less"])
+    rows = space.embed([space.prompt(tokens)])
+    prompts, similarities = space.project(torch.cat([rows, rows + 1e-3, rows * 0 + space.vocabulary[0]]))
+    assert prompts[0].tokens == tuple(tokens)
+    assert similarities[0] == pytest.approx(1)
+    assert prompts[1].tokens[0] == tokens[0]
+    for prompt in prompts[1:]:
+        assert {*prompt.tokens} - {tokens[0]} <= {*space.allowed_ids}
+
+
 def test_the_official_projection_takes_the_least_similar_token() -> None:
     space = space_of(word_piece(), projection="official", length=1)
     row = space.vocabulary[space.allowed_ids[0]][None, None]

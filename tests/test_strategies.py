@@ -1,4 +1,4 @@
-"""One contract for every strategy in conf/strategy: a whole run by it, alone and between gradient stages, and its resumption."""
+"""One contract for every strategy in conf/strategy: whole runs by it, with a doer and without, and their resumption."""
 
 import json
 from dataclasses import dataclass, replace

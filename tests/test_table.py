@@ -162,4 +162,5 @@ def test_a_packaged_table_composes_and_its_smoke_run_needs_neither_key_nor_hub(
             if form is not table:
                 assert (config["task"]["name"], config["device"]) == ("quickstart", "cpu"), place
                 assert config["backbone"]["name"] == "sentence-transformers/all-MiniLM-L6-v2", place
-                assert "client" not in config["mentor"], place
+                client = config["mentor"].get("client", {"_target_": "Rehearsal"})
+                assert client["_target_"].endswith("Rehearsal"), place

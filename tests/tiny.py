@@ -18,9 +18,16 @@ WORDS = (  # noqa: SIM905 - easier to read and to add to
     "a the is it this film movie review story good bad great poor fine dull how what does say about of and or "
     "not very positive negative mood tell me find judge sentence text was in to"
 ).split()
-REVIEWS = (  # noqa: SIM905
-    "dull from the first minute|a fine story|what a great film|poor, bad and dull|not good|it was great|bad movie|good movie"
-).split("|")
+REVIEWS = (
+    "dull from the first minute",
+    "a fine story",
+    "what a great film",
+    "poor, bad and dull",
+    "not good",
+    "it was great",
+    "bad movie",
+    "good movie",
+)
 EXAMPLES = tuple(Example(((text, None),), label) for text, label in zip(REVIEWS, (0, 1, 1, 0, 0, 1, 0, 1), strict=True))
 TASK = TaskDescription("sst2", "Say whether a film review is positive or negative.", ("negative", "positive"), EXAMPLES)
 PIECES = ("##s", "##ly", "##ing", "##ed", ".", ",", "?", "!", ":")
@@ -79,9 +86,10 @@ def attempt(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]
     ]
 
 
-def hints(prompts: Sequence[Prompt]) -> list[tuple[tuple[str, ...], ...]]:
+def hints(prompts: Sequence[Prompt]) -> list[tuple[tuple[int, ...], ...]]:
     """Each token is drawn to the same two."""
-    return [(("great", "fine"),) * len(prompt.tokens) for prompt in prompts]
+    great, fine = tokenizer().convert_tokens_to_ids(["great", "fine"])
+    return [((great, fine),) * len(prompt.tokens) for prompt in prompts]
 
 
 def conversation(messages: Sequence[Message]) -> str:

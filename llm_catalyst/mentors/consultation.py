@@ -46,7 +46,7 @@ class Consultation:
     `record` stores an exchange with a language model, and must be called before the reply is used;
     `before_call` must be called before anybody is asked: it raises where the run's budget is used up.
     `attempt` tries prompts on some training examples (numbers into `task.examples`), a list of trials for each prompt.
-    `hints` gives for each prompt, for each of its m tokens, the tokens that the gradient would move it to.
+    `hints` gives for each prompt, for each of its m tokens, the vocabulary ids that the gradient would move it to.
     """
 
     task: TaskDescription
@@ -61,7 +61,7 @@ class Consultation:
     scored: tuple[Scored, ...] = ()
     memory: Mapping[str, Any] = field(default_factory=dict)
     attempt: Callable[[Sequence[Prompt], Sequence[int]], list[list[Trial]]] = nobody
-    hints: Callable[[Sequence[Prompt]], list[tuple[tuple[str, ...], ...]]] = nobody
+    hints: Callable[[Sequence[Prompt]], list[tuple[tuple[int, ...], ...]]] = nobody
 
 
 class Mentor(Protocol):

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from llm_catalyst.checks import at_least, within
+from llm_catalyst.checks import at_least, one_of, within
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.records import Advice, Proposal
 
@@ -47,31 +47,37 @@ class BestOfPool:
 
 @dataclass(frozen=True)
 class Perturb:
-    """Proposes the pool's best prompt with some tokens replaced by near ones (the paper's perturbed restart).
+    """Proposes the pool's best prompt with some tokens replaced by others (the paper's perturbed restart).
 
-    Each token is replaced with probability `rate`, one at least, by any of its `neighbours` nearest ones. The paper
-    does not say how it perturbs. Noise on the embeddings does not do: projected again, a prompt in hundreds of
-    dimensions stays what it was until the noise drowns it, and then all tokens are random.
+    Each token is replaced with probability `rate`, one at least: by any of its `neighbours` nearest ones, or with
+    `toward: gradient` by any of those that the gradient would move it to (`Consultation.hints`), the control for a
+    language model that is shown them. The paper does not say how it perturbs. Noise on the embeddings does not do:
+    projected again, a prompt in hundreds of dimensions stays what it was until the noise drowns it, and then all
+    tokens are random.
     """
 
     proposals: int = 3
     rate: float = 0.25
     neighbours: int = 20
+    toward: str = "neighbours"
 
     def __post_init__(self) -> None:
         at_least("mentor.proposals", self.proposals, 1)
         at_least("mentor.neighbours", self.neighbours, 1)
         within("mentor.rate", self.rate, 0, 1)
+        one_of("mentor.toward", self.toward, ("neighbours", "gradient"))
 
     def propose(self, consultation: Consultation) -> Advice:
         if not consultation.pool:
             return Advice(fallback="the pool is empty")
-        space, rng = consultation.space, consultation.rng
+        space, rng, best = consultation.space, consultation.rng, consultation.pool[-1].prompt
+        hints = consultation.hints([best])[0] if self.toward == "gradient" else None
         drawn = []
         for _ in range(self.proposals):
-            tokens = list(consultation.pool[-1].prompt.tokens)
+            tokens = list(best.tokens)
             places = [place for place in range(len(tokens)) if rng.random() < self.rate]
             for place in places or [rng.randrange(len(tokens))]:
-                tokens[place] = space.neighbour(tokens[place], self.neighbours, rng)
+                near = hints[place] if hints else ()
+                tokens[place] = rng.choice(near) if near else space.neighbour(tokens[place], self.neighbours, rng)
             drawn.append(Proposal(space.prompt(tokens), "the pool's best, perturbed"))
         return Advice(tuple(drawn))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from llm_catalyst.checks import ConfigurationError, at_least
+from llm_catalyst.digest import counted
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.records import Advice, Proposal, Restart, Scored
 from llm_catalyst.run_directory import read_config
@@ -26,15 +27,15 @@ BATCH = 64  # prompts of one training step; drawn with replacement, as there may
 
 @dataclass(frozen=True)
 class Diffusion:
-    """Proposes soft prompts drawn from a denoising model of earlier runs' prompts, at the best dev loss among them.
+    """Proposes soft prompts drawn from a denoising model of the prompts that earlier runs found, as good as their best.
 
     After Diff-L2O (Shi et al. 2025, arXiv 2503.11462), which draws starting points of an optimization from a diffusion
     model of solutions, guided by what the optimization has seen so far, instead of learning single steps. Faithful: a
     model of solutions, not of steps; trained within seconds; guided by the present run; its samples are then trained on
-    as usual. Different: the guide is the pool's best prompt and the quality that is asked for, not gradients, which
-    no run keeps; the loss is the denoising error alone, without the task's loss at the samples; the data are tens to
-    hundreds of prompts, so that the model works on their `dimensions` leading principal components (in m·d dimensions
-    it could but repeat them), and what it draws lies in their span.
+    as usual. Different: the guide is the pool's best prompt and the dev loss to reach (the lowest
+    that was found), not gradients, which no run keeps; what is learned is the denoising alone, without the task's loss
+    at the samples; the data are tens to hundreds of prompts, good ones and bad ones, so that the model works on their
+    `dimensions` leading principal components, and what it draws lies in their span.
 
     `runs` is a folder of earlier runs, finished or not: those count whose `task`, `backbone` and `head` (its class)
     are these and whose prompts are (m, d). Of damaged files nothing is used, and test scores are never read. The same
@@ -46,7 +47,7 @@ class Diffusion:
     backbone: str
     head: str
     proposals: int = 3
-    dimensions: int = 16
+    dimensions: int = 8
     levels: int = 100
     width: int = 128
     steps: int = 1000
@@ -80,7 +81,7 @@ class Diffusion:
         best = [scored.prompt for scored in consultation.pool[-1:]]
         stand = space.embed(best).cpu().flatten(1) if best else plane.mean[None]
         here = plane.coordinates(stand).clamp(course.low, course.high).expand(self.proposals, -1)
-        drawn = plane.points(denoiser.draw(here, 1.0, course, generator))
+        drawn = plane.points(denoiser.draw(here, course.quality.max().expand(self.proposals), course, generator))
         rows = drawn.view(self.proposals, space.length, -1).to(space.vocabulary.device)
         why = f"drawn from a model of {len(prompts)} prompts of {len(found)} earlier runs"
         return Advice(tuple(Proposal(prompt, why) for prompt in space.project(rows)[0]), rows=rows)
@@ -89,17 +90,18 @@ class Diffusion:
         return find_runs(Path(self.runs).expanduser())
 
     def gather(self, space: PromptSpace) -> tuple[list[tuple[list[float], list[Tensor]]], list[str]]:
-        """For each run that fits the dev losses and prompts (m·d,), the worst first; and for each run why not, or ''."""
-        found, reasons = [], []
+        """Of each run that fits the dev losses and prompts (m·d,), the worst first; and of each run why not, or ''."""
+        found: list[tuple[list[float], list[Tensor]]] = []
+        reasons: list[str] = []
         for path in self.paths():
             reason = self.misfit(path)
-            if not reason:
-                try:
+            try:
+                if not reason:
                     found.append(prompts_of(path, space))
-                except Misfit as why:
-                    reason = str(why)
-                except ConfigurationError:
-                    reason = "damaged"
+            except Misfit as why:
+                reason = str(why)
+            except ConfigurationError:
+                reason = "damaged"
             reasons.append(reason)
         return found, reasons
 
@@ -121,11 +123,11 @@ class Misfit(ValueError):  # noqa: N818 - reads as a sentence where it is caught
 def told(reasons: Sequence[str]) -> str:
     """How many runs were seen, and for what reasons how many of them did not fit: '4 runs: 3 of another task'."""
     counts = [f"{n} {reason}" for reason, n in Counter(filter(None, reasons)).items()]
-    return f"{len(reasons)} run{'s' * (len(reasons) != 1)}" + f": {', '.join(counts)}" * bool(counts)
+    return counted(len(reasons), "run") + f": {', '.join(counts)}" * bool(counts)
 
 
 def prompts_of(path: Path, space: PromptSpace) -> tuple[list[float], list[Tensor]]:
-    """The dev losses (nats) of a run's prompts, and these as float32 rows (m·d,) on the CPU: the worst first, each once.
+    """The dev losses (nats) of a run's prompts, and these as float32 rows (m·d,): each once, the worst first.
 
     They are the best soft prompt at each saved state, the soft prompts that a stage ended with (where the saved state
     has not their restart already), and the discrete prompts that were scored on dev. Raises Misfit where no saved
@@ -138,7 +140,7 @@ def prompts_of(path: Path, space: PromptSpace) -> tuple[list[float], list[Tensor
         raise Misfit("of another prompt length or width")
     scored: tuple[Scored, ...] = read_lines(path / FILES[Scored], Scored)
     known = {s.prompt: s.score.loss for s in scored if max(s.prompt.tokens) < len(space.vocabulary)}
-    discrete = space.embed(list(known)).cpu() if known else []
+    discrete = space.embed(list(known)).cpu().unbind() if known else ()
     rows = [*((loss, row.float()) for loss, row in soft), *zip(known.values(), discrete, strict=True)]
     once = {row.numpy().tobytes(): (loss, row.flatten()) for loss, row in rows if row.isfinite().all()}
     ordered = sorted(once.values(), key=lambda pair: -pair[0])
@@ -189,9 +191,10 @@ class Plane:
 
 @dataclass(frozen=True)
 class Points:
-    """Prompts of runs: coordinates `x` (n, r), `quality` (n,) from -1 for the worst dev loss to 1 for the best.
+    """Prompts of runs: coordinates `x` (n, r) and `quality` (n,), minus the log of the dev loss at mean 0, variance 1.
 
-    Those of a run stand together, the worst first, from place `begin` (n,) on.
+    (By rank, the few soft prompts that are far better than all others would hardly stand out.) The prompts of a run
+    stand together, the worst first, from place `begin` (n,) on.
     """
 
     x: Tensor
@@ -201,11 +204,11 @@ class Points:
     @classmethod
     def of(cls, runs: Sequence[tuple[Sequence[float], Tensor]]) -> "Points":
         """From each run's dev losses and coordinates, the worst first."""
-        losses = torch.tensor([loss for each, _ in runs for loss in each], dtype=torch.float64)
-        ranks = losses.argsort(descending=True, stable=True).argsort()
-        sizes = torch.tensor([len(each) for each, _ in runs])
+        quality = -torch.tensor([loss for losses, _ in runs for loss in losses]).clamp_min(1e-6).log()
+        quality = (quality - quality.mean()) / quality.std().clamp_min(1e-6)
+        sizes = torch.tensor([len(losses) for losses, _ in runs])
         begin = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
-        return cls(torch.cat([x for _, x in runs]), 2 * ranks.float() / max(len(losses) - 1, 1) - 1, begin)
+        return cls(torch.cat([x for _, x in runs]), quality, begin)
 
     @property
     def low(self) -> Tensor:
@@ -232,23 +235,28 @@ class Denoiser:
         return angle.cos(), angle.sin()
 
     def clean(self, noisy: Tensor, level: Tensor, here: Tensor, quality: Tensor) -> Tensor:
-        """What the noisy coordinates (b, r) at a level (b,) were: of quality (b,), in a run that stood `here` (b, r)."""
-        state = torch.cat([noisy, here, torch.stack([quality, *self.mixture(level)], -1)], -1)
-        first, second, last = (self.weights[i : i + 2] for i in (0, 2, 4))
-        for weight, bias in (first, second):
-            state = torch.nn.functional.silu(state @ weight + bias)
-        return state @ last[0] + last[1]
+        """What noisy coordinates (b, r) at a level (b,) were: of a quality (b,), in a run that stood `here` (b, r).
+
+        The network tells v = cos · noise - sin · x (Salimans & Ho 2022, arXiv 2202.00512), so that the less noise
+        there is, the less it can err: what told x itself would draw but the middle of each cluster.
+        """
+        signal, noise = self.mixture(level[:, None])
+        state = torch.cat([noisy, here, quality[:, None], signal, noise], -1)
+        first, second, (weight, bias) = (self.weights[i : i + 2] for i in (0, 2, 4))
+        for inner, shift in (first, second):
+            state = torch.nn.functional.silu(state @ inner + shift)
+        return signal * noisy - noise * (state @ weight + bias)
 
     @torch.no_grad()
-    def draw(self, here: Tensor, quality: float, seen: Points, generator: torch.Generator) -> Tensor:
+    def draw(self, here: Tensor, quality: Tensor, seen: Points, generator: torch.Generator) -> Tensor:
         """Coordinates (b, r) by the reverse process (DDPM, Ho et al. 2020, arXiv 2006.11239, equation 7).
 
-        What it takes for the clean point stays within the bounds of the points seen.
+        They are of this quality (b,), in a run that stands `here` (b, r). What the network takes for the clean point
+        is kept within the bounds of the points seen.
         """
         x = torch.randn(here.shape, generator=generator)
-        asked = torch.full(here.shape[:1], quality)
         for level in range(self.levels, 0, -1):
-            guess = self.clean(x, torch.full(here.shape[:1], float(level)), here, asked).clamp(seen.low, seen.high)
+            guess = self.clean(x, torch.full(here.shape[:1], float(level)), here, quality).clamp(seen.low, seen.high)
             (signal, noise), (signal_before, noise_before) = self.mixture(level), self.mixture(level - 1)
             kept = signal / signal_before
             added = 1 - kept**2
@@ -258,8 +266,11 @@ class Denoiser:
 
 
 def learn(seen: Points, settings: Diffusion, generator: torch.Generator) -> Denoiser:
-    """A denoiser trained on points: each noisy one beside a point of its run that was no better, by Adam."""
-    (n, r), width = seen.x.shape, settings.width
+    """A denoiser trained by Adam on points, each noisy one beside a point of its run that was no better.
+
+    A point is drawn in proportion to exp(quality): the model is there for the good ones.
+    """
+    r, width = seen.x.shape[1], settings.width
     weights: list[Tensor] = []
     for inputs, outputs in pairwise((2 * r + 3, width, width, r)):
         drawn = torch.randn(inputs, outputs, generator=generator) / math.sqrt(inputs)
@@ -267,14 +278,14 @@ def learn(seen: Points, settings: Diffusion, generator: torch.Generator) -> Deno
     denoiser = Denoiser(tuple(weights), settings.levels)
     optimizer = torch.optim.Adam(weights, settings.lr)
     for _ in range(settings.steps):
-        i = torch.randint(n, (BATCH,), generator=generator)
+        i = torch.multinomial(seen.quality.exp(), BATCH, replacement=True, generator=generator)
         level = torch.randint(1, settings.levels + 1, (BATCH,), generator=generator).float()
         worse = (torch.rand(BATCH, generator=generator) * (i - seen.begin[i] + 1)).long()
         earlier = torch.minimum(seen.begin[i] + worse, i)  # a product may round up
-        signal, noise = (share[:, None] for share in denoiser.mixture(level))
+        signal, noise = denoiser.mixture(level[:, None])
         noisy = signal * seen.x[i] + noise * torch.randn(BATCH, r, generator=generator)
         guess = denoiser.clean(noisy, level, seen.x[earlier], seen.quality[i])
         optimizer.zero_grad()
-        (guess - seen.x[i]).square().mean().backward()
+        ((guess - seen.x[i]) / noise).square().mean().backward()  # the error of v
         optimizer.step()
     return denoiser

@@ -153,7 +153,9 @@ def consult(mentor: Mentor, consultation: Consultation, asked: Consultation, que
         rng = Random(derive(copy(consultation.rng).getrandbits(63), "strategy"))
         advice = carry_on(strategy.propose(replace(asked, rng=rng)), interview.ask)
     except NobodyAnswered as failure:  # what was paid for until then is used
-        advice = Advice(tuple(interview.proposals), fallback=None if interview.proposals else str(failure))
+        advice = Advice(
+            tuple(interview.proposals[: mentor.proposals]), fallback=None if interview.proposals else str(failure)
+        )
     failed = not advice.proposals and not interview.understood
     why = advice.fallback or (interview.why or "nothing was asked" if failed else None)
     return replace(advice, rejected=(*interview.rejected, *advice.rejected), fallback=why)

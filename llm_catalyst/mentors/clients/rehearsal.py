@@ -17,7 +17,7 @@ QUOTED = re.compile(r'"(.*)"')  # how prompts stand in a question
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The `mentor.client` node of a rehearsal: `lines` lines of 3 to `words` words, drawn from what the question quotes.
+    """The `mentor.client` node of a rehearsal: `lines` lines of 3 to `words` words, which the question quotes.
 
     It knows nothing: what it proposes is a random mixture of the prompts that it is shown. Every strategy can read its
     answers, so that a whole run, its records and its report can be seen before a model is paid. Its tokens are words.

@@ -10,14 +10,16 @@ lowest mean loss first, which is its negative); later rounds ask for variations 
 meaning.
 
 Different:
-- One request asks for a list of `candidates` prompts; theirs draws 50 completions of 50 tokens each from every request.
-  A list costs a fiftieth of the requests and pays for the demonstrations once, and within it a model need not repeat
-  itself.
+- One request asks for a list of `candidates` prompts. Theirs draws 50 completions of 50 tokens each for every subset;
+  few providers give several to one request, so that would be 50 requests, each with the demonstrations in it. A list
+  is one, and within it a model need not repeat itself.
 - All candidates are ranked on the same examples. Theirs draws other ones for each prompt, so that a prompt also wins by
   the luck of easy examples.
 - The bandit that shares trials out among the candidates is left out: 50 prompts on 50 examples are cheap here.
-- The run scores `proposals` candidates on the whole dev split, and the best of all scored prompts are varied next, those
-  among them that training found; theirs goes on with what its own score likes best.
+- The run scores `proposals` candidates on the whole dev split. Varied next are the `best` of all prompts scored so,
+  those that training found among them. In the paper its own score decides which share of them is varied; its code
+  stops after the first round.
+- It says how many words and tokens an instruction may have.
 """
 
 import math
@@ -26,7 +28,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import ClassVar
 
-from llm_catalyst.checks import at_least, one_of
+from llm_catalyst.checks import at_least, one_of, within
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.reply import parse
 from llm_catalyst.mentors.strategies import Dialogue, Question
@@ -45,7 +47,7 @@ from llm_catalyst.records import Advice, Message, Proposal, Rejected
 
 ROLE = "You find out which instruction was followed, from what came out of it."
 STORY = (
-    "Somebody was given an instruction, and the inputs below one after the other. Following it, they gave these outputs:"
+    "Somebody was given an instruction and, one by one, the inputs below. By the instruction, they gave these outputs:"
 )
 WISH = (
     "What was the instruction? Write {instructions} that would lead to these outputs, and to the right ones for other "
@@ -79,8 +81,9 @@ class Ape:
 
     def __post_init__(self) -> None:
         one_of("strategy.form", self.form, FORMS)
-        for name in ("proposals", "subsets", "demonstrations", "candidates", "examples", "best"):
+        for name in ("proposals", "subsets", "demonstrations", "examples", "best"):
             at_least(f"strategy.{name}", getattr(self, name), 1)
+        within("strategy.candidates", self.candidates, 1, MOST_READ)
         at_least("strategy.temperature", self.temperature, 0)
         at_least("strategy.words", self.words, 2)
 
@@ -147,7 +150,9 @@ def by_loss(candidates: Sequence[Proposal], consultation: Consultation, examples
     losses = [fmean(trial.loss for trial in each) for each in trials]
     order = sorted(range(len(candidates)), key=lambda i: math.inf if math.isnan(losses[i]) else losses[i])
     told = [f"loss {loss:.3f} on {number_of(len(rows), 'training example')}" for loss in losses]
-    rationales = [f"{each.rationale}, " * bool(each.rationale) + loss for each, loss in zip(candidates, told, strict=True)]
+    rationales = [
+        f"{each.rationale}, " * bool(each.rationale) + loss for each, loss in zip(candidates, told, strict=True)
+    ]
     return [replace(candidates[i], rationale=rationales[i]) for i in order]
 
 

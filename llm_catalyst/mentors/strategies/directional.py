@@ -20,8 +20,11 @@ from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.reply import clean, legible, parse, shorten
 from llm_catalyst.mentors.strategies import Dialogue, Question
 from llm_catalyst.mentors.strategies.wording import (
+    ASK_AGAIN,
     FORMS,
     MOST_READ,
+    ORDER,
+    RULES,
     answer_of,
     conversation,
     describe,
@@ -40,15 +43,13 @@ SYNTHESIZER = (
     "should be changed."
 )
 EDITOR = "You change short text prompts for a frozen language model in the direction that you are told."
-ORDER = (
-    "These prompts were tried before, each with its loss and its accuracy on held-out examples. The loss falls from "
-    "the first to the last, so the last one is the best. Some prompts are odd strings of word pieces: take up what "
-    "they hint at, not their form."
+TAKEN = (
+    "Directions that were taken before, the latest one last. Stay with one that helped, turn away from one that did "
+    "not:"
 )
-TAKEN = "Directions that were taken before, the latest one last:"
 ASK_DIRECTION = (
     "In which direction should the best prompt be changed so that its loss falls? Say what to put in, leave out or "
-    "replace, and why the scores speak for it. Stay with a direction that helped, turn away from one that did not. "
+    "replace, and why the scores speak for it. "
     "A prompt holds only {tokens} tokens, so ask for nothing long.\n\n"
     "Answer with the direction in one to three sentences, and with nothing else: no new prompt."
 )
@@ -56,17 +57,9 @@ ASK_DIRECTION_AGAIN = (
     "No direction could be read from that answer. Please say now, in one to three sentences, in which direction the "
     "best prompt should be changed."
 )
-ALONG = "Change this prompt in this direction: {direction}"
-FREELY = "Change this prompt so that its loss falls."
+ALONG = "Change it in this direction: {direction}"
+FREELY = "Change it so that its loss falls."
 WISH = "Write {proposals}, each another way to do so. Take over what need not change."
-RULES = """\
-- Write fewer than {words} words per prompt. Only its first {tokens} tokens are used.
-- Write one prompt per line, each line beginning with "- ".
-- Answer with the prompts only: no introduction, no scores, no explanation."""
-ASK_PROMPTS_AGAIN = (
-    "No usable prompt could be read from that answer. Please write {proposals} now, none of them among the ones "
-    'listed, one per line, each line beginning with "- ", and nothing else.'
-)
 
 
 @dataclass(frozen=True)
@@ -98,13 +91,15 @@ class Directional:
     def propose(self, consultation: Consultation) -> Dialogue:
         """Ask for a direction, then for steps along it; without a direction for steps alone.
 
-        A direction along which nothing was written is forgotten.
+        A direction along which nothing was written is not remembered.
         """
         taken = consultation.memory.get("directions", [])
         said = yield self.ask_direction(consultation, taken)
         direction = said.texts[0] if said.texts else None
         reply = yield self.ask_prompts(consultation, direction)
-        if direction and reply.proposals:
+        if not reply.proposals:  # said here, as a direction alone counts as a usable answer
+            return Advice(fallback="no usable proposal in the answer")
+        if direction:
             edited = list(consultation.pool[-1].prompt.tokens)
             written = [list(proposal.prompt.tokens) for proposal in reply.proposals]
             taken = [*taken, {"direction": direction, "edited": edited, "written": written}]
@@ -129,20 +124,20 @@ class Directional:
         )
 
     def ask_prompts(self, consultation: Consultation, direction: str | None) -> Question:
-        """The optimizer's request: the best prompt, the history below it, and the direction where there is one."""
+        """The optimizer's request: the history, its best prompt, and the direction where there is one."""
         wanted = number_of(self.proposals, "new prompt")
         parts = [
             describe(consultation.task),
             ORDER,
             *entries(consultation.pool[-self.trace :], consultation),
-            f"This prompt: {quoted(consultation.pool[-1].prompt.text)}",
+            f"The prompt to change: {quoted(consultation.pool[-1].prompt.text)}",
             ALONG.format(direction=direction) if direction else FREELY,
             WISH.format(proposals=wanted),
             RULES.format(words=self.words, tokens=consultation.space.length),
         ]
 
         def remind(reply: str) -> list[Message]:
-            return reminder(self.form, reply, ASK_PROMPTS_AGAIN.format(proposals=wanted))
+            return reminder(self.form, reply, ASK_AGAIN.format(proposals=wanted))
 
         return Question(
             conversation(self.form, EDITOR, parts, "New prompts:"),
@@ -150,7 +145,7 @@ class Directional:
             remind,
             self.proposals,
             self.temperature,
-            f"along: {direction}" if direction else "the best prompt, changed",
+            f"along: {shorten(direction)}" if direction else "the best prompt, changed",
         )
 
     def outputs_of_the_best(self, consultation: Consultation) -> list[str]:
@@ -175,7 +170,7 @@ class Directional:
 def read_direction(reply: str) -> tuple[list[str], list[Rejected]]:
     """The direction in an answer, on one line; a model's reasoning before it is dropped."""
     thoughts, closed, answer = legible(reply).rpartition("</think>")
-    text = clean(answer)[:LONGEST_DIRECTION]
+    text = clean(answer).removeprefix("Direction:").strip()[:LONGEST_DIRECTION]
     if not closed and text.startswith("<think>"):
         return [], [Rejected(shorten(text), "reasoning without an answer; the answer may have been cut off")]
     dropped = [Rejected(shorten(thoughts.strip()), "reasoning before the answer")] if closed else []

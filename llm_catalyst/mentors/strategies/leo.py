@@ -14,7 +14,7 @@ A client whose own temperature is null takes none: the two requests then differ 
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from llm_catalyst.checks import at_least, one_of
@@ -22,8 +22,11 @@ from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.reply import parse
 from llm_catalyst.mentors.strategies import Dialogue, Question
 from llm_catalyst.mentors.strategies.wording import (
+    ASK_AGAIN,
     FORMS,
     MOST_READ,
+    ORDER,
+    RULES,
     conversation,
     describe,
     entries,
@@ -33,11 +36,6 @@ from llm_catalyst.mentors.strategies.wording import (
 from llm_catalyst.records import Advice, Message, Proposal, Scored
 
 ROLE = "You search for short text prompts that make a frozen language model good at a task."
-ORDER = (
-    "These prompts were tried before, each with its loss and its accuracy on held-out examples. The loss falls from "
-    "the first to the last, so the last one is the best. Some prompts are odd strings of word pieces: take up what "
-    "they hint at, not their form."
-)
 EXPLORE = (
     "Explore: write {proposals} unlike all of these, and unlike each other, in words and in idea. Look where nobody "
     "has looked so far; a bold guess is welcome, as long as its loss may turn out to be low."
@@ -45,14 +43,6 @@ EXPLORE = (
 EXPLOIT = (
     "Exploit: write {proposals} close to the best of these, above all to the last one. Keep what makes them good, "
     "and change as little as you need for a loss that is lower still."
-)
-RULES = """\
-- Write fewer than {words} words per prompt. Only its first {tokens} tokens are used.
-- Write one prompt per line, each line beginning with "- ".
-- Answer with the prompts only: no introduction, no scores, no explanation."""
-REMINDER = (
-    "No usable prompt could be read from that answer. Please write {proposals} now, none of them among the ones "
-    'listed, one per line, each line beginning with "- ", and nothing else.'
 )
 
 
@@ -82,16 +72,15 @@ class Leo:
         """Port and filter what was scored since, then one question for each pool; the exploited prompts come first."""
         explore, exploit = self.pools(consultation)
         share = self.proposals // 2
-        explored = yield self.question(
-            EXPLORE, explore, share, self.explore_temperature, "explored: unlike the prompts so far", consultation
+        explored = yield replace(
+            self.question(EXPLORE, explore, share, consultation),
+            temperature=self.explore_temperature,
+            rationale="explored: unlike the prompts so far",
         )
-        exploited = yield self.question(
-            EXPLOIT,
-            exploit,
-            self.proposals - share,
-            self.exploit_temperature,
-            "exploited: close to the best prompts",
-            consultation,
+        exploited = yield replace(
+            self.question(EXPLOIT, exploit, self.proposals - share, consultation),
+            temperature=self.exploit_temperature,
+            rationale="exploited: close to the best prompts",
         )
         memory = {
             "explore": tokens_of(explore),
@@ -114,15 +103,7 @@ class Leo:
         exploit = elite(remembered(memory, known, "exploit", "exploited") or pool[-half:], self.size)
         return explore, ported(known.values(), exploit, self.size)
 
-    def question(
-        self,
-        wish: str,
-        pool: list[Scored],
-        number: int,
-        temperature: float | None,
-        rationale: str,
-        consultation: Consultation,
-    ) -> Question:
+    def question(self, wish: str, pool: list[Scored], number: int, consultation: Consultation) -> Question:
         """The request of one pool for `number` new prompts."""
         wanted = number_of(number, "new prompt")
         parts = [
@@ -134,15 +115,13 @@ class Leo:
         ]
 
         def remind(reply: str) -> list[Message]:
-            return reminder(self.form, reply, REMINDER.format(proposals=wanted))
+            return reminder(self.form, reply, ASK_AGAIN.format(proposals=wanted))
 
         return Question(
             conversation(self.form, ROLE, parts, "New prompts:"),
             lambda reply: parse(reply, MOST_READ),
             remind,
             number,
-            temperature,
-            rationale,
         )
 
 

@@ -16,6 +16,7 @@ from llm_catalyst.mentors.strategies import Dialogue, Question
 from llm_catalyst.mentors.strategies.wording import (
     FORMS,
     MOST_READ,
+    RULES,
     conversation,
     describe,
     entries,
@@ -37,10 +38,6 @@ PATTERNS = (
     "word pieces: take up what they hint at, not their form. Write prompts unlike the ones above."
 )
 WISH = "Write {proposals} with a loss as low as you can reach."
-RULES = """\
-- Write fewer than {words} words per prompt. Only its first {tokens} tokens are used.
-- Write one prompt per line, each line beginning with "- ".
-- Answer with the prompts only: no introduction, no scores, no explanation."""
 REMINDER = (
     "No usable prompt could be read from that answer. Please write {proposals} now, new and unlike the ones "
     'listed, one per line, each line beginning with "- ", and nothing else.'

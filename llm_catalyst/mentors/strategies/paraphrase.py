@@ -13,7 +13,14 @@ from llm_catalyst.checks import at_least, one_of
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.reply import parse
 from llm_catalyst.mentors.strategies import Dialogue, Question
-from llm_catalyst.mentors.strategies.wording import FORMS, MOST_READ, conversation, number_of, quoted, reminder
+from llm_catalyst.mentors.strategies.wording import (
+    FORMS,
+    MOST_READ,
+    conversation,
+    number_of,
+    quoted,
+    reminder,
+)
 from llm_catalyst.records import Advice, Message, Rejected
 
 ROLE = "You say short texts in other words."

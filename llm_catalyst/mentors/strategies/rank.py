@@ -30,9 +30,14 @@ from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.strategies import Dialogue, Question
 from llm_catalyst.mentors.strategies.ape import by_loss, dropped
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.mentors.strategies.wording import quoted
-from llm_catalyst.records import Advice, Prompt, Proposal, Rejected
+from llm_catalyst.mentors.strategies.wording import (
+    MOST_READ,
+    quoted,
+)
+from llm_catalyst.records import Advice, Prompt
 from llm_catalyst.soft_prompt import PromptSpace
+
+SAME = 1e-9  # a difference of cosines that is but rounding
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,13 @@ class Rank:
     `similarity` are dropped. Of the n that stay, the best one is chosen first, and then, until there are `proposals`,
     the one with the highest
 
-        goodness - diversity · likeness
+        goodness - diversity · closeness
 
-    Both terms lie in [0, 1], whatever the task and the backbone: goodness is 1 - i / (n - 1) for the i-th best prompt
-    (from 0), so that losses count by their order alone; likeness is the highest one to any prompt chosen already, put
-    on the scale between the least and the most alike two of the n (all 0 where these are equally alike). With
-    diversity = 0 these are the best ones; with 1 the worst prompt, if it is like none, weighs as much as the best one
-    that is most like another.
+    Both terms lie in [0, 1], whatever the task and the backbone. Goodness is 1 - i / (n - 1) for the i-th best prompt
+    (i from 0): of the losses only their order counts. Closeness is the highest likeness to any prompt chosen already,
+    on the scale from the least to the most alike two of the n (0 where all are equally alike). So diversity = 0 takes
+    the best ones; with 1, the worst prompt, where it is like none, is as welcome as the best one where it is most like
+    a chosen one.
     """
 
     needs_pool: ClassVar[bool] = False
@@ -68,7 +73,7 @@ class Rank:
 
     def __post_init__(self) -> None:
         at_least("strategy.proposals", self.proposals, 1)
-        at_least("strategy.candidates", self.candidates, self.proposals)
+        within("strategy.candidates", self.candidates, self.proposals, MOST_READ)
         at_least("strategy.examples", self.examples, 1)
         within("strategy.similarity", self.similarity, -1, 1)
         at_least("strategy.diversity", self.diversity, 0)
@@ -94,31 +99,51 @@ class Rank:
         if not reply.proposals:
             return Advice()
         ranked = by_loss(reply.proposals, consultation, self.examples)
-        different, alike = self.distinct(ranked, consultation.space)
-        selected = self.select(different, consultation.space)
-        others = [dropped(each, f"not among the {self.proposals} chosen") for each in different if each not in selected]
-        return Advice(tuple(selected), (*alike, *others))
-
-    def distinct(self, ranked: Sequence[Proposal], space: PromptSpace) -> tuple[list[Proposal], list[Rejected]]:
-        """The candidates that are not too like a better one, in their order, and those that are."""
-        cosines = likeness([each.prompt for each in ranked], space)
-        kept: list[int] = []
-        alike = []
-        for i, candidate in enumerate(ranked):
-            nearest = max(kept, key=lambda j: cosines[i, j].item(), default=None)
-            if nearest is None or cosines[i, nearest] <= self.similarity:
-                kept.append(i)
-            else:
-                better = quoted(ranked[nearest].prompt.text)
-                alike.append(dropped(candidate, f"like {better} (cosine {cosines[i, nearest]:.3f})"))
-        return [ranked[i] for i in kept], alike
-
-    def select(self, ranked: Sequence[Proposal], space: PromptSpace) -> list[Proposal]:
-        """`proposals` of the candidates, in the order of their choice."""
-        ...
+        cosines = likeness([each.prompt for each in ranked], consultation.space)
+        better = doubles(cosines, self.similarity)
+        rest = [i for i in range(len(ranked)) if i not in better]
+        chosen = [rest[i] for i in choose(cosines[rest][:, rest], self.proposals, self.diversity)]
+        alike = [
+            dropped(ranked[i], f"nearly {quoted(ranked[j].prompt.text)} (cosine {cosines[i, j]:.3f})")
+            for i, j in better.items()
+        ]
+        others = [dropped(ranked[i], f"not among the {self.proposals} chosen") for i in rest if i not in chosen]
+        return Advice(tuple(ranked[i] for i in chosen), (*alike, *others))
 
 
 def likeness(prompts: Sequence[Prompt], space: PromptSpace) -> Tensor:
     """Cosines (n, n) between the means of the prompts' token embeddings, in float64."""
-    directions = torch.nn.functional.normalize(space.embed(prompts).cpu().double().mean(1), dim=-1)
-    return directions @ directions.T
+    directions = space.directions(prompts)
+    return (directions @ directions.T).clamp(-1, 1)
+
+
+def doubles(cosines: Tensor, similarity: float) -> dict[int, int]:
+    """Of candidates in order, the best first, those too like a better one that is none itself, and which one that is.
+
+    `cosines` (n, n) are their likeness; too like is what is more than `similarity`.
+    """
+    better: dict[int, int] = {}
+    for i in range(len(cosines)):
+        alike = [j for j in range(i) if j not in better and cosines[i, j] > similarity]
+        if alike:
+            better[i] = alike[0]
+    return better
+
+
+def choose(cosines: Tensor, most: int, diversity: float) -> list[int]:
+    """At most `most` of n candidates in order, the best first, by goodness and closeness (see `Rank`), as chosen.
+
+    `cosines` (n, n) are their likeness.
+    """
+    n = len(cosines)
+    pairs = cosines[torch.ones(n, n, dtype=torch.bool).triu(1)] if n > 1 else cosines.new_zeros(1)
+    low, span = pairs.min(), pairs.max() - pairs.min()
+    closeness = ((cosines - low) / span if span > SAME else torch.zeros_like(cosines)).tolist()
+
+    def merit(i: int) -> float:
+        return 1 - i / (n - 1) - diversity * max(closeness[i][j] for j in chosen)
+
+    chosen = [0]
+    while len(chosen) < min(most, n):
+        chosen.append(max((i for i in range(n) if i not in chosen), key=merit))  # of equal ones the better
+    return chosen

@@ -1,7 +1,7 @@
 """What the strategies' requests have in common: the form of a conversation, and how things stand in it as text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llm_catalyst.mentors.consultation import Consultation, TaskDescription
 from llm_catalyst.records import Message, Scored
@@ -11,6 +11,19 @@ FORMS = ("chat", "plain")
 MOST_READ = 64  # proposals read from one answer, however many were asked for
 LONGEST_ECHO = 2000  # characters of an unusable answer that are shown to its author again
 LONGEST_INPUT = 1000  # characters of an example's text that are shown
+ORDER = (
+    "These prompts were tried before, each with its loss and its accuracy on held-out examples. The loss falls from "
+    "the first to the last, so the last one is the best. Some prompts are odd strings of word pieces: take up what "
+    "they hint at, not their form."
+)
+RULES = """\
+- Write fewer than {words} words per prompt. Only its first {tokens} tokens are used.
+- Write one prompt per line, each line beginning with "- ".
+- Answer with the prompts only: no introduction, no scores, no explanation."""
+ASK_AGAIN = (
+    "No usable prompt could be read from that answer. Please write {proposals} now, none of them among the ones "
+    'listed, one per line, each line beginning with "- ", and nothing else.'
+)
 GRADIENT = (
     'The lines "Gradient" say, for each token of a prompt in turn, towards which tokens the gradient of the loss would '
     "move it (the likeliest first)."
@@ -38,25 +51,38 @@ def describe(task: TaskDescription, description: str | None = None) -> str:
     return f"The task of the language model: {(description or task.text).strip()}{labels}"
 
 
-def entries(pool: Sequence[Scored], consultation: Consultation, show_gradient: bool = False) -> list[str]:
-    """Scored prompts, a paragraph each; with `show_gradient` they say what the gradient would do to each token."""
-    if not show_gradient:
-        return [entry(scored) for scored in pool]
-    hints = consultation.hints([scored.prompt for scored in pool])
-    shown = [f"{entry(scored)}\n{moves(scored, hint, consultation)}" for scored, hint in zip(pool, hints, strict=True)]
-    return [*shown, GRADIENT]
-
-
-def entry(scored: Scored) -> str:
-    """A scored prompt as three lines; its text is quoted, so that odd tokens stay on their line."""
+def with_losses(scored: Scored) -> str:
+    """A prompt with its loss and accuracy; its text is quoted, so that odd tokens stay on their line."""
     return f"Prompt: {quoted(scored.prompt.text)}\nLoss: {scored.score.loss:.3f}\nAccuracy: {scored.score.metric:.3f}"
 
 
-def moves(scored: Scored, hint: Sequence[Sequence[str]], consultation: Consultation) -> str:
+def with_rating(scored: Scored) -> str:
+    """A prompt with its score from 0 to 100: the metric."""
+    return f"Prompt: {quoted(scored.prompt.text)}\nScore: {round(100 * scored.score.metric)}"
+
+
+def entries(
+    pool: Sequence[Scored],
+    consultation: Consultation,
+    show_gradient: bool = False,
+    form: Callable[[Scored], str] = with_losses,
+) -> list[str]:
+    """Scored prompts, a paragraph each; with `show_gradient` they say what the gradient would do to each token."""
+    if not show_gradient:
+        return [form(scored) for scored in pool]
+    hints = consultation.hints([scored.prompt for scored in pool])
+    shown = [f"{form(scored)}\n{moves(scored, hint, consultation)}" for scored, hint in zip(pool, hints, strict=True)]
+    return [*shown, GRADIENT]
+
+
+def moves(scored: Scored, hint: Sequence[Sequence[int]], consultation: Consultation) -> str:
     """One line: each token of a prompt, and where the gradient would move it."""
-    tokens = [consultation.space.decode([token]) for token in scored.prompt.tokens]
-    pairs = zip(tokens, hint, strict=True)
-    return "Gradient: " + "; ".join(f"{quoted(token)} to {', '.join(map(quoted, near))}" for token, near in pairs)
+
+    def shown(token: int) -> str:
+        return quoted(consultation.space.decode([token]))
+
+    pairs = zip(scored.prompt.tokens, hint, strict=True)
+    return "Gradient: " + "; ".join(f"{shown(token)} to {', '.join(map(shown, near))}" for token, near in pairs)
 
 
 def input_of(example: Example) -> str:

@@ -1,0 +1,111 @@
+"""The population of strategy=capo: how a prompt with examples in it is made, found in the pool, and remembered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.mentors.strategies.gepa import still_hold
+from llm_catalyst.mentors.strategies.wording import answer_of, input_of
+from llm_catalyst.records import Prompt
+from llm_catalyst.soft_prompt import PromptSpace
+
+
+@dataclass(frozen=True)
+class Member:
+    """A prompt of the population: its instruction, the training examples that stand in it, and its answers so far.
+
+    `length` is that of the whole text in tokens, at most m, before it was filled up to m; `lost` is what did not fit.
+    `right` has a "1" for each right answer and a "0" for each wrong one to the examples of the blocks, in order.
+    """
+
+    prompt: Prompt
+    instruction: str
+    shots: tuple[int, ...]
+    length: int
+    lost: str = ""
+    right: str = ""
+    rationale: str = ""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What stays the same in a run: training examples in blocks to race on, and those that may stand in prompts.
+
+    Both are numbers of training examples. `longest` is the length of the longest first member in tokens.
+    """
+
+    blocks: Sequence[Sequence[int]]
+    held_back: Sequence[int]
+    longest: int = 0
+
+
+def members(consultation: Consultation, most: int) -> list[Member]:
+    """The population of the consultation before, and what training has found since; at first the best of the pool.
+
+    It does not matter whether the run has scored a member on dev: the race decides. Answers that may come from another
+    head are forgotten.
+    """
+    memory, space = consultation.memory, consultation.space
+    if not memory:
+        return [found(entry.prompt, space) for entry in reversed(consultation.pool[-most:])]
+    hold = still_hold(memory["stage"], consultation)
+    kept = [recalled(each, space) for each in memory["population"]]
+    new = [
+        found(entry.prompt, space)
+        for entry in reversed(consultation.pool)
+        if entry.origin == "gradient" and entry.stage == consultation.stage
+    ]
+    return distinct([*(member if hold else replace(member, right="") for member in kept), *new])
+
+
+def distinct(candidates: Sequence[Member]) -> list[Member]:
+    """The first of each prompt."""
+    first: dict[Prompt, Member] = {}
+    for member in candidates:
+        first.setdefault(member.prompt, member)
+    return list(first.values())
+
+
+def found(prompt: Prompt, space: PromptSpace) -> Member:
+    """A prompt of the pool as a member. Where a text was repeated up to m tokens, that text is its instruction."""
+    tokens, m = prompt.tokens, len(prompt.tokens)
+    once = next(n for n in range(1, m + 1) if tokens[n:] == tokens[: m - n])
+    return Member(prompt, space.decode(tokens[:once]), (), once)
+
+
+def member_of(instruction: str, shots: Sequence[int], consultation: Consultation, rationale: str) -> list[Member]:
+    """An instruction with those of the examples, in their order, that fit into m tokens behind it.
+
+    Empty where the instruction holds no token.
+    """
+    task, space = consultation.task, consultation.space
+    text, kept = instruction, list[int]()
+    for row in shots:
+        example = task.examples[row]
+        longer = f"{text} Input: {input_of(example)} Output: {answer_of(task, example.label)}"
+        if length_of(longer, space) <= space.length:
+            text, kept = longer, [*kept, row]
+    try:
+        prompt, lost = space.fit(text)
+    except ValueError:
+        return []
+    return [Member(prompt, instruction, tuple(kept), min(length_of(text, space), space.length), lost, "", rationale)]
+
+
+def length_of(text: str, space: PromptSpace) -> int:
+    """The length of a text in tokens."""
+    return len(space.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def remembered(survivors: Sequence[Member], course: Course, stage: int) -> dict[str, Any]:
+    """What the next consultation is to know, as JSON has it."""
+    population = [
+        {**asdict(member), "prompt": list(member.prompt.tokens), "shots": list(member.shots)} for member in survivors
+    ]
+    return {"stage": stage, "course": asdict(course), "population": population}
+
+
+def recalled(member: Mapping[str, Any], space: PromptSpace) -> Member:
+    """A member as it was remembered."""
+    return Member(**{**member, "prompt": space.prompt(member["prompt"]), "shots": tuple(member["shots"])})

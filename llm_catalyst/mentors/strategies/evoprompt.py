@@ -1,0 +1,315 @@
+"""Evolution with a language model as its operator: EvoPrompt as a genetic algorithm, and as differential evolution.
+
+Source: Guo et al. 2023, "Connecting Large Language Models with Evolutionary Algorithms Yields Powerful Prompt
+Optimizers" (arXiv 2309.08532), algorithm 1, figures 1 and 2, and its code (beeevita/EvoPrompt: evoluter.py,
+data/template_ga.py, data/template_de.py), in our own words and with an example of our own.
+
+Faithful: 10 members, temperature 0.5; what is missing at the start are paraphrases of what is there; crossover and
+mutation in one request with a worked example, which shows no scores; parents by roulette (or at random, or by
+tournaments of two) and survival of the best in the genetic algorithm; two others, the best and the member itself, and
+the better of old and new in differential evolution; the answer is the last <prompt>…</prompt>.
+
+Different: members are prompts of m tokens that training found, or the start of the run, in place of hand-made ones.
+Such prompts do not say what the task is, so the request does (`show_task=false`: as in the paper). One order selects
+and lets survive, `Score.better_than`: the metric, then the loss (the code selects by one metric and lets survive by
+another). No prompt is scored twice: an answer that was scored before is asked for again. Two parents are never the same
+prompt. A generation is asked for as a whole, so the best changes between generations only. A number of words is told.
+"""
+
+import re
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from random import Random
+from typing import ClassVar, TypeAlias
+
+from llm_catalyst.checks import at_least, one_of
+from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.mentors.evolution import ancestry
+from llm_catalyst.mentors.reply import parse, shorten
+from llm_catalyst.mentors.strategies import Dialogue, Question, Reply
+from llm_catalyst.mentors.strategies.wording import (
+    FORMS,
+    MOST_READ,
+    conversation,
+    describe,
+    number_of,
+    quoted,
+    reminder,
+)
+from llm_catalyst.records import Advice, Message, Prompt, Proposal, Rejected, Scored
+
+ROLE = (
+    "You breed short text prompts that are put in front of the input of a frozen language model: "
+    "you make new ones out of those that did well."
+)
+ODD = "Some prompts are odd strings of word pieces: take up what they hint at, not their form."
+
+VARIATIONS = "Write {variations} of this prompt: the same meaning in other words."
+VARIATION_RULES = """\
+- Write fewer than {words} words per variation. Only its first {tokens} tokens are used.
+- Write one variation per line, each line beginning with "- ".
+- Answer with the variations only: no introduction, no explanation."""
+VARIATION_REMINDER = (
+    "No new prompt could be read from that answer. Please write {variations} of the prompt now, one per line, each "
+    'line beginning with "- ", and nothing else.'
+)
+
+GENETIC = """\
+Make one new prompt out of two, in two steps:
+1. Crossover: join parts of both into one prompt.
+2. Mutation: change some words of it, so that it says the same in a way of its own."""
+GENETIC_EXAMPLE = """\
+An example, for another task:
+Prompt 1: "sort this letter by its subject"
+Prompt 2: "which office should answer the mail"
+1. Crossover: "which office should sort this letter"
+2. Mutation: <prompt>whose desk does this letter belong to</prompt>"""
+
+DIFFERENTIAL = """\
+Make one new prompt out of four, in four steps:
+1. Differences: find the parts in which prompts 1 and 2 differ.
+2. Mutation: change each of these parts at random, a little.
+3. Combination: put some of the changed parts into prompt 3, the best so far, in place of parts of it.
+4. Crossover: join parts of the result and of prompt 4 into one prompt."""
+DIFFERENTIAL_EXAMPLE = """\
+An example, for another task:
+Prompt 1: "sort this letter by its subject"
+Prompt 2: "which office should answer the mail"
+Prompt 3: "read the letter and name the office"
+Prompt 4: "tell me who this is for"
+1. Differences: "sort" and "answer"; "this letter" and "the mail"; "by its subject" and "which office"
+2. Mutation: "sort" to "file"; "the mail" to "the note"; "which office" to "whose desk"
+3. Combination: "read the note and name the desk"
+4. Crossover: <prompt>name the desk this note is for</prompt>"""
+
+CHILD_RULES = """\
+- Write fewer than {words} words in the last step's prompt. Only its first {tokens} tokens are used.
+- Write each step on one line, as in the example, and the last step's prompt between <prompt> and </prompt>."""
+CHILD_REMINDER = (
+    "No new prompt could be read from that answer. Please take the steps again, to another result, and write the last "
+    "step's prompt between <prompt> and </prompt>."
+)
+
+EvoPrompt: TypeAlias = "EvoPromptGA | EvoPromptDE"
+Breeding = Generator[Question, Reply, tuple[Proposal, ...]]
+THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class EvoPromptGA:
+    """The `strategy` node: EvoPrompt's genetic algorithm. Fields are explained in conf/strategy/evoprompt_ga.yaml.
+
+    Nothing needs to be remembered: all children are scored by the run, so the survivors of a generation are the best
+    `population` of all scored prompts. Prompts that training found compete with them there.
+    """
+
+    needs_pool: ClassVar[bool] = True
+
+    form: str = "chat"
+    population: int = 10
+    selection: str = "roulette"
+    words: int = 9
+    temperature: float | None = 0.5
+    show_task: bool = True
+
+    def __post_init__(self) -> None:
+        check(self, smallest=2)
+        one_of("strategy.selection", self.selection, ("roulette", "random", "tournament"))
+
+    @property
+    def proposals(self) -> int:
+        """A generation has as many children as members."""
+        return self.population
+
+    def propose(self, consultation: Consultation) -> Dialogue:
+        """The paraphrases that the population lacks, or else a generation: a question for each child."""
+        return Advice((yield from paraphrases(self, consultation)) or (yield from self.generation(consultation)))
+
+    def generation(self, consultation: Consultation) -> Breeding:
+        """As many children as members, each of two of the best; none of fewer than two."""
+        members = best_first(consultation.scored)[: self.population]
+        children: tuple[Proposal, ...] = ()
+        if len(members) < 2:
+            return children
+        for _ in range(self.population):
+            parents = [member.prompt for member in pair(members, self.selection, consultation.rng)]
+            reply = yield child(self, consultation, GENETIC, GENETIC_EXAMPLE, parents, ancestry(*parents))
+            children += reply.proposals
+        return children
+
+
+@dataclass(frozen=True)
+class EvoPromptDE:
+    """The `strategy` node: EvoPrompt's differential evolution. Fields are explained in conf/strategy/evoprompt_de.yaml.
+
+    Remembered are the slots of the population: the tokens of the member in each, and of the child that is to replace
+    it if it is better, which the next consultation knows. A prompt that training found meanwhile takes the place of the
+    worst member if it is better; the paper has no such newcomers. With a trained head, under which the pool is scored
+    anew, older ones count as newcomers too. Where both prompts of a slot are gone (the pool had no room for them, or
+    their loss was not finite), the best prompt that is in no slot takes it.
+    """
+
+    needs_pool: ClassVar[bool] = True
+
+    form: str = "chat"
+    population: int = 10
+    words: int = 9
+    temperature: float | None = 0.5
+    show_task: bool = True
+
+    def __post_init__(self) -> None:
+        check(self, smallest=3)
+
+    @property
+    def proposals(self) -> int:
+        """A generation has a child for each member."""
+        return self.population
+
+    def propose(self, consultation: Consultation) -> Dialogue:
+        """The paraphrases that the population lacks, or else a generation: a question for each member's child."""
+        if initial := (yield from paraphrases(self, consultation)):
+            return Advice(initial)
+        members = self.members(consultation)
+        if len(members) < 3:
+            return Advice()
+        best = max(members, key=fitness)
+        children: tuple[Proposal, ...] = ()
+        slots: list[list[list[int]]] = []
+        for member in members:
+            others = [other for other in members if other is not member]
+            sources = [each.prompt for each in (*consultation.rng.sample(others, 2), best, member)]
+            reply = yield child(self, consultation, DIFFERENTIAL, DIFFERENTIAL_EXAMPLE, sources, descent(*sources))
+            children += reply.proposals
+            slots.append([list(prompt.tokens) for prompt in (member.prompt, *(new.prompt for new in reply.proposals))])
+        return Advice(children, memory={"slots": slots})
+
+    def members(self, consultation: Consultation) -> list[Scored]:
+        """The member in each slot, after the last generation's children and what training found since then."""
+        ranked = best_first(consultation.scored)
+        known = {entry.prompt.tokens: entry for entry in ranked}
+        members: list[Scored] = []
+        for slot in consultation.memory.get("slots", ()):
+            if found := [known[tokens] for tokens in map(tuple, slot) if tokens in known]:
+                members.append(max(found, key=fitness))  # the old one, where they are equal
+        outside = [entry for entry in ranked if entry not in members]
+        free = max(0, self.population - len(members))
+        members += outside[:free]
+        for entry in outside[free:]:
+            worst = min(members, key=fitness)
+            new = entry.origin == "gradient" and entry.stage == consultation.stage
+            if new and fitness(entry) > fitness(worst):
+                members[members.index(worst)] = entry
+        return members
+
+
+def check(strategy: EvoPrompt, smallest: int) -> None:
+    """Raise ConfigurationError where a field that both have is out of bounds."""
+    one_of("strategy.form", strategy.form, FORMS)
+    at_least("strategy.population", strategy.population, smallest)
+    at_least("strategy.words", strategy.words, 2)
+    at_least("strategy.temperature", strategy.temperature, 0)
+
+
+def fitness(entry: Scored) -> tuple[float, float]:
+    """What is to be high, in the order of `Score.better_than`."""
+    return entry.score.metric, -entry.score.loss
+
+
+def best_first(entries: Sequence[Scored]) -> list[Scored]:
+    """The fittest prompt first."""
+    return sorted(entries, key=fitness, reverse=True)
+
+
+def pair(members: Sequence[Scored], selection: str, rng: Random) -> tuple[Scored, Scored]:
+    """Two different members, drawn one after the other."""
+    first = drawn(members, selection, rng)
+    return first, drawn([member for member in members if member is not first], selection, rng)
+
+
+def drawn(members: Sequence[Scored], selection: str, rng: Random) -> Scored:
+    """One member: by roulette (as likely as its metric is high), at random, or the better of two drawn at random."""
+    if selection == "tournament":
+        return max(rng.sample(members, min(2, len(members))), key=fitness)
+    wheel = [member.score.metric for member in members]
+    if selection == "random" or not any(wheel):  # nobody has a part of the wheel: all are alike
+        return rng.choice(members)
+    return rng.choices(members, wheel)[0]
+
+
+def paraphrases(strategy: EvoPrompt, consultation: Consultation) -> Breeding:
+    """Paraphrases of all scored prompts, in even shares, as many as the population lacks: the best one's first."""
+    entries = best_first(consultation.scored)
+    lacking = strategy.population - len(entries)
+    proposals: tuple[Proposal, ...] = ()
+    for i, entry in enumerate(entries):
+        share = ceil((lacking - len(proposals)) / (len(entries) - i))
+        if share < 1:
+            break
+        reply = yield variation(strategy, consultation, entry.prompt, share)
+        proposals += reply.proposals
+    return proposals
+
+
+def variation(strategy: EvoPrompt, consultation: Consultation, prompt: Prompt, number: int) -> Question:
+    """The request for paraphrases of one prompt."""
+    variations = number_of(number, "variation")
+    parts = [
+        *told(strategy, consultation),
+        f"{VARIATIONS.format(variations=variations)} {ODD}",
+        f"Prompt: {quoted(prompt.text)}",
+        VARIATION_RULES.format(words=strategy.words, tokens=consultation.space.length),
+    ]
+
+    def remind(reply: str) -> list[Message]:
+        return reminder(strategy.form, reply, VARIATION_REMINDER.format(variations=variations))
+
+    asked = conversation(strategy.form, ROLE, parts, "Variations:")
+    rationale = f"a paraphrase of {prompt.text!r}"
+    return Question(asked, lambda reply: parse(reply, MOST_READ), remind, number, strategy.temperature, rationale)
+
+
+def child(
+    strategy: EvoPrompt,
+    consultation: Consultation,
+    steps: str,
+    example: str,
+    sources: Sequence[Prompt],
+    rationale: str,
+) -> Question:
+    """The request for one child of the prompts in `sources`, by these steps."""
+    prompts = "\n".join(f"Prompt {i}: {quoted(prompt.text)}" for i, prompt in enumerate(sources, start=1))
+    parts = [
+        *told(strategy, consultation),
+        f"{steps}\n{ODD}",
+        CHILD_RULES.format(words=strategy.words, tokens=consultation.space.length),
+        example,
+        f"Now with these:\n{prompts}",
+    ]
+
+    def remind(reply: str) -> list[Message]:
+        return reminder(strategy.form, reply, CHILD_REMINDER)
+
+    asked = conversation(strategy.form, ROLE, parts, "1.")  # the example's next line
+    return Question(asked, last_prompt, remind, 1, strategy.temperature, rationale)
+
+
+def told(strategy: EvoPrompt, consultation: Consultation) -> list[str]:
+    """The paragraph about the task, if it is shown."""
+    return [describe(consultation.task)] if strategy.show_task else []
+
+
+def descent(one: Prompt, other: Prompt, best: Prompt, member: Prompt) -> str:
+    """In words, where a child of differential evolution comes from."""
+    return f"{ancestry(member, best)}, changed where {one.text!r} and {other.text!r} differ"
+
+
+def last_prompt(reply: str) -> tuple[list[str], list[Rejected]]:
+    """The last `<prompt>…</prompt>` of an answer, thoughts aside; without such tags, the last prompt found in it."""
+    before, closed, _ = THOUGHTS.sub("", reply).rpartition("</prompt>")
+    _, opened, tagged = before.rpartition("<prompt>")
+    if closed and opened:
+        return parse(" ".join(tagged.split()), 1)
+    texts, rejected = parse(reply, MOST_READ)
+    steps = [Rejected(shorten(text), "a step on the way to the last prompt") for text in texts[:-1]]
+    return texts[-1:], rejected + steps

@@ -1,0 +1,193 @@
+"""GPO: the current prompt is changed in a few words only, fewer and fewer, with the prompts most like it in view.
+
+Source: Tang et al. 2024, "Unleashing the Potential of Large Language Models as Prompt Optimizers" (arXiv 2402.17564),
+and its code (RUCAIBox/GPO), in our own words. By analogy with gradient descent, the earlier prompts most similar to the
+current one give the direction (momentum), and the number of words that may change is the learning rate.
+
+Faithful: the current prompt, and the `similar` earlier ones nearest to it in ascending similarity, all with scores from
+0 to 100 (the metric); a new prompt is written, not edited; at most K words may change, and K falls along a cosine to a
+fifth; `proposals` requests with the same text for one prompt each, as their code sends them, at temperature 1.
+
+What differs: K is a share of the current prompt's words (theirs: 50 to 10 words, for prompts of about 50), and it is
+enforced: what changes more is rejected. Similarity is the cosine between mean token embeddings (theirs: BGE). Earlier
+prompts are all that were scored, the gradient's too (theirs: the winner of each step). The current prompt is the pool's
+best: theirs goes downhill, as the current one is put down with score 0 and earlier winners may not win again; nor is
+the test split scored at each step. The task is told in words, without the three examples that theirs adds. Warm-up over
+the first 5 % of steps is studied in the paper without gain (table 3): in runs of fewer than 20 consultations there is
+none.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from llm_catalyst.checks import at_least, one_of, within
+from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.mentors.reply import parse, shorten
+from llm_catalyst.mentors.strategies import Dialogue, Question
+from llm_catalyst.mentors.strategies.wording import (
+    FORMS,
+    MOST_READ,
+    conversation,
+    describe,
+    entries,
+    number_of,
+    reminder,
+    with_rating,
+)
+from llm_catalyst.records import Advice, Message, Proposal, Rejected, Scored
+from llm_catalyst.soft_prompt import PromptSpace
+
+ROLE = (
+    "You improve a short text prompt that is put in front of the input of a frozen language model. You work step by "
+    "step: from scored prompts you see what helps, and change the current prompt within a limit."
+)
+CURRENT = "This is the current prompt. Scores run from 0 to 100, and higher is better."
+EARLIER = "Of the prompts that were tried before, these are the most like the current one; the nearest stands last."
+WISH = (
+    "Work out from the scores what makes a prompt better. Then write one new prompt that scores higher than the "
+    "current one. You may change at most {changes} of the current prompt, which has {size}: a word added, removed or "
+    "replaced counts as one."
+)
+RULES = """\
+- Write fewer than {words} words. Only the first {tokens} tokens of the prompt are used.
+- Write the prompt on one line that begins with "- ".
+- Answer with the prompt only: no introduction, no score, no explanation."""
+REMINDER = (
+    "No usable prompt could be read from that answer: it must be new, and within the limit. Please write one new "
+    "prompt now, with at most {changes} of the current prompt changed, on one line that begins with "
+    '"- ", and nothing else.'
+)
+
+
+@dataclass(frozen=True)
+class Gpo:
+    """The `strategy` node: the gradient-inspired optimizer. Fields are explained in conf/strategy/gpo.yaml."""
+
+    needs_pool: ClassVar[bool] = True
+
+    form: str = "chat"
+    proposals: int = 8
+    similar: int = 2
+    first: float = 1.0
+    last: float = 0.2
+    warmup: float = 0.05
+    temperature: float | None = 1.0
+    words: int = 9
+    show_gradient: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("strategy.form", self.form, FORMS)
+        at_least("strategy.proposals", self.proposals, 1)
+        at_least("strategy.similar", self.similar, 1)
+        within("strategy.first", self.first, 0, 1)
+        within("strategy.last", self.last, 0, self.first)
+        within("strategy.warmup", self.warmup, 0, 1)
+        at_least("strategy.temperature", self.temperature, 0)
+        at_least("strategy.words", self.words, 2)
+
+    def propose(self, consultation: Consultation) -> Dialogue:
+        """The same question for each of the proposals: the model's sampling makes the answers differ."""
+        current, most = consultation.pool[-1].prompt.text, self.changes(consultation)
+        question = Question(
+            self.messages(consultation),
+            partial(read, current=current, most=most, space=consultation.space),
+            partial(self.remind, most=most),
+            1,
+            self.temperature,
+        )
+        proposals: list[Proposal] = []
+        for _ in range(self.proposals):
+            reply = yield question
+            proposals += reply.proposals
+        return Advice(tuple(proposals))
+
+    def messages(self, consultation: Consultation) -> tuple[Message, ...]:
+        """The conversation that asks for one new prompt within the limit."""
+        current = consultation.pool[-1]
+        alike = most_similar(consultation.scored, current, self.similar, consultation.space)
+        shown, *earlier = entries([current, *alike], consultation, self.show_gradient, with_rating)
+        size = len(words_of(current.prompt.text))
+        limit = max(self.words, size + 1)  # a prompt of the current length must always be allowed
+        parts = [
+            describe(consultation.task),
+            CURRENT,
+            shown,
+            *([EARLIER] if alike else []),
+            *earlier,
+            WISH.format(changes=number_of(self.changes(consultation), "word"), size=size),
+            RULES.format(words=limit, tokens=consultation.space.length),
+        ]
+        return conversation(self.form, ROLE, parts, "New prompt:")
+
+    def changes(self, consultation: Consultation) -> int:
+        """How many words of the current prompt may change (K): at least one."""
+        share = self.share(consultation.stage, consultation.stages - 1)
+        return max(1, round(share * len(words_of(consultation.pool[-1].prompt.text))))
+
+    def share(self, step: int, steps: int) -> float:
+        """The share of words that may change at `step` (from 0) of `steps`: up in a line to `first`, down to `last`."""
+        rising = int(self.warmup * steps)
+        if step < rising:
+            return self.first * (step + 1) / (rising + 1)
+        done = (step - rising) / max(1, steps - rising - 1)
+        return self.last + (self.first - self.last) * (1 + math.cos(math.pi * done)) / 2
+
+    def remind(self, reply: str, most: int) -> list[Message]:
+        """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
+        return reminder(self.form, reply, REMINDER.format(changes=number_of(most, "word")))
+
+
+def most_similar(scored: Sequence[Scored], current: Scored, most: int, space: PromptSpace) -> list[Scored]:
+    """At most `most` other prompts, the one most similar to the current one last; of equal ones the better one."""
+    others = [entry for entry in scored if entry.prompt.tokens != current.prompt.tokens]
+    if not others:
+        return []
+    ours, *theirs = space.directions([entry.prompt for entry in (current, *others)])
+    # Rounded, so that the same tokens in another order are equally near.
+    cosines = [round(float(ours @ direction), 6) for direction in theirs]
+    ranked = sorted(range(len(others)), key=cosines.__getitem__)
+    return [others[i] for i in ranked[-most:]]
+
+
+def read(reply: str, current: str, most: int, space: PromptSpace) -> tuple[list[str], list[Rejected]]:
+    """The prompts in a reply that are within `most` changed words of the current one, and the lines that are none."""
+    texts, rejected = parse(reply, MOST_READ)
+    changed = [distance(text, current, space) for text in texts]
+    near = [text for text, words in zip(texts, changed, strict=True) if words <= most]
+    far = [
+        Rejected(shorten(text), f"{number_of(words, 'word')} changed, at most {most} may be")
+        for text, words in zip(texts, changed, strict=True)
+        if words > most
+    ]
+    return near, rejected + far
+
+
+def distance(text: str, current: str, space: PromptSpace) -> int:
+    """Words changed between the current prompt and a text as it is written or, where that is nearer, as it is used.
+
+    Used are m tokens: a text is cut or repeated to fit, as the current prompt was.
+    """
+    try:
+        forms = {text, space.fit(text)[0].text}
+    except ValueError:
+        forms = {text}  # no token at all: it is rejected for that later
+    return min(edits(words_of(current), words_of(form)) for form in forms)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in small letters, without marks: tokenizers do not keep these as they were written."""
+    return re.findall(r"\w+", text.casefold())
+
+
+def edits(old: Sequence[str], new: Sequence[str]) -> int:
+    """The fewest words added, removed or replaced that turn one text into the other (Levenshtein)."""
+    row = list(range(len(new) + 1))
+    for i, word in enumerate(old, start=1):
+        above, row = row, [i]
+        for j, other in enumerate(new, start=1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (word != other)))
+    return row[-1]

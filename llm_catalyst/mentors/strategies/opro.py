@@ -1,0 +1,139 @@
+"""OPRO: the task, the best prompts so far with their scores, some examples, and the wish for one that beats them all.
+
+Source: Yang et al. 2023, "Large Language Models as Optimizers" (arXiv 2309.03409), section 5, and its code
+(google-deepmind/opro, opro/optimization/), in our own words. Faithful: the best `history` prompts of the whole run in
+ascending score, those of at least `threshold` only; scores as integers from 0 to 100 (the metric); `exemplars` examples
+drawn anew at each step; `proposals` requests with the same text for one prompt each, at temperature 1; answers between
+<INS> and </INS>; those of over 500 characters, and what was scored before, are dropped.
+
+What differs: the task is told in words, too; scores come from the dev split, theirs from training examples; an answer
+without tags is read as a list of prompts, not taken whole; a tag within a prompt is removed, where theirs drops the
+prompt; the limit of `words` is told, as prompts are a few tokens long. Where no prompt reaches the threshold, the best
+is shown. Their threshold hangs on the model that is prompted: 0.3 for GPT, 0 for PaLM. Their filter against digits is
+left out: it is for arithmetic only.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llm_catalyst.checks import at_least, one_of, within
+from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.mentors.reply import Candidate, clean, legible, parse, peel, screen, shorten
+from llm_catalyst.mentors.strategies import Dialogue, Question
+from llm_catalyst.mentors.strategies.wording import (
+    FORMS,
+    MOST_READ,
+    answer_of,
+    conversation,
+    describe,
+    entries,
+    input_of,
+    reminder,
+    with_rating,
+)
+from llm_catalyst.records import Advice, Message, Proposal, Rejected, Scored
+
+LONGEST = 500  # characters of a prompt; longer ones are dropped
+TAGGED = re.compile(r"<INS>((?:(?!<INS>).)*?)</INS>", re.DOTALL | re.IGNORECASE)
+
+ROLE = (
+    "You improve short text prompts that are put in front of the input of a frozen language model. You are shown "
+    "prompts with the scores that they reached, and write one that scores higher."
+)
+ORDER = (
+    "These prompts were tried before. Their scores run from 0 to 100, and higher is better. They stand in order: the "
+    "last one is the best."
+)
+BEAT = (
+    "Your prompt must be unlike all of these, and score higher than each of them. Some of them are odd strings of word "
+    "pieces: take up what they hint at, not their form."
+)
+EXEMPLARS = "These are examples of the task with their true answers. <INS> marks where the prompt stands."
+WISH = "Write one new prompt with a score as high as you can reach. It should be brief, and fit any input of the task."
+RULES = """\
+- Write fewer than {words} words. Only the first {tokens} tokens of the prompt are used.
+- Write the prompt between <INS> and </INS>, and nothing else."""
+REMINDER = (
+    "No usable prompt could be read from that answer. Please write one new prompt now, unlike all that were listed, "
+    "between <INS> and </INS>, and nothing else."
+)
+
+
+@dataclass(frozen=True)
+class Opro:
+    """The `strategy` node: optimization by prompting. Fields are explained in conf/strategy/opro.yaml."""
+
+    needs_pool: ClassVar[bool] = False
+
+    form: str = "chat"
+    proposals: int = 8
+    history: int = 20
+    threshold: float = 0.3
+    exemplars: int = 3
+    temperature: float | None = 1.0
+    words: int = 9
+    show_gradient: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("strategy.form", self.form, FORMS)
+        at_least("strategy.proposals", self.proposals, 1)
+        at_least("strategy.history", self.history, 1)
+        within("strategy.threshold", self.threshold, 0, 1)
+        at_least("strategy.exemplars", self.exemplars, 0)
+        at_least("strategy.temperature", self.temperature, 0)
+        at_least("strategy.words", self.words, 2)
+
+    def propose(self, consultation: Consultation) -> Dialogue:
+        """The same question for each of the proposals: the model's sampling makes the answers differ."""
+        question = Question(self.messages(consultation), read, self.remind, 1, self.temperature)
+        proposals: list[Proposal] = []
+        for _ in range(self.proposals):
+            reply = yield question
+            proposals += reply.proposals
+        return Advice(tuple(proposals))
+
+    def messages(self, consultation: Consultation) -> tuple[Message, ...]:
+        """The conversation that asks for one new prompt; the examples in it are drawn from `consultation.rng`."""
+        best = self.best(consultation.scored)
+        parts = [
+            describe(consultation.task),
+            *([ORDER, *entries(best, consultation, self.show_gradient, with_rating), BEAT] if best else []),
+            *self.examples(consultation),
+            WISH,
+            RULES.format(words=self.words, tokens=consultation.space.length),
+        ]
+        return conversation(self.form, ROLE, parts, "New prompt:")
+
+    def best(self, scored: Sequence[Scored]) -> list[Scored]:
+        """The prompts that are shown, the best one last: where the metric is equal, the loss tells."""
+        ranked = sorted(scored, key=lambda entry: (entry.score.metric, -entry.score.loss))
+        passing = [entry for entry in ranked if entry.score.metric >= self.threshold]
+        return passing[-self.history :] or ranked[-1:]
+
+    def examples(self, consultation: Consultation) -> list[str]:
+        """A paragraph for each training example drawn, in the order of the data, and one that explains them."""
+        task = consultation.task
+        rows = range(len(task.examples))
+        drawn = sorted(consultation.rng.sample(rows, min(self.exemplars, len(rows))))
+        shown = [
+            f"Input: <INS> {input_of(example)}\nAnswer: {answer_of(task, example.label)}"
+            for example in (task.examples[row] for row in drawn)
+        ]
+        return [EXEMPLARS, *shown] if shown else []
+
+    def remind(self, reply: str) -> list[Message]:
+        """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
+        return reminder(self.form, reply, REMINDER)
+
+
+def read(reply: str) -> tuple[list[str], list[Rejected]]:
+    """What stands between tags in a reply or, without any, the prompts in it; and the lines that are none."""
+    tagged = [clean(text) for text in TAGGED.findall(legible(reply).rpartition("</think>")[2])]
+    if any(tagged):
+        texts, rejected = screen([Candidate(text, peel(text)[0]) for text in tagged if text], MOST_READ)
+    else:
+        texts, rejected = parse(reply, MOST_READ)
+    long = [Rejected(shorten(text), f"longer than {LONGEST} characters") for text in texts if len(text) > LONGEST]
+    return [text for text in texts if len(text) <= LONGEST], rejected + long
