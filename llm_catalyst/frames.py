@@ -22,7 +22,8 @@ TEXT, WHOLE, REAL, DATE = "string", "Int64", "Float64", "datetime64[us, UTC]"
 # The columns that every table of runs has. Between settings and outcome stand the settings in which runs differ, and
 # at the end the other metrics of the reporting split, each as test_<name>.
 MADE_BY = dict.fromkeys(("path", "status"), TEXT)
-CHOICES = dict.fromkeys(("task", "backbone", "head", "doer", "optimizer", "mentor", "strategy", "protocol", "experiment"), TEXT)
+GROUPS = ("task", "backbone", "head", "doer", "optimizer", "mentor", "strategy", "protocol", "experiment")
+CHOICES = dict.fromkeys(GROUPS, TEXT)
 SETTINGS = {"seed": WHOLE, "optimizer.lr": REAL, "batch_size": WHOLE, "prompt.length": WHOLE}
 OUTCOME = {
     "metric": TEXT,  # the name of the task's metric; in [0, 1], losses in nats

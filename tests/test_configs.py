@@ -52,8 +52,8 @@ PROMISED = {
     "head": "classifier similarity verbalizer",
     "doer": "none",
     "optimizer": "adamw adam sgd adafactor zo_sgd zo_sign zo_momentum zo_conservative zo_adam forward_gradient",
-    "mentor": "none best random perturb evolution diffusion rehearsal replay human openai_compatible local llama2_7b gpt4 gpt35 gpt4o "
-    "claude_haiku claude_sonnet claude_opus",
+    "mentor": "none best random perturb evolution diffusion rehearsal replay human openai_compatible local "
+    "llama2_7b gpt4 gpt35 gpt4o claude_haiku claude_sonnet claude_opus",
     "strategy": "paper official paraphrase opro gpo directional leo ape evoprompt_ga evoprompt_de rank gepa capo",
     "protocol": "heldout official",
     "experiment": "quickstart official/boolq official/copa official/rte official/wic official/wsc",
