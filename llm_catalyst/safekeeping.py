@@ -68,7 +68,7 @@ class Safekeeping:
             raise BudgetSpent(why)
 
     def mentor_may_speak(self, state: State, emit: Emit) -> bool:
-        """Whether the mentor is consulted: not where its budget is spent and the run concludes, which an event tells."""
+        """Whether the mentor is consulted: not with its budget spent where the run concludes then; an event tells."""
         why = spent(self.settings.budget, state.ledger) if self.settings.budget.when_spent == "conclude" else ""
         if why:
             emit(Event(state.stage, state.step, "budget", f"{why}; the mentor is asked no more"))

@@ -20,6 +20,8 @@ def test_a_mentor_is_shown_exactly_the_golden_text() -> None:
         + conversation([*chat.messages(consultation()), *chat.remind("I am not sure.")])
         + "##### form=plain words=6 description='Judge films.', one proposal, empty pool\n"
         + conversation(plain.messages(consultation(pool=())))
+        + "##### show_gradient=true\n"
+        + conversation(Paper(show_gradient=True).messages(consultation()))
     )
     assert shown == GOLDEN.read_text(encoding="utf-8")
 
