@@ -1,16 +1,67 @@
-"""Token batches: encoding of examples, length buckets, padding, and an order that follows from the seed."""
+"""Batches: encoding of texts, length buckets, padding, and an order that follows from the seed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from llm_catalyst.randomness import stream
 from llm_catalyst.tasks.text import Example
 
 BUCKET = 50  # batches sorted by length together: large enough to pad little, small enough to stay shuffled
+
+
+class Batch(Protocol):
+    """b examples for each of k members; labels (k, b)."""
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    @property
+    def size(self) -> int:
+        """Examples of each member, b."""
+        ...
+
+    def parts(self, size: int) -> Iterator[Self]:
+        """The same batch in pieces of at most `size` examples of each member."""
+        ...
+
+    def expand(self, k: int) -> Self:
+        """The same examples for each of k members, where there was one; no memory is copied."""
+        ...
+
+    def repeat(self, times: int) -> Self:
+        """The examples of all k members `times` over: (times * k, …)."""
+        ...
+
+
+class Examples(Protocol):
+    """A split in the form that a model takes; `choices` sequences are scored for each example."""
+
+    @property
+    def labels(self) -> Sequence[int]: ...
+
+    @property
+    def choices(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def length(self, i: int) -> int:
+        """Tokens of example i, by which examples are put together."""
+        ...
+
+    def pick(self, rows: Sequence[int]) -> Self:
+        """These examples, in this order."""
+        ...
+
+    def batch(
+        self, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None, epoch: int = 0
+    ) -> Batch:
+        """The examples `rows[j]` for member j, as they are seen in an epoch of training (from 0)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -30,6 +81,12 @@ class Encoded:
         """Tokens of example i's longest sequence."""
         return max(len(t) for t in self.tokens[i * self.choices : (i + 1) * self.choices])
 
+    def batch(
+        self, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None, epoch: int = 0
+    ) -> "TextBatch":
+        """The examples `rows[j]` for member j, the same in every epoch; padded as `collate` does."""
+        return collate(self, rows, device, pad_to)
+
     def pick(self, rows: Sequence[int]) -> "Encoded":
         """These examples, in this order."""
         sequences = [i * self.choices + j for i in rows for j in range(self.choices)]
@@ -39,7 +96,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TextBatch:
     """b examples for each of k members, as r = b * choices rows padded on the right to length l.
 
     tokens (k, r, l) int64; mask (k, r, l) int64, 1 on real tokens; types (k, r, l) or None; labels (k, b).
@@ -56,31 +113,31 @@ class Batch:
         """Examples of each member, b."""
         return self.labels.shape[1]
 
-    def parts(self, size: int) -> Iterator["Batch"]:
+    def parts(self, size: int) -> Iterator["TextBatch"]:
         """The same batch in pieces of at most `size` examples of each member."""
         for i in range(0, self.size, size):
             rows = slice(i * self.choices, (i + size) * self.choices)
             types = None if self.types is None else self.types[:, rows]
             labels = self.labels[:, i : i + size]
-            yield Batch(self.tokens[:, rows], self.mask[:, rows], types, labels, self.choices)
+            yield TextBatch(self.tokens[:, rows], self.mask[:, rows], types, labels, self.choices)
 
-    def expand(self, k: int) -> "Batch":
+    def expand(self, k: int) -> "TextBatch":
         """The same examples for each of k members; no memory is copied."""
 
         def wide(tensor: Tensor) -> Tensor:
             return tensor.expand(k, *tensor.shape[1:])
 
         types = None if self.types is None else wide(self.types)
-        return Batch(wide(self.tokens), wide(self.mask), types, wide(self.labels), self.choices)
+        return TextBatch(wide(self.tokens), wide(self.mask), types, wide(self.labels), self.choices)
 
-    def repeat(self, times: int) -> "Batch":
+    def repeat(self, times: int) -> "TextBatch":
         """The rows of all k members `times` over: (times * k, r, l)."""
 
         def again(tensor: Tensor) -> Tensor:
             return tensor.repeat(times, *[1] * (tensor.dim() - 1))
 
         types = None if self.types is None else again(self.types)
-        return Batch(again(self.tokens), again(self.mask), types, again(self.labels), self.choices)
+        return TextBatch(again(self.tokens), again(self.mask), types, again(self.labels), self.choices)
 
 
 def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, cloze: str | None = None) -> Encoded:
@@ -120,7 +177,7 @@ def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, cloze: 
 
 def collate(
     data: Encoded, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None
-) -> Batch:
+) -> TextBatch:
     """The examples `rows[j]` for member j, padded to the longest of all (or to `pad_to` tokens)."""
     c = data.choices
     sequences = [[i * c + j for i in member for j in range(c)] for member in rows]
@@ -131,7 +188,7 @@ def collate(
         return torch.tensor(table).to(device, non_blocking=True)
 
     lengths = torch.tensor([[len(data.tokens[s]) for s in member] for member in sequences])
-    return Batch(
+    return TextBatch(
         tokens=padded(data.tokens, data.padding),
         mask=(torch.arange(width) < lengths[..., None]).long().to(device, non_blocking=True),
         types=None if data.types is None else padded(data.types, 0),
@@ -145,7 +202,7 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return -(-examples // batch_size)
 
 
-def training_rows(data: Encoded, batch_size: int, seed: int, first_step: int) -> Iterator[list[int]]:
+def training_rows(data: Examples, batch_size: int, seed: int, first_step: int) -> Iterator[list[int]]:
     """Example numbers of each batch from `first_step` on, without end.
 
     Every epoch is shuffled anew by (seed, epoch); within a bucket of batches examples are sorted by length
@@ -158,7 +215,7 @@ def training_rows(data: Encoded, batch_size: int, seed: int, first_step: int) ->
         epoch, skip = epoch + 1, 0
 
 
-def epoch_rows(data: Encoded, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+def epoch_rows(data: Examples, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """The batches of one epoch: every example exactly once."""
     generator = stream(seed, "batches", epoch)
     order = torch.randperm(len(data), generator=generator).tolist()
@@ -170,7 +227,7 @@ def epoch_rows(data: Encoded, batch_size: int, seed: int, epoch: int) -> list[li
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def scoring_rows(data: Encoded, budget: int, prompt_length: int, pad_to: int | None = None) -> Iterator[list[int]]:
+def scoring_rows(data: Examples, budget: int, prompt_length: int, pad_to: int | None = None) -> Iterator[list[int]]:
     """Every example once, shortest first, in batches of at most `budget` padded tokens (at least one example)."""
     batch: list[int] = []
     for i in sorted(range(len(data)), key=data.length):

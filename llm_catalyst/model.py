@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from llm_catalyst.backbones.text import FrozenText
-from llm_catalyst.batching import Batch
+from llm_catalyst.batching import TextBatch
 from llm_catalyst.memory import Room
 from llm_catalyst.tasks.text import TaskData
 
@@ -34,23 +34,47 @@ class Head(Protocol):
     def constants(self, backbone: FrozenText, task: TaskData) -> dict[str, Tensor]: ...
 
     def scores(
-        self, backbone: FrozenText, hidden: Tensor, batch: Batch, weights: dict[str, Any], constants: dict[str, Tensor]
+        self,
+        backbone: FrozenText,
+        hidden: Tensor,
+        batch: TextBatch,
+        weights: dict[str, Any],
+        constants: dict[str, Tensor],
     ) -> Tensor: ...
+
+
+class Model(Protocol):
+    """The function that is optimized: soft prompt and head weights -> class logits, and the loss that training lowers.
+
+    `backbone` is a frozen torch module with the `device` that it computes on; `room` says how much of a batch fits into
+    memory at a time.
+    """
+
+    @property
+    def backbone(self) -> Any: ...
+
+    @property
+    def room(self) -> Room: ...
+
+    def logits(self, parameters: Parameters, batch: Any) -> Tensor:
+        """Class logits (k, b, c), float32, for stacked parameters (k, ...) and a batch of each member's own."""
+        ...
+
+    def losses(self, parameters: Parameters, batch: Any) -> Tensor:
+        """What training lowers (k, b), for each example: cross-entropy in nats, and what a head adds to it."""
+        ...
 
 
 @dataclass(frozen=True)
 class PromptedModel:
-    """The function that is optimized: soft prompt and head weights -> class logits.
-
-    `room` says how much of a batch fits into memory at a time.
-    """
+    """A frozen text model under a soft prompt and a head (see `Model`)."""
 
     backbone: FrozenText
     head: Head
     constants: dict[str, Tensor]
     room: Room
 
-    def logits(self, parameters: Parameters, batch: Batch) -> Tensor:
+    def logits(self, parameters: Parameters, batch: TextBatch) -> Tensor:
         """Class logits (k, b, c), float32, for stacked parameters (k, ...) and a batch of each member's own.
 
         For a multiple choice task every choice is scored alone, and the choices are the classes.
@@ -61,6 +85,10 @@ class PromptedModel:
             return scores
         right = scores[..., -1] - scores[..., 0] if scores.shape[-1] > 1 else scores[..., 0]
         return right.unflatten(1, (-1, batch.choices))
+
+    def losses(self, parameters: Parameters, batch: TextBatch) -> Tensor:
+        """Cross-entropy (k, b)."""
+        return example_losses(self.logits(parameters, batch), batch.labels)
 
 
 def example_losses(logits: Tensor, labels: Tensor) -> Tensor:

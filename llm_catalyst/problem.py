@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from llm_catalyst.backbones.text import FrozenText
-from llm_catalyst.batching import Batch, Encoded, collate, encode, training_rows
+from llm_catalyst.batching import Batch, Encoded, encode, steps_per_epoch, training_rows
 from llm_catalyst.doers.doer import Step
 from llm_catalyst.memory import Room
 from llm_catalyst.mentors.consultation import TaskDescription
@@ -75,7 +75,8 @@ class Problem:
             # Dropout, where a protocol has it, draws from torch's global generator: seeded at each step, it does
             # not depend on the steps before.
             torch.manual_seed(derive(settings.seed, "dropout", step))
-            yield collate(train, [rows], self.device, self.padding).expand(k)
+            epoch = step // steps_per_epoch(len(train), settings.batch_size)
+            yield train.batch([rows], self.device, self.padding, epoch).expand(k)
 
     def score(self, members: Sequence[Parameters], split: Split = "dev") -> list[Result | None]:
         """Each member's loss and metrics on a split."""

@@ -8,8 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from llm_catalyst.batching import Encoded, collate, scoring_rows
-from llm_catalyst.model import Parameters, PromptedModel, example_losses, stack
+from llm_catalyst.batching import Examples, scoring_rows
+from llm_catalyst.model import Model, Parameters, example_losses, stack
 from llm_catalyst.records import Score
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class Result:
 
 @torch.inference_mode()
 def score(
-    model: PromptedModel, members: Sequence[Parameters], data: Encoded, metric: str, pad_to: int | None = None
+    model: Model, members: Sequence[Parameters], data: Examples, metric: str, pad_to: int | None = None
 ) -> list[Result | None]:
     """The result of each member on `data`, or None where its loss is not finite.
 
@@ -38,7 +38,7 @@ def score(
 
 
 def passes(
-    model: PromptedModel, parameters: Parameters, data: Encoded, budget: int, pad_to: int | None
+    model: Model, parameters: Parameters, data: Examples, budget: int, pad_to: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Summed losses (passes, k), answers (k, n) and true labels (n,) of all examples, shortest first, on the CPU."""
     losses, answers, truth = [], [], []
@@ -50,25 +50,25 @@ def passes(
 
 
 def forward(
-    model: PromptedModel, parameters: Parameters, data: Encoded, budget: int, pad_to: int | None
+    model: Model, parameters: Parameters, data: Examples, budget: int, pad_to: int | None
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Rows, their labels (k, b) and class logits (k, b, c), pass by pass, shortest first."""
     k, m = parameters["prompt"].shape[:2]
     for rows in scoring_rows(data, max(1, budget // k), m, pad_to):
-        batch = collate(data, [rows], model.backbone.device, pad_to).expand(k)
+        batch = data.batch([rows], model.backbone.device, pad_to).expand(k)
         yield rows, batch.labels, model.logits(parameters, batch)
 
 
 @torch.inference_mode()
 def try_examples(
-    model: PromptedModel, members: Sequence[Parameters], data: Encoded, pad_to: int | None = None
+    model: Model, members: Sequence[Parameters], data: Examples, pad_to: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Each member's loss in nats and answered label id on each example of `data`, (k, n) both, on the CPU."""
     return in_room(each_example, model, members, data, pad_to)
 
 
 def each_example(
-    model: PromptedModel, parameters: Parameters, data: Encoded, budget: int, pad_to: int | None
+    model: Model, parameters: Parameters, data: Examples, budget: int, pad_to: int | None
 ) -> tuple[Tensor, Tensor]:
     """Losses and answers (k, n) in the order of `data`, on the CPU."""
     k, n = len(parameters["prompt"]), len(data)
@@ -80,7 +80,7 @@ def each_example(
 
 
 def in_room(
-    work: Callable[..., T], model: PromptedModel, members: Sequence[Parameters], data: Encoded, pad_to: int | None
+    work: Callable[..., T], model: Model, members: Sequence[Parameters], data: Examples, pad_to: int | None
 ) -> T:
     """What `work` gives, with the backbone in evaluation mode and as many tokens in one pass as memory has room for."""
     training = model.backbone.training
@@ -94,7 +94,7 @@ def in_room(
     return done
 
 
-def padded_tokens(data: Encoded, prompt_length: int, pad_to: int | None) -> int:
+def padded_tokens(data: Examples, prompt_length: int, pad_to: int | None) -> int:
     """Tokens of the longest example, all its choices, padding and prompts included."""
     return ((pad_to or max(map(data.length, range(len(data))))) + prompt_length) * data.choices
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from llm_catalyst.batching import Batch, collate
+from llm_catalyst.batching import Batch
 from llm_catalyst.mentors.consultation import Trial
-from llm_catalyst.model import Parameters, example_losses, stack
+from llm_catalyst.model import Model, Parameters, stack
 from llm_catalyst.problem import Problem
 from llm_catalyst.randomness import stream
 from llm_catalyst.records import Prompt
@@ -80,11 +80,11 @@ class Trials:
         problem = self._problem
         train = problem.splits["train"]
         order = torch.randperm(len(train), generator=stream(problem.settings.seed, "hints", self._state.stage))
-        return collate(train, [order[:HINT_EXAMPLES].tolist()], problem.device, problem.padding)
+        return train.batch([order[:HINT_EXAMPLES].tolist()], problem.device, problem.padding)
 
     def _gradients(self, prompts: Sequence[Prompt]) -> Tensor:
         """Gradients (k, m, d) of each prompt's mean loss in its embeddings."""
-        model = self._problem.model
+        model: Model = self._problem.model
         parameters = stack(self._members(prompts))
         rows = parameters["prompt"].requires_grad_()
         batch = self._batch.expand(len(prompts))
@@ -92,7 +92,7 @@ class Trials:
         def backward(size: int) -> Tensor:
             total = torch.zeros_like(rows)
             for part in batch.parts(size):
-                loss = example_losses(model.logits(parameters, part), part.labels).sum() / batch.size
+                loss = model.losses(parameters, part).sum() / batch.size
                 total += torch.autograd.grad(loss, rows)[0]
             return total
 

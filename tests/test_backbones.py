@@ -28,7 +28,7 @@ from tiny_models import (
 from torch import Tensor
 
 from llm_catalyst.backbones.text import TextBackbone, check_device, load
-from llm_catalyst.batching import Batch, collate, encode
+from llm_catalyst.batching import TextBatch, collate, encode
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts
 from llm_catalyst.heads.classifier import Classifier
@@ -46,7 +46,9 @@ TEXTS = ("the film was good", "slow", "it was a very long and bad movie scene")
 M = 3
 
 
-def batch_of(name: str, texts: tuple[str, ...] = TEXTS, k: int = 1, pad_to: int | None = None, **load: Any) -> Batch:
+def batch_of(
+    name: str, texts: tuple[str, ...] = TEXTS, k: int = 1, pad_to: int | None = None, **load: Any
+) -> TextBatch:
     """The texts as one batch, in a pair with another where the family knows segments."""
     pair = "the story was not good" if name in ("bert", "deberta") else None
     data = encode(backbone(name, **load).tokenizer, [Example(((t, pair),), i % 2) for i, t in enumerate(texts)], 40)
@@ -58,7 +60,7 @@ def prompt_ids(name: str) -> Tensor:
     return torch.tensor(space.sample(torch.Generator().manual_seed(2)).tokens)
 
 
-def plain_inputs(ids: Tensor, batch: Batch) -> dict[str, Tensor]:
+def plain_inputs(ids: Tensor, batch: TextBatch) -> dict[str, Tensor]:
     """[prompt tokens; text] as ids, for a model's own forward pass."""
     r = batch.tokens.shape[1]
     inputs = {
@@ -119,7 +121,7 @@ def test_a_member_of_a_population_gets_the_logits_that_it_gets_alone(name: str) 
     ]
     rows = [batch_of(name, (TEXTS[i], TEXTS[i - 1]), pad_to=30) for i in range(k)]  # every member its own rows
     types = None if rows[0].types is None else torch.cat([r.types for r in rows if r.types is not None])
-    whole = Batch(
+    whole = TextBatch(
         torch.cat([r.tokens for r in rows]),
         torch.cat([r.mask for r in rows]),
         types,
@@ -137,7 +139,7 @@ def test_a_member_of_a_population_gets_the_logits_that_it_gets_alone(name: str) 
 # Word logits
 
 
-def cloze_batch(name: str) -> Batch:
+def cloze_batch(name: str) -> TextBatch:
     model = backbone(name, words=True)
     cloze = cloze_for(model, "It was {mask}.")
     data = encode(model.tokenizer, [Example(((t, None),), 0) for t in TEXTS], 40, cloze)
@@ -201,7 +203,7 @@ def test_the_cloze_of_a_causal_model_continues_the_text_without_a_special_token_
 
 def test_the_pooled_state_stands_at_the_first_text_token_or_a_causal_models_last() -> None:
     mask = torch.tensor([[[1, 1, 1, 1], [1, 1, 0, 0]]])
-    batch = Batch(torch.zeros(1, 2, 4, dtype=torch.long), mask, None, torch.zeros(1, 2, dtype=torch.long), 1)
+    batch = TextBatch(torch.zeros(1, 2, 4, dtype=torch.long), mask, None, torch.zeros(1, 2, dtype=torch.long), 1)
     hidden = torch.arange(2 * 7).view(1, 2, 7, 1).expand(1, 2, 7, 32).float()
     assert backbone("bert").pooled(hidden, batch)[0, :, 0].tolist() == [3, 10]
     assert backbone("gpt2").pooled(hidden, batch)[0, :, 0].tolist() == [6, 11]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -25,9 +26,9 @@ from llm_catalyst.mentors.consultation import Consultation, TaskDescription
 from llm_catalyst.mentors.controls import NoMentor, RandomTokens
 from llm_catalyst.mentors.diffusion import Denoiser, Diffusion, Plane, Points, learn, prompts_of
 from llm_catalyst.progress import SilentView
-from llm_catalyst.records import Advice, Restart, Scored
+from llm_catalyst.records import Advice, Outcome, Restart, Scored
 from llm_catalyst.run_directory import RunDirectory
-from llm_catalyst.run_records import read_lines
+from llm_catalyst.run_records import read_json, read_lines
 from llm_catalyst.soft_prompt import PromptSettings, PromptSpace
 
 TASK = TaskDescription("sst2", "Say how the film was.", ("bad", "good"))
@@ -56,11 +57,12 @@ def carry_out(path: Path, seed: int = 1, config: str = CONFIG, mentor: Any = Non
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three earlier runs; the last took a restart."""
+    """A folder of four earlier runs: two without a restart, one with a discrete one, and one with a soft one."""
     folder = tmp_path_factory.mktemp("runs")
     carry_out(folder / "first", 1)
     carry_out(folder / "second", 2)
-    carry_out(folder / "restarted", 3, mentor=RandomTokens(2))
+    carry_out(folder / "random", 3, mentor=RandomTokens(2))
+    carry_out(folder / "soft", 4, mentor=mentor(folder))
     return folder
 
 
@@ -71,7 +73,7 @@ def space() -> PromptSpace:
 
 def pool_of(runs: Path) -> tuple[Scored, ...]:
     """Some prompts of a run, the best one last."""
-    scored: tuple[Scored, ...] = read_lines(runs / "restarted" / "pool.jsonl", Scored)
+    scored: tuple[Scored, ...] = read_lines(runs / "random" / "pool.jsonl", Scored)
     return tuple(sorted(scored, key=lambda each: -each.score.loss))
 
 
@@ -141,9 +143,10 @@ def test_prompts_in_a_plane_are_put_back_where_they_were() -> None:
 
 def test_a_runs_prompts_are_those_with_a_dev_loss_of_their_own(runs: Path) -> None:
     problem = toy_problem(head=Similarity())
-    for name in ("first", "restarted"):
+    for name in ("first", "random", "soft"):
         losses, rows = prompts_of(runs / name, problem.space)
         assert losses == sorted(losses, reverse=True)
+        assert read_json(runs / name / "outcome.json", Outcome).best.score.loss in losses
         assert len({row.numpy().tobytes() for row in rows}) == len(rows)
         similarities = problem.space.project(torch.stack(rows).view(-1, 4, 32))[1]
         assert {similarity > 0.9999 for similarity in similarities} == {False, True}  # soft ones and discrete ones
@@ -205,7 +208,7 @@ def test_a_run_that_was_cut_off_counts_and_test_scores_do_not(runs: Path, space:
 def test_prompts_of_another_width_are_a_reason_to_fall_back(runs: Path) -> None:
     advice = ask(mentor(runs), prompt_space(length=4, width=8))
     assert advice.proposals == ()
-    assert "3 runs: 3 of another prompt length or width" in (advice.fallback or "")
+    assert "4 runs: 4 of another prompt length or width" in (advice.fallback or "")
 
 
 # The mentor
@@ -216,7 +219,18 @@ def test_it_proposes_soft_prompts_and_shows_their_projections(runs: Path, space:
     assert (advice.rows.shape, advice.rows.dtype) == ((4, *space.vocabulary[:4].shape), torch.float32)
     assert [proposal.prompt for proposal in advice.proposals] == space.project(advice.rows)[0]
     assert all(similarity < 0.999 for similarity in space.project(advice.rows)[1])
-    assert "of 3 earlier runs" in advice.proposals[0].rationale
+    assert "of 4 earlier runs" in advice.proposals[0].rationale
+
+
+def test_what_is_proposed_is_nearer_to_the_best_that_was_found_than_to_the_mean(runs: Path) -> None:
+    problem = toy_problem(head=Similarity())
+    earlier = [loss for losses, _ in mentor(runs).gather(problem.space)[0] for loss in losses]
+    rows = ask(mentor(runs, steps=600, proposals=8), problem.space, pool_of(runs)).rows
+    start = problem.start()
+    results = problem.score([start | {"prompt": row} for row in rows])
+    drawn = [result.score.loss for result in results if result]
+    assert len(drawn) == 8
+    assert mean(drawn) < (min(earlier) + mean(earlier)) / 2
 
 
 def test_advice_follows_from_the_stream_and_the_pool_alone(runs: Path, space: PromptSpace) -> None:
@@ -262,7 +276,7 @@ def test_a_folder_without_a_run_that_may_fit_is_refused_with_the_mend(runs: Path
         ConfigurationError, match=r"holds no run of task sst2 .*\(0 runs\); make some first, with mentor=none"
     ):
         mentor(tmp_path).preflight()
-    with pytest.raises(ConfigurationError, match=r"\(3 runs: 3 of another task\)"):
+    with pytest.raises(ConfigurationError, match=r"\(4 runs: 4 of another task\)"):
         mentor(runs, task="rte").preflight()
     with pytest.raises(ConfigurationError, match="nowhere: No such file or directory; give the folder of a run"):
         mentor(tmp_path / "nowhere").preflight()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from loopback import openai_chat, serve
-from tiny_models import FOLDER, StoppingView, Stops, adamw, run_in, toy_data, toy_problem
+from tiny_models import FOLDER, CrossEntropy, StoppingView, Stops, adamw, run_in, toy_data, toy_problem
 from torch import Tensor
 
 from llm_catalyst.doers.descent import Schedule
@@ -99,7 +99,7 @@ class Noting:
         return [parameters["prompt"] for parameters, _ in self.began[stage]]
 
 
-class Faulty:
+class Faulty(CrossEntropy):
     """The problem's model, but the forward passes `bad` (counted from 1, those with gradients only) give NaN."""
 
     def __init__(self, model: Any, bad: Callable[[int], bool], also_scores: bool = False) -> None:

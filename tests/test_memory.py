@@ -16,7 +16,16 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from test_experiment import carry_out
-from tiny_models import PromptIsLogits, StoppingView, Stops, choice_data, labels_only, toy_data, toy_problem
+from tiny_models import (
+    CrossEntropy,
+    PromptIsLogits,
+    StoppingView,
+    Stops,
+    choice_data,
+    labels_only,
+    toy_data,
+    toy_problem,
+)
 from torch import Tensor
 
 from llm_catalyst.checks import ConfigurationError
@@ -43,7 +52,7 @@ CPU_ERROR = (
 
 
 @dataclass
-class Cramped:
+class Cramped(CrossEntropy):
     """The problem's model on a device where passes of more than `most` examples fail: in the middle, with `fails`.
 
     `sizes` are the examples of every pass; `alive` counts, at the beginning of each, what is left of those before.

@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import FAMILIES, PromptIsLogits, adamw, labels_only, plenty, run_in, toy_data, toy_problem
+from tiny_models import (
+    FAMILIES,
+    CrossEntropy,
+    PromptIsLogits,
+    adamw,
+    labels_only,
+    plenty,
+    run_in,
+    toy_data,
+    toy_problem,
+)
 from torch import Tensor
 
 from llm_catalyst.batching import Batch
@@ -299,7 +309,7 @@ def test_members_trained_together_end_where_each_ends_alone(name: str, head: Any
 # Passes and memory
 
 
-class Counting:
+class Counting(CrossEntropy):
     """The problem's model, which notes how many rows go forward in each pass; no more than `most`."""
 
     def __init__(self, model: Any, most: int | None = None) -> None:

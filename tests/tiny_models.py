@@ -25,12 +25,12 @@ from transformers.models.roberta import RobertaConfig, RobertaForMaskedLM, Rober
 from transformers.utils import logging
 
 from llm_catalyst.backbones.text import FrozenText, TextBackbone, load
-from llm_catalyst.batching import Batch
+from llm_catalyst.batching import TextBatch
 from llm_catalyst.experiment import Experiment, run
 from llm_catalyst.heads.classifier import Classifier
 from llm_catalyst.interruption import Interruption
 from llm_catalyst.memory import Room
-from llm_catalyst.model import Parameters
+from llm_catalyst.model import Parameters, example_losses
 from llm_catalyst.problem import Problem, assemble
 from llm_catalyst.progress import SilentView
 from llm_catalyst.records import Outcome
@@ -291,7 +291,15 @@ class Bare(nn.Module):
     device = CPU
 
 
-class PromptIsLogits:
+class CrossEntropy:
+    """The loss of whatever class logits a model gives."""
+
+    def losses(self, parameters: Parameters, batch: Any) -> Tensor:
+        logits: Tensor = self.logits(parameters, batch)  # type: ignore[attr-defined]
+        return example_losses(logits, batch.labels)
+
+
+class PromptIsLogits(CrossEntropy):
     """Class logits that are the prompt's first row, sent through `shape`; a token of 99 makes them NaN."""
 
     def __init__(self, shape: Callable[[Tensor], Tensor] = lambda rows: rows) -> None:
@@ -299,18 +307,18 @@ class PromptIsLogits:
         self.room = plenty()
         self.shape = shape
 
-    def logits(self, parameters: Parameters, batch: Batch) -> Tensor:
+    def logits(self, parameters: Parameters, batch: TextBatch) -> Tensor:
         k, b = batch.labels.shape
         rows = self.shape(parameters["prompt"])[:, :1].expand(k, b, -1)
         return torch.where(batch.tokens == 99, torch.nan, rows)
 
 
-def labels_only(labels: Sequence[Sequence[int]], nan: Sequence[int] = ()) -> Batch:
+def labels_only(labels: Sequence[Sequence[int]], nan: Sequence[int] = ()) -> TextBatch:
     """A batch for `PromptIsLogits` of each member's labels; the members in `nan` get a loss of NaN."""
     table = torch.tensor(labels)
     tokens = torch.zeros(*table.shape, 1, dtype=torch.long)
     tokens[list(nan)] = 99
-    return Batch(tokens, torch.ones_like(tokens), None, table, 1)
+    return TextBatch(tokens, torch.ones_like(tokens), None, table, 1)
 
 
 adamw = partial(torch.optim.AdamW, lr=0.01, weight_decay=0.0)

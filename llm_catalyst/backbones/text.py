@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llm_catalyst.batching import Batch
+from llm_catalyst.batching import TextBatch
 from llm_catalyst.checks import ConfigurationError, at_least, one_of
 from llm_catalyst.memory import out_of_memory
 
@@ -105,7 +105,7 @@ class FrozenText(nn.Module):
             )
         return min(self.settings.max_length, room)
 
-    def hidden(self, prompts: Tensor, batch: Batch) -> Tensor:
+    def hidden(self, prompts: Tensor, batch: TextBatch) -> Tensor:
         """Last hidden states (k, r, m + l, h) of [prompt; text], for prompts (k, m, d).
 
         The prompt stands in front of everything, the first special token included (paper, section 3). Word
@@ -129,7 +129,7 @@ class FrozenText(nn.Module):
         ).last_hidden_state
         return states.reshape(k, r, m + length, -1)
 
-    def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def pooled(self, hidden: Tensor, batch: TextBatch) -> Tensor:
         """The state (k, r, h) that stands for a sequence, as `backbone.pooling` says."""
         m = hidden.shape[2] - batch.tokens.shape[2]
         first = hidden[:, :, m]
@@ -142,17 +142,17 @@ class FrozenText(nn.Module):
                 return self.base.pooler(first.flatten(0, 1)[:, None]).reshape(first.shape)
         return first
 
-    def mean(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def mean(self, hidden: Tensor, batch: TextBatch) -> Tensor:
         """The mean state (k, r, h) over the prompt's rows and the real tokens, in float32."""
         m = hidden.shape[2] - batch.tokens.shape[2]
         mask = torch.cat([batch.mask.new_ones(*batch.mask.shape[:2], m), batch.mask], dim=-1)[..., None]
         return ((hidden * mask).sum(2) / mask.sum(2)).float()
 
-    def sentence(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def sentence(self, hidden: Tensor, batch: TextBatch) -> Tensor:
         """Unit-length sentence embeddings (k, r, h): the mean state, normalized."""
         return nn.functional.normalize(self.mean(hidden, batch), dim=-1)
 
-    def word_logits(self, hidden: Tensor, batch: Batch, words: Tensor) -> Tensor:
+    def word_logits(self, hidden: Tensor, batch: TextBatch, words: Tensor) -> Tensor:
         """Language-model logits (k, r, c) of the vocabulary ids `words` (c,), at the mask or after the last token."""
         m = hidden.shape[2] - batch.tokens.shape[2]
         if self.causal:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from llm_catalyst.batching import Batch
-from llm_catalyst.model import PromptedModel
+from llm_catalyst.model import Model
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Doer(Protocol):
     """Whoever trains the members between two restarts."""
 
     def train(
-        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
     ) -> Iterator[Step]:
         """Train `members` in place for the rest of a stage, and tell each step after it is taken.
 

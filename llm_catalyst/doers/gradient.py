@@ -10,7 +10,7 @@ from llm_catalyst.batching import Batch
 from llm_catalyst.checks import at_least
 from llm_catalyst.doers.descent import Descent, Schedule
 from llm_catalyst.doers.doer import Course, Member, Step
-from llm_catalyst.model import PromptedModel, example_losses, stack
+from llm_catalyst.model import Model, stack
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Gradient:
         at_least("clip_norm", self.clip_norm, 1e-9)
 
     def train(
-        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
     ) -> Iterator[Step]:
         """Train by backpropagation (see `Doer.train`); the optimizer's moments are left in the members."""
         model.backbone.train(self.dropout)
@@ -38,20 +38,19 @@ class Gradient:
         model.backbone.train(False)
 
     def _gradients(
-        self, model: PromptedModel, members: Sequence[Member], number: int, batch: Batch, rates: Sequence[float]
+        self, model: Model, members: Sequence[Member], number: int, batch: Batch, rates: Sequence[float]
     ) -> tuple[list[float], int]:
         losses = model.room.fit("examples", 1, batch.size, partial(self._backward, model, members, batch))
         return losses, batch.labels.numel()
 
-    def _backward(self, model: PromptedModel, members: Sequence[Member], batch: Batch, size: int) -> list[float]:
+    def _backward(self, model: Model, members: Sequence[Member], batch: Batch, size: int) -> list[float]:
         """Mean cross-entropy of each member on its own rows, and its gradient, gathered `size` examples at a time."""
         for member in members:
             for parameter in member.parameters.values():
                 parameter.grad = None  # what a pass that ran out of memory may have left
         total = torch.zeros(len(members), device=batch.labels.device)
         for part in batch.parts(size):
-            logits = model.logits(stack([member.parameters for member in members]), part)
-            losses = example_losses(logits, part.labels).sum(1) / batch.size
+            losses = model.losses(stack([member.parameters for member in members]), part).sum(1) / batch.size
             losses.nansum().backward()
             total += losses.detach()
         return total.tolist()

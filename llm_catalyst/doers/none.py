@@ -9,7 +9,7 @@ from torch import Tensor
 
 from llm_catalyst.batching import Batch
 from llm_catalyst.doers.doer import Course, Member, Step
-from llm_catalyst.model import PromptedModel, example_losses, stack
+from llm_catalyst.model import Model, stack
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class NoDoer:
 
     @torch.inference_mode()
     def train(
-        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
     ) -> Iterator[Step]:
         """The steps of a stage (see `Doer.train`), none of which changes a member."""
         model.backbone.train(False)
@@ -28,8 +28,8 @@ class NoDoer:
             yield Step(number, tuple(losses.tolist()), batch.labels.numel())
 
 
-def mean_losses(model: PromptedModel, members: Sequence[Member], batch: Batch, size: int) -> Tensor:
+def mean_losses(model: Model, members: Sequence[Member], batch: Batch, size: int) -> Tensor:
     """Each member's mean cross-entropy (k,) in nats, from `size` examples at a time."""
     parameters = stack([member.parameters for member in members])
-    parts = [example_losses(model.logits(parameters, part), part.labels).sum(1) for part in batch.parts(size)]
+    parts = [model.losses(parameters, part).sum(1) for part in batch.parts(size)]
     return torch.stack(parts).sum(0) / batch.size

@@ -29,7 +29,7 @@ from llm_catalyst.batching import Batch
 from llm_catalyst.checks import ConfigurationError, at_least, one_of, within
 from llm_catalyst.doers.descent import Descent, Schedule
 from llm_catalyst.doers.doer import Course, Member, Step
-from llm_catalyst.model import Parameters, PromptedModel, example_losses, stack
+from llm_catalyst.model import Model, Parameters, stack
 from llm_catalyst.randomness import stream
 
 
@@ -80,7 +80,7 @@ class ZerothOrderSGD:
         one_of("optimizer.sign_of", self.sign_of or "estimate", ("estimate", "slope"))
 
     def train(
-        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
     ) -> Iterator[Step]:
         """Train without a backward pass (see `Doer.train`)."""
         optimizer = partial(torch.optim.SGD, lr=self.lr, momentum=self.momentum)
@@ -109,7 +109,7 @@ class ZerothOrderAdam:
             within("optimizer.betas", beta, 0, 0.999999)
 
     def train(
-        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
     ) -> Iterator[Step]:
         """Train without a backward pass (see `Doer.train`); Adam's moments are left in the members."""
         optimizer = partial(torch.optim.Adam, lr=self.lr, betas=self.betas, eps=self.adam_eps)
@@ -135,7 +135,7 @@ class ZerothOrderConservative:
         check(self.lr, self.directions, self.eps)
 
     def train(
-        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
     ) -> Iterator[Step]:
         """Train without a backward pass (see `Doer.train`)."""
         descent = Descent(partial(torch.optim.SGD, lr=self.lr), self.schedule, clip_norm=None)
@@ -143,7 +143,7 @@ class ZerothOrderConservative:
 
     @torch.no_grad()
     def _choose(
-        self, model: PromptedModel, members: Sequence[Member], number: int, batch: Batch, rates: Sequence[float]
+        self, model: Model, members: Sequence[Member], number: int, batch: Batch, rates: Sequence[float]
     ) -> tuple[list[float], int]:
         """Leave the estimate as gradient where descending is best, its negative or nothing where that is."""
         directions = Directions(self.seed, self.directions)
@@ -177,7 +177,7 @@ class ForwardGradient:
         check(self.lr, self.directions, clip_norm=self.clip_norm)
 
     def train(
-        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
     ) -> Iterator[Step]:
         """Train without a backward pass (see `Doer.train`).
 
@@ -188,7 +188,7 @@ class ForwardGradient:
 
     @torch.no_grad()
     def _gradients(
-        self, model: PromptedModel, members: Sequence[Member], number: int, batch: Batch, rates: Sequence[float]
+        self, model: Model, members: Sequence[Member], number: int, batch: Batch, rates: Sequence[float]
     ) -> tuple[list[float], int]:
         directions = Directions(self.seed, self.directions)
         at = stack([member.parameters for member in members])
@@ -207,7 +207,7 @@ def check(lr: float, directions: int, eps: float = 1e-3, clip_norm: float | None
 
 @torch.no_grad()
 def estimated(
-    model: PromptedModel,
+    model: Model,
     members: Sequence[Member],
     directions: Directions,
     eps: float,
@@ -225,7 +225,7 @@ def estimated(
 
 
 def two_sided(
-    model: PromptedModel, at: Parameters, batch: Batch, number: int, directions: Directions, eps: float
+    model: Model, at: Parameters, batch: Batch, number: int, directions: Directions, eps: float
 ) -> tuple[Tensor, Tensor]:
     """The loss (k,) at the members `at` (k, ...), and its slope (q, k) along the directions of step `number`."""
     sides = [moved(at, z, side) for z in directions.draw(number, at) for side in (eps, -eps)]
@@ -233,7 +233,7 @@ def two_sided(
     return here, (torch.stack(there[::2]) - torch.stack(there[1::2])) / (2 * eps)
 
 
-def losses_at(model: PromptedModel, points: Sequence[Parameters], batch: Batch) -> Tensor:
+def losses_at(model: Model, points: Sequence[Parameters], batch: Batch) -> Tensor:
     """Mean cross-entropy (p, k), float64 on the CPU, of p points of each of k members, all in one forward pass.
 
     In passes of fewer examples (all points of each) where memory runs out.
@@ -241,22 +241,20 @@ def losses_at(model: PromptedModel, points: Sequence[Parameters], batch: Batch) 
     parameters, wide = joined(points), batch.repeat(len(points))
 
     def evaluate(size: int) -> Tensor:
-        parts = (example_losses(model.logits(parameters, part), part.labels) for part in wide.parts(size))
+        parts = (model.losses(parameters, part) for part in wide.parts(size))
         return torch.cat([losses.cpu().double() for losses in parts], dim=1).mean(1)
 
     return model.room.fit("examples", 1, batch.size, evaluate).unflatten(0, (len(points), -1))
 
 
-def directional(
-    model: PromptedModel, at: Parameters, batch: Batch, directions: Sequence[Parameters]
-) -> tuple[Tensor, Tensor]:
+def directional(model: Model, at: Parameters, batch: Batch, directions: Sequence[Parameters]) -> tuple[Tensor, Tensor]:
     """The loss (k,) at the members `at`, and its exact derivative (q, k) along q directions; float64 on the CPU."""
     q = len(directions)
     points, wide = joined([at] * q), batch.repeat(q)
     tangents = joined([{name: z[name].expand_as(p) for name, p in at.items()} for z in directions])
 
     def losses_of(part: Batch, parameters: Parameters) -> Tensor:
-        return example_losses(model.logits(parameters, part), part.labels)
+        return model.losses(parameters, part)
 
     def evaluate(size: int) -> Tensor:
         pairs = (torch.func.jvp(partial(losses_of, part), (points,), (tangents,)) for part in wide.parts(size))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from llm_catalyst.backbones.text import FrozenText
-from llm_catalyst.batching import Batch
+from llm_catalyst.batching import TextBatch
 from llm_catalyst.checks import within
 from llm_catalyst.tasks.text import TaskData
 
@@ -38,7 +38,12 @@ class Classifier:
         return {}
 
     def scores(
-        self, backbone: FrozenText, hidden: Tensor, batch: Batch, weights: dict[str, Any], constants: dict[str, Tensor]
+        self,
+        backbone: FrozenText,
+        hidden: Tensor,
+        batch: TextBatch,
+        weights: dict[str, Any],
+        constants: dict[str, Tensor],
     ) -> Tensor:
         """Scores (k, r, c) with each member's own weights (k, c, h) and bias (k, c)."""
         pooled = backbone.pooled(hidden, batch).float()

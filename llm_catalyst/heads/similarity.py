@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from llm_catalyst.backbones.text import FrozenText
-from llm_catalyst.batching import Batch, collate, encode
+from llm_catalyst.batching import TextBatch, collate, encode
 from llm_catalyst.checks import at_least
 from llm_catalyst.tasks.text import Example, TaskData
 
@@ -40,7 +40,12 @@ class Similarity:
         return {"descriptions": backbone.sentence(backbone.hidden(none, batch), batch)[0]}
 
     def scores(
-        self, backbone: FrozenText, hidden: Tensor, batch: Batch, weights: dict[str, Any], constants: dict[str, Tensor]
+        self,
+        backbone: FrozenText,
+        hidden: Tensor,
+        batch: TextBatch,
+        weights: dict[str, Any],
+        constants: dict[str, Tensor],
     ) -> Tensor:
         """Scores (k, r, c)."""
         return self.scale * backbone.sentence(hidden, batch) @ constants["descriptions"].T

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from llm_catalyst.backbones.text import FrozenText
-from llm_catalyst.batching import Batch
+from llm_catalyst.batching import TextBatch
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.tasks.text import TaskData
 
@@ -37,7 +37,12 @@ class Verbalizer:
         return {"words": torch.tensor(ids, device=backbone.device)}
 
     def scores(
-        self, backbone: FrozenText, hidden: Tensor, batch: Batch, weights: dict[str, Any], constants: dict[str, Tensor]
+        self,
+        backbone: FrozenText,
+        hidden: Tensor,
+        batch: TextBatch,
+        weights: dict[str, Any],
+        constants: dict[str, Tensor],
     ) -> Tensor:
         """Scores (k, r, c): the logits of the label words."""
         return backbone.word_logits(hidden, batch, constants["words"]).float()

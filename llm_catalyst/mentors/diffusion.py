@@ -37,9 +37,9 @@ class Diffusion:
     at the samples; the data are tens to hundreds of prompts, good ones and bad ones, so that the model works on their
     `dimensions` leading principal components, and what it draws lies in their span.
 
-    `runs` is a folder of earlier runs, finished or not: those count whose `task`, `backbone` and `head` (its class)
-    are these and whose prompts are (m, d). Of damaged files nothing is used, and test scores are never read. The same
-    configuration gives the same bytes as long as that folder holds the same runs.
+    `runs` is a folder of earlier runs, finished or not (the present one too, where it lies there): those count whose
+    `task`, `backbone` and `head` (its class) are these and whose prompts are (m, d). Of damaged files nothing is used,
+    and test scores are never read. The same configuration gives the same bytes while that folder holds the same runs.
     """
 
     runs: str
@@ -278,7 +278,7 @@ def learn(seen: Points, settings: Diffusion, generator: torch.Generator) -> Deno
     denoiser = Denoiser(tuple(weights), settings.levels)
     optimizer = torch.optim.Adam(weights, settings.lr)
     for _ in range(settings.steps):
-        i = torch.multinomial(seen.quality.exp(), BATCH, replacement=True, generator=generator)
+        i = torch.multinomial(seen.quality.softmax(0), BATCH, replacement=True, generator=generator)
         level = torch.randint(1, settings.levels + 1, (BATCH,), generator=generator).float()
         worse = (torch.rand(BATCH, generator=generator) * (i - seen.begin[i] + 1)).long()
         earlier = torch.minimum(seen.begin[i] + worse, i)  # a product may round up

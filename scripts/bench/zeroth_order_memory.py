@@ -52,7 +52,7 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
     import torch
 
     from llm_catalyst.backbones.text import TextBackbone, load
-    from llm_catalyst.batching import Batch
+    from llm_catalyst.batching import TextBatch
     from llm_catalyst.doers.doer import Course, Member
     from llm_catalyst.doers.gradient import Gradient
     from llm_catalyst.doers.zeroth_order import (
@@ -86,7 +86,7 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
     def step(examples: int) -> None:
         tokens = torch.full((1, examples, options.tokens), 2000, device=device)
         labels = (torch.arange(examples, device=device) % 2)[None]
-        batch = Batch(tokens, torch.ones_like(tokens), None, labels, 1)
+        batch = TextBatch(tokens, torch.ones_like(tokens), None, labels, 1)
         for _ in made[options.doer]().train(model, [Member.of(start)], iter([batch]), Course(0, 1, 1, 0)):
             pass
 
