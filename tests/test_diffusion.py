@@ -29,6 +29,7 @@ from llm_catalyst.progress import SilentView
 from llm_catalyst.records import Advice, Outcome, Restart, Scored
 from llm_catalyst.run_directory import RunDirectory
 from llm_catalyst.run_records import read_json, read_lines
+from llm_catalyst.settings import Evaluations
 from llm_catalyst.soft_prompt import PromptSettings, PromptSpace
 
 TASK = TaskDescription("sst2", "Say how the film was.", ("bad", "good"))
@@ -42,7 +43,7 @@ def mentor(runs: Path, **changes: Any) -> Diffusion:
 
 def experiment(seed: int, mentor: Any, **changes: Any) -> Experiment:
     """Two stages of three steps on the toy task, under a head without weights."""
-    problem = toy_problem(head=Similarity(), seed=seed, stages=2, **changes)
+    problem = toy_problem(head=Similarity(), seed=seed, stages=2, evaluate=Evaluations(steps=1), **changes)
     return Experiment(problem, Gradient(partial(adamw, lr=0.1), Schedule(), None), mentor, problem.settings, (3, 3))
 
 

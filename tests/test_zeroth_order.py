@@ -95,7 +95,7 @@ def flat(parameters: Parameters) -> Tensor:
 # The estimate
 
 
-class Quadratic:
+class Quadratic(CrossEntropy):
     """A model whose loss is x·A x / 2 + b·x of the prompt: the only class but one, so that a logit is the loss.
 
     With logits (-loss', 0) for a label of class 1, cross-entropy is softplus(-loss') and not quadratic; logits
