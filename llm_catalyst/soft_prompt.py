@@ -43,16 +43,22 @@ class PromptSettings:
             raise ValueError("prompt.start=text needs prompt.text='a few words to start from'")
 
 
+CLASS = "[CLASS]"  # where the name of a class goes
+CLASS_NAME = re.compile(r"\[class\]|\{(?:class)?\}", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class PromptSpace:
     """The discrete prompts of m tokens that a backbone can read, and the way between them and soft ones.
 
-    `vocabulary` (v, d) are the backbone's input embeddings.
+    `vocabulary` (v, d) are the backbone's input embeddings. `class_at` is for prompts into which the name of a class is
+    put, behind so many of the m tokens: they are shown, and read, as "a photo of a [CLASS]".
     """
 
     tokenizer: Any
     vocabulary: Tensor
     settings: PromptSettings = field(default_factory=PromptSettings)
+    class_at: int | None = None
 
     @property
     def length(self) -> int:
@@ -79,7 +85,10 @@ class PromptSpace:
 
     def prompt(self, tokens: Sequence[int]) -> Prompt:
         """The discrete prompt of these vocabulary ids."""
-        return Prompt(tuple(tokens), self.decode(tokens))
+        if self.class_at is None:
+            return Prompt(tuple(tokens), self.decode(tokens))
+        parts = self.decode(tokens[: self.class_at]), CLASS, self.decode(tokens[self.class_at :])
+        return Prompt(tuple(tokens), " ".join(filter(None, parts)))
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False).strip()
@@ -91,6 +100,8 @@ class PromptSpace:
         ValueError where the text holds no token at all.
         """
         keep_special = self.settings.special_tokens
+        if self.class_at is not None:
+            text = CLASS_NAME.sub(" ", text).strip().rstrip(".")  # its place is given; a template's full stop, too
         ids = self.tokenizer(text, add_special_tokens=keep_special).input_ids
         if not keep_special:
             special = special_ids(self.tokenizer)

@@ -1,10 +1,12 @@
 """The way between text, tokens and soft prompts, for the three kinds of vocabularies."""
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import pytest
 import torch
+from tiny import prompt_space
 from tiny_models import TOKENIZERS, reloaded_tokenizer, word_piece
 from transformers import AddedToken
 
@@ -156,6 +158,17 @@ def test_a_text_of_tokens_that_no_projection_would_take_projects_to_itself_until
     assert prompts[1].tokens[0] == tokens[0]
     for prompt in prompts[1:]:
         assert {*prompt.tokens} - {tokens[0]} <= {*space.allowed_ids}
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [(4, "is this a good [CLASS]"), (2, "is this [CLASS] a good"), (0, "[CLASS] is this a good")],
+)
+def test_the_place_of_a_class_name_is_shown_and_read(place: int, shown: str) -> None:
+    space = replace(prompt_space(length=4), class_at=place)
+    prompt, lost = space.fit("is this a good [CLASS].")
+    assert (prompt.text, lost) == (shown, "")
+    assert space.fit(shown)[0] == prompt == space.fit("is this {} a good")[0]
 
 
 def test_the_official_projection_takes_the_least_similar_token() -> None:
