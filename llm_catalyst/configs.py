@@ -89,7 +89,8 @@ def expand_fallbacks(
     if not isinstance(mentor, Mapping) or not mentor.get("fallbacks"):
         return dict(config)
     choices = {path.stem: path for folder in reversed(folders) for path in sorted((folder / "mentor").glob("*.yaml"))}
-    choices.pop("replay", None)  # it repeats a whole run
+    for name in ("replay", "diffusion"):  # a whole run's, and one whose keys follow from the run around it
+        choices.pop(name, None)
 
     def expanded(fallback: Any) -> Any:
         if not isinstance(fallback, str):

@@ -99,6 +99,7 @@ def anchored(config: dict[str, Any]) -> dict[str, Any]:
     mentors = [config["mentor"], *config["mentor"].get("fallbacks", [])]
     clients = [mentor["client"] for mentor in mentors if "client" in mentor]
     places = [(config["task"], "path"), (config["backbone"], "name"), (config.get("replay", {}), "run")]
+    places += [(mentor, key) for mentor in mentors for key in ("runs", "backbone")]
     for node, key in [*places, *((client, key) for client in clients for key in ("run", "model"))]:
         if node.get(key) and Path(node[key]).expanduser().exists():
             node[key] = str(Path(node[key]).expanduser().absolute())

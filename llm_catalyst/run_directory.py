@@ -32,7 +32,7 @@ PLACE = (
     r"|mentor\.cache|mentor\.client\.(timeout_s|retry_s|check_model)"
 )
 # Keys that may mend a run which stopped; its events tell.
-MENDS = r"mentor\.(on_failure|attempts|fallbacks.*)|mentor\.client\.(base_url|run)"
+MENDS = r"mentor\.(on_failure|attempts|runs|fallbacks.*)|mentor\.client\.(base_url|run)"
 
 
 class RunDirectory:

@@ -358,6 +358,9 @@ def test_relative_paths_of_what_is_there_are_made_absolute(tmp_path: Path, monke
     assert (found["backbone"]["name"], found["mentor"]["client"]["run"]) == ("roberta-large", "gone")
     assert found["mentor"]["fallbacks"][1]["client"]["model"] == str(tmp_path / "data")
     assert anchored({"task": {"path": None}, "backbone": {}, "mentor": {"_target_": "x"}})["task"]["path"] is None
+    diffusion = {"runs": "data", "backbone": "data"}
+    there = dict.fromkeys(diffusion, str(tmp_path / "data"))
+    assert anchored({"task": {}, "backbone": {}, "mentor": diffusion})["mentor"] == there
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ GIVEN = {
     "mentor=openai_compatible": ["mentor.client.model=m", "mentor.client.base_url=http://localhost:1/v1"],
     "mentor=local": ["mentor.client.model=m"],
     "mentor=replay": ["replay.run=outputs/run"],
+    "mentor=diffusion": ["mentor.runs=outputs"],
 }
 KEY = "sk-" + "abcdefghijklmnop0123456789"
 

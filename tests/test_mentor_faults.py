@@ -296,7 +296,7 @@ def test_of_an_answer_truncated_by_max_tokens_the_half_line_is_not_used(provider
 @pytest.mark.parametrize(
     ("answer", "proposed", "dropped"),
     [
-        pytest.param("- is the film good\n- is it good", ["is it good is"], ["pool"], id="a duplicate of the pool"),
+        pytest.param("- is the film good\n- is it good", ["is it good is"], ["was scored"], id="a duplicate of the pool"),
         pytest.param("- is it good\n- is it good is", ["is it good is"], ["another"], id="a duplicate of another"),
         pytest.param("- 这部电影好吗\n- Ist der film good", ["film good film good"], ["no token"], id="not English"),
         pytest.param("- \x1b[31mis it\x1b[0m good\x1b]0;title\x07\x1b[2J", ["is it good is"], [], id="ANSI escapes"),
@@ -370,6 +370,7 @@ def test_a_choice_of_the_users_own_stands_before_a_packaged_one_and_a_node_for_i
         (["../mentor/gpt4"], r"mentor\.fallbacks=\.\./mentor/gpt4 is not known"),
         (["local"], r"mentor\.fallbacks=local leaves client\.model open; .*--config-dir"),
         (["replay"], r"mentor\.fallbacks=replay is not known"),
+        (["diffusion"], r"mentor\.fallbacks=diffusion is not known"),
         ("gpt4o_mini", r"mentor\.fallbacks='gpt4o_mini' does not fit: .*list"),
     ],
     ids=str,
