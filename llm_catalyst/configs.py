@@ -56,14 +56,36 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
             "doer=none trains nothing: this head would stay as it was drawn; choose one without weights of its own: "
             "head=verbalizer, or with an encoder such as minilm head=similarity"
         )
+    task, backbone = build(config["task"], "task"), build(config["backbone"], "backbone")
+    check_kinds(task, backbone, head)
     return Parts(
-        task=build(config["task"], "task"),
-        backbone=build(config["backbone"], "backbone"),
+        task=task,
+        backbone=backbone,
         head=head,
         doer=doer,
         mentor=mentor,
         settings=settings,
     )
+
+
+def check_kinds(task: Any, backbone: Any, head: Any) -> None:
+    """Raise ConfigurationError where one of them is for texts and another for pictures."""
+    from llm_catalyst.backbones.clip import ClipBackbone
+    from llm_catalyst.tasks.images import ImageTask
+
+    pictures = isinstance(task, ImageTask)
+    wrong = ["backbone"] * (isinstance(backbone, ClipBackbone) != pictures)
+    wrong += ["head"] * (hasattr(head, "class_features") != pictures)
+    if wrong and pictures:
+        raise ConfigurationError(
+            f"task={task.name} is one of pictures, and {' and '.join(wrong)} is for texts; choose a CLIP "
+            "(backbone=clip_vit_b16) and head=coop, tcp or zero_shot"
+        )
+    if wrong:
+        raise ConfigurationError(
+            f"task={task.name} is one of texts, and {' and '.join(wrong)} is for pictures; choose another, such as "
+            "backbone=roberta_large head=classifier"
+        )
 
 
 def mentor_of(node: Mapping[str, Any], strategy: Any, where: str = "mentor") -> Any:

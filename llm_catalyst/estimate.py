@@ -11,13 +11,13 @@ import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from llm_catalyst.batching import Encoded, scoring_rows, training_rows
+from llm_catalyst.batching import Examples, scoring_rows, training_rows
 from llm_catalyst.bill import Bill, account, asked, together
 from llm_catalyst.digest import clock, counted, dollars
 from llm_catalyst.doers.doer import Course, Doer, Member
 from llm_catalyst.memory import Room, peak_memory
 from llm_catalyst.mentors.consultation import Mentor
-from llm_catalyst.model import PromptedModel
+from llm_catalyst.model import Model
 from llm_catalyst.outcome import device_name
 from llm_catalyst.problem import Problem
 from llm_catalyst.scoring import score
@@ -155,13 +155,13 @@ def occasions(begin: int, end: int, every: int) -> int:
     return end // every - begin // every + (end % every > 0)
 
 
-def padded_tokens(problem: Problem, data: Encoded, rows: Sequence[int]) -> int:
+def padded_tokens(problem: Problem, data: Examples, rows: Sequence[int]) -> int:
     """Tokens of one pass over these examples, padding and prompts included."""
     width = problem.padding or max(map(data.length, rows))
     return len(rows) * data.choices * (width + problem.space.length)
 
 
-def split_tokens(problem: Problem, data: Encoded) -> int:
+def split_tokens(problem: Problem, data: Examples) -> int:
     """Tokens of scoring one prompt on a split."""
     passes = scoring_rows(data, problem.model.room.tokens, problem.space.length, problem.padding)
     return sum(padded_tokens(problem, data, rows) for rows in passes)
@@ -192,7 +192,7 @@ def measure(problem: Problem, doer: Doer, work: Work) -> Measured:
     )
 
 
-def step_of(problem: Problem, doer: Doer, model: PromptedModel, k: int, done: int, total: int) -> Callable[[], int]:
+def step_of(problem: Problem, doer: Doer, model: Model, k: int, done: int, total: int) -> Callable[[], int]:
     """A function that takes the run's step after `done`, with k new members, and says how often each example passed."""
     start, batch = problem.start(), next(problem.batches(k, done))
 
@@ -204,7 +204,7 @@ def step_of(problem: Problem, doer: Doer, model: PromptedModel, k: int, done: in
     return train
 
 
-def seconds_of_a_scored_token(problem: Problem, model: PromptedModel, k: int) -> float:
+def seconds_of_a_scored_token(problem: Problem, model: Model, k: int) -> float:
     """Seconds of the largest pass over dev, of k prompts together, by its tokens."""
     dev, prompt = problem.splits["dev"], problem.start()
     passes = scoring_rows(dev, max(1, model.room.tokens // k), problem.space.length, problem.padding)

@@ -56,6 +56,10 @@ class Model(Protocol):
     @property
     def room(self) -> Room: ...
 
+    def prepare(self, parameters: Parameters) -> Parameters:
+        """The stacked parameters, and what follows from them alone: for who scores many batches with the same ones."""
+        ...
+
     def logits(self, parameters: Parameters, batch: Any) -> Tensor:
         """Class logits (k, b, c), float32, for stacked parameters (k, ...) and a batch of each member's own."""
         ...
@@ -73,6 +77,10 @@ class PromptedModel:
     head: Head
     constants: dict[str, Tensor]
     room: Room
+
+    def prepare(self, parameters: Parameters) -> Parameters:
+        """The parameters as they are."""
+        return parameters
 
     def logits(self, parameters: Parameters, batch: TextBatch) -> Tensor:
         """Class logits (k, b, c), float32, for stacked parameters (k, ...) and a batch of each member's own.

@@ -1,6 +1,7 @@
 """The end of a run: the test split is touched here, once, and nowhere else."""
 
 import datetime
+from statistics import harmonic_mean
 
 import torch
 
@@ -27,7 +28,7 @@ def conclude(problem: Problem, state: State) -> Outcome:
         reported_on=problem.settings.protocol.report_on,
         best=state.best,
         test=soft.score if soft else None,
-        test_metrics=soft.metrics if soft else {},
+        test_metrics=dict(soft.metrics) | on_unseen(problem, state, soft) if soft else {},
         best_prompt=best_prompt,
         test_best_prompt=discrete.score if discrete else None,
         majority=problem.majority,
@@ -39,6 +40,17 @@ def conclude(problem: Problem, state: State) -> Outcome:
         device=device_name(problem.device),
         finished=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
+
+
+def on_unseen(problem: Problem, state: State, result: Result) -> dict[str, float]:
+    """Accuracy on the classes that were trained, on those that were not, and their harmonic mean (base-to-new)."""
+    if problem.unseen is None:
+        return {}
+    new = problem.unseen.score([state.best_parameters], "test")[0]
+    if new is None:
+        return {}
+    base, other = result.metrics["accuracy"], new.metrics["accuracy"]
+    return {"base_accuracy": base, "new_accuracy": other, "harmonic_mean": harmonic_mean([base, other])}
 
 
 def verdict(problem: Problem, result: Result | None) -> str:

@@ -5,14 +5,17 @@ a projection, a score. Shapes: k members, m virtual tokens, d embedding width.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from llm_catalyst import features
+from llm_catalyst.backbones.clip import FrozenClip
 from llm_catalyst.backbones.text import FrozenText
-from llm_catalyst.batching import Batch, Encoded, encode, steps_per_epoch, training_rows
+from llm_catalyst.batching import Batch, Encoded, Examples, encode, steps_per_epoch, training_rows
 from llm_catalyst.doers.doer import Step
 from llm_catalyst.memory import Room
 from llm_catalyst.mentors.consultation import TaskDescription
@@ -21,19 +24,26 @@ from llm_catalyst.randomness import derive, stream
 from llm_catalyst.records import Prompt, Snapshot, Split
 from llm_catalyst.scoring import Result, score
 from llm_catalyst.settings import Settings
-from llm_catalyst.soft_prompt import PromptSpace
+from llm_catalyst.soft_prompt import CLASS, PromptSpace
 from llm_catalyst.tasks.text import Example, TaskData, majority
+from llm_catalyst.vision_model import ImageHead, PromptedClip
+
+PICTURE = "(a picture)"  # stands for one in words
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A loaded task, backbone and head, with the settings that say how they meet."""
+    """A loaded task, backbone and head, with the settings that say how they meet.
+
+    `unseen` is the same with other classes, on which a prompt is reported that was learned on these (base-to-new).
+    """
 
     data: TaskData
-    splits: dict[Split, Encoded]
-    model: PromptedModel
+    splits: dict[Split, Examples]
+    model: PromptedModel | PromptedClip
     space: PromptSpace
     settings: Settings
+    unseen: "Problem | None" = None
 
     @property
     def device(self) -> torch.device:
@@ -41,7 +51,12 @@ class Problem:
 
     @property
     def description(self) -> TaskDescription:
-        return TaskDescription(self.data.task.name, self.data.task.description, self.data.labels, self.data.train)
+        task = self.data.task
+        if isinstance(self.model, PromptedClip):  # a mentor is not shown the pictures, only what they are taken for
+            text = f"{task.description} {CLASS} in a prompt stands for the name of a class.".strip()
+            pictures = tuple(Example(((PICTURE, None),), example.label) for example in self.data.train)
+            return TaskDescription(task.name, text, self.data.labels, pictures)
+        return TaskDescription(task.name, task.description, self.data.labels, self.data.train)
 
     def label(self, number: int | None) -> str | None:
         """The name of a label id."""
@@ -60,12 +75,14 @@ class Problem:
     @property
     def padding(self) -> int | None:
         """Tokens that every text is padded to; None pads to the longest of a batch."""
-        backbone = self.model.backbone
-        return backbone.longest_text(self.space.length) if self.settings.protocol.pad_to_max_length else None
+        if isinstance(self.model, PromptedClip) or not self.settings.protocol.pad_to_max_length:
+            return None
+        return self.model.backbone.longest_text(self.space.length)
 
     def start(self) -> dict[str, Tensor]:
         """A new member's parameters: the soft prompt where `prompt.start` says, and a new head."""
-        head = self.model.head.weights(self.model.backbone, self.data, stream(self.settings.seed, "head"))
+        model: Any = self.model
+        head = model.head.weights(model.backbone, self.data, stream(self.settings.seed, "head"))
         return {"prompt": self.space.start(stream(self.settings.seed, "prompt"))} | head
 
     def batches(self, k: int, first_step: int) -> Iterator[Batch]:
@@ -115,10 +132,37 @@ def assemble(data: TaskData, backbone: FrozenText, head: Head, settings: Setting
     def encoded(examples: Sequence[Example]) -> Encoded:
         return encode(backbone.tokenizer, examples, longest, cloze)
 
-    splits: dict[Split, Encoded] = {"train": encoded(data.train), "dev": encoded(data.dev), "test": encoded(data.test)}
-    room = Room(settings.micro_batch or settings.batch_size, settings.token_budget)
-    model = PromptedModel(backbone, head, head.constants(backbone, data), room)
+    splits: dict[Split, Examples] = {"train": encoded(data.train), "dev": encoded(data.dev), "test": encoded(data.test)}
+    model = PromptedModel(backbone, head, head.constants(backbone, data), room_for(settings))
     return Problem(data, splits, model, PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt), settings)
+
+
+def assemble_images(
+    data: TaskData,
+    unseen: TaskData | None,
+    backbone: FrozenClip,
+    head: ImageHead,
+    settings: Settings,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Problem:
+    """The problem of learning a context of CLIP's class names; `tell` hears how far the images' features are."""
+    views = backbone.settings.views
+    splits: dict[Split, Examples] = {
+        "train": features.load(backbone, data.train, views, settings.seed, tell),
+        "dev": features.load(backbone, data.dev, tell=tell),
+        "test": features.load(backbone, data.test, tell=tell),
+    }
+    m = settings.prompt.length
+    place = {"end": m, "middle": m // 2, "front": 0}[getattr(head, "class_position", "end")]
+    space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt, place)
+    model = PromptedClip(backbone, head, head.constants(backbone, data), room_for(settings))
+    other = assemble_images(unseen, None, backbone, head, settings, tell) if unseen else None
+    return Problem(data, splits, model, space, settings, other)
+
+
+def room_for(settings: Settings) -> Room:
+    """What may go forward at a time, to begin with."""
+    return Room(settings.micro_batch or settings.batch_size, settings.token_budget)
 
 
 def cloze_for(backbone: FrozenText, cloze: str) -> str:

@@ -54,6 +54,7 @@ def forward(
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Rows, their labels (k, b) and class logits (k, b, c), pass by pass, shortest first."""
     k, m = parameters["prompt"].shape[:2]
+    parameters = model.prepare(parameters)
     for rows in scoring_rows(data, max(1, budget // k), m, pad_to):
         batch = data.batch([rows], model.backbone.device, pad_to).expand(k)
         yield rows, batch.labels, model.logits(parameters, batch)

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from llm_catalyst.backbones.text import FrozenText, check_device
+from llm_catalyst.backbones import clip
+from llm_catalyst.backbones.text import check_attention, check_dtype
 from llm_catalyst.backbones.text import load as load_backbone
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts
@@ -25,13 +26,15 @@ from llm_catalyst.experiment import Experiment, run
 from llm_catalyst.interruption import Interruption
 from llm_catalyst.memory import forget_peak
 from llm_catalyst.mentors.clients.human import Human
-from llm_catalyst.problem import Problem, assemble
+from llm_catalyst.problem import Problem, assemble, assemble_images
 from llm_catalyst.progress import Overview, view_for
 from llm_catalyst.randomness import derive
 from llm_catalyst.records import Event, Manifest, Outcome
 from llm_catalyst.run_directory import PLACE, RunDirectory, changed_keys
 from llm_catalyst.run_records import read_json, read_run
 from llm_catalyst.show import summary
+from llm_catalyst.tasks import images
+from llm_catalyst.tasks.images import ImageTask
 from llm_catalyst.tasks.text import load as load_task
 from llm_catalyst.trackers import Views, trackers
 
@@ -66,8 +69,8 @@ def run_session(
     check_mentor(parts, console)
     directory = RunDirectory(path)
     try:
-        with waiting(parts, console, "loading data and model …"):
-            problem = load_problem(parts)
+        with waiting(parts, console, "loading data and model …") as status:
+            problem = load_problem(parts, status.update if status else ignore)
         plan = settings.plan(problem.examples)
         directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), manifest(problem, choices, words))
         asks_a_person = isinstance(getattr(parts.mentor, "client", None), Human)
@@ -98,12 +101,16 @@ def dry_run(parts: Parts) -> Estimate:
     """What a run would take, measured, and printed unless view=none; nothing is trained, paid or written."""
     console = Console()
     check_mentor(parts, console)
-    with waiting(parts, console, "loading data and model, and measuring a step …"):
-        problem = load_problem(parts)
+    with waiting(parts, console, "loading data and model, and measuring a step …") as status:
+        problem = load_problem(parts, status.update if status else ignore)
     estimated = estimate(problem, parts.doer, parts.mentor, parts.settings.plan(problem.examples))
     if parts.settings.view != "none":
         console.print(render(estimated))
     return estimated
+
+
+def ignore(line: str) -> None:
+    """For who does not want to hear how far something is."""
 
 
 def check_mentor(parts: Parts, console: Console) -> None:
@@ -125,14 +132,20 @@ def waiting(parts: Parts, console: Console, words: str) -> AbstractContextManage
     return console.status(words) if parts.settings.view != "none" else nullcontext()
 
 
-def load_problem(parts: Parts) -> Problem:
-    """The task's data and the frozen backbone, loaded; what does not fit together is refused by name."""
+def load_problem(parts: Parts, tell: Callable[[str], None] = ignore) -> Problem:
+    """The task's data and the frozen backbone, loaded; `tell` hears how far that is where it takes long.
+
+    What does not fit together is refused by name.
+    """
     settings = parts.settings
     device = choose_device(settings.device)
-    check_device(parts.backbone, device)
+    check_dtype(parts.backbone.dtype, device)
     forget_peak(device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    if isinstance(parts.task, ImageTask):
+        return load_images(parts, device, tell)
+    check_attention(parts.backbone, device)
     if parts.head.words and parts.backbone.kind == "encoder":
         raise ConfigurationError(
             f"head=verbalizer needs a language-model head, which {parts.backbone.name} does not have; "
@@ -143,6 +156,19 @@ def load_problem(parts: Parts) -> Problem:
     torch.manual_seed(derive(settings.seed, "backbone"))
     backbone = load_backbone(parts.backbone, parts.head.words, device, settings.protocol.embed_twice)
     return assemble(data, backbone, parts.head, settings)
+
+
+def load_images(parts: Parts, device: torch.device, tell: Callable[[str], None]) -> Problem:
+    """The same for a task of pictures, whose features are computed where they are not in the cache."""
+    task, settings = parts.task, parts.settings
+    if task.classes == "base" and not parts.head.transfers:
+        raise ConfigurationError(
+            "task.classes=base reports on classes that were not trained: a context of its own for each class "
+            "(head.class_specific=true) has none for them; set it to false, or task.classes=all"
+        )
+    on_dev = settings.protocol.report_on == "dev"
+    data, unseen = images.load(task, settings.seed, on_dev), images.load_new(task, settings.seed, on_dev)
+    return assemble_images(data, unseen, clip.load(parts.backbone, device), parts.head, settings, tell)
 
 
 def choose_device(name: str) -> torch.device:
@@ -176,21 +202,9 @@ def manifest(problem: Problem, choices: Mapping[str, str], words: Sequence[str])
         platform=platform.platform(),
         device=str(problem.device),
         threads=torch.get_num_threads(),
-        backbone=backbone_facts(problem.model.backbone),
+        backbone=problem.model.backbone.facts(),
         data=problem.data.fingerprints(),
     )
-
-
-def backbone_facts(backbone: FrozenText) -> dict[str, Any]:
-    """Which weights these are: where they lay, the hub's commit, and their number."""
-    return {
-        "name": backbone.settings.name,
-        "location": backbone.settings.location(),
-        "commit": getattr(backbone.base.config, "_commit_hash", None),
-        "class": type(backbone.model).__name__,
-        "parameters": sum(p.numel() for p in backbone.model.parameters()),
-        "trust_remote_code": backbone.settings.trust_remote_code,
-    }
 
 
 def git_revision() -> dict[str, str | bool]:

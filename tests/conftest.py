@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ from omegaconf import OmegaConf
 settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("ours")
 
-# The Arrow copies that `datasets` makes of every file go away with the tests. It reads both when it is imported.
-CACHE = tempfile.TemporaryDirectory(prefix="catalyst-tests-")
-os.environ["HF_DATASETS_CACHE"] = CACHE.name
+# What is kept for later goes away with the tests: the Arrow copies that `datasets` makes of every file (it reads both
+# variables when it is imported), pictures that were drawn, the tiny CLIP. Processes that test side by side share it.
+CACHE = None if "CATALYST_TESTS" in os.environ else tempfile.TemporaryDirectory(prefix="catalyst-tests-")
+if CACHE:
+    os.environ["CATALYST_TESTS"] = CACHE.name
+os.environ["HF_DATASETS_CACHE"] = os.environ["CATALYST_CACHE"] = os.environ["CATALYST_TESTS"]
 os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -135,7 +138,6 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _no_cache_left() -> Iterator[None]:
-    yield
-    CACHE.cleanup()
+def pytest_unconfigure() -> None:
+    if CACHE:
+        CACHE.cleanup()

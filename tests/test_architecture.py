@@ -11,7 +11,19 @@ PACKAGE = Path(__file__).resolve().parents[1] / "llm_catalyst"
 # From the ground up. A room may import rooms of its own floor and of those below. A new file gets its place here.
 FLOORS = (
     {"checks", "records", "randomness", "paths", "terminal", "plot", "memory", "interruption", "checksums"},
-    {"tasks", "soft_prompt", "batching", "backbones", "heads", "model", "run_directory", "run_records", "saved_states"},
+    {
+        "tasks",
+        "soft_prompt",
+        "batching",
+        "backbones",
+        "heads",
+        "model",
+        "features",
+        "vision_model",
+        "run_directory",
+        "run_records",
+        "saved_states",
+    },
     {"doers", "scoring", "mentors", "settings", "digest", "summary", "show", "verify", "progress", "live"},
     {"statistics", "readability", "table", "board", "report", "frames", "trackers"},
     {"problem", "state", "selection", "trials", "outcome", "bill", "safekeeping"},

@@ -27,7 +27,7 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from llm_catalyst.backbones.text import TextBackbone, check_device, load
+from llm_catalyst.backbones.text import TextBackbone, check_dtype, load
 from llm_catalyst.batching import TextBatch, collate, encode
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts
@@ -404,13 +404,13 @@ def test_bfloat16_on_a_gpu_without_it_is_refused_with_what_there_is() -> None:
     settings = TextBackbone(folder("bert"), dtype="bfloat16")
     with pytest.raises(ConfigurationError, match=r"dtype=bfloat16 is not there on Tesla T4 .*7\.5.*use.*float16"):
         load(settings, False, torch.device("cuda:1"))
-    check_device(settings, CPU)
-    check_device(replace(settings, dtype="float16"), torch.device("cuda:1"))
+    check_dtype("bfloat16", CPU)
+    check_dtype("float16", torch.device("cuda:1"))
 
 
 def test_bfloat16_is_taken_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    check_device(TextBackbone("x", dtype="bfloat16"), torch.device("cuda"))
+    check_dtype("bfloat16", torch.device("cuda"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed")

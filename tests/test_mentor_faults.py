@@ -296,7 +296,9 @@ def test_of_an_answer_truncated_by_max_tokens_the_half_line_is_not_used(provider
 @pytest.mark.parametrize(
     ("answer", "proposed", "dropped"),
     [
-        pytest.param("- is the film good\n- is it good", ["is it good is"], ["was scored"], id="a duplicate of the pool"),
+        pytest.param(
+            "- is the film good\n- is it good", ["is it good is"], ["was scored"], id="a duplicate of the pool"
+        ),
         pytest.param("- is it good\n- is it good is", ["is it good is"], ["another"], id="a duplicate of another"),
         pytest.param("- 这部电影好吗\n- Ist der film good", ["film good film good"], ["no token"], id="not English"),
         pytest.param("- \x1b[31mis it\x1b[0m good\x1b]0;title\x07\x1b[2J", ["is it good is"], [], id="ANSI escapes"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
-from tiny_models import LABELS, PromptIsLogits, toy_data, toy_problem
+from tiny_models import LABELS, CrossEntropy, PromptIsLogits, toy_data, toy_problem
 from torch import Tensor
 
 from llm_catalyst.batching import Batch, Encoded
@@ -20,7 +20,7 @@ from llm_catalyst.scoring import classification_metrics, result, score
 
 
 @dataclass
-class Watched:
+class Watched(CrossEntropy):
     """A model that notes how many padded tokens, prompts included, each forward pass took."""
 
     problem: Problem

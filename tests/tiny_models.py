@@ -292,7 +292,10 @@ class Bare(nn.Module):
 
 
 class CrossEntropy:
-    """The loss of whatever class logits a model gives."""
+    """The loss of whatever class logits a model gives; nothing is prepared."""
+
+    def prepare(self, parameters: Parameters) -> Parameters:
+        return parameters
 
     def losses(self, parameters: Parameters, batch: Any) -> Tensor:
         logits: Tensor = self.logits(parameters, batch)  # type: ignore[attr-defined]

@@ -93,6 +93,17 @@ class FrozenText(nn.Module):
         """Hidden width h."""
         return getattr(self.base.config, "word_embed_proj_dim", None) or self.base.config.hidden_size
 
+    def facts(self) -> dict[str, Any]:
+        """Which weights these are: where they lay, the hub's commit, and their number."""
+        return {
+            "name": self.settings.name,
+            "location": self.settings.location(),
+            "commit": getattr(self.base.config, "_commit_hash", None),
+            "class": type(self.model).__name__,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "trust_remote_code": self.settings.trust_remote_code,
+        }
+
     def longest_text(self, prompt_length: int) -> int:
         """How many text tokens fit beside m virtual ones: `backbone.max_length`, or the positions left."""
         positions = getattr(self.base.config, "max_position_embeddings", None) or 10**9
@@ -187,7 +198,8 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
     import transformers
     from safetensors import SafetensorError
 
-    check_device(settings, device)
+    check_dtype(settings.dtype, device)
+    check_attention(settings, device)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     classes = {"masked_lm": transformers.AutoModelForMaskedLM, "causal_lm": transformers.AutoModelForCausalLM}
@@ -213,15 +225,19 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
     return FrozenText(settings, model, tokenizer, twice)
 
 
-def check_device(settings: TextBackbone, device: torch.device) -> None:
-    """Raise ConfigurationError where `device` cannot compute as backbone.dtype and backbone.attention say."""
-    if settings.dtype == "bfloat16" and device.type == "cuda":
+def check_dtype(dtype: str, device: torch.device) -> None:
+    """Raise ConfigurationError where `device` cannot compute as backbone.dtype says."""
+    if dtype == "bfloat16" and device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         if capability < (8, 0):
             raise ConfigurationError(
                 f"backbone.dtype=bfloat16 is not there on {torch.cuda.get_device_name(device)} (compute capability "
                 f"{capability[0]}.{capability[1]}; it comes with 8.0); use backbone.dtype=float16 or float32"
             )
+
+
+def check_attention(settings: TextBackbone, device: torch.device) -> None:
+    """Raise ConfigurationError where `device` cannot compute as backbone.attention says."""
     if settings.attention != "flash_attention_2":
         return
     from transformers.utils import is_flash_attn_2_available

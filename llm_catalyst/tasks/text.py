@@ -130,9 +130,12 @@ class Split:
 
 @dataclass(frozen=True)
 class TaskData:
-    """A loaded task. `test` is what the run reports on: under protocol `official` the same rows as `dev`."""
+    """A loaded task: of texts (TextTask), or of pictures (ImageTask), whose examples are their paths.
 
-    task: TextTask
+    `test` is what the run reports on: under protocol `official` the same rows as `dev`.
+    """
+
+    task: Any
     labels: tuple[str, ...]
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
@@ -150,7 +153,15 @@ class TaskData:
     def fingerprints(self) -> dict[str, Any]:
         """Rows, label counts and a hash of each split's texts and labels, and where they came from."""
         splits = {"train": self.train, "dev": self.dev, "test": self.test}
+        if not isinstance(self.task, TextTask):
+            splits = {name: tuple(map(placeless, rows)) for name, rows in splits.items()}
         return {"source": self.source} | {name: fingerprint(rows) for name, rows in splits.items()}
+
+
+def placeless(picture: Example) -> Example:
+    """A picture by its own name and its folder's, wherever that lies now."""
+    ((path, _),) = picture.sequences
+    return Example((("/".join(Path(path).parts[-2:]), None),), picture.label)
 
 
 def majority(examples: Sequence[Example]) -> float:
@@ -241,7 +252,7 @@ def read_split(task: TextTask, folder: Path | None, split: str) -> Split:
     return Split(split, file, rows)
 
 
-def read_hub(task: TextTask, split: str) -> Any:
+def read_hub(task: Any, split: str) -> Any:
     """A split of the task's data set on the Hugging Face hub, as a `datasets.Dataset`."""
     import datasets
 
