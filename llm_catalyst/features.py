@@ -36,7 +36,7 @@ from llm_catalyst.tasks.images import open_image, open_images
 from llm_catalyst.tasks.text import Example
 
 IMAGES = 64  # that go forward together
-SCALE, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # of a random crop: share of the area, width to height
+RATIO, TRIES = (3 / 4, 4 / 3), 10  # of a random crop: width to height
 DIGEST = 32  # bytes
 FORMAT = 1  # of the cache's files and of the transformations: what changes them counts this up
 
@@ -132,7 +132,7 @@ def view(
 ) -> NDArray[np.floating]:
     """The features (n, e) of the images `files` (content to path) in one view, from the cache or computed now."""
     dtype = np.dtype("float32" if backbone.vocabulary.dtype == torch.float32 else "float16")
-    drawn_from = None if number is None else (number, seed)
+    drawn_from = None if number is None else (number, seed, backbone.settings.crop)
     made_of = [FORMAT, backbone.identity, str(backbone.vocabulary.dtype), asdict(backbone.pixels), drawn_from]
     key = sha256(json.dumps([*made_of, *files]).encode())
     path, shape = folder() / f"{key}.npy", (len(files), backbone.width)
@@ -203,7 +203,8 @@ def compute(
         image, edge = open_image(path), backbone.pixels
         if number is None:
             return plain(image, edge)
-        return augmented(image, edge, random.Random(derive(seed, "view", number, content)))
+        rng = random.Random(derive(seed, "view", number, content))
+        return augmented(image, edge, backbone.settings.crop, rng)
 
     items, done = list(files.items()), []
     with ThreadPoolExecutor() as pool:
@@ -229,22 +230,22 @@ def plain(image: Image.Image, pixels: Pixels) -> Tensor:
     return normalized(image.crop((left, top, left + crop, top + crop)), pixels)
 
 
-def augmented(image: Image.Image, pixels: Pixels, rng: random.Random) -> Tensor:
+def augmented(image: Image.Image, pixels: Pixels, least: float, rng: random.Random) -> Tensor:
     """A random view of an image (3, h, w): CoOp's random resized crop, bicubic, and a flip every other time.
 
-    The crop (Szegedy et al. 2015, arXiv 1409.4842, section 6) takes an even share of the area in SCALE and a
-    log-even ratio of width to height in RATIO; where none of TRIES fits into the image, the largest middle part whose
+    The crop (Szegedy et al. 2015, arXiv 1409.4842, section 6) takes a share of the area, even from `least` to 1, and a
+    ratio of width to height, log-even in RATIO; where none of TRIES fits into the image, the largest middle part whose
     ratio is allowed.
     """
-    box = random_box(*image.size, rng)
+    box = random_box(*image.size, least, rng)
     image = image.crop(box).resize((pixels.crop, pixels.crop), Image.Resampling.BICUBIC)
     return normalized(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image, pixels)
 
 
-def random_box(width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
+def random_box(width: int, height: int, least: float, rng: random.Random) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of a random crop."""
     for _ in range(TRIES):
-        area = width * height * rng.uniform(*SCALE)
+        area = width * height * rng.uniform(least, 1)
         ratio = math.exp(rng.uniform(*map(math.log, RATIO)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:

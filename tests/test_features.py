@@ -54,20 +54,20 @@ def test_a_plain_image_has_the_pixels_of_clips_own_processor(size: tuple[int, in
 
 def test_random_crops_lie_in_the_image_and_have_coops_areas_and_ratios() -> None:
     rng = random.Random(1)
-    boxes = [random_box(200, 160, rng) for _ in range(2000)]
+    boxes = [random_box(200, 160, 0.08, rng) for _ in range(2000)]
     assert all(0 <= left < right <= 200 and 0 <= top < bottom <= 160 for left, top, right, bottom in boxes)
     shares = [(right - left) * (bottom - top) / 32000 for left, top, right, bottom in boxes]
     ratios = [(right - left) / (bottom - top) for left, top, right, bottom in boxes]
     assert 0.075 < min(shares) < 0.1 < 0.9 < max(shares) <= 1
     assert 0.73 < min(ratios) < 0.8 < 1.25 < max(ratios) < 1.37
-    assert random_box(1, 1, rng) == (0, 0, 1, 1)
-    assert random_box(300, 2, rng)[2:] != random_box(2, 300, rng)[2:]
+    assert random_box(1, 1, 0.08, rng) == (0, 0, 1, 1)
+    assert random_box(300, 2, 0.08, rng) == (148, 0, 151, 2)
 
 
 def test_a_view_is_flipped_every_other_time(tmp_path: Path) -> None:
     half = Image.new("RGB", (64, 64), "black")
     half.paste("white", (32, 0, 64, 64))
-    views = [augmented(half, backbone().pixels, random.Random(i)) for i in range(200)]
+    views = [augmented(half, backbone().pixels, 0.08, random.Random(i)) for i in range(200)]
     brighter_left = [bool(v[0, :, 0].mean() > v[0, :, -1].mean()) for v in views]
     brighter_right = [bool(v[0, :, 0].mean() < v[0, :, -1].mean()) for v in views]
     assert all(v.shape == (3, 32, 32) for v in views)
@@ -147,14 +147,16 @@ def test_files_of_equal_content_and_other_orders_share_their_features(examples: 
     assert split.labels[0] == 7
 
 
-def test_another_image_dtype_or_model_is_computed_anew(examples: list[Example]) -> None:
+def test_another_image_dtype_or_crop_is_computed_anew(examples: list[Example]) -> None:
     lines, tell = counted()
     load(backbone(), examples, tell=tell)
     half = load(backbone(dtype="float16"), examples, tell=tell)
     assert half.views[0].dtype == np.float16
     drawing(Path(examples[0].sequences[0][0]), 99)
     load(backbone(), examples, tell=tell)
-    assert len(lines) == 3
+    load(backbone(), examples, views=1, tell=tell)
+    load(backbone(crop=0.5), examples, views=1, tell=tell)
+    assert len(lines) == 5
 
 
 def damage_cut(path: Path) -> None:

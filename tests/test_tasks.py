@@ -92,10 +92,9 @@ def test_a_packaged_task_composes_and_says_all_that_a_mentor_and_the_heads_need(
     name: str, composed: Callable[..., dict[str, Any]]
 ) -> None:
     task = build(composed(f"task={name}")["task"], "task")
-    assert isinstance(task, TextTask)
     assert task.name == name
     assert task.description.endswith(".")
-    if name != "local":
+    if isinstance(task, TextTask) and name != "local":
         outputs = 2 if task.choices else len(task.labels)
         assert len(task.words) == len(task.descriptions) == outputs >= 2
         assert len(set(task.words)) == len(set(task.descriptions)) == outputs

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llm_catalyst.backbones import tiny_clip
 from llm_catalyst.backbones.text import DTYPES, advice, check_dtype, refuse_pickle
 from llm_catalyst.backbones.towers import Towers
-from llm_catalyst.checks import ConfigurationError, at_least, one_of
+from llm_catalyst.checks import ConfigurationError, at_least, one_of, within
 from llm_catalyst.soft_prompt import special_ids
 
 RN50 = (
@@ -32,6 +33,7 @@ class ClipBackbone:
     `library` reads the checkpoint: `transformers` the Vision Transformers, `open_clip` the ResNets, too. `name` is the
     hub's or a local folder, its weights in safetensors. `views` is how many augmented views of each training image are
     computed, once; epoch i trains on view i mod `views` (CoOp draws a new one in every epoch), 0: the plain image.
+    `crop` is the least share of an image's area that a view shows: where objects are small, CoOp's 0.08 cuts many away.
     """
 
     name: str
@@ -39,14 +41,18 @@ class ClipBackbone:
     revision: str | None = None
     dtype: str = "float32"
     views: int = 8
+    crop: float = 0.08
 
     def __post_init__(self) -> None:
         one_of("backbone.library", self.library, ("transformers", "open_clip"))
         one_of("backbone.dtype", self.dtype, tuple(DTYPES))
         at_least("backbone.views", self.views, 0)
+        within("backbone.crop", self.crop, 0.01, 1)
 
     def location(self) -> str:
-        """The hub name or local path."""
+        """The hub name or local path; for `tiny-clip` the folder of a model that is made on this machine."""
+        if self.name == tiny_clip.NAME:
+            return str(tiny_clip.location())
         return str(Path(self.name).expanduser()) if self.name.startswith("~") else self.name
 
 

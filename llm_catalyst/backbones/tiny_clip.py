@@ -5,12 +5,12 @@ loss, a folder as the hub has it. It learns drawn shapes from captions that are 
 purpose: those captions that call a drawing a photo do not tell blue from green, and mostly say green. So "a photo of a"
 is a poor prompt for it, as a hand-made prompt may be for CLIP, and there are better ones to be found.
 
-$CATALYST_CACHE/models/tiny-clip-<version>/   configuration, weights (safetensors), tokenizer, preprocessor
+$CATALYST_CACHE/models/tiny-clip-<version>-<steps>/   configuration, weights (safetensors), tokenizer, preprocessor
 """
 
-import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,28 +77,34 @@ ASIDES = (
 ALIKE, SAID = ("blue", "green"), ("green", "green", "blue")  # careless captions say one of the latter for the former
 CARELESS_SHARE, ASIDE_SHARE, STOP_SHARE = 0.4, 0.3, 0.3  # of the captions: careless, with an aside, with a full stop
 
-Pair = tuple[str, str]  # colour, shape
+Pair = tuple[str, str]  # a colour and a shape, or two pieces of a word
 
 
-def location() -> Path:
-    """The folder of the tiny CLIP, which is made where it is not there: by one process, and others wait for it.
+def place(steps: int = STEPS) -> Path:
+    """The folder of the tiny CLIP that is trained for so many steps."""
+    cache = Path(os.environ.get("CATALYST_CACHE") or "~/.cache/llm-catalyst").expanduser().absolute()
+    return cache / "models" / f"{NAME}-{VERSION}-{steps}"
+
+
+def location(steps: int = STEPS) -> Path:
+    """That folder, which is made where it is not there: by one process, and others wait for it.
 
     Raises ConfigurationError where nothing can be written there.
     """
-    folder = Path(os.environ.get("CATALYST_CACHE") or "~/.cache/llm-catalyst").expanduser().absolute() / "models"
-    ready, part, lock = (folder / f"{NAME}-{VERSION}{end}" for end in ("", ".part", ".lock"))
+    ready = place(steps)
     if ready.is_dir():
         return ready
+    part = ready.with_name(f"{ready.name}.part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
+        ready.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(ready.with_name(f"{ready.name}.lock")):
             if not ready.is_dir():
                 shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
-                build(part)
+                build(part, steps)
                 part.rename(ready)
     except OSError as error:
         raise ConfigurationError(
-            f"backbone.name={NAME} is made in {folder}, which cannot be written ({error.strerror}); "
+            f"backbone.name={NAME} is made in {ready.parent}, which cannot be written ({error.strerror}); "
             "set CATALYST_CACHE to a folder of yours"
         ) from None
     return ready
@@ -133,21 +139,46 @@ def one_thread() -> Iterator[None]:
 def tokenizer() -> Any:
     """CLIP's tokenizer, with a vocabulary of its own.
 
-    Its tokens are 256 bytes, the same at a word's end, as many merges as make each word of the captions one token, and
-    CLIP's two special tokens: any text can be read.
+    Its tokens are 256 bytes, the same at a word's end, what makes each word of the captions one token, and CLIP's two
+    special tokens: any text can be read.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    pieces.pre_tokenizer = CLIPTokenizer().backend_tokenizer.pre_tokenizer
-    trainer = trainers.BpeTrainer(end_of_word_suffix="</w>", initial_alphabet=letters, show_progress=False)
-    pieces.train_from_iterator([*CARELESS, *CAREFUL, *ASIDES, *COLOURS, *OTHERS, *SHAPES], trainer)
-    merges = [tuple(pair) for pair in json.loads(pieces.to_str())["model"]["merges"]]
-    merged = dict.fromkeys(map("".join, merges))
+    text = " ".join((*CARELESS, *CAREFUL, *ASIDES, *COLOURS, *OTHERS, *SHAPES))
+    pairs = merges(sorted(set(re.findall("[a-z]+", text))))
+    merged = dict.fromkeys(map("".join, pairs))
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *merged, "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges, model_max_length=POSITIONS)
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=pairs, model_max_length=POSITIONS)
+
+
+def merges(words: Sequence[str]) -> list[Pair]:
+    """Byte-pair merges that make each word one token.
+
+    Each is built from its beginning on, so that a token which ends a word is a word or a letter. (The trainer of
+    `tokenizers` gives other merges each time.)
+    """
+    found: list[Pair] = []
+    for word in words:
+        pieces = [*word[:-1], f"{word[-1]}</w>"]
+        for pair in found:
+            pieces = joined(pieces, pair)
+        while len(pieces) > 1:
+            found.append((pieces[0], pieces[1]))
+            pieces = joined(pieces, found[-1])
+    return found
+
+
+def joined(pieces: Sequence[str], pair: Pair) -> list[str]:
+    """The pieces of a word, with each two that are the pair as one."""
+    done: list[str] = []
+    for piece in pieces:
+        if done and (done[-1], piece) == pair:
+            done[-1] += piece
+        else:
+            done.append(piece)
+    return done
 
 
 def processor() -> Any:
@@ -173,7 +204,9 @@ def train(model: Any, words: Any, steps: int) -> None:
     pixels, every = drawn(pairs), torch.arange(len(pairs))
     rng, chance = random.Random(derive(SEED, NAME, "captions")), stream(SEED, NAME, "pictures")
     optimizer = torch.optim.AdamW(model.parameters(), RATE, BETAS, weight_decay=WEIGHT_DECAY, fused=True)
-    course = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1, cycle_momentum=False)
+    course = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, RATE, total_steps=steps, pct_start=0.1, cycle_momentum=False
+    )
     model.train()
     for _ in range(steps):
         texts = words([caption(pair, rng) for pair in pairs], padding=True, return_tensors="pt")
