@@ -133,7 +133,7 @@ def view(
     """The features (n, e) of the images `files` (content to path) in one view, from the cache or computed now."""
     dtype = np.dtype("float32" if backbone.vocabulary.dtype == torch.float32 else "float16")
     drawn_from = None if number is None else (number, seed, backbone.settings.crop)
-    made_of = [FORMAT, backbone.identity, str(backbone.vocabulary.dtype), asdict(backbone.pixels), drawn_from]
+    made_of = [FORMAT, backbone.identity, asdict(backbone.pixels), drawn_from]
     key = sha256(json.dumps([*made_of, *files]).encode())
     path, shape = folder() / f"{key}.npy", (len(files), backbone.width)
     with FileLock(path.with_suffix(".lock")):  # of two processes that want it, one computes

@@ -170,7 +170,8 @@ def damage_bit(path: Path) -> None:
 
 
 def damage_foreign(path: Path) -> None:
-    load(backbone(), [Example(((drawing(path.with_suffix(".png"), 50 + i), None),), 0) for i in range(5)])
+    others = [drawing(path.with_name(f"{i}.png"), 50 + i) for i in range(5)]
+    load(backbone(), [Example(((other, None),), 0) for other in others])
     other = next(file for file in path.parent.glob("*.npy") if file != path)
     path.write_bytes(other.read_bytes())
 

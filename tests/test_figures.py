@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from recorded_tables import config, ended
 
 from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.records import Record, Restart
+from llm_catalyst.records import Record, Restart, Snapshot
 from llm_catalyst.report.courses import course
-from llm_catalyst.report.drawing import WIDTH, compact, saved
+from llm_catalyst.report.drawing import WIDTH, compact, saved, shortened
 from llm_catalyst.report.figures import numbered
 from llm_catalyst.report.gallery import FIGURES, gallery
-from llm_catalyst.report.prompt_figures import distinct
+from llm_catalyst.report.prompt_figures import MOST_PROMPTS, distinct
 from llm_catalyst.report.reading import Reader
 from llm_catalyst.report.results import Results, gather
 from llm_catalyst.report.scope import MOST_ROWS
@@ -155,6 +155,26 @@ def test_too_many_rows_are_cut_to_the_reference_and_the_best_and_the_caption_say
     assert f"Drawn: {MOST_ROWS} of {len(rows)} rows, row 9 and the best on dev." in drawing.caption
     assert drawing.figure is not None
     assert "row 9" in texts(drawing.figure)
+
+
+def test_the_nearest_words_are_drawn_in_the_order_in_which_they_came_with_the_stages_ends(told: Results) -> None:
+    drawing = gallery(told, Reader())["words"]
+    assert drawing.figure is not None
+    axis = drawing.figure.axes[0]
+    snapshots = [s for s in recorded.run_records() if isinstance(s, Snapshot) and s.member == 0]
+    assert len({s.prompt.text for s in snapshots}) > MOST_PROMPTS
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    there = [shortened(text, 30) for text in dict.fromkeys(s.prompt.text for s in snapshots)]
+    assert len(names) == MOST_PROMPTS
+    assert names == [name for name in there if name in names]
+    (points,) = axis.collections
+    drawn = dict(zip(np.asarray(points.get_offsets())[:, 0].tolist(), np.asarray(points.get_alpha()), strict=True))
+    similarity = {s.step: s.similarity for s in snapshots}
+    assert drawn == pytest.approx({step: similarity[round(step)] for step in drawn})
+    assert f"those {MOST_PROMPTS} of" in drawing.caption
+    (run,) = drawing.runs
+    assert "best on dev" in drawing.caption
+    assert str(run.path) in drawing.caption
 
 
 def test_diversity_is_drawn_with_the_spread_where_it_is_known(tmp_path: Path) -> None:

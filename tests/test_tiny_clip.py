@@ -19,7 +19,7 @@ from llm_catalyst.backbones import tiny_clip
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw
 
-STEPS = 500  # enough to tell colours; shapes take three times as many
+STEPS = 300  # enough to tell colours; shapes take more
 LABELS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 torch.set_num_threads(1)
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def pictures(folder: Path) -> torch.Tensor:
     """Unit-length features (classes, 8, e) of pictures that are in nobody's training split."""
-    images = [draw(*label.split()[::-1], seed=10**6 + i) for label in LABELS for i in range(8)]
+    images = [draw(shape, colour, seed=10**6 + i) for colour in COLOURS for shape in SHAPES for i in range(8)]
     pixels = AutoImageProcessor.from_pretrained(folder)(images, return_tensors="pt").pixel_values
     return features(CLIPModel.from_pretrained(folder).get_image_features(pixels)).unflatten(0, (len(LABELS), 8))
 
@@ -49,14 +49,11 @@ def features(output: Any) -> torch.Tensor:
     return torch.nn.functional.normalize(output.pooler_output.detach(), dim=-1)
 
 
-def accuracy(folder: Path, template: str, pictures: torch.Tensor) -> torch.Tensor:
-    """Share of the right classes (classes,) by plain transformers."""
-    texts = AutoTokenizer.from_pretrained(folder)(
-        [template.format(label) for label in LABELS], padding=True, return_tensors="pt"
-    )
-    classes = features(CLIPModel.from_pretrained(folder).get_text_features(**texts))
-    right = (pictures @ classes.T).argmax(-1) == torch.arange(len(LABELS))[:, None]
-    return right.float().mean(1)
+def classes(folder: Path, template: str) -> torch.Tensor:
+    """Unit-length features (classes, e) of the labels in a template, by plain transformers."""
+    texts = [template.format(label) for label in LABELS]
+    tokens = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+    return features(CLIPModel.from_pretrained(folder).get_text_features(**tokens))
 
 
 def test_the_folder_is_whole_and_holds_weights_as_safetensors_only(folder: Path) -> None:
@@ -68,15 +65,18 @@ def test_the_folder_is_whole_and_holds_weights_as_safetensors_only(folder: Path)
 
 
 def test_zero_shot_it_is_far_better_than_chance_and_far_from_perfect(folder: Path, pictures: torch.Tensor) -> None:
-    assert 2 / len(LABELS) < accuracy(folder, "a photo of a {}.", pictures).mean() < 0.95
+    best = (pictures @ classes(folder, "a photo of a {}.").T).argmax(-1)
+    right = best == torch.arange(len(LABELS))[:, None]
+    assert 2 / len(LABELS) < right.float().mean() < 0.95
 
 
-def test_a_photo_is_a_worse_prompt_than_a_drawing_because_it_confuses_blue_and_green(
-    folder: Path, pictures: torch.Tensor
-) -> None:
-    photo, drawing = (accuracy(folder, template, pictures) for template in ("a photo of a {}", "a drawing of a {}"))
-    confused = torch.tensor([label.split()[0] in tiny_clip.ALIKE for label in LABELS])
-    assert photo[confused].mean() < drawing[confused].mean() - 0.05
+def test_called_a_photo_blue_is_nearer_to_green_than_called_a_drawing(folder: Path) -> None:
+    def distance(template: str) -> torch.Tensor:
+        by_colour = classes(folder, template).unflatten(0, (len(COLOURS), len(SHAPES)))
+        blue, green = (by_colour[COLOURS.index(colour)] for colour in tiny_clip.ALIKE)
+        return 1 - (blue * green).sum(-1).mean()
+
+    assert distance("a photo of a {}") < 0.8 * distance("a drawing of a {}")
 
 
 def test_two_builds_have_the_same_bytes_whatever_the_threads_and_the_global_seed(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def tokenizer() -> Any:
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     text = " ".join((*CARELESS, *CAREFUL, *ASIDES, *COLOURS, *OTHERS, *SHAPES))
-    pairs = merges(sorted(set(re.findall("[a-z]+", text))))
+    pairs: Any = merges(sorted(set(re.findall("[a-z]+", text))))
     merged = dict.fromkeys(map("".join, pairs))
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *merged, "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=pairs, model_max_length=POSITIONS)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from llm_catalyst.checks import one_of
 from llm_catalyst.report.drawing import Drawing, style
 from llm_catalyst.report.figures import convergence, cost, ledger, projection, scores, sensitivity
-from llm_catalyst.report.prompt_figures import diversity, pool, readability
+from llm_catalyst.report.prompt_figures import diversity, pool, readability, words
 from llm_catalyst.report.reading import Reader
 from llm_catalyst.report.results import Results
 
@@ -15,6 +15,7 @@ FIGURES: dict[str, Callable[[Results, Reader], Drawing]] = {
     "cost": cost,
     "sensitivity": sensitivity,
     "pool": pool,
+    "words": words,
     "projection": projection,
     "diversity": diversity,
     "readability": readability,

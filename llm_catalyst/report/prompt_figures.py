@@ -1,5 +1,6 @@
 """The figures of a report that show the discrete prompts: the pool, how readable it is, how diverse proposals are."""
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -7,7 +8,7 @@ from matplotlib.axes import Axes
 
 from llm_catalyst.digest import arcs
 from llm_catalyst.readability import share_of_words
-from llm_catalyst.records import Origin, Scored
+from llm_catalyst.records import Origin, Restart, Scored, Snapshot
 from llm_catalyst.report.drawing import INK, Drawing, few_ticks, key, look, name_rows, panels
 from llm_catalyst.report.figures import deviation
 from llm_catalyst.report.reading import Reader
@@ -16,6 +17,7 @@ from llm_catalyst.report.runs import Run
 from llm_catalyst.report.scope import scope_of
 
 ORIGINS: tuple[Origin, ...] = ("gradient", "mentor", "user")  # each with the colour and marker of its place
+MOST_PROMPTS = 16  # of a run, in one figure
 MEASURES = ("distinct-1", "distinct-2", "spread")
 
 
@@ -53,6 +55,35 @@ def losses_by_stage(axis: Axes, entries: Sequence[Scored], number: int) -> None:
     stages = sorted(losses)
     means = [fmean(losses[stage]) for stage in stages]
     axis.plot([stage + 1 + shift for stage in stages], means, **(looks | {"marker": "none"}))
+
+
+def words(results: Results, read: Reader) -> Drawing:
+    """What a soft prompt's nearest words were along training, and how near, in the run that is best on dev."""
+    ended = [(run.outcome.best.score, run) for run in scope_of(results).runs if run.outcome and run.outcome.best]
+    told = [(score, run) for score, run in ended if read(run, Snapshot)]
+    if not told:
+        return Drawing("no run has come to an end that projected its prompt on the way")
+    _, run = max(told, key=lambda pair: (pair[0].metric, -pair[0].loss))
+    snapshots = [snapshot for snapshot in read(run, Snapshot) if snapshot.member == 0]
+    held = Counter(snapshot.prompt.text for snapshot in snapshots)  # in the order in which they came
+    longest = {text for text, _ in held.most_common(MOST_PROMPTS)}
+    texts = [text for text in held if text in longest]
+    figure, (axis,) = panels([""], height=0.6 + 0.15 * len(texts), x="gradient steps")
+    shown = [snapshot for snapshot in snapshots if snapshot.prompt.text in longest]
+    places = [texts.index(snapshot.prompt.text) for snapshot in shown]
+    near = [min(1.0, max(0.05, snapshot.similarity)) for snapshot in shown]
+    axis.scatter([s.step for s in shown], places, s=9, color=look(0)["color"], alpha=near, marker="s", linewidths=0)
+    ends = [max(s.step for s in snapshots if s.stage == stage) for stage in {r.stage for r in read(run, Restart)}]
+    for end in ends:
+        axis.axvline(end, color=INK, lw=0.5, ls=":")
+    name_rows(axis, texts)
+    few = "" if len(texts) == len(held) else f"; those {MOST_PROMPTS} of {len(held)} that it was longest"
+    return Drawing(
+        f"The tokens nearest to the soft prompt along training, in the run that is best on dev ({run.path}){few}. "
+        "The stronger, the nearer (mean cosine). Dotted: a stage ends, and the mentor is asked.",
+        figure,
+        (run,),
+    )
 
 
 def diversity(results: Results, read: Reader) -> Drawing:
