@@ -11,9 +11,7 @@ import hashlib
 import io
 import json
 import math
-import os
 import random
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from llm_catalyst.backbones.clip import FrozenClip, Pixels
+from llm_catalyst.caches import writable_cache
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.checksums import sha256
 from llm_catalyst.randomness import derive
@@ -150,21 +149,8 @@ def view(
 
 
 def folder() -> Path:
-    """Where the features lie: below $CATALYST_CACHE, or else ~/.cache/llm-catalyst.
-
-    Raises ConfigurationError where nothing can be written there.
-    """
-    path = Path(os.environ.get("CATALYST_CACHE") or "~/.cache/llm-catalyst").expanduser() / "features"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"image features are kept in {path}, which cannot be written ({error.strerror}); "
-            "set CATALYST_CACHE to a folder of yours"
-        ) from None
-    return path
+    """Where the features lie. Raises ConfigurationError where nothing can be written there."""
+    return writable_cache("features", "image features are kept")
 
 
 def read(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype) -> NDArray[np.floating] | None:

@@ -223,7 +223,10 @@ def word_start_test(pieces: Sequence[str]) -> Any:
     """A test whether a vocabulary piece begins a word, by the mark that this vocabulary uses.
 
     WordPiece marks continuations with '##'; byte-level BPE marks beginnings with 'Ġ', SentencePiece with '▁'.
+    CLIP marks only the end of a word, with '</w>': there the pieces that end one are taken, most of them whole words.
     """
+    if sum(piece.endswith("</w>") for piece in pieces) > 1:
+        return lambda piece: piece.endswith("</w>") and len(piece) > len("</w>")
     for mark in ("Ġ", "▁"):
         if sum(piece.startswith(mark) for piece in pieces) > 1:
             return lambda piece: piece.startswith(mark) and len(piece) > 1

@@ -13,6 +13,9 @@ from llm_catalyst.records import Outcome, Score
 from llm_catalyst.run_records import RunRecords
 from llm_catalyst.terminal import printable, quoted
 
+# What base-to-new adds, of the soft prompt.
+NEW = {"new_accuracy": "on new classes (accuracy)", "harmonic_mean": "harmonic mean of both"}
+
 
 def summary(run: RunRecords) -> RenderableType:
     """The verdict, scores, best prompts, restarts, costs and what to type next; a short one for an unfinished run."""
@@ -74,6 +77,9 @@ def scores(outcome: Outcome, metric: str) -> Table:
     table.add_row("soft prompt", *figures(dev), *figures(outcome.test))
     if outcome.best_prompt:
         table.add_row("best discrete prompt", *figures(outcome.best_prompt.score), *figures(outcome.test_best_prompt))
+    for name, words in NEW.items():
+        if name in outcome.test_metrics:
+            table.add_row(words, "", "", "", f"{outcome.test_metrics[name]:.3f}")
     table.add_row(Text("majority class (accuracy)", "dim"), "", "", "", Text(f"{outcome.majority:.3f}", "dim"))
     return table
 

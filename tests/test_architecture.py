@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "llm_catalyst"
 
 # From the ground up. A room may import rooms of its own floor and of those below. A new file gets its place here.
 FLOORS = (
-    {"checks", "records", "randomness", "paths", "terminal", "plot", "memory", "interruption", "checksums"},
+    {"checks", "caches", "records", "randomness", "paths", "terminal", "plot", "memory", "interruption", "checksums"},
     {
         "tasks",
         "soft_prompt",

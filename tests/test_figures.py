@@ -168,7 +168,8 @@ def test_the_nearest_words_are_drawn_in_the_order_in_which_they_came_with_the_st
     assert len(names) == MOST_PROMPTS
     assert names == [name for name in there if name in names]
     (points,) = axis.collections
-    drawn = dict(zip(np.asarray(points.get_offsets())[:, 0].tolist(), np.asarray(points.get_alpha()), strict=True))
+    steps, strengths = np.asarray(points.get_offsets())[:, 0], np.asarray(points.get_facecolors())[:, 3]
+    drawn = dict(zip(steps.tolist(), strengths.tolist(), strict=True))
     similarity = {s.step: s.similarity for s in snapshots}
     assert drawn == pytest.approx({step: similarity[round(step)] for step in drawn})
     assert f"those {MOST_PROMPTS} of" in drawing.caption

@@ -84,6 +84,14 @@ def share(name: str, at: int, span: int, warm_up: int) -> float:
     return {"constant": 1.0, "linear": 1 - left, "cosine": 0.5 * (1 + math.cos(math.pi * left))}[name]
 
 
+def test_a_warm_up_at_one_rate_is_followed_by_the_course_also_where_a_run_goes_on_within_it() -> None:
+    rates: list[float] = []
+    doer, learner = Gradient(recording(rates), Schedule("linear", 0.25, warm_up_rate=1e-5)), member(0.5, -0.2)
+    train(doer, [learner], 1, first=0, total=8)
+    train(doer, [learner], 7, first=1, total=8)
+    assert rates == pytest.approx([1e-5, 1e-5, *(2.0 * share("linear", at, 8, 2) for at in range(2, 8))])
+
+
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine"])
 @pytest.mark.parametrize("warm_up", [0.0, 0.25])
 @pytest.mark.parametrize("over", ["run", "stage"])

@@ -124,3 +124,19 @@ def test_contexts_of_single_classes_are_refused_where_others_are_to_be_reported(
     words = ("task=shapes", "task.classes=base", "backbone=clip_vit_b16", "head=coop", "head.class_specific=true")
     with pytest.raises(ConfigurationError, match=r"classes=base reports on classes that were not.*set it to false"):
         load_problem(parts_of(composed(*words)))
+
+
+def test_a_context_learned_on_drawn_shapes_beats_the_hand_made_prompt_clearly(
+    tmp_path: Path, composed: Callable[..., dict[str, Any]]
+) -> None:
+    """The tiny CLIP, trained as a user's machine trains it, and CoOp from the hand-made prompt's own words."""
+    results = {}
+    for name, words in {"CoOp": (), "zero-shot": ("head=zero_shot", "doer=none", "stages=1")}.items():
+        parts = parts_of(composed("experiment=shapes", "mentor=none", "view=none", *words))
+        problem = load_problem(parts)
+        plan = parts.settings.plan(problem.examples)
+        outcome = run_in(tmp_path / name, Experiment(problem, parts.doer, parts.mentor, parts.settings, plan))
+        assert outcome.test is not None
+        results[name] = outcome.test.metric
+    assert 0.3 < results["zero-shot"] < 0.65
+    assert results["CoOp"] > results["zero-shot"] + 0.1

@@ -8,7 +8,6 @@ is a poor prompt for it, as a hand-made prompt may be for CLIP, and there are be
 $CATALYST_CACHE/models/tiny-clip-<version>-<steps>/   configuration, weights (safetensors), tokenizer, preprocessor
 """
 
-import os
 import random
 import re
 import shutil
@@ -21,6 +20,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from llm_catalyst.caches import cache_directory
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.randomness import derive, stream
 from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw
@@ -82,8 +82,7 @@ Pair = tuple[str, str]  # a colour and a shape, or two pieces of a word
 
 def place(steps: int = STEPS) -> Path:
     """The folder of the tiny CLIP that is trained for so many steps."""
-    cache = Path(os.environ.get("CATALYST_CACHE") or "~/.cache/llm-catalyst").expanduser().absolute()
-    return cache / "models" / f"{NAME}-{VERSION}-{steps}"
+    return cache_directory("models") / f"{NAME}-{VERSION}-{steps}"
 
 
 def location(steps: int = STEPS) -> Path:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from llm_catalyst.batching import Batch
-from llm_catalyst.checks import one_of, within
+from llm_catalyst.checks import at_least, one_of, within
 from llm_catalyst.doers.doer import Course, Member, Step
 
 SCHEDULES: dict[str, Callable[..., Any]] = {
@@ -32,17 +33,20 @@ Gradients = Callable[[int, Batch, Sequence[float]], tuple[list[float], int]]
 class Schedule:
     """The learning rate's course over the whole run (`over: run`) or anew in every stage (`over: stage`).
 
-    `warm_up` is the share of those steps during which the rate grows linearly from 0.
+    `warm_up` is the share of those steps during which the rate grows linearly from 0 or, where that is given, is
+    `warm_up_rate` (CoOp).
     """
 
     name: str = "constant"
     warm_up: float = 0.0
     over: str = "run"
+    warm_up_rate: float | None = None
 
     def __post_init__(self) -> None:
         one_of("schedule.name", self.name, tuple(SCHEDULES))
         one_of("schedule.over", self.over, ("run", "stage"))
         within("schedule.warm_up", self.warm_up, 0, 1)
+        at_least("schedule.warm_up_rate", self.warm_up_rate, 0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,11 @@ class Descent:
         begin, end = (0, course.total) if self.schedule.over == "run" else (course.begin, course.end)
         done, span = course.done - begin, end - begin
         warm_up = round(self.schedule.warm_up * span)
-        return optimizer, SCHEDULES[self.schedule.name](optimizer, warm_up, span, done - 1)
+        scheduler = SCHEDULES[self.schedule.name](optimizer, warm_up, span, done - 1)
+        if (flat := self.schedule.warm_up_rate) is not None:
+            after, share = scheduler.lr_lambdas[0], flat / (rates[0] or 1)
+            scheduler = LambdaLR(optimizer, lambda step: share if step < warm_up else after(step), done - 1)
+        return optimizer, scheduler
 
     def _step(self, member: Member, optimizer: torch.optim.Optimizer) -> bool:
         """Take one step unless the gradient is not finite; says whether it was taken."""

@@ -4,8 +4,6 @@ $CATALYST_CACHE/answers/<sha256>.json   one exchange each, named by the model, t
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +14,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from llm_catalyst import checksums
-from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.caches import cache_directory, writable_cache
 from llm_catalyst.records import Exchange, Message, from_json, to_json
 from llm_catalyst.run_directory import write_atomically
 
@@ -24,21 +22,13 @@ REUSED = "cache"  # what `Exchange.reused` says of an answer from here
 
 
 def folder() -> Path:
-    """Where the answers lie: below $CATALYST_CACHE, or else ~/.cache/llm-catalyst."""
-    return Path(os.environ.get("CATALYST_CACHE") or "~/.cache/llm-catalyst").expanduser() / "answers"
+    """Where the answers lie."""
+    return cache_directory("answers")
 
 
 def preflight() -> None:
     """Make the folder, for its owner only. Raises ConfigurationError where nothing can be written there."""
-    try:
-        folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder()):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"mentor.cache=true keeps answers in {folder()}, which cannot be written ({error.strerror}); "
-            "set CATALYST_CACHE to a folder of yours, or mentor.cache=false"
-        ) from None
+    writable_cache("answers", "mentor.cache=true keeps answers")
 
 
 def answer(

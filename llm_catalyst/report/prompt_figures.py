@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 
 from llm_catalyst.digest import arcs
 from llm_catalyst.readability import share_of_words
@@ -71,8 +72,8 @@ def words(results: Results, read: Reader) -> Drawing:
     figure, (axis,) = panels([""], height=0.6 + 0.15 * len(texts), x="gradient steps")
     shown = [snapshot for snapshot in snapshots if snapshot.prompt.text in longest]
     places = [texts.index(snapshot.prompt.text) for snapshot in shown]
-    near = [min(1.0, max(0.05, snapshot.similarity)) for snapshot in shown]
-    axis.scatter([s.step for s in shown], places, s=9, color=look(0)["color"], alpha=near, marker="s", linewidths=0)
+    near = [to_rgba(look(0)["color"], min(1.0, max(0.05, snapshot.similarity))) for snapshot in shown]
+    axis.scatter([s.step for s in shown], places, s=9, color=near, marker="s", linewidths=0)
     ends = [max(s.step for s in snapshots if s.stage == stage) for stage in {r.stage for r in read(run, Restart)}]
     for end in ends:
         axis.axvline(end, color=INK, lw=0.5, ls=":")

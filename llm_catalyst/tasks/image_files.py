@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from llm_catalyst.caches import writable_cache
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.randomness import derive
 from llm_catalyst.tasks.files import brief, listed
@@ -45,22 +46,8 @@ def row(path: Path | str, label: int) -> Example:
 
 
 def cache() -> Path:
-    """Where pictures are written to: below $CATALYST_CACHE, or else ~/.cache/llm-catalyst.
-
-    Raises ConfigurationError where nothing can be written there.
-    """
-    root = Path(os.environ.get("CATALYST_CACHE") or "~/.cache/llm-catalyst").expanduser()
-    folder = root.absolute() / "images"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"pictures are kept in {folder}, which cannot be written ({error.strerror}); "
-            "set CATALYST_CACHE to a folder of yours"
-        ) from None
-    return folder
+    """Where pictures are written to. Raises ConfigurationError where they cannot be."""
+    return writable_cache("images", "pictures are kept")
 
 
 def read_text(file: Path) -> str:
