@@ -14,7 +14,7 @@ def cache_directory(name: str) -> Path:
 
 
 def writable_cache(name: str, what: str) -> Path:
-    """The same, made where it is not there. Raises ConfigurationError where it cannot be; `what` says what is kept there."""
+    """The same, made where it is not there. Raises ConfigurationError, which begins with `what`, where it cannot be."""
     folder = cache_directory(name)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -22,7 +22,6 @@ def writable_cache(name: str, what: str) -> Path:
             pass
     except OSError as error:
         raise ConfigurationError(
-            f"{what} in {folder}, which cannot be written ({error.strerror}); "
-            "set CATALYST_CACHE to a folder of yours"
+            f"{what} in {folder}, which cannot be written ({error.strerror}); set CATALYST_CACHE to a folder of yours"
         ) from None
     return folder
