@@ -54,7 +54,7 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
     if isinstance(doer, NoDoer) and head.trained:
         raise ConfigurationError(
             "doer=none trains nothing: this head would stay as it was drawn; choose one without weights of its own: "
-            "head=verbalizer, or with an encoder such as minilm head=similarity"
+            "head=verbalizer, with an encoder such as minilm head=similarity, for pictures head=coop or zero_shot"
         )
     task, backbone = build(config["task"], "task"), build(config["backbone"], "backbone")
     check_kinds(task, backbone, head)
