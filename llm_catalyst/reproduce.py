@@ -120,8 +120,8 @@ def reproduce(request: Request, console: Console) -> bool:
     def failures() -> dict[Cell, str]:
         return {jobs[note.number]: note.message for note in read_notes(folder).values() if note.code}
 
-    board = Board(chosen, cells(chosen), folder, failures, console)
     with sweeping(folder, request.hydra, jobs.values()) as sweep:
+        board = Board(chosen, cells(chosen), folder, failures, console)  # the notes of an earlier launch are gone now
         write_table(table, folder)
         if request.published:
             shutil.copyfile(request.published, folder / PUBLISHED)

@@ -12,6 +12,8 @@ import pytest
 from conftest import Command
 from kill_points import look
 
+from llm_catalyst.interruption import STOPPED
+from llm_catalyst.jobs import ENDED, Note, write_note
 from llm_catalyst.run_records import read_run
 
 pytestmark = pytest.mark.slow
@@ -94,11 +96,14 @@ def test_a_cell_that_fails_does_not_take_the_others_down(killed: Killed, catalys
     (folder / "single_start/boolq/seed1/outcome.json").unlink()
     (folder / "single_start/boolq/seed1/config.yaml").write_text("seed: 5\n")
     shutil.rmtree(folder / "combined_gpt_4/boolq/seed2")
+    for number in (0, 99):  # an earlier launch had more to do, and was stopped
+        write_note(folder, Note(number, (), ENDED, code=STOPPED, status="stopped", message="by SIGTERM"))
     done = catalyst(*SMOKE, *PART, cwd=tmp_path)
     assert done.returncode == 1
     assert "3 of 4 runs finished, 1 failed" in done.stdout
     assert "config.yaml is changed" in done.stdout.replace("\n", " ")
     assert "the same command goes on" in done.stdout
+    assert "SIGTERM" not in done.stdout
 
 
 def test_an_estimate_names_each_cell_and_writes_nothing(catalyst: Command, tmp_path: Path) -> None:
