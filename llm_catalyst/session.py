@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.backbones import clip
-from llm_catalyst.backbones.text import check_attention, check_dtype
+from llm_catalyst.backbones.loading import check_dtype, check_extras, set_tf32
+from llm_catalyst.backbones.text import check_attention
 from llm_catalyst.backbones.text import load as load_backbone
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts
@@ -146,6 +147,7 @@ def load_problem(parts: Parts, tell: Callable[[str], None] = ignore) -> Problem:
     if isinstance(parts.task, ImageTask):
         return load_images(parts, device, tell)
     check_attention(parts.backbone, device)
+    check_extras(parts.backbone, device)
     if parts.head.words and parts.backbone.kind == "encoder":
         raise ConfigurationError(
             f"head=verbalizer needs a language-model head, which {parts.backbone.name} does not have; "
@@ -167,6 +169,7 @@ def load_images(parts: Parts, device: torch.device, tell: Callable[[str], None])
             "(head.class_specific=true) has none for them; set it to false, or task.classes=all"
         )
     on_dev = settings.protocol.report_on == "dev"
+    set_tf32(False, device)  # a run of texts in this process may have set it
     data, unseen = images.load(task, settings.seed, on_dev), images.load_new(task, settings.seed, on_dev)
     return assemble_images(data, unseen, clip.load(parts.backbone, device), parts.head, settings, tell)
 

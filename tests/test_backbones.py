@@ -27,7 +27,8 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from llm_catalyst.backbones.text import TextBackbone, check_dtype, load
+from llm_catalyst.backbones.loading import check_dtype
+from llm_catalyst.backbones.text import TextBackbone, load
 from llm_catalyst.batching import TextBatch, collate, encode
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts

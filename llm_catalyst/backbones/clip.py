@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from llm_catalyst.backbones import tiny_clip
-from llm_catalyst.backbones.text import DTYPES, advice, check_dtype, refuse_pickle
+from llm_catalyst.backbones.loading import DTYPES, check_dtype
+from llm_catalyst.backbones.text import advice, refuse_pickle
 from llm_catalyst.backbones.towers import Towers
 from llm_catalyst.checks import ConfigurationError, at_least, one_of, within
 from llm_catalyst.soft_prompt import special_ids

@@ -12,6 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llm_catalyst.backbones.loading import (
+    DTYPES,
+    QUANTIZED,
+    attention_for,
+    check_dtype,
+    check_extras,
+    checkpoint_layers,
+    compile_base,
+    placement,
+    refuse_too_large,
+    set_tf32,
+)
 from llm_catalyst.batching import TextBatch
 from llm_catalyst.checks import ConfigurationError, at_least, one_of
 from llm_catalyst.memory import out_of_memory
@@ -21,7 +33,6 @@ CONVERT = (
     "a pickle can run any code when it is read, and so none is read here; where you trust its maker, convert it once "
     "with transformers: AutoModel…from_pretrained(NAME, use_safetensors=False).save_pretrained(FOLDER)"
 )
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,11 @@ class TextBackbone:
     installed, no hub is needed. `pooling` says which state stands for a sequence: that of the `first` text
     token, the same through the model's own frozen `pooler`, the `mean` over prompt and text, or that of the
     `last` token; None takes the last of a causal model and the first of any other.
+
+    How it runs: `attention` names a kernel, `auto` the one that was measured to be fastest here; `tf32` lets CUDA
+    multiply float32 matrices faster and less exactly; `checkpointing` trades time for memory in training; `compile`
+    has torch compile the model; `quantization` and `device_map` (packages bitsandbytes and accelerate) load it in
+    fewer bits, and over all GPUs and main memory. Only tf32 and fewer bits change results by more than rounding.
     """
 
     name: str
@@ -40,17 +56,28 @@ class TextBackbone:
     package: str | None = None
     revision: str | None = None
     dtype: str = "float32"
-    attention: str = "sdpa"
+    attention: str = "auto"
     pooling: str | None = None
     max_length: int = 128
     trust_remote_code: bool = False
+    tf32: bool = False
+    checkpointing: bool = False
+    compile: bool = False
+    quantization: str | None = None
+    device_map: str | None = None
 
     def __post_init__(self) -> None:
         one_of("backbone.kind", self.kind, ("encoder", "masked_lm", "causal_lm"))
         one_of("backbone.dtype", self.dtype, tuple(DTYPES))
-        one_of("backbone.attention", self.attention, ("sdpa", "eager", "flash_attention_2"))
+        one_of("backbone.attention", self.attention, ("auto", "sdpa", "eager", "flash_attention_2"))
+        one_of("backbone.quantization", self.quantization or "8bit", tuple(QUANTIZED))
+        one_of("backbone.device_map", self.device_map or "auto", ("auto",))
         at_least("backbone.max_length", self.max_length, 4)
         one_of("backbone.pooling", self.pooling or "first", ("first", "pooler", "mean", "last"))
+        if self.checkpointing and self.compile:
+            raise ConfigurationError(
+                "torch cannot compile a model with checkpointing (2.13): set backbone.checkpointing or compile to false"
+            )
         if self.kind == "causal_lm" and self.pooling in ("first", "pooler"):
             raise ConfigurationError("a causal model's first token has seen no text: use backbone.pooling=last or mean")
 
@@ -66,10 +93,10 @@ class TextBackbone:
 class FrozenText(nn.Module):
     """A loaded, frozen text model. Only the soft prompt and the head that use it are ever trained."""
 
-    def __init__(self, settings: TextBackbone, model: nn.Module, tokenizer: Any, twice: bool = False) -> None:
+    def __init__(self, settings: TextBackbone, model: Any, tokenizer: Any, twice: bool = False) -> None:
         super().__init__()
         self.settings = settings
-        self.model = model.requires_grad_(False)
+        self.model: Any = model.requires_grad_(False)
         self.tokenizer = tokenizer
         self.twice = twice
         self.base: Any = model.base_model if isinstance(model.base_model, nn.Module) else model
@@ -100,8 +127,9 @@ class FrozenText(nn.Module):
             "location": self.settings.location(),
             "commit": getattr(self.base.config, "_commit_hash", None),
             "class": type(self.model).__name__,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters": self.model.num_parameters(),  # of quantized ones as if they were not
             "trust_remote_code": self.settings.trust_remote_code,
+            "attention": getattr(self.base.config, "_attn_implementation", None),
         }
 
     def longest_text(self, prompt_length: int) -> int:
@@ -200,20 +228,30 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
 
     check_dtype(settings.dtype, device)
     check_attention(settings, device)
+    check_extras(settings, device)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     classes = {"masked_lm": transformers.AutoModelForMaskedLM, "causal_lm": transformers.AutoModelForCausalLM}
     loader: Any = classes[settings.kind] if words else transformers.AutoModel
     where = settings.location()
     refuse_pickle("backbone.name", where)
+    refuse_too_large(settings, words, device)
+    set_tf32(settings.tf32, device)
+    placed = placement(settings, device)
+    attention = attention_for(settings.attention, settings.dtype, device)
     common: dict[str, Any] = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     common = {key: value for key, value in common.items() if value is not None}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **common)
         model = loader.from_pretrained(
-            where, dtype=DTYPES[settings.dtype], attn_implementation=settings.attention, use_safetensors=True, **common
+            where,
+            dtype=DTYPES[settings.dtype],
+            attn_implementation=attention,
+            use_safetensors=True,
+            **placed,
+            **common,
         )
-        model = model.to(device)
+        model = model if placed else model.to(device)
     except (OSError, ValueError, ImportError, SafetensorError, RuntimeError, MemoryError) as error:
         raise ConfigurationError(f"backbone.name={settings.name} could not be loaded: {advice(error)}") from error
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
@@ -222,18 +260,11 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
         raise ConfigurationError(
             f"protocol=official needs a BERT-like encoder; {settings.name} has no such embedding layer"
         )
+    if settings.checkpointing:
+        checkpoint_layers(settings.name, model)
+    if settings.compile:
+        compile_base(model, device)
     return FrozenText(settings, model, tokenizer, twice)
-
-
-def check_dtype(dtype: str, device: torch.device) -> None:
-    """Raise ConfigurationError where `device` cannot compute as backbone.dtype says."""
-    if dtype == "bfloat16" and device.type == "cuda":
-        capability = torch.cuda.get_device_capability(device)
-        if capability < (8, 0):
-            raise ConfigurationError(
-                f"backbone.dtype=bfloat16 is not there on {torch.cuda.get_device_name(device)} (compute capability "
-                f"{capability[0]}.{capability[1]}; it comes with 8.0); use backbone.dtype=float16 or float32"
-            )
 
 
 def check_attention(settings: TextBackbone, device: torch.device) -> None:
