@@ -99,11 +99,11 @@ def test_the_help_of_run_names_every_choice_of_every_group(run_help: str) -> Non
         assert names == {path.stem for path in (conf / group).rglob("*.yaml")}, group
 
 
-def test_the_help_of_run_holds_six_examples(examples: list[list[str]]) -> None:
-    assert len(examples) == 6
+def test_the_help_of_run_holds_eight_examples(examples: list[list[str]]) -> None:
+    assert len(examples) == 8
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(8))
 def test_an_example_of_the_help_works_as_it_is_written(
     examples: list[list[str]], composing: Callable[..., dict[str, object]], number: int
 ) -> None:
