@@ -79,6 +79,11 @@ class PromptSpace:
         return tuple(self.allowed.nonzero().flatten().tolist())
 
     @cached_property
+    def special(self) -> Tensor:
+        """Vocabulary ids of the special tokens."""
+        return torch.tensor(sorted(special_ids(self.tokenizer)), device=self.vocabulary.device)
+
+    @cached_property
     def norms(self) -> Tensor:
         """Euclidean norms (v,) of the vocabulary's rows, in float32."""
         return torch.linalg.vector_norm(self.vocabulary, dim=-1, dtype=torch.float32).clamp_min(1e-12)
@@ -156,8 +161,8 @@ class PromptSpace:
         return self.prompt([self.allowed_ids[i] for i in drawn])
 
     @torch.no_grad()
-    def nearest(self, rows: Tensor, n: int = 1, allowed_only: bool = True) -> Tensor:
-        """Vocabulary ids (..., n) of the n nearest tokens to each row (..., d), nearest first.
+    def nearness(self, rows: Tensor) -> Tensor:
+        """How near each token of the vocabulary is to each row (..., d): (..., v), in float32; more is nearer.
 
         Nearness is `prompt.projection`: cosine, l2, dot, or `official`, which takes the *least* similar
         token by cosine, as the method's published code does (shared fault, kept for reproduction only).
@@ -171,9 +176,15 @@ class PromptSpace:
                 scores = -scores / self.norms
             case "l2":
                 scores = 2 * scores - self.norms**2
-        if allowed_only:
-            scores = scores.masked_fill(~self.allowed, float("-inf"))
-        return scores.topk(min(n, len(self.allowed_ids)), dim=-1).indices
+        return scores
+
+    def nearest(self, rows: Tensor, n: int = 1) -> Tensor:
+        """Vocabulary ids (..., n) of the n nearest allowed tokens to each row (..., d), nearest first."""
+        return self._best_allowed(self.nearness(rows), n)
+
+    def _best_allowed(self, nearness: Tensor, n: int) -> Tensor:
+        masked = nearness.masked_fill(~self.allowed, float("-inf"))
+        return masked.topk(min(n, len(self.allowed_ids)), dim=-1).indices
 
     def neighbour(self, token: int, n: int, rng: random.Random) -> int:
         """One of the n allowed tokens nearest to another one, drawn by `rng`; itself where there is no other."""
@@ -187,10 +198,10 @@ class PromptSpace:
         A row that is a token's embedding is that token, though no other row could come to it (half a character, a piece
         that begins no word), unless it is a special one: so a text that a mentor wrote stays what it is.
         """
-        ids, closest = self.nearest(soft)[..., 0], self.nearest(soft, allowed_only=False)[..., 0]
+        nearness = self.nearness(soft)
+        ids, closest = self._best_allowed(nearness, 1)[..., 0], nearness.topk(1, dim=-1).indices[..., 0]
         same = (self.vocabulary[closest] == soft.to(self.vocabulary.dtype)).all(-1)
-        special = torch.tensor(sorted(special_ids(self.tokenizer)), device=ids.device)
-        ids = torch.where(same & ~torch.isin(closest, special), closest, ids)
+        ids = torch.where(same & ~torch.isin(closest, self.special), closest, ids)
         cosine = torch.cosine_similarity(soft.float(), self.vocabulary[ids].float(), dim=-1)
         return [self.prompt(row) for row in ids.tolist()], cosine.mean(-1).tolist()
 

@@ -1,6 +1,7 @@
 """What a mentor may find out for itself between two stages: how prompts do on examples, and where gradients point."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ class Trials:
         head = self._state.parameters[0]
         return [{**head, "prompt": rows} for rows in self._problem.space.embed(prompts)]
 
-    @property
+    @cached_property
     def _batch(self) -> Batch:
         """The examples for gradients, drawn for this stage."""
         problem = self._problem
