@@ -63,6 +63,11 @@ class Consultation:
     attempt: Callable[[Sequence[Prompt], Sequence[int]], list[list[Trial]]] = nobody
     hints: Callable[[Sequence[Prompt]], list[tuple[tuple[int, ...], ...]]] = nobody
 
+    def draw_examples(self, most: int) -> list[int]:
+        """Numbers of at most `most` distinct training examples, drawn by `rng`."""
+        n = len(self.task.examples)
+        return self.rng.sample(range(n), min(most, n))
+
 
 class Mentor(Protocol):
     """Whoever proposes restart points: a language model, a control, or a person."""

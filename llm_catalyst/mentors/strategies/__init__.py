@@ -62,3 +62,12 @@ class Strategy(Protocol):
         that was cut off within a consultation goes the same way again. It neither asks nor writes anything itself.
         """
         ...
+
+
+def asked_alike(question: Question, times: int) -> Dialogue:
+    """The same question so many times, all of whose prompts are proposed: sampling makes the answers differ."""
+    proposals: list[Proposal] = []
+    for _ in range(times):
+        reply = yield question
+        proposals += reply.proposals
+    return Advice(tuple(proposals))

@@ -103,7 +103,7 @@ class Ape:
     def guesses(self, consultation: Consultation) -> Iterator[Question]:
         """A question for each subset of demonstrations."""
         for _ in range(self.subsets):
-            rows = draw(consultation, self.demonstrations)
+            rows = consultation.draw_examples(self.demonstrations)
             messages = self.messages(consultation, rows)
             yield Question(messages, self.read, self.remind, self.candidates, self.temperature, "from demonstrations")
 
@@ -134,18 +134,12 @@ class Ape:
         return parse(reply, MOST_READ)
 
 
-def draw(consultation: Consultation, most: int) -> list[int]:
-    """Numbers of at most `most` distinct training examples."""
-    n = len(consultation.task.examples)
-    return consultation.rng.sample(range(n), min(most, n))
-
-
 def by_loss(candidates: Sequence[Proposal], consultation: Consultation, examples: int) -> list[Proposal]:
     """The candidates by their mean loss over at most `examples` training examples, the lowest first.
 
     The examples are drawn once, the same for all. Each rationale tells the loss (nats); one that is no number is last.
     """
-    rows = draw(consultation, examples)
+    rows = consultation.draw_examples(examples)
     trials = consultation.attempt([candidate.prompt for candidate in candidates], rows)
     losses = [fmean(trial.loss for trial in each) for each in trials]
     order = sorted(range(len(candidates)), key=lambda i: math.inf if math.isnan(losses[i]) else losses[i])

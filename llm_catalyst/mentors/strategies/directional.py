@@ -151,7 +151,7 @@ class Directional:
     def outputs_of_the_best(self, consultation: Consultation) -> list[str]:
         """What the best prompt answered to training examples drawn for this consultation: wrong ones, right ones."""
         task, best = consultation.task, consultation.pool[-1].prompt
-        rows = consultation.rng.sample(range(len(task.examples)), min(self.examples, len(task.examples)))
+        rows = consultation.draw_examples(self.examples)
         if not rows:
             return []
         tried = list(zip(rows, consultation.attempt([best], rows)[0], strict=True))

@@ -118,8 +118,8 @@ class Gepa:
         Candidates whose marks are not known are tried: those of earlier consultations need not be, unless a head was
         trained since.
         """
-        memory, n = consultation.memory, len(consultation.task.examples)
-        rows = memory.get("pareto") or sorted(consultation.rng.sample(range(n), min(self.pareto, n)))
+        memory = consultation.memory
+        rows = memory.get("pareto") or sorted(consultation.draw_examples(self.pareto))
         known: dict[tuple[int, ...], str] = {}
         if memory and still_hold(memory["stage"], consultation):
             known = {tuple(tokens): marks for tokens, marks in memory["right"]}

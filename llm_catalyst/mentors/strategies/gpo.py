@@ -27,7 +27,7 @@ from typing import ClassVar
 from llm_catalyst.checks import at_least, one_of, within
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.reply import parse, shorten
-from llm_catalyst.mentors.strategies import Dialogue, Question
+from llm_catalyst.mentors.strategies import Dialogue, Question, asked_alike
 from llm_catalyst.mentors.strategies.wording import (
     FORMS,
     MOST_READ,
@@ -38,7 +38,7 @@ from llm_catalyst.mentors.strategies.wording import (
     reminder,
     with_rating,
 )
-from llm_catalyst.records import Advice, Message, Proposal, Rejected, Scored
+from llm_catalyst.records import Message, Rejected, Scored
 from llm_catalyst.soft_prompt import PromptSpace
 
 ROLE = (
@@ -99,11 +99,7 @@ class Gpo:
             1,
             self.temperature,
         )
-        proposals: list[Proposal] = []
-        for _ in range(self.proposals):
-            reply = yield question
-            proposals += reply.proposals
-        return Advice(tuple(proposals))
+        return (yield from asked_alike(question, self.proposals))
 
     def messages(self, consultation: Consultation) -> tuple[Message, ...]:
         """The conversation that asks for one new prompt within the limit."""

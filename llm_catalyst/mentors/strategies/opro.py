@@ -21,7 +21,7 @@ from typing import ClassVar
 from llm_catalyst.checks import at_least, one_of, within
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.reply import Candidate, clean, legible, parse, peel, screen, shorten
-from llm_catalyst.mentors.strategies import Dialogue, Question
+from llm_catalyst.mentors.strategies import Dialogue, Question, asked_alike
 from llm_catalyst.mentors.strategies.wording import (
     FORMS,
     MOST_READ,
@@ -33,7 +33,7 @@ from llm_catalyst.mentors.strategies.wording import (
     reminder,
     with_rating,
 )
-from llm_catalyst.records import Advice, Message, Proposal, Rejected, Scored
+from llm_catalyst.records import Message, Rejected, Scored
 
 LONGEST = 500  # characters of a prompt; longer ones are dropped
 TAGGED = re.compile(r"<INS>((?:(?!<INS>).)*?)</INS>", re.DOTALL | re.IGNORECASE)
@@ -88,11 +88,7 @@ class Opro:
     def propose(self, consultation: Consultation) -> Dialogue:
         """The same question for each of the proposals: the model's sampling makes the answers differ."""
         question = Question(self.messages(consultation), read, self.remind, 1, self.temperature)
-        proposals: list[Proposal] = []
-        for _ in range(self.proposals):
-            reply = yield question
-            proposals += reply.proposals
-        return Advice(tuple(proposals))
+        return (yield from asked_alike(question, self.proposals))
 
     def messages(self, consultation: Consultation) -> tuple[Message, ...]:
         """The conversation that asks for one new prompt; the examples in it are drawn from `consultation.rng`."""
@@ -115,8 +111,7 @@ class Opro:
     def examples(self, consultation: Consultation) -> list[str]:
         """A paragraph for each training example drawn, in the order of the data, and one that explains them."""
         task = consultation.task
-        rows = range(len(task.examples))
-        drawn = sorted(consultation.rng.sample(rows, min(self.exemplars, len(rows))))
+        drawn = sorted(consultation.draw_examples(self.exemplars))
         shown = [
             f"Input: <INS> {input_of(example)}\nAnswer: {answer_of(task, example.label)}"
             for example in (task.examples[row] for row in drawn)
