@@ -20,7 +20,7 @@ Parameters = Mapping[str, Tensor]
 
 
 class Head(Protocol):
-    """From hidden states to scores.
+    """From prompts to scores, by what it asks of the backbone.
 
     `words` says whether it needs the backbone's language-model head, `trained` whether it has weights of its own, so
     that a discrete prompt's score changes as they train.
@@ -36,7 +36,7 @@ class Head(Protocol):
     def scores(
         self,
         backbone: FrozenText,
-        hidden: Tensor,
+        prompts: Tensor,
         batch: TextBatch,
         weights: dict[str, Any],
         constants: dict[str, Tensor],
@@ -87,8 +87,7 @@ class PromptedModel:
 
         For a multiple choice task every choice is scored alone, and the choices are the classes.
         """
-        hidden = self.backbone.hidden(parameters["prompt"], batch)
-        scores = self.head.scores(self.backbone, hidden, batch, dict(parameters), self.constants)
+        scores = self.head.scores(self.backbone, parameters["prompt"], batch, dict(parameters), self.constants)
         if batch.choices == 1:
             return scores
         right = scores[..., -1] - scores[..., 0] if scores.shape[-1] > 1 else scores[..., 0]

@@ -1,6 +1,7 @@
 """Frozen text models behind a soft prompt, each family against its own plain forward pass."""
 
 import importlib.util
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -29,9 +30,10 @@ from torch import Tensor
 
 from llm_catalyst.backbones.loading import check_dtype
 from llm_catalyst.backbones.text import TextBackbone, load
-from llm_catalyst.batching import TextBatch, collate, encode
+from llm_catalyst.batching import TextBatch, collate
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts
+from llm_catalyst.encoding import encode
 from llm_catalyst.heads.classifier import Classifier
 from llm_catalyst.heads.similarity import Similarity
 from llm_catalyst.heads.verbalizer import Verbalizer
@@ -172,8 +174,8 @@ def test_the_mask_of_the_prompt_itself_is_not_taken_for_the_clozes(name: str) ->
     model, batch = backbone(name, words=True), cloze_batch(name)
     mask = model.tokenizer.mask_token_id
     with torch.no_grad():
-        hidden = model.hidden(model.vocabulary[[mask] * M][None].float(), batch)
-        logits = model.word_logits(hidden, batch, torch.tensor([7, 8]))[0]
+        prompts = model.vocabulary[[mask] * M][None].float()
+        hidden, logits = model.hidden(prompts, batch), model.word_logits(prompts, batch, torch.tensor([7, 8]))[0]
     place = (batch.tokens[0, 0] == mask).nonzero().item() + M
     torch.testing.assert_close(
         logits[0], model.model.get_output_embeddings()(_transformed(model, hidden[0, 0, place]))[[7, 8]]
@@ -203,19 +205,20 @@ def test_the_cloze_of_a_causal_model_continues_the_text_without_a_special_token_
 
 
 def test_the_pooled_state_stands_at_the_first_text_token_or_a_causal_models_last() -> None:
-    mask = torch.tensor([[[1, 1, 1, 1], [1, 1, 0, 0]]])
-    batch = TextBatch(torch.zeros(1, 2, 4, dtype=torch.long), mask, None, torch.zeros(1, 2, dtype=torch.long), 1)
-    hidden = torch.arange(2 * 7).view(1, 2, 7, 1).expand(1, 2, 7, 32).float()
-    assert backbone("bert").pooled(hidden, batch)[0, :, 0].tolist() == [3, 10]
-    assert backbone("gpt2").pooled(hidden, batch)[0, :, 0].tolist() == [6, 11]
+    for name in FAMILIES:
+        model, batch = backbone(name), batch_of(name, k=2)
+        with torch.no_grad():
+            hidden, pooled = (give(random_prompts(name, 2), batch) for give in (model.hidden, model.pooled))
+        for k, row in itertools.product(range(2), range(len(TEXTS))):
+            place = M if name in MASKED else M + int(batch.mask[k, row].sum()) - 1
+            torch.testing.assert_close(pooled[k, row], hidden[k, row, place], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_with_pooler_the_state_goes_through_the_models_frozen_pooling_layer(name: str) -> None:
     model, batch = backbone(name, pooling="pooler"), batch_of(name)
     with torch.no_grad():
-        hidden = model.hidden(random_prompts(name, 2), batch.expand(2))
-        pooled = model.pooled(hidden, batch.expand(2))
+        hidden, pooled = (give(random_prompts(name, 2), batch.expand(2)) for give in (model.hidden, model.pooled))
     layer = model.base.pooler.dense
     expected = torch.tanh(hidden[:, :, M] @ layer.weight.T + layer.bias)
     torch.testing.assert_close(pooled, expected, atol=1e-6, rtol=1e-5)
@@ -232,22 +235,20 @@ def test_a_pooling_that_a_model_cannot_give_is_refused_by_name() -> None:
 def test_mean_pooling_is_the_mean_over_prompt_and_real_tokens() -> None:
     model, batch = backbone("bert", pooling="mean"), batch_of("bert")
     with torch.no_grad():
-        hidden = model.hidden(random_prompts("bert", 1), batch)
-        found = model.pooled(hidden, batch)[0]
+        hidden, found = (give(random_prompts("bert", 1), batch) for give in (model.hidden, model.pooled))
     for row in range(len(TEXTS)):
         real = M + int(batch.mask[0, row].sum())
-        torch.testing.assert_close(found[row], hidden[0, row, :real].mean(0), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(found[0, row], hidden[0, row, :real].mean(0), atol=1e-6, rtol=1e-5)
 
 
 def test_the_sentence_embedding_is_the_unit_mean_over_prompt_and_real_tokens() -> None:
     model, batch = backbone("bert"), batch_of("bert")
     with torch.no_grad():
-        hidden = model.hidden(random_prompts("bert", 1), batch)
-        found = model.sentence(hidden, batch)[0]
+        hidden, found = (give(random_prompts("bert", 1), batch) for give in (model.hidden, model.sentence))
     for row in range(len(TEXTS)):
         real = M + int(batch.mask[0, row].sum())
         mean = hidden[0, row, :real].mean(0)
-        torch.testing.assert_close(found[row], mean / mean.norm(), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(found[0, row], mean / mean.norm(), atol=1e-6, rtol=1e-5)
 
 
 # Training and precision
@@ -433,7 +434,7 @@ def test_a_float16_model_trains_on_a_cpu_too() -> None:
     for dtype in ("float32", "float16"):
         model = PromptedModel(backbone("bert", dtype=dtype), Similarity(), {}, plenty())
         prompts = random_prompts("bert", 1).requires_grad_()
-        model.backbone.sentence(model.backbone.hidden(prompts, batch_of("bert")), batch_of("bert"))[0, 0, 0].backward()
+        model.backbone.sentence(prompts, batch_of("bert"))[0, 0, 0].backward()
         gradients[dtype] = prompts.grad
     assert gradients["float16"] is not None
     assert gradients["float16"].abs().max() > 1e-3
@@ -557,6 +558,6 @@ def test_choices_of_a_cloze_model_are_scored_one_by_one() -> None:
     )
     with torch.no_grad():
         logits = prompted.logits({"prompt": random_prompts("bert", 1)}, batch)
-        scores = head.scores(model, model.hidden(random_prompts("bert", 1), batch), batch, {}, prompted.constants)
+        scores = head.scores(model, random_prompts("bert", 1), batch, {}, prompted.constants)
     assert logits.shape == (1, 2, 2)
     torch.testing.assert_close(logits.flatten(), (scores[0, :, 1] - scores[0, :, 0]))

@@ -15,19 +15,22 @@ import torch
 from tiny_models import CPU, FAMILIES, backbone, folder
 from torch import Tensor
 
+from llm_catalyst.backbones import loading
 from llm_catalyst.backbones.loading import (
     attention_for,
     check_extras,
     compile_base,
     compile_seconds,
+    dtype_for,
     free_memory,
     set_tf32,
     weight_bytes,
     weight_shapes,
 )
 from llm_catalyst.backbones.text import FrozenText, TextBackbone, load
-from llm_catalyst.batching import TextBatch, collate, encode
+from llm_catalyst.batching import TextBatch, collate
 from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.encoding import encode
 from llm_catalyst.tasks.text import Example
 
 CUDA = torch.device("cuda")
@@ -39,10 +42,10 @@ def batch_of(model: FrozenText, texts: tuple[str, ...] = TEXTS, pad_to: int | No
     return collate(data, [range(len(texts))], CPU, pad_to)
 
 
-def loss_and_gradient(model: FrozenText, batch: TextBatch) -> tuple[Tensor, Tensor]:
-    """A loss on every mean state, and its gradient with respect to a prompt of three rows."""
+def loss_and_gradient(model: FrozenText, batch: TextBatch, read: str = "mean") -> tuple[Tensor, Tensor]:
+    """A loss on every mean (or pooled) state, and its gradient with respect to a prompt of three rows."""
     prompts = torch.randn(1, 3, model.vocabulary.shape[1], generator=torch.Generator().manual_seed(5)).requires_grad_()
-    loss = model.mean(model.hidden(prompts, batch), batch).sin().sum()
+    loss = getattr(model, read)(prompts, batch).sin().sum()
     (gradient,) = torch.autograd.grad(loss, prompts)
     return loss.detach(), gradient
 
@@ -71,6 +74,32 @@ def test_attention_auto_leaves_a_gpu_to_transformers_and_a_named_kernel_is_taken
     assert attention_for("auto", "bfloat16", CUDA) is None
     assert attention_for("sdpa", "bfloat16", CPU) == "sdpa"
     assert attention_for("eager", "float32", CUDA) == "eager"
+
+
+def test_dtype_auto_is_bfloat16_on_a_gpu_that_has_it_else_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capability, expected in (((9, 0), "bfloat16"), ((8, 0), "bfloat16"), ((7, 5), "float32")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert dtype_for("auto", CUDA) == expected
+    assert dtype_for("float16", CUDA) == "float16"
+    assert dtype_for("auto", torch.device("mps")) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [("fpu avx512f amx_bf16 amx_tile", "bfloat16"), ("avx512_bf16", "bfloat16"), ("fpu avx2 avx512f", "float32")],
+)
+def test_dtype_auto_follows_what_the_processor_can_do_and_the_facts_name_it(
+    flags: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = f"processor\t: 0\nmodel name\t: some\nflags\t\t: {flags}\n\nprocessor\t: 1\nflags\t\t: amx_bf16\n"
+    (tmp_path / "cpuinfo").write_text(lines)
+    monkeypatch.setattr(loading, "PROCESSOR", tmp_path / "cpuinfo")
+    model = load(TextBackbone(folder("bert"), dtype="auto"), False, CPU)
+    assert model.facts()["dtype"] == dtype
+    assert model.vocabulary.dtype == getattr(torch, dtype)
+    assert model.facts()["attention"] == ("eager" if dtype == "bfloat16" else "sdpa")
+    monkeypatch.setattr(loading, "PROCESSOR", tmp_path / "nowhere")
+    assert dtype_for("auto", CPU) == "float32"
 
 
 @pytest.fixture
@@ -136,17 +165,18 @@ def test_checkpointing_repeats_the_dropout_of_the_first_pass() -> None:
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's compiler warns of itself (2.13)
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler is here")
-def test_a_compiled_model_gives_the_same_loss_and_gradient_and_no_length_compiles_anew() -> None:
+@pytest.mark.parametrize("read", ["mean", "pooled"])  # of all states, and of the last layer at one position
+def test_a_compiled_model_gives_the_same_loss_and_gradient_and_no_length_compiles_anew(read: str) -> None:
     plain, before = backbone("bert"), compile_seconds()
     compiled = load(TextBackbone(folder("bert"), compile=True), False, CPU)
-    loss_and_gradient(compiled, batch_of(compiled))
+    loss_and_gradient(compiled, batch_of(compiled), read)
     spent = compile_seconds()
     assert spent > before
     with torch._dynamo.config.patch(error_on_recompile=True):
         for texts, pad_to in ((TEXTS, 12), (TEXTS, 33), (TEXTS[:2], 20), (TEXTS * 3, 41)):
             batch = batch_of(plain, texts, pad_to)
             for expected, found in zip(
-                loss_and_gradient(plain, batch), loss_and_gradient(compiled, batch), strict=True
+                loss_and_gradient(plain, batch, read), loss_and_gradient(compiled, batch, read), strict=True
             ):
                 torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert compile_seconds() == spent

@@ -1,4 +1,4 @@
-"""From hidden states to class logits: each head against its formula."""
+"""From prompts to class logits: each head against its formula."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,8 +19,9 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from llm_catalyst.batching import Batch, collate, encode
+from llm_catalyst.batching import Batch, collate
 from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.encoding import encode
 from llm_catalyst.heads.classifier import Classifier
 from llm_catalyst.heads.similarity import Similarity
 from llm_catalyst.heads.verbalizer import Verbalizer, first_token
@@ -75,14 +76,13 @@ def test_the_classifiers_dropout_is_active_only_while_the_backbone_trains() -> N
     model, head, data = backbone("bert"), Classifier(dropout=0.5), toy_data()
     batch = batch_of(data.dev[:4])
     weights: dict[str, Any] = {n: w[None] for n, w in head.weights(model, data, generator()).items()}
-    hidden = torch.randn(1, 4, M + batch.tokens.shape[2], 32, generator=generator())
 
     def scores(training: bool) -> Tensor:
-        model.train(training)
+        model.training = training  # the head asks for this, and the backbone's own dropout stays off
         try:
-            return head.scores(model, hidden, batch, weights, {})
+            return head.scores(model, prompts(1), batch, weights, {})
         finally:
-            model.train(False)
+            model.training = False
 
     torch.manual_seed(1)
     assert torch.equal(scores(False), scores(False))
@@ -188,7 +188,7 @@ def test_a_choice_is_scored_by_how_much_nearer_it_is_to_a_right_one_than_to_a_wr
         constants = head.constants(model, data)
         batch = batch_of(data.train[:2])
         found = PromptedModel(model, head, constants, plenty()).logits({"prompt": prompts(1)}, batch)
-        wrong, right = head.scores(model, model.hidden(prompts(1), batch), batch, {}, constants)[0].T
+        wrong, right = head.scores(model, prompts(1), batch, {}, constants)[0].T
     torch.testing.assert_close(found[0], (right - wrong).view(2, 2))
     assert found.abs().max() > 1e-3
 

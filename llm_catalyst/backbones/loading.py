@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from llm_catalyst.backbones.text import TextBackbone
 
 CPU = torch.device("cpu")
+PROCESSOR = Path("/proc/cpuinfo")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BFLOAT16_SINCE = (8, 0)  # CUDA's compute capability
 # Bytes of a matrix's entry; embeddings and vectors stay in backbone.dtype.
 QUANTIZED = {"8bit": 1.0, "4bit": 0.5}
 CAST = ("F64", "F32", "F16", "BF16")  # what safetensors calls the types that become backbone.dtype
@@ -34,11 +37,33 @@ HEADS = ("lm_head", "cls", "lm_predictions", "mask_predictions")  # not read whe
 Shapes = dict[str, tuple[str, Sequence[int]]]  # of each tensor: its type as safetensors calls it, and its sizes
 
 
+def dtype_for(dtype: str, device: torch.device) -> str:
+    """The key of `DTYPES` that `backbone.dtype` stands for.
+
+    `auto` is bfloat16 on a GPU that computes in it (see `check_dtype`), and on a CPU with an instruction for its
+    products, of matrices (AMX) or of vectors (AVX-512); elsewhere float32: there it is emulated, or was not tried.
+    """
+    if dtype != "auto":
+        return dtype
+    if device.type == "cuda":
+        there = torch.cuda.get_device_capability(device) >= BFLOAT16_SINCE
+    else:
+        there = device.type == "cpu" and not processor_flags().isdisjoint(("amx_bf16", "avx512_bf16"))
+    return "bfloat16" if there else "float32"
+
+
+def processor_flags() -> set[str]:
+    """What Linux says that the processor can do; nothing elsewhere."""
+    with suppress(OSError), PROCESSOR.open() as lines:
+        return set(next((line for line in lines if line.startswith("flags")), "").split())
+    return set()
+
+
 def check_dtype(dtype: str, device: torch.device) -> None:
     """Raise ConfigurationError where `device` cannot compute as backbone.dtype says."""
     if dtype == "bfloat16" and device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
-        if capability < (8, 0):
+        if capability < BFLOAT16_SINCE:
             raise ConfigurationError(
                 f"backbone.dtype=bfloat16 is not there on {torch.cuda.get_device_name(device)} (compute capability "
                 f"{capability[0]}.{capability[1]}; it comes with 8.0); use backbone.dtype=float16 or float32"

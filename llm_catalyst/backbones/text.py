@@ -5,13 +5,14 @@ width, v vocabulary size.
 """
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from llm_catalyst.backbones.last_layer import at_positions, narrow
 from llm_catalyst.backbones.loading import (
     DTYPES,
     QUANTIZED,
@@ -20,6 +21,7 @@ from llm_catalyst.backbones.loading import (
     check_extras,
     checkpoint_layers,
     compile_base,
+    dtype_for,
     placement,
     refuse_too_large,
     set_tf32,
@@ -45,10 +47,12 @@ class TextBackbone:
     token, the same through the model's own frozen `pooler`, the `mean` over prompt and text, or that of the
     `last` token; None takes the last of a causal model and the first of any other.
 
-    How it runs: `attention` names a kernel, `auto` the one that was measured to be fastest here; `tf32` lets CUDA
-    multiply float32 matrices faster and less exactly; `checkpointing` trades time for memory in training; `compile`
-    has torch compile the model; `quantization` and `device_map` (packages bitsandbytes and accelerate) load it in
-    fewer bits, and over all GPUs and main memory. Only tf32 and fewer bits change results by more than rounding.
+    How it runs: `dtype` is the type of its weights, `auto` bfloat16 where the device computes in it and else float32,
+    by which results come to depend on the machine; `attention` names a kernel, `auto` the one that was measured to be
+    fastest here; `tf32` lets CUDA multiply float32 matrices faster and less exactly; `checkpointing` trades time for
+    memory in training; `compile` has torch compile the model; `quantization` and `device_map` (packages bitsandbytes
+    and accelerate) load it in fewer bits, and over all GPUs and main memory. Only dtype, tf32 and fewer bits change
+    results by more than float32's rounding.
     """
 
     name: str
@@ -68,7 +72,7 @@ class TextBackbone:
 
     def __post_init__(self) -> None:
         one_of("backbone.kind", self.kind, ("encoder", "masked_lm", "causal_lm"))
-        one_of("backbone.dtype", self.dtype, tuple(DTYPES))
+        one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
         one_of("backbone.attention", self.attention, ("auto", "sdpa", "eager", "flash_attention_2"))
         one_of("backbone.quantization", self.quantization or "8bit", tuple(QUANTIZED))
         one_of("backbone.device_map", self.device_map or "auto", ("auto",))
@@ -91,14 +95,20 @@ class TextBackbone:
 
 
 class FrozenText(nn.Module):
-    """A loaded, frozen text model. Only the soft prompt and the head that use it are ever trained."""
+    """A loaded, frozen text model. Only the soft prompt and the head that use it are ever trained.
 
-    def __init__(self, settings: TextBackbone, model: Any, tokenizer: Any, twice: bool = False) -> None:
+    With `narrow` its last layer can compute one state of each sequence alone (see `last_layer.narrow`).
+    """
+
+    def __init__(
+        self, settings: TextBackbone, model: Any, tokenizer: Any, twice: bool = False, narrow: bool = False
+    ) -> None:
         super().__init__()
         self.settings = settings
         self.model: Any = model.requires_grad_(False)
         self.tokenizer = tokenizer
         self.twice = twice
+        self.narrow = narrow
         self.base: Any = model.base_model if isinstance(model.base_model, nn.Module) else model
         self.train(False)
 
@@ -121,7 +131,7 @@ class FrozenText(nn.Module):
         return getattr(self.base.config, "word_embed_proj_dim", None) or self.base.config.hidden_size
 
     def facts(self) -> dict[str, Any]:
-        """Which weights these are: where they lay, the hub's commit, and their number."""
+        """Which weights these are: where they lay, the hub's commit, their number, and how they are computed with."""
         return {
             "name": self.settings.name,
             "location": self.settings.location(),
@@ -129,6 +139,7 @@ class FrozenText(nn.Module):
             "class": type(self.model).__name__,
             "parameters": self.model.num_parameters(),  # of quantized ones as if they were not
             "trust_remote_code": self.settings.trust_remote_code,
+            "dtype": self.settings.dtype,
             "attention": getattr(self.base.config, "_attn_implementation", None),
         }
 
@@ -145,7 +156,17 @@ class FrozenText(nn.Module):
         return min(self.settings.max_length, room)
 
     def hidden(self, prompts: Tensor, batch: TextBatch) -> Tensor:
-        """Last hidden states (k, r, m + l, h) of [prompt; text], for prompts (k, m, d).
+        """Last hidden states (k, r, m + l, h) of [prompt; text], for prompts (k, m, d)."""
+        return self._states(prompts, batch).unflatten(0, batch.tokens.shape[:2])
+
+    def state(self, prompts: Tensor, batch: TextBatch, places: Tensor) -> Tensor:
+        """The last hidden states (k, r, h) of one row of each sequence, `places` (k, r), the prompt's rows counted."""
+        if not self.narrow:
+            return at_positions(self.hidden(prompts, batch), places)
+        return self._states(prompts, batch, places.flatten())[:, 0].unflatten(0, places.shape)
+
+    def _states(self, prompts: Tensor, batch: TextBatch, places: Tensor | None = None) -> Tensor:
+        """Last hidden states (k * r, m + l, h), or (k * r, 1, h) with `places`.
 
         The prompt stands in front of everything, the first special token included (paper, section 3). Word
         embeddings go in, so that positions and LayerNorm are applied once; with `twice` the embedding
@@ -163,49 +184,36 @@ class FrozenText(nn.Module):
             extra["token_type_ids"] = torch.cat([types.new_zeros(k * r, m), types], dim=1)
         if self.causal:
             extra["use_cache"] = False
-        states = self.base(
-            inputs_embeds=torch.cat([rows, words], dim=1), attention_mask=mask, **extra
-        ).last_hidden_state
-        return states.reshape(k, r, m + length, -1)
+        if places is not None:
+            extra |= {"places": places, "real": mask.bool()}
+        return self.base(inputs_embeds=torch.cat([rows, words], dim=1), attention_mask=mask, **extra).last_hidden_state
 
-    def pooled(self, hidden: Tensor, batch: TextBatch) -> Tensor:
+    def pooled(self, prompts: Tensor, batch: TextBatch) -> Tensor:
         """The state (k, r, h) that stands for a sequence, as `backbone.pooling` says."""
-        m = hidden.shape[2] - batch.tokens.shape[2]
-        first = hidden[:, :, m]
-        match self.settings.pooling or ("last" if self.causal else "first"):
-            case "last":
-                return at_positions(hidden, m + batch.mask.sum(-1) - 1)
-            case "mean":
-                return self.mean(hidden, batch)
-            case "pooler":
-                return self.base.pooler(first.flatten(0, 1)[:, None]).reshape(first.shape)
-        return first
+        pooling = self.settings.pooling or ("last" if self.causal else "first")
+        if pooling == "mean":
+            return self.mean(prompts, batch)
+        text = batch.mask.sum(-1) - 1 if pooling == "last" else torch.zeros_like(batch.mask[..., 0])
+        state = self.state(prompts, batch, prompts.shape[1] + text)
+        return self.base.pooler(state.flatten(0, 1)[:, None]).view_as(state) if pooling == "pooler" else state
 
-    def mean(self, hidden: Tensor, batch: TextBatch) -> Tensor:
+    def mean(self, prompts: Tensor, batch: TextBatch) -> Tensor:
         """The mean state (k, r, h) over the prompt's rows and the real tokens, in float32."""
-        m = hidden.shape[2] - batch.tokens.shape[2]
-        mask = torch.cat([batch.mask.new_ones(*batch.mask.shape[:2], m), batch.mask], dim=-1)[..., None]
+        hidden = self.hidden(prompts, batch)
+        mask = torch.cat([batch.mask.new_ones(*batch.mask.shape[:2], prompts.shape[1]), batch.mask], dim=-1)[..., None]
         return ((hidden * mask).sum(2) / mask.sum(2)).float()
 
-    def sentence(self, hidden: Tensor, batch: TextBatch) -> Tensor:
+    def sentence(self, prompts: Tensor, batch: TextBatch) -> Tensor:
         """Unit-length sentence embeddings (k, r, h): the mean state, normalized."""
-        return nn.functional.normalize(self.mean(hidden, batch), dim=-1)
+        return nn.functional.normalize(self.mean(prompts, batch), dim=-1)
 
-    def word_logits(self, hidden: Tensor, batch: TextBatch, words: Tensor) -> Tensor:
+    def word_logits(self, prompts: Tensor, batch: TextBatch, words: Tensor) -> Tensor:
         """Language-model logits (k, r, c) of the vocabulary ids `words` (c,), at the mask or after the last token."""
-        m = hidden.shape[2] - batch.tokens.shape[2]
         if self.causal:
-            place = batch.mask.sum(-1) - 1
+            text = batch.mask.sum(-1) - 1
         else:
-            place = (batch.tokens == self.tokenizer.mask_token_id).long().argmax(-1)
-        states = at_positions(hidden, m + place)
-        return language_model_head(self.model)(states)[..., words]
-
-
-def at_positions(hidden: Tensor, positions: Tensor) -> Tensor:
-    """hidden (k, r, s, h) at positions (k, r) -> (k, r, h)."""
-    index = positions[..., None, None].expand(*positions.shape, 1, hidden.shape[-1])
-    return hidden.gather(2, index).squeeze(2)
+            text = (batch.tokens == self.tokenizer.mask_token_id).long().argmax(-1)
+        return language_model_head(self.model)(self.state(prompts, batch, prompts.shape[1] + text))[..., words]
 
 
 def language_model_head(model: nn.Module) -> nn.Module:
@@ -226,6 +234,7 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
     import transformers
     from safetensors import SafetensorError
 
+    settings = replace(settings, dtype=dtype_for(settings.dtype, device))
     check_dtype(settings.dtype, device)
     check_attention(settings, device)
     check_extras(settings, device)
@@ -260,11 +269,13 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
         raise ConfigurationError(
             f"protocol=official needs a BERT-like encoder; {settings.name} has no such embedding layer"
         )
+    # A layer that accelerate placed has its inputs moved, which the narrow way would go past; flash attention: untried.
+    narrowed = not placed and attention != "flash_attention_2" and narrow(model.base_model)
     if settings.checkpointing:
         checkpoint_layers(settings.name, model)
     if settings.compile:
         compile_base(model, device)
-    return FrozenText(settings, model, tokenizer, twice)
+    return FrozenText(settings, model, tokenizer, twice, narrowed)
 
 
 def check_attention(settings: TextBackbone, device: torch.device) -> None:

@@ -40,12 +40,12 @@ class Classifier:
     def scores(
         self,
         backbone: FrozenText,
-        hidden: Tensor,
+        prompts: Tensor,
         batch: TextBatch,
         weights: dict[str, Any],
         constants: dict[str, Tensor],
     ) -> Tensor:
         """Scores (k, r, c) with each member's own weights (k, c, h) and bias (k, c)."""
-        pooled = backbone.pooled(hidden, batch).float()
+        pooled = backbone.pooled(prompts, batch).float()
         pooled = nn.functional.dropout(pooled, self.dropout, training=backbone.training)
         return torch.einsum("krh,kch->krc", pooled, weights["head.weight"]) + weights["head.bias"][:, None]

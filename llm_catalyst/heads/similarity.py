@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from llm_catalyst.backbones.text import FrozenText
-from llm_catalyst.batching import TextBatch, collate, encode
+from llm_catalyst.batching import TextBatch, collate
 from llm_catalyst.checks import at_least
+from llm_catalyst.encoding import encode
 from llm_catalyst.tasks.text import Example, TaskData
 
 
@@ -37,15 +38,15 @@ class Similarity:
         examples = [Example(((text, None),), 0) for text in task.descriptions]
         batch = collate(encode(backbone.tokenizer, examples, 64), [range(len(examples))], backbone.device)
         none = torch.zeros(1, 0, backbone.vocabulary.shape[1], device=backbone.device)
-        return {"descriptions": backbone.sentence(backbone.hidden(none, batch), batch)[0]}
+        return {"descriptions": backbone.sentence(none, batch)[0]}
 
     def scores(
         self,
         backbone: FrozenText,
-        hidden: Tensor,
+        prompts: Tensor,
         batch: TextBatch,
         weights: dict[str, Any],
         constants: dict[str, Tensor],
     ) -> Tensor:
         """Scores (k, r, c)."""
-        return self.scale * backbone.sentence(hidden, batch) @ constants["descriptions"].T
+        return self.scale * backbone.sentence(prompts, batch) @ constants["descriptions"].T

@@ -39,13 +39,13 @@ class Verbalizer:
     def scores(
         self,
         backbone: FrozenText,
-        hidden: Tensor,
+        prompts: Tensor,
         batch: TextBatch,
         weights: dict[str, Any],
         constants: dict[str, Tensor],
     ) -> Tensor:
         """Scores (k, r, c): the logits of the label words."""
-        return backbone.word_logits(hidden, batch, constants["words"]).float()
+        return backbone.word_logits(prompts, batch, constants["words"]).float()
 
 
 def first_token(tokenizer: Any, word: str) -> int:

@@ -1,0 +1,40 @@
+"""How many processor cores this process may use: its affinity mask, within the quotas of its control groups."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """At least one; a quota of two and a half cores counts as three. Where there is no Linux, all cores there are.
+
+    `root` is the folder that holds proc and sys.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *map(math.ceil, quotas(root))]))
+
+
+def quotas(root: Path) -> Iterator[float]:
+    """Cores that this process's control group, and each one above it, may keep busy; nothing of those without a limit.
+
+    In version 2 (Linux's Documentation/admin-guide/cgroup-v2.rst) one file holds quota and period, in version 1
+    (scheduler/sched-bwc.rst) two do. A container may not see its own group, whose limits then stand at the top.
+    """
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
+            if number == "0":
+                mount, files = root / "sys/fs/cgroup", ["cpu.max"]
+            elif "cpu" in controllers.split(","):
+                mount, files = root / "sys/fs/cgroup/cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+            else:
+                continue
+            group = PurePosixPath(path)
+            for each in (group, *group.parents):
+                with suppress(OSError):
+                    folder = mount / each.relative_to("/")
+                    quota, period = " ".join((folder / file).read_text() for file in files).split()
+                    if quota not in ("max", "-1"):
+                        yield int(quota) / int(period)
