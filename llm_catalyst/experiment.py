@@ -1,18 +1,18 @@
 """THE METHOD (Guo et al., arXiv 2405.19732, section 3): gradient stages, and a mentor's restarts between them."""
 
 import math
-import random
+import threading
 from dataclasses import dataclass, replace
 
+from llm_catalyst.counsel import Counsel
 from llm_catalyst.doers.doer import Course, Doer, Member
 from llm_catalyst.doers.none import NoDoer
 from llm_catalyst.interruption import Interruption
-from llm_catalyst.mentors.consultation import Consultation, Mentor
+from llm_catalyst.mentors.consultation import Mentor
 from llm_catalyst.outcome import conclude
 from llm_catalyst.problem import Problem
 from llm_catalyst.progress import View
-from llm_catalyst.randomness import derive
-from llm_catalyst.records import Emit, Origin, Outcome, Prompt, Record, Score
+from llm_catalyst.records import Advice, Emit, Origin, Outcome, Prompt, Record, Score
 from llm_catalyst.run_directory import RunDirectory
 from llm_catalyst.safekeeping import Safekeeping
 from llm_catalyst.selection import (
@@ -27,7 +27,6 @@ from llm_catalyst.selection import (
 )
 from llm_catalyst.settings import Settings
 from llm_catalyst.state import State
-from llm_catalyst.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -46,23 +45,32 @@ def run(
 ) -> Outcome:
     """Train stage by stage, each after the first from the mentor's restart point; report on test once.
 
-    Raises Stopped where a signal asks for it, and BudgetSpent; the run can then be gone on with.
+    With mentor.overlap that point is one stage late (`Counsel`). Raises Stopped where a signal asks for it, and
+    BudgetSpent; the run can then be gone on with.
     """
+    one_at_a_time = threading.Lock()  # a mentor may answer while a stage trains
 
     def emit(record: Record) -> None:
-        directory.append(record)
-        view.show(record)
+        with one_at_a_time:
+            directory.append(record)
+            view.show(record)
 
     safe = Safekeeping(directory, experiment.settings, interruption or Interruption(), experiment.problem.model.room)
     state = safe.restore(emit, experiment.problem.device) or start(experiment, emit)
+    counsel = Counsel(experiment.problem, experiment.mentor, len(experiment.plan), safe, emit)
     while left := experiment.plan[state.stage :]:
+        advice = counsel.begin(state)
         if not state.trained:
             state = train(experiment, state, emit, view, safe)
             state = grow_pool(experiment, state, directory, emit)
             state = safe.checkpoint(replace(state, trained=True))
         left = left[1:]
-        if left and safe.mentor_may_speak(state, emit):
-            state = consult(experiment, state, emit, safe)
+        if advice:
+            state = restart(experiment, *counsel.collect(advice, state), emit)
+        if counsel.overlaps:
+            state = counsel.note(state, left)
+        elif left and safe.mentor_may_speak(state, emit):
+            state = restart(experiment, *counsel.ask(state), emit)
         elif isinstance(experiment.doer, NoDoer):
             left = ()  # nobody would move the prompt any more
         stage, state = state.stage, replace(state, stage=len(experiment.plan) - len(left), trained=False)
@@ -88,7 +96,7 @@ def train(experiment: Experiment, state: State, emit: Emit, view: View, safe: Sa
     course, moved = Course(begin, end, sum(plan), state.step), 0 if isinstance(experiment.doer, NoDoer) else k
     for step in experiment.doer.train(problem.model, state.members, problem.batches(k, state.step), course):
         view.tick(state.stage, step.number, step.losses)
-        state = state.at(step.number).spent(gradient_steps=moved, train_examples=step.examples)
+        state = state.after(step, moved)
         if step.number == end or step.number % record == 0:
             for snapshot in problem.snapshots(state.stage, step, state.parameters):
                 emit(snapshot)
@@ -115,27 +123,9 @@ def grow_pool(experiment: Experiment, state: State, directory: RunDirectory, emi
     return state.with_pool([*(known[prompt] for prompt in entries if prompt in known), *scored], pool.size)
 
 
-def consult(experiment: Experiment, state: State, emit: Emit, safe: Safekeeping) -> State:
-    """Show the mentor the pool, weigh its proposals on dev, and restart from the best (or the first, or all)."""
-    problem, settings, directory = experiment.problem, experiment.settings, safe.directory
-    trials = Trials(problem, state)
-    consultation = Consultation(
-        task=problem.description,
-        pool=state.pool,
-        scored=known_scores(problem, state, directory.scored()),
-        stage=state.stage,
-        stages=len(experiment.plan),
-        space=problem.space,
-        rng=random.Random(derive(settings.seed, "mentor", state.stage)),
-        record=emit,
-        answered=directory.answered(state.stage),
-        before_call=lambda: safe.before_call(trials.paid(state.paid(directory.answered(state.stage))).ledger),
-        memory=state.memory,
-        attempt=trials.attempt,
-        hints=trials.hints,
-    )
-    advice = experiment.mentor.propose(consultation)
-    state, proposals = trials.paid(state.paid(directory.answered(state.stage))).remembering(advice), advice.proposals
+def restart(experiment: Experiment, state: State, advice: Advice, emit: Emit) -> State:
+    """Weigh the mentor's proposals on dev, and restart from the best (or the first, or all)."""
+    problem, settings, proposals = experiment.problem, experiment.settings, advice.proposals
     if advice.fallback:
         state, proposals = fall_back(state, advice.fallback, emit)
     if not proposals:

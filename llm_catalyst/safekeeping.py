@@ -63,7 +63,10 @@ class Safekeeping:
         return state
 
     def before_call(self, ledger: Ledger) -> None:
-        """Raise BudgetSpent where a mentor may not be asked any more, unless budget.when_spent=conclude."""
+        """Raise BudgetSpent where a mentor may not be asked any more, unless budget.when_spent=conclude.
+
+        What answers under way will cost is not known: with `at_once` of them, those of `at_once` - 1 may come on top.
+        """
         if self.settings.budget.when_spent == "stop" and (why := spent(self.settings.budget, ledger)):
             raise BudgetSpent(why)
 

@@ -46,7 +46,7 @@ def talk(strategy: Strategy, consultation: Consultation, *replies: str, attempts
     """The advice of a language model that gives these replies one by one, and nothing more."""
     exchanges: list[Exchange] = []
     with serve(*map(openai_chat, replies)) as server, mock.patch.dict(os.environ, TEST_KEY="test-key-0123456789abcdef"):
-        client = OpenAIChat("gpt-4o-mini", server.url + "/v1", "TEST_KEY", temperature=0.3, timeout_s=5, retry_s=0)
+        client = OpenAIChat("gpt-4o-mini", server.url + "/v1", "TEST_KEY", 0.3, timeout_s=5, retry_s=0, at_once=1)
         mentor = LanguageModel(client, strategy, attempts=attempts)
         advice = mentor.propose(replace(consultation, record=exchanges.append))
     assert not server.script, "a scripted reply was never asked for"

@@ -152,6 +152,14 @@ def variants(home: Path, server: Loopback) -> tuple[Variant, Variant]:
     )
 
 
+def overlapped(advised: Variant, server: Loopback) -> Variant:
+    """The same run, but for a mentor of its own that answers while the next stage trains."""
+    server.script = Answers(server)
+    words = tuple(word for word in advised.words if not word.startswith("mentor.client.base_url"))
+    url = f"mentor.client.base_url={server.url}/v1"
+    return Variant("overlapped", (*words, url, "mentor.overlap=true"), advised.home, server)
+
+
 def carry_out(catalyst: Command, variant: Variant) -> Path:
     """The directory of a run of this variant that nothing interrupts."""
     done = catalyst(*variant.command(variant.reference), cwd=variant.home)

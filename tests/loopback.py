@@ -7,9 +7,9 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest import mock
@@ -44,7 +44,9 @@ class Request:
 class Loopback:
     """The running server: its address, its script, and the requests that it received.
 
-    `looked_up` are the paths at which it was asked for models, which is free; `lookups` answer these.
+    `looked_up` are the paths at which it was asked for models, which is free; `lookups` answer these. `reply`, where it
+    is given, stands for the script: what is answered then does not hang on the order of requests, of which `most` were
+    under way at the same time.
     """
 
     url: str
@@ -52,6 +54,8 @@ class Loopback:
     lookups: list[Response]
     requests: list[Request] = field(default_factory=list)
     looked_up: list[str] = field(default_factory=list)
+    reply: Callable[[Request], Response] | None = None
+    most: int = 0
 
 
 def raw(body: str, status: int = 200, content_type: str = "application/json", **settings: Any) -> Response:
@@ -117,13 +121,16 @@ def model_list(*names: str) -> Response:
 
 
 @contextmanager
-def serve(*script: Response, lookups: Sequence[Response] = ()) -> Iterator[Loopback]:
+def serve(
+    *script: Response, lookups: Sequence[Response] = (), reply: Callable[[Request], Response] | None = None
+) -> Iterator[Loopback]:
     """A server that gives the scripted responses one by one, and 418 when they are used up.
 
     Asked for a model (GET), it gives `lookups` one by one, and knows every model when they are used up.
     While it runs, NO_PROXY keeps the SDKs from going through a proxy, which they do even to 127.0.0.1.
     """
-    loopback = Loopback("", list(script), list(lookups))
+    loopback = Loopback("", list(script), list(lookups), reply=reply)
+    under_way: list[Request] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -131,8 +138,15 @@ def serve(*script: Response, lookups: Sequence[Response] = ()) -> Iterator[Loopb
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            loopback.requests.append(Request(self.path, headers, json.loads(body)))
-            self.give(loopback.script.pop(0) if loopback.script else error(418, "the script is used up"))
+            request = Request(self.path, headers, json.loads(body))
+            loopback.requests.append(request)
+            under_way.append(request)
+            loopback.most = max(loopback.most, len(under_way))
+            scripted = loopback.script.pop(0) if loopback.script else error(418, "the script is used up")
+            response = loopback.reply(request) if loopback.reply else scripted
+            time.sleep(response.delay_s)
+            under_way.remove(request)  # before the answer goes out: another request may follow it at once
+            self.give(replace(response, delay_s=0.0))
 
         def do_GET(self) -> None:
             loopback.looked_up.append(self.path)

@@ -25,16 +25,17 @@ class Twice:
     """Asks for a direction, then for prompts along it, then once more; remembers how often it was asked."""
 
     needs_pool: ClassVar[bool] = False
+    needs_model: ClassVar[bool] = False
 
     proposals: int = 4
     temperature: float | None = None
 
     def propose(self, consultation: Consultation) -> Dialogue:
-        direction = yield self.question("Which way?", lambda reply: ([reply] if "way" in reply else [], []), 0)
+        (direction,) = yield (self.question("Which way?", lambda reply: ([reply] if "way" in reply else [], []), 0),)
         found = []
         for number in (1, 2):
             asked = f"{number}. Prompts along {direction.texts}, drawn: {consultation.rng.random():.3f}"
-            reply = yield self.question(asked, lambda reply: parse(reply, 9), 2)
+            (reply,) = yield (self.question(asked, lambda reply: parse(reply, 9), 2),)
             found += reply.proposals
         dropped = Rejected("x", "by the strategy")
         return Advice(tuple(found), (dropped,), memory={"asked": consultation.memory.get("asked", 0) + 1})
@@ -97,7 +98,7 @@ class Modest(Twice):
     """Understands every answer, and finds no prompt good enough."""
 
     def propose(self, consultation: Consultation) -> Dialogue:
-        yield self.question("Which way?", lambda reply: ([reply], []), 0)
+        yield (self.question("Which way?", lambda reply: ([reply], []), 0),)
         return Advice(memory={"seen": 1})
 
 

@@ -126,7 +126,7 @@ def test_where_no_guess_was_usable_the_next_consultation_guesses_anew() -> None:
 
 
 def test_one_useless_answer_does_not_spoil_the_others() -> None:
-    one = talk(SMALL, first(), "...", "!!!", GUESSES[1])
+    one = talk(SMALL, first(), "...", GUESSES[1], "!!!")
     assert one.texts == ["great movie or fine", "is it a great"]
     assert one.advice.memory == {"guessed": True}
 

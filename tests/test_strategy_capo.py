@@ -24,8 +24,8 @@ from llm_catalyst.records import Prompt
 GOLDEN = Path(__file__).parent / "golden" / "strategy_capo.txt"
 SPACE = prompt_space(length=16)
 POOL = (scored(SPACE, "dull of dull of", 0.7, 0.5), scored(SPACE, "is it good or bad", 0.3, 0.9))
-FIRST = ("- tell me the mood", "- is it good or dull", "- is the film great", "- good story", "- find the good mood")
-SECOND = ("- great fine good story", "- good fine", "- great good movie", "- was it fine or good")
+FIRST = ("- tell me the mood", "- is it good or dull", "- good story", "- is the film great", "- find the good mood")
+SECOND = ("- great good movie", "- great fine good story", "- good fine", "- was it fine or good")
 
 
 class Model:
@@ -129,13 +129,17 @@ def test_a_prompt_of_the_pool_is_a_member_by_the_text_that_was_repeated_in_it() 
 def test_a_child_takes_half_of_the_examples_and_gains_or_loses_one_a_third_of_the_time_each() -> None:
     mother, father = replace(member("good"), shots=(1, 2)), replace(member("fine"), shots=(3, 4))
     consultation, course = asked(space=prompt_space(length=64)), Course([], [5, 6, 7], 4)
-    children = [capo(shots=3).child(consultation, mother, father, "great", course)[0] for _ in range(600)]
-    sizes = Counter(len(child.shots) for child in children)
+
+    def child(shots: int) -> Member:
+        crossing = capo(shots=shots).crossing([mother, father], course, consultation.rng)
+        return capo().child(consultation, crossing, "great")[0]
+
+    children = [child(shots=3) for _ in range(600)]
+    sizes = Counter(len(each.shots) for each in children)
     assert {size: round(n / 100) for size, n in sizes.items()} == {1: 2, 2: 2, 3: 2}
-    assert {row for child in children for row in child.shots} == {1, 2, 3, 4, 5, 6, 7}
-    assert len({child.shots for child in children if set(child.shots) == {1, 2}}) == 2  # in either order
-    full = [capo(shots=2).child(consultation, mother, father, "great", course)[0] for _ in range(50)]
-    assert max(len(child.shots) for child in full) == 2
+    assert {row for each in children for row in each.shots} == {1, 2, 3, 4, 5, 6, 7}
+    assert len({each.shots for each in children if set(each.shots) == {1, 2}}) == 2  # in either order
+    assert max(len(child(shots=2).shots) for _ in range(50)) == 2
 
 
 def test_a_tenth_of_the_examples_is_held_back_and_the_others_stand_in_blocks() -> None:

@@ -215,9 +215,9 @@ def test_a_resumed_generation_goes_the_way_of_the_first(strategy: EvoPromptGA | 
 @pytest.mark.parametrize("strategy", [EvoPromptGA(population=3), EvoPromptDE(population=3)])
 def test_a_child_that_was_scored_before_is_asked_for_again(strategy: EvoPromptGA | EvoPromptDE) -> None:
     known = f"<prompt>{TEXTS[0]}</prompt>"
-    dialogue = talk(strategy, consultation(0.7, 0.3, 0.5), known, EVOLVED[0], *[EVOLVED[0]] * 4)
+    dialogue = talk(strategy, consultation(0.7, 0.3, 0.5), known, *[EVOLVED[0]] * 4)
     assert dialogue.texts == ["say how fine it"]
-    assert dialogue.exchanges[1].messages[-2].content == known
+    assert [each.messages[-2].content for each in dialogue.exchanges[3:]] == [known, EVOLVED[0]]
     assert {each.reason for each in dialogue.advice.rejected} == {
         "the same tokens as a prompt that was scored, or as another proposal"
     }

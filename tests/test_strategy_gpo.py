@@ -57,7 +57,7 @@ def test_the_same_question_is_asked_once_for_each_proposal_with_a_seed_of_its_ow
 
 
 def test_a_dialogue_that_was_cut_off_goes_the_same_way() -> None:
-    start, answers = replace(consult(), stage=1), ["- is it great or", "- say how dull", "- is it bad or", "- ?"]
+    start, answers = replace(consult(), stage=1), ["- is it great or", "- say how dull", "- ?", "- is it bad or"]
     whole = talk(Gpo(proposals=3), start, *answers, "- was it good or")
     for known in range(len(answers) + 1):
         begun = replace(start, answered=tuple(whole.exchanges[:known]))

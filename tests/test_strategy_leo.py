@@ -133,11 +133,11 @@ def test_the_same_answers_bring_the_same_and_a_cut_dialogue_goes_on_where_it_was
 
 
 def test_where_one_request_brings_nothing_the_other_counts_and_where_both_do_it_is_said() -> None:
-    told = talk(SMALL, four(), "...", "...", EXPLOITED)
+    told = talk(SMALL, four(), "...", EXPLOITED, "...")
     assert told.texts == ["is it good and", "is it great or"]
     assert told.advice.memory is not None
     assert told.advice.memory["explored"] == []
-    assert told.exchanges[1].messages[-1].content.startswith("No usable prompt could be read")
+    assert told.exchanges[2].messages[-1].content.startswith("No usable prompt could be read")
     nothing = talk(SMALL, four(), *["..."] * 4)
     assert nothing.advice.fallback == "no usable proposal in the answer"
 
@@ -150,9 +150,9 @@ def test_the_gradient_is_shown_in_both_requests_where_it_is_wanted() -> None:
 
 
 def test_the_plain_form_is_one_text_that_is_asked_again_as_it_is() -> None:
-    told = talk(Leo(form="plain", proposals=4), four(), "...", EXPLORED, EXPLOITED)
-    assert [message.role for message in told.exchanges[1].messages] == ["user"]
-    assert told.exchanges[0].messages == told.exchanges[1].messages
+    told = talk(Leo(form="plain", proposals=4), four(), "...", EXPLOITED, EXPLORED)
+    assert [message.role for message in told.exchanges[2].messages] == ["user"]
+    assert told.exchanges[0].messages == told.exchanges[2].messages
 
 
 @pytest.mark.parametrize(

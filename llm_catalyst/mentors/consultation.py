@@ -44,7 +44,8 @@ class Consultation:
     `space` turns text into prompts of m tokens; `rng` is this consultation's own random stream;
     `answered` are exchanges of this stage that a run which was cut off has paid for: they are not asked again.
     `record` stores an exchange with a language model, and must be called before the reply is used;
-    `before_call` must be called before anybody is asked: it raises where the run's budget is used up.
+    `before_call` must be called before anybody is asked: it raises where the run's budget is used up. Both may be
+    called from several threads.
     `attempt` tries prompts on some training examples (numbers into `task.examples`), a list of trials for each prompt.
     `hints` gives for each prompt, for each of its m tokens, the vocabulary ids that the gradient would move it to.
     """
@@ -73,5 +74,8 @@ class Mentor(Protocol):
     """Whoever proposes restart points: a language model, a control, or a person."""
 
     def propose(self, consultation: Consultation) -> Advice:
-        """Proposals for the next stage, best guess first; none at all means: carry on."""
+        """Proposals for the next stage, best guess first; none at all means: carry on.
+
+        A mentor with `overlap` is asked from a thread of its own, while a stage trains.
+        """
         ...

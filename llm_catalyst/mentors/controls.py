@@ -67,6 +67,11 @@ class Perturb:
         within("mentor.rate", self.rate, 0, 1)
         one_of("mentor.toward", self.toward, ("neighbours", "gradient"))
 
+    @property
+    def needs_model(self) -> bool:
+        """For its gradients, where tokens go that way."""
+        return self.toward == "gradient"
+
     def propose(self, consultation: Consultation) -> Advice:
         if not consultation.pool:
             return Advice(fallback="the pool is empty")

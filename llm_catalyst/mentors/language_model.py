@@ -1,6 +1,6 @@
 """A language model (or a person) as the mentor: asks, records, reads, fits."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -9,24 +9,18 @@ from typing import Any
 
 from llm_catalyst.checks import ConfigurationError, at_least, one_of
 from llm_catalyst.mentors import answer_cache
-from llm_catalyst.mentors.clients import Client, NotRecorded
+from llm_catalyst.mentors.clients import Client
 from llm_catalyst.mentors.consultation import Consultation, Mentor
+from llm_catalyst.mentors.interview import Interview, NobodyAnswered, carry_on
 from llm_catalyst.mentors.prices import prices
 from llm_catalyst.mentors.questions import Questions
-from llm_catalyst.mentors.strategies import Dialogue, Question, Reply, Strategy
+from llm_catalyst.mentors.strategies import Strategy
 from llm_catalyst.randomness import derive
-from llm_catalyst.records import Advice, Exchange, Proposal, Rejected, Scored
-from llm_catalyst.soft_prompt import PromptSpace
-
-CUT_OFF = ("length", "max_tokens", "model_context_window_exceeded")  # stop reasons of a truncated answer
+from llm_catalyst.records import Advice, Rejected, Scored
 
 
 class MentorFailed(RuntimeError):  # noqa: N818 - reads as a sentence where it is caught
     """The mentor gave no usable proposal, and on_failure=stop asks to stop then."""
-
-
-class NobodyAnswered(Exception):  # noqa: N818 - reads as a sentence where it is caught
-    """A question was not answered at all: the next one would not be either."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +31,7 @@ class LanguageModel:
     reminder. Retries of single requests are the client's. `fallbacks` are mentors to consult in turn when that
     has brought no proposal; `on_failure` is for when they bring none either (a fallback's own does not count).
     `history` says what the model, and each model that stands in for it, is shown of the pool (see `shown`).
+    With `overlap` its answer is awaited while the next stage trains, and used at the end of that.
     """
 
     client: Any
@@ -46,6 +41,7 @@ class LanguageModel:
     on_failure: str = "fallback"
     fallbacks: list[Any] = field(default_factory=list)
     cache: bool = False
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         one_of("mentor.history", "true" if self.history is True else str(self.history), ("true", "shuffled", "absent"))
@@ -59,6 +55,14 @@ class LanguageModel:
         one_of("mentor.on_failure", self.on_failure, ("fallback", "stop"))
         if any(getattr(mentor, "fallbacks", None) for mentor in self.fallbacks):
             raise ConfigurationError("a mentor in mentor.fallbacks has fallbacks of its own; name them all in one list")
+        if self.overlap:
+            for mentor in (self, *self.fallbacks):
+                refuse_overlap(mentor)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether its strategy tries prompts on the model while it asks."""
+        return bool(self.strategy.needs_model)
 
     @property
     def proposals(self) -> int:
@@ -115,6 +119,22 @@ class LanguageModel:
         return [(i, mentor) for i, mentor in enumerate(self.fallbacks) if isinstance(mentor, LanguageModel)]
 
 
+def refuse_overlap(mentor: Any) -> None:
+    """Raise ConfigurationError where a mentor, or one that stands in for it, cannot answer while the model trains."""
+    if getattr(mentor, "needs_model", False):
+        name = type(mentor.strategy if isinstance(mentor, LanguageModel) else mentor).__name__
+        raise ConfigurationError(
+            f"mentor.overlap=true: {name} tries prompts on the model, or takes its gradients, while the model trains; "
+            "choose a strategy that only asks (strategy=opro), set show_gradient=false where it has that, leave such "
+            "a mentor out of mentor.fallbacks, or set mentor.overlap=false"
+        )
+    if isinstance(mentor, LanguageModel) and not mentor.client.background:
+        raise ConfigurationError(
+            f"mentor.overlap=true: {type(mentor.client).__name__} cannot answer while this process trains; choose a "
+            "mentor behind a network (mentor=gpt4o_mini), or mentor.overlap=false"
+        )
+
+
 def shown(consultation: Consultation, history: bool | str) -> Consultation:
     """The consultation with the pool that a model is shown: does it use the trajectory?
 
@@ -148,7 +168,8 @@ def consult(mentor: Mentor, consultation: Consultation, asked: Consultation, que
     strategy: Strategy = mentor.strategy
     if strategy.needs_pool and not asked.pool:
         return Advice(fallback="the pool is empty")
-    interview = Interview(mentor, consultation, questions)
+    alone = not mentor.fallbacks
+    interview = Interview(mentor.client, mentor.attempts, mentor.cache, alone, consultation, questions)
     try:
         rng = Random(derive(copy(consultation.rng).getrandbits(63), "strategy"))
         advice = carry_on(strategy.propose(replace(asked, rng=rng)), interview.ask)
@@ -159,68 +180,6 @@ def consult(mentor: Mentor, consultation: Consultation, asked: Consultation, que
     failed = not advice.proposals and not interview.understood
     why = advice.fallback or (interview.why or "nothing was asked" if failed else None)
     return replace(advice, rejected=(*interview.rejected, *advice.rejected), fallback=why)
-
-
-class Interview:
-    """One model's questions in one consultation.
-
-    `proposals` are the new prompts that the answers brought so far; `understood` says whether any answer was usable.
-    """
-
-    def __init__(self, mentor: LanguageModel, consultation: Consultation, questions: Questions) -> None:
-        self._mentor, self._consultation, self._questions = mentor, consultation, questions
-        self._tried = {entry.prompt.tokens for entry in (*consultation.pool, *consultation.scored)}
-        self.proposals: list[Proposal] = []
-        self.rejected: list[Rejected] = []
-        self.understood = False
-        self.why = ""
-
-    def ask(self, question: Question) -> Reply:
-        """What the answer to a question brings, asked up to `attempts` times. Raises NobodyAnswered, and NotRecorded.
-
-        The latter where a replay does not fit and no other mentor could stand in.
-        """
-        messages, client = list(question.messages), self._mentor.client
-        # Null at the client: the model takes none, or is to be left alone.
-        if question.temperature is not None and getattr(client, "temperature", None) is not None:
-            client = replace(client, temperature=question.temperature)
-        for _ in range(self._mentor.attempts):
-            seed = self._consultation.rng.getrandbits(31)
-            try:
-                exchange = self._questions.ask(client, messages, seed, self._mentor.cache)
-            except NotRecorded as error:
-                if not self._mentor.fallbacks:
-                    raise
-                raise NobodyAnswered(str(error)) from None
-            texts, dropped = read(question, exchange)
-            self.rejected += dropped
-            reply = self._taken(texts, question) if question.prompts else Reply(texts=tuple(texts))
-            if reply.proposals or reply.texts:
-                self.understood = True
-                return reply
-            self.why = exchange.error or "no usable proposal in the answer"
-            if exchange.error and exchange.answered is None:
-                raise NobodyAnswered(exchange.error)  # the same question would fail the same way
-            messages += question.remind(exchange.reply)
-        return Reply()
-
-    def _taken(self, texts: list[str], question: Question) -> Reply:
-        proposals, unfit = fit(texts, self._consultation.space, self._tried, question.prompts)
-        self.rejected += unfit
-        proposals = [replace(proposal, rationale=question.rationale) for proposal in proposals]
-        self.proposals += proposals
-        return Reply(tuple(proposals))
-
-
-def carry_on(dialogue: Dialogue, ask: Callable[[Question], Reply]) -> Advice:
-    """The advice at the end of a strategy's dialogue, each of its questions answered by `ask`."""
-    try:
-        question = next(dialogue)
-        while True:
-            question = dialogue.send(ask(question))
-    except StopIteration as end:
-        advice: Advice = end.value
-        return advice
 
 
 def who(mentor: Mentor) -> str:
@@ -235,36 +194,3 @@ def named(i: int) -> Iterator[None]:
         yield
     except ConfigurationError as error:
         raise ConfigurationError(f"mentor.fallbacks[{i}]: {error}") from None
-
-
-def read(question: Question, exchange: Exchange) -> tuple[list[str], list[Rejected]]:
-    """The texts in an exchange; the last prompt of a truncated answer is rejected, as it is likely half a one."""
-    if exchange.error:
-        return [], []
-    texts, rejected = question.read(exchange.reply)
-    if question.prompts and texts and exchange.stop_reason in CUT_OFF:
-        rejected = [*rejected, Rejected(texts[-1], f"cut off: the answer ended by {exchange.stop_reason}")]
-        texts = texts[:-1]
-    return texts, rejected
-
-
-def fit(
-    texts: list[str], space: PromptSpace, tried: set[tuple[int, ...]], most: int
-) -> tuple[list[Proposal], list[Rejected]]:
-    """At most `most` texts as prompts of m tokens that are not in `tried`, to which they are added, and the others."""
-    proposals: list[Proposal] = []
-    rejected: list[Rejected] = []
-    for text in texts:
-        try:
-            prompt, lost = space.fit(text)
-        except ValueError as error:
-            rejected.append(Rejected(text, str(error)))
-            continue
-        if prompt.tokens in tried:
-            rejected.append(Rejected(text, "the same tokens as a prompt that was scored, or as another proposal"))
-        elif len(proposals) == most:
-            rejected.append(Rejected(text, "more than asked for"))
-        else:
-            proposals.append(Proposal(prompt, lost=lost))
-            tried.add(prompt.tokens)
-    return proposals, rejected

@@ -25,6 +25,7 @@ from kill_points import (
     exchanges,
     live,
     look,
+    overlapped,
     trials,
     unreadable,
     variants,
@@ -33,7 +34,7 @@ from loopback import serve
 
 pytestmark = pytest.mark.slow
 
-POINTS = {"advised": 10, "evolved": 9}  # and one in the sweep: twenty
+POINTS = {"advised": 10, "evolved": 9, "overlapped": 5}  # and one in the sweep
 SEED = 1
 IN_THE_SECOND_STAGE = Moment(r"stages/01\.step.*", 2, 0.01, signal.SIGKILL)
 
@@ -51,9 +52,9 @@ class Sweep:
 class Started:
     """All runs of this file, under way two at a time: most of a run is the import of its libraries."""
 
-    def __init__(self, catalyst: Command, pool: ThreadPoolExecutor, *both: Variant) -> None:
+    def __init__(self, catalyst: Command, pool: ThreadPoolExecutor, *variants: Variant) -> None:
         self.catalyst = catalyst
-        self.variants = {variant.name: variant for variant in both}
+        self.variants = {variant.name: variant for variant in variants}
         self.trials: dict[str, Future[list[Trial]]] = {name: pool.submit(self.killed, name) for name in self.variants}
         self.sweep = pool.submit(self.killed_sweep, self.variants["evolved"])
 
@@ -82,8 +83,9 @@ class Started:
 
 @pytest.fixture(scope="module")
 def started(catalyst: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    with serve() as server, ThreadPoolExecutor(2) as pool:
-        yield Started(catalyst, pool, *variants(tmp_path_factory.mktemp("killed"), server))
+    with serve() as server, serve() as other, ThreadPoolExecutor(2) as pool:
+        advised, evolved = variants(tmp_path_factory.mktemp("killed"), server)
+        yield Started(catalyst, pool, advised, evolved, overlapped(advised, other))
 
 
 @pytest.fixture(params=POINTS)
@@ -105,7 +107,7 @@ def test_the_points_are_as_many_as_they_should_be_and_spread(started: Started) -
 
 
 def test_a_question_is_asked_again_only_where_its_answer_never_came(started: Started) -> None:
-    for trial in started.trials["advised"].result():
+    for trial in (*started.trials["advised"].result(), *started.trials["overlapped"].result()):
         assert 0 <= trial.asked_again <= len(trial.points)
     asked = exchanges(started.reference("advised"))
     assert len({exchange.messages for exchange in asked}) == len(asked)

@@ -14,9 +14,14 @@ class NotRecorded(RuntimeError):  # noqa: N818 - reads as a sentence where it is
 
 
 class Client(Protocol):
-    """One conversation in, one exchange out. `paid` says whether somebody sends a bill for the answers."""
+    """One conversation in, one exchange out. `paid` says whether somebody sends a bill for the answers.
+
+    `background` says whether it may answer while this process trains. A client with a field `at_once` is asked from
+    other threads than the run's, so many requests under way at a time.
+    """
 
     paid: ClassVar[bool]
+    background: ClassVar[bool]
 
     @property
     def model(self) -> str:

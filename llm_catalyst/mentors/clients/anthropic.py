@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from llm_catalyst.mentors.clients import calls
 from llm_catalyst.mentors.clients.calls import Answer
+from llm_catalyst.mentors.clients.pace import pace
 from llm_catalyst.records import Exchange, Message
 
 
@@ -17,6 +18,7 @@ class Claude:
     """
 
     paid: ClassVar[bool] = True
+    background: ClassVar[bool] = True
 
     model: str
     base_url: str = "https://api.anthropic.com"
@@ -25,12 +27,15 @@ class Claude:
     max_tokens: int = 4000
     timeout_s: float = 120.0
     retry_s: float = 300.0
+    at_once: int = 4
+    per_minute: int | None = None
     check_model: bool = True
 
     def __post_init__(self) -> None:
         calls.check_settings(
             self.temperature, self.max_tokens, self.timeout_s, self.retry_s, self.key_variable, self.base_url
         )
+        calls.check_pace(self.at_once, self.per_minute)
 
     def preflight(self) -> None:
         """Raise ConfigurationError where the SDK or the key is missing."""
@@ -76,6 +81,7 @@ class Claude:
             not_sent=("seed",) if self.temperature is None else ("temperature", "seed"),
             key=key,
             retry_s=self.retry_s,
+            turn=pace(self.base_url, self.model, self.per_minute),
         )
 
 

@@ -6,10 +6,8 @@ import json
 import os
 import random
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as DeadlineExceeded
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -21,6 +19,7 @@ import tenacity
 
 from llm_catalyst.checks import SHORTEST_SECRET, ConfigurationError, at_least, did_you_mean
 from llm_catalyst.mentors import prices
+from llm_catalyst.mentors.background import begin
 from llm_catalyst.mentors.reply import clean
 from llm_catalyst.records import Exchange, Message
 
@@ -55,6 +54,10 @@ class PassingError(Exception):
         self.wait_s = wait_s
 
 
+def no_wait() -> None:
+    """For who may begin at any time."""
+
+
 def exchange(
     ask: Callable[[], Answer],
     *,
@@ -65,14 +68,17 @@ def exchange(
     not_sent: tuple[str, ...] = (),
     key: str = "",
     retry_s: float = 0.0,
+    turn: Callable[[], None] = no_wait,
     free: bool = False,
 ) -> Exchange:
     """The exchange that `ask` brings, asked again while failures may pass and `retry_s` seconds last.
 
-    `latency_s` counts all attempts and the waits between them. `free` is for whoever sends no bill.
+    Each attempt waits for its `turn`. `latency_s` counts all attempts and the waits between them, not that for the
+    first one. `free` is for whoever sends no bill.
     """
+    turn()
     date, begun = utc_now(), time.monotonic()
-    answer, attempts = ask_until_answered(ask, retry_s)
+    answer, attempts = ask_until_answered(ask, retry_s, turn)
     asked = answer.answered or model
     return Exchange(
         stage=stage,
@@ -94,8 +100,13 @@ def exchange(
     )
 
 
-def ask_until_answered(ask: Callable[[], Answer], retry_s: float) -> tuple[Answer, int]:
-    """The first answer, or the last failure once `retry_s` seconds do not suffice for another try; the tries."""
+def ask_until_answered(
+    ask: Callable[[], Answer], retry_s: float, turn: Callable[[], None] = no_wait
+) -> tuple[Answer, int]:
+    """The first answer, or the last failure once `retry_s` seconds do not suffice for another try; the tries.
+
+    Each try but the first waits for its `turn`, after the time that lets the failure pass.
+    """
     dice = random.Random()  # not the global stream: a retry must not move a run's random numbers
 
     def pause(state: tenacity.RetryCallState) -> float:
@@ -104,7 +115,12 @@ def ask_until_answered(ask: Callable[[], Answer], retry_s: float) -> tuple[Answe
             return failure.wait_s
         return dice.uniform(0.5, 1) * min(2.0 ** (state.attempt_number - 1), 30)
 
+    def rest(seconds: float) -> None:
+        time.sleep(seconds)
+        turn()
+
     tries = tenacity.Retrying(
+        sleep=rest,
         retry=tenacity.retry_if_exception_type(PassingError),
         wait=pause,
         stop=tenacity.stop_before_delay(retry_s),
@@ -152,16 +168,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 
     The SDKs' own timeouts count from one read to the next, so a server that drips bytes outlives them.
     """
-    result: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            result.set_result(call())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    return result.result(timeout=seconds)
+    return begin(call).result(timeout=seconds)
 
 
 def raise_if_passing(error: Any, url: str) -> None:
@@ -237,6 +244,12 @@ def check_settings(
     at_least("mentor.client.retry_s", retry_s, 0)
     check_key_variable(key_variable)
     check_url(url)
+
+
+def check_pace(at_once: int, per_minute: int | None) -> None:
+    """Raise ConfigurationError unless so many requests can be under way at once, and begin in a minute."""
+    at_least("mentor.client.at_once", at_once, 1)
+    at_least("mentor.client.per_minute", per_minute, 1)
 
 
 def check_key_variable(variable: str | None) -> None:

@@ -21,6 +21,7 @@ class Human:
 
     model: ClassVar[str] = "human"
     paid: ClassVar[bool] = False
+    background: ClassVar[bool] = False
 
     def preflight(self) -> None:
         """Raise ConfigurationError without a terminal."""

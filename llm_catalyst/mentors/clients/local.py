@@ -20,6 +20,7 @@ class LocalModel:
     """
 
     paid: ClassVar[bool] = False
+    background: ClassVar[bool] = False
 
     model: str
     revision: str | None = None

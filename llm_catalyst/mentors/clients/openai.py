@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from llm_catalyst.checks import one_of
 from llm_catalyst.mentors.clients import calls
 from llm_catalyst.mentors.clients.calls import Answer
+from llm_catalyst.mentors.clients.pace import pace
 from llm_catalyst.records import Exchange, Message
 
 
@@ -15,6 +16,7 @@ class OpenAIChat:
     """The `mentor.client` node of an OpenAI-compatible mentor. Fields are explained in conf/mentor/gpt4.yaml."""
 
     paid: ClassVar[bool] = True
+    background: ClassVar[bool] = True
 
     model: str
     base_url: str = "https://api.openai.com/v1"
@@ -26,12 +28,15 @@ class OpenAIChat:
     send_seed: bool = True
     timeout_s: float = 120.0
     retry_s: float = 300.0
+    at_once: int = 4
+    per_minute: int | None = None
     check_model: bool = True
 
     def __post_init__(self) -> None:
         calls.check_settings(
             self.temperature, self.max_tokens, self.timeout_s, self.retry_s, self.key_variable, self.base_url
         )
+        calls.check_pace(self.at_once, self.per_minute)
         one_of("mentor.client.max_tokens_name", self.max_tokens_name, ("max_completion_tokens", "max_tokens"))
 
     def preflight(self) -> None:
@@ -69,6 +74,7 @@ class OpenAIChat:
             not_sent=() if self.send_seed else ("seed",),
             key=key,
             retry_s=self.retry_s,
+            turn=pace(self.base_url, self.model, self.per_minute),
         )
 
     def parameters(self, seed: int) -> dict[str, Any]:

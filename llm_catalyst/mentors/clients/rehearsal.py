@@ -25,6 +25,7 @@ class Rehearsal:
 
     model: ClassVar[str] = "rehearsal"
     paid: ClassVar[bool] = False
+    background: ClassVar[bool] = True
 
     lines: int = 8
     words: int = 8

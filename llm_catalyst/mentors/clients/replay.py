@@ -17,15 +17,18 @@ from llm_catalyst.run_records import read_lines
 class Replay:
     """The `mentor.client` node of a replayed mentor: `run` is the directory of an earlier run.
 
-    The n-th question of a stage gets the n-th answer that the same stage of the earlier run got, whichever of
-    its models gave it; where that run then fell back, the next question fails for the recorded reason. Their
-    tokens are repeated, their cost and latency are not: this run spends neither.
+    A question gets the answer that the same stage of the earlier run got to it, whichever of its models gave it, and
+    one that was not asked there the answer of its number; where that run then fell back, the next question fails for
+    the recorded reason. `overlap` says that it used each answer a stage later. Tokens are repeated, cost and latency
+    are not: this run spends neither.
     """
 
     model: ClassVar[str] = "replay"
     paid: ClassVar[bool] = False
+    background: ClassVar[bool] = True
 
     run: str
+    overlap: bool = False
 
     @property
     def path(self) -> Path:
@@ -43,9 +46,12 @@ class Replay:
 
     @cached_property
     def fallbacks(self) -> dict[int, str]:
-        """Why the earlier run restarted from its pool's best, by stage, where it did. Raises as `recorded` does."""
+        """Why the earlier run restarted from its pool's best, by the stage after which it had asked, where it did.
+
+        Raises as `recorded` does.
+        """
         restarts: tuple[Restart, ...] = read_lines(self.path.with_name("restarts.jsonl"), Restart)
-        return {restart.stage: restart.fallback for restart in restarts if restart.fallback is not None}
+        return {restart.stage - self.overlap: restart.fallback for restart in restarts if restart.fallback is not None}
 
     def preflight(self) -> None:
         """Raise ConfigurationError where there is nothing to replay."""
@@ -61,13 +67,13 @@ class Replay:
         return {}
 
     def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
-        """The recorded answer to the question of this number; `reused` says where other messages had brought it.
+        """The recorded answer to this question, or to that of its number: `reused` says then that it was another.
 
         Raises NotRecorded where the earlier run had no more answers and did not fall back either.
         """
         answers = [earlier for earlier in self.recorded if earlier.stage == stage and earlier.answered is not None]
         if number < len(answers):
-            earlier = answers[number]
+            earlier = the_one_for(tuple(messages), seed, number, answers)
             same = earlier.messages == tuple(messages)
             return replace(
                 earlier,
@@ -86,3 +92,15 @@ class Replay:
         failed = Answer(error=self.fallbacks[stage])
         again = exchange(lambda: failed, messages=messages, stage=stage, model=self.model, parameters={}, free=True)
         return replace(again, latency_s=0.0, reused=self.run)
+
+
+def the_one_for(messages: tuple[Message, ...], seed: int, number: int, answers: Sequence[Exchange]) -> Exchange:
+    """The answer to these messages and this seed; else that of this number, if need be to other messages.
+
+    Several questions at once are answered in any order: so that of their number may be another's.
+    """
+    same = [earlier for earlier in answers if earlier.messages == messages]
+    by_seed = [earlier for earlier in same if earlier.parameters.get("seed") == seed]
+    if by_seed:
+        return by_seed[0]
+    return answers[number] if answers[number] in same or not same else same[0]

@@ -1,6 +1,6 @@
 """Strategies: how a mentor is asked. Pure text in, pure text out; each is the `strategy` configuration node."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -38,8 +38,9 @@ class Reply:
     texts: tuple[str, ...] = ()
 
 
-# Asks one question after the other, and ends with the advice.
-Dialogue = Generator[Question, Reply, Advice]
+# Asks questions whose answers do not hang on each other, is sent their replies in the same order, asks others, and ends
+# with the advice.
+Dialogue = Generator[tuple[Question, ...], tuple[Reply, ...], Advice]
 
 
 class Strategy(Protocol):
@@ -51,12 +52,17 @@ class Strategy(Protocol):
     needs_pool: ClassVar[bool]
 
     @property
+    def needs_model(self) -> bool:
+        """Whether it tries prompts or takes gradients while it asks (`Consultation.attempt` and `hints`)."""
+        ...
+
+    @property
     def proposals(self) -> int:
         """How many new prompts one consultation is to bring."""
         ...
 
     def propose(self, consultation: Consultation) -> Dialogue:
-        """The questions of one consultation, each with the replies before it in mind; at last the advice.
+        """The questions of one consultation, those that follow with the replies before them in mind; then the advice.
 
         A function of the consultation and the replies alone: the same ones bring the same questions, so that a run
         that was cut off within a consultation goes the same way again. It neither asks nor writes anything itself.
@@ -66,8 +72,10 @@ class Strategy(Protocol):
 
 def asked_alike(question: Question, times: int) -> Dialogue:
     """The same question so many times, all of whose prompts are proposed: sampling makes the answers differ."""
-    proposals: list[Proposal] = []
-    for _ in range(times):
-        reply = yield question
-        proposals += reply.proposals
-    return Advice(tuple(proposals))
+    replies = yield (question,) * times
+    return Advice(proposals_of(replies))
+
+
+def proposals_of(replies: Sequence[Reply]) -> tuple[Proposal, ...]:
+    """The prompts of all these replies, in their order."""
+    return tuple(proposal for reply in replies for proposal in reply.proposals)

@@ -31,7 +31,7 @@ from typing import ClassVar
 from llm_catalyst.checks import at_least, one_of, within
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.reply import parse
-from llm_catalyst.mentors.strategies import Dialogue, Question
+from llm_catalyst.mentors.strategies import Dialogue, Question, proposals_of
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
 from llm_catalyst.mentors.strategies.wording import (
     FORMS,
@@ -68,6 +68,7 @@ class Ape:
     """The `strategy` node: instructions guessed from demonstrations. Fields are explained in conf/strategy/ape.yaml."""
 
     needs_pool: ClassVar[bool] = False
+    needs_model: ClassVar[bool] = True
 
     form: str = "chat"
     proposals: int = 8
@@ -90,10 +91,7 @@ class Ape:
     def propose(self, consultation: Consultation) -> Dialogue:
         """The best of the guesses; of variations, once guesses were made and where there is a prompt to vary."""
         vary = consultation.memory.get("guessed") and consultation.scored
-        candidates: list[Proposal] = []
-        for question in self.variations(consultation) if vary else self.guesses(consultation):
-            reply = yield question
-            candidates += reply.proposals
+        candidates = proposals_of((yield tuple(self.variations(consultation) if vary else self.guesses(consultation))))
         if not candidates:
             return Advice()
         ranked = by_loss(candidates, consultation, self.examples)

@@ -27,7 +27,9 @@ Different:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import ceil
+from random import Random
 from typing import ClassVar
 
 import numpy as np
@@ -38,7 +40,15 @@ from llm_catalyst.checks import at_least, one_of, within
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.reply import parse
 from llm_catalyst.mentors.strategies import Dialogue, Question
-from llm_catalyst.mentors.strategies.capo_members import Course, Member, distinct, member_of, members, remembered
+from llm_catalyst.mentors.strategies.capo_members import (
+    Course,
+    Crossing,
+    Member,
+    distinct,
+    member_of,
+    members,
+    remembered,
+)
 from llm_catalyst.mentors.strategies.gepa import answers
 from llm_catalyst.mentors.strategies.wording import (
     FORMS,
@@ -79,6 +89,7 @@ class Capo:
     """The `strategy` node: evolution with races. Fields are explained in conf/strategy/capo.yaml."""
 
     needs_pool: ClassVar[bool] = False
+    needs_model: ClassVar[bool] = True
 
     form: str = "chat"
     proposals: int = 4
@@ -107,19 +118,20 @@ class Capo:
         """One step: the population is filled up, has children, and races; survivors new to the run are proposed."""
         course, population = self.course(consultation), members(consultation, self.population)
         if len(population) < self.population:
-            texts = (yield self.first(consultation, population)).texts
-            population = self.filled(population, texts, course, consultation)
+            (written,) = yield (self.first(consultation, population),)
+            population = self.filled(population, written.texts, course, consultation)
         if len(population) < 2:
             return Advice()
         course = replace(course, longest=course.longest or max(member.length for member in population))
-        candidates = list(population)
-        for _ in range(self.crossovers):
-            mother, father = consultation.rng.sample(population, 2)
-            merged = (yield self.merge(consultation, mother, father)).texts
-            if merged:
-                rephrased = (yield self.rephrase(consultation, merged[0])).texts
-                candidates += self.child(consultation, mother, father, (*rephrased, *merged)[0], course)
-        candidates = distinct(candidates)
+        crossings = [self.crossing(population, course, consultation.rng) for _ in range(self.crossovers)]
+        merged = yield tuple(self.merge(consultation, crossing) for crossing in crossings)
+        pairs = [(crossing, reply.texts[0]) for crossing, reply in zip(crossings, merged, strict=True) if reply.texts]
+        rephrased = yield tuple(self.rephrase(consultation, text) for _, text in pairs)
+        children = [
+            self.child(consultation, crossing, (*reply.texts, text)[0])
+            for (crossing, text), reply in zip(pairs, rephrased, strict=True)
+        ]
+        candidates = distinct([*population, *chain(*children)])
         survivors = self.race(candidates, course, consultation)
         known = {entry.prompt for entry in (*consultation.pool, *consultation.scored)}
         chosen = [member for member in survivors if member.prompt not in known][: self.proposals]
@@ -136,9 +148,9 @@ class Capo:
         there = [THERE.format(prompts=", ".join(quoted(member.instruction) for member in population))]
         return self.question(consultation, [FIRST.format(prompts=prompts), *there * bool(population)], prompts)
 
-    def merge(self, consultation: Consultation, mother: Member, father: Member) -> Question:
+    def merge(self, consultation: Consultation, crossing: Crossing) -> Question:
         """The question for one prompt of two."""
-        prompts = f"Prompt: {quoted(mother.instruction)}\nPrompt: {quoted(father.instruction)}"
+        prompts = f"Prompt: {quoted(crossing.mother.instruction)}\nPrompt: {quoted(crossing.father.instruction)}"
         return self.question(consultation, [MERGE, prompts], "1 prompt")
 
     def rephrase(self, consultation: Consultation, instruction: str) -> Question:
@@ -180,14 +192,9 @@ class Capo:
         blocks = [rest[i : i + self.block] for i in range(0, len(rest), self.block)]
         return Course(blocks[: self.blocks], held_back)
 
-    def child(
-        self, consultation: Consultation, mother: Member, father: Member, instruction: str, course: Course
-    ) -> list[Member]:
-        """A child with half of its parents' examples, one more, one fewer, or as many, in a drawn order.
-
-        Those of them that fit into m tokens. Empty where the instruction holds no token.
-        """
-        rng = consultation.rng
+    def crossing(self, population: Sequence[Member], course: Course, rng: Random) -> Crossing:
+        """Two parents, and half of their examples, one more, one fewer, or as many, in a drawn order."""
+        mother, father = rng.sample(population, 2)
         both = list(dict.fromkeys((*mother.shots, *father.shots)))
         shots = rng.sample(both, min(len(both), (len(mother.shots) + len(father.shots)) // 2))
         others = [row for row in course.held_back if row not in shots]
@@ -196,9 +203,12 @@ class Capo:
             shots.append(rng.choice(others))
         if change == "remove" and shots:
             shots.remove(rng.choice(shots))
-        shots = rng.sample(shots, len(shots))
-        rationale = f"{quoted(mother.instruction)} crossed with {quoted(father.instruction)}"
-        return member_of(instruction, shots, consultation, rationale)
+        return Crossing(mother, father, tuple(rng.sample(shots, len(shots))))
+
+    def child(self, consultation: Consultation, crossing: Crossing, instruction: str) -> list[Member]:
+        """A child with those of its examples that fit into m tokens. Empty where the instruction holds no token."""
+        parents = f"{quoted(crossing.mother.instruction)} crossed with {quoted(crossing.father.instruction)}"
+        return member_of(instruction, crossing.shots, consultation, parents)
 
     def race(self, candidates: Sequence[Member], course: Course, consultation: Consultation) -> list[Member]:
         """At most `population` members, the best first: they race block after block until so few are left.

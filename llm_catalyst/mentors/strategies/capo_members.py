@@ -40,6 +40,15 @@ class Course:
     longest: int = 0
 
 
+@dataclass(frozen=True)
+class Crossing:
+    """What a child is made of: two parents, and the training examples that are to stand in it."""
+
+    mother: Member
+    father: Member
+    shots: tuple[int, ...]
+
+
 def members(consultation: Consultation, most: int) -> list[Member]:
     """The population of the consultation before, and what training has found since; at first the best of the pool.
 

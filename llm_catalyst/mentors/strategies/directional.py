@@ -88,15 +88,20 @@ class Directional:
         at_least("strategy.directions", self.directions, 1)
         at_least("strategy.temperature", self.temperature, 0)
 
+    @property
+    def needs_model(self) -> bool:
+        """For the best prompt's answers, and for gradients where these are shown."""
+        return self.examples > 0 or self.show_gradient
+
     def propose(self, consultation: Consultation) -> Dialogue:
         """Ask for a direction, then for steps along it; without a direction for steps alone.
 
         A direction along which nothing was written is not remembered.
         """
         taken = consultation.memory.get("directions", [])
-        said = yield self.ask_direction(consultation, taken)
+        (said,) = yield (self.ask_direction(consultation, taken),)
         direction = said.texts[0] if said.texts else None
-        reply = yield self.ask_prompts(consultation, direction)
+        (reply,) = yield (self.ask_prompts(consultation, direction),)
         if not reply.proposals:  # said here, as a direction alone counts as a usable answer
             return Advice(fallback="no usable proposal in the answer")
         if direction:

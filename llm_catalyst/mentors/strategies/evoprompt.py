@@ -27,7 +27,7 @@ from llm_catalyst.checks import at_least, one_of
 from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.evolution import ancestry
 from llm_catalyst.mentors.reply import parse, shorten
-from llm_catalyst.mentors.strategies import Dialogue, Question, Reply
+from llm_catalyst.mentors.strategies import Dialogue, Question, Reply, proposals_of
 from llm_catalyst.mentors.strategies.wording import (
     FORMS,
     MOST_READ,
@@ -92,7 +92,7 @@ CHILD_REMINDER = (
 )
 
 EvoPrompt: TypeAlias = "EvoPromptGA | EvoPromptDE"
-Breeding = Generator[Question, Reply, tuple[Proposal, ...]]
+Breeding = Generator[tuple[Question, ...], tuple[Reply, ...], tuple[Proposal, ...]]
 THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 
 
@@ -105,6 +105,7 @@ class EvoPromptGA:
     """
 
     needs_pool: ClassVar[bool] = True
+    needs_model: ClassVar[bool] = False
 
     form: str = "chat"
     population: int = 10
@@ -129,14 +130,14 @@ class EvoPromptGA:
     def generation(self, consultation: Consultation) -> Breeding:
         """As many children as members, each of two of the best; none of fewer than two."""
         members = best_first(consultation.scored)[: self.population]
-        children: tuple[Proposal, ...] = ()
         if len(members) < 2:
-            return children
-        for _ in range(self.population):
-            parents = [member.prompt for member in pair(members, self.selection, consultation.rng)]
-            reply = yield child(self, consultation, GENETIC, GENETIC_EXAMPLE, parents, ancestry(*parents))
-            children += reply.proposals
-        return children
+            return ()
+        pairs = [pair(members, self.selection, consultation.rng) for _ in range(self.population)]
+        families = [(one.prompt, other.prompt) for one, other in pairs]
+        replies = yield tuple(
+            child(self, consultation, GENETIC, GENETIC_EXAMPLE, parents, ancestry(*parents)) for parents in families
+        )
+        return proposals_of(replies)
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ class EvoPromptDE:
     """
 
     needs_pool: ClassVar[bool] = True
+    needs_model: ClassVar[bool] = False
 
     form: str = "chat"
     population: int = 10
@@ -174,15 +176,17 @@ class EvoPromptDE:
         if len(members) < 3:
             return Advice()
         best = max(members, key=fitness)
-        children: tuple[Proposal, ...] = ()
-        slots: list[list[list[int]]] = []
+        questions = []
         for member in members:
             others = [other for other in members if other is not member]
             sources = [each.prompt for each in (*consultation.rng.sample(others, 2), best, member)]
-            reply = yield child(self, consultation, DIFFERENTIAL, DIFFERENTIAL_EXAMPLE, sources, descent(*sources))
-            children += reply.proposals
-            slots.append([list(prompt.tokens) for prompt in (member.prompt, *(new.prompt for new in reply.proposals))])
-        return Advice(children, memory={"slots": slots})
+            questions.append(child(self, consultation, DIFFERENTIAL, DIFFERENTIAL_EXAMPLE, sources, descent(*sources)))
+        replies = yield tuple(questions)
+        slots = [
+            [list(prompt.tokens) for prompt in (member.prompt, *(child.prompt for child in reply.proposals))]
+            for member, reply in zip(members, replies, strict=True)
+        ]
+        return Advice(proposals_of(replies), memory={"slots": slots})
 
     def members(self, consultation: Consultation) -> list[Scored]:
         """The member in each slot, after the last generation's children and what training found since then."""
@@ -246,7 +250,7 @@ def paraphrases(strategy: EvoPrompt, consultation: Consultation) -> Breeding:
         share = ceil((lacking - len(proposals)) / (len(entries) - i))
         if share < 1:
             break
-        reply = yield variation(strategy, consultation, entry.prompt, share)
+        (reply,) = yield (variation(strategy, consultation, entry.prompt, share),)
         proposals += reply.proposals
     return proposals
 

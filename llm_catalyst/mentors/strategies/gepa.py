@@ -68,6 +68,7 @@ class Gepa:
     """The `strategy` node: reflection on mistakes. Fields are explained in conf/strategy/gepa.yaml."""
 
     needs_pool: ClassVar[bool] = True
+    needs_model: ClassVar[bool] = True
 
     form: str = "chat"
     proposals: int = 4
@@ -97,7 +98,7 @@ class Gepa:
                 break
             asked = True
             parent, batch, before = mistaken
-            reply = yield self.question(consultation, parent, batch, before)
+            (reply,) = yield (self.question(consultation, parent, batch, before),)
             for child in reply.proposals:
                 after = consultation.attempt([child.prompt], batch)[0]
                 told = f"{correct(after)} of {len(batch)} examples right, its parent {correct(before)}"

@@ -89,6 +89,11 @@ class Gpo:
         at_least("strategy.temperature", self.temperature, 0)
         at_least("strategy.words", self.words, 2)
 
+    @property
+    def needs_model(self) -> bool:
+        """For its gradients, where these are shown."""
+        return self.show_gradient
+
     def propose(self, consultation: Consultation) -> Dialogue:
         """The same question for each of the proposals: the model's sampling makes the answers differ."""
         current, most = consultation.pool[-1].prompt.text, self.changes(consultation)

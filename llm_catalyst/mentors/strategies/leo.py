@@ -68,19 +68,26 @@ class Leo:
         at_least("strategy.explore_temperature", self.explore_temperature, 0)
         at_least("strategy.exploit_temperature", self.exploit_temperature, 0)
 
+    @property
+    def needs_model(self) -> bool:
+        """For its gradients, where these are shown."""
+        return self.show_gradient
+
     def propose(self, consultation: Consultation) -> Dialogue:
         """Port and filter what was scored since, then one question for each pool; the exploited prompts come first."""
         explore, exploit = self.pools(consultation)
         share = self.proposals // 2
-        explored = yield replace(
-            self.question(EXPLORE, explore, share, consultation),
-            temperature=self.explore_temperature,
-            rationale="explored: unlike the prompts so far",
-        )
-        exploited = yield replace(
-            self.question(EXPLOIT, exploit, self.proposals - share, consultation),
-            temperature=self.exploit_temperature,
-            rationale="exploited: close to the best prompts",
+        explored, exploited = yield (
+            replace(
+                self.question(EXPLORE, explore, share, consultation),
+                temperature=self.explore_temperature,
+                rationale="explored: unlike the prompts so far",
+            ),
+            replace(
+                self.question(EXPLOIT, exploit, self.proposals - share, consultation),
+                temperature=self.exploit_temperature,
+                rationale="exploited: close to the best prompts",
+            ),
         )
         memory = {
             "explore": tokens_of(explore),

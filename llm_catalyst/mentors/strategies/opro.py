@@ -85,6 +85,11 @@ class Opro:
         at_least("strategy.temperature", self.temperature, 0)
         at_least("strategy.words", self.words, 2)
 
+    @property
+    def needs_model(self) -> bool:
+        """For its gradients, where these are shown."""
+        return self.show_gradient
+
     def propose(self, consultation: Consultation) -> Dialogue:
         """The same question for each of the proposals: the model's sampling makes the answers differ."""
         question = Question(self.messages(consultation), read, self.remind, 1, self.temperature)

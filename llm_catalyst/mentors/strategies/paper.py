@@ -63,9 +63,14 @@ class Paper:
         at_least("strategy.proposals", self.proposals, 1)
         at_least("strategy.words", self.words, 2)
 
+    @property
+    def needs_model(self) -> bool:
+        """For its gradients, where these are shown."""
+        return self.show_gradient
+
     def propose(self, consultation: Consultation) -> Dialogue:
         """One question, and its answer as it is."""
-        reply = yield Question(self.messages(consultation), self.read, self.remind, self.proposals)
+        (reply,) = yield (Question(self.messages(consultation), self.read, self.remind, self.proposals),)
         return Advice(reply.proposals)
 
     def messages(self, consultation: Consultation) -> tuple[Message, ...]:

@@ -43,6 +43,7 @@ class Paraphrase:
     """The `strategy` node: paraphrases of the best prompt. Fields are explained in conf/strategy/paraphrase.yaml."""
 
     needs_pool: ClassVar[bool] = True
+    needs_model: ClassVar[bool] = False
 
     form: str = "chat"
     proposals: int = 3
@@ -55,7 +56,7 @@ class Paraphrase:
 
     def propose(self, consultation: Consultation) -> Dialogue:
         """One question, and its answer as it is."""
-        reply = yield Question(self.messages(consultation), self.read, self.remind, self.proposals)
+        (reply,) = yield (Question(self.messages(consultation), self.read, self.remind, self.proposals),)
         return Advice(reply.proposals)
 
     def messages(self, consultation: Consultation) -> tuple[Message, ...]:

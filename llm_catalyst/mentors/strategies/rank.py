@@ -59,6 +59,7 @@ class Rank:
     """
 
     needs_pool: ClassVar[bool] = False
+    needs_model: ClassVar[bool] = True
 
     form: str = "chat"
     description: str | None = None
@@ -93,9 +94,8 @@ class Rank:
     def propose(self, consultation: Consultation) -> Dialogue:
         """One question; of the candidates in its answer, those that are selected."""
         paper = self.generator()
-        reply = yield Question(
-            paper.messages(consultation), paper.read, paper.remind, self.candidates, self.temperature
-        )
+        messages = paper.messages(consultation)
+        (reply,) = yield (Question(messages, paper.read, paper.remind, self.candidates, self.temperature),)
         if not reply.proposals:
             return Advice()
         ranked = by_loss(reply.proposals, consultation, self.examples)
