@@ -87,9 +87,12 @@ def carry_out(config: DictConfig, words: Sequence[str]) -> Note:
     if (sweep / NOTES / STOP).exists():
         remove_if_empty(directory)
         return note
-    alone = not hydra.launcher._target_.endswith(".BasicLauncher")
+    shared = hydra.launcher._target_.endswith(".Together")
+    alone = not (shared or hydra.launcher._target_.endswith(".BasicLauncher"))
     if alone:
         settle(config, sweep)
+    if config.view == "auto" and (alone or shared):
+        config.view = "none"  # it would draw over those of the others
     note = write_note(sweep, replace(note, state=RUNNING, host=socket.gethostname(), pid=os.getpid()))
     try:
         code, result = guarded(lambda: execute_composed(config, words))
@@ -108,12 +111,10 @@ def carry_out(config: DictConfig, words: Sequence[str]) -> Note:
 
 
 def settle(config: DictConfig, sweep: Path) -> None:
-    """Make a worker's process what a command's is: signals, no view over those of other workers, a GPU of its own."""
+    """Make a worker's process what a command's is: signals, and a GPU of its own."""
     handle_signals()
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # a cluster's SIGTERM is followed by SIGUSR2; this one is not
         signal.signal(signal.SIGTERM, stop_now)
-    if config.view == "auto":
-        config.view = "none"
     if "joblib" in HydraConfig.get().launcher._target_:
         end_with(os.getppid())
         if config.device in ("auto", "cuda"):

@@ -35,18 +35,19 @@ def run_command(words: Sequence[str]) -> int:
     from llm_catalyst.jobs import Job
 
     def start() -> None:
+        given = map(quoted_template, seeds_as_sweep(words))
+        # Hydra finds this flag in front of overrides only, and overrides in front of its other options only.
+        ordered = sorted(given, key=lambda word: 0 if word in SWEEP else 1 if is_override(word) else 2)
         # A sweep writes its overrides to disk before any job could refuse them.
-        for name, _, value in (word.partition("=") for word in words):
+        for name, _, value in (word.partition("=") for word in ordered):
             refuse_secrets({name: value})
-        hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(words)))()
+        swept = sum(word in SWEEP for word in ordered)
+        sys.argv = ["catalyst", *ordered[:swept], *sweep_folder(ordered), *ordered[swept:]]
+        hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(ordered)))()
 
     # Hydra then raises its errors instead of printing them, so that they look like ours.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     warn_of_hidden_files(words)
-    # Hydra finds this flag in front of overrides only, and overrides in front of its other options only.
-    words = sorted(map(quoted_template, words), key=lambda word: 0 if word in SWEEP else 1 if is_override(word) else 2)
-    swept = sum(word in SWEEP for word in words)
-    sys.argv = ["catalyst", *words[:swept], *sweep_folder(words), *words[swept:]]
     return guarded(start)[0]
 
 
@@ -211,6 +212,27 @@ def quoted_template(word: str) -> str:
     """`task.text={review}`, as a shell hands it over, in the quotes that Hydra wants around braces."""
     match = re.fullmatch(r"(task\.(?:text|pair|cloze))=([^'\"]*\{\w+\}[^'\"]*)", word)
     return f"{match[1]}='{match[2]}'" if match else word
+
+
+def seeds_as_sweep(words: Sequence[str]) -> list[str]:
+    """The words, with `seeds_together=[1,2]` written out: a sweep over these seeds by hydra/launcher=together.
+
+    With --cfg, which shows the configuration of one run, the first seed alone.
+    Raises ConfigurationError where it names no seeds, or another seed or launcher stands beside it.
+    """
+    given = [word.partition("=")[2] for word in words if re.match(r"\+{0,2}seeds_together=", word)]
+    if not given:
+        return list(words)
+    kept = [word for word in words if not re.match(r"\+{0,2}seeds_together=", word)]
+    seeds = given[-1].strip("[] ").replace(" ", "")
+    if not re.fullmatch(r"\d+(,\d+)*|range\(\d+(,\d+)*\)", seeds):
+        raise ConfigurationError(f"seeds_together={given[-1]} names no seeds; write seeds_together=[1,2,3]")
+    if other := [word for word in kept if re.match(r"seed=|hydra/launcher=(?!together$)", word)]:
+        raise ConfigurationError(f"seeds_together={given[-1]} leaves {other[0]} nothing to say; drop one of the two")
+    if {"--cfg", "-c"} & {*kept}:
+        return [*kept, f"seed={re.findall('[0-9]+', seeds)[0]}"]
+    launcher = [] if "hydra/launcher=together" in kept else ["hydra/launcher=together"]
+    return [*(word for word in kept if word not in SWEEP), "-m", f"seed={seeds}", *launcher]
 
 
 def sweep_folder(words: Sequence[str]) -> list[str]:

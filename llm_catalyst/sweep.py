@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,12 +18,15 @@ from filelock import FileLock, Timeout
 from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
+from llm_catalyst.bars import Bars
 from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.interruption import SIGNALS, Stopped, stop_now
+from llm_catalyst.interruption import PATIENCE_S, SIGNALS, Interruption, Stopped, stop_now
 from llm_catalyst.jobs import ENDED, NOTES, RUNNING, STOP, WAITING, Note, read_note, read_notes, write_note
 from llm_catalyst.launch import FAILED, WRONG_USE, complain, explanation
-from llm_catalyst.standings import Jobs, telling
+from llm_catalyst.progress import SilentView, View
+from llm_catalyst.standings import Jobs, apart, telling
 from llm_catalyst.terminal import printable
 
 GRACE_S = 15.0  # for jobs on this machine to save themselves after a signal
@@ -81,8 +84,9 @@ def launch(sweep: Sweep, jobs: Jobs) -> dict[int, Note]:
     for number, overrides in jobs.items():
         write_note(sweep.folder, Note(number, tuple(overrides)))
     ready = {number: overrides for number, overrides in jobs.items() if composes(sweep, number, overrides)}
-    carry_out = {"BasicLauncher": in_turn, "LocalLauncher": beside, "SlurmLauncher": beside}.get(sweep.kind, in_a_pool)
-    with nullcontext() if carry_out is in_turn else attended(sweep, jobs):
+    kinds = {"BasicLauncher": in_turn, "Together": together, "LocalLauncher": beside, "SlurmLauncher": beside}
+    carry_out = kinds.get(sweep.kind, in_a_pool)
+    with nullcontext() if carry_out in (in_turn, together) else attended(sweep, jobs):
         carry_out(sweep, ready)
     notes = read_notes(sweep.folder)
     return {number: notes[number] for number in jobs}
@@ -101,7 +105,7 @@ def composes(sweep: Sweep, number: int, overrides: Sequence[str]) -> bool:
     return True
 
 
-# --- three kinds of launchers
+# --- four kinds of launchers
 
 
 def in_turn(sweep: Sweep, jobs: Jobs) -> None:
@@ -113,6 +117,58 @@ def in_turn(sweep: Sweep, jobs: Jobs) -> None:
             lose(sweep, [number], error)
         else:
             lose(sweep, [number], None)
+
+
+def together(sweep: Sweep, jobs: Jobs) -> None:
+    """Those that can share a backbone at once, each in a thread of this process. Raises Stopped at a signal."""
+    from llm_catalyst.company import Company
+
+    launcher: Any = sweep.launcher
+    for group in sharing(sweep, jobs, launcher.at_once):
+        # A step of all of them takes as long as theirs do.
+        with Interruption(PATIENCE_S * len(group)) as interruption, shown(sweep, group) as views:
+            company = Company(len(group), launcher.joint, interruption, views)
+
+            def one(number: int, overrides: Sequence[str], company: Company = company) -> None:
+                with company.seat(number):
+                    if company.interruption.number is None:
+                        in_turn(sweep, {number: overrides})
+
+            threads = [threading.Thread(target=one, args=job, daemon=True) for job in group.items()]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            interruption.check()
+
+
+@contextmanager
+def shown(sweep: Sweep, jobs: Jobs) -> Iterator[Mapping[int, View]]:
+    """While entered, jobs that share a terminal have a bar each, which are their views; elsewhere none has any.
+
+    Then a line is printed for each that ends.
+    """
+    console = Console(soft_wrap=True)
+    if not sweep.tells:
+        yield dict.fromkeys(jobs, SilentView())
+    elif console.is_terminal and not console.is_dumb_terminal:
+        with Bars(apart(jobs), console) as bars:
+            yield bars.views
+    else:
+        with telling(sweep.folder, jobs):
+            yield dict.fromkeys(jobs, SilentView())
+
+
+def sharing(sweep: Sweep, jobs: Jobs, at_once: int) -> Iterator[dict[int, Sequence[str]]]:
+    """The jobs in groups of at most `at_once` that can share a backbone, in the order of their first ones."""
+    groups: dict[str, list[int]] = {}
+    for number, overrides in jobs.items():
+        config = sweep.loader.load_sweep_config(sweep.config, list(overrides))
+        alike = {key: OmegaConf.select(config, key) for key in ("task", "backbone", "head", "protocol", "device")}
+        groups.setdefault(OmegaConf.to_yaml({**alike, "m": config.prompt.length}, resolve=True), []).append(number)
+    for numbers in groups.values():
+        for i in range(0, len(numbers), at_once):
+            yield {number: jobs[number] for number in numbers[i : i + at_once]}
 
 
 def beside(sweep: Sweep, jobs: Jobs) -> None:

@@ -16,8 +16,8 @@ import yaml
 from conftest import REPOSITORY, Command
 from recorded import write_run
 
-from llm_catalyst.checks import leaves
-from llm_catalyst.launch import anchored, failure, folder_name, sweep_folder
+from llm_catalyst.checks import ConfigurationError, leaves
+from llm_catalyst.launch import anchored, failure, folder_name, seeds_as_sweep, sweep_folder
 
 HEAVY = ("torch", "transformers", "datasets", "hydra", "omegaconf", "anthropic", "openai")
 GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy", "protocol", "experiment")
@@ -99,11 +99,11 @@ def test_the_help_of_run_names_every_choice_of_every_group(run_help: str) -> Non
         assert names == {path.stem for path in (conf / group).rglob("*.yaml")}, group
 
 
-def test_the_help_of_run_holds_eight_examples(examples: list[list[str]]) -> None:
-    assert len(examples) == 8
+def test_the_help_of_run_holds_nine_examples(examples: list[list[str]]) -> None:
+    assert len(examples) == 9
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(9))
 def test_an_example_of_the_help_works_as_it_is_written(
     examples: list[list[str]], composing: Callable[..., dict[str, object]], number: int
 ) -> None:
@@ -342,6 +342,20 @@ def test_a_sweep_has_a_folder_that_follows_from_what_it_computes() -> None:
 @pytest.mark.parametrize("words", [["seed=1"], ["-m", "seed=1,2", "hydra.sweep.dir=here"]])
 def test_a_folder_that_the_user_names_and_a_single_run_are_left_alone(words: list[str]) -> None:
     assert sweep_folder(words) == []
+
+
+@pytest.mark.parametrize("given", ["[1,2]", "1,2", "[1, 2]"])
+def test_seeds_together_are_a_sweep_over_seeds_by_a_launcher(given: str) -> None:
+    words = ["task=rte", f"seeds_together={given}", "-m", "mentor=none,random"]
+    assert seeds_as_sweep(words) == ["task=rte", "mentor=none,random", "-m", "seed=1,2", "hydra/launcher=together"]
+    assert seeds_as_sweep(["seed=1"]) == ["seed=1"]
+    assert sweep_folder(seeds_as_sweep(words)) == sweep_folder(["-m", "task=rte", "mentor=none,random", "seed=1,2"])
+
+
+@pytest.mark.parametrize("words", [["=[]"], ["=[1,x]"], ["=[1,2]", "seed=3"], ["=[1,2]", "hydra/launcher=machine"]])
+def test_seeds_together_that_are_none_or_that_other_words_contradict_are_refused(words: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match=r"seeds_together=\["):
+        seeds_as_sweep(["seeds_together" + words[0], *words[1:]])
 
 
 def test_relative_paths_of_what_is_there_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

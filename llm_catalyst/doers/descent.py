@@ -24,8 +24,8 @@ SCHEDULES: dict[str, Callable[..., Any]] = {
     ),
 }
 
-# From a step's number, its batch and each member's learning rate to each member's loss in nats, and the examples
-# that went forward for it, over all members. Leaves the gradient of that loss, or its estimate, in every parameter.
+# From a step's number, its batch and each member's learning rate to each member's loss in nats, and how many times each
+# example went forward for it. Leaves the gradient of that loss, or its estimate, in every parameter.
 Gradients = Callable[[int, Batch, Sequence[float]], tuple[list[float], int]]
 
 
@@ -70,7 +70,8 @@ class Descent:
             if all(member.diverged for member in members):
                 break
             rates = [float(optimizer.param_groups[0]["lr"]) for optimizer, _ in optimizers]
-            losses, examples = gradients(number, next(batches), rates)
+            batch = next(batches)
+            losses, times = gradients(number, batch, rates)
             for member, (optimizer, scheduler), loss in zip(members, optimizers, losses, strict=True):
                 member.diverged = member.diverged or not (math.isfinite(loss) and self._step(member, optimizer))
                 optimizer.zero_grad(set_to_none=True)
@@ -78,7 +79,7 @@ class Descent:
                     scheduler.step()
                 member.optimizer_state = optimizer.state_dict()
             told = (math.nan if member.diverged else loss for member, loss in zip(members, losses, strict=True))
-            yield Step(number, tuple(told), examples)
+            yield Step.of(number, told, batch, times)
 
     def _optimizer(self, member: Member, course: Course) -> tuple[torch.optim.Optimizer, Any]:
         """A member's optimizer, with the moments it kept, and its learning-rate schedule, as far as it has come."""

@@ -1,7 +1,7 @@
 """What every doer trains, tells and does."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,13 +36,25 @@ class Step:
     """One optimizer step: its number (from 1, over the run) and each member's batch loss in nats.
 
     `examples` is how many went forward for it, over all members and over all the points around each at which a doer
-    takes the loss.
+    takes the loss; `tokens` is how many tokens these have, padding included and prompts not, and `padding` how many of
+    them are padding.
     A loss is NaN where it or its gradient was not finite: that member stopped before this step's update.
     """
 
     number: int
     losses: tuple[float, ...]
     examples: int
+    tokens: int = 0
+    padding: int = 0
+
+    @classmethod
+    def of(cls, number: int, losses: Iterable[float], batch: Batch, times: int = 1) -> "Step":
+        """The step for which each example of the batch went forward so many times.
+
+        To be made when the losses are known: what a GPU is asked for here is then there.
+        """
+        examples, tokens = times * batch.labels.numel(), times * batch.token_count
+        return cls(number, tuple(losses), examples, tokens, times * batch.padding_count)
 
 
 @dataclass(frozen=True)

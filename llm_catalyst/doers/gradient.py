@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 
@@ -13,38 +12,13 @@ from llm_catalyst.doers.doer import Course, Member, Step
 from llm_catalyst.model import Model, stack
 
 
-@dataclass(frozen=True)
-class Gradient:
-    """Backpropagation into the soft prompt and the head's weights, the backbone frozen.
+def mean_gradients(model: Model, members: Sequence[Member], batch: Batch) -> list[float]:
+    """Each member's mean loss on its own rows; the gradient of it is left in the member's parameters.
 
-    `optimizer` makes a torch optimizer from parameters, one for each member (see `Descent`).
+    Gathered from as many examples at a time as memory has room for.
     """
 
-    optimizer: Callable[..., torch.optim.Optimizer]
-    schedule: Schedule = field(default_factory=Schedule)
-    clip_norm: float | None = 1.0
-    dropout: bool = False
-
-    def __post_init__(self) -> None:
-        at_least("clip_norm", self.clip_norm, 1e-9)
-
-    def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
-    ) -> Iterator[Step]:
-        """Train by backpropagation (see `Doer.train`); the optimizer's moments are left in the members."""
-        model.backbone.train(self.dropout)
-        descent = Descent(self.optimizer, self.schedule, self.clip_norm)
-        yield from descent.steps(members, batches, course, partial(self._gradients, model, members))
-        model.backbone.train(False)
-
-    def _gradients(
-        self, model: Model, members: Sequence[Member], number: int, batch: Batch, rates: Sequence[float]
-    ) -> tuple[list[float], int]:
-        losses = model.room.fit("examples", 1, batch.size, partial(self._backward, model, members, batch))
-        return losses, batch.labels.numel()
-
-    def _backward(self, model: Model, members: Sequence[Member], batch: Batch, size: int) -> list[float]:
-        """Mean cross-entropy of each member on its own rows, and its gradient, gathered `size` examples at a time."""
+    def gather(size: int) -> list[float]:
         for member in members:
             for parameter in member.parameters.values():
                 parameter.grad = None  # what a pass that ran out of memory may have left
@@ -54,3 +28,35 @@ class Gradient:
             losses.nansum().backward()
             total += losses.detach()
         return total.tolist()
+
+    return model.room.fit("examples", 1, batch.size, gather)
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Backpropagation into the soft prompt and the head's weights, the backbone frozen.
+
+    `optimizer` makes a torch optimizer from parameters, one for each member (see `Descent`). `gradients` is
+    `mean_gradients`, or what does the same for the members of several runs in one pass (`Company.gradients`).
+    """
+
+    optimizer: Callable[..., torch.optim.Optimizer]
+    schedule: Schedule = field(default_factory=Schedule)
+    clip_norm: float | None = 1.0
+    dropout: bool = False
+    gradients: Callable[[Model, Sequence[Member], Batch], list[float]] = mean_gradients
+
+    def __post_init__(self) -> None:
+        at_least("clip_norm", self.clip_norm, 1e-9)
+
+    def train(
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
+    ) -> Iterator[Step]:
+        """Train by backpropagation (see `Doer.train`); the optimizer's moments are left in the members."""
+
+        def gradients(number: int, batch: Batch, rates: Sequence[float]) -> tuple[list[float], int]:
+            return self.gradients(model, members, batch), 1
+
+        model.backbone.train(self.dropout)
+        yield from Descent(self.optimizer, self.schedule, self.clip_norm).steps(members, batches, course, gradients)
+        model.backbone.train(False)

@@ -155,7 +155,7 @@ class ZerothOrderConservative:
         best = torch.stack([here, down, up]).nan_to_num(nan=torch.inf).argmin(0)  # the first where some are equal
         along = torch.tensor([0.0, 1.0, -1.0])[best]
         leave(members, {name: each(along, g) * g for name, g in estimate.items()})
-        return here.tolist(), batch.labels.numel() * (2 * self.directions + 3)
+        return here.tolist(), 2 * self.directions + 3
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class ForwardGradient:
         at = stack([member.parameters for member in members])
         losses, slopes = directional(model, at, batch, list(directions.draw(number, at)))
         leave(members, directions.combine(number, at, slopes))
-        return losses.tolist(), batch.labels.numel() * self.directions
+        return losses.tolist(), self.directions
 
 
 def check(lr: float, directions: int, eps: float = 1e-3, clip_norm: float | None = None) -> None:
@@ -221,7 +221,7 @@ def estimated(
     losses, slopes = two_sided(model, at, batch, number, directions, eps)
     estimate = directions.combine(number, at, sign(slopes) if sign_of == "slope" else slopes)
     leave(members, {name: sign(g) for name, g in estimate.items()} if sign_of == "estimate" else estimate)
-    return losses.tolist(), batch.labels.numel() * (2 * directions.count + 1)
+    return losses.tolist(), 2 * directions.count + 1
 
 
 def two_sided(

@@ -1,0 +1,18 @@
+"""The launcher of llm-catalyst. Hydra reads this file whenever it starts, so the package is imported when it works."""
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+
+class Together(BasicLauncher):
+    """Runs that can share a backbone, `at_once` of them in one process (llm_catalyst/company.py says what `joint` is).
+
+    It launches a job as Hydra's own does; `sweep.together` has it do so in several threads.
+    """
+
+    def __init__(self, at_once: int, joint: str) -> None:
+        from llm_catalyst.checks import at_least, one_of
+
+        super().__init__()
+        at_least("hydra.launcher.at_once", at_once, 1)
+        one_of("hydra.launcher.joint", joint, ("auto", "all", "none"))
+        self.at_once, self.joint = at_once, joint
