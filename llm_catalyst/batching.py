@@ -1,15 +1,20 @@
-"""Batches: encoding of texts, length buckets, padding, and an order that follows from the seed."""
+"""Batches of encoded texts: length buckets, padding, and an order that follows from the seed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from itertools import chain
+from typing import Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from llm_catalyst.randomness import stream
-from llm_catalyst.tasks.text import Example
+
+Rows = Sequence[Sequence[int]]  # of each sequence: its token ids, or their types
 
 BUCKET = 50  # batches sorted by length together: large enough to pad little, small enough to stay shuffled
 
@@ -25,12 +30,31 @@ class Batch(Protocol):
         """Examples of each member, b."""
         ...
 
+    @property
+    def token_count(self) -> int:
+        """Tokens of all members' rows, padding included and prompts not; 0 of pictures."""
+        ...
+
+    @property
+    def padding_count(self) -> int:
+        """How many of them are padding."""
+        ...
+
     def parts(self, size: int) -> Iterator[Self]:
         """The same batch in pieces of at most `size` examples of each member."""
         ...
 
     def expand(self, k: int) -> Self:
         """The same examples for each of k members, where there was one; no memory is copied."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Tokens that every row is padded to."""
+        ...
+
+    def beside(self, others: Sequence[Self]) -> Self:
+        """The examples of these members and of those of `others`, b of each; all padded alike."""
         ...
 
     def repeat(self, times: int) -> Self:
@@ -74,6 +98,20 @@ class Encoded:
     choices: int
     padding: int
 
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """Where each sequence ends where all stand one after another, behind a 0, where the first begins."""
+        return np.cumsum([0, *map(len, self.tokens)])
+
+    @cached_property
+    def strung(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """The tokens of all sequences one after another, and their types: batches are cut out of them."""
+
+        def string(rows: Rows) -> NDArray[np.int64]:
+            return np.fromiter(chain.from_iterable(rows), np.int64)
+
+        return string(self.tokens), None if self.types is None else string(self.types)
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -113,6 +151,16 @@ class TextBatch:
         """Examples of each member, b."""
         return self.labels.shape[1]
 
+    @property
+    def token_count(self) -> int:
+        """Tokens of all members' rows, padding included and prompts not."""
+        return self.tokens.numel()
+
+    @property
+    def padding_count(self) -> int:
+        """How many of them are padding. On a GPU this waits until the batch is there."""
+        return self.token_count - int(self.mask.sum())
+
     def parts(self, size: int) -> Iterator["TextBatch"]:
         """The same batch in pieces of at most `size` examples of each member."""
         for i in range(0, self.size, size):
@@ -130,6 +178,31 @@ class TextBatch:
         types = None if self.types is None else wide(self.types)
         return TextBatch(wide(self.tokens), wide(self.mask), types, wide(self.labels), self.choices)
 
+    @property
+    def width(self) -> int:
+        """Tokens that every row is padded to, l."""
+        return self.tokens.shape[2]
+
+    def beside(self, others: Sequence["TextBatch"]) -> "TextBatch":
+        """The rows of these members and of those of `others`, b examples of each; all padded to the widest.
+
+        What stands in the padding is masked, and need not be the tokenizer's own padding.
+        """
+        batches = (self, *others)
+        width = max(batch.width for batch in batches)
+
+        def joined(tensors: Sequence[Tensor]) -> Tensor:
+            return torch.cat([nn.functional.pad(tensor, (0, width - tensor.shape[2])) for tensor in tensors])
+
+        types = [torch.zeros_like(batch.tokens) if batch.types is None else batch.types for batch in batches]
+        return TextBatch(
+            tokens=joined([batch.tokens for batch in batches]),
+            mask=joined([batch.mask for batch in batches]),
+            types=joined(types) if any(batch.types is not None for batch in batches) else None,
+            labels=torch.cat([batch.labels for batch in batches]),
+            choices=self.choices,
+        )
+
     def repeat(self, times: int) -> "TextBatch":
         """The rows of all k members `times` over: (times * k, r, l)."""
 
@@ -140,59 +213,28 @@ class TextBatch:
         return TextBatch(again(self.tokens), again(self.mask), types, again(self.labels), self.choices)
 
 
-def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, cloze: str | None = None) -> Encoded:
-    """Token ids with special tokens, each sequence cut to `max_length`.
-
-    With `cloze` (for the verbalizer) text and pair are joined into the first segment, the only one that is
-    cut, and the cloze becomes the second, so that the place of the label word is never lost.
-    """
-    sequences = [sequence for example in examples for sequence in example.sequences]
-    joined = [text if pair is None else f"{text} {pair}" for text, pair in sequences]
-    pairs = None if sequences[0][1] is None else [pair for _, pair in sequences]
-    encoded: Any
-    if cloze is not None and tokenizer.mask_token is not None and tokenizer.mask_token in cloze:
-        clozes = [cloze] * len(joined)
-        encoded = tokenizer(joined, clozes, truncation="only_first", max_length=max_length)
-    elif cloze is not None:
-        # A causal model's cloze continues the text: nothing may stand between the two.
-        end = tokenizer(cloze, add_special_tokens=False).input_ids
-        rows = tokenizer(joined, truncation=True, max_length=max_length - len(end)).input_ids
-        encoded = {"input_ids": [[*row, *end] for row in rows]}
-    elif pairs is None or tokenizer.sep_token is None:
-        # Without a separator of its own a tokenizer would run the two texts together.
-        encoded = tokenizer(joined, truncation=True, max_length=max_length)
-    else:
-        encoded = tokenizer([text for text, _ in sequences], pairs, truncation=True, max_length=max_length)
-    types = encoded.get("token_type_ids")
-    if types is not None and not any(map(any, types)):
-        types = None
-    return Encoded(
-        tokens=tuple(map(tuple, encoded["input_ids"])),
-        types=types and tuple(map(tuple, types)),
-        labels=tuple(e.label for e in examples),
-        choices=len(examples[0].sequences),
-        padding=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
-    )
-
-
 def collate(
     data: Encoded, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None
 ) -> TextBatch:
     """The examples `rows[j]` for member j, padded to the longest of all (or to `pad_to` tokens)."""
-    c = data.choices
-    sequences = [[i * c + j for i in member for j in range(c)] for member in rows]
-    width = pad_to or max(len(data.tokens[s]) for member in sequences for s in member)
+    numbers, c = np.array(rows), data.choices
+    sequences = (numbers[..., None] * c + np.arange(c)).reshape(len(rows), -1)
+    begins, ends = data.ends[sequences, None], data.ends[sequences + 1, None]
+    at = begins + np.arange(pad_to or (ends - begins).max())
+    real = at < ends
 
-    def padded(values: Sequence[Sequence[int]], fill: int) -> Tensor:
-        table = [[[*values[s], *[fill] * (width - len(values[s]))] for s in member] for member in sequences]
-        return torch.tensor(table).to(device, non_blocking=True)
+    def there(array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
 
-    lengths = torch.tensor([[len(data.tokens[s]) for s in member] for member in sequences])
+    def padded(strung: NDArray[np.int64], fill: int) -> Tensor:
+        return there(np.where(real, strung.take(at, mode="clip"), fill))
+
+    tokens, types = data.strung
     return TextBatch(
-        tokens=padded(data.tokens, data.padding),
-        mask=(torch.arange(width) < lengths[..., None]).long().to(device, non_blocking=True),
-        types=None if data.types is None else padded(data.types, 0),
-        labels=torch.tensor([[data.labels[i] for i in member] for member in rows]).to(device, non_blocking=True),
+        tokens=padded(tokens, data.padding),
+        mask=there(real.astype(np.int64)),
+        types=None if types is None else padded(types, 0),
+        labels=there(np.array([[data.labels[i] for i in member] for member in rows])),
         choices=c,
     )
 

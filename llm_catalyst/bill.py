@@ -9,7 +9,8 @@ from llm_catalyst.mentors.clients import Client
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.consultation import Consultation, Mentor, Trial
-from llm_catalyst.mentors.language_model import LanguageModel, carry_on, shown
+from llm_catalyst.mentors.interview import carry_on
+from llm_catalyst.mentors.language_model import LanguageModel, shown
 from llm_catalyst.mentors.prices import cost
 from llm_catalyst.mentors.strategies import Question, Reply, Strategy
 from llm_catalyst.problem import Problem
@@ -103,11 +104,14 @@ class Talk:
         self.questions: list[Question] = []
         self.tried = 0
         self._space, self._generator = consultation.space, stream(consultation.stage, "answers")
-        advice = carry_on(strategy.propose(replace(consultation, attempt=self._attempt)), self._answer)
+        advice = carry_on(strategy.propose(replace(consultation, attempt=self._attempt)), self._answers)
         self.memory = consultation.memory if advice.memory is None else advice.memory
 
+    def _answers(self, questions: Sequence[Question]) -> tuple[Reply, ...]:
+        self.questions += questions
+        return tuple(map(self._answer, questions))
+
     def _answer(self, question: Question) -> Reply:
-        self.questions.append(question)
         if not question.prompts:
             return Reply(texts=("a " * WORDS_OF_ITS_OWN,))
         return Reply(tuple(Proposal(self._space.sample(self._generator)) for _ in range(question.prompts)))

@@ -1,4 +1,4 @@
-"""Where things are kept for later runs: answers, pictures, image features, the tiny CLIP."""
+"""Where things are kept for later runs: answers, pictures, image features, token ids, the tiny CLIP."""
 
 import os
 import tempfile

@@ -43,6 +43,7 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
     models are looked for in the environment here, so that a missing one stops a run before it trains.
     """
     refuse_secrets(config)
+    from llm_catalyst.counsel import overlaps
     from llm_catalyst.doers.none import NoDoer
     from llm_catalyst.settings import Settings
 
@@ -55,6 +56,10 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
         raise ConfigurationError(
             "doer=none trains nothing: this head would stay as it was drawn; choose one without weights of its own: "
             "head=verbalizer, with an encoder such as minilm head=similarity, for pictures head=coop or zero_shot"
+        )
+    if isinstance(doer, NoDoer) and overlaps(mentor):
+        raise ConfigurationError(
+            "mentor.overlap=true asks while a stage trains, and doer=none trains nothing; choose mentor.overlap=false"
         )
     task, backbone = build(config["task"], "task"), build(config["backbone"], "backbone")
     check_kinds(task, backbone, head)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from llm_catalyst.batching import Examples, scoring_rows, training_rows
 from llm_catalyst.bill import Bill, account, asked, together
+from llm_catalyst.counsel import overlaps
 from llm_catalyst.digest import clock, counted, dollars
 from llm_catalyst.doers.doer import Course, Doer, Member
 from llm_catalyst.memory import Room, peak_memory
@@ -39,7 +40,8 @@ class Estimate:
     Seconds are on this device, without the waits for a mentor. `peak_memory_bytes` is the measure that a run's
     outcome reports: memory allocated on a GPU, or a CPU process's resident size, libraries and data included, which
     a long run was seen to exceed by a quarter, as its heap fragments. A local mentor's model is in neither.
-    `trained` are the parameters of one member; `notes` tell of memory that ran out.
+    `compile_seconds` come on top where the backbone is compiled: less where torch still has the program on disk, from
+    this measurement or before. `trained` are the parameters of one member; `notes` tell of memory that ran out.
     """
 
     steps: tuple[int, ...]
@@ -59,6 +61,7 @@ class Estimate:
     device: str
     notes: tuple[str, ...] = ()
     runs: int = 1
+    compile_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def estimate(problem: Problem, doer: Doer, mentor: Mentor, plan: tuple[int, ...]
     Trains a few of its steps on copies and scores a pass of dev; asks no mentor. Raises ConfigurationError where
     not even one example fits into memory.
     """
-    work = count(problem, max(getattr(who, "proposals", 0) for who in asked(mentor)), plan)
+    proposals = max(getattr(who, "proposals", 0) for who in asked(mentor))
+    work = count(problem, proposals, plan, late=overlaps(mentor))
     devices = [problem.device] if problem.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # dropout draws from the global generators
         measured = measure(problem, doer, work)
@@ -121,11 +125,15 @@ def estimate(problem: Problem, doer: Doer, mentor: Mentor, plan: tuple[int, ...]
         trained=sum(tensor.numel() for tensor in problem.start().values()),
         device=device_name(problem.device),
         notes=measured.notes,
+        compile_seconds=problem.compile_seconds,
     )
 
 
-def count(problem: Problem, proposals: int, plan: Sequence[int]) -> Work:
-    """The work of a run in which each projection and each of the mentor's `proposals` is new, and none diverges."""
+def count(problem: Problem, proposals: int, plan: Sequence[int], late: bool = False) -> Work:
+    """The work of a run in which each projection and each of the mentor's `proposals` is new, and none diverges.
+
+    Where advice comes `late`, it is used a stage after the question.
+    """
     settings, train, rescores = problem.settings, problem.splits["train"], problem.model.head.trained
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
     members: list[int] = []
@@ -133,16 +141,17 @@ def count(problem: Problem, proposals: int, plan: Sequence[int]) -> Work:
     scored, pools = [1] * looks, []
     begin = pool = 0
     for stage, steps in enumerate(plan):
-        k = proposals if stage and proposals and settings.restart == "all" else 1
+        k = proposals if stage > late and proposals and settings.restart == "all" else 1
         kept = pool if settings.pool.keep else 0
         new = min(settings.pool.candidates, k * occasions(begin, begin + steps, record))
         scored += [k] * (looks * occasions(begin, begin + steps, measure)) + [new + kept * rescores]
         pool = min(settings.pool.size, kept + new)
-        if proposals and stage + 1 < len(plan):
-            pools.append(pool)
-            if settings.restart != "first":
-                scored.append(proposals)
-                pool = min(settings.pool.size, pool + proposals)
+        shown = pool
+        if proposals and late <= stage < len(plan) - 1 and settings.restart != "first":
+            scored.append(proposals)
+            pool = min(settings.pool.size, pool + proposals)
+        if proposals and stage + late < len(plan) - 1:
+            pools.append(pool if late else shown)  # a late question is put after what came of the one before
         members.append(k)
         begin += steps
     batches = islice(training_rows(train, settings.batch_size, settings.seed, 0), begin)
@@ -179,7 +188,8 @@ def measure(problem: Problem, doer: Doer, work: Work) -> Measured:
     usual = min(range(len(work.tokens)), key=lambda step: abs(work.tokens[step] - mean))
     passes = step_of(problem, doer, model, max(work.members), longest, len(work.tokens))()  # it warms up, too
     times = {
-        k: seconds_of(step_of(problem, doer, model, k, usual, len(work.tokens))) for k in sorted(set(work.members))
+        k: seconds_of(step_of(problem, doer, model, k, usual, len(work.tokens)), problem.compiled)
+        for k in sorted(set(work.members))
     }
     token = seconds_of_a_scored_token(problem, model, max(work.scored))
     return Measured(
@@ -210,12 +220,17 @@ def seconds_of_a_scored_token(problem: Problem, model: Model, k: int) -> float:
     passes = scoring_rows(dev, max(1, model.room.tokens // k), problem.space.length, problem.padding)
     tokens, rows = max((padded_tokens(problem, dev, rows), rows) for rows in passes)
     sample, metric = dev.pick(rows), problem.data.task.metric
-    times = seconds_of(lambda: score(model, [prompt] * k, sample, metric, problem.padding))
+    times = seconds_of(lambda: score(model, [prompt] * k, sample, metric, problem.padding), problem.compiled)
     return statistics.median_low(times) / (k * tokens)
 
 
-def seconds_of(work: Callable[[], object]) -> list[float]:
-    """Seconds of each repetition; on a GPU too, as losses and answers come back only when they are there."""
+def seconds_of(work: Callable[[], object], compiled: bool) -> list[float]:
+    """Seconds of each repetition; on a GPU too, as losses and answers come back only when they are there.
+
+    What is `compiled` is done once before, as that takes its time when shapes of a new kind come.
+    """
+    if compiled:
+        work()
     times: list[float] = []
     while len(times) < REPEATS and sum(times) < PATIENCE_S:
         began = time.perf_counter()
@@ -244,6 +259,7 @@ def total(estimates: Sequence[Estimate]) -> Estimate:
         device=", ".join(dict.fromkeys(e.device for e in estimates)),
         notes=tuple(dict.fromkeys(note for e in estimates for note in e.notes)),
         runs=sum(e.runs for e in estimates),
+        compile_seconds=sum(e.compile_seconds or 0.0 for e in estimates) or None,
     )
 
 
@@ -261,6 +277,9 @@ def render(estimate: Estimate) -> RenderableType:
         ("model", f"{mebibytes(estimate.weight_bytes)} of weights, {counted(estimate.trained, 'parameter')} trained"),
         ("mentor", f"{counted(estimate.consultations, 'consultation')}, {span(bill.calls, most.calls)} calls"),
     ]
+    if estimate.compile_seconds:
+        more = f"up to {rounded(estimate.compile_seconds)} more, when training and scoring begin"
+        rows.insert(3, ("compiling", more))
     if most.input_tokens:
         sent, received = (bill.input_tokens, most.input_tokens), (bill.output_tokens, most.output_tokens)
         rows.append(("tokens", f"about {span(*sent)} sent, {span(*received)} received"))

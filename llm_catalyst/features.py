@@ -52,6 +52,16 @@ class ImageBatch:
         """Images of each member, b."""
         return self.labels.shape[1]
 
+    @property
+    def token_count(self) -> int:
+        """None: an image's features are no tokens."""
+        return 0
+
+    @property
+    def padding_count(self) -> int:
+        """None."""
+        return 0
+
     def parts(self, size: int) -> Iterator["ImageBatch"]:
         """The same batch in pieces of at most `size` images of each member."""
         for i in range(0, self.size, size):
@@ -60,6 +70,17 @@ class ImageBatch:
     def expand(self, k: int) -> "ImageBatch":
         """The same images for each of k members; no memory is copied."""
         return ImageBatch(self.features.expand(k, -1, -1), self.labels.expand(k, -1))
+
+    @property
+    def width(self) -> int:
+        """One: pictures are not padded."""
+        return 1
+
+    def beside(self, others: Sequence["ImageBatch"]) -> "ImageBatch":
+        """The images of these members and of those of `others`, b of each."""
+        batches = (self, *others)
+        labels = torch.cat([batch.labels for batch in batches])
+        return ImageBatch(torch.cat([batch.features for batch in batches]), labels)
 
     def repeat(self, times: int) -> "ImageBatch":
         """The images of all k members `times` over: (times * k, ...)."""

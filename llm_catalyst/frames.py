@@ -46,12 +46,15 @@ OUTCOME = {
     "gradient_steps": WHOLE,
     "train_examples": WHOLE,
     "scored_examples": WHOLE,
+    "train_tokens": WHOLE,  # of texts in training, prompts left out; NA of pictures
+    "padding_tokens": WHOLE,  # those of them that are padding
     "mentor_calls": WHOLE,
     "input_tokens": WHOLE,
     "output_tokens": WHOLE,
     "cost_usd": REAL,
     "fallbacks": WHOLE,
     "seconds": REAL,
+    "compile_seconds": REAL,  # among them; NA where nothing is compiled
     "peak_memory_bytes": WHOLE,
     "device": TEXT,
     "started": DATE,
@@ -189,8 +192,11 @@ def ended(outcome: Outcome) -> Row:
         "gradient_steps": ledger.gradient_steps,
         "train_examples": ledger.train_examples,
         "scored_examples": ledger.scored_examples,
+        "train_tokens": ledger.train_tokens or None,
+        "padding_tokens": ledger.padding_tokens if ledger.train_tokens else None,
         "fallbacks": outcome.fallbacks,
         "seconds": outcome.seconds,
+        "compile_seconds": outcome.compile_seconds,
         "peak_memory_bytes": outcome.peak_memory_bytes,
         "device": outcome.device,
         "finished": pd.Timestamp(outcome.finished),

@@ -8,6 +8,7 @@ from typing import Any
 
 INTERRUPTED, STOPPED = 130, 75  # exit codes of Ctrl-C, and of a cluster's signals (EX_TEMPFAIL: start it again)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+PATIENCE_S = 5.0
 UNCLAIMED = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 
 
@@ -50,7 +51,7 @@ class Interruption:
     program stands. Without patience that is so at once. Another signal, as clusters send two, is the one that counts.
     """
 
-    def __init__(self, patience_s: float = 5.0) -> None:
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self.patience_s = patience_s
         self.number: int | None = None
         self._before: dict[int, Any] = {}

@@ -119,7 +119,8 @@ class LiveView:
                 self.do("scoring on test" if last else "asking the mentor")
         elif isinstance(record, Exchange):
             self.spending = self.spending.plus(record)
-            self.do("the mentor failed" if record.error else "scoring the mentor's proposals")
+            if not self.watch.training:  # else it is used later
+                self.do("the mentor failed" if record.error else "scoring the mentor's proposals")
         elif isinstance(record, Restart):
             self.restarts = [r for r in self.restarts if r.stage == record.stage] + [record]
 

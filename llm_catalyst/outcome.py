@@ -39,6 +39,7 @@ def conclude(problem: Problem, state: State) -> Outcome:
         peak_memory_bytes=peak_memory(problem.device),
         device=device_name(problem.device),
         finished=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        compile_seconds=problem.compile_seconds,
     )
 
 

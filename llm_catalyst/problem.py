@@ -14,8 +14,9 @@ from torch import Tensor
 
 from llm_catalyst import features
 from llm_catalyst.backbones.clip import FrozenClip
+from llm_catalyst.backbones.loading import compile_seconds
 from llm_catalyst.backbones.text import FrozenText
-from llm_catalyst.batching import Batch, Encoded, Examples, encode, steps_per_epoch, training_rows
+from llm_catalyst.batching import Batch, Examples, steps_per_epoch, training_rows
 from llm_catalyst.doers.doer import Step
 from llm_catalyst.memory import Room
 from llm_catalyst.mentors.consultation import TaskDescription
@@ -26,6 +27,7 @@ from llm_catalyst.scoring import Result, score
 from llm_catalyst.settings import Settings
 from llm_catalyst.soft_prompt import CLASS, PromptSpace
 from llm_catalyst.tasks.text import Example, TaskData, majority
+from llm_catalyst.token_cache import encode_all
 from llm_catalyst.vision_model import ImageHead, PromptedClip
 
 PICTURE = "(a picture)"  # stands for one in words
@@ -36,6 +38,7 @@ class Problem:
     """A loaded task, backbone and head, with the settings that say how they meet.
 
     `unseen` is the same with other classes, on which a prompt is reported that was learned on these (base-to-new).
+    `compiled_before` are the seconds that this process had spent on compiling models; None: this one is not compiled.
     """
 
     data: TaskData
@@ -44,6 +47,7 @@ class Problem:
     space: PromptSpace
     settings: Settings
     unseen: "Problem | None" = None
+    compiled_before: float | None = None
 
     @property
     def device(self) -> torch.device:
@@ -78,6 +82,16 @@ class Problem:
         if isinstance(self.model, PromptedClip) or not self.settings.protocol.pad_to_max_length:
             return None
         return self.model.backbone.longest_text(self.space.length)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch compiles the backbone."""
+        return self.compiled_before is not None
+
+    @property
+    def compile_seconds(self) -> float | None:
+        """Seconds that this process has spent on compiling since this was assembled; None where nothing is compiled."""
+        return None if self.compiled_before is None else compile_seconds() - self.compiled_before
 
     def start(self) -> dict[str, Tensor]:
         """A new member's parameters: the soft prompt where `prompt.start` says, and a new head."""
@@ -124,17 +138,22 @@ class Problem:
         return [distinct[-1 - round(i * (len(distinct) - 1) / max(1, n - 1))] for i in range(n)][::-1]
 
 
-def assemble(data: TaskData, backbone: FrozenText, head: Head, settings: Settings) -> Problem:
-    """The problem of training a soft prompt of `backbone` under `head` for a loaded task."""
+def assemble(
+    data: TaskData,
+    backbone: FrozenText,
+    head: Head,
+    settings: Settings,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Problem:
+    """The problem of training a soft prompt of `backbone` under `head`; `tell` hears how far its texts' tokens are."""
     longest = backbone.longest_text(settings.prompt.length)
     cloze = cloze_for(backbone, data.task.cloze) if head.words else None
-
-    def encoded(examples: Sequence[Example]) -> Encoded:
-        return encode(backbone.tokenizer, examples, longest, cloze)
-
-    splits: dict[Split, Examples] = {"train": encoded(data.train), "dev": encoded(data.dev), "test": encoded(data.test)}
+    train, dev, test = encode_all(backbone.tokenizer, (data.train, data.dev, data.test), longest, cloze, tell)
+    splits: dict[Split, Examples] = {"train": train, "dev": dev, "test": test}
     model = PromptedModel(backbone, head, head.constants(backbone, data), room_for(settings))
-    return Problem(data, splits, model, PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt), settings)
+    space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt)
+    compiled_before = compile_seconds() if backbone.settings.compile else None
+    return Problem(data, splits, model, space, settings, compiled_before=compiled_before)
 
 
 def assemble_images(

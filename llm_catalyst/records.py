@@ -195,6 +195,8 @@ class Ledger:
     """What a run has spent.
 
     Examples are counted once per prompt that saw them: a member, a point beside one (zeroth-order doers), a candidate.
+    `train_tokens` are those of the texts in training, with their padding and without the prompts; `padding_tokens` are
+    the padding among them. Pictures have neither.
     """
 
     gradient_steps: int = 0
@@ -205,6 +207,8 @@ class Ledger:
     output_tokens: int = 0
     cost_usd: float = 0.0
     unpriced_calls: int = 0
+    train_tokens: int = 0
+    padding_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -225,6 +229,8 @@ class Outcome:
 
     `test` belongs to `best`, the soft prompt chosen on dev; `best_prompt` is the pool's best discrete
     prompt and `test_best_prompt` its score. `majority` is the share of the reporting split's largest class.
+    `compile_seconds` are those of `seconds` in which the process that ended the run compiled the backbone; None where
+    it is not compiled.
     """
 
     status: Status
@@ -244,11 +250,15 @@ class Outcome:
     peak_memory_bytes: int
     device: str
     finished: str
+    compile_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What made a run: the command and the choice of each group, versions, machine and data."""
+    """What made a run: the command and the choice of each group, versions, machine and data.
+
+    `together` is how many runs shared its process, its backbone and so its peak of memory, this one included.
+    """
 
     command: tuple[str, ...]
     choices: Mapping[str, str]
@@ -261,6 +271,7 @@ class Manifest:
     threads: int
     backbone: Mapping[str, Any]
     data: Mapping[str, Any] = field(default_factory=dict)
+    together: int = 1
 
 
 # A run writes one of these at a time, and shows it.

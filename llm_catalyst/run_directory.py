@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,20 +30,22 @@ FIXED = ("config.yaml", "manifest.json")
 # Keys that say where a run is carried out, when it stops and how patient it is, not what it computes.
 PLACE = (
     r"device|threads|micro_batch|token_budget|view|track(\[\d+\])?|dry_run|task\.path|checkpoint\..*|budget\..*"
-    r"|mentor\.cache|mentor\.client\.(timeout_s|retry_s|check_model)"
+    r"|mentor\.cache|mentor\.client\.(timeout_s|retry_s|at_once|per_minute|check_model)"
 )
 # Keys that may mend a run which stopped; its events tell.
 MENDS = r"mentor\.(on_failure|attempts|runs|fallbacks.*)|mentor\.client\.(base_url|run)"
 
 
 class RunDirectory:
-    """The one writer of a run's directory, which stays locked until `close`."""
+    """The one writer of a run's directory, which stays locked until `close`. Several of its threads may append."""
 
     def __init__(self, path: Path) -> None:
         """Take the directory, new or with an unfinished run in it. Raises ConfigurationError otherwise."""
         self.path = path
         refuse_finished(path)
         path.mkdir(parents=True, exist_ok=True)
+        self._writing = threading.Lock()
+        self._closed = False
         self._lock = FileLock(path / ".lock")
         try:
             self._lock.acquire(timeout=0)
@@ -93,6 +96,7 @@ class RunDirectory:
                 ("python", before.python, manifest.python),
                 ("device", before.device, manifest.device),
                 ("threads", before.threads, manifest.threads),
+                ("backbone.dtype", before.backbone.get("dtype"), manifest.backbone.get("dtype")),
                 ("code", before.git.get("revision"), manifest.git.get("revision")),
             )
             if old != new
@@ -108,20 +112,21 @@ class RunDirectory:
         """
         name, line = FILES[type(record)], to_json(record).encode()
         line = (checksums.sealed(line) if isinstance(record, Exchange) else line) + b"\n"
-        with open(self.path / name, "ab", buffering=0) as file:
-            end, written = file.tell(), 0
-            try:
-                while written < len(line):
-                    written += file.write(line[written:])
-            except BaseException:
-                file.truncate(end)
-                raise
-        self._digests[name].update(line)
-        self._lengths[name] += len(line)
-        self.reached = record.stage, getattr(record, "step", self.reached[1])
+        with self._writing:
+            self.refuse_closed()
+            append_whole(self.path / name, line)
+            self._digests[name].update(line)
+            self._lengths[name] += len(line)
+            # An exchange may be about a stage before.
+            self.reached = max(self.reached, (record.stage, getattr(record, "step", self.reached[1])))
         if isinstance(record, Exchange):
             sync(self.path / name)
             sync(self.path)
+
+    def refuse_closed(self) -> None:
+        """Raise RuntimeError after `close`: who still waits for a mentor then belongs to a run that has ended."""
+        if self._closed:
+            raise RuntimeError(f"{self.path} is closed: its run has ended, or goes on in another process")
 
     def commit(self, stage: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Make a stage's end whole: tensors, the rest of its state, and the records that led to it."""
@@ -138,7 +143,9 @@ class RunDirectory:
         part = final.with_name(name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        records = {file: [length, self._digests[file].hexdigest()] for file, length in self._lengths.items()}
+        with self._writing:
+            lengths = dict(self._lengths)
+            records = {file: [length, self._digests[file].hexdigest()] for file, length in lengths.items()}
         files = {
             "state.safetensors": save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}),
             "state.json": json.dumps({"records": records, "state": state}, allow_nan=False).encode(),
@@ -150,7 +157,7 @@ class RunDirectory:
         except OSError:
             shutil.rmtree(part, ignore_errors=True)  # on a full disk, a sign of the end may find room then
             raise
-        for file, length in self._lengths.items():
+        for file, length in lengths.items():
             if length:
                 sync(self.path / file)
         sync(part)
@@ -222,7 +229,7 @@ class RunDirectory:
             self._lengths[name] = length
 
     def answered(self, stage: int) -> tuple[Exchange, ...]:
-        """The exchanges of a stage so far: after a restore, those up to the last answer, which was paid for."""
+        """The exchanges of a stage so far; after a restore at least those up to the last answer, which was paid for."""
         return tuple(e for e in read_lines(self.path / EXCHANGES, Exchange) if e.stage == stage)
 
     def snapshots(self, stage: int) -> list[Snapshot]:
@@ -245,7 +252,21 @@ class RunDirectory:
         write_atomically(self.path / "outcome.json", content)
 
     def close(self) -> None:
+        with self._writing:
+            self._closed = True
         self._lock.release()
+
+
+def append_whole(path: Path, line: bytes) -> None:
+    """Write a line at the end of a file, or leave the file as it was."""
+    with open(path, "ab", buffering=0) as file:
+        end, written = file.tell(), 0
+        try:
+            while written < len(line):
+                written += file.write(line[written:])
+        except BaseException:
+            file.truncate(end)
+            raise
 
 
 def refuse_finished(path: Path) -> None:

@@ -16,19 +16,22 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
+from llm_catalyst import company
 from llm_catalyst.backbones import clip
+from llm_catalyst.backbones.clip import FrozenClip
 from llm_catalyst.backbones.loading import check_dtype, check_extras, set_tf32
-from llm_catalyst.backbones.text import check_attention
+from llm_catalyst.backbones.text import FrozenText, check_attention
 from llm_catalyst.backbones.text import load as load_backbone
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts
+from llm_catalyst.cores import usable_cores
 from llm_catalyst.estimate import Estimate, estimate, render
 from llm_catalyst.experiment import Experiment, run
-from llm_catalyst.interruption import Interruption
+from llm_catalyst.interruption import PATIENCE_S
 from llm_catalyst.memory import forget_peak
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.problem import Problem, assemble, assemble_images
-from llm_catalyst.progress import Overview, view_for
+from llm_catalyst.progress import Overview
 from llm_catalyst.randomness import derive
 from llm_catalyst.records import Event, Manifest, Outcome
 from llm_catalyst.run_directory import PLACE, RunDirectory, changed_keys
@@ -76,14 +79,15 @@ def run_session(
         directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), manifest(problem, choices, words))
         asks_a_person = isinstance(getattr(parts.mentor, "client", None), Human)
         # A live view would draw over what a person types.
-        shown = view_for("plain" if asks_a_person and settings.view in ("auto", "live") else settings.view, console)
+        shown = company.view("plain" if asks_a_person and settings.view in ("auto", "live") else settings.view, console)
         view = Views(*logs, shown)
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
         view.begin(Overview(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
         try:
-            with Interruption(0) if asks_a_person else Interruption() as interruption:
-                experiment = Experiment(problem, parts.doer, parts.mentor, settings, plan)
+            with company.interruption(0.0 if asks_a_person else PATIENCE_S) as interruption:
+                doer = company.in_step(parts.doer, problem.device)
+                experiment = Experiment(problem, doer, parts.mentor, settings, plan)
                 outcome = run(experiment, directory, view, interruption)
         except BaseException as error:
             view.end(None)
@@ -141,9 +145,8 @@ def load_problem(parts: Parts, tell: Callable[[str], None] = ignore) -> Problem:
     settings = parts.settings
     device = choose_device(settings.device)
     check_dtype(parts.backbone.dtype, device)
-    forget_peak(device)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    # What torch takes by itself follows OMP_NUM_THREADS, by which a sweep's workers share a machine, but no quota.
+    torch.set_num_threads(settings.threads or min(torch.get_num_threads(), usable_cores()))
     if isinstance(parts.task, ImageTask):
         return load_images(parts, device, tell)
     check_attention(parts.backbone, device)
@@ -154,10 +157,14 @@ def load_problem(parts: Parts, tell: Callable[[str], None] = ignore) -> Problem:
             f"choose head=classifier or head=similarity, or a backbone such as roberta_base, bert_base or gpt2"
         )
     data = load_task(parts.task, settings.seed, settings.protocol.report_on == "dev")
-    # Weights that a checkpoint lacks, such as RoBERTa's pooler, are drawn while it loads.
-    torch.manual_seed(derive(settings.seed, "backbone"))
-    backbone = load_backbone(parts.backbone, parts.head.words, device, settings.protocol.embed_twice)
-    return assemble(data, backbone, parts.head, settings)
+
+    def load(seed: int) -> FrozenText:
+        forget_peak(device)
+        torch.manual_seed(seed)  # weights that a checkpoint lacks, such as RoBERTa's pooler, are drawn while it loads
+        return load_backbone(parts.backbone, parts.head.words, device, settings.protocol.embed_twice)
+
+    backbone = company.shared(derive(settings.seed, "backbone"), load)
+    return assemble(data, backbone, parts.head, settings, tell)
 
 
 def load_images(parts: Parts, device: torch.device, tell: Callable[[str], None]) -> Problem:
@@ -171,7 +178,14 @@ def load_images(parts: Parts, device: torch.device, tell: Callable[[str], None])
     on_dev = settings.protocol.report_on == "dev"
     set_tf32(False, device)  # a run of texts in this process may have set it
     data, unseen = images.load(task, settings.seed, on_dev), images.load_new(task, settings.seed, on_dev)
-    return assemble_images(data, unseen, clip.load(parts.backbone, device), parts.head, settings, tell)
+
+    def load(seed: int) -> FrozenClip:
+        forget_peak(device)
+        torch.manual_seed(seed)
+        return clip.load(parts.backbone, device)
+
+    backbone = company.shared(derive(settings.seed, "backbone"), load)
+    return assemble_images(data, unseen, backbone, parts.head, settings, tell)
 
 
 def choose_device(name: str) -> torch.device:
@@ -207,6 +221,7 @@ def manifest(problem: Problem, choices: Mapping[str, str], words: Sequence[str])
         threads=torch.get_num_threads(),
         backbone=problem.model.backbone.facts(),
         data=problem.data.fingerprints(),
+        together=company.size(),
     )
 
 

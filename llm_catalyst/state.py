@@ -8,7 +8,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from llm_catalyst.doers.doer import Member
+from llm_catalyst.doers.doer import Member, Step
 from llm_catalyst.records import Advice, Best, Exchange, Ledger, Score, Scored
 
 
@@ -18,7 +18,8 @@ class State:
 
     `stage` and `step` are the stage to go on with and the steps taken so far. `members` train in that stage;
     `trained` says that it lacks only the mentor's advice. `room` is what fitted into memory in one pass: examples
-    in training, tokens in scoring. `memory` is what the mentor wishes to know again (`Advice.memory`).
+    in training, tokens in scoring. `memory` is what the mentor wishes to know again (`Advice.memory`), and `shown` the
+    pool that it is asked about while this stage goes on (`mentor.overlap`): None where it is not asked then.
     `score` is the dev score of the member that the last stage ended with. `best` and `best_parameters` are
     the soft prompt with the best dev score of the run and its head.
     """
@@ -37,6 +38,7 @@ class State:
     seconds: float = 0.0
     room: tuple[int, int] | None = None
     memory: Mapping[str, Any] = field(default_factory=dict)
+    shown: tuple[Scored, ...] | None = None
 
     @property
     def parameters(self) -> list[dict[str, Tensor]]:
@@ -45,6 +47,15 @@ class State:
 
     def at(self, step: int) -> "State":
         return replace(self, step=step)
+
+    def after(self, step: Step, moved: int) -> "State":
+        """The state after a step of training that moved so many members, with what it took on its ledger."""
+        return self.at(step.number).spent(
+            gradient_steps=moved,
+            train_examples=step.examples,
+            train_tokens=step.tokens,
+            padding_tokens=step.padding,
+        )
 
     def with_pool(self, entries: Sequence[Scored], size: int) -> "State":
         """The state whose pool holds the `size` entries of lowest loss, the best last, no prompt twice."""
@@ -90,6 +101,7 @@ SCALARS = (
     "seconds",
     "room",
     "memory",
+    "shown",
 )
 
 
@@ -138,6 +150,7 @@ def unpack(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: tor
         "ledger": Ledger,
         "diverged": tuple[int, ...],
         "room": tuple[int, int] | None,
+        "shown": tuple[Scored, ...] | None,
     }
     plain = {n: TypeAdapter(kinds[n]).validate_python(values[n]) if n in kinds else values[n] for n in SCALARS}
     return State(members=tuple(members), best_parameters=named("best/"), **plain)

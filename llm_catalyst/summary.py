@@ -139,10 +139,15 @@ def spent(run: RunRecords) -> list[RenderableType]:
     rows: list[tuple[str, Text]] = []
     if run.outcome:
         ledger = run.outcome.ledger
-        rows.append(("time", Text(f"{clock(run.outcome.seconds)} on {printable(run.outcome.device)}")))
+        compiling = run.outcome.compile_seconds
+        of_it = f", {clock(compiling)} of it compiling" if compiling else ""
+        rows.append(("time", Text(f"{clock(run.outcome.seconds)} on {printable(run.outcome.device)}{of_it}")))
         rows.append(("peak memory", Text(f"{run.outcome.peak_memory_bytes / 2**20:,.0f} MiB")))
         steps = f"{counted(ledger.gradient_steps, 'step')} of training on {counted(ledger.train_examples, 'example')}"
         rows.append(("work", Text(f"{steps}, {counted(ledger.scored_examples, 'example')} scored")))
+        if ledger.train_tokens:
+            padding = ledger.padding_tokens / ledger.train_tokens
+            rows.append(("padding", Text(f"{100 * padding:.1f} % of the texts' tokens in training")))
     rows.append(("mentor", Text(spending(run.exchanges).words() if run.exchanges else "no calls")))
     return [*heading("Spent"), pairs(rows)]
 

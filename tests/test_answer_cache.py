@@ -20,7 +20,7 @@ from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.consultation import Consultation, TaskDescription
 from llm_catalyst.mentors.language_model import LanguageModel
-from llm_catalyst.mentors.questions import Questions
+from llm_catalyst.mentors.questions import Questions, Request
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.records import Advice, Exchange, Message, from_json, to_json
 
@@ -97,8 +97,8 @@ def test_a_sample_that_is_asked_for_again_in_one_consultation_is_another_one_and
         client = Claude("claude-haiku-4-5", server.url, "TEST_KEY")
         for _ in range(2):
             questions = Questions(consultation())
-            replies = [questions.ask(client, message, seed, True).reply for seed in (1, 2)]
-            assert replies == ["- one", "- two"]
+            given = [questions.ask([Request(client, message, seed)], cache=True)[0] for seed in (1, 2)]
+            assert [each.reply for each in given if isinstance(each, Exchange)] == ["- one", "- two"]
         assert len(server.requests) == 2
 
 

@@ -2,12 +2,15 @@
 
 import itertools
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from tiny_models import CPU, backbone, choice_data, gpt2_tokenizer, sentences, word_piece
 
-from llm_catalyst.batching import Encoded, collate, encode, epoch_rows, scoring_rows, steps_per_epoch, training_rows
+from llm_catalyst.batching import Encoded, collate, epoch_rows, scoring_rows, steps_per_epoch, training_rows
+from llm_catalyst.encoding import encode
 from llm_catalyst.problem import cloze_for
 from llm_catalyst.tasks.text import Example
 
@@ -88,6 +91,36 @@ def test_collating_pads_to_the_longest_and_masks_the_padding() -> None:
     wide = collate(data, [[1]], CPU, pad_to=5)
     assert wide.tokens.tolist() == [[[8, 4, 4, 4, 4]]]
     assert wide.mask.sum() == 1
+
+
+@pytest.mark.parametrize("pad_to", [None, 50])
+@pytest.mark.parametrize("choices", [1, 3])
+def test_batches_are_cut_out_as_they_would_be_put_together_token_by_token(choices: int, pad_to: int | None) -> None:
+    data = encoded(60, choices=choices)
+    data = replace(data, types=tuple(tuple(t % 2 for t in row) for row in data.tokens), padding=7)
+    members = [random.Random(i).sample(range(60), 9) for i in range(4)]
+    batch = collate(data, members, CPU, pad_to)
+    at = [[i * choices + j for i in rows for j in range(choices)] for rows in members]
+    width = pad_to or max(len(data.tokens[s]) for rows in at for s in rows)
+
+    def padded(table: Sequence[Sequence[int]], fill: int) -> list[list[list[int]]]:
+        return [[[*table[s], *[fill] * (width - len(table[s]))] for s in rows] for rows in at]
+
+    assert batch.types is not None
+    assert batch.tokens.tolist() == padded(data.tokens, 7)
+    assert batch.types.tolist() == padded(data.types or (), 0)
+    assert batch.mask.tolist() == padded([[1] * len(row) for row in data.tokens], 0)
+    assert batch.labels.tolist() == [[data.labels[i] for i in rows] for rows in members]
+    assert {tensor.dtype for tensor in (batch.tokens, batch.types, batch.mask, batch.labels)} == {torch.int64}
+
+
+def test_a_batch_counts_the_tokens_of_all_members_and_the_padding_among_them() -> None:
+    data = Encoded(((5, 6, 7), (8,), (), (3, 9)), None, (0, 1), choices=2, padding=0)
+    batch = collate(data, [[0, 1]], CPU)
+    assert (batch.token_count, batch.padding_count) == (4 * 3, 2 + 3 + 1)
+    assert (batch.expand(5).token_count, batch.expand(5).padding_count) == (5 * 12, 5 * 6)
+    assert [part.padding_count for part in batch.parts(1)] == [2, 4]
+    assert collate(data, [[0], [1]], CPU, pad_to=4).padding_count == 1 + 3 + 4 + 2
 
 
 def test_an_expanded_batch_shows_every_member_the_same_examples() -> None:

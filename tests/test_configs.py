@@ -26,6 +26,7 @@ FILES = sorted(CONF.rglob("*.yaml"))
 SWEEPS = {
     "hydra/launcher/machine.yaml",
     "hydra/launcher/slurm.yaml",
+    "hydra/launcher/together.yaml",
     "hydra/sweeper/grid.yaml",
     "hydra/sweeper/optuna.yaml",
 }
@@ -497,3 +498,11 @@ def test_recording_and_evaluation_take_one_number_and_fractions_of_an_epoch() ->
     assert (settings.every("record", 640), settings.every("evaluate", 640)) == (5, 20)
     with pytest.raises(ConfigurationError, match="record takes one number"):
         Settings(record=Interval(steps=[1, 2]))
+
+
+def test_without_a_doer_nothing_goes_on_while_a_mentor_answers(composed: Callable[..., dict[str, Any]]) -> None:
+    words = ("task=quickstart", "backbone=minilm", "head=similarity", "mentor=openai_compatible", "doer=none")
+    server = ("mentor.client.model=m", "mentor.client.base_url=http://127.0.0.1:9", "mentor.client.key_variable=null")
+    assert parts_of(composed(*words, *server))
+    with pytest.raises(ConfigurationError, match=r"doer=none trains nothing; choose mentor\.overlap=false"):
+        parts_of(composed(*words, *server, "mentor.overlap=true"))

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,12 @@ import pytest
 import torch
 from loopback import openai_chat, serve
 from rich.console import Console
-from tiny_models import adamw, run_in, toy_data, toy_problem
+from tiny_models import CPU, adamw, folder, run_in, toy_data, toy_problem, toy_settings
 from torch import Tensor
 
-from llm_catalyst.batching import Batch
+from llm_catalyst.backbones.loading import compile_seconds
+from llm_catalyst.backbones.text import TextBackbone, load
+from llm_catalyst.batching import Batch, TextBatch
 from llm_catalyst.bill import Bill
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.doers.doer import Course, Member, Step
@@ -35,7 +38,7 @@ from llm_catalyst.mentors.evolution import Evolution
 from llm_catalyst.mentors.language_model import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.model import PromptedModel
-from llm_catalyst.problem import Problem
+from llm_catalyst.problem import Problem, assemble
 from llm_catalyst.randomness import stream
 from llm_catalyst.records import Exchange, Outcome
 from llm_catalyst.run_records import FILES, read_lines
@@ -64,6 +67,13 @@ def printed(estimated: Estimate) -> str:
 
 
 # Steps, examples, consultations
+
+
+@dataclass(frozen=True)
+class Late(RandomTokens):
+    """Is asked while a stage trains: once less."""
+
+    overlap: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,10 @@ class Wandering:
         (RandomTokens(), PLAN, {"pool": PoolSettings(candidates=3, size=4, keep=False)}),
         (Perturb(rate=1.0), PLAN, {}),
         (Evolution(), PLAN, {}),
+        (Late(), (5, 2, 4, 3), {}),
+        (Late(2), (5, 2, 4, 3), {"restart": "all"}),
+        (Late(), (5, 2, 4), {"restart": "first"}),
+        (Late(), (5,), {}),
     ],
     ids=[
         "no mentor",
@@ -114,6 +128,10 @@ class Wandering:
         "a pool that forgets",
         "perturb",
         "evolution",
+        "overlapped",
+        "overlapped, restart=all",
+        "overlapped, restart=first",
+        "overlapped, one stage",
     ],
 )
 def test_a_run_whose_prompts_are_all_distinct_takes_exactly_what_was_counted(
@@ -124,7 +142,9 @@ def test_a_run_whose_prompts_are_all_distinct_takes_exactly_what_was_counted(
     expected, ledger = estimate(problem, doer, mentor, plan), carry_out(tmp_path, problem, doer, mentor, plan).ledger
     assert (sum(expected.steps), expected.train_examples) == (ledger.gradient_steps, ledger.train_examples)
     assert expected.scored_examples == ledger.scored_examples
-    assert expected.consultations == (0 if isinstance(mentor, NoMentor) else len(plan) - 1)
+    assert expected.consultations == (
+        0 if isinstance(mentor, NoMentor) else max(0, len(plan) - 1 - isinstance(mentor, Late))
+    )
     assert (expected.bill, expected.most) == (Bill(), Bill())
 
 
@@ -188,10 +208,10 @@ class Cramped:
     def constants(self, *rest: Any) -> dict[str, Tensor]:
         return self.head.constants(*rest)
 
-    def scores(self, backbone: Any, hidden: Tensor, batch: Batch, *rest: Any) -> Tensor:
+    def scores(self, backbone: Any, prompts: Tensor, batch: Batch, *rest: Any) -> Tensor:
         if torch.is_grad_enabled() and batch.size > self.most:
             raise torch.OutOfMemoryError("out of memory")
-        return self.head.scores(backbone, hidden, batch, *rest)
+        return self.head.scores(backbone, prompts, batch, *rest)
 
 
 def test_memory_that_runs_out_is_told_and_leaves_the_problem_as_it_was() -> None:
@@ -274,11 +294,12 @@ class Slow:
     def constants(self, *rest: Any) -> dict[str, Tensor]:
         return Classifier().constants(*rest)
 
-    def scores(self, backbone: Any, hidden: Tensor, batch: Batch, *rest: Any) -> Tensor:
+    def scores(self, backbone: Any, prompts: Tensor, batch: TextBatch, *rest: Any) -> Tensor:
         if not torch.is_grad_enabled():
-            self.passes.append(hidden.shape[:-1].numel())
+            k, rows, length = batch.tokens.shape
+            self.passes.append(k * rows * (prompts.shape[1] + length))
             time.sleep(self.pace * self.passes[-1])
-        return Classifier().scores(backbone, hidden, batch, *rest)
+        return Classifier().scores(backbone, prompts, batch, *rest)
 
 
 def test_the_time_of_scoring_is_measured_on_one_pass_and_holds_for_all(tmp_path: Path) -> None:
@@ -290,6 +311,28 @@ def test_the_time_of_scoring_is_measured_on_one_pass_and_holds_for_all(tmp_path:
     head.pace, head.passes = 0.0, []
     carry_out(tmp_path, problem, Wandering(problem), RandomTokens())
     assert 0.9 < estimated.score_seconds / (2e-4 * sum(head.passes)) < 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's compiler warns of itself (2.13)
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler is here")
+def test_what_compiling_takes_is_told_apart_from_the_time_of_steps_and_of_scoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_catalyst.estimate.PATIENCE_S", 1e-9)  # measured once: a median would lose the first
+    compiled = load(TextBackbone(folder("bert"), compile=True), False, CPU)
+    compiled.base.compile(dynamic=True, backend="eager")  # traced as ever, but not translated, which takes a minute
+    problem = assemble(toy_data(), compiled, Classifier(), toy_settings(restart="all"))
+    estimated = estimate(problem, DOER, RandomTokens(2), (2, 2))
+    assert estimated.compile_seconds > 1
+    assert estimated.train_seconds + estimated.score_seconds < 0.5
+    assert "compiling up to 0:00:0" in " ".join(printed(estimated).split())
+    torch.compiler.reset()  # a run has a process of its own
+    problem = replace(problem, compiled_before=compile_seconds())
+    outcome = carry_out(tmp_path, problem, DOER, NoMentor(), (1,))
+    assert 1 < outcome.compile_seconds < outcome.seconds
+    assert estimate(toy_problem(), DOER, NoMentor(), (1,)).compile_seconds is None
 
 
 def test_sizes_are_those_of_the_model_and_of_one_member() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -114,6 +114,13 @@ class Faulty(CrossEntropy):
             return logits * math.nan if self.also_scores else logits
         self.passes += 1
         return logits * math.nan if self.bad(self.passes) else logits
+
+
+@dataclass(frozen=True)
+class Late(RandomTokens):
+    """Is asked while a stage trains."""
+
+    overlap: ClassVar[bool] = True
 
 
 @dataclass
@@ -542,6 +549,7 @@ WAYS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "random, dropout": (RandomTokens(), DROPOUT, {"restart": "all"}),
     "best, projections scored": (BestOfPool(), DOER, {"evaluate": Evaluations(steps=2, projected=True)}),
     "random, all, zeroth order, kept moments": (RandomTokens(), HEAVY, {"restart": "all", "moments": "keep"}),
+    "random, all, overlapped": (Late(), DOER, {"restart": "all", "moments": "keep"}),
     "none, zeroth-order Adam": (NoMentor(), ZerothOrderAdam(0.1, schedule=Schedule("linear", 0.1)), {}),
     "none, conservative": (NoMentor(), ZerothOrderConservative(0.1), {}),
     "none, forward gradient": (NoMentor(), ForwardGradient(0.1), {}),
@@ -669,6 +677,14 @@ def test_the_ledger_counts_the_examples_of_an_epochs_smaller_last_batch(tmp_path
     problem = toy_problem(data=toy_data(train=10))  # batches of 8 and 2
     result = carry_out(tmp_path, problem, plan=(4,))
     assert result.outcome.ledger.train_examples == 20
+
+
+def test_the_ledger_counts_the_tokens_of_training_and_the_padding_among_them(tmp_path: Path) -> None:
+    problem = toy_problem(restart="all")
+    ledger = carry_out(tmp_path, problem, RandomTokens(2)).outcome.ledger
+    batches = [next(problem.batches(2 if step >= 3 else 1, step)) for step in range(9)]
+    assert ledger.train_tokens == sum(batch.tokens.numel() for batch in batches)
+    assert 0 < ledger.padding_tokens == sum(int((batch.mask == 0).sum()) for batch in batches)
 
 
 def test_lines_are_json_without_nan(tmp_path: Path) -> None:

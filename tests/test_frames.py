@@ -73,6 +73,8 @@ def test_what_is_not_known_is_na_and_never_zero(tmp_path: Path) -> None:
     assert runs.input_tokens.isna().tolist() == runs.cost_usd.isna().tolist() == [True, False, False]
     assert runs.test_metric.isna().tolist() == runs.best_prompt_dev_loss.isna().tolist() == [False, True, True]
     assert runs.mentor_calls.tolist() == [2, 1, 0]
+    assert runs.train_tokens.isna().all()  # none of these runs counted them
+    assert runs.padding_tokens.isna().all()
     assert runs.seconds.isna().tolist() == [False, True, False]
     assert {name: str(kind) for name, kind in runs.dtypes.items() if name in FIXED} == {
         name: "string" if kind == frames.TEXT else kind

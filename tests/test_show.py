@@ -50,6 +50,21 @@ def test_the_summary_holds_the_figures_of_the_records(tmp_path: Path) -> None:
         assert figures in text
 
 
+def test_the_summary_tells_the_share_of_padding_where_texts_were_trained_on(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    ledger = replace(outcome().ledger, train_tokens=2000, padding_tokens=147)
+    assert "padding" not in text_of(summary(run))
+    padded = replace(run, outcome=replace(outcome(), ledger=ledger))
+    assert "padding 7.3 % of the texts' tokens in training" in squeezed(text_of(summary(padded)))
+
+
+def test_the_summary_tells_how_much_of_the_time_went_into_compiling_where_it_did(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    compiled = replace(run, outcome=replace(outcome(), compile_seconds=41.2))
+    assert "time 0:01:14 on cpu, 0:00:41 of it compiling" in squeezed(text_of(summary(compiled)))
+    assert "compiling" not in text_of(summary(run))
+
+
 def test_the_summary_says_where_the_files_are_and_what_to_type(tmp_path: Path) -> None:
     path = write_run(tmp_path / "a run")
     assert f"catalyst show '{path}'" in squeezed(text_of(summary(read_run(path)), width=200))

@@ -65,10 +65,11 @@ def state_of(members: list[Member]) -> State:
         score=Score(0.4, 0.5, 12),
         best=best,
         best_parameters={name: p.detach().clone() for name, p in members[0].parameters.items()},
-        ledger=Ledger(gradient_steps=9, cost_usd=0.25),
+        ledger=Ledger(gradient_steps=9, cost_usd=0.25, train_tokens=700, padding_tokens=31),
         diverged=(1,),
         fallbacks=3,
         seconds=1.5,
+        shown=(scored("worse", 0.7),),
     )
 
 

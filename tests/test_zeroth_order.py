@@ -330,9 +330,11 @@ def test_all_points_of_all_members_go_forward_in_one_pass_and_are_counted(
 ) -> None:
     model = Counting(problem.model)
     members = [Member.of(problem.start()) for _ in range(2)]
-    (step,) = train(DOERS[name](directions=3), members, 1, model, problem.batches(2, 0))
+    batch = next(problem.batches(2, 0))
+    (step,) = train(DOERS[name](directions=3), members, 1, model, iter([batch]))
     assert model.rows == [n * 2 * 8 for n in points]
     assert step.examples == sum(model.rows)
+    assert (step.tokens, step.padding) == (sum(points) * batch.token_count, sum(points) * batch.padding_count)
 
 
 @pytest.mark.parametrize("name", ["zo_sgd", "forward_gradient"])

