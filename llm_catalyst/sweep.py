@@ -130,7 +130,7 @@ def together(sweep: Sweep, jobs: Jobs) -> None:
             company = Company(len(group), launcher.joint, interruption, views)
 
             def one(number: int, overrides: Sequence[str], company: Company = company) -> None:
-                with company.seat(number):
+                with suppress(Stopped), company.seat(number):
                     if company.interruption.number is None:
                         in_turn(sweep, {number: overrides})
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from llm_catalyst.jobs import read_notes
 from llm_catalyst.run_records import read_run
 from llm_catalyst.saved_states import saved_states
 from llm_catalyst.verify import verify
@@ -29,20 +28,23 @@ def test_seeds_together_are_ordinary_runs_whatever_happens_on_the_way(
     alone = catalyst(*words, "seed=2", f"hydra.run.dir={tmp_path / 'alone'}", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     together = (*words, "seeds_together=[1,2,3]", f"hydra.sweep.dir={tmp_path / 'swept'}")
-    process = catalyst.start(*together, cwd=tmp_path)
-    second = tmp_path / "swept" / "local" / "minilm" / "perturb" / "1_seed2"
-    while not (second / "stages").is_dir() or not saved_states(second):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    runs = [tmp_path / "swept" / "local" / "minilm" / "perturb" / f"{i}_seed{i + 1}" for i in range(3)]
+    for run, number in zip(runs, (signal.SIGTERM, signal.SIGKILL), strict=False):
+        process = catalyst.start(*together, cwd=tmp_path)
+        while not (run / "stages").is_dir() or not saved_states(run):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, err = process.communicate()
+        assert process.returncode == {signal.SIGTERM: 75, signal.SIGKILL: -9}[number]
+        assert "Traceback" not in err
     ended = catalyst(*together, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "3 of 3 runs finished" in ended.stderr
-    for note in read_notes(tmp_path / "swept").values():
-        run = read_run(Path(note.directory))
+    for path in runs:
+        run = read_run(path)
         assert run.outcome is not None
         assert run.manifest.together == 3
-        assert not any(finding.damage for finding in verify(run.path))
+        assert not any(finding.damage for finding in verify(path))
     for name in FILES:
-        assert (second / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+        assert (runs[1] / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
