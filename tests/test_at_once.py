@@ -27,7 +27,7 @@ from llm_catalyst.mentors.language_model import LanguageModel
 from llm_catalyst.mentors.strategies.evoprompt import EvoPromptDE
 from llm_catalyst.mentors.strategies.leo import Leo
 from llm_catalyst.mentors.strategies.opro import Opro
-from llm_catalyst.records import Advice, Exchange, to_json
+from llm_catalyst.records import Advice, Exchange, Message, to_json
 
 SPACE = prompt_space(length=4)
 POOL = tuple(
@@ -151,6 +151,20 @@ def test_a_replay_of_answers_that_came_in_any_order_brings_the_same_advice(clien
     again = Talk(server)
     assert again.ask(Replay(str(tmp_path)), Opro(proposals=6)) == advice
     assert {exchange.reused for exchange in again.exchanges} == {str(tmp_path)}
+
+
+def test_a_replay_gives_a_repeated_question_another_of_its_answers_wherever_that_was_recorded(tmp_path: Path) -> None:
+    asked = {name: (Message("user", name),) for name in "AB"}
+
+    def exchange(name: str, reply: str) -> Exchange:
+        return Exchange(0, asked[name], reply, "m", "m", {}, ("seed",), 1, 1, 0.0, 0.0, "")
+
+    recorded = [exchange("A", "first"), exchange("A", "second"), exchange("B", "other")]
+    (tmp_path / "exchanges.jsonl").write_text("".join(to_json(each) + "\n" for each in recorded))
+    client = Replay(str(tmp_path))
+    questions = [("A", 0), ("B", 0), ("A", 1)]
+    replies = [client.complete(asked[name], 0, 7, i, nth).reply for i, (name, nth) in enumerate(questions)]
+    assert replies == ["first", "other", "second"]
 
 
 def test_what_was_paid_for_is_proposed_where_one_of_several_is_not_answered_and_no_more_is_asked() -> None:

@@ -568,10 +568,10 @@ def recorded(folder: Path, *replies: tuple[int, str]) -> Replay:
     return Replay(str(folder))
 
 
-def test_a_replay_gives_each_stage_its_answers_by_number_and_costs_nothing(tmp_path: Path) -> None:
+def test_a_replay_gives_each_stage_its_answers_in_their_order_and_costs_nothing(tmp_path: Path) -> None:
     client = recorded(tmp_path, (0, "- first"), (0, "- second"), (1, "- third"))
     client.preflight()
-    assert [client.complete(MESSAGES, 0, 1, number).reply for number in (1, 0, 1)] == [
+    assert [client.complete(MESSAGES, 0, 1, number, number).reply for number in (1, 0, 1)] == [
         "- second",
         "- first",
         "- second",

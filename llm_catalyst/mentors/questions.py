@@ -78,7 +78,7 @@ class Questions:
 
         def anew() -> Exchange:
             self._consultation.before_call()
-            return self._recorded(client.complete(messages, self._consultation.stage, seed, number))
+            return self._recorded(client.complete(messages, self._consultation.stage, seed, number, repetition))
 
         if not cache:
             return anew()

@@ -32,10 +32,12 @@ class Client(Protocol):
         """The sampling settings that go with each request."""
         ...
 
-    def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
+    def complete(
+        self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
+    ) -> Exchange:
         """The answer to `messages`, as an exchange. What goes wrong is its `error`; a replay may raise NotRecorded.
 
-        `number` counts the questions of this consultation, from 0.
+        `number` counts the questions of this consultation, from 0, and `repetition` those with the same messages.
         """
         ...
 

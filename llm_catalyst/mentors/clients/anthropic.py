@@ -53,7 +53,9 @@ class Claude:
         """The sampling settings that go with each request."""
         return {"max_tokens": self.max_tokens}
 
-    def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
+    def complete(
+        self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
+    ) -> Exchange:
         """The model's answer as an exchange; what fails for good is its `error`."""
         import anthropic
 

@@ -38,7 +38,9 @@ class Human:
         """A person has none."""
         return {}
 
-    def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
+    def complete(
+        self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
+    ) -> Exchange:
         """What the person types until an empty line; an `error` where that is nothing. Costs no money."""
 
         def ask() -> Answer:

@@ -62,7 +62,9 @@ class LocalModel:
         given = {"temperature": self.temperature, "revision": self.revision}
         return {"max_tokens": self.max_tokens, "seed": seed} | {n: v for n, v in given.items() if v is not None}
 
-    def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
+    def complete(
+        self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
+    ) -> Exchange:
         """The model's continuation as an exchange; what goes wrong is its `error`. Costs no money."""
 
         def ask() -> Answer:

@@ -51,7 +51,9 @@ class OpenAIChat:
             key = calls.read_key(self.key_variable)
             calls.reach(openai, openai.OpenAI, key or "none", self.base_url, self.model)
 
-    def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
+    def complete(
+        self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
+    ) -> Exchange:
         """The model's answer as an exchange; what fails for good is its `error`."""
         import openai
 

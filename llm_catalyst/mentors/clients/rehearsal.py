@@ -44,7 +44,9 @@ class Rehearsal:
         """What the answer depends on, beside the question."""
         return {"lines": self.lines, "words": self.words, "seed": seed}
 
-    def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
+    def complete(
+        self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
+    ) -> Exchange:
         """The answer as an exchange, the same for the same question and seed. Costs no money."""
         parameters = self.parameters(seed)
         return exchange(

@@ -66,14 +66,16 @@ class Replay:
         """None of its own: an exchange keeps the recorded ones."""
         return {}
 
-    def complete(self, messages: Sequence[Message], stage: int, seed: int, number: int = 0) -> Exchange:
+    def complete(
+        self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
+    ) -> Exchange:
         """The recorded answer to this question, or to that of its number: `reused` says then that it was another.
 
         Raises NotRecorded where the earlier run had no more answers and did not fall back either.
         """
         answers = [earlier for earlier in self.recorded if earlier.stage == stage and earlier.answered is not None]
         if number < len(answers):
-            earlier = the_one_for(tuple(messages), seed, number, answers)
+            earlier = the_one_for(tuple(messages), seed, number, repetition, answers)
             same = earlier.messages == tuple(messages)
             return replace(
                 earlier,
@@ -94,8 +96,10 @@ class Replay:
         return replace(again, latency_s=0.0, reused=self.run)
 
 
-def the_one_for(messages: tuple[Message, ...], seed: int, number: int, answers: Sequence[Exchange]) -> Exchange:
-    """The answer to these messages and this seed; else that of this number, if need be to other messages.
+def the_one_for(
+    messages: tuple[Message, ...], seed: int, number: int, repetition: int, answers: Sequence[Exchange]
+) -> Exchange:
+    """The answer to these messages and this seed, or to this repetition of them; else that of this number.
 
     Several questions at once are answered in any order: so that of their number may be another's.
     """
@@ -103,4 +107,4 @@ def the_one_for(messages: tuple[Message, ...], seed: int, number: int, answers: 
     by_seed = [earlier for earlier in same if earlier.parameters.get("seed") == seed]
     if by_seed:
         return by_seed[0]
-    return answers[number] if answers[number] in same or not same else same[0]
+    return same[repetition] if repetition < len(same) else answers[number]
