@@ -4,10 +4,12 @@ import copy
 import functools
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,17 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_jsonl(folder / "train.jsonl", rows[:40])
     write_jsonl(folder / "test.jsonl", rows[40:])
     return folder
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """A limit of this process, in bytes, while entered: what a full disk is like."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def pytest_unconfigure() -> None:

@@ -5,13 +5,11 @@ import json
 import math
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
@@ -19,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
+from conftest import no_file_larger_than
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -168,17 +167,6 @@ def test_a_torn_last_line_does_not_count_when_it_is_read(directory: RunDirectory
     for cut in range(1, len(whole.split(b"\n")[1]) + 1):
         path.write_bytes(whole[:-cut])
         assert read_run(directory.path).events == (event(1),)
-
-
-@contextmanager
-def no_file_larger_than(size: int) -> Iterator[None]:
-    """A limit of this process, in bytes: what a full disk is like."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_record_that_does_not_fit_on_the_disk_leaves_no_part_of_itself(directory: RunDirectory) -> None:

@@ -1,13 +1,12 @@
 """Token ids that are kept for later runs equal those that are made now, and follow from all that makes them."""
 
-import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import no_file_larger_than
 from tiny_models import (
     TOKENIZERS,
     backbone,
@@ -174,19 +173,8 @@ def test_a_run_goes_on_where_its_cache_cannot_be_written(tmp_path: Path, monkeyp
     assert once(word_piece(), singles(), 9) == encode(word_piece(), singles(), 9)
 
 
-@contextmanager
-def no_file_beyond(size: int) -> Iterator[None]:
-    """Writing fails where a file would grow larger, as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_run_goes_on_where_its_cache_is_full_and_leaves_nothing_half_written(cache: Path) -> None:
-    with no_file_beyond(20_000):  # the tokenizer is smaller, and the token ids are larger
+    with no_file_larger_than(20_000):  # the tokenizer is smaller, and the token ids are larger
         assert once(word_piece(), singles(), 9) == encode(word_piece(), singles(), 9)
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
     once(word_piece(), singles(), 9)

@@ -1,17 +1,16 @@
 """TensorBoard's and W&B's files, read back by themselves: what they hold, what a resume and a fault leave of them."""
 
 import re
-import resource
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from conftest import no_file_larger_than
 from recorded import CONFIG, HOSTILE, OVERVIEW, PLAN, evaluation, outcome, prompt, run_records, write_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_models import StoppingView, Stops, adamw, run_in, toy_problem
@@ -196,23 +195,12 @@ def test_a_run_of_the_command_line_is_tracked_where_its_configuration_says_so(
 # --- faults
 
 
-@contextmanager
-def no_room_for_more_than(size: int) -> Iterator[None]:
-    """Let no file of this process become larger, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
 def test_a_disk_that_is_full_for_tensorboard_ends_its_figures_and_not_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, threads = write_run(tmp_path / "run", finished=False), set(threading.enumerate())
-    with no_room_for_more_than(4096):
+    with no_file_larger_than(4096):
         tracker = track(path)
         for record in run_records():
             tracker.show(record)
