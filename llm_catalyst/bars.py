@@ -21,7 +21,7 @@ class Bar:
         self.progress.update(self.task, words=printable(words))
 
     def begin(self, overview: Overview) -> None:
-        self.progress.update(self.task, total=sum(overview.plan), visible=True)
+        self.progress.update(self.task, total=sum(overview.plan))
         self.say("begins")
 
     def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -18,9 +18,8 @@ from rich.text import Text
 
 from llm_catalyst import company
 from llm_catalyst.backbones import clip
-from llm_catalyst.backbones.clip import FrozenClip
 from llm_catalyst.backbones.loading import check_dtype, check_extras, set_tf32
-from llm_catalyst.backbones.text import FrozenText, check_attention
+from llm_catalyst.backbones.text import check_attention
 from llm_catalyst.backbones.text import load as load_backbone
 from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.configs import Parts
@@ -41,6 +40,8 @@ from llm_catalyst.tasks import images
 from llm_catalyst.tasks.images import ImageTask
 from llm_catalyst.tasks.text import load as load_task
 from llm_catalyst.trackers import Views, trackers
+
+T = TypeVar("T")
 
 PACKAGES = (
     "llm-catalyst",
@@ -157,13 +158,11 @@ def load_problem(parts: Parts, tell: Callable[[str], None] = ignore) -> Problem:
             f"choose head=classifier or head=similarity, or a backbone such as roberta_base, bert_base or gpt2"
         )
     data = load_task(parts.task, settings.seed, settings.protocol.report_on == "dev")
-
-    def load(seed: int) -> FrozenText:
-        forget_peak(device)
-        torch.manual_seed(seed)  # weights that a checkpoint lacks, such as RoBERTa's pooler, are drawn while it loads
-        return load_backbone(parts.backbone, parts.head.words, device, settings.protocol.embed_twice)
-
-    backbone = company.shared(derive(settings.seed, "backbone"), load)
+    backbone = frozen(
+        settings.seed,
+        device,
+        lambda: load_backbone(parts.backbone, parts.head.words, device, settings.protocol.embed_twice),
+    )
     return assemble(data, backbone, parts.head, settings, tell)
 
 
@@ -178,14 +177,22 @@ def load_images(parts: Parts, device: torch.device, tell: Callable[[str], None])
     on_dev = settings.protocol.report_on == "dev"
     set_tf32(False, device)  # a run of texts in this process may have set it
     data, unseen = images.load(task, settings.seed, on_dev), images.load_new(task, settings.seed, on_dev)
-
-    def load(seed: int) -> FrozenClip:
-        forget_peak(device)
-        torch.manual_seed(seed)
-        return clip.load(parts.backbone, device)
-
-    backbone = company.shared(derive(settings.seed, "backbone"), load)
+    backbone = frozen(settings.seed, device, lambda: clip.load(parts.backbone, device))
     return assemble_images(data, unseen, backbone, parts.head, settings, tell)
+
+
+def frozen(seed: int, device: torch.device, load: Callable[[], T]) -> T:
+    """The backbone that `load` gives, or that of the run's company; its memory is measured from here on.
+
+    Weights that a checkpoint lacks, such as RoBERTa's pooler, are drawn while it loads, and follow from the run's seed.
+    """
+
+    def fresh(drawn: int) -> T:
+        forget_peak(device)
+        torch.manual_seed(drawn)
+        return load()
+
+    return company.shared(derive(seed, "backbone"), fresh)
 
 
 def choose_device(name: str) -> torch.device:

@@ -37,7 +37,7 @@ class Gradient:
     """Backpropagation into the soft prompt and the head's weights, the backbone frozen.
 
     `optimizer` makes a torch optimizer from parameters, one for each member (see `Descent`). `gradients` is
-    `mean_gradients`, or what does the same for the members of several runs in one pass (`Company.gradients`).
+    `mean_gradients`, or what does the same for the members of several runs in one pass (`Company.step`).
     """
 
     optimizer: Callable[..., torch.optim.Optimizer]
