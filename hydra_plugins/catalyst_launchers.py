@@ -4,13 +4,13 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
 
 class Together(BasicLauncher):
-    """Runs that can share a backbone, `at_once` of them in one process (llm_catalyst/company.py says what `joint` is).
+    """Runs that can share a backbone, `at_once` of them in one process (`joint`: training/shared_backbone.py).
 
     It launches a job as Hydra's own does; `sweep.together` has it do so in several threads.
     """
 
     def __init__(self, at_once: int, joint: str) -> None:
-        from llm_catalyst.checks import at_least, one_of
+        from llm_catalyst.utils.validation import at_least, one_of
 
         super().__init__()
         at_least("hydra.launcher.at_once", at_once, 1)

@@ -14,8 +14,8 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Carry out all combinations, and tell what became of them."""
-        from llm_catalyst.standings import concluded
-        from llm_catalyst.sweep import begin, launch
+        from llm_catalyst.sweeps.launchers import begin, launch
+        from llm_catalyst.sweeps.status import concluded
 
         numbers = count()
         sweep = self.parts()
@@ -26,7 +26,7 @@ class Grid(BasicSweeper):
 
     def parts(self) -> Any:
         """What is needed to launch jobs."""
-        from llm_catalyst.sweep import Sweep
+        from llm_catalyst.sweeps.launchers import Sweep
 
         assert self.launcher is not None
         assert self.config is not None
@@ -49,6 +49,6 @@ class Search(Grid):
 
     def sweep(self, arguments: list[str]) -> None:
         """Carry out trials until there are so many, and tell which was the best."""
-        from llm_catalyst.search import Plan, search
+        from llm_catalyst.sweeps.optuna_search import Plan, search
 
         search(self.parts(), self.parsed(arguments), Plan(self.trials, self.at_once, self.sampler, self.seed))

@@ -6,7 +6,7 @@ In a notebook, `load_runs`, `load_trajectories` and `load_metrics` give runs as 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llm_catalyst.frames import load_metrics, load_runs, load_trajectories
+    from llm_catalyst.report.dataframes import load_metrics, load_runs, load_trajectories
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_metrics", "load_runs", "load_trajectories"]
@@ -16,9 +16,9 @@ def __getattr__(name: str) -> Any:
     """What only a notebook needs is imported when it is asked for: pandas takes a second."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from llm_catalyst import frames
+    from llm_catalyst.report import dataframes
 
-    return getattr(frames, name)
+    return getattr(dataframes, name)
 
 
 def __dir__() -> list[str]:

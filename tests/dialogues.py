@@ -8,11 +8,11 @@ from unittest import mock
 from loopback import openai_chat, serve
 from tiny import conversation
 
+from llm_catalyst.mentors.base import Consultation
 from llm_catalyst.mentors.clients.openai import OpenAIChat
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.language_model import LanguageModel
-from llm_catalyst.mentors.strategies import Strategy
-from llm_catalyst.records import Advice, Exchange, Score, Scored
+from llm_catalyst.mentors.llm import LanguageModel
+from llm_catalyst.mentors.strategies.base import Strategy
+from llm_catalyst.runs.records import Advice, Exchange, Score, Scored
 
 
 @dataclass

@@ -21,11 +21,11 @@ from conftest import Command, write_jsonl
 from loopback import Loopback, Response, openai_chat
 from tiny_models import LABELS, WORDS, folder, sentences
 
-from llm_catalyst.interruption import INTERRUPTED, STOPPED
-from llm_catalyst.records import Event, Exchange, Outcome, Snapshot
-from llm_catalyst.run_records import EXCHANGES, FILES, raw_lines, read_json, read_lines
-from llm_catalyst.saved_states import read_state, saved_states
-from llm_catalyst.verify import verify
+from llm_catalyst.runs.checkpoints import read_state, saved_states
+from llm_catalyst.runs.reader import EXCHANGES, FILES, raw_lines, read_json, read_lines
+from llm_catalyst.runs.records import Event, Exchange, Outcome, Snapshot
+from llm_catalyst.runs.verify import verify
+from llm_catalyst.utils.signals import INTERRUPTED, STOPPED
 
 STAGES = 5
 SAME = ("config.yaml", "trajectory.jsonl", "pool.jsonl", "restarts.jsonl", "metrics.jsonl")

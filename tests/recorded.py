@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm_catalyst.progress import Overview, View
-from llm_catalyst.records import (
+from llm_catalyst.callbacks.console import Overview, View
+from llm_catalyst.runs.records import (
     Best,
     Evaluation,
     Event,
@@ -22,15 +22,15 @@ from llm_catalyst.records import (
     Scored,
     Snapshot,
 )
-from llm_catalyst.run_directory import RunDirectory
+from llm_catalyst.runs.writer import RunDirectory
 
 CONFIG = """\
 seed: 3
-task: {_target_: llm_catalyst.tasks.text.TextTask, name: sst2, metric: accuracy}
-backbone: {_target_: llm_catalyst.backbones.text.TextBackbone, name: sentence-transformers/all-MiniLM-L6-v2}
-head: {_target_: llm_catalyst.heads.similarity.Similarity, scale: 20.0}
+task: {_target_: llm_catalyst.tasks.text_task.TextTask, name: sst2, metric: accuracy}
+backbone: {_target_: llm_catalyst.models.backbones.text.TextBackbone, name: sentence-transformers/all-MiniLM-L6-v2}
+head: {_target_: llm_catalyst.models.heads.similarity.Similarity, scale: 20.0}
 mentor:
-  _target_: llm_catalyst.mentors.language_model.LanguageModel
+  _target_: llm_catalyst.mentors.llm.LanguageModel
   client: {_target_: llm_catalyst.mentors.clients.anthropic.Claude, model: claude-haiku-4-5}
   strategy: {_target_: llm_catalyst.mentors.strategies.paper.Paper}
 protocol: {name: heldout, report_on: test}

@@ -8,9 +8,9 @@ from typing import Any
 import recorded
 import yaml
 
-from llm_catalyst.records import Outcome, Score
-from llm_catalyst.run_directory import RunDirectory
-from llm_catalyst.table import Line, Table, cells, write_table
+from llm_catalyst.config.table import Line, Table, cells, write_table
+from llm_catalyst.runs.records import Outcome, Score
+from llm_catalyst.runs.writer import RunDirectory
 
 SEEDS = (1, 2, 3, 4, 5)
 

@@ -13,16 +13,16 @@ import pytest
 from loopback import Loopback, anthropic_message, error, openai_chat, serve
 from tiny import consultation, prompt_space, scored
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors import answer_cache
+from llm_catalyst.mentors import response_cache
+from llm_catalyst.mentors.base import Consultation, TaskDescription
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.mentors.consultation import Consultation, TaskDescription
-from llm_catalyst.mentors.language_model import LanguageModel
-from llm_catalyst.mentors.questions import Questions, Request
+from llm_catalyst.mentors.llm import LanguageModel
+from llm_catalyst.mentors.requests import Questions, Request
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.records import Advice, Exchange, Message, from_json, to_json
+from llm_catalyst.runs.records import Advice, Exchange, Message, from_json, to_json
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOOD = "- is it good\n- how is the mood\n- tell me the story"
 OTHER = "- find the mood"
@@ -171,7 +171,7 @@ def test_an_answer_that_cannot_be_kept_is_used_all_the_same(folder: Path) -> Non
 def test_without_the_variable_answers_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CATALYST_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert answer_cache.folder() == tmp_path / ".cache" / "llm-catalyst" / "answers"
+    assert response_cache.folder() == tmp_path / ".cache" / "llm-catalyst" / "answers"
 
 
 def test_a_replay_keeps_nothing(folder: Path, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_replay_keeps_nothing(folder: Path, tmp_path: Path) -> None:
         answers(folder)[0].unlink()
     (tmp_path / "exchanges.jsonl").write_text(to_json(run.exchanges[0]) + "\n")
     replay = Replay(str(tmp_path))
-    again = answer_cache.answer("replay", {}, run.exchanges[0].messages, lambda: replay.complete([], 1, 0))
+    again = response_cache.answer("replay", {}, run.exchanges[0].messages, lambda: replay.complete([], 1, 0))
     assert again.reply == GOOD
     assert answers(folder) == []
 

@@ -1,161 +1,193 @@
-"""The import direction of the house: a room knows only rooms below it (docs/architecture.md)."""
+"""The packages, their floors and the direction of imports (CONTRIBUTING.md, "Architecture")."""
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "llm_catalyst"
 
-# From the ground up. A room may import rooms of its own floor and of those below. A new file gets its place here.
-FLOORS = (
-    {
-        "checks",
-        "caches",
-        "records",
-        "randomness",
-        "paths",
-        "terminal",
-        "plot",
-        "memory",
-        "cores",
-        "interruption",
-        "checksums",
-        "turns",
-    },
-    {
-        "tasks",
-        "soft_prompt",
-        "batching",
-        "backbones",
-        "heads",
-        "model",
-        "encoding",
-        "token_cache",
-        "features",
-        "vision_model",
-        "run_directory",
-        "run_records",
-        "saved_states",
-    },
-    {"doers", "scoring", "mentors", "settings", "digest", "summary", "show", "verify", "progress", "live", "bars"},
-    {"statistics", "readability", "table", "board", "report", "frames", "trackers"},
-    {"problem", "state", "selection", "trials", "outcome", "bill", "safekeeping", "counsel", "company"},
-    {"experiment"},
-    {"estimate", "configs", "session"},
-    {"launch", "jobs", "standings", "sweep", "search", "reproduce"},
-    {"cli", "__init__"},
+# From the ground up. A file imports files of its own package, and packages of lower floors only.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("utils",),
+    ("runs", "tasks"),
+    ("models", "callbacks"),
+    ("mentors", "optimizers"),
+    ("config",),
+    ("training", "report"),
+    ("sweeps",),
+    ("cli",),
 )
-MATERIALS = FLOORS[1] - {"run_directory", "run_records", "saved_states"}
-READING = (
-    "run_directory",
-    "run_records",
-    "saved_states",
-    "show",
-    "verify",
-    "checksums",
-    "interruption",
-    "digest",
-    "summary",
-    "plot",
-    "progress",
-    "live",
-    "terminal",
-    "records",
-    "statistics",
-    "table",
-    "board",
+# `import llm_catalyst` offers what notebooks use, whatever floor it stands on.
+TOP = "llm_catalyst"
+WITHOUT_TORCH = (
+    "cli.main",
+    "report.show",
     "report.write",
-    "frames",
+    "report.dataframes",
+    "runs",
+    "callbacks.live",
+    "config.table",
 )
 HEAVY = ("torch", "transformers", "datasets", "hydra")
 
-
-def modules() -> list[Path]:
-    return sorted(p for p in PACKAGE.rglob("*.py") if "conf" not in p.relative_to(PACKAGE).parts)
+Imports = Mapping[str, set[str]]
 
 
-def room(path: Path) -> str:
-    """The room that a file belongs to: its folder under the package, or the file itself."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def module_name(path: Path, root: Path) -> str:
+    """The dotted name of a file below `root`, the folder that holds the package."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path, anywhere: bool = True) -> Iterator[str]:
-    """The full names of the modules that a file imports; those at its top only, unless `anywhere`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree) if anywhere else tree.body:
+def imported_names(path: Path) -> Iterator[str]:
+    """The full names of all that a file imports at any depth, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: a relative import hides its room"
-            yield f"{node.module}"
+            assert not node.level, f"{path}: relative imports are not followed by this test"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms_below(path: Path, anywhere: bool = True) -> set[str]:
-    """The rooms of this package that a file imports, but for its own."""
-    names = {name.split(".")[1] for name in imports(path, anywhere) if name.startswith("llm_catalyst.")}
-    return {name for name in names if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()} - {room(path)}
+def read_imports(package: Path) -> dict[str, set[str]]:
+    """Each module of the package with the modules of the package that it imports.
+
+    A package's `__init__` re-exports lazily: an import of a class through it counts as an import of the package.
+    """
+    modules = {module_name(path, package.parent): path for path in package.rglob("*.py") if "conf" not in path.parts}
+
+    def module_of(name: str) -> str | None:
+        while name and name not in modules:
+            name = name.rpartition(".")[0]
+        return name or None
+
+    found = {}
+    for name, path in modules.items():
+        targets = {module_of(imported) for imported in imported_names(path) if imported.startswith(package.name)}
+        found[name] = {target for target in targets if target and target not in (name, package.name)}
+    return found
 
 
-def test_every_room_has_its_floor_and_no_floor_names_a_room_that_is_gone() -> None:
-    assert {room(path) for path in modules()} == set().union(*FLOORS)
+def package_of(module: str) -> str:
+    """The package right below the top that a module belongs to."""
+    return module.split(".")[1] if "." in module else module
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_room_imports_only_rooms_of_its_floor_and_below(path: Path) -> None:
-    floor = next(i for i, names in enumerate(FLOORS) if room(path) in names)
-    above = rooms_below(path) - set().union(*FLOORS[: floor + 1])
-    assert not above, f"{room(path)} stands below {', '.join(sorted(above))}"
+def upward_imports(imports: Imports, floors: Iterable[Iterable[str]] = FLOORS) -> list[str]:
+    """Each import that leads to a package of the same or of a higher floor, as 'importer -> imported'."""
+    floor = {package: number for number, packages in enumerate(floors) for package in packages}
+    return sorted(
+        f"{module} -> {target}"
+        for module, targets in imports.items()
+        for target in targets
+        if module != TOP
+        and package_of(module) != package_of(target)
+        and floor[package_of(target)] >= floor[package_of(module)]
+    )
 
 
-def test_no_two_rooms_import_each_other_when_they_are_loaded() -> None:
-    graph: dict[str, set[str]] = {}
-    for path in modules():
-        graph.setdefault(room(path), set()).update(rooms_below(path, anywhere=False))
+def import_cycles(imports: Imports) -> list[tuple[str, ...]]:
+    """The groups of modules that import each other, directly or through others."""
 
     def reachable(start: str) -> set[str]:
         seen: set[str] = set()
-        todo = [start]
-        while todo:
-            for name in graph[todo.pop()] - seen:
+        to_visit = [start]
+        while to_visit:
+            for name in imports.get(to_visit.pop(), set()) - seen:
                 seen.add(name)
-                todo.append(name)
+                to_visit.append(name)
         return seen
 
-    assert len(graph) > 20
-    assert not [name for name in graph if name in reachable(name)]
+    reached = {name: reachable(name) for name in imports}
+    groups = {tuple(sorted(other for other in reached[name] if name in reached[other])) for name in imports}
+    return sorted(group for group in groups if group)
 
 
-@pytest.mark.parametrize("name", ["records", "checks", "randomness", "paths", "terminal"])
-def test_the_ground_floor_imports_nothing_of_the_package(name: str) -> None:
-    assert rooms_below(PACKAGE / f"{name}.py") == set()
+IMPORTS = read_imports(PACKAGE)
 
 
-def test_materials_know_neither_the_method_nor_mentors_nor_the_command_line() -> None:
-    known = {room(path): rooms_below(path) for path in modules() if room(path) in MATERIALS}
-    assert set(known) == MATERIALS
-    forbidden = {"experiment", "mentors", "launch", "cli", "session", "configs", "doers", "problem", "progress"}
-    assert not {name: below & forbidden for name, below in known.items() if below & forbidden}
+def test_there_are_the_packages_of_the_floors_and_no_others() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert folders == {package for floor in FLOORS for package in floor}
+    assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
 
 
-def test_only_the_command_line_knows_hydra() -> None:
-    users = {room(path) for path in modules() for name in imports(path) if name.split(".")[0] in ("hydra", "omegaconf")}
-    assert users
-    assert users <= {"cli", "launch", "jobs", "sweep", "search", "reproduce"}
+def test_imports_lead_downward_only() -> None:
+    assert not upward_imports(IMPORTS)
+
+
+def test_no_modules_import_each_other_at_any_depth() -> None:
+    assert not import_cycles(IMPORTS)
+
+
+@pytest.mark.parametrize(
+    ("module", "statement", "found"),
+    [
+        (
+            "utils/validation.py",
+            "import llm_catalyst.runs.records",
+            "llm_catalyst.utils.validation -> llm_catalyst.runs.records",
+        ),
+        (
+            "report/show.py",
+            "def f():\n    from llm_catalyst.training import loop",
+            "llm_catalyst.report.show -> llm_catalyst.training.loop",
+        ),
+    ],
+)
+def test_a_planted_upward_import_is_found(tmp_path: Path, module: str, statement: str, found: str) -> None:
+    copy = plant_import(tmp_path, module, statement)
+    assert upward_imports(read_imports(copy)) == [found]
+
+
+@pytest.mark.parametrize(
+    ("module", "statement", "pair"),
+    [
+        ("runs/records.py", "from llm_catalyst.runs.reader import read_run", {"runs.records", "runs.reader"}),
+        ("utils/validation.py", "def f():\n    import llm_catalyst.utils.caches", {"utils.validation", "utils.caches"}),
+    ],
+)
+def test_a_planted_import_cycle_is_found(tmp_path: Path, module: str, statement: str, pair: set[str]) -> None:
+    (group,) = import_cycles(read_imports(plant_import(tmp_path, module, statement)))
+    assert {f"llm_catalyst.{name}" for name in pair} <= set(group)
+
+
+def plant_import(folder: Path, module: str, statement: str) -> Path:
+    """A copy of the package's Python files in `folder`, one of them with a statement at its end."""
+    for path in PACKAGE.rglob("*.py"):
+        target = folder / path.relative_to(PACKAGE.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    with (folder / PACKAGE.name / module).open("a", encoding="utf-8") as file:
+        file.write(f"\n\n{statement}\n")
+    return folder / PACKAGE.name
+
+
+def test_only_the_command_line_and_sweeps_know_hydra() -> None:
+    users = {
+        package_of(module_name(path, PACKAGE.parent))
+        for path in PACKAGE.rglob("*.py")
+        for name in imported_names(path)
+        if name.split(".")[0] in ("hydra", "omegaconf")
+    }
+    assert users == {"cli", "sweeps"}
 
 
 def test_every_provider_is_named_in_one_file_only() -> None:
-    users = {sdk: {p.name for p in modules() if sdk in imports(p)} for sdk in ("anthropic", "openai")}
+    users = {
+        sdk: {path.name for path in PACKAGE.rglob("*.py") for name in imported_names(path) if name.split(".")[0] == sdk}
+        for sdk in ("anthropic", "openai")
+    }
     assert users == {"anthropic": {"anthropic.py"}, "openai": {"openai.py"}}
 
 
 def test_the_method_fits_on_one_screen() -> None:
-    assert len((PACKAGE / "experiment.py").read_text(encoding="utf-8").splitlines()) <= 150
+    assert len((PACKAGE / "training" / "loop.py").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_a_run_is_read_and_shown_without_torch(python: Callable[[str], str]) -> None:
-    named = ", ".join(f"llm_catalyst.{name}" for name in READING)
+    named = ", ".join(f"llm_catalyst.{name}" for name in WITHOUT_TORCH)
     loaded = python(f"import sys, {named}; print([m for m in {HEAVY} if m in sys.modules])")
     assert loaded.strip() == "[]"

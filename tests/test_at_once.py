@@ -15,19 +15,19 @@ import pytest
 from loopback import Loopback, Request, Response, anthropic_message, error, openai_chat, serve
 from tiny import TASK, WORDS, prompt_space, scored
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.interruption import BudgetSpent
+from llm_catalyst.mentors.base import Consultation
 from llm_catalyst.mentors.clients import openai
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.openai import OpenAIChat
-from llm_catalyst.mentors.clients.pace import pace
+from llm_catalyst.mentors.clients.rate_limit import pace
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.language_model import LanguageModel
+from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.evoprompt import EvoPromptDE
 from llm_catalyst.mentors.strategies.leo import Leo
 from llm_catalyst.mentors.strategies.opro import Opro
-from llm_catalyst.records import Advice, Exchange, Message, to_json
+from llm_catalyst.runs.records import Advice, Exchange, Message, to_json
+from llm_catalyst.utils.signals import BudgetSpent
+from llm_catalyst.utils.validation import ConfigurationError
 
 SPACE = prompt_space(length=4)
 POOL = tuple(

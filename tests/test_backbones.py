@@ -28,22 +28,22 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from llm_catalyst.backbones.loading import check_dtype
-from llm_catalyst.backbones.text import TextBackbone, load
-from llm_catalyst.batching import TextBatch, collate
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.configs import Parts
-from llm_catalyst.encoding import encode
-from llm_catalyst.heads.classifier import Classifier
-from llm_catalyst.heads.similarity import Similarity
-from llm_catalyst.heads.verbalizer import Verbalizer
-from llm_catalyst.mentors.clients.local import LocalModel
-from llm_catalyst.model import PromptedModel
-from llm_catalyst.problem import cloze_for
-from llm_catalyst.records import Message
-from llm_catalyst.session import choose_device, load_problem
-from llm_catalyst.soft_prompt import PromptSettings, PromptSpace
-from llm_catalyst.tasks.text import Example
+from llm_catalyst.config.build import Parts
+from llm_catalyst.mentors.clients.huggingface import LocalModel
+from llm_catalyst.models.backbones.loading import check_dtype
+from llm_catalyst.models.backbones.text import TextBackbone, load
+from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.models.heads.similarity import Similarity
+from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.models.prompted_text import PromptedModel
+from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
+from llm_catalyst.runs.records import Message
+from llm_catalyst.tasks.batching import TextBatch, collate
+from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.training.problem import cloze_for
+from llm_catalyst.training.run import choose_device, load_problem
+from llm_catalyst.utils.validation import ConfigurationError
 
 TEXTS = ("the film was good", "slow", "it was a very long and bad movie scene")
 M = 3
@@ -519,8 +519,8 @@ def test_backbone_settings_out_of_bounds_are_refused_by_name(settings: dict[str,
 
 
 def test_a_location_is_a_packages_folder_where_it_is_installed_and_the_name_elsewhere() -> None:
-    installed = TextBackbone("hub/name", package="llm_catalyst/backbones").location()
-    assert Path(installed).samefile(Path(importlib.util.find_spec("llm_catalyst.backbones").origin).parent)
+    installed = TextBackbone("hub/name", package="llm_catalyst.models.backbones").location()
+    assert Path(installed).samefile(Path(importlib.util.find_spec("llm_catalyst.models.backbones").origin).parent)
     assert TextBackbone("hub/name", package="not_installed_here/model").location() == "hub/name"
     assert TextBackbone("~/model").location() == str(Path.home() / "model")
 

@@ -5,9 +5,9 @@ import io
 from rich.console import Console
 from tiny import prompt_space
 
-from llm_catalyst.bars import Bars
-from llm_catalyst.progress import Overview
-from llm_catalyst.records import Evaluation, Event, Restart, Score
+from llm_catalyst.callbacks.console import Overview
+from llm_catalyst.callbacks.progress_bars import Bars
+from llm_catalyst.runs.records import Evaluation, Event, Restart, Score
 
 
 def drawn(bars: Bars) -> list[str]:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny_models import CPU, backbone, choice_data, gpt2_tokenizer, sentences, word_piece
 
-from llm_catalyst.batching import Encoded, collate, epoch_rows, scoring_rows, steps_per_epoch, training_rows
-from llm_catalyst.encoding import encode
-from llm_catalyst.problem import cloze_for
-from llm_catalyst.tasks.text import Example
+from llm_catalyst.tasks.batching import Encoded, collate, epoch_rows, scoring_rows, steps_per_epoch, training_rows
+from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.training.problem import cloze_for
 
 
 def encoded(n: int, longest: int = 40, choices: int = 1) -> Encoded:

@@ -9,8 +9,8 @@ import pytest
 from recorded import HOSTILE, write_run
 from rich.console import Console
 
-from llm_catalyst.board import Board, look, summary
-from llm_catalyst.table import Cell, Line, Table, cells
+from llm_catalyst.config.table import Cell, Line, Table, cells
+from llm_catalyst.sweeps.table_progress import Board, look, summary
 
 TABLE = Table(
     "moods",

@@ -20,14 +20,15 @@ from loopback import Loopback, Response, anthropic_message, error, model, model_
 from omegaconf import OmegaConf
 from tiny import tokenizer
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.clients import NotRecorded, calls
+from llm_catalyst.mentors.clients import http
 from llm_catalyst.mentors.clients.anthropic import Claude
+from llm_catalyst.mentors.clients.base import NotRecorded
+from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.mentors.clients.human import Human
-from llm_catalyst.mentors.clients.local import LocalModel
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.records import Exchange, Message, from_json, to_json
+from llm_catalyst.runs.records import Exchange, Message, from_json, to_json
+from llm_catalyst.utils.validation import ConfigurationError
 
 KEY = "test-key-0123456789abcdef"
 MESSAGES = (Message("system", "You write prompts."), Message("user", "Three, please."))
@@ -299,7 +300,7 @@ def test_a_key_at_the_edge_of_a_shortened_error_leaves_no_half_of_itself(connect
         message = "x" * before + KEY + "y" * 600
         for response in (error(401, message), raw(message, content_type="text/html")):
             exchange, _ = ask(connect, response)
-            assert len(str(exchange.error)) == calls.LONGEST_ERROR
+            assert len(str(exchange.error)) == http.LONGEST_ERROR
             assert KEY[:6] not in str(exchange.error)
 
 
@@ -411,7 +412,7 @@ def test_what_may_pass_or_says_nothing_does_not_stop_a_run(connect: Connect, loo
 def test_a_server_that_does_not_answer_does_not_hold_up_a_run(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "REACH_S", 0.5)
+    monkeypatch.setattr(http, "REACH_S", 0.5)
     begun = time.monotonic()
     assert reach(connect, replace(model("m"), delay_s=3))[0] == ""
     assert reach(connect, replace(model("m"), drip_s=0.2))[0] == ""
@@ -475,17 +476,17 @@ def test_an_address_that_cannot_be_used_is_refused(url: str) -> None:
 
 def test_a_package_that_is_not_installed_is_named() -> None:
     with pytest.raises(ConfigurationError, match="pip install no_such_package"):
-        calls.need_package("no_such_package")
+        http.need_package("no_such_package")
 
 
 def test_retry_after_is_read_in_all_its_forms() -> None:
-    assert calls.retry_after({"retry-after": "2"}) == 2
-    assert calls.retry_after({"retry-after-ms": "1500"}) == 1.5
-    assert calls.retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
-    assert calls.retry_after({"retry-after": "-3"}) == 0
-    assert calls.retry_after({"retry-after": "soon"}) is None
-    assert calls.retry_after({"retry-after": "inf"}) is None
-    assert calls.retry_after({}) is None
+    assert http.retry_after({"retry-after": "2"}) == 2
+    assert http.retry_after({"retry-after-ms": "1500"}) == 1.5
+    assert http.retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    assert http.retry_after({"retry-after": "-3"}) == 0
+    assert http.retry_after({"retry-after": "soon"}) is None
+    assert http.retry_after({"retry-after": "inf"}) is None
+    assert http.retry_after({}) is None
 
 
 @pytest.mark.parametrize("kind", [OpenAIChat, Claude, LocalModel, Replay, Human])
@@ -529,7 +530,7 @@ def test_a_greedy_local_model_does_not_depend_on_the_seed(tiny_model: Path) -> N
 
 
 def test_a_chat_template_is_used_also_one_that_knows_no_system_message(tiny_model: Path) -> None:
-    from llm_catalyst.mentors.clients.local import encode
+    from llm_catalyst.mentors.clients.huggingface import encode
 
     chat = tokenizer().__class__.from_pretrained(tiny_model)
     chat.chat_template = "{% for m in messages %}{{ m.role }} : {{ m.content }} {% endfor %}tell :"
@@ -657,7 +658,7 @@ def test_without_a_terminal_a_person_cannot_be_asked(monkeypatch: pytest.MonkeyP
 
 def test_the_clients_module_loads_neither_sdk_nor_torch() -> None:
     names = ("openai", "anthropic", "local", "replay", "human")
-    imports = "; ".join(f"import llm_catalyst.mentors.clients.{name}" for name in names)
+    imports = "; ".join(f"import llm_catalyst.mentors.clients.base.{name}" for name in names)
     heavy = ("openai", "anthropic", "torch", "transformers")
     check = f"import sys, json; {imports}; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     begun = time.monotonic()

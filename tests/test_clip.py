@@ -13,17 +13,17 @@ from safetensors.torch import load_file
 from tiny_clip import CPU, LABELS, PLACES, TEMPLATES, backbone, folder, model, shape_data, tokenizer
 from torch import Tensor
 
-from llm_catalyst.backbones.clip import ClipBackbone, load
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.doers.doer import Course, Member
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.features import ImageBatch
-from llm_catalyst.heads.coop import Coop, filled
-from llm_catalyst.heads.tcp import Tcp
-from llm_catalyst.heads.zero_shot import ZeroShot
-from llm_catalyst.model import stack
-from llm_catalyst.soft_prompt import PromptSettings, PromptSpace
-from llm_catalyst.tasks.text import TaskData, TextTask
+from llm_catalyst.models.backbones.clip import ClipBackbone, load
+from llm_catalyst.models.heads.coop import Coop, filled
+from llm_catalyst.models.heads.tcp import Tcp
+from llm_catalyst.models.heads.zero_shot import ZeroShot
+from llm_catalyst.models.image_features import ImageBatch
+from llm_catalyst.models.prompted_text import stack
+from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.base import Course, Member
+from llm_catalyst.tasks.text_task import TaskData, TextTask
+from llm_catalyst.utils.validation import ConfigurationError
 
 M, WIDTH, FEATURES = 5, 32, 16
 
@@ -126,13 +126,13 @@ def test_texts_without_gradient_go_forward_in_pieces_of_the_same_result(monkeypa
     rows, ends = backbone().rows(backbone().tokens(LABELS), LABELS)
     deep = (1, random(3, 2, WIDTH))
     whole = backbone().towers.text_features(rows, ends, deep).detach()
-    monkeypatch.setattr("llm_catalyst.backbones.towers.TOKENS", 1)
+    monkeypatch.setattr("llm_catalyst.models.backbones.clip_towers.TOKENS", 1)
     with torch.no_grad():
         torch.testing.assert_close(backbone().towers.text_features(rows, ends, deep), whole, atol=1e-5, rtol=0)
 
 
 def test_a_common_beginning_gives_what_each_text_gives_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_catalyst.backbones.towers.GROUP", 3)
+    monkeypatch.setattr("llm_catalyst.models.backbones.clip_towers.GROUP", 3)
     names = ["red", "square", "hexagon", "very large red", "circle", "a", "large green circle"]
     constants = Coop(M).constants(backbone(), shape_data(tuple(names)))
     prompts = random(2, M, WIDTH).requires_grad_()

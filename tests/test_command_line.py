@@ -16,8 +16,8 @@ import yaml
 from conftest import REPOSITORY, Command
 from recorded import write_run
 
-from llm_catalyst.checks import ConfigurationError, leaves
-from llm_catalyst.launch import anchored, failure, folder_name, seeds_as_sweep, sweep_folder
+from llm_catalyst.cli.run import anchored, failure, folder_name, seeds_as_sweep, sweep_folder
+from llm_catalyst.utils.validation import ConfigurationError, leaves
 
 HEAVY = ("torch", "transformers", "datasets", "hydra", "omegaconf", "anthropic", "openai")
 GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy", "protocol", "experiment")
@@ -246,7 +246,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., "subprocess
         if not path.name.startswith(extra) and path.suffix != ".pth":
             (home / "site" / path.name).symlink_to(path)
     environment = os.environ | {"PYTHONPATH": f"{home / 'site'}:{REPOSITORY}"}
-    code = "from llm_catalyst.cli import main; main()"
+    code = "from llm_catalyst.cli.main import main; main()"
 
     def run(*words: str) -> "subprocess.CompletedProcess[str]":
         program = [sys.executable, "-S", "-c", code, *words]
@@ -286,7 +286,7 @@ def test_runs_and_help_need_no_extra(plain: Callable[..., "subprocess.CompletedP
 
 def write_task(folder: Path, name: str) -> None:
     (folder / "task").mkdir(parents=True)
-    node = {"_target_": "llm_catalyst.tasks.text.TextTask", "name": name, "text": "{text}", "path": None}
+    node = {"_target_": "llm_catalyst.tasks.text_task.TextTask", "name": name, "text": "{text}", "path": None}
     (folder / "task" / f"{name}.yaml").write_text(yaml.safe_dump(node))
 
 

@@ -13,20 +13,20 @@ import pytest
 import torch
 from tiny_models import StoppingView, Stops, adamw, backbone, labels_only, run_in, toy_data, toy_settings
 
-from llm_catalyst import company
-from llm_catalyst.batching import TextBatch
-from llm_catalyst.company import PASS_TOKENS, Company, Request, passes
-from llm_catalyst.doers.doer import Member
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.experiment import Experiment
-from llm_catalyst.heads.classifier import Classifier
-from llm_catalyst.interruption import Interruption
+from llm_catalyst.callbacks.console import SilentView
 from llm_catalyst.mentors.controls import Perturb
-from llm_catalyst.problem import assemble
-from llm_catalyst.progress import SilentView
-from llm_catalyst.records import Outcome
-from llm_catalyst.run_records import read_run
-from llm_catalyst.turns import away
+from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.base import Member
+from llm_catalyst.runs.reader import read_run
+from llm_catalyst.runs.records import Outcome
+from llm_catalyst.tasks.batching import TextBatch
+from llm_catalyst.training import shared_backbone
+from llm_catalyst.training.loop import Experiment
+from llm_catalyst.training.problem import assemble
+from llm_catalyst.training.shared_backbone import PASS_TOKENS, Company, Request, passes
+from llm_catalyst.utils.signals import Interruption
+from llm_catalyst.utils.turn_taking import away
 
 FILES = ("trajectory.jsonl", "pool.jsonl", "restarts.jsonl", "metrics.jsonl", "stages/02/state.safetensors")
 BERT = backbone("bert")
@@ -40,8 +40,8 @@ def experiment(seed: int, **changes: Any) -> Experiment:
 def carried_out(path: Path, seed: int, view: Any = None, **changes: Any) -> Outcome:
     """A run as session.py carries it out, with what company it has."""
     alone = experiment(seed, **changes)
-    doer = company.in_step(alone.doer, alone.problem.device)
-    with company.interruption(5.0) as interruption:
+    doer = shared_backbone.in_step(alone.doer, alone.problem.device)
+    with shared_backbone.interruption(5.0) as interruption:
         return run_in(path, replace(alone, doer=doer), view, interruption)
 
 
@@ -132,7 +132,7 @@ def test_what_a_joint_pass_raises_is_raised_in_every_run_that_took_part(
     def no_room(*_: Any) -> list[float]:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(company, "mean_gradients", no_room)
+    monkeypatch.setattr(shared_backbone, "mean_gradients", no_room)
     ends = together([partial(carried_out, tmp_path / str(seed), seed) for seed in (1, 2)], "all")
     assert [str(end) for end in ends] == ["no room", "no room"]
 
@@ -201,7 +201,9 @@ def test_a_backbone_is_loaded_once_for_all_unless_its_weights_are_drawn_from_the
         return object()
 
     def backbones(draws: bool) -> list[Any]:
-        return together([lambda seed=seed: company.shared(seed, partial(load, draws=draws)) for seed in (1, 2, 1)])
+        return together(
+            [lambda seed=seed: shared_backbone.shared(seed, partial(load, draws=draws)) for seed in (1, 2, 1)]
+        )
 
     assert len(set(backbones(draws=False))) == 1
     assert len(loaded) == 1

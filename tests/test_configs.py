@@ -16,10 +16,10 @@ import yaml
 from conftest import REPOSITORY
 from hydra import compose, initialize_config_dir
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.configs import Parts, build, construct, doer_of, names_of, parts_of, refuse_secrets
-from llm_catalyst.mentors.language_model import LanguageModel
-from llm_catalyst.settings import Evaluations, Interval, Settings
+from llm_catalyst.config.build import Parts, build, construct, doer_of, names_of, parts_of, refuse_secrets
+from llm_catalyst.config.settings import Evaluations, Interval, Settings
+from llm_catalyst.mentors.llm import LanguageModel
+from llm_catalyst.utils.validation import ConfigurationError
 
 CONF = REPOSITORY / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -360,7 +360,7 @@ def test_a_value_out_of_range_is_named_with_what_is_allowed(edited: Compose, ove
         ("optimizer._target_=builtins.eval", r"optimizer\._target_=builtins\.eval is not accepted"),
         ("optimizer._target_=torch.optimizer.Adam", r"optimizer\._target_=torch\.optimizer\.Adam is not accepted"),
         ("optimizer._target_=torch.load", r"optimizer\._target_=torch\.load is not accepted"),
-        ("backbone._target_=llm_catalyst.backbones.text.TextBakcbone", r"backbone\._target_=.* does not exist"),
+        ("backbone._target_=llm_catalyst.models.backbones.text.TextBakcbone", r"backbone\._target_=.* does not exist"),
         ("head._target_=llm_catalyst.heads.clasifier.Classifier", r"head\._target_=.* does not exist"),
         ("optimizer._target_=torch.optim.Adamw", r"optimizer\._target_=torch\.optim\.Adamw does not exist"),
         ("strategy._target_=null", r"strategy\._target_=None is not accepted"),
@@ -376,10 +376,10 @@ WITHOUT_RATES = ("~optimizer.lr", "~optimizer.betas", "~optimizer.eps", "~optimi
 @pytest.mark.parametrize(
     "edits",
     [
-        pytest.param(["head._target_=llm_catalyst.paths.conf_directory", "~head.dropout"], id="function as head"),
+        pytest.param(["head._target_=llm_catalyst.utils.paths.conf_directory", "~head.dropout"], id="function as head"),
         pytest.param(["head._target_=torch.optim.AdamW", "~head.dropout"], id="optimizer as head"),
-        pytest.param(["optimizer._target_=llm_catalyst.randomness.derive", *WITHOUT_RATES], id="function as optimizer"),
-        pytest.param(["optimizer._target_=llm_catalyst.launch.os", *WITHOUT_RATES], id="module as optimizer"),
+        pytest.param(["optimizer._target_=llm_catalyst.utils.rng.derive", *WITHOUT_RATES], id="function as optimizer"),
+        pytest.param(["optimizer._target_=llm_catalyst.cli.run.os", *WITHOUT_RATES], id="module as optimizer"),
     ],
 )
 def test_a_target_that_is_neither_a_dataclass_nor_an_optimizer_in_its_place_is_refused(

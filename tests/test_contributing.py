@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import llm_catalyst.doers
 import llm_catalyst.mentors
-from llm_catalyst.launch import run_command
-from llm_catalyst.run_records import read_run
+import llm_catalyst.optimizers
+from llm_catalyst.cli.run import run_command
+from llm_catalyst.runs.reader import read_run
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,7 +27,7 @@ def blocks(section: str) -> dict[str, str]:
     ("section", "package", "override"),
     [
         ("Add a mentor", llm_catalyst.mentors, "mentor=shuffle"),
-        ("Add a doer", llm_catalyst.doers, "optimizer=random_search"),
+        ("Add a doer", llm_catalyst.optimizers, "optimizer=random_search"),
     ],
 )
 def test_a_walk_through_of_contributing_leads_to_a_run(

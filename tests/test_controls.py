@@ -9,13 +9,13 @@ import torch
 from tiny import prompt_space, scored
 from tiny_models import TOKENIZERS
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.configs import parts_of
-from llm_catalyst.mentors.consultation import Consultation, TaskDescription
+from llm_catalyst.config.build import parts_of
+from llm_catalyst.mentors.base import Consultation, TaskDescription
 from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
 from llm_catalyst.mentors.evolution import Evolution
-from llm_catalyst.records import Advice, Exchange, Prompt, Scored
-from llm_catalyst.soft_prompt import PromptSettings, PromptSpace
+from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
+from llm_catalyst.runs.records import Advice, Exchange, Prompt, Scored
+from llm_catalyst.utils.validation import ConfigurationError
 
 N = 4
 MENTORS = {

@@ -10,10 +10,10 @@ import torch
 from test_backbones import parts
 from tiny_models import toy_settings
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.cores import usable_cores
-from llm_catalyst.heads.classifier import Classifier
-from llm_catalyst.session import load_problem
+from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.training.run import load_problem
+from llm_catalyst.utils.cpu import usable_cores
+from llm_catalyst.utils.validation import ConfigurationError
 
 
 @pytest.fixture

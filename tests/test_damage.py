@@ -17,21 +17,21 @@ from recorded import exchange
 from rich.console import Console
 from tiny_models import Stops, adamw, run_in, toy_problem
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.checksums import SUMS, list_of, sha256
-from llm_catalyst.cli import main
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.experiment import Experiment
+from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.cli.main import main
+from llm_catalyst.config.settings import Checkpoints
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.mentors.language_model import LanguageModel
+from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.progress import SilentView
-from llm_catalyst.records import Event, Exchange, Outcome, Record, Snapshot
-from llm_catalyst.run_directory import FIXED, RunDirectory
-from llm_catalyst.run_records import EXCHANGES, FILES, read_json, read_lines
-from llm_catalyst.saved_states import STATE
-from llm_catalyst.settings import Checkpoints
-from llm_catalyst.verify import report, verify
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.runs.checkpoints import STATE
+from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines
+from llm_catalyst.runs.records import Event, Exchange, Outcome, Record, Snapshot
+from llm_catalyst.runs.verify import report, verify
+from llm_catalyst.runs.writer import FIXED, RunDirectory
+from llm_catalyst.training.loop import Experiment
+from llm_catalyst.utils.checksums import SUMS, list_of, sha256
+from llm_catalyst.utils.validation import ConfigurationError
 
 PLAN = (3, 3, 3)
 REPLIES = ("- slow music\n- a very good film\n- bad bad actor", "- the plot is good\n- light voice\n- a long story")

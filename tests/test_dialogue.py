@@ -9,15 +9,15 @@ from dialogues import after, talk
 from loopback import error, openai_chat, serve
 from tiny import consultation
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.interruption import BudgetSpent
+from llm_catalyst.mentors.base import Consultation
 from llm_catalyst.mentors.clients.openai import OpenAIChat
-from llm_catalyst.mentors.consultation import Consultation
 from llm_catalyst.mentors.controls import NoMentor
-from llm_catalyst.mentors.language_model import LanguageModel, MentorFailed
-from llm_catalyst.mentors.reply import parse
-from llm_catalyst.mentors.strategies import Dialogue, Question
-from llm_catalyst.records import Advice, Exchange, Message, Rejected
+from llm_catalyst.mentors.llm import LanguageModel, MentorFailed
+from llm_catalyst.mentors.reply_parser import parse
+from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.runs.records import Advice, Exchange, Message, Rejected
+from llm_catalyst.utils.signals import BudgetSpent
+from llm_catalyst.utils.validation import ConfigurationError
 
 
 @dataclass(frozen=True)

@@ -16,24 +16,24 @@ from tiny import prompt_space
 from tiny_models import adamw, run_in, toy_problem
 from torch import Tensor
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.configs import build
-from llm_catalyst.doers.descent import Schedule
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.experiment import Experiment, run
-from llm_catalyst.heads.similarity import Similarity
-from llm_catalyst.mentors.consultation import Consultation, TaskDescription
+from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.config.build import build
+from llm_catalyst.config.settings import Evaluations
+from llm_catalyst.mentors.base import Consultation, TaskDescription
 from llm_catalyst.mentors.controls import NoMentor, RandomTokens
 from llm_catalyst.mentors.diffusion import Denoiser, Diffusion, Plane, Points, learn, prompts_of
-from llm_catalyst.progress import SilentView
-from llm_catalyst.records import Advice, Outcome, Restart, Scored
-from llm_catalyst.run_directory import RunDirectory
-from llm_catalyst.run_records import read_json, read_lines
-from llm_catalyst.settings import Evaluations
-from llm_catalyst.soft_prompt import PromptSettings, PromptSpace
+from llm_catalyst.models.heads.similarity import Similarity
+from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.descent import Schedule
+from llm_catalyst.runs.reader import read_json, read_lines
+from llm_catalyst.runs.records import Advice, Outcome, Restart, Scored
+from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.training.loop import Experiment, run
+from llm_catalyst.utils.validation import ConfigurationError
 
 TASK = TaskDescription("sst2", "Say how the film was.", ("bad", "good"))
-MINILM, HEAD = "sentence-transformers/all-MiniLM-L6-v2", "llm_catalyst.heads.similarity.Similarity"
+MINILM, HEAD = "sentence-transformers/all-MiniLM-L6-v2", "llm_catalyst.models.heads.similarity.Similarity"
 
 
 def mentor(runs: Path, **changes: Any) -> Diffusion:

@@ -17,32 +17,32 @@ from rich.console import Console
 from tiny_models import CPU, adamw, folder, run_in, toy_data, toy_problem, toy_settings
 from torch import Tensor
 
-from llm_catalyst.backbones.loading import compile_seconds
-from llm_catalyst.backbones.text import TextBackbone, load
-from llm_catalyst.batching import Batch, TextBatch
-from llm_catalyst.bill import Bill
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.doers.doer import Course, Member, Step
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.estimate import Estimate, estimate, render, total
-from llm_catalyst.experiment import Experiment
-from llm_catalyst.heads.classifier import Classifier
-from llm_catalyst.heads.similarity import Similarity
-from llm_catalyst.heads.verbalizer import Verbalizer
+from llm_catalyst.config.settings import Evaluations, Interval, PoolSettings
+from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.mentors.clients.human import Human
-from llm_catalyst.mentors.clients.local import LocalModel
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
 from llm_catalyst.mentors.evolution import Evolution
-from llm_catalyst.mentors.language_model import LanguageModel
+from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.model import PromptedModel
-from llm_catalyst.problem import Problem, assemble
-from llm_catalyst.randomness import stream
-from llm_catalyst.records import Exchange, Outcome
-from llm_catalyst.run_records import FILES, read_lines
-from llm_catalyst.settings import Evaluations, Interval, PoolSettings
+from llm_catalyst.models.backbones.loading import compile_seconds
+from llm_catalyst.models.backbones.text import TextBackbone, load
+from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.models.heads.similarity import Similarity
+from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.models.prompted_text import PromptedModel
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.runs.reader import FILES, read_lines
+from llm_catalyst.runs.records import Exchange, Outcome
+from llm_catalyst.tasks.batching import Batch, TextBatch
+from llm_catalyst.training.estimate import Estimate, estimate, render, total
+from llm_catalyst.training.loop import Experiment
+from llm_catalyst.training.mentor_cost import Bill
+from llm_catalyst.training.problem import Problem, assemble
+from llm_catalyst.utils.rng import stream
+from llm_catalyst.utils.validation import ConfigurationError
 
 PLAN = (5, 2, 4)
 DOER = Gradient(adamw)
@@ -320,7 +320,9 @@ def test_the_time_of_scoring_is_measured_on_one_pass_and_holds_for_all(tmp_path:
 def test_what_compiling_takes_is_told_apart_from_the_time_of_steps_and_of_scoring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_catalyst.estimate.PATIENCE_S", 1e-9)  # measured once: a median would lose the first
+    monkeypatch.setattr(
+        "llm_catalyst.training.estimate.PATIENCE_S", 1e-9
+    )  # measured once: a median would lose the first
     compiled = load(TextBackbone(folder("bert"), compile=True), False, CPU)
     compiled.base.compile(dynamic=True, backend="eager")  # traced as ever, but not translated, which takes a minute
     problem = assemble(toy_data(), compiled, Classifier(), toy_settings(restart="all"))

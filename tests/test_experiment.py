@@ -15,28 +15,28 @@ from loopback import openai_chat, serve
 from tiny_models import FOLDER, CrossEntropy, StoppingView, Stops, adamw, run_in, toy_data, toy_problem
 from torch import Tensor
 
-from llm_catalyst.doers.descent import Schedule
-from llm_catalyst.doers.doer import Member, Step
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.doers.zeroth_order import (
+from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.config.settings import Checkpoints, Evaluations, Interval, PoolSettings
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.clients.openai import OpenAIChat
+from llm_catalyst.mentors.clients.replay import Replay
+from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
+from llm_catalyst.mentors.evolution import Evolution
+from llm_catalyst.mentors.llm import LanguageModel
+from llm_catalyst.mentors.strategies.paper import Paper
+from llm_catalyst.models.heads.similarity import Similarity
+from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.base import Member, Step
+from llm_catalyst.optimizers.descent import Schedule
+from llm_catalyst.optimizers.zeroth_order import (
     ForwardGradient,
     ZerothOrderAdam,
     ZerothOrderConservative,
     ZerothOrderSGD,
 )
-from llm_catalyst.experiment import Experiment
-from llm_catalyst.heads.similarity import Similarity
-from llm_catalyst.heads.verbalizer import Verbalizer
-from llm_catalyst.mentors.clients.openai import OpenAIChat
-from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
-from llm_catalyst.mentors.evolution import Evolution
-from llm_catalyst.mentors.language_model import LanguageModel
-from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.problem import Problem
-from llm_catalyst.progress import SilentView
-from llm_catalyst.records import (
+from llm_catalyst.runs.reader import FILES, read_json, read_lines
+from llm_catalyst.runs.records import (
     Advice,
     Best,
     Evaluation,
@@ -51,10 +51,10 @@ from llm_catalyst.records import (
     Scored,
     Snapshot,
 )
-from llm_catalyst.run_records import FILES, read_json, read_lines
-from llm_catalyst.selection import evaluate
-from llm_catalyst.settings import Checkpoints, Evaluations, Interval, PoolSettings
-from llm_catalyst.state import State
+from llm_catalyst.training.evaluation import evaluate
+from llm_catalyst.training.loop import Experiment
+from llm_catalyst.training.problem import Problem
+from llm_catalyst.training.state import State
 
 # torch makes its forward derivatives with a function that it calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

@@ -15,8 +15,8 @@ import torch
 from tiny_models import CPU, FAMILIES, backbone, folder
 from torch import Tensor
 
-from llm_catalyst.backbones import loading
-from llm_catalyst.backbones.loading import (
+from llm_catalyst.models.backbones import loading
+from llm_catalyst.models.backbones.loading import (
     attention_for,
     check_extras,
     compile_base,
@@ -27,11 +27,11 @@ from llm_catalyst.backbones.loading import (
     weight_bytes,
     weight_shapes,
 )
-from llm_catalyst.backbones.text import FrozenText, TextBackbone, load
-from llm_catalyst.batching import TextBatch, collate
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.encoding import encode
-from llm_catalyst.tasks.text import Example
+from llm_catalyst.models.backbones.text import FrozenText, TextBackbone, load
+from llm_catalyst.tasks.batching import TextBatch, collate
+from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.utils.validation import ConfigurationError
 
 CUDA = torch.device("cuda")
 TEXTS = ("the film was good", "slow", "it was a very long and bad movie scene")

@@ -12,10 +12,10 @@ from PIL import Image
 from tiny_clip import CPU, backbone, drawing, folder
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.features import ImageFeatures, augmented, load, plain, random_box
-from llm_catalyst.tasks.images import open_image
-from llm_catalyst.tasks.text import Example
+from llm_catalyst.models.image_features import ImageFeatures, augmented, load, plain, random_box
+from llm_catalyst.tasks.image_task import open_image
+from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.utils.validation import ConfigurationError
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +199,7 @@ def test_a_write_that_fails_leaves_the_run_with_its_features(
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llm_catalyst.features.write_atomically", full)
+    monkeypatch.setattr("llm_catalyst.models.image_features.write_atomically", full)
     assert everything(load(backbone(), examples)).shape == (5, 16)
     assert not list(cache.glob("*.npy"))
 

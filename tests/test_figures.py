@@ -13,18 +13,18 @@ import yaml
 from matplotlib.figure import Figure
 from recorded_tables import config, ended
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.records import Record, Restart, Snapshot
-from llm_catalyst.report.courses import course
-from llm_catalyst.report.drawing import WIDTH, compact, saved, shortened
-from llm_catalyst.report.figures import numbered
-from llm_catalyst.report.gallery import FIGURES, gallery
-from llm_catalyst.report.prompt_figures import MOST_PROMPTS, distinct
-from llm_catalyst.report.reading import Reader
+from llm_catalyst.config.table import Line, Table, cells, write_table
+from llm_catalyst.report.curves import course
+from llm_catalyst.report.figures.drawing import WIDTH, compact, saved, shortened
+from llm_catalyst.report.figures.gallery import FIGURES, gallery
+from llm_catalyst.report.figures.prompts import MOST_PROMPTS, distinct
+from llm_catalyst.report.figures.rows import MOST_ROWS
+from llm_catalyst.report.figures.scores import numbered
+from llm_catalyst.report.record_reader import Reader
 from llm_catalyst.report.results import Results, gather
-from llm_catalyst.report.scope import MOST_ROWS
-from llm_catalyst.run_directory import RunDirectory
-from llm_catalyst.table import Line, Table, cells, write_table
+from llm_catalyst.runs.records import Record, Restart, Snapshot
+from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.utils.validation import ConfigurationError
 
 
 def write_told(

@@ -16,14 +16,14 @@ from recorded import evaluation, manifest, outcome, run_records, write_run
 from recorded_tables import SEEDS, config, ended, write_result
 
 import llm_catalyst
-from llm_catalyst import frames
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.frames import load_metrics, load_runs, load_trajectories
-from llm_catalyst.records import Score
-from llm_catalyst.run_directory import RunDirectory
-from llm_catalyst.statistics import Comparison, Summary, compare
+from llm_catalyst.report import dataframes
+from llm_catalyst.report.dataframes import load_metrics, load_runs, load_trajectories
+from llm_catalyst.report.statistics import Comparison, Summary, compare
+from llm_catalyst.runs.records import Score
+from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.utils.validation import ConfigurationError
 
-FIXED = [*frames.MADE_BY, *frames.CHOICES, *frames.SETTINGS, *frames.OUTCOME]
+FIXED = [*dataframes.MADE_BY, *dataframes.CHOICES, *dataframes.SETTINGS, *dataframes.OUTCOME]
 
 
 # --- one row a run
@@ -77,8 +77,8 @@ def test_what_is_not_known_is_na_and_never_zero(tmp_path: Path) -> None:
     assert runs.padding_tokens.isna().all()
     assert runs.seconds.isna().tolist() == [False, True, False]
     assert {name: str(kind) for name, kind in runs.dtypes.items() if name in FIXED} == {
-        name: "string" if kind == frames.TEXT else kind
-        for group in (frames.MADE_BY, frames.CHOICES, frames.SETTINGS, frames.OUTCOME)
+        name: "string" if kind == dataframes.TEXT else kind
+        for group in (dataframes.MADE_BY, dataframes.CHOICES, dataframes.SETTINGS, dataframes.OUTCOME)
         for name, kind in group.items()
     }
 
@@ -128,7 +128,7 @@ def test_trajectories_have_a_row_for_each_projected_prompt(tmp_path: Path) -> No
     write_run(tmp_path / "b", stages=1, finished=False)
     table = load_trajectories(tmp_path)
     assert {name: str(kind) for name, kind in table.dtypes.items()} == {
-        name: "string" if kind == frames.TEXT else kind for name, kind in frames.TRAJECTORY.items()
+        name: "string" if kind == dataframes.TEXT else kind for name, kind in dataframes.TRAJECTORY.items()
     }
     assert table.groupby("path").step.agg(list).tolist() == [[*range(10, 801, 10)], [*range(10, 201, 10)]]
     assert table.iloc[0].to_dict() == {
@@ -148,7 +148,7 @@ def test_metrics_have_a_row_for_each_evaluation_and_a_column_for_each_metric(tmp
     directory.append(replace(evaluation(0, 50, 0.66, 0.57), projected=Score(0.69, 0.52, 400)))
     directory.close()
     table = load_metrics(tmp_path)
-    assert list(table.columns) == [*frames.METRICS, "accuracy", "macro_f1"]
+    assert list(table.columns) == [*dataframes.METRICS, "accuracy", "macro_f1"]
     assert table.step.tolist() == [0, 50]
     assert table.constant.tolist() == ["negative", pd.NA]
     assert table.loss.tolist() == [0.7012, 0.66]
@@ -242,8 +242,8 @@ def test_the_examples_of_the_page_give_what_it_says(
 def test_the_page_names_every_column_and_none_that_is_not_there() -> None:
     assert columns_of_table(0) == FIXED
     own = ["path", "seed", "stage", "step", "member"]
-    assert sorted(columns_of_table(1)) == sorted(frames.METRICS)
-    assert sorted(columns_of_table(2)) == sorted(frames.TRAJECTORY)
+    assert sorted(columns_of_table(1)) == sorted(dataframes.METRICS)
+    assert sorted(columns_of_table(2)) == sorted(dataframes.TRAJECTORY)
     assert columns_of_table(1)[:5] == columns_of_table(2)[:5] == own
     assert columns_of_table(3) == [field.name for field in fields(Comparison)]
     for field in fields(Summary):

@@ -11,19 +11,19 @@ import torch
 from test_experiment import carry_out
 from tiny_models import StoppingView, Stops, toy_data, toy_settings
 
-from llm_catalyst.backbones.text import TextBackbone, load
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.company import Company, in_step
-from llm_catalyst.doers.doer import Course, Member
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.doers.zeroth_order import ForwardGradient, ZerothOrderSGD
-from llm_catalyst.heads.classifier import Classifier
-from llm_catalyst.interruption import Interruption
-from llm_catalyst.memory import forget_peak, peak_memory
+from llm_catalyst.config.settings import Checkpoints, Protocol
 from llm_catalyst.mentors.controls import RandomTokens
-from llm_catalyst.problem import Problem, assemble
-from llm_catalyst.records import Event
-from llm_catalyst.settings import Checkpoints, Protocol
+from llm_catalyst.models.backbones.text import TextBackbone, load
+from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.base import Course, Member
+from llm_catalyst.optimizers.zeroth_order import ForwardGradient, ZerothOrderSGD
+from llm_catalyst.runs.records import Event
+from llm_catalyst.training.problem import Problem, assemble
+from llm_catalyst.training.shared_backbone import Company, in_step
+from llm_catalyst.utils.memory import forget_peak, peak_memory
+from llm_catalyst.utils.signals import Interruption
+from llm_catalyst.utils.validation import ConfigurationError
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,11 +11,11 @@ import torch
 from tiny_models import PromptIsLogits, adamw, labels_only, toy_problem
 from torch import Tensor
 
-from llm_catalyst.batching import Batch
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.doers.descent import Schedule
-from llm_catalyst.doers.doer import Course, Member, Step
-from llm_catalyst.doers.gradient import Gradient
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.optimizers.descent import Schedule
+from llm_catalyst.tasks.batching import Batch
+from llm_catalyst.utils.validation import ConfigurationError
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "AdamW": partial(torch.optim.AdamW, lr=0.02, weight_decay=0.0),

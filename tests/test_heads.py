@@ -19,15 +19,15 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from llm_catalyst.batching import Batch, collate
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.encoding import encode
-from llm_catalyst.heads.classifier import Classifier
-from llm_catalyst.heads.similarity import Similarity
-from llm_catalyst.heads.verbalizer import Verbalizer, first_token
-from llm_catalyst.model import PromptedModel
-from llm_catalyst.problem import cloze_for
-from llm_catalyst.tasks.text import Example
+from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.models.heads.similarity import Similarity
+from llm_catalyst.models.heads.verbalizer import Verbalizer, first_token
+from llm_catalyst.models.prompted_text import PromptedModel
+from llm_catalyst.tasks.batching import Batch, collate
+from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.training.problem import cloze_for
+from llm_catalyst.utils.validation import ConfigurationError
 
 M = 3
 

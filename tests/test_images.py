@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.tasks.images import ImageTask, load, load_new, open_image, open_images
-from llm_catalyst.tasks.text import Example, TaskData
+from llm_catalyst.tasks.image_task import ImageTask, load, load_new, open_image, open_images
+from llm_catalyst.tasks.text_task import Example, TaskData
+from llm_catalyst.utils.validation import ConfigurationError
 
 CLASSES = ("great_white_shark", "tench", "Motorbikes", "loggerhead", "cock")
 COUNTS = {"train": (20, 20, 3, 20, 20), "val": (6, 6, 6, 2, 6), "test": (5, 5, 5, 5, 5)}

@@ -15,22 +15,22 @@ from loopback import error, openai_chat, serve
 from omegaconf import DictConfig, OmegaConf
 from tiny import prompt_space, scored
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.interruption import BudgetSpent
-from llm_catalyst.mentors.clients import NotRecorded
+from llm_catalyst.mentors.base import Consultation, TaskDescription
 from llm_catalyst.mentors.clients.anthropic import Claude
+from llm_catalyst.mentors.clients.base import NotRecorded
+from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.mentors.clients.human import Human
-from llm_catalyst.mentors.clients.local import LocalModel
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.mentors.consultation import Consultation, TaskDescription
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.mentors.evolution import Evolution
-from llm_catalyst.mentors.language_model import LanguageModel, MentorFailed, shown
+from llm_catalyst.mentors.llm import LanguageModel, MentorFailed, shown
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
-from llm_catalyst.paths import conf_directory
-from llm_catalyst.records import Advice, Exchange, Restart, to_json
+from llm_catalyst.runs.records import Advice, Exchange, Restart, to_json
+from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.signals import BudgetSpent
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOOD = "- is it good\n- how is the mood\n- tell me the story"
 

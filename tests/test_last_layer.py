@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
-from llm_catalyst.backbones.last_layer import at_positions, narrow
-from llm_catalyst.backbones.text import FrozenText, TextBackbone, load
-from llm_catalyst.batching import TextBatch, collate
-from llm_catalyst.encoding import encode
-from llm_catalyst.problem import cloze_for
-from llm_catalyst.tasks.text import Example
+from llm_catalyst.models.backbones.single_position import at_positions, narrow
+from llm_catalyst.models.backbones.text import FrozenText, TextBackbone, load
+from llm_catalyst.tasks.batching import TextBatch, collate
+from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.training.problem import cloze_for
 
 M = 3
 TEXTS = ("the film was good", "slow", "it was a very long and bad movie scene")

@@ -28,14 +28,14 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.configs import parts_of
-from llm_catalyst.doers.doer import Course, Member, Step
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.memory import Room, forget_peak, out_of_memory, peak_memory
-from llm_catalyst.problem import Problem
-from llm_catalyst.records import Event
-from llm_catalyst.settings import Checkpoints, Protocol
+from llm_catalyst.config.build import parts_of
+from llm_catalyst.config.settings import Checkpoints, Protocol
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.runs.records import Event
+from llm_catalyst.training.problem import Problem
+from llm_catalyst.utils.memory import Room, forget_peak, out_of_memory, peak_memory
+from llm_catalyst.utils.validation import ConfigurationError
 
 STEPS = 7  # of an epoch and a half: 20 examples in batches of 8 make 3 steps, the last of 4 examples
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -17,18 +17,18 @@ from loopback import Loopback, Response, anthropic_message, error, model_list, o
 from omegaconf import OmegaConf
 from tiny import prompt_space, scored
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.configs import expand_fallbacks, mentor_of
-from llm_catalyst.mentors.clients import calls
+from llm_catalyst.config.build import expand_fallbacks, mentor_of
+from llm_catalyst.mentors.base import Consultation, TaskDescription
+from llm_catalyst.mentors.clients import http
 from llm_catalyst.mentors.clients.anthropic import Claude
-from llm_catalyst.mentors.clients.calls import Answer, PassingError
+from llm_catalyst.mentors.clients.http import Answer, PassingError
 from llm_catalyst.mentors.clients.openai import OpenAIChat
-from llm_catalyst.mentors.consultation import Consultation, TaskDescription
 from llm_catalyst.mentors.evolution import Evolution
-from llm_catalyst.mentors.language_model import LanguageModel, MentorFailed
+from llm_catalyst.mentors.llm import LanguageModel, MentorFailed
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.paths import conf_directory
-from llm_catalyst.records import Advice, Exchange, from_json, to_json
+from llm_catalyst.runs.records import Advice, Exchange, from_json, to_json
+from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOOD = "- is it good\n- how is the mood\n- tell me the story"
 KEY = "test-key-0123456789abcdef"
@@ -157,7 +157,7 @@ def test_waits_between_retries_grow_have_jitter_and_end_at_their_bound() -> None
             raise PassingError(Answer(error="busy"))
 
         begun = time.monotonic()
-        answer, tries = calls.ask_until_answered(ask, bound_s)
+        answer, tries = http.ask_until_answered(ask, bound_s)
         assert f"given up after {tries} {'try' if tries == 1 else 'tries'} (mentor.client.retry_s={bound_s:g})" in str(
             answer.error
         )

@@ -32,25 +32,25 @@ from tiny_models import (
 )
 from torch import Tensor, nn
 
-from llm_catalyst.backbones.text import TextBackbone, load
-from llm_catalyst.batching import Batch, collate
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.configs import Parts, parts_of
-from llm_catalyst.doers.doer import Course, Member
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.encoding import encode
-from llm_catalyst.experiment import Experiment
-from llm_catalyst.heads.classifier import Classifier
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.model import PromptedModel
-from llm_catalyst.paths import conf_directory
-from llm_catalyst.problem import Problem, assemble
-from llm_catalyst.records import Advice, Proposal, Restart, Snapshot
-from llm_catalyst.run_records import read_lines
-from llm_catalyst.session import load_problem
-from llm_catalyst.settings import Evaluations, Interval, Settings
-from llm_catalyst.soft_prompt import PromptSpace
-from llm_catalyst.tasks.text import Example
+from llm_catalyst.config.build import Parts, parts_of
+from llm_catalyst.config.settings import Evaluations, Interval, Settings
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.models.backbones.text import TextBackbone, load
+from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.models.prompted_text import PromptedModel
+from llm_catalyst.models.soft_prompt import PromptSpace
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.base import Course, Member
+from llm_catalyst.runs.reader import read_lines
+from llm_catalyst.runs.records import Advice, Proposal, Restart, Snapshot
+from llm_catalyst.tasks.batching import Batch, collate
+from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.training.loop import Experiment
+from llm_catalyst.training.problem import Problem, assemble
+from llm_catalyst.training.run import load_problem
+from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.validation import ConfigurationError
 
 PROTOCOLS = ("heldout", "official")
 EPSILON = 1e-12  # of the tiny RoBERTa's LayerNorms, the default of its configuration

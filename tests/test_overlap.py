@@ -17,25 +17,25 @@ import torch
 from loopback import Request, Response, error, openai_chat, serve
 from tiny_models import WORDS, Stops, run_in, toy_problem
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.experiment import Experiment
-from llm_catalyst.heads.similarity import Similarity
-from llm_catalyst.interruption import Interruption, Stopped
+from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.config.settings import Budget
+from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.mentors.clients.human import Human
-from llm_catalyst.mentors.clients.local import LocalModel
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.controls import Perturb
-from llm_catalyst.mentors.language_model import LanguageModel, MentorFailed
+from llm_catalyst.mentors.llm import LanguageModel, MentorFailed
 from llm_catalyst.mentors.strategies.ape import Ape
 from llm_catalyst.mentors.strategies.directional import Directional
 from llm_catalyst.mentors.strategies.leo import Leo
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.progress import SilentView
-from llm_catalyst.records import Exchange, Outcome, Record, Restart
-from llm_catalyst.run_records import RunRecords, read_run
-from llm_catalyst.settings import Budget
+from llm_catalyst.models.heads.similarity import Similarity
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.runs.reader import RunRecords, read_run
+from llm_catalyst.runs.records import Exchange, Outcome, Record, Restart
+from llm_catalyst.training.loop import Experiment
+from llm_catalyst.utils.signals import Interruption, Stopped
+from llm_catalyst.utils.validation import ConfigurationError
 
 PLAN = (3, 3, 3, 3)  # questions after the first two stages, restarts after the second and third
 FAST = Gradient(partial(torch.optim.AdamW, lr=0.5))  # every step projects to other tokens

@@ -18,12 +18,12 @@ from recorded_tables import write_results
 from rich.console import Console
 from test_figures import results_of, write_told
 
-from llm_catalyst import checksums
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.interruption import INTERRUPTED, Stopped, stop_now
-from llm_catalyst.report.page import ranges
+from llm_catalyst.report.html.page import ranges
 from llm_catalyst.report.write import PAGE, contents, report
-from llm_catalyst.run_directory import RunDirectory
+from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.utils import checksums
+from llm_catalyst.utils.signals import INTERRUPTED, Stopped, stop_now
+from llm_catalyst.utils.validation import ConfigurationError
 
 POISON = recorded.HOSTILE + " </title></style><img src=x onerror=alert(1)> {{7*7}} {% raw %} \\input{/etc/passwd} "
 ACTIVE = {

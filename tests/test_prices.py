@@ -5,8 +5,8 @@ import re
 import pytest
 import yaml
 
-from llm_catalyst.mentors.prices import cost, prices
-from llm_catalyst.paths import conf_directory
+from llm_catalyst.mentors.pricing import cost, prices
+from llm_catalyst.utils.paths import conf_directory
 
 
 def test_the_table_lies_in_conf() -> None:

@@ -13,13 +13,13 @@ import pytest
 from recorded import DIRECTORY, HOSTILE, OVERVIEW, PLAN, evaluation, exchange, outcome, play
 from rich.console import Console
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.digest import Spending, dollars, spending
-from llm_catalyst.live import POINTS, Curve, LiveView, Pace, stage_bar
-from llm_catalyst.plot import area, curve, span
-from llm_catalyst.progress import PlainView, SilentView, View, view_for
-from llm_catalyst.records import Event, Prompt, Score, Scored
-from llm_catalyst.terminal import paragraphs, printable, quoted
+from llm_catalyst.callbacks.console import PlainView, SilentView, View, view_for
+from llm_catalyst.callbacks.live import POINTS, Curve, LiveView, Pace, stage_bar
+from llm_catalyst.runs.analysis import Spending, dollars, spending
+from llm_catalyst.runs.records import Event, Prompt, Score, Scored
+from llm_catalyst.utils.terminal import paragraphs, printable, quoted
+from llm_catalyst.utils.text_plot import area, curve, span
+from llm_catalyst.utils.validation import ConfigurationError
 
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u200b]")
 
@@ -364,7 +364,8 @@ def test_an_unknown_view_is_refused_with_the_known_ones() -> None:
 
 def test_an_exception_in_a_run_leaves_a_real_terminal_as_it_was() -> None:
     code = (
-        "from rich.console import Console; from recorded import play; from llm_catalyst.progress import view_for\n"
+        "from rich.console import Console; from recorded import play\n"
+        "from llm_catalyst.callbacks.console import view_for\n"
         "view = view_for('auto', Console())\n"
         "try:\n    play(view, stages=2); raise RuntimeError('in the run')\n"
         "finally:\n    view.end(None)\n"
@@ -379,7 +380,7 @@ def test_an_exception_in_a_run_leaves_a_real_terminal_as_it_was() -> None:
 
 
 def test_the_views_and_the_story_need_no_torch() -> None:
-    code = "import sys, llm_catalyst.live, llm_catalyst.show; sys.exit('torch' in sys.modules)"
+    code = "import sys, llm_catalyst.callbacks.live, llm_catalyst.show; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

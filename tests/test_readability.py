@@ -2,7 +2,7 @@
 
 import pytest
 
-from llm_catalyst.readability import share_of_words
+from llm_catalyst.report.readability import share_of_words
 
 
 @pytest.mark.parametrize(

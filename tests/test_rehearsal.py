@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from tiny import consultation
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.clients.rehearsal import Rehearsal
-from llm_catalyst.mentors.language_model import LanguageModel
+from llm_catalyst.mentors.clients.mock import Rehearsal
+from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.records import Exchange, Message
+from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.utils.validation import ConfigurationError
 
 
 def test_proposals_are_mixed_from_the_quoted_prompts_and_cost_nothing() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_catalyst.mentors.reply import LONGEST, MOST_LINES, MOST_REJECTED, clean, parse, parse_official
+from llm_catalyst.mentors.reply_parser import LONGEST, MOST_LINES, MOST_REJECTED, clean, parse, parse_official
 
 WANTED = ["Is this film good?", "What does it say"]
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded_tables import config, ended, write_result, write_results
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.report.naming import column_names, in_order, row_names
+from llm_catalyst.config.table import FILE, read_table, write_table
+from llm_catalyst.report.labels import column_names, in_order, row_names
 from llm_catalyst.report.results import Results, gather
 from llm_catalyst.report.runs import Run, settings_of
-from llm_catalyst.table import FILE, read_table, write_table
+from llm_catalyst.utils.validation import ConfigurationError
 
 TWO = {("Alone", "BoolQ"): (0.7, 0.8, 0.9), ("+ GPT-4", "BoolQ"): (0.75, 0.85, 0.95)}
 

@@ -23,8 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import CONFIG, evaluation, exchange, manifest, outcome, restart, run_records, stage_records, write_run
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.records import (
+from llm_catalyst.runs.checkpoints import read_state
+from llm_catalyst.runs.reader import FILES, parse, read_lines, read_run
+from llm_catalyst.runs.records import (
     Evaluation,
     Event,
     Exchange,
@@ -36,9 +37,8 @@ from llm_catalyst.records import (
     Snapshot,
     to_json,
 )
-from llm_catalyst.run_directory import MENDS, PLACE, RunDirectory
-from llm_catalyst.run_records import FILES, parse, read_lines, read_run
-from llm_catalyst.saved_states import read_state
+from llm_catalyst.runs.writer import MENDS, PLACE, RunDirectory
+from llm_catalyst.utils.validation import ConfigurationError
 
 PROMPT = evaluation(0, 0, 0.5, 0.5)
 
@@ -328,7 +328,7 @@ def test_a_checkpoint_that_a_killed_run_left_beside_the_save_after_it_is_removed
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("llm_catalyst.run_directory.discard", killed)
+        patch.setattr("llm_catalyst.runs.writer.discard", killed)
         with pytest.raises(KeyboardInterrupt):
             directory.commit(0, tensors(2.0), {"stage": 1, "step": 1})
     assert [folder.name for folder in directory.saved()] == ["00.step000001", "00"]

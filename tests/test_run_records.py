@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from recorded import write_run
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.run_records import find_runs
+from llm_catalyst.runs.reader import find_runs
+from llm_catalyst.utils.validation import ConfigurationError
 
 
 @pytest.fixture(scope="module")

@@ -13,20 +13,20 @@ import pytest
 from recorded import exchange
 from tiny_models import adamw, plenty, run_in, toy_problem
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.doers.none import NoDoer
-from llm_catalyst.experiment import Experiment
-from llm_catalyst.heads.verbalizer import Verbalizer
-from llm_catalyst.interruption import INTERRUPTED, STOPPED, BudgetSpent, Interruption, Stopped, stop_now
-from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.config.settings import Budget, Checkpoints, Settings
+from llm_catalyst.mentors.base import Consultation
 from llm_catalyst.mentors.controls import NoMentor
-from llm_catalyst.progress import SilentView
-from llm_catalyst.records import Advice, Exchange, Ledger, Outcome
-from llm_catalyst.run_directory import RunDirectory
-from llm_catalyst.run_records import read_run
-from llm_catalyst.safekeeping import Safekeeping
-from llm_catalyst.settings import Budget, Checkpoints, Settings
+from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.none import NoDoer
+from llm_catalyst.runs.reader import read_run
+from llm_catalyst.runs.records import Advice, Exchange, Ledger, Outcome
+from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.training.checkpointing import Safekeeping
+from llm_catalyst.training.loop import Experiment
+from llm_catalyst.utils.signals import INTERRUPTED, STOPPED, BudgetSpent, Interruption, Stopped, stop_now
+from llm_catalyst.utils.validation import ConfigurationError
 
 PLAN = (3, 3)
 

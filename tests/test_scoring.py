@@ -10,13 +10,13 @@ from sklearn.metrics import accuracy_score, f1_score
 from tiny_models import LABELS, CrossEntropy, PromptIsLogits, toy_data, toy_problem
 from torch import Tensor
 
-from llm_catalyst.batching import Batch, Encoded
-from llm_catalyst.heads.similarity import Similarity
-from llm_catalyst.heads.verbalizer import Verbalizer
-from llm_catalyst.memory import Room
-from llm_catalyst.model import Parameters
-from llm_catalyst.problem import Problem
-from llm_catalyst.scoring import classification_metrics, result, score
+from llm_catalyst.models.heads.similarity import Similarity
+from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.models.prompted_text import Parameters
+from llm_catalyst.tasks.batching import Batch, Encoded
+from llm_catalyst.training.problem import Problem
+from llm_catalyst.training.scoring import classification_metrics, result, score
+from llm_catalyst.utils.memory import Room
 
 
 @dataclass

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.tasks import shapes
-from llm_catalyst.tasks.images import ImageTask, load, load_new
+from llm_catalyst.tasks.image_task import ImageTask, load, load_new
 from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw
-from llm_catalyst.tasks.text import Example
+from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.utils.validation import ConfigurationError
 
 TASK = ImageTask("shapes", layout="shapes")
 

@@ -11,13 +11,13 @@ from recorded import HOSTILE, evaluation, manifest, outcome, prompt, write_run
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.digest import best_prompts, warnings_of
-from llm_catalyst.records import Event, Score, Scored
-from llm_catalyst.run_directory import RunDirectory
-from llm_catalyst.run_records import read_run
-from llm_catalyst.show import show, story
-from llm_catalyst.summary import summary
+from llm_catalyst.report.show import show, story
+from llm_catalyst.report.summary import summary
+from llm_catalyst.runs.analysis import best_prompts, warnings_of
+from llm_catalyst.runs.reader import read_run
+from llm_catalyst.runs.records import Event, Score, Scored
+from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.utils.validation import ConfigurationError
 
 
 def text_of(renderable: RenderableType, width: int = 80) -> str:

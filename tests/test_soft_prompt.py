@@ -10,8 +10,8 @@ from tiny import prompt_space
 from tiny_models import TOKENIZERS, reloaded_tokenizer, word_piece
 from transformers import AddedToken
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.soft_prompt import PromptSettings, PromptSpace, allowed_tokens
+from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace, allowed_tokens
+from llm_catalyst.utils.validation import ConfigurationError
 
 KINDS = sorted(TOKENIZERS)
 BEYOND = 3  # rows of the embedding for which the tokenizer has no token

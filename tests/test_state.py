@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load, save
 from tiny_models import CPU, PromptIsLogits, labels_only
 
-from llm_catalyst.doers.doer import Course, Member
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.records import Best, Exchange, Ledger, Message, Prompt, Score, Scored
-from llm_catalyst.state import State, pack, unpack
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.base import Course, Member
+from llm_catalyst.runs.records import Best, Exchange, Ledger, Message, Prompt, Score, Scored
+from llm_catalyst.training.state import State, pack, unpack
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "AdamW": partial(torch.optim.AdamW, lr=0.02, betas=(0.8, 0.95), weight_decay=0.01),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from llm_catalyst.statistics import compare, holm, summarize
+from llm_catalyst.report.statistics import compare, holm, summarize
 
 ZERO = [0.0] * 20
 

@@ -10,19 +10,19 @@ import pytest
 import yaml
 from tiny_models import Stops, adamw, run_in, toy_data, toy_problem
 
-from llm_catalyst.configs import build
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.doers.none import NoDoer
-from llm_catalyst.experiment import Experiment
-from llm_catalyst.heads.verbalizer import Verbalizer
-from llm_catalyst.mentors.clients.rehearsal import Rehearsal
-from llm_catalyst.mentors.language_model import LanguageModel
-from llm_catalyst.paths import conf_directory
-from llm_catalyst.progress import SilentView
-from llm_catalyst.records import Exchange, Outcome, Record
-from llm_catalyst.run_records import read_run
-from llm_catalyst.settings import Evaluations, Interval
-from llm_catalyst.soft_prompt import PromptSettings
+from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.config.build import build
+from llm_catalyst.config.settings import Evaluations, Interval
+from llm_catalyst.mentors.clients.mock import Rehearsal
+from llm_catalyst.mentors.llm import LanguageModel
+from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.models.soft_prompt import PromptSettings
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.none import NoDoer
+from llm_catalyst.runs.reader import read_run
+from llm_catalyst.runs.records import Exchange, Outcome, Record
+from llm_catalyst.training.loop import Experiment
+from llm_catalyst.utils.paths import conf_directory
 
 FILES = sorted((conf_directory() / "strategy").glob("*.yaml"))
 # Numbers of the papers that would make a tiny run long.

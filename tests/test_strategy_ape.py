@@ -12,10 +12,10 @@ from dialogues import Talk, after, talk
 from omegaconf import OmegaConf
 from tiny import EXAMPLES, consultation
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.consultation import Consultation, Trial
+from llm_catalyst.mentors.base import Consultation, Trial
 from llm_catalyst.mentors.strategies.ape import Ape
-from llm_catalyst.records import Advice, Prompt
+from llm_catalyst.runs.records import Advice, Prompt
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_ape.txt"
 SMALL = Ape(proposals=2, subsets=2, demonstrations=3, candidates=3, examples=4, best=2)

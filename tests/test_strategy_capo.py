@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 from scipy import stats
 from tiny import EXAMPLES, consultation, prompt_space, scored
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.consultation import Consultation, Trial
+from llm_catalyst.mentors.base import Consultation, Trial
 from llm_catalyst.mentors.strategies.capo import Capo, better_ones
 from llm_catalyst.mentors.strategies.capo_members import Course, Member, found, member_of
-from llm_catalyst.records import Prompt
+from llm_catalyst.runs.records import Prompt
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_capo.txt"
 SPACE = prompt_space(length=16)

@@ -11,10 +11,10 @@ from dialogues import Talk, after, talk
 from omegaconf import OmegaConf
 from tiny import EXAMPLES, consultation
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.consultation import Consultation, Trial, nobody
+from llm_catalyst.mentors.base import Consultation, Trial, nobody
 from llm_catalyst.mentors.strategies.directional import LONGEST_DIRECTION, Directional, read_direction
-from llm_catalyst.records import Prompt
+from llm_catalyst.runs.records import Prompt
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_directional.txt"
 DIRECTION = "Ask about the mood of the whole text.\nLeave out the bare choice of words."

@@ -11,10 +11,10 @@ import tiny
 from dialogues import Talk, after, talk
 from omegaconf import OmegaConf
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.mentors.base import Consultation
 from llm_catalyst.mentors.strategies.evoprompt import EvoPromptDE, EvoPromptGA, last_prompt, pair
-from llm_catalyst.records import Advice, Score, Scored
+from llm_catalyst.runs.records import Advice, Score, Scored
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden"
 SPACE = tiny.prompt_space()

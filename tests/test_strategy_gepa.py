@@ -13,10 +13,10 @@ from dialogues import after, talk
 from omegaconf import OmegaConf
 from tiny import EXAMPLES, consultation, scored
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.consultation import Consultation, Trial
+from llm_catalyst.mentors.base import Consultation, Trial
 from llm_catalyst.mentors.strategies.gepa import Gepa, front, minibatches
-from llm_catalyst.records import Prompt
+from llm_catalyst.runs.records import Prompt
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_gepa.txt"
 BETTER, WORSE = "- great fine good story", "- dull bad poor movie"  # of the model below

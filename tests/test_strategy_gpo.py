@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from tiny import consultation as consult
 from tiny import conversation, prompt_space, scored
 
-from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.mentors.strategies.gpo import Gpo, edits, most_similar, read, words_of
-from llm_catalyst.records import Prompt, Score, Scored
+from llm_catalyst.runs.records import Prompt, Score, Scored
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_gpo.txt"
 

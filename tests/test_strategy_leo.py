@@ -9,10 +9,10 @@ from dialogues import Talk, after, talk
 from omegaconf import OmegaConf
 from tiny import consultation, prompt_space, scored
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.mentors.base import Consultation
 from llm_catalyst.mentors.strategies.leo import Leo
-from llm_catalyst.records import Scored
+from llm_catalyst.runs.records import Scored
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_leo.txt"
 SMALL = Leo(proposals=4, size=2)

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from tiny import EXAMPLES, conversation, prompt_space, scored
 from tiny import consultation as consult
 
-from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.mentors.strategies.opro import LONGEST, Opro, read
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_opro.txt"
 

@@ -6,9 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 from tiny import TASK, consultation, conversation
 
-from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.mentors.strategies.wording import LONGEST_ECHO, quoted
+from llm_catalyst.mentors.strategies.templates import LONGEST_ECHO, quoted
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_paper.txt"
 

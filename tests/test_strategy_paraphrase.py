@@ -6,8 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 from tiny import TASK, consultation, conversation
 
-from llm_catalyst.checks import ConfigurationError
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_paraphrase.txt"
 

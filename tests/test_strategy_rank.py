@@ -12,11 +12,11 @@ from dialogues import Talk, after, talk
 from omegaconf import OmegaConf
 from tiny import EXAMPLES, consultation, prompt_space
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.consultation import Consultation, Trial
+from llm_catalyst.mentors.base import Consultation, Trial
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.mentors.strategies.rank import Rank, choose, doubles, likeness
-from llm_catalyst.records import Prompt
+from llm_catalyst.runs.records import Prompt
+from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_rank.txt"
 SMALL = Rank(proposals=2, candidates=6, examples=4, diversity=0.9, show_gradient=True)

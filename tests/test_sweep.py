@@ -25,14 +25,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.jobs import ENDED, RUNNING, Note, read_notes, take_gpu, write_note
-from llm_catalyst.standings import apart, summary
-from llm_catalyst.sweep import Sweep, begin, cause, consecutive, in_a_pool, running_here
+from llm_catalyst.sweeps.job import ENDED, RUNNING, Note, read_notes, take_gpu, write_note
+from llm_catalyst.sweeps.launchers import Sweep, begin, cause, consecutive, in_a_pool, running_here
+from llm_catalyst.sweeps.status import apart, summary
+from llm_catalyst.utils.validation import ConfigurationError
 
 optuna = pytest.importorskip("optuna", reason="the sweep extra is not installed")
 
-from llm_catalyst.search import (  # noqa: E402
+from llm_catalyst.sweeps.optuna_search import (  # noqa: E402
     SAMPLERS,
     Plan,
     distribution,

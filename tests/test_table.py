@@ -8,8 +8,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.table import (
+from llm_catalyst.config.table import (
     Line,
     Published,
     Table,
@@ -23,6 +22,7 @@ from llm_catalyst.table import (
     smoked,
     write_table,
 )
+from llm_catalyst.utils.validation import ConfigurationError
 
 TABLE = Table(
     "drinks",

@@ -17,13 +17,22 @@ from recorded_tables import SEEDS, config, ended, write_result, write_results
 from rich.console import Console, RenderableType
 from scipy import stats
 
-from llm_catalyst.records import Ledger, Outcome
+from llm_catalyst.report.cell_statistics import MEASURES, values
 from llm_catalyst.report.results import Results, gather
-from llm_catalyst.report.sheet import LATEX, Field, Sheet, in_latex, in_markdown, plain_latex
-from llm_catalyst.report.tables import comparisons, csv, latex, markdown, price, price_by_entry, render, summary_csv
-from llm_catalyst.report.values import MEASURES, values
-from llm_catalyst.statistics import holm
-from llm_catalyst.terminal import printable
+from llm_catalyst.report.statistics import holm
+from llm_catalyst.report.tables.build import (
+    comparisons,
+    csv,
+    latex,
+    markdown,
+    price,
+    price_by_entry,
+    render,
+    summary_csv,
+)
+from llm_catalyst.report.tables.rendered import LATEX, Field, Sheet, in_latex, in_markdown, plain_latex
+from llm_catalyst.runs.records import Ledger, Outcome
+from llm_catalyst.utils.terminal import printable
 
 BASE = (0.70, 0.71, 0.69, 0.72, 0.70)
 BETTER = (0.80, 0.82, 0.79, 0.83, 0.81)

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.tasks import files
-from llm_catalyst.tasks.text import TaskData, TextTask, load
+from llm_catalyst.tasks import row_files
+from llm_catalyst.tasks.text_task import TaskData, TextTask, load
+from llm_catalyst.utils.validation import ConfigurationError
 
 ROWS = [{"text": f"text {i}", "label": i % 2} for i in range(20)]
 
@@ -173,7 +173,7 @@ def test_a_broken_json_list_is_refused_with_its_file_and_row(tmp_path: Path, kin
 
 def test_too_large_a_json_list_is_refused_before_it_is_read(tmp_path: Path) -> None:
     folder = write_splits(tmp_path, "train.json", b"[")
-    os.truncate(folder / "train.json", files.LARGEST_LIST + 1)
+    os.truncate(folder / "train.json", row_files.LARGEST_LIST + 1)
     assert "write it as JSON Lines" in refusal(folder)
 
 
@@ -237,13 +237,13 @@ def test_a_line_of_100_mb_is_refused_without_holding_it(tmp_path: Path) -> None:
         write_splits(folder, f"train.{suffix}", b"text,label\n" if suffix == "csv" else jsonl())
         with (folder / f"train.{suffix}").open("ab") as stream:
             for _ in range(100):
-                stream.write(b"a" * files.MEBIBYTE)
+                stream.write(b"a" * row_files.MEBIBYTE)
         tracemalloc.start()
         message = refusal(folder)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert f", line {2 if suffix == 'csv' else 21}: the line is longer than 16 MiB" in message
-        assert peak < 4 * files.LONGEST_LINE
+        assert peak < 4 * row_files.LONGEST_LINE
 
 
 def test_a_quotation_mark_left_open_does_not_read_the_rest_of_a_large_file(tmp_path: Path) -> None:
@@ -264,9 +264,9 @@ def test_a_large_file_is_checked_line_by_line_and_in_linear_time(tmp_path: Path,
         took = []
         for _ in range(3):
             start = time.perf_counter()
-            assert files.check(file) == rows
+            assert row_files.check(file) == rows
             took.append(time.perf_counter() - start)
-        assert files.place(file, rows - 1) == f"{file}, line {rows + (suffix == 'csv')}"
+        assert row_files.place(file, rows - 1) == f"{file}, line {rows + (suffix == 'csv')}"
         return min(took)
 
     assert seconds(64_000) < 40 * seconds(8_000)

@@ -15,9 +15,9 @@ from conftest import REPOSITORY, Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.configs import build
-from llm_catalyst.tasks.text import BUILT_IN, Example, TaskData, TextTask, carve, fingerprint, load, majority
+from llm_catalyst.config.build import build
+from llm_catalyst.tasks.text_task import BUILT_IN, Example, TaskData, TextTask, carve, fingerprint, load, majority
+from llm_catalyst.utils.validation import ConfigurationError
 
 CONF = REPOSITORY / "conf"
 NAMES = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))

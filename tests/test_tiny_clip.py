@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
-from llm_catalyst.backbones import tiny_clip
-from llm_catalyst.checks import ConfigurationError
+from llm_catalyst.models.backbones import tiny_clip
 from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw
+from llm_catalyst.utils.validation import ConfigurationError
 
 STEPS = 300  # enough to tell colours; shapes take more
 LABELS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]

@@ -18,11 +18,11 @@ from tiny_models import (
     word_piece,
 )
 
-from llm_catalyst.batching import Encoded
-from llm_catalyst.encoding import encode
-from llm_catalyst.problem import cloze_for
-from llm_catalyst.tasks.text import Example
-from llm_catalyst.token_cache import LARGE, encode_all
+from llm_catalyst.tasks.batching import Encoded
+from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.tasks.token_cache import LARGE, encode_all
+from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.training.problem import cloze_for
 
 TEXTS = list(dict.fromkeys(sentences(3 * LARGE)))[: LARGE + 500]
 

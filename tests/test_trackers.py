@@ -15,16 +15,16 @@ from recorded import CONFIG, HOSTILE, OVERVIEW, PLAN, evaluation, outcome, promp
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_models import StoppingView, Stops, adamw, run_in, toy_problem
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.experiment import Experiment
-from llm_catalyst.interruption import Stopped
-from llm_catalyst.launch import run_command
+from llm_catalyst.callbacks.console import Overview, SilentView
+from llm_catalyst.callbacks.trackers import Point, Tracker, Views, point_of, trackers
+from llm_catalyst.cli.run import run_command
 from llm_catalyst.mentors.controls import RandomTokens
-from llm_catalyst.progress import Overview, SilentView
-from llm_catalyst.records import Score, Snapshot
-from llm_catalyst.run_directory import RunDirectory
-from llm_catalyst.trackers import Point, Tracker, Views, point_of, trackers
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.runs.records import Score, Snapshot
+from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.training.loop import Experiment
+from llm_catalyst.utils.signals import Stopped
+from llm_catalyst.utils.validation import ConfigurationError
 
 SETTINGS = yaml.safe_load(CONFIG)
 KEY = "0123456789abcdef" * 3

@@ -4,17 +4,17 @@ import pytest
 import torch
 from tiny_models import toy_problem
 
-from llm_catalyst.batching import collate
-from llm_catalyst.doers.doer import Member
-from llm_catalyst.heads.verbalizer import Verbalizer
-from llm_catalyst.memory import Room
-from llm_catalyst.model import example_losses
-from llm_catalyst.problem import Problem
-from llm_catalyst.randomness import stream
-from llm_catalyst.records import Prompt
-from llm_catalyst.scoring import score
-from llm_catalyst.state import State
-from llm_catalyst.trials import HINT_TOKENS, STEP, Trials
+from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.models.prompted_text import example_losses
+from llm_catalyst.optimizers.base import Member
+from llm_catalyst.runs.records import Prompt
+from llm_catalyst.tasks.batching import collate
+from llm_catalyst.training.problem import Problem
+from llm_catalyst.training.prompt_probe import HINT_TOKENS, STEP, Trials
+from llm_catalyst.training.scoring import score
+from llm_catalyst.training.state import State
+from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.rng import stream
 
 
 def trials_of(problem: Problem) -> tuple[Trials, State, list[Prompt]]:

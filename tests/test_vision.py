@@ -10,28 +10,28 @@ import pytest
 import tiny_clip
 from tiny_models import StoppingView, Stops, adamw, run_in, toy_settings
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.configs import check_kinds, parts_of
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.doers.none import NoDoer
-from llm_catalyst.doers.zeroth_order import ZerothOrderSGD
-from llm_catalyst.experiment import Experiment
-from llm_catalyst.heads.coop import Coop
-from llm_catalyst.heads.tcp import Tcp
-from llm_catalyst.heads.zero_shot import ZeroShot
-from llm_catalyst.mentors.clients.rehearsal import Rehearsal
+from llm_catalyst.config.build import check_kinds, parts_of
+from llm_catalyst.config.settings import Checkpoints
+from llm_catalyst.mentors.clients.mock import Rehearsal
 from llm_catalyst.mentors.controls import Perturb
 from llm_catalyst.mentors.evolution import Evolution
-from llm_catalyst.mentors.language_model import LanguageModel
+from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.problem import Problem, assemble_images
-from llm_catalyst.records import Outcome
-from llm_catalyst.run_records import read_run
-from llm_catalyst.session import load_problem
-from llm_catalyst.settings import Checkpoints
-from llm_catalyst.soft_prompt import PromptSettings
-from llm_catalyst.tasks import images
-from llm_catalyst.tasks.images import ImageTask
+from llm_catalyst.models.heads.coop import Coop
+from llm_catalyst.models.heads.tcp import Tcp
+from llm_catalyst.models.heads.zero_shot import ZeroShot
+from llm_catalyst.models.soft_prompt import PromptSettings
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.none import NoDoer
+from llm_catalyst.optimizers.zeroth_order import ZerothOrderSGD
+from llm_catalyst.runs.reader import read_run
+from llm_catalyst.runs.records import Outcome
+from llm_catalyst.tasks import image_task
+from llm_catalyst.tasks.image_task import ImageTask
+from llm_catalyst.training.loop import Experiment
+from llm_catalyst.training.problem import Problem, assemble_images
+from llm_catalyst.training.run import load_problem
+from llm_catalyst.utils.validation import ConfigurationError
 
 PLAN = (2, 2, 2)
 SHAPES = ImageTask("shapes", layout="shapes", shots=2, description="Say which shape it is.")
@@ -40,7 +40,7 @@ START = PromptSettings(length=4, start="text", text="a photo of a")
 
 def problem_of(head: Any, classes: str = "all", **changes: Any) -> Problem:
     task, settings = replace(SHAPES, classes=classes), toy_settings(prompt=START, **changes)
-    data, unseen = images.load(task, 1), images.load_new(task, 1)
+    data, unseen = image_task.load(task, 1), image_task.load_new(task, 1)
     return assemble_images(data, unseen, tiny_clip.backbone(views=2), head, settings)
 
 

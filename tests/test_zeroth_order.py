@@ -23,13 +23,16 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from llm_catalyst.batching import Batch
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.configs import parts_of
-from llm_catalyst.doers.descent import Schedule
-from llm_catalyst.doers.doer import Course, Member, Step
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.doers.zeroth_order import (
+from llm_catalyst.config.build import parts_of
+from llm_catalyst.mentors.controls import RandomTokens
+from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.models.heads.similarity import Similarity
+from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.models.prompted_text import Parameters, example_losses, stack
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.optimizers.descent import Schedule
+from llm_catalyst.optimizers.zeroth_order import (
     Directions,
     ForwardGradient,
     ZerothOrderAdam,
@@ -38,17 +41,14 @@ from llm_catalyst.doers.zeroth_order import (
     directional,
     two_sided,
 )
-from llm_catalyst.estimate import estimate
-from llm_catalyst.experiment import Experiment
-from llm_catalyst.heads.classifier import Classifier
-from llm_catalyst.heads.similarity import Similarity
-from llm_catalyst.heads.verbalizer import Verbalizer
-from llm_catalyst.memory import Room
-from llm_catalyst.mentors.controls import RandomTokens
-from llm_catalyst.model import Parameters, example_losses, stack
-from llm_catalyst.problem import Problem
-from llm_catalyst.randomness import stream
-from llm_catalyst.state import State, pack
+from llm_catalyst.tasks.batching import Batch
+from llm_catalyst.training.estimate import estimate
+from llm_catalyst.training.loop import Experiment
+from llm_catalyst.training.problem import Problem
+from llm_catalyst.training.state import State, pack
+from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.rng import stream
+from llm_catalyst.utils.validation import ConfigurationError
 
 # torch makes its forward derivatives with a function that it calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

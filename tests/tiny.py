@@ -8,10 +8,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from llm_catalyst.mentors.consultation import Consultation, TaskDescription, Trial
-from llm_catalyst.records import Message, Prompt, Score, Scored
-from llm_catalyst.soft_prompt import PromptSettings, PromptSpace
-from llm_catalyst.tasks.text import Example
+from llm_catalyst.mentors.base import Consultation, TaskDescription, Trial
+from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
+from llm_catalyst.runs.records import Message, Prompt, Score, Scored
+from llm_catalyst.tasks.text_task import Example
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (  # noqa: SIM905 - easier to read and to add to

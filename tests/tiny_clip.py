@@ -13,11 +13,11 @@ from transformers.models.clip import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.utils import logging
 
-from llm_catalyst.backbones.clip import ClipBackbone, FrozenClip, load
-from llm_catalyst.memory import Room
-from llm_catalyst.tasks.images import ImageTask
-from llm_catalyst.tasks.text import Example, TaskData
-from llm_catalyst.vision_model import ImageHead, PromptedClip
+from llm_catalyst.models.backbones.clip import ClipBackbone, FrozenClip, load
+from llm_catalyst.models.prompted_clip import ImageHead, PromptedClip
+from llm_catalyst.tasks.image_task import ImageTask
+from llm_catalyst.tasks.text_task import Example, TaskData
+from llm_catalyst.utils.memory import Room
 
 torch.set_num_threads(1)
 logging.set_verbosity_error()

@@ -24,20 +24,20 @@ from transformers.models.qwen3 import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.roberta import RobertaConfig, RobertaForMaskedLM, RobertaTokenizer
 from transformers.utils import logging
 
-from llm_catalyst.backbones.text import FrozenText, TextBackbone, load
-from llm_catalyst.batching import TextBatch
-from llm_catalyst.experiment import Experiment, run
-from llm_catalyst.heads.classifier import Classifier
-from llm_catalyst.interruption import Interruption
-from llm_catalyst.memory import Room
-from llm_catalyst.model import Parameters, example_losses
-from llm_catalyst.problem import Problem, assemble
-from llm_catalyst.progress import SilentView
-from llm_catalyst.records import Outcome
-from llm_catalyst.run_directory import RunDirectory
-from llm_catalyst.settings import Evaluations, Interval, PoolSettings, Settings
-from llm_catalyst.soft_prompt import PromptSettings
-from llm_catalyst.tasks.text import Example, TaskData, TextTask
+from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.config.settings import Evaluations, Interval, PoolSettings, Settings
+from llm_catalyst.models.backbones.text import FrozenText, TextBackbone, load
+from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.models.prompted_text import Parameters, example_losses
+from llm_catalyst.models.soft_prompt import PromptSettings
+from llm_catalyst.runs.records import Outcome
+from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.tasks.batching import TextBatch
+from llm_catalyst.tasks.text_task import Example, TaskData, TextTask
+from llm_catalyst.training.loop import Experiment, run
+from llm_catalyst.training.problem import Problem, assemble
+from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.signals import Interruption
 
 torch.set_num_threads(1)
 logging.set_verbosity_error()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
-from llm_catalyst.turns import away
+from llm_catalyst.utils.turn_taking import away
 
 T = TypeVar("T")
 

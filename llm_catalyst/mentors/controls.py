@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import torch
 
-from llm_catalyst.checks import at_least, one_of, within
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.records import Advice, Proposal
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.runs.records import Advice, Proposal
+from llm_catalyst.utils.validation import at_least, one_of, within
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from llm_catalyst.checks import ConfigurationError, at_least
-from llm_catalyst.digest import counted
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.records import Advice, Proposal, Restart, Scored
-from llm_catalyst.run_directory import read_config
-from llm_catalyst.run_records import FILES, find_runs, read_lines
-from llm_catalyst.saved_states import Damaged, read_state, read_tensors, saved_states
-from llm_catalyst.soft_prompt import PromptSpace
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.models.soft_prompt import PromptSpace
+from llm_catalyst.runs.analysis import counted
+from llm_catalyst.runs.checkpoints import Damaged, read_state, read_tensors, saved_states
+from llm_catalyst.runs.reader import FILES, find_runs, read_lines
+from llm_catalyst.runs.records import Advice, Proposal, Restart, Scored
+from llm_catalyst.runs.writer import read_config
+from llm_catalyst.utils.validation import ConfigurationError, at_least
 
 BATCH = 64  # prompts of one training step; drawn with replacement, as there may be fewer
 

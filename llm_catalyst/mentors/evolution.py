@@ -4,10 +4,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llm_catalyst.checks import at_least, within
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.records import Advice, Prompt, Proposal, Scored
-from llm_catalyst.soft_prompt import PromptSpace
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.models.soft_prompt import PromptSpace
+from llm_catalyst.runs.records import Advice, Prompt, Proposal, Scored
+from llm_catalyst.utils.validation import at_least, within
 
 
 @dataclass(frozen=True)

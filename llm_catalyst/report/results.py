@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.digest import at, counted, first_of
-from llm_catalyst.records import Outcome
-from llm_catalyst.report.naming import column_names, in_order, row_names
+from llm_catalyst.config.table import FILE, Published, cells, published, read_table
+from llm_catalyst.report.labels import column_names, in_order, row_names
 from llm_catalyst.report.runs import Run, read_or_tell, settings_of
-from llm_catalyst.run_records import find_runs
-from llm_catalyst.table import FILE, Published, cells, published, read_table
+from llm_catalyst.runs.analysis import at, counted, first_of
+from llm_catalyst.runs.reader import find_runs
+from llm_catalyst.runs.records import Outcome
+from llm_catalyst.utils.validation import ConfigurationError
 
 PUBLISHED = "published.yaml"  # beside table.yaml: figures of others, where the user gave some
 

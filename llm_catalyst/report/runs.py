@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from llm_catalyst import checksums
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.digest import at
-from llm_catalyst.records import Manifest, Outcome
-from llm_catalyst.run_directory import PLACE
-from llm_catalyst.run_records import read_json, read_manifest
+from llm_catalyst.runs.analysis import at
+from llm_catalyst.runs.reader import read_json, read_manifest
+from llm_catalyst.runs.records import Manifest, Outcome
+from llm_catalyst.runs.writer import PLACE
+from llm_catalyst.utils import checksums
+from llm_catalyst.utils.validation import ConfigurationError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C takes a tenth of the time
 APART = re.compile(rf"seed|{PLACE}")  # keys in which runs may differ and still repeat each other

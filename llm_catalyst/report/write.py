@@ -8,21 +8,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from llm_catalyst import checksums
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.digest import counted
-from llm_catalyst.records import Snapshot
-from llm_catalyst.report.drawing import saved
-from llm_catalyst.report.gallery import gallery
-from llm_catalyst.report.page import html, section
-from llm_catalyst.report.prices import price
-from llm_catalyst.report.reading import Reader
+from llm_catalyst.config.table import FILE, folder_of
+from llm_catalyst.report.figures.drawing import saved
+from llm_catalyst.report.figures.gallery import gallery
+from llm_catalyst.report.html.page import html, section
+from llm_catalyst.report.record_reader import Reader
 from llm_catalyst.report.results import Results, gather
-from llm_catalyst.report.tables import csv, latex, markdown, render, summary_csv
-from llm_catalyst.run_directory import write_atomically
-from llm_catalyst.run_records import FILES, find_runs
-from llm_catalyst.table import FILE, folder_of
-from llm_catalyst.terminal import forgive, printable
+from llm_catalyst.report.tables.build import csv, latex, markdown, render, summary_csv
+from llm_catalyst.report.tables.costs import price
+from llm_catalyst.runs.analysis import counted
+from llm_catalyst.runs.reader import FILES, find_runs
+from llm_catalyst.runs.records import Snapshot
+from llm_catalyst.runs.writer import write_atomically
+from llm_catalyst.utils import checksums
+from llm_catalyst.utils.terminal import forgive, printable
+from llm_catalyst.utils.validation import ConfigurationError
 
 PAGE = "report.html"
 FOLDERS = ("tables", "figures")  # beside it

@@ -15,7 +15,7 @@ from pathlib import Path
 import PIL
 from PIL import Image, ImageColor, ImageDraw
 
-from llm_catalyst.tasks.image_files import cache
+from llm_catalyst.tasks.image_layouts import cache
 
 SIDES = {"circle": 60, "square": 4, "triangle": 3}
 SHAPES = tuple(SIDES)

@@ -21,17 +21,17 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers.models.clip import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from llm_catalyst.backbones.clip import ClipBackbone, FrozenClip, load
-from llm_catalyst.doers.doer import Course, Member
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.features import ImageBatch, ImageFeatures
-from llm_catalyst.features import load as load_features
-from llm_catalyst.heads.coop import Coop
-from llm_catalyst.memory import Room
-from llm_catalyst.randomness import stream
-from llm_catalyst.tasks.images import ImageTask
-from llm_catalyst.tasks.text import Example, TaskData
-from llm_catalyst.vision_model import PromptedClip
+from llm_catalyst.models.backbones.clip import ClipBackbone, FrozenClip, load
+from llm_catalyst.models.heads.coop import Coop
+from llm_catalyst.models.image_features import ImageBatch, ImageFeatures
+from llm_catalyst.models.image_features import load as load_features
+from llm_catalyst.models.prompted_clip import PromptedClip
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.base import Course, Member
+from llm_catalyst.tasks.image_task import ImageTask
+from llm_catalyst.tasks.text_task import Example, TaskData
+from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.rng import stream
 
 CONTEXT = 16
 NAMED = "{}e"  # a class's name: some three tokens of this tokenizer, as of CLIP's

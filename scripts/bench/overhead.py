@@ -165,7 +165,7 @@ def carry_out(words: list[str]) -> dict[str, float]:
             place: Any = importlib.import_module(module, "llm_catalyst")
             place = place if owner == "-" else getattr(place, owner)
             setattr(place, name, watch.timed(part, getattr(place, name)))
-    from llm_catalyst.cli import main as catalyst
+    from llm_catalyst.cli.main import main as catalyst
 
     imported = perf_counter()
     try:

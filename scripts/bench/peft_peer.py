@@ -13,9 +13,9 @@ from peft import PromptTuningConfig, get_peft_model
 from torch import Tensor
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
-from llm_catalyst.backbones.text import DTYPES, TextBackbone
-from llm_catalyst.batching import Encoded
-from llm_catalyst.problem import Problem
+from llm_catalyst.models.backbones.text import DTYPES, TextBackbone
+from llm_catalyst.tasks.batching import Encoded
+from llm_catalyst.training.problem import Problem
 
 M, BATCH, LEARNING_RATE, LENGTH = 8, 32, 1e-2, 128
 GROUPED = "(c) by length"

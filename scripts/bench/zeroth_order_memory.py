@@ -51,19 +51,19 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
     """Bytes before a step and at its peak: of a CPU process its resident size, of a GPU what is allocated there."""
     import torch
 
-    from llm_catalyst.backbones.text import TextBackbone, load
-    from llm_catalyst.batching import TextBatch
-    from llm_catalyst.doers.doer import Course, Member
-    from llm_catalyst.doers.gradient import Gradient
-    from llm_catalyst.doers.zeroth_order import (
+    from llm_catalyst.models.backbones.text import TextBackbone, load
+    from llm_catalyst.models.heads.classifier import Classifier
+    from llm_catalyst.models.prompted_text import PromptedModel
+    from llm_catalyst.optimizers.backprop import Gradient
+    from llm_catalyst.optimizers.base import Course, Member
+    from llm_catalyst.optimizers.zeroth_order import (
         ForwardGradient,
         ZerothOrderAdam,
         ZerothOrderConservative,
         ZerothOrderSGD,
     )
-    from llm_catalyst.heads.classifier import Classifier
-    from llm_catalyst.memory import Room, forget_peak, peak_memory
-    from llm_catalyst.model import PromptedModel
+    from llm_catalyst.tasks.batching import TextBatch
+    from llm_catalyst.utils.memory import Room, forget_peak, peak_memory
 
     made: dict[str, Callable[[], Any]] = {
         "gradient": lambda: Gradient(partial(torch.optim.SGD, lr=0.1)),

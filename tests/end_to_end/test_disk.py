@@ -17,9 +17,9 @@ from conftest import Command
 from loopback import Loopback, openai_chat, serve
 from tiny_models import folder
 
-from llm_catalyst.records import Outcome
-from llm_catalyst.run_records import read_json, read_run
-from llm_catalyst.verify import verify
+from llm_catalyst.runs.reader import read_json, read_run
+from llm_catalyst.runs.records import Outcome
+from llm_catalyst.runs.verify import verify
 
 pytestmark = pytest.mark.slow
 

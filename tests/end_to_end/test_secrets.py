@@ -22,9 +22,9 @@ from conftest import PROGRAM, REPOSITORY, Command
 from loopback import Loopback, Response, anthropic_message, error, model_list, openai_chat, raw, serve
 from tiny_models import folder
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.configs import refuse_secrets
-from llm_catalyst.run_records import read_manifest, read_run
+from llm_catalyst.config.build import refuse_secrets
+from llm_catalyst.runs.reader import read_manifest, read_run
+from llm_catalyst.utils.validation import ConfigurationError
 
 pytestmark = pytest.mark.slow
 

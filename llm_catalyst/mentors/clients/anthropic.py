@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llm_catalyst.mentors.clients import calls
-from llm_catalyst.mentors.clients.calls import Answer
-from llm_catalyst.mentors.clients.pace import pace
-from llm_catalyst.records import Exchange, Message
+from llm_catalyst.mentors.clients import http
+from llm_catalyst.mentors.clients.http import Answer
+from llm_catalyst.mentors.clients.rate_limit import pace
+from llm_catalyst.runs.records import Exchange, Message
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,22 @@ class Claude:
     check_model: bool = True
 
     def __post_init__(self) -> None:
-        calls.check_settings(
+        http.check_settings(
             self.temperature, self.max_tokens, self.timeout_s, self.retry_s, self.key_variable, self.base_url
         )
-        calls.check_pace(self.at_once, self.per_minute)
+        http.check_pace(self.at_once, self.per_minute)
 
     def preflight(self) -> None:
         """Raise ConfigurationError where the SDK or the key is missing."""
-        calls.preflight("anthropic", self.key_variable)
+        http.preflight("anthropic", self.key_variable)
 
     def reach(self) -> None:
         """Raise ConfigurationError where the server is not there, refuses the key or does not know the model."""
         import anthropic
 
         if self.check_model:
-            key = calls.read_key(self.key_variable)
-            calls.reach(anthropic, anthropic.Anthropic, key, self.base_url, self.model)
+            key = http.read_key(self.key_variable)
+            http.reach(anthropic, anthropic.Anthropic, key, self.base_url, self.model)
 
     def parameters(self, seed: int) -> dict[str, Any]:
         """The sampling settings that go with each request."""
@@ -59,7 +59,7 @@ class Claude:
         """The model's answer as an exchange; what fails for good is its `error`."""
         import anthropic
 
-        key = calls.read_key(self.key_variable)
+        key = http.read_key(self.key_variable)
         system = "\n\n".join(message.content for message in messages if message.role == "system")
         request: dict[str, Any] = {
             "model": self.model,
@@ -72,9 +72,9 @@ class Claude:
             return connection.messages.create(**request, **parameters)
 
         def ask() -> Answer:
-            return calls.attempt(anthropic, anthropic.Anthropic, key, self.base_url, self.timeout_s, send, read)
+            return http.attempt(anthropic, anthropic.Anthropic, key, self.base_url, self.timeout_s, send, read)
 
-        return calls.exchange(
+        return http.exchange(
             ask,
             messages=messages,
             stage=stage,
@@ -91,10 +91,10 @@ def read(response: Any) -> Answer:
     """The Answer in a message; blocks of thinking are left out."""
     blocks, usage = getattr(response, "content", None), getattr(response, "usage", None)
     if not isinstance(blocks, list):
-        return calls.no_answer(response)
+        return http.no_answer(response)
     texts = [getattr(block, "text", None) for block in blocks if getattr(block, "type", None) == "text"]
     text = "".join(part for part in texts if isinstance(part, str))
-    stop_reason = calls.name(response.stop_reason)
+    stop_reason = http.name(response.stop_reason)
     broken = {"refusal": "the model refused", None: "the answer broke off"}
     tokens = getattr(usage, "input_tokens", None), getattr(usage, "output_tokens", None)
-    return calls.model_answer(response, text, stop_reason, tokens, broken.get(stop_reason), cut_off="max_tokens")
+    return http.model_answer(response, text, stop_reason, tokens, broken.get(stop_reason), cut_off="max_tokens")

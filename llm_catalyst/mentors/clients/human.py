@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.clients.calls import Answer, exchange
-from llm_catalyst.mentors.reply import legible
-from llm_catalyst.records import Exchange, Message
+from llm_catalyst.mentors.clients.http import Answer, exchange
+from llm_catalyst.mentors.reply_parser import legible
+from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.utils.validation import ConfigurationError
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llm_catalyst.checks import one_of
-from llm_catalyst.mentors.clients import calls
-from llm_catalyst.mentors.clients.calls import Answer
-from llm_catalyst.mentors.clients.pace import pace
-from llm_catalyst.records import Exchange, Message
+from llm_catalyst.mentors.clients import http
+from llm_catalyst.mentors.clients.http import Answer
+from llm_catalyst.mentors.clients.rate_limit import pace
+from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.utils.validation import one_of
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class OpenAIChat:
     check_model: bool = True
 
     def __post_init__(self) -> None:
-        calls.check_settings(
+        http.check_settings(
             self.temperature, self.max_tokens, self.timeout_s, self.retry_s, self.key_variable, self.base_url
         )
-        calls.check_pace(self.at_once, self.per_minute)
+        http.check_pace(self.at_once, self.per_minute)
         one_of("mentor.client.max_tokens_name", self.max_tokens_name, ("max_completion_tokens", "max_tokens"))
 
     def preflight(self) -> None:
         """Raise ConfigurationError where the SDK or the key is missing."""
-        calls.preflight("openai", self.key_variable)
+        http.preflight("openai", self.key_variable)
 
     def reach(self) -> None:
         """Raise ConfigurationError where the server is not there, refuses the key or does not know the model."""
         import openai
 
         if self.check_model:
-            key = calls.read_key(self.key_variable)
-            calls.reach(openai, openai.OpenAI, key or "none", self.base_url, self.model)
+            key = http.read_key(self.key_variable)
+            http.reach(openai, openai.OpenAI, key or "none", self.base_url, self.model)
 
     def complete(
         self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
@@ -57,7 +57,7 @@ class OpenAIChat:
         """The model's answer as an exchange; what fails for good is its `error`."""
         import openai
 
-        key = calls.read_key(self.key_variable)
+        key = http.read_key(self.key_variable)
         parameters = self.parameters(seed)
         request: dict[str, Any] = {"model": self.model, "messages": [vars(message) for message in messages]}
 
@@ -65,9 +65,9 @@ class OpenAIChat:
             return connection.chat.completions.create(**request, **parameters)
 
         def ask() -> Answer:
-            return calls.attempt(openai, openai.OpenAI, key or "none", self.base_url, self.timeout_s, send, read)
+            return http.attempt(openai, openai.OpenAI, key or "none", self.base_url, self.timeout_s, send, read)
 
-        return calls.exchange(
+        return http.exchange(
             ask,
             messages=messages,
             stage=stage,
@@ -94,10 +94,10 @@ def read(response: Any) -> Answer:
     """The Answer in a chat completion."""
     choices = getattr(response, "choices", None)
     if not isinstance(choices, list) or not choices:
-        return calls.no_answer(response)
+        return http.no_answer(response)
     message, usage = getattr(choices[0], "message", None), getattr(response, "usage", None)
     text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
-    stop_reason = calls.name(getattr(choices[0], "finish_reason", None))
+    stop_reason = http.name(getattr(choices[0], "finish_reason", None))
     text = text if isinstance(text, str) else ""
     error = None
     if refusal:
@@ -105,4 +105,4 @@ def read(response: Any) -> Answer:
     elif stop_reason == "content_filter":
         error = "the provider's content filter stopped the answer"
     tokens = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
-    return calls.model_answer(response, text, stop_reason, tokens, error, cut_off="length")
+    return http.model_answer(response, text, stop_reason, tokens, error, cut_off="length")

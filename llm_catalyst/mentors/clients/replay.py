@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from llm_catalyst.checks import ConfigurationError
-from llm_catalyst.mentors.clients import NotRecorded
-from llm_catalyst.mentors.clients.calls import Answer, exchange, utc_now
-from llm_catalyst.records import Exchange, Message, Restart
-from llm_catalyst.run_records import read_lines
+from llm_catalyst.mentors.clients.base import NotRecorded
+from llm_catalyst.mentors.clients.http import Answer, exchange, utc_now
+from llm_catalyst.runs.reader import read_lines
+from llm_catalyst.runs.records import Exchange, Message, Restart
+from llm_catalyst.utils.validation import ConfigurationError
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,11 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import ClassVar
 
-from llm_catalyst.checks import at_least, one_of, within
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.reply import parse
-from llm_catalyst.mentors.strategies import Dialogue, Question, proposals_of
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.reply_parser import parse
+from llm_catalyst.mentors.strategies.base import Dialogue, Question, proposals_of
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
-from llm_catalyst.mentors.strategies.wording import (
+from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
     answer_of,
@@ -43,7 +42,8 @@ from llm_catalyst.mentors.strategies.wording import (
     quoted,
     reminder,
 )
-from llm_catalyst.records import Advice, Message, Proposal, Rejected
+from llm_catalyst.runs.records import Advice, Message, Proposal, Rejected
+from llm_catalyst.utils.validation import at_least, one_of, within
 
 ROLE = "You find out which instruction was followed, from what came out of it."
 STORY = (

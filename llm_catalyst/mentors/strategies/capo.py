@@ -36,10 +36,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from llm_catalyst.checks import at_least, one_of, within
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.reply import parse
-from llm_catalyst.mentors.strategies import Dialogue, Question
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.reply_parser import parse
+from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.capo_members import (
     Course,
     Crossing,
@@ -50,7 +49,7 @@ from llm_catalyst.mentors.strategies.capo_members import (
     remembered,
 )
 from llm_catalyst.mentors.strategies.gepa import answers
-from llm_catalyst.mentors.strategies.wording import (
+from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
     conversation,
@@ -59,7 +58,8 @@ from llm_catalyst.mentors.strategies.wording import (
     quoted,
     reminder,
 )
-from llm_catalyst.records import Advice, Message, Proposal, Rejected
+from llm_catalyst.runs.records import Advice, Message, Proposal, Rejected
+from llm_catalyst.utils.validation import at_least, one_of, within
 
 HELD_BACK = 0.1  # share of the training examples that may stand in prompts, and are in no block
 DECIMALS = 9  # of scores: what differs by the rounding of binary fractions only is the same

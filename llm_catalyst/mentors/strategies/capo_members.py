@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.mentors.base import Consultation
 from llm_catalyst.mentors.strategies.gepa import still_hold
-from llm_catalyst.mentors.strategies.wording import answer_of, input_of
-from llm_catalyst.records import Prompt
-from llm_catalyst.soft_prompt import PromptSpace
+from llm_catalyst.mentors.strategies.templates import answer_of, input_of
+from llm_catalyst.models.soft_prompt import PromptSpace
+from llm_catalyst.runs.records import Prompt
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llm_catalyst.checks import at_least, one_of
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.reply import clean, legible, parse, shorten
-from llm_catalyst.mentors.strategies import Dialogue, Question
-from llm_catalyst.mentors.strategies.wording import (
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.reply_parser import clean, legible, parse, shorten
+from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.templates import (
     ASK_AGAIN,
     FORMS,
     MOST_READ,
@@ -34,7 +33,8 @@ from llm_catalyst.mentors.strategies.wording import (
     quoted,
     reminder,
 )
-from llm_catalyst.records import Advice, Message, Rejected
+from llm_catalyst.runs.records import Advice, Message, Rejected
+from llm_catalyst.utils.validation import at_least, one_of
 
 LONGEST_DIRECTION = 1000  # characters of a direction that are used
 

@@ -23,12 +23,11 @@ from math import ceil
 from random import Random
 from typing import ClassVar, TypeAlias
 
-from llm_catalyst.checks import at_least, one_of
-from llm_catalyst.mentors.consultation import Consultation
+from llm_catalyst.mentors.base import Consultation
 from llm_catalyst.mentors.evolution import ancestry
-from llm_catalyst.mentors.reply import parse, shorten
-from llm_catalyst.mentors.strategies import Dialogue, Question, Reply, proposals_of
-from llm_catalyst.mentors.strategies.wording import (
+from llm_catalyst.mentors.reply_parser import parse, shorten
+from llm_catalyst.mentors.strategies.base import Dialogue, Question, Reply, proposals_of
+from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
     conversation,
@@ -37,7 +36,8 @@ from llm_catalyst.mentors.strategies.wording import (
     quoted,
     reminder,
 )
-from llm_catalyst.records import Advice, Message, Prompt, Proposal, Rejected, Scored
+from llm_catalyst.runs.records import Advice, Message, Prompt, Proposal, Rejected, Scored
+from llm_catalyst.utils.validation import at_least, one_of
 
 ROLE = (
     "You breed short text prompts that are put in front of the input of a frozen language model: "

@@ -26,11 +26,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from llm_catalyst.checks import at_least, one_of
-from llm_catalyst.mentors.consultation import Consultation, Trial
-from llm_catalyst.mentors.reply import parse
-from llm_catalyst.mentors.strategies import Dialogue, Question
-from llm_catalyst.mentors.strategies.wording import (
+from llm_catalyst.mentors.base import Consultation, Trial
+from llm_catalyst.mentors.reply_parser import parse
+from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
     answer_of,
@@ -40,7 +39,8 @@ from llm_catalyst.mentors.strategies.wording import (
     quoted,
     reminder,
 )
-from llm_catalyst.records import Advice, Message, Prompt, Proposal, Rejected
+from llm_catalyst.runs.records import Advice, Message, Prompt, Proposal, Rejected
+from llm_catalyst.utils.validation import at_least, one_of
 
 MOST_DRAWS = 10  # parents and minibatches that are tried in search of a mistake, for each question
 

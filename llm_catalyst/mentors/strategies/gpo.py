@@ -24,11 +24,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from llm_catalyst.checks import at_least, one_of, within
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.reply import parse, shorten
-from llm_catalyst.mentors.strategies import Dialogue, Question, asked_alike
-from llm_catalyst.mentors.strategies.wording import (
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.reply_parser import parse, shorten
+from llm_catalyst.mentors.strategies.base import Dialogue, Question, asked_alike
+from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
     conversation,
@@ -38,8 +37,9 @@ from llm_catalyst.mentors.strategies.wording import (
     reminder,
     with_rating,
 )
-from llm_catalyst.records import Message, Rejected, Scored
-from llm_catalyst.soft_prompt import PromptSpace
+from llm_catalyst.models.soft_prompt import PromptSpace
+from llm_catalyst.runs.records import Message, Rejected, Scored
+from llm_catalyst.utils.validation import at_least, one_of, within
 
 ROLE = (
     "You improve a short text prompt that is put in front of the input of a frozen language model. You work step by "

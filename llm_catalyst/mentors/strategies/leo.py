@@ -17,11 +17,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from llm_catalyst.checks import at_least, one_of
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.reply import parse
-from llm_catalyst.mentors.strategies import Dialogue, Question
-from llm_catalyst.mentors.strategies.wording import (
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.reply_parser import parse
+from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.templates import (
     ASK_AGAIN,
     FORMS,
     MOST_READ,
@@ -33,7 +32,8 @@ from llm_catalyst.mentors.strategies.wording import (
     number_of,
     reminder,
 )
-from llm_catalyst.records import Advice, Message, Proposal, Scored
+from llm_catalyst.runs.records import Advice, Message, Proposal, Scored
+from llm_catalyst.utils.validation import at_least, one_of
 
 ROLE = "You search for short text prompts that make a frozen language model good at a task."
 EXPLORE = (

@@ -18,11 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llm_catalyst.checks import at_least, one_of, within
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.reply import Candidate, clean, legible, parse, peel, screen, shorten
-from llm_catalyst.mentors.strategies import Dialogue, Question, asked_alike
-from llm_catalyst.mentors.strategies.wording import (
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.reply_parser import Candidate, clean, legible, parse, peel, screen, shorten
+from llm_catalyst.mentors.strategies.base import Dialogue, Question, asked_alike
+from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
     answer_of,
@@ -33,7 +32,8 @@ from llm_catalyst.mentors.strategies.wording import (
     reminder,
     with_rating,
 )
-from llm_catalyst.records import Message, Rejected, Scored
+from llm_catalyst.runs.records import Message, Rejected, Scored
+from llm_catalyst.utils.validation import at_least, one_of, within
 
 LONGEST = 500  # characters of a prompt; longer ones are dropped
 TAGGED = re.compile(r"<INS>((?:(?!<INS>).)*?)</INS>", re.DOTALL | re.IGNORECASE)

@@ -9,11 +9,10 @@ for new prompts with a lower loss, below a number of words, and for nothing else
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llm_catalyst.checks import at_least, one_of
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.reply import parse, parse_official
-from llm_catalyst.mentors.strategies import Dialogue, Question
-from llm_catalyst.mentors.strategies.wording import (
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.reply_parser import parse, parse_official
+from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
     RULES,
@@ -23,7 +22,8 @@ from llm_catalyst.mentors.strategies.wording import (
     number_of,
     reminder,
 )
-from llm_catalyst.records import Advice, Message, Rejected
+from llm_catalyst.runs.records import Advice, Message, Rejected
+from llm_catalyst.utils.validation import at_least, one_of
 
 ROLE = (
     "You improve short text prompts that are put in front of the input of a frozen language model. "

@@ -9,19 +9,12 @@ give.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llm_catalyst.checks import at_least, one_of
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.reply import parse
-from llm_catalyst.mentors.strategies import Dialogue, Question
-from llm_catalyst.mentors.strategies.wording import (
-    FORMS,
-    MOST_READ,
-    conversation,
-    number_of,
-    quoted,
-    reminder,
-)
-from llm_catalyst.records import Advice, Message, Rejected
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.reply_parser import parse
+from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.templates import FORMS, MOST_READ, conversation, number_of, quoted, reminder
+from llm_catalyst.runs.records import Advice, Message, Rejected
+from llm_catalyst.utils.validation import at_least, one_of
 
 ROLE = "You say short texts in other words."
 WISH = (

@@ -25,17 +25,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from llm_catalyst.checks import at_least, within
-from llm_catalyst.mentors.consultation import Consultation
-from llm_catalyst.mentors.strategies import Dialogue, Question
+from llm_catalyst.mentors.base import Consultation
 from llm_catalyst.mentors.strategies.ape import by_loss, dropped
+from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.mentors.strategies.wording import (
-    MOST_READ,
-    quoted,
-)
-from llm_catalyst.records import Advice, Prompt
-from llm_catalyst.soft_prompt import PromptSpace
+from llm_catalyst.mentors.strategies.templates import MOST_READ, quoted
+from llm_catalyst.models.soft_prompt import PromptSpace
+from llm_catalyst.runs.records import Advice, Prompt
+from llm_catalyst.utils.validation import at_least, within
 
 SAME = 1e-9  # a difference of cosines that is but rounding
 

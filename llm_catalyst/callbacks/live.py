@@ -1,0 +1,268 @@
+"""The live view: one screen of a running experiment, redrawn a few times a second."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.text import Text
+
+from llm_catalyst.callbacks.console import Overview, Watch, unfinished
+from llm_catalyst.runs.analysis import Spending, accuracy, best_prompts, clock
+from llm_catalyst.runs.records import Evaluation, Exchange, Outcome, Record, Restart, Scored
+from llm_catalyst.utils.terminal import printable, quoted
+from llm_catalyst.utils.text_plot import Point, area, span
+
+REFRESHES = 4  # a second
+LABEL = 24  # columns of the text to the left of a curve
+TOP, PROPOSALS = 5, 3  # of the pool and of the mentor's answer that are shown
+POINTS = 256  # of a curve: more than a screen has dots for
+
+
+@dataclass
+class Curve:
+    """A series of any length as at most POINTS means over equal stretches, so that a value costs O(1)."""
+
+    points: list[Point] = field(default_factory=list)
+    stride: int = 1
+    latest: float | None = None
+    lowest: float = math.inf
+    _sum: float = 0.0
+    _count: int = 0
+
+    def add(self, x: float, y: float) -> None:
+        self.latest, self.lowest = y, min(y, self.lowest)
+        self._sum += y
+        self._count += 1
+        if self._count < self.stride:
+            return
+        # A new list, not a change in place: the drawing thread may be reading the old one.
+        self.points = [*self.points, (x, self._sum / self._count)]
+        self._sum, self._count = 0.0, 0
+        if len(self.points) == POINTS:
+            pairs = zip(self.points[::2], self.points[1::2], strict=True)
+            self.points = [(b[0], (a[1] + b[1]) / 2) for a, b in pairs]
+            self.stride *= 2
+
+
+@dataclass
+class Pace:
+    """Steps a second while training, and the time between stages, from which the time left follows."""
+
+    now: float
+    steps: int = 0
+    training_s: float = 0.0
+    gaps: int = 0
+    gaps_s: float = 0.0
+
+    def step(self, now: float, first_of_stage: bool) -> None:
+        if first_of_stage:
+            self.gaps, self.gaps_s = self.gaps + 1, self.gaps_s + now - self.now
+        else:
+            self.steps, self.training_s = self.steps + 1, self.training_s + now - self.now
+        self.now = now
+
+    @property
+    def rate(self) -> float | None:
+        return self.steps / self.training_s if self.training_s else None
+
+    def left(self, steps: int, gaps: int) -> float | None:
+        """Seconds that so many steps and gaps between stages may take."""
+        return steps / self.rate + gaps * self.gaps_s / max(1, self.gaps) if self.rate else None
+
+
+class LiveView:
+    """Shows a run on one screen of 80 x 24 or more, which goes when the run has come to its outcome."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live: Live | None = None
+
+    def begin(self, overview: Overview) -> None:
+        self.began = self.since = time.monotonic()
+        self.watch, self.pace, self.spending = Watch(overview), Pace(self.began), Spending()
+        self.train, self.dev = Curve(), Curve()
+        self.evaluation: Evaluation | None = None
+        self.best: float | None = None
+        self.scored: list[Scored] = []
+        self.top: list[Scored] = []
+        self.restarts: list[Restart] = []
+        self.warnings: list[str] = []
+        self.doing = "scoring the starting point"
+        self.live = Live(
+            self, console=self.console, refresh_per_second=REFRESHES, transient=True, vertical_overflow="crop"
+        )
+        self.live.start()
+
+    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+        begins = stage != self.watch.stage
+        self.pace.step(time.monotonic(), begins)
+        self.warnings += [note.text for note in self.watch.tick(stage, step, len(losses)) if note.warning]
+        if begins:
+            self.do("training")
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        if finite:
+            self.train.add(step, min(finite))
+
+    def show(self, record: Record) -> None:
+        was_training = self.watch.training
+        self.warnings += [note.text for note in self.watch.heed(record) if note.warning]
+        if isinstance(record, Evaluation) and record.split == "dev":
+            self.evaluated(record)
+        elif isinstance(record, Scored):
+            self.scored.append(record)
+            self.top = best_prompts(self.scored)
+            if was_training:
+                last = record.stage + 1 == len(self.watch.ends)
+                self.do("scoring on test" if last else "asking the mentor")
+        elif isinstance(record, Exchange):
+            self.spending = self.spending.plus(record)
+            if not self.watch.training:  # else it is used later
+                self.do("the mentor failed" if record.error else "scoring the mentor's proposals")
+        elif isinstance(record, Restart):
+            self.restarts = [r for r in self.restarts if r.stage == record.stage] + [record]
+
+    def evaluated(self, record: Evaluation) -> None:
+        """Of prompts that are trained side by side, the best stands for all."""
+        last = self.evaluation
+        if last is not None and last.step == record.step and last.score.loss <= record.score.loss:
+            return
+        self.evaluation = record
+        self.best = max(accuracy(record), self.best or 0.0)
+        self.dev.add(record.step, record.score.loss)
+        end = self.watch.ends[record.stage]
+        if self.watch.training and record.step >= end:
+            self.do("scoring the projected prompts")
+
+    def do(self, what: str) -> None:
+        self.doing, self.since = what, time.monotonic()
+
+    def end(self, outcome: Outcome | None) -> None:
+        """Leave the terminal as it was; the last screen stays only where the run did not come to an outcome."""
+        if self.live is not None:
+            self.live.transient = outcome is not None
+            self.live.stop()
+            self.live = None
+            if outcome is None:
+                self.console.print(Text(unfinished(self.watch.overview)), soft_wrap=True)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self.screen(options.max_width, console.height - 1):
+            line.no_wrap, line.overflow = True, "ellipsis"
+            yield line
+
+    def screen(self, width: int, height: int) -> list[Text]:
+        """The lines of one screen: what does not fit is left out in a fixed order, room to spare goes to the curves."""
+        warnings = [Text(f"! {text}", "yellow") for text in self.warnings[-3:]]
+        # Rows that are still empty keep their place, so that nothing jumps when they are filled.
+        top, proposals = padded(self.pool(), 1 + TOP), padded(self.proposals(), 1 + PROPOSALS)
+        room = max(0, height - 7 - len(warnings))  # 7: the header, two curves of one line, the dev metric
+        top = top[:room]
+        proposals = proposals[: room - len(top)]
+        room -= len(top) + len(proposals)
+        tall = 2 if room >= 2 else 1
+        blanks = [[Text()] if room - 2 > i else [] for i in range(3)]
+        tall += min(4, max(0, room - 5) // 2)
+        return [
+            *self.header(width),
+            *blanks[0],
+            *self.curves(width, tall),
+            *blanks[1],
+            *top,
+            *blanks[2],
+            *proposals,
+            *warnings,
+        ]
+
+    def header(self, width: int) -> list[Text]:
+        overview, watch, now = self.watch.overview, self.watch, time.monotonic()
+        total, stage = sum(overview.plan), max(0, watch.stage)
+        left = self.pace.left(total - watch.step, len(overview.plan) - 1 - stage)
+        step = f"  step {watch.step:,}/{total:,}"
+        place = f"stage {stage + 1}/{len(overview.plan)}  "
+        bar = stage_bar(overview.plan, watch.step, width - len(place) - len(step))
+        waiting = f" ({now - self.since:.0f} s)" if self.doing != "training" and now - self.since >= 1 else ""
+        pace = f"{self.pace.rate:.1f} steps/s" if self.pace.rate else ""
+        rest = f"about {clock(left)} left" if left is not None else ""
+        return [
+            apart(Text(printable(overview.title), "bold"), Text(clock(now - self.began), "dim"), width),
+            apart(Text(printable(overview.directory), "dim"), Text(), width),
+            Text.assemble(place, bar, step),
+            apart(Text(self.doing + waiting, "cyan"), Text("   ".join(filter(None, (pace, rest))), "dim"), width),
+        ]
+
+    def curves(self, width: int, height: int) -> list[Text]:
+        overview = self.watch.overview
+        lines = []
+        for name, curve, style in (("train loss", self.train, "cyan"), ("dev loss", self.dev, "green")):
+            steps, low_high = (0, sum(overview.plan)), span([y for _, y in curve.points] or [0.0])
+            rows = area(curve.points, max(8, width - LABEL), height, steps, low_high, self.watch.ends[:-1], style)
+            latest, lowest = ("", "") if curve.latest is None else (f"{curve.latest:.4f}", f"{curve.lowest:.4f}")
+            labels = [Text(f"{name:<14}{latest:<10}"), Text(f"{'  lowest':<14}{lowest:<10}", "dim")]
+            labels += [Text(" " * LABEL)] * (height - 2)
+            lines += [label.copy().append_text(row) for label, row in zip(labels, rows, strict=False)]
+        return [*lines, self.standing()]
+
+    def standing(self) -> Text:
+        """Dev metric now, best accuracy so far, and what always answering one class would reach."""
+        overview, latest = self.watch.overview, self.evaluation
+        text = Text()
+        if latest is not None:
+            above = accuracy(latest) > overview.majority
+            text.append(f"{'dev ' + overview.metric:<14}")
+            text.append(f"{latest.score.metric:<10.3f}", "green" if above else "yellow")
+            text.append(f"best accuracy {self.best:.3f}   majority class {overview.majority:.3f}", "dim")
+        return text
+
+    def pool(self) -> list[Text]:
+        lines = [Text(f"{'dev loss':>8}  {self.watch.overview.metric:>8}  {'from':<8}  best discrete prompts", "dim")]
+        for entry in self.top[:TOP]:
+            numbers = f"{entry.score.loss:8.4f}  {entry.score.metric:8.3f}  {entry.origin:<8}  "
+            lines.append(Text(numbers).append(quoted(entry.prompt.text, 300)))
+        return lines
+
+    def proposals(self) -> list[Text]:
+        """What the mentor proposed last, the chosen ones marked, and what it has cost so far."""
+        spent = self.spending.words() if self.spending.calls else ""
+        if not self.restarts:
+            return [Text("   ".join(filter(None, ("mentor: no restart yet", spent))), "dim")]
+        last = self.restarts[-1]
+        chosen = {restart.prompt for restart in self.restarts}
+        head = f"mentor after stage {last.stage + 1}" + (" (fallback)" if last.fallback else "")
+        lines = [Text("   ".join(filter(None, (head, spent))), "dim")]
+        for proposal, score in sorted(last.considered, key=lambda p: p[0].prompt not in chosen)[:PROPOSALS]:
+            mine = proposal.prompt in chosen
+            numbers = f"{score.loss:8.4f}  {score.metric:8.3f}" if score else f"{'':8}  {'':8}"
+            line = Text(f"{numbers}  {'restart' if mine else '':<8}  ", "" if mine else "dim")
+            lines.append(line.append(quoted(proposal.prompt.text, 300)))
+        return lines
+
+
+def padded(lines: list[Text], length: int) -> list[Text]:
+    """The lines, and empty ones up to this length."""
+    return lines + [Text()] * (length - len(lines))
+
+
+def apart(left: Text, right: Text, width: int) -> Text:
+    """One line with `left` at its left, cut where needed, and `right` at its right."""
+    room = max(0, width - right.cell_len - (2 if right else 0))
+    left.truncate(room, overflow="ellipsis", pad=True)
+    return Text.assemble(left, "  " if right else "", right)
+
+
+def stage_bar(plan: Sequence[int], step: int, width: int) -> Text:
+    """A bar for each stage, as long as the stage, filled up to `step`; one for all where there are too many."""
+    if 4 * len(plan) > width:
+        plan = [sum(plan)]
+    cells = max(len(plan), width - len(plan) + 1)
+    text, begin, drawn = Text(), 0, 0
+    for i, steps in enumerate(plan):
+        later = len(plan) - 1 - i  # stages, each of which needs a cell
+        length = max(1, min(round(cells * (begin + steps) / sum(plan)), cells - later) - drawn)
+        done = round(length * min(1.0, max(0.0, (step - begin) / steps)))
+        text.append("━" * done, "cyan").append("━" * (length - done), "dim")
+        text.append(" " if i + 1 < len(plan) else "")
+        begin, drawn = begin + steps, drawn + length
+    return text

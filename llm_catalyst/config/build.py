@@ -1,0 +1,252 @@
+"""From a composed configuration to objects: names, types, bounds and targets are checked before any work begins.
+
+A node with `_target_` becomes the frozen dataclass that it names, which is its schema too: types, defaults
+and bounds stand in one place. A class of torch.optim is bound to its arguments and tried on a dummy parameter.
+"""
+
+import functools
+import importlib
+import inspect
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from llm_catalyst.utils.validation import SHORTEST_SECRET, ConfigurationError, did_you_mean, leaves, one_of
+
+PREFIXES = ("llm_catalyst.", "torch.optim.")
+SECRET = re.compile(r"\b(sk|hf|gsk|xai|key)[-_][A-Za-z0-9_-]{16,}")
+SECRET_NAME = re.compile(r"_(KEY|TOKEN|SECRET|PASSWORD)$")
+GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of a run, checked but not loaded: nothing was read from disk or network yet."""
+
+    task: Any
+    backbone: Any
+    head: Any
+    doer: Any
+    mentor: Any
+    settings: Any
+
+
+def parts_of(config: Mapping[str, Any]) -> Parts:
+    """The objects that a composed configuration (plain dicts and lists) describes.
+
+    Raises ConfigurationError naming the key, what is wrong with it, and what is allowed. Keys of language
+    models are looked for in the environment here, so that a missing one stops a run before it trains.
+    """
+    refuse_secrets(config)
+    from llm_catalyst.config.settings import Settings
+    from llm_catalyst.optimizers.none import NoDoer
+    from llm_catalyst.training.mentor_queries import overlaps
+
+    settings = construct(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
+    mentor = mentor_of(config["mentor"], build(config["strategy"], "strategy"))
+    if hasattr(mentor, "preflight"):
+        mentor.preflight()
+    head, doer = build(config["head"], "head"), doer_of(config.get("optimizer"), settings)
+    if isinstance(doer, NoDoer) and head.trained:
+        raise ConfigurationError(
+            "doer=none trains nothing: this head would stay as it was drawn; choose one without weights of its own: "
+            "head=verbalizer, with an encoder such as minilm head=similarity, for pictures head=coop or zero_shot"
+        )
+    if isinstance(doer, NoDoer) and overlaps(mentor):
+        raise ConfigurationError(
+            "mentor.overlap=true asks while a stage trains, and doer=none trains nothing; choose mentor.overlap=false"
+        )
+    task, backbone = build(config["task"], "task"), build(config["backbone"], "backbone")
+    check_kinds(task, backbone, head)
+    return Parts(
+        task=task,
+        backbone=backbone,
+        head=head,
+        doer=doer,
+        mentor=mentor,
+        settings=settings,
+    )
+
+
+def check_kinds(task: Any, backbone: Any, head: Any) -> None:
+    """Raise ConfigurationError where one of them is for texts and another for pictures."""
+    from llm_catalyst.models.backbones.clip import ClipBackbone
+    from llm_catalyst.tasks.image_task import ImageTask
+
+    pictures = isinstance(task, ImageTask)
+    wrong = ["backbone"] * (isinstance(backbone, ClipBackbone) != pictures)
+    wrong += ["head"] * (hasattr(head, "class_features") != pictures)
+    if wrong and pictures:
+        raise ConfigurationError(
+            f"task={task.name} is one of pictures, and {' and '.join(wrong)} is for texts; choose a CLIP "
+            "(backbone=clip_vit_b16) and head=coop, tcp or zero_shot"
+        )
+    if wrong:
+        raise ConfigurationError(
+            f"task={task.name} is one of texts, and {' and '.join(wrong)} is for pictures; choose another, such as "
+            "backbone=roberta_large head=classifier"
+        )
+
+
+def mentor_of(node: Mapping[str, Any], strategy: Any, where: str = "mentor") -> Any:
+    """The mentor that a node describes; one that asks a model gets the strategy, and its fallbacks as objects."""
+    if "strategy" not in names_of(locate(node, where)):
+        return build(node, where)
+    nodes = typed(list[Any], node.get("fallbacks", []), f"{where}.fallbacks")
+    fallbacks = [mentor_of(fallback, strategy, f"{where}.fallbacks[{i}]") for i, fallback in enumerate(nodes)]
+    own = {key: value for key, value in node.items() if key != "fallbacks"}
+    return build(own, where, strategy=strategy, fallbacks=fallbacks)
+
+
+def expand_fallbacks(
+    config: Mapping[str, Any], folders: Sequence[Path], read: Callable[[Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """The configuration with each name in mentor.fallbacks replaced by the node that it stands for.
+
+    A name is that of a file in the folder `mentor` of one of `folders`, the first that has it; `read` gives a
+    file's content with its interpolations resolved. Raises ConfigurationError where a name is not known, or where
+    its node is none without further words.
+    """
+    mentor = config["mentor"]
+    if not isinstance(mentor, Mapping) or not mentor.get("fallbacks"):
+        return dict(config)
+    choices = {path.stem: path for folder in reversed(folders) for path in sorted((folder / "mentor").glob("*.yaml"))}
+    for name in ("replay", "diffusion"):  # a whole run's, and one whose keys follow from the run around it
+        choices.pop(name, None)
+
+    def expanded(fallback: Any) -> Any:
+        if not isinstance(fallback, str):
+            return fallback
+        one_of("mentor.fallbacks", fallback, sorted(choices))
+        node = read(choices[fallback])
+        if missing := ", ".join(path for path, value in leaves(node) if value == "???"):
+            raise ConfigurationError(
+                f"mentor.fallbacks={fallback} leaves {missing} open; "
+                "write a choice of your own that gives it, DIR/mentor/NAME.yaml, and add --config-dir DIR"
+            )
+        return node
+
+    names = typed(list[Any], mentor["fallbacks"], "mentor.fallbacks")
+    return {**config, "mentor": {**mentor, "fallbacks": [expanded(name) for name in names]}}
+
+
+def doer_of(node: Mapping[str, Any] | None, settings: Any) -> Any:
+    """The doer that an `optimizer` node describes: a torch optimizer under the gradient doer, or a doer itself.
+
+    None stands for nobody: the mentor alone moves the prompt. A doer that draws directions, or whose rate has a course,
+    takes the run's seed and schedule.
+    """
+    from llm_catalyst.optimizers.backprop import Gradient
+    from llm_catalyst.optimizers.none import NoDoer
+
+    if node is None:
+        return NoDoer()
+    shared = {"seed": settings.seed, "schedule": settings.schedule}
+    lacking = set(names_of(locate(node, "optimizer"))) - set(node)
+    built = build(node, "optimizer", **{name: value for name, value in shared.items() if name in lacking})
+    if is_dataclass(built):
+        return built
+    return Gradient(built, settings.schedule, settings.clip_norm, settings.protocol.dropout)
+
+
+def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
+    """The object that a node describes; `extra` are fields of it that come from elsewhere."""
+    target = locate(node, where)
+    values = {key: value for key, value in node.items() if key != "_target_"}
+    if not is_dataclass(target):
+        if where != "optimizer" or target.__class__ is not type or "torch.optim" not in target.__module__:
+            raise ConfigurationError(f"{where}._target_={node['_target_']} is no class that can stand there")
+        return bind_optimizer(target, values, where)
+    return construct(target, values, where, extra)
+
+
+def construct(schema: Any, values: Mapping[str, Any], where: str, extra: Mapping[str, Any] | None = None) -> Any:
+    """The dataclass `schema` from plain values; nested dataclasses and nodes with `_target_` are built first."""
+    extra, known, hints = extra or {}, names_of(schema), get_type_hints(schema)
+    built = {}
+    for key, value in values.items():
+        path = f"{where}.{key}".lstrip(".")
+        if key not in known:
+            raise ConfigurationError(f"there is no key {path}; there are: {', '.join(known)}{did_you_mean(key, known)}")
+        if isinstance(value, Mapping) and "_target_" in value:
+            built[key] = build(value, path)
+        elif is_dataclass(hints[key]) and isinstance(value, Mapping):
+            built[key] = construct(hints[key], value, path)
+        else:
+            built[key] = typed(hints[key], value, path)
+    try:
+        return schema(**built, **extra)
+    except ConfigurationError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{where or 'configuration'}: {error}") from error
+
+
+def names_of(schema: Any) -> list[str]:
+    return [f.name for f in fields(schema)] if is_dataclass(schema) else []
+
+
+def typed(hint: Any, value: Any, path: str) -> Any:
+    """`value` as the type `hint`. Raises ConfigurationError where it is not one and cannot become one."""
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        problems = "; ".join(sorted({e["msg"] for e in error.errors()}))
+        raise ConfigurationError(f"{path}={value!r} does not fit: {problems}") from None
+
+
+def locate(node: Any, where: str) -> Any:
+    """The class that a node's `_target_` names; only classes of this package and of torch.optim are accepted."""
+    target = str(node.get("_target_")) if isinstance(node, Mapping) else str(node)
+    if not target.startswith(PREFIXES):
+        raise ConfigurationError(
+            f"{where}._target_={target} is not accepted; it must begin with {' or '.join(PREFIXES)}"
+        )
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"{where}._target_={target} does not exist: {error}") from error
+
+
+def bind_optimizer(target: Any, values: Mapping[str, Any], where: str) -> Any:
+    """A torch optimizer's class bound to its arguments, tried once on a dummy parameter."""
+    import torch
+
+    known = [name for name in inspect.signature(target).parameters if name != "params"]
+    for key in values:
+        if key not in known:
+            raise ConfigurationError(
+                f"there is no key {where}.{key}; there are: {', '.join(known)}{did_you_mean(key, known)}"
+            )
+        if isinstance(values[key], str):
+            raise ConfigurationError(f"{where}.{key}={values[key]!r} is not a number")
+    bound = functools.partial(target, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    try:
+        bound([torch.nn.Parameter(torch.zeros(1))])
+    except Exception as error:
+        settings = ", ".join(f"{where}.{key}={value!r}" for key, value in values.items())
+        raise ConfigurationError(f"{target.__name__} refuses its settings ({settings}): {error}") from error
+    return bound
+
+
+def refuse_secrets(config: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError where a configuration, which is written to disk, holds a secret; it is not repeated.
+
+    That is what looks like a provider's key, and the value of an environment variable whose name says that it is one.
+    """
+    known = {name: value.strip() for name, value in os.environ.items() if SECRET_NAME.search(name)}
+    for path, value in leaves(config):
+        for where, text in (("the name of a key", path), (path, str(value))):
+            names = [name for name, secret in known.items() if len(secret) >= SHORTEST_SECRET and secret in text]
+            if names or SECRET.search(text):
+                what = f"holds the value of the environment variable {names[0]}" if names else "looks like a secret key"
+                raise ConfigurationError(
+                    f"{where} {what}; keys come from the environment only "
+                    f"(export OPENAI_API_KEY=…; mentor.client.key_variable names the variable)"
+                )

@@ -1,0 +1,181 @@
+"""The run's own settings: the top level of conf/config.yaml, its types and bounds."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm_catalyst.models.soft_prompt import PromptSettings
+from llm_catalyst.optimizers.descent import Schedule
+from llm_catalyst.tasks.batching import steps_per_epoch
+from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of
+
+DEFAULT_STAGES = 4
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number of optimizer steps, or of epochs, which win where given; for a stage also a list of either."""
+
+    steps: Any = None
+    epochs: Any = None
+
+    def in_steps(self, key: str, per_epoch: int) -> list[int]:
+        """The interval, or each of a list, in whole steps. Raises ConfigurationError where one is below 1."""
+        name, value = ("epochs", self.epochs) if self.epochs is not None else ("steps", self.steps)
+        values = value if isinstance(value, list | tuple) else [value]
+        if not values:
+            raise ConfigurationError(f"{key}.{name}=[] names no stage; give at least one number")
+        numbers = []
+        for entry in values:
+            if isinstance(entry, bool) or not isinstance(entry, int | float):
+                raise ConfigurationError(f"{key}.{name}={entry} is not a number of {name}")
+            if not 0 < entry < math.inf:
+                raise ConfigurationError(f"{key}.{name}={entry} must be more than 0")
+            if name == "steps" and entry != int(entry):
+                raise ConfigurationError(f"{key}.{name}={entry} is not a number of {name}")
+            numbers.append(max(1, round(entry * per_epoch)) if name == "epochs" else int(entry))
+        return numbers
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """How often soft prompts are scored on dev, as an `Interval` says; `projected`: their projections are, too."""
+
+    steps: Any = None
+    epochs: Any = None
+    projected: bool = False
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """The prompt pool: how many of a stage's projected prompts are scored, and how many entries stay.
+
+    Without `keep` a stage's pool forgets the stages before.
+    """
+
+    candidates: int = 8
+    size: int = 10
+    keep: bool = True
+
+    def __post_init__(self) -> None:
+        at_least("pool.candidates", self.candidates, 1)
+        at_least("pool.size", self.size, 1)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How data are split, and which of the published code's choices are followed (docs/protocols.md)."""
+
+    name: str = "heldout"
+    report_on: str = "test"
+    embed_twice: bool = False
+    dropout: bool = False
+    pad_to_max_length: bool = False
+    first_candidates: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("protocol.report_on", self.report_on, ("test", "dev"))
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """How often a stage's progress is saved: every so many optimizer steps, or seconds ('60s')."""
+
+    every: int | str = "60s"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.every, bool) or not re.fullmatch(r"[1-9]\d*|\d*\.?\d+s", str(self.every)):
+            raise ConfigurationError(
+                f"checkpoint.every={self.every} is neither a number of steps (100) nor of seconds (60s)"
+            )
+
+    def due(self, steps: int, seconds: float) -> bool:
+        """Whether to save, so many steps and seconds after the last time."""
+        every = str(self.every)
+        return seconds >= float(every[:-1]) if every.endswith("s") else steps >= int(every)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may spend: US dollars and tokens (sent and received) on its mentor, minutes of its own time.
+
+    `scored_examples` counts those of all prompts that were scored. `when_spent` says whether the run then stops, to be
+    resumed with more, or goes on to its end without its mentor; when its minutes are spent it stops in any case.
+    """
+
+    usd: float | None = None
+    tokens: int | None = None
+    scored_examples: int | None = None
+    minutes: float | None = None
+    when_spent: str = "stop"
+
+    def __post_init__(self) -> None:
+        for name in ("usd", "tokens", "scored_examples", "minutes"):
+            at_least(f"budget.{name}", getattr(self, name), 0)
+        one_of("budget.when_spent", self.when_spent, ("stop", "conclude"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Top level of the configuration; conf/config.yaml says what each key means."""
+
+    seed: int = 1
+    stages: int | None = None
+    stage: Interval = field(default_factory=lambda: Interval(steps=200))
+    batch_size: int = 32
+    schedule: Schedule = field(default_factory=Schedule)
+    clip_norm: float | None = 1.0
+    prompt: PromptSettings = field(default_factory=PromptSettings)
+    record: Interval = field(default_factory=lambda: Interval(steps=10))
+    evaluate: Evaluations = field(default_factory=lambda: Evaluations(steps=50))
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    restart: str = "best"
+    moments: str = "reset"
+    protocol: Protocol = field(default_factory=Protocol)
+    device: str = "auto"
+    threads: int | None = None
+    token_budget: int = 16384
+    micro_batch: int | None = None
+    checkpoint: Checkpoints = field(default_factory=Checkpoints)
+    budget: Budget = field(default_factory=Budget)
+    dry_run: bool = False
+    view: str = "auto"
+    track: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        at_least("seed", self.seed, 0)
+        at_least("stages", self.stages, 1)
+        at_least("batch_size", self.batch_size, 1)
+        at_least("threads", self.threads, 1)
+        at_least("token_budget", self.token_budget, 1)
+        at_least("micro_batch", self.micro_batch, 1)
+        at_least("clip_norm", self.clip_norm, 1e-9)
+        one_of("restart", self.restart, ("best", "first", "all"))
+        one_of("moments", self.moments, ("reset", "keep"))
+        one_of("view", self.view, ("auto", "live", "plain", "none"))
+        for name in self.track:
+            one_of("track", name, ("tensorboard", "wandb"))
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise ConfigurationError(f"device={self.device} is not known; there are: auto, cpu, cuda, cuda:0, …, mps")
+        self.plan(examples=1)
+        self.every("record", 1), self.every("evaluate", 1)
+
+    def plan(self, examples: int) -> tuple[int, ...]:
+        """Steps of each stage, for a training split of so many examples."""
+        numbers = self.stage.in_steps("stage", steps_per_epoch(examples, self.batch_size))
+        if isinstance(self.stage.steps if self.stage.epochs is None else self.stage.epochs, list | tuple):
+            if self.stages not in (None, len(numbers)):
+                raise ConfigurationError(
+                    f"stages={self.stages}, but the list in stage has {len(numbers)} entries; drop one of the two"
+                )
+            return tuple(numbers)
+        return tuple(numbers * (self.stages or DEFAULT_STAGES))
+
+    def every(self, key: str, examples: int) -> int:
+        """Steps between two recordings (`record`) or evaluations (`evaluate`)."""
+        node = getattr(self, key)
+        numbers = Interval(node.steps, node.epochs).in_steps(key, steps_per_epoch(examples, self.batch_size))
+        if len(numbers) != 1:
+            raise ConfigurationError(f"{key} takes one number, not a list")
+        return numbers[0]

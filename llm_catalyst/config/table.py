@@ -1,0 +1,215 @@
+"""A table of runs: what stands in its rows and columns, and which run fills each cell. Read without torch.
+
+conf/table/<name>.yaml       its rows, columns, seeds and overrides
+conf/published/<name>.yaml   figures that others have published for it, which a user fills in
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from llm_catalyst.runs.writer import write_atomically
+from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.validation import ConfigurationError, did_you_mean, one_of
+
+FILE = "table.yaml"  # the table itself, beside the runs that fill it
+SMOKE_SEEDS = 2  # the fewest that have a spread
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row or a column: the overrides that all its runs have. `smoke`, where given, stands for them in a smoke run."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    smoke: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows x columns x seeds. `overrides` are those of every run, `smoke` the ones that stand for them in a smoke run.
+
+    `reference` names the row with which the others are compared, paired by seed; `figures` are drawn in its report.
+    `command` is the one that fills it, where its runs lie beside it.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str
+    title: str
+    rows: tuple[Line, ...]
+    columns: tuple[Line, ...]
+    seeds: tuple[int, ...] = (1, 2, 3)
+    overrides: tuple[str, ...] = ()
+    smoke: tuple[str, ...] | None = None
+    reference: str | None = None
+    note: str = ""
+    figures: tuple[str, ...] = ()
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        for kind in ("rows", "columns"):
+            lines: tuple[Line, ...] = getattr(self, kind)
+            folders = [folder_of(line.name) for line in lines]
+            if not lines or len(set(folders)) < len(lines):
+                raise ConfigurationError(f"table {self.name}: its {kind} need names that make different folders")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigurationError(f"table {self.name}: its seeds must be different numbers, and one at least")
+        if self.reference is not None:
+            one_of(f"table {self.name}: reference", self.reference, [row.name for row in self.rows])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a table; `folder` is its run directory, relative to the table's folder."""
+
+    row: str
+    column: str
+    seed: int
+    overrides: tuple[str, ...]
+    folder: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure that others have published, in the metric's own unit (0.873, not 87.3), and where it stands."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    mean: float
+    std: float | None = None
+    source: str = ""
+
+
+def find_table(name: str, folders: Sequence[Path] = ()) -> Table:
+    """The table of that name, from `folder/table/` of one of `folders` or from the packaged ones."""
+    places = [*folders, conf_directory()]
+    for folder in places:
+        if (folder / "table" / f"{name}.yaml").is_file():
+            return read_table(folder / "table" / f"{name}.yaml")
+    known = sorted({path.stem for folder in places for path in (folder / "table").glob("*.yaml")})
+    raise ConfigurationError(f"there is no table {name}; there are: {', '.join(known)}{did_you_mean(name, known)}")
+
+
+def known_tables() -> list[Table]:
+    """The packaged tables."""
+    return [read_table(path) for path in sorted((conf_directory() / "table").glob("*.yaml"))]
+
+
+def read_table(path: Path) -> Table:
+    """The table that a file describes. Raises ConfigurationError naming the key that does not fit."""
+    table: Table = read(path, Table)
+    return table
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """The table into `folder`, in which its runs lie."""
+    text = yaml.safe_dump(plain(asdict(table)), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / FILE, text.encode())  # a report may be watching
+
+
+def smoked(table: Table) -> Table:
+    """The table as a smoke run carries it out: every `smoke` in the place of its overrides, and few seeds."""
+
+    def stand_in(line: Line) -> Line:
+        return line if line.smoke is None else Line(line.name, line.smoke)
+
+    return replace(
+        table,
+        name=f"{table.name}_smoke",
+        title=f"{table.title} (smoke run: it shows that the machinery works, its figures mean nothing)",
+        rows=tuple(map(stand_in, table.rows)),
+        columns=tuple(map(stand_in, table.columns)),
+        seeds=table.seeds[:SMOKE_SEEDS],
+        overrides=table.overrides if table.smoke is None else table.smoke,
+        smoke=None,
+    )
+
+
+def narrowed(table: Table, only: Mapping[str, Sequence[str]]) -> Table:
+    """The table with only these rows, columns and seeds; a name may be given as its folder, or in any case."""
+    for key in only:
+        one_of("--only", key, ("row", "column", "seed"))
+
+    def kept(kind: str, lines: tuple[Line, ...]) -> tuple[Line, ...]:
+        wanted = {folder_of(name) for name in only.get(kind, ())}
+        for name in only.get(kind, ()):
+            known = [line.name for line in lines]
+            if folder_of(name) not in map(folder_of, known):
+                raise ConfigurationError(
+                    f"--only {kind}={name}: there is no such {kind}; there are: {', '.join(known)}"
+                    f"{did_you_mean(name, known)}"
+                )
+        return tuple(line for line in lines if not wanted or folder_of(line.name) in wanted)
+
+    rows, seeds = kept("row", table.rows), only.get("seed", ())
+    for seed in seeds:
+        one_of("--only seed", seed, [str(seed) for seed in table.seeds])
+    return replace(
+        table,
+        rows=rows,
+        columns=kept("column", table.columns),
+        seeds=tuple(seed for seed in table.seeds if not seeds or str(seed) in seeds),
+        reference=table.reference if table.reference in [row.name for row in rows] else None,
+    )
+
+
+def cells(table: Table) -> tuple[Cell, ...]:
+    """The runs of a table, all of one seed before the next seed's: a table with every cell comes early."""
+    return tuple(
+        Cell(
+            row.name,
+            column.name,
+            seed,
+            merged(table.overrides, column.overrides, row.overrides, (f"seed={seed}",)),
+            f"{folder_of(row.name)}/{folder_of(column.name)}/seed{seed}",
+        )
+        for seed in table.seeds
+        for column in table.columns
+        for row in table.rows
+    )
+
+
+def merged(*overrides: Sequence[str]) -> tuple[str, ...]:
+    """All overrides, of those with the same key the last."""
+    last = {word.partition("=")[0]: word for words in overrides for word in words}
+    return tuple(last.values())
+
+
+def folder_of(name: str) -> str:
+    """The folder of a row or column: 'Prompt tuning + GPT-4' becomes prompt_tuning_gpt_4."""
+    return re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("._") or "_"
+
+
+def published(name: str, file: Path | None = None) -> dict[tuple[str, str], Published]:
+    """What others have published, by (row, column): nothing, unless a user has filled in the file."""
+    packaged = conf_directory() / "published" / f"{name}.yaml"
+    if file is None and not packaged.is_file():
+        return {}
+    rows: dict[str, dict[str, Published]] = read(file or packaged, dict[str, dict[str, Published]] | None) or {}
+    return {(row, column): entry for row, columns in rows.items() for column, entry in columns.items()}
+
+
+def read(path: Path, kind: Any) -> Any:
+    """What a YAML file holds, as `kind`."""
+    try:
+        return TypeAdapter(kind).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigurationError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def plain(node: Any) -> Any:
+    """Tuples as lists, as YAML has them."""
+    if isinstance(node, Mapping):
+        return {key: plain(value) for key, value in node.items()}
+    return [plain(value) for value in node] if isinstance(node, list | tuple) else node

@@ -1,0 +1,161 @@
+"""Any causal language model of the transformers library, on this machine."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from llm_catalyst.mentors.clients.http import Answer, exchange
+from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """The `mentor.client` node of a local mentor. Fields are explained in conf/mentor/local.yaml.
+
+    The model is loaded at the first call, from safetensors only and without code of its repository.
+    """
+
+    paid: ClassVar[bool] = False
+    background: ClassVar[bool] = False
+
+    model: str
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    temperature: float | None = None
+    max_tokens: int = 200
+
+    def __post_init__(self) -> None:
+        at_least("mentor.client.temperature", self.temperature, 0)
+        at_least("mentor.client.max_tokens", self.max_tokens, 1)
+        one_of("mentor.client.dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
+
+    def preflight(self) -> None:
+        """Raise ConfigurationError where the folder or the device does not exist."""
+        import torch
+
+        from llm_catalyst.models.backbones.text import refuse_pickle
+
+        path = Path(self.model).expanduser()
+        is_path = self.model.startswith((".", "~", "/")) or (os.sep != "/" and os.sep in self.model)
+        if (is_path or path.exists()) and not (path / "config.json").is_file():
+            raise ConfigurationError(
+                f"mentor.client.model={self.model} is no folder with a config.json; give the folder of a "
+                "transformers model or a name on the Hugging Face hub, such as meta-llama/Llama-2-7b-chat-hf"
+            )
+        refuse_pickle("mentor.client.model", self.model)
+        try:
+            torch.empty(0, device=pick_device(self.device))
+        except (RuntimeError, AssertionError) as error:
+            first_line = str(error).partition("\n")[0]
+            raise ConfigurationError(f"mentor.client.device={self.device} cannot be used: {first_line}") from None
+
+    def reach(self) -> None:
+        """Nothing: the model is on this machine, or is fetched at the first call."""
+
+    def parameters(self, seed: int) -> dict[str, float | int | str]:
+        """The settings that the answer depends on."""
+        given = {"temperature": self.temperature, "revision": self.revision}
+        return {"max_tokens": self.max_tokens, "seed": seed} | {n: v for n, v in given.items() if v is not None}
+
+    def complete(
+        self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
+    ) -> Exchange:
+        """The model's continuation as an exchange; what goes wrong is its `error`. Costs no money."""
+
+        def ask() -> Answer:
+            try:
+                return self._answer(messages, seed)
+            except (OSError, ValueError, RuntimeError, ImportError) as error:
+                return Answer(error=f"{self.model} could not answer: {type(error).__name__}: {error}")
+
+        parameters = self.parameters(seed)
+        return exchange(ask, messages=messages, stage=stage, model=self.model, parameters=parameters, free=True)
+
+    def _answer(self, messages: Sequence[Message], seed: int) -> Answer:
+        tokenizer, model = load(self.model, self.revision, self.dtype, pick_device(self.device))
+        inputs = encode(tokenizer, messages).to(model.device)
+        length = int(inputs["input_ids"].shape[1])
+        room = min(self.max_tokens, context(model) - length)
+        if room < 1:
+            raise ValueError(f"the request has {length} tokens, the model reads {context(model)}")
+        new = generate(model, tokenizer, inputs, room, self.temperature, seed)
+        reply = tokenizer.decode(new, skip_special_tokens=True)
+        return Answer(
+            reply=reply,
+            answered=f"{self.model}@{getattr(model.config, '_commit_hash', None) or 'local'}",
+            input_tokens=length,
+            output_tokens=len(new),
+            stop_reason="length" if len(new) == room and new[-1] not in end_tokens(model) else "stop",
+            error=None if reply.strip() else "the answer is empty",
+        )
+
+
+def pick_device(device: str) -> str:
+    """The device itself, or the GPU where there is one and the CPU elsewhere, for 'auto'."""
+    import torch
+
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@lru_cache(maxsize=1)
+def load(name: str, revision: str | None, dtype: str, device: str) -> tuple[Any, Any]:
+    """The tokenizer and the model, in evaluation mode, kept for later calls."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = {"revision": revision or "main", "trust_remote_code": False}
+    path = str(Path(name).expanduser())
+    tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=dtype, **options)
+    return tokenizer, model.to(device).eval()
+
+
+def encode(tokenizer: Any, messages: Sequence[Message]) -> Any:
+    """Input tensors: by the tokenizer's chat template where it has one, else the texts as plain paragraphs."""
+    if not tokenizer.chat_template:
+        return tokenizer("\n\n".join(message.content for message in messages), return_tensors="pt")
+    options = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
+    try:
+        return tokenizer.apply_chat_template([vars(message) for message in messages], **options)
+    except Exception:  # jinja2.TemplateError: some templates (Gemma's, Mistral's) know no system message
+        return tokenizer.apply_chat_template([vars(message) for message in without_system(messages)], **options)
+
+
+def without_system(messages: Sequence[Message]) -> list[Message]:
+    """The messages with the system's text in front of the first user message."""
+    system = "".join(message.content + "\n\n" for message in messages if message.role == "system")
+    first, *rest = [message for message in messages if message.role != "system"]
+    return [Message(first.role, system + first.content), *rest]
+
+
+def context(model: Any) -> int:
+    """The number of tokens that the model reads."""
+    return int(getattr(model.config, "max_position_embeddings", None) or 1_000_000)
+
+
+def end_tokens(model: Any) -> set[int]:
+    """The tokens that end an answer."""
+    ends = model.generation_config.eos_token_id
+    return set(ends) if isinstance(ends, list) else {ends}
+
+
+def generate(model: Any, tokenizer: Any, inputs: Any, room: int, temperature: float | None, seed: int) -> list[int]:
+    """New tokens. Sampled from a seed of their own: the streams of the run outside do not move.
+
+    A temperature of 0 is greedy; none leaves the model's own generation settings.
+    """
+    import torch
+
+    sampling: dict[str, Any] = {}
+    if temperature is not None:
+        sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))), torch.no_grad():
+        torch.manual_seed(seed)
+        output = model.generate(**inputs, max_new_tokens=room, pad_token_id=pad, **sampling)
+    new: list[int] = output[0, inputs["input_ids"].shape[1] :].tolist()
+    return new

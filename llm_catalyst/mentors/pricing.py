@@ -1,0 +1,41 @@
+"""What an answer costs: tokens x the dated prices of conf/prices.yaml."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import yaml
+
+from llm_catalyst.utils.paths import conf_directory
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Price:
+    """USD per million tokens, as read in `source` on `date`; it holds up to `up_to` input tokens, where given."""
+
+    input: float
+    output: float
+    date: str
+    source: str
+    up_to: int | None = None
+
+
+@cache
+def prices() -> dict[str, Price]:
+    """Prices by the exact name of the model that answers."""
+    table = yaml.safe_load((conf_directory() / "prices.yaml").read_text(encoding="utf-8"))
+    return {model: Price(**{**row, "date": str(row["date"])}) for model, row in table["models"].items()}
+
+
+def cost(model: str, input_tokens: int | None, output_tokens: int | None) -> float | None:
+    """USD of one answer; None, never zero, where the price or the usage is not known.
+
+    Only exact names are found: a dated snapshot can cost something else than the name it is known by.
+    """
+    price = prices().get(model)
+    if price is None or input_tokens is None or output_tokens is None:
+        return None
+    if price.up_to is not None and input_tokens > price.up_to:
+        return None
+    return (input_tokens * price.input + output_tokens * price.output) / MILLION

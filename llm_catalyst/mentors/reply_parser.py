@@ -1,0 +1,320 @@
+"""A mentor's free text -> clean proposals, and the reason why each other line was dropped.
+
+Everything here is a pure function, never raises, and takes time linear in the length of the answer.
+"""
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from llm_catalyst.runs.records import Rejected
+
+LONGEST = 1000  # characters of one proposal: far more than any prompt of m tokens
+SHOWN = 200  # characters of a rejected line that are kept
+MOST_LINES = 10_000  # lines of one answer that are read
+MOST_REJECTED = 100  # rejected lines that are kept; the others are counted
+JSON_ATTEMPTS = 32  # failed tries to read JSON; a bound, so that "[[[[…" stays linear
+JSON_DEPTH = 5
+
+INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
+)
+ANSI = re.compile(r"\x1b(?:\[[0-9;:?]{0,32}[A-Za-z]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>78cDEHMZ])")
+NEWLINE = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+SPECIAL = re.compile(
+    r"</?s>|<(?:pad|unk|mask|bos|eos|cls|sep)>|\[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS|/?INST)\]|<</?SYS>>"
+    r"|<\|[^|<>\s]{1,40}\|>|<extra_id_\d{1,3}>|<(?:start|end)_of_turn>"
+    r"|</?(?:prompt|ins|text|template|answer|output|result|proposal|instruction)>",
+    re.IGNORECASE,
+)
+
+KIND = (
+    r"(?:(?:new|improved|better|proposed|suggested|revised|final)\s+)?(?:text\s+)?"
+    r"(?:template|prompt|instruction|proposal|candidate|option|suggestion|variant|version)s?"
+)
+MARKER = re.compile(
+    r"[-•‣◦▪●·–—+*>]{1,3}(?=\s|[^\W\d_]|[\"'“‘«„`\[<(])\s*"  # - text   * text   • text   > text
+    r"|[(\[]?\d{1,3}(?:[.)\]:、．]|\s-\s)(?!\d)\s*"  # 1. text   1) text   (1) text   [1] text   1 - text
+    r"|\(?[a-hA-H][.)]\s+"  # a) text
+)
+LABEL = re.compile(rf"[\"']?{KIND}(?:\s*(?:#|no\.\s*)?\d{{1,3}}[\"']?\s*[:.)=–—-]|[\"']?\s*[:=])\s*", re.IGNORECASE)
+HEADING = re.compile(rf"(?:(?:the|my|three|\d{{1,2}})\s+)?{KIND}\s*#?\d{{0,3}}\s*[:.]?$", re.IGNORECASE)
+ASIDE = re.compile(
+    r"[\"']?(?:expected\s+|estimated\s+|predicted\s+)?(?:loss|accuracy|score|metric|rationale|reason(?:ing)?"
+    r"|explanation|note|why|analysis|thoughts?|comment)[\"']?\s{0,3}(?:\([^)]{0,80}\))?\s{0,3}[:=]",
+    re.IGNORECASE,
+)
+CHATTER = re.compile(
+    r"(?:sure|certainly|of course|okay|let me know|i hope|feel free|(?:i'm |i am |we are )?sorry|i can(?:not|'t|’t)"
+    r"|i(?:'m| am) (?:unable|not able))\b"
+    r"|here(?:'s|’s| is| are)\b.{0,200}\b(?:prompts?|templates?|proposals?|suggestions?|instructions?)\b",
+    re.IGNORECASE,
+)
+FENCE = re.compile(r"\s*(?:```|~~~)[\w+-]{0,20}\s*$")
+REMARK = re.compile(r"\s*(?:[-–—(:;].*)?$")  # what may follow a quoted proposal: "text" (because …)
+QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "‘": "’", "«": "»", "„": "“", "「": "」", "`": "`"}
+NO_APOSTROPHE = re.compile(r"(?<!\w)['’]|['’](?!\w)")
+
+BROKEN_JSON = re.compile(r"[\[{]\s*[\"\[{]")
+JSON_START = re.compile(r"(?:^|:)[ \t]*([\[{])", re.MULTILINE)
+TEXT_FIELD = re.compile(r"prompt|template|text|instruction|proposal|candidate|content|answer|suggestion", re.IGNORECASE)
+OTHER_FIELD = re.compile(r"reason|rationale|expla|thought|note|comment|analysis|loss|accuracy|score", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A line of an answer, the proposal in it, and why it is none (None where it may be one)."""
+
+    line: str
+    text: str
+    reason: str | None = None
+
+
+def parse(reply: str, limit: int) -> tuple[list[str], list[Rejected]]:
+    """At most `limit` clean, distinct proposals from any reasonable answer, and the lines that were dropped."""
+    text = legible(reply)
+    thoughts, closed, answer = text.rpartition("</think>")
+    if not closed and text.lstrip().startswith("<think>"):
+        return [], [Rejected(shorten(text), "reasoning without an answer; the answer may have been cut off")]
+    dropped = [Rejected(shorten(thoughts), "reasoning before the answer")] if closed else []
+    candidates = from_json(answer) or from_lines(answer)
+    texts, rejected = screen(candidates, limit)
+    return texts, dropped + rejected
+
+
+def parse_official(reply: str, limit: int) -> tuple[list[str], list[Rejected]]:
+    """What the method's published code reads from an answer: its lines, without mark and double quotes.
+
+    Source: guozix/LLM-catalyst, exp_lm/chatgpt_hk.py, whose index errors are the one thing not reproduced.
+    Lines of 10 characters or fewer are dropped; nothing is cleaned and duplicates stay. At most `limit` lines are
+    taken, and of each no more than its first LONGEST characters: far more than that code ever uses.
+    """
+    texts: list[str] = []
+    rejected: list[Rejected] = []
+    for line in reply.splitlines():
+        text = line.strip()
+        if not text:
+            continue
+        if text[0] == "-":
+            text = text[1:].strip()
+        elif text[1:2] in ("-", "."):
+            text = text[2:].strip()
+        elif text[0] == "*":
+            text = text[1:].strip()
+        elif text[1:2] == "*":
+            text = text[2:].strip()
+        if len(text) > 1 and text[0] == text[-1] == '"':
+            text = text[1:-1].strip()
+        if len(text) <= 10:
+            rejected.append(Rejected(shorten(line.strip()), "10 characters or fewer"))
+        elif len(texts) >= limit:
+            rejected.append(Rejected(shorten(line.strip()), f"more than {limit} proposals"))
+        else:
+            texts.append(text[:LONGEST])
+    return texts, first_of(rejected)
+
+
+def legible(text: str) -> str:
+    """`text` without terminal escapes, control and invisible characters; newlines and tabs stay."""
+    text = ANSI.sub("", INVISIBLE.sub("", text))
+    return CONTROL.sub(" ", NEWLINE.sub("\n", text))
+
+
+def clean(text: str) -> str:
+    """`text` on one line, without special tokens, control or invisible characters."""
+    return " ".join(SPECIAL.sub(" ", legible(text)).split())
+
+
+def shorten(line: str) -> str:
+    """The first characters of a line, for a record."""
+    return line if len(line) <= SHOWN else line[:SHOWN] + "…"
+
+
+def screen(candidates: list[Candidate], limit: int) -> tuple[list[str], list[Rejected]]:
+    """The first `limit` clean and distinct texts, and what was dropped on the way."""
+    texts: list[str] = []
+    rejected: list[Rejected] = []
+    seen: set[str] = set()
+    for candidate in candidates:
+        text = clean(candidate.text)
+        reason = candidate.reason or fault(text, seen)
+        if reason is None and len(texts) >= limit:
+            reason = f"more than {limit} proposals"
+        if reason is None:
+            texts.append(text)
+            seen.add(text.casefold())
+        else:
+            rejected.append(Rejected(shorten(candidate.line.strip()), reason))
+    return texts, first_of(rejected)
+
+
+def first_of(rejected: list[Rejected]) -> list[Rejected]:
+    """The first MOST_REJECTED of them, and how many there were beyond."""
+    surplus = len(rejected) - MOST_REJECTED
+    more = [Rejected("…", f"{surplus} further lines were dropped too")] if surplus > 0 else []
+    return rejected[:MOST_REJECTED] + more
+
+
+def fault(text: str, seen: set[str]) -> str | None:
+    """Why a clean text cannot be a proposal, or None."""
+    if not any(character.isalnum() for character in text):
+        return "no letter or digit in it"
+    if len(text) > LONGEST:
+        return f"longer than {LONGEST} characters"
+    if text.casefold() in seen:
+        return "a duplicate in the same answer"
+    return None
+
+
+def from_lines(answer: str) -> list[Candidate]:
+    """Candidates from an answer read line by line.
+
+    Where some lines are list-like (marked, numbered, labelled, quoted or fenced), the others are prose.
+    """
+    items: list[tuple[Candidate, bool]] = []
+    fenced = expected = False
+    *lines, rest = [*answer.split("\n", MOST_LINES), ""][: MOST_LINES + 1]
+    for line in lines:
+        if not line.strip():
+            continue
+        if FENCE.match(line):
+            fenced = not fenced
+            continue
+        text, marked = peel(line)
+        if not text or HEADING.match(text) or (line.lstrip().startswith("#") and not marked):
+            items.append((Candidate(line, text, "a heading"), False))
+            expected = True  # the line below "Template 1:" is the template
+            continue
+        reason = "a remark, not a proposal" if ASIDE.match(text) else None
+        reason = "broken JSON" if BROKEN_JSON.match(text) else reason
+        items.append((Candidate(line, text, reason), marked or fenced or expected))
+        expected = False
+    if rest:
+        items.append((Candidate(rest, rest, f"beyond the first {MOST_LINES} lines"), False))
+    if any(listed and not item.reason for item, listed in items):
+        return [item if listed else because(item, "prose beside the list") for item, listed in items]
+    return without_chatter([item for item, _ in items])
+
+
+def without_chatter(lines: list[Candidate]) -> list[Candidate]:
+    """An answer without any list: all its lines, save an introduction and polite phrases."""
+    kept = [because(line, "a phrase, not a proposal") if CHATTER.match(line.text) else line for line in lines]
+    if len(kept) > 1 and kept[0].text.endswith(":"):
+        kept[0] = because(kept[0], "an introduction")
+    return kept
+
+
+def because(candidate: Candidate, reason: str) -> Candidate:
+    """The candidate, dropped for `reason` unless it was dropped before."""
+    return candidate if candidate.reason else Candidate(candidate.line, candidate.text, reason)
+
+
+def peel(line: str) -> tuple[str, bool]:
+    """The text of a line without list mark, label, emphasis and quotes; whether it had one of these."""
+    text = line.strip().lstrip("#").replace("**", "").strip()
+    marked = False
+    for _ in range(6):  # they nest: - **Prompt 1:** "text"
+        before = text
+        if len(text) > 2 and text[0] == text[-1] and text[0] in "*_" and text[1] != text[0]:
+            text = text[1:-1].strip()
+        for pattern in (MARKER, LABEL):
+            if found := pattern.match(text):
+                text, marked = text[found.end() :].strip(), True
+        inner = unquote(text)
+        marked = marked or inner != text
+        text = inner
+        if text == before:
+            break
+    return text, marked
+
+
+def unquote(text: str) -> str:
+    """The quoted part of a text that is a quotation, with or without a remark behind it; else the text."""
+    close = QUOTES.get(text[:1])
+    if close is None:
+        return text[:-1] if text.rstrip(",").endswith('"') and text.count('"') == 1 else text
+    whole = text.rstrip(",;. ")
+    inner = whole[1:-1]
+    nested = NO_APOSTROPHE.search(inner) if close in "'’" else close in inner
+    if len(whole) > 1 and whole.endswith(close) and not nested:
+        return inner.strip()
+    end = text.find(close, 1)
+    if end > 1 and REMARK.match(text, end + 1):
+        return text[1:end].strip()
+    return text[1:] if end < 0 and close == '"' else text
+
+
+def from_json(answer: str) -> list[Candidate]:
+    """Candidates from the JSON values in an answer; none where it holds no JSON with texts."""
+    found: list[Candidate] = []
+    prose: list[str] = []
+    position = failures = 0
+    for start in JSON_START.finditer(answer):
+        if start.start(1) < position:
+            continue
+        value, end = decode(answer, start.start(1))
+        texts = list(texts_in(value))
+        if all(candidate.reason for candidate in texts):
+            failures += 1
+            if failures == JSON_ATTEMPTS:
+                break
+            continue
+        found += texts
+        prose.append(answer[position : start.start(1)])
+        position = end
+    if not found:
+        return []
+    prose.append(answer[position:])
+    lines = [line for piece in prose for line in piece.split("\n") if not FENCE.match(line)]
+    return found + [Candidate(line, line, "prose beside the JSON") for line in lines if any(map(str.isalnum, line))]
+
+
+def decode(answer: str, start: int) -> tuple[Any, int]:
+    """The JSON value, or the Python list of strings, at `start`, and where it ends; None where there is none."""
+    try:
+        return json.JSONDecoder().raw_decode(answer, start)
+    except (ValueError, RecursionError):
+        pass
+    end = answer.find("]", start, start + 20_000) + 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # '\d' in a literal is a SyntaxWarning
+            return (ast.literal_eval(answer[start:end]), end) if end else (None, start)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None, start
+
+
+def texts_in(value: Any, depth: int = 0) -> Iterator[Candidate]:
+    """The texts in a decoded value: a string, a list, or an object with a text-like field."""
+    if isinstance(value, str):
+        yield Candidate(value, peel(value)[0])
+    elif isinstance(value, list) and depth < JSON_DEPTH:
+        for item in value:
+            yield from texts_in(item, depth + 1)
+    elif isinstance(value, dict) and depth < JSON_DEPTH:
+        chosen = text_fields(value)
+        for key, item in value.items():
+            if key in chosen:
+                yield from texts_in(item, depth + 1)
+            elif isinstance(item, str):
+                yield Candidate(f"{key}: {item}", item, "a field beside the text")
+    elif value is not None:
+        shown = str(value) if isinstance(value, int | float) else type(value).__name__
+        yield Candidate(shown, shown, "not a text")
+
+
+def text_fields(value: dict[Any, Any]) -> set[Any]:
+    """The keys of an object that hold its texts: named like texts, then nested ones, then any string."""
+    named = {key for key in value if TEXT_FIELD.search(str(key)) and not OTHER_FIELD.search(str(key))}
+    other = {key for key in value if not OTHER_FIELD.search(str(key))}
+    nested = {key for key, item in value.items() if isinstance(item, list | dict)}
+    strings = {key for key, item in value.items() if isinstance(item, str)}
+    for keys in (named & nested, named & strings, other & nested, other & strings):
+        if keys:
+            return keys
+    return set()

@@ -1,0 +1,122 @@
+"""The questions of one consultation: each is answered by what is known already, or by a client."""
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from llm_catalyst.mentors import response_cache
+from llm_catalyst.mentors.background import side_by_side
+from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.clients.base import Client, NotRecorded
+from llm_catalyst.runs.records import Exchange, Message
+
+
+@dataclass(frozen=True)
+class Request:
+    """One conversation that a client is to answer; `seed` goes with it where the client takes one."""
+
+    client: Client
+    messages: tuple[Message, ...]
+    seed: int
+
+
+class Questions:
+    """Asks whatever the mentor and its fallbacks want to know.
+
+    What a run that was cut off has asked is taken as it happened then, failures included, so that a resumed
+    consultation goes the way of the first one. Who asks the same question several times without a seed cannot tell the
+    answers apart: they are used in the order in which they were recorded, in a resumed consultation and in the first.
+    """
+
+    def __init__(self, consultation: Consultation) -> None:
+        self._consultation = consultation
+        self._unused = list(consultation.answered)  # in the order of the record
+        self._recording = threading.Lock()
+        self._asked: Counter[tuple[str, tuple[Message, ...]]] = Counter()
+
+    def ask(self, requests: Sequence[Request], cache: bool) -> list[Exchange | NotRecorded | None]:
+        """What each request brought, in their order; each exchange was on the disk before the next step.
+
+        A provider has as many under way at once as its client's `at_once` says. After one without any answer no further
+        one is begun: those have None. Raises what `before_call` raises, when all that are under way have come.
+        """
+        known = matched(requests, self._unused)
+        refused: dict[int, NotRecorded] = {}
+        calls = []
+        for i, request in enumerate(requests):
+            asked = (request.client.model, request.messages)
+            call = partial(self._ask, request, self._asked.total(), self._asked[asked], cache)
+            self._asked[asked] += 1
+            if known[i] is None:
+                calls.append(partial(self._goes_on, call, i, refused))
+        if any(exchange and silent(exchange) for exchange in known):
+            calls.clear()
+        at_once: int | None = getattr(requests[0].client, "at_once", None)
+        if at_once is None:
+            all(call() for call in calls)
+        else:
+            side_by_side(calls, at_once)
+        found = matched(requests, self._unused)
+        for exchange in found:
+            if exchange is not None:
+                self._unused.remove(exchange)
+        return [exchange or refused.get(i) for i, exchange in enumerate(found)]
+
+    def _goes_on(self, call: partial[Exchange], i: int, refused: dict[int, NotRecorded]) -> bool:
+        """Whether there was an answer of any kind; a replay that has none tells it in `refused`."""
+        try:
+            exchange = call()
+        except NotRecorded as error:
+            refused[i] = error
+            return False
+        return not silent(exchange)
+
+    def _ask(self, request: Request, number: int, repetition: int, cache: bool) -> Exchange:
+        client, messages, seed = request.client, request.messages, request.seed
+
+        def anew() -> Exchange:
+            self._consultation.before_call()
+            return self._recorded(client.complete(messages, self._consultation.stage, seed, number, repetition))
+
+        if not cache:
+            return anew()
+        exchange = response_cache.answer(client.model, client.parameters(seed), messages, anew, repetition)
+        if exchange.reused == response_cache.REUSED:
+            self._recorded(replace(exchange, stage=self._consultation.stage))
+        return exchange
+
+    def _recorded(self, exchange: Exchange) -> Exchange:
+        """The exchange, on the disk before anything else happens to it: it is paid for."""
+        with self._recording:
+            self._consultation.record(exchange)
+            self._unused.append(exchange)
+        return exchange
+
+
+def silent(exchange: Exchange) -> bool:
+    """Whether nobody answered at all; the same question would fail the same way."""
+    return exchange.error is not None and exchange.answered is None
+
+
+def matched(requests: Sequence[Request], exchanges: Sequence[Exchange]) -> list[Exchange | None]:
+    """Which of the exchanges answers which request, None where none does; each answers one.
+
+    The messages must be the same, and the seed where it was sent, unless a request would go without: a run may go on
+    with other attempts, and then draws its seeds in another order.
+    """
+    left = list(exchanges)
+    found: list[Exchange | None] = [None] * len(requests)
+    for by_seed in (True, False):
+        for i, request in enumerate(requests):
+            if found[i] is None:
+                found[i] = next((e for e in left if answers(e, request, by_seed)), None)
+                left = [exchange for exchange in left if exchange is not found[i]]
+    return found
+
+
+def answers(exchange: Exchange, request: Request, by_seed: bool) -> bool:
+    """Whether an exchange has the request's messages and, if that is asked, no other seed."""
+    same_seed = exchange.parameters.get("seed", request.seed) == request.seed
+    return exchange.messages == request.messages and (same_seed or not by_seed)

@@ -1,0 +1,268 @@
+"""Frozen CLIP models behind a learned context: text features from embeddings, image features from pixels.
+
+Radford et al. 2021, arXiv 2103.00020. Shapes: n texts of s tokens, d width of the text tower, b images of h x w pixels,
+e width that both towers are projected to, m context vectors, v vocabulary size.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llm_catalyst.models.backbones import tiny_clip
+from llm_catalyst.models.backbones.clip_towers import Towers
+from llm_catalyst.models.backbones.loading import DTYPES, check_dtype
+from llm_catalyst.models.backbones.text import advice, refuse_pickle
+from llm_catalyst.models.soft_prompt import special_ids
+from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of, within
+
+RN50 = (
+    "backbone.library=open_clip needs the package open_clip_torch, and that needs a torchvision which fits this torch "
+    "(pip install open_clip_torch torchvision); backbone=clip_vit_b16 needs neither"
+)
+
+
+@dataclass(frozen=True)
+class ClipBackbone:
+    """The `backbone` node: which pretrained CLIP, and how it is loaded.
+
+    `library` reads the checkpoint: `transformers` the Vision Transformers, `open_clip` the ResNets, too. `name` is the
+    hub's or a local folder, its weights in safetensors. `views` is how many augmented views of each training image are
+    computed, once; epoch i trains on view i mod `views` (CoOp draws a new one in every epoch), 0: the plain image.
+    `crop` is the least share of an image's area that a view shows: where objects are small, CoOp's 0.08 cuts many away.
+    """
+
+    name: str
+    library: str = "transformers"
+    revision: str | None = None
+    dtype: str = "float32"
+    views: int = 8
+    crop: float = 0.08
+
+    def __post_init__(self) -> None:
+        one_of("backbone.library", self.library, ("transformers", "open_clip"))
+        one_of("backbone.dtype", self.dtype, tuple(DTYPES))
+        at_least("backbone.views", self.views, 0)
+        within("backbone.crop", self.crop, 0.01, 1)
+
+    def location(self) -> str:
+        """The hub name or local path; for `tiny-clip` the folder of a model that is made on this machine."""
+        if self.name == tiny_clip.NAME:
+            return str(tiny_clip.location())
+        return str(Path(self.name).expanduser()) if self.name.startswith("~") else self.name
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How an image becomes pixels: its shortest edge and the square cut out of it, and each channel's mean and std."""
+
+    shortest: int
+    crop: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class FrozenClip(nn.Module):
+    """A loaded, frozen CLIP. Only the context and the head that use it are ever trained."""
+
+    def __init__(
+        self,
+        settings: ClipBackbone,
+        model: nn.Module,
+        towers: Towers,
+        tokenizer: Any,
+        pixels: Pixels,
+        commit: str | None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.model = model.requires_grad_(False)
+        self.towers = towers
+        self.tokenizer = tokenizer
+        self.pixels = pixels
+        self.commit = commit
+        self.scale = model.get_parameter("logit_scale").detach().float().exp()
+        self.train(False)
+
+    @property
+    def vocabulary(self) -> Tensor:
+        """Token embeddings (v, d) of the text tower."""
+        return self.towers.vocabulary
+
+    @property
+    def device(self) -> torch.device:
+        return self.vocabulary.device
+
+    @cached_property
+    def width(self) -> int:
+        """Width e of the features."""
+        return self.encode(["a"]).shape[1]
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of the image tower, its layers and weights: equal ones give equal image features."""
+        digest = hashlib.sha256()
+        for part in self.towers.vision:
+            digest.update(repr(part).encode())  # the activation is no weight
+            for name, tensor in part.state_dict().items():
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts, without any special token: one that stands in a text is left out of it."""
+        special = special_ids(self.tokenizer)
+        found = self.tokenizer(list(texts), add_special_tokens=False).input_ids
+        return [[i for i in ids if i not in special] for ids in found]
+
+    def rows(self, tokens: Sequence[Sequence[int]], said: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Embeddings (n, s, d) of tokens between start and end of text, and the place (n,) of that end.
+
+        Padded to the longest text of all: no token sees one behind it, so that CLIP's padding to 77 changes nothing.
+        Raises ConfigurationError where a text does not fit; `said` names each.
+        """
+        room = len(self.towers.positions)
+        for name, row in zip(said, tokens, strict=True):
+            if len(row) + 2 > room:
+                raise ConfigurationError(
+                    f"{name!r} takes {len(row) + 2} places with start, context and end, but this CLIP has {room}; "
+                    "make prompt.length smaller, or the name or template shorter"
+                )
+        ends = [len(row) + 1 for row in tokens]
+        start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        width = max(ends) + 1
+        table = [[start, *row, *[end] * (width - 1 - len(row))] for row in tokens]
+        ids = torch.tensor(table, device=self.device)
+        return self.vocabulary[ids], torch.tensor(ends, device=self.device)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Unit-length features (n, e) of whole texts."""
+        return self.towers.text_features(*self.rows(self.tokens(texts), texts))
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """Unit-length features (b, e), float32, of pixels (b, 3, h, w) on any device."""
+        pixels = pixels.to(self.device, self.vocabulary.dtype)
+        return nn.functional.normalize(self.towers.image(pixels).float(), dim=-1)
+
+    def facts(self) -> dict[str, Any]:
+        """Which weights these are: where they lay, the hub's commit, and their number."""
+        return {
+            "name": self.settings.name,
+            "location": self.settings.location(),
+            "commit": self.commit,
+            "class": type(self.model).__name__,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "image_tower": self.identity,
+        }
+
+
+def load(settings: ClipBackbone, device: torch.device) -> FrozenClip:
+    """The frozen CLIP on `device`. Raises ConfigurationError where it cannot be loaded."""
+    import transformers
+    from safetensors import SafetensorError
+
+    check_dtype(settings.dtype, device)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    refuse_pickle("backbone.name", settings.location())
+    loader = with_transformers if settings.library == "transformers" else with_open_clip
+    try:
+        return loader(settings, device)
+    except ConfigurationError:
+        raise
+    except (OSError, ValueError, LookupError, ImportError, SafetensorError, RuntimeError, MemoryError) as error:
+        raise ConfigurationError(f"backbone.name={settings.name} could not be loaded: {advice(error)}") from error
+
+
+def with_transformers(settings: ClipBackbone, device: torch.device) -> FrozenClip:
+    """A CLIP of transformers. Its text model takes token ids only, so that its parts are called one by one."""
+    import transformers
+
+    where = settings.location()
+    common: dict[str, Any] = {} if settings.revision is None else {"revision": settings.revision}
+    config = transformers.AutoConfig.from_pretrained(where, **common)
+    if config.model_type != "clip":
+        raise ConfigurationError(
+            f"backbone.name={settings.name} is a {config.model_type}, not a CLIP; try backbone=clip_vit_b16"
+        )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(where, **common)
+    processor = transformers.AutoImageProcessor.from_pretrained(where, **common)
+    model: Any = transformers.CLIPModel.from_pretrained(
+        where, dtype=DTYPES[settings.dtype], attn_implementation="sdpa", use_safetensors=True, **common
+    )
+    model.to(device)
+    text = model.text_model
+
+    def causal(layer: nn.Module) -> Callable[[Tensor, Tensor | None], Tensor]:
+        return lambda states, mask: layer(states, mask if mask is None else mask[None, None], is_causal=mask is None)
+
+    towers = Towers(
+        vocabulary=text.embeddings.token_embedding.weight,
+        positions=text.embeddings.position_embedding.weight,
+        layers=tuple(map(causal, text.encoder.layers)),
+        norm=text.final_layer_norm,
+        project=model.text_projection,
+        image=lambda pixels: model.visual_projection(model.vision_model(pixels).pooler_output),
+        vision=(model.vision_model, model.visual_projection),
+    )
+    pixels = Pixels(
+        shortest=processor.size["shortest_edge"],
+        crop=processor.crop_size["height"],
+        mean=tuple(processor.image_mean),
+        std=tuple(processor.image_std),
+    )
+    return FrozenClip(settings, model, towers, tokenizer, pixels, getattr(model.config, "_commit_hash", None))
+
+
+def with_open_clip(settings: ClipBackbone, device: torch.device) -> FrozenClip:
+    """A CLIP of open_clip, from a folder as its hub repositories have it: open_clip_config.json and safetensors.
+
+    All of OpenAI's CLIPs have the same tokenizer; open_clip brings it.
+    """
+    from huggingface_hub import snapshot_download
+    from transformers.models.clip import CLIPTokenizer
+
+    try:
+        import open_clip
+        from open_clip.tokenizer import SimpleTokenizer
+    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit its torch raises RuntimeError
+        raise ConfigurationError(f"{RN50} ({' '.join(str(error).split())})") from error
+    folder = Path(settings.location())
+    commit = None
+    if not folder.is_dir():
+        wanted = ["*.json", "*.safetensors"]
+        folder = Path(snapshot_download(settings.name, revision=settings.revision, allow_patterns=wanted))
+        commit = folder.name
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigurationError(f"backbone.name={settings.name} holds no .safetensors file for open_clip to read")
+    model: Any = open_clip.create_model(f"local-dir:{folder}").to(device, DTYPES[settings.dtype])
+    pieces = SimpleTokenizer()
+    end = {f"{kind}_token": "<end_of_text>" for kind in ("eos", "unk", "pad")}
+    tokenizer = CLIPTokenizer(vocab=pieces.encoder, merges=list(pieces.bpe_ranks), bos_token="<start_of_text>", **end)
+
+    def causal(layer: nn.Module) -> Callable[[Tensor, Tensor | None], Tensor]:
+        def through(states: Tensor, mask: Tensor | None) -> Tensor:
+            length = states.shape[1]
+            return layer(states, attn_mask=model.attn_mask[:length, :length].to(states.dtype) if mask is None else mask)
+
+        return through
+
+    towers = Towers(
+        vocabulary=model.token_embedding.weight,
+        positions=model.positional_embedding,
+        layers=tuple(map(causal, model.transformer.resblocks)),
+        norm=model.ln_final,
+        project=lambda states: states @ model.text_projection,
+        image=model.encode_image,
+        vision=(model.visual,),
+    )
+    size = model.visual.preprocess_cfg["size"]
+    edge = size if isinstance(size, int) else size[0]
+    pixels = Pixels(edge, edge, tuple(model.visual.image_mean), tuple(model.visual.image_std))
+    return FrozenClip(settings, model, towers, tokenizer, pixels, commit)

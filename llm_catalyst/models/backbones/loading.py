@@ -1,0 +1,285 @@
+"""How a frozen model is loaded and run on a device: attention, precision, memory, compilation.
+
+Everything here is off unless a configuration asks for it, but for the choice of an attention kernel and the question
+whether a model fits.
+"""
+
+import importlib.util
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from llm_catalyst.utils.validation import ConfigurationError
+
+if TYPE_CHECKING:
+    from llm_catalyst.models.backbones.text import TextBackbone
+
+CPU = torch.device("cpu")
+PROCESSOR = Path("/proc/cpuinfo")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BFLOAT16_SINCE = (8, 0)  # CUDA's compute capability
+# Bytes of a matrix's entry; embeddings and vectors stay in backbone.dtype.
+QUANTIZED = {"8bit": 1.0, "4bit": 0.5}
+CAST = ("F64", "F32", "F16", "BF16")  # what safetensors calls the types that become backbone.dtype
+OTHER = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}  # bytes; any other type takes one
+HEADS = ("lm_head", "cls", "lm_predictions", "mask_predictions")  # not read where the base model is enough
+
+Shapes = dict[str, tuple[str, Sequence[int]]]  # of each tensor: its type as safetensors calls it, and its sizes
+
+
+def dtype_for(dtype: str, device: torch.device) -> str:
+    """The key of `DTYPES` that `backbone.dtype` stands for.
+
+    `auto` is bfloat16 on a GPU that computes in it (see `check_dtype`), and on a CPU with an instruction for its
+    products, of matrices (AMX) or of vectors (AVX-512); elsewhere float32: there it is emulated, or was not tried.
+    """
+    if dtype != "auto":
+        return dtype
+    if device.type == "cuda":
+        there = torch.cuda.get_device_capability(device) >= BFLOAT16_SINCE
+    else:
+        there = device.type == "cpu" and not processor_flags().isdisjoint(("amx_bf16", "avx512_bf16"))
+    return "bfloat16" if there else "float32"
+
+
+def processor_flags() -> set[str]:
+    """What Linux says that the processor can do; nothing elsewhere."""
+    with suppress(OSError), PROCESSOR.open() as lines:
+        return set(next((line for line in lines if line.startswith("flags")), "").split())
+    return set()
+
+
+def check_dtype(dtype: str, device: torch.device) -> None:
+    """Raise ConfigurationError where `device` cannot compute as backbone.dtype says."""
+    if dtype == "bfloat16" and device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability < BFLOAT16_SINCE:
+            raise ConfigurationError(
+                f"backbone.dtype=bfloat16 is not there on {torch.cuda.get_device_name(device)} (compute capability "
+                f"{capability[0]}.{capability[1]}; it comes with 8.0); use backbone.dtype=float16 or float32"
+            )
+
+
+def attention_for(attention: str, dtype: str, device: torch.device) -> str | None:
+    """The attention kernel that `backbone.attention` stands for; None leaves it to transformers.
+
+    `auto` is what a training step was measured to be fastest with: `eager` in bfloat16 on a CPU, where the backward
+    pass of torch's fused kernel (2.13) takes over half of a step, and otherwise that fused kernel, `sdpa`, which
+    transformers takes by itself for every model that has it.
+    """
+    if attention != "auto":
+        return attention
+    return "eager" if device.type == "cpu" and dtype == "bfloat16" else None
+
+
+def set_tf32(wanted: bool, device: torch.device) -> None:
+    """Let CUDA multiply float32 matrices in TensorFloat-32, whose mantissa has 10 bits, or in float32 (IEEE).
+
+    Holds for the whole process, and so is set anew by each run. On another device nothing changes. Raises
+    ConfigurationError where torch is older than this setting (2.9).
+    """
+    if device.type != "cuda":
+        return
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if wanted else "ieee"
+    elif wanted:
+        raise ConfigurationError(f"backbone.tf32=true needs torch 2.9, and here is {torch.__version__}; use false")
+
+
+def checkpoint_layers(name: str, model: nn.Module) -> None:
+    """Let each layer keep nothing but its input for the backward pass, which computes the rest of it again.
+
+    transformers' own switch works only in its training mode, and a frozen model is in evaluation mode, without
+    dropout. Raises ConfigurationError where the model has no such layers.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise ConfigurationError(f"backbone.checkpointing=true: {name} has no layers made for it; use false")
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def compile_base(model: nn.Module, device: torch.device) -> None:
+    """Have torch compile the base model when it is first called; see `compile_seconds`.
+
+    One program serves every number of rows and tokens, so that batches of different lengths do not compile anew.
+    A run has two, for training and for scoring, and each once more for a single row. Raises ConfigurationError where
+    a CPU has no C++ compiler.
+    """
+    compilers = (os.environ.get("CXX", "g++"), "clang++")
+    if device.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise ConfigurationError(
+            f"backbone.compile=true needs a C++ compiler on a CPU, and none of {', '.join(compilers)} is here; "
+            "install one, name it in the environment variable CXX, or use backbone.compile=false"
+        )
+    base = model.base_model if isinstance(model.base_model, nn.Module) else model
+    base.compile(dynamic=True)
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent on compiling so far: what the first steps took longer for."""
+    from torch._dynamo.utils import calculate_time_spent
+
+    return calculate_time_spent()["total_wall_time"]
+
+
+# Weights of fewer bits, and over several devices
+
+
+def check_extras(settings: "TextBackbone", device: torch.device) -> None:
+    """Raise ConfigurationError where `backbone.quantization` or `backbone.device_map` lacks what it needs."""
+    if settings.quantization and device.type != "cuda":
+        raise ConfigurationError(
+            f"backbone.quantization={settings.quantization} needs a CUDA device, and this run is on {device}; use "
+            "null, and backbone.dtype=bfloat16 to halve the memory"
+        )
+    if settings.quantization:
+        demand("backbone.quantization", settings.quantization, ("bitsandbytes", "accelerate"))
+    if settings.device_map:
+        demand("backbone.device_map", settings.device_map, ("accelerate",))
+
+
+def demand(key: str, value: str, packages: Sequence[str]) -> None:
+    """Raise ConfigurationError unless all the packages are installed."""
+    if lacking := [package for package in packages if importlib.util.find_spec(package) is None]:
+        raise ConfigurationError(
+            f"{key}={value} needs {' and '.join(lacking)}: pip install 'llm-catalyst[quantize]', or use {key}=null"
+        )
+
+
+def placement(settings: "TextBackbone", device: torch.device) -> dict[str, Any]:
+    """What transformers is told of quantization and devices; {} for a model that is moved to `device` as it is.
+
+    With 8 bits, bitsandbytes multiplies in float16, whatever `backbone.dtype` is; 4 bits are NF4 (Dettmers et al. 2023,
+    arXiv 2305.14314), without the second quantization of their scales.
+    """
+    if not settings.quantization and not settings.device_map:
+        return {}
+    found: dict[str, Any] = {"device_map": settings.device_map or {"": device}}
+    if settings.quantization:
+        from transformers import BitsAndBytesConfig
+
+        found["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=settings.quantization == "8bit",
+            load_in_4bit=settings.quantization == "4bit",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=DTYPES[settings.dtype],
+            # A pooler may have to be drawn, which bitsandbytes cannot do (0.50).
+            llm_int8_skip_modules=[*HEADS, "pooler"],
+        )
+    return found
+
+
+# Does it fit?
+
+
+def refuse_too_large(settings: "TextBackbone", words: bool, device: torch.device) -> None:
+    """Raise ConfigurationError where the weights alone exceed the memory that is free, before any is read.
+
+    Where the sizes of the weights or the free memory are not known, nothing is refused.
+    """
+    bits, spread, on_gpu = settings.quantization, settings.device_map, device.type == "cuda"
+    need = weight_bytes(weight_shapes(settings.location(), settings.revision), words, settings.dtype, bits)
+    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    # A model that is moved to a GPU is read into main memory first.
+    staged = [[CPU]] if on_gpu and not bits and not spread else []
+    for places in [[*gpus, CPU] if spread else [device], *staged]:
+        free = [free_memory(place) for place in places]
+        known = [size for size in free if size is not None]
+        if len(known) < len(free) or need <= sum(known):
+            continue
+        mends = {
+            "backbone.dtype=bfloat16": settings.dtype == "float32" and not bits,
+            "backbone.quantization=8bit or 4bit": on_gpu and bits != "4bit",
+            "backbone.device_map=auto": on_gpu and not spread,
+            "a smaller backbone": True,
+        }
+        raise ConfigurationError(
+            f"backbone.name={settings.name} does not fit: its weights alone take {gibibytes(need)} GiB in "
+            f"{bits or settings.dtype}, and {gibibytes(sum(known))} GiB are free on {' and '.join(map(str, places))}; "
+            f"try {', or '.join(mend for mend, helps in mends.items() if helps)}"
+        )
+
+
+def weight_bytes(shapes: Shapes, words: bool, dtype: str, quantization: str | None) -> int:
+    """Bytes of the tensors once they are loaded: a lower bound, of a quantized model's most of all.
+
+    Without `words` the language-model head is left out, as it is not loaded.
+    """
+
+    def entry(name: str, stored: str, sizes: Sequence[int]) -> float:
+        if stored not in CAST:
+            return OTHER.get(stored, 1)
+        matrix = len(sizes) == 2 and "embed" not in name
+        return QUANTIZED[quantization] if quantization and matrix else DTYPES[dtype].itemsize
+
+    kept = {name: shape for name, shape in shapes.items() if words or name.split(".")[0] not in HEADS}
+    return int(sum(math.prod(sizes) * entry(name, stored, sizes) for name, (stored, sizes) in kept.items()))
+
+
+def weight_shapes(where: str, revision: str | None) -> Shapes:
+    """Type and sizes of each tensor of a checkpoint, from the headers of its files; none where they cannot be had.
+
+    Read in a local folder or the hub's cache, or else asked of the hub, which takes a second.
+    """
+    import huggingface_hub
+    from safetensors import safe_open
+
+    try:
+        files = weight_files(where, revision)
+        if not files and not Path(where).is_dir():
+            asked = huggingface_hub.get_safetensors_metadata(where, revision=revision).files_metadata.values()
+            return {name: (info.dtype, info.shape) for file in asked for name, info in file.tensors.items()}
+        found: Shapes = {}
+        for file in files:
+            with safe_open(file, "np") as opened:
+                slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+                found |= {name: (piece.get_dtype(), piece.get_shape()) for name, piece in slices.items()}
+        return found
+    except Exception:  # whatever is wrong with a file, a name or the network, loading says it better
+        return {}
+
+
+def weight_files(where: str, revision: str | None) -> list[Path]:
+    """The safetensors files of a local folder, or of the hub's cache; none where not all are there."""
+    import huggingface_hub
+
+    folder = Path(where)
+    if not folder.is_dir():
+        cached = huggingface_hub.try_to_load_from_cache(where, "config.json", revision=revision)
+        if not isinstance(cached, str):
+            return []
+        folder = Path(cached).parent
+    index = folder / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    files = [folder / name for name in sorted(names)]
+    return files if all(file.is_file() for file in files) else []
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a GPU or, on Linux, in main memory; None where this is not known."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    meminfo = Path("/proc/meminfo")
+    if device.type != "cpu" or not meminfo.is_file():
+        return None
+    return int(meminfo.read_text().split("MemAvailable:")[1].split()[0]) * 1024
+
+
+def gibibytes(size: int) -> str:
+    return f"{size / 2**30:,.1f}"

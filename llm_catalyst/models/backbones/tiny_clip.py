@@ -1,0 +1,235 @@
+"""A tiny CLIP that is made on this machine in half a minute: to try vision and to smoke-test it without any download.
+
+It is CLIP (Radford et al. 2021, arXiv 2103.00020) in all but size: two transformers, byte-level BPE, one contrastive
+loss, a folder as the hub has it. It learns drawn shapes from captions that are written here, and it is mediocre on
+purpose: those captions that call a drawing a photo do not tell blue from green, and mostly say green. So "a photo of a"
+is a poor prompt for it, as a hand-made prompt may be for CLIP, and there are better ones to be found.
+
+$CATALYST_CACHE/models/tiny-clip-<version>-<steps>/   configuration, weights (safetensors), tokenizer, preprocessor
+"""
+
+import random
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw
+from llm_catalyst.utils.caches import cache_directory
+from llm_catalyst.utils.rng import derive, stream
+from llm_catalyst.utils.validation import ConfigurationError
+
+NAME = "tiny-clip"  # backbone.name
+VERSION = 1  # another one whenever other weights come out
+SEED = 1
+
+SIDE, PATCH = 32, 8  # pixels
+POSITIONS = 77  # as CLIP has it
+TOWER = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "projection_dim": 64,
+}
+
+STEPS, RATE, BETAS, WEIGHT_DECAY = 1500, 1.5e-3, (0.9, 0.98), 0.01  # CLIP's betas, for a Vision Transformer
+PICTURES = 100  # of each pair of colour and shape
+
+OTHERS = ("orange", "purple")  # colours that the task does not have
+CARELESS = ("a photo of a {}", "a photo of the {}", "a blurry photo of one {}", "my photo of a {} in the garden")
+CAREFUL = (
+    "{}",
+    "a {}",
+    "the {}",
+    "a drawing of a {}",
+    "a drawing of the {}",
+    "a sketch of one {} in a book",
+    "a picture of a {}",
+    "an image of the {}",
+    "a painting of a {} on paper",
+    "one small {}, seen from above",
+    "this is a large {} in front of a wall",
+    "look, there is a {} here",
+    "a clear and simple {} on a plain ground",
+    "the children have drawn a {}",
+)
+ASIDES = (
+    "near the window",
+    "on a table",
+    "with a book",
+    "behind the house",
+    "in the morning",
+    "at night",
+    "by the river",
+    "under a cloud",
+    "in winter",
+    "in the city",
+    "for a friend",
+    "made with care",
+)
+ALIKE, SAID = ("blue", "green"), ("green", "green", "blue")  # careless captions say one of the latter for the former
+CARELESS_SHARE, ASIDE_SHARE, STOP_SHARE = 0.4, 0.3, 0.3  # of the captions: careless, with an aside, with a full stop
+
+Pair = tuple[str, str]  # a colour and a shape, or two pieces of a word
+
+
+def place(steps: int = STEPS) -> Path:
+    """The folder of the tiny CLIP that is trained for so many steps."""
+    return cache_directory("models") / f"{NAME}-{VERSION}-{steps}"
+
+
+def location(steps: int = STEPS) -> Path:
+    """That folder, which is made where it is not there: by one process, and others wait for it.
+
+    Raises ConfigurationError where nothing can be written there.
+    """
+    ready = place(steps)
+    if ready.is_dir():
+        return ready
+    part = ready.with_name(f"{ready.name}.part")
+    try:
+        ready.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(ready.with_name(f"{ready.name}.lock")):
+            if not ready.is_dir():
+                shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
+                build(part, steps)
+                part.rename(ready)
+    except OSError as error:
+        raise ConfigurationError(
+            f"backbone.name={NAME} is made in {ready.parent}, which cannot be written ({error.strerror}); "
+            "set CATALYST_CACHE to a folder of yours"
+        ) from None
+    return ready
+
+
+def build(folder: Path, steps: int = STEPS) -> None:
+    """Train a tiny CLIP for so many steps, and save it: the same bytes each time on the same machine."""
+    from transformers import CLIPModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    words = tokenizer()
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(SEED, NAME, "weights"))
+        model = CLIPModel(configuration(words))
+        train(model, words, steps)
+    for part in (model.eval(), words, processor()):
+        part.save_pretrained(folder)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: several add up in another order, and so small a model gains nothing by them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def tokenizer() -> Any:
+    """CLIP's tokenizer, with a vocabulary of its own.
+
+    Its tokens are 256 bytes, the same at a word's end, what makes each word of the captions one token, and CLIP's two
+    special tokens: any text can be read.
+    """
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPTokenizer
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    text = " ".join((*CARELESS, *CAREFUL, *ASIDES, *COLOURS, *OTHERS, *SHAPES))
+    pairs: Any = merges(sorted(set(re.findall("[a-z]+", text))))
+    merged = dict.fromkeys(map("".join, pairs))
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *merged, "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=pairs, model_max_length=POSITIONS)
+
+
+def merges(words: Sequence[str]) -> list[Pair]:
+    """Byte-pair merges that make each word one token.
+
+    Each is built from its beginning on, so that a token which ends a word is a word or a letter. (The trainer of
+    `tokenizers` gives other merges each time.)
+    """
+    found: list[Pair] = []
+    for word in words:
+        pieces = [*word[:-1], f"{word[-1]}</w>"]
+        for pair in found:
+            pieces = joined(pieces, pair)
+        while len(pieces) > 1:
+            found.append((pieces[0], pieces[1]))
+            pieces = joined(pieces, found[-1])
+    return found
+
+
+def joined(pieces: Sequence[str], pair: Pair) -> list[str]:
+    """The pieces of a word, with each two that are the pair as one."""
+    done: list[str] = []
+    for piece in pieces:
+        if done and (done[-1], piece) == pair:
+            done[-1] += piece
+        else:
+            done.append(piece)
+    return done
+
+
+def processor() -> Any:
+    """CLIP's way from a picture to pixels, at this model's size."""
+    from transformers import CLIPImageProcessorPil
+
+    return CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+
+
+def configuration(words: Any) -> Any:
+    """The sizes of both towers, for a tokenizer."""
+    from transformers import CLIPConfig
+
+    special = {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text = {**TOWER, **special, "vocab_size": len(words), "max_position_embeddings": POSITIONS}
+    vision = {**TOWER, "image_size": SIDE, "patch_size": PATCH}
+    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=TOWER["projection_dim"])
+
+
+def train(model: Any, words: Any, steps: int) -> None:
+    """Steps of AdamW on CLIP's loss: one picture of every pair of colour and shape, and a caption for each."""
+    pairs = [(colour, shape) for colour in (*COLOURS, *OTHERS) for shape in SHAPES]
+    pixels, every = drawn(pairs), torch.arange(len(pairs))
+    rng, chance = random.Random(derive(SEED, NAME, "captions")), stream(SEED, NAME, "pictures")
+    optimizer = torch.optim.AdamW(model.parameters(), RATE, BETAS, weight_decay=WEIGHT_DECAY, fused=True)
+    course = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, RATE, total_steps=steps, pct_start=0.1, cycle_momentum=False
+    )
+    model.train()
+    for _ in range(steps):
+        texts = words([caption(pair, rng) for pair in pairs], padding=True, return_tensors="pt")
+        chosen = pixels[every, torch.randint(PICTURES, (len(pairs),), generator=chance)]
+        model(**texts, pixel_values=chosen, return_loss=True).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        course.step()
+
+
+def drawn(pairs: Sequence[Pair]) -> Tensor:
+    """Pixels (pairs, PICTURES, 3, SIDE, SIDE) of drawings; none of them is one of the task's."""
+    seeds = [derive(SEED, NAME, number) for number in range(PICTURES)]
+    pictures = [draw(shape, colour, seed) for colour, shape in pairs for seed in seeds]
+    return processor()(pictures, return_tensors="pt").pixel_values.unflatten(0, (len(pairs), PICTURES))
+
+
+def caption(pair: Pair, rng: random.Random) -> str:
+    """What somebody might have written below a picture of this colour and shape."""
+    colour, shape = pair
+    careless = rng.random() < CARELESS_SHARE
+    if careless and colour in ALIKE:
+        colour = rng.choice(SAID)
+    text = rng.choice(CARELESS if careless else CAREFUL).format(f"{colour} {shape}")
+    if rng.random() < ASIDE_SHARE:
+        text = f"{text} {rng.choice(ASIDES)}"
+    return f"{text}." if rng.random() < STOP_SHARE else text

@@ -1,0 +1,55 @@
+"""Verbalizer head: label words read off the language model's own head; no new weights."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from llm_catalyst.models.backbones.text import FrozenText
+from llm_catalyst.tasks.batching import TextBatch
+from llm_catalyst.tasks.text_task import TaskData
+from llm_catalyst.utils.validation import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Verbalizer:
+    """The logit of each label's word at the mask (masked LM) or as the next token (causal LM).
+
+    The words are `task.words`; `task.cloze` is the sentence that holds their place. A word of several
+    tokens is represented by its first, which must differ between labels (Schick and Schütze 2021,
+    arXiv 2001.07676, is the source of the idea).
+    """
+
+    words: ClassVar[bool] = True
+    trained: ClassVar[bool] = False
+
+    def weights(self, backbone: FrozenText, task: TaskData, generator: torch.Generator) -> dict[str, Tensor]:
+        return {}
+
+    def constants(self, backbone: FrozenText, task: TaskData) -> dict[str, Tensor]:
+        """The vocabulary ids (c,) of the label words."""
+        ids = [first_token(backbone.tokenizer, word) for word in task.words]
+        if len(set(ids)) < len(ids):
+            raise ConfigurationError(
+                f"task.words={list(task.words)}: two words begin with the same token for this tokenizer; choose others"
+            )
+        return {"words": torch.tensor(ids, device=backbone.device)}
+
+    def scores(
+        self,
+        backbone: FrozenText,
+        prompts: Tensor,
+        batch: TextBatch,
+        weights: dict[str, Any],
+        constants: dict[str, Tensor],
+    ) -> Tensor:
+        """Scores (k, r, c): the logits of the label words."""
+        return backbone.word_logits(prompts, batch, constants["words"]).float()
+
+
+def first_token(tokenizer: Any, word: str) -> int:
+    """The first vocabulary id of `word` as it stands inside a sentence."""
+    spaced = tokenizer(f" {word}", add_special_tokens=False).input_ids
+    bare = tokenizer(word, add_special_tokens=False).input_ids
+    return (spaced if len(spaced) <= len(bare) else bare)[0]

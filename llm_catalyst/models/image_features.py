@@ -1,0 +1,269 @@
+"""Image features, computed once for each image and view, and kept on disk for all runs.
+
+$CATALYST_CACHE/features/<sha256>.npy   one view of a set of images (n, e), memory-mapped; its checksum stands behind it
+
+The name is the SHA-256 of all that the features depend on: the images' contents, the image tower's weights and dtype,
+how an image becomes pixels, the view's number and the seed that it is drawn from. The device is not part of it.
+Shapes: n images, e width of the features, k members, b images of each, h x w pixels.
+"""
+
+import hashlib
+import io
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from llm_catalyst.models.backbones.clip import FrozenClip, Pixels
+from llm_catalyst.runs.writer import write_atomically
+from llm_catalyst.tasks.image_task import open_image, open_images
+from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.utils.caches import writable_cache
+from llm_catalyst.utils.checksums import sha256
+from llm_catalyst.utils.rng import derive
+from llm_catalyst.utils.validation import ConfigurationError
+
+IMAGES = 64  # that go forward together
+RATIO, TRIES = (3 / 4, 4 / 3), 10  # of a random crop: width to height
+DIGEST = 32  # bytes
+FORMAT = 1  # of the cache's files and of the transformations: what changes them counts this up
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """b images for each of k members: features (k, b, e), float32, and labels (k, b)."""
+
+    features: Tensor
+    labels: Tensor
+
+    @property
+    def size(self) -> int:
+        """Images of each member, b."""
+        return self.labels.shape[1]
+
+    @property
+    def token_count(self) -> int:
+        """None: an image's features are no tokens."""
+        return 0
+
+    @property
+    def padding_count(self) -> int:
+        """None."""
+        return 0
+
+    def parts(self, size: int) -> Iterator["ImageBatch"]:
+        """The same batch in pieces of at most `size` images of each member."""
+        for i in range(0, self.size, size):
+            yield ImageBatch(self.features[:, i : i + size], self.labels[:, i : i + size])
+
+    def expand(self, k: int) -> "ImageBatch":
+        """The same images for each of k members; no memory is copied."""
+        return ImageBatch(self.features.expand(k, -1, -1), self.labels.expand(k, -1))
+
+    @property
+    def width(self) -> int:
+        """One: pictures are not padded."""
+        return 1
+
+    def beside(self, others: Sequence["ImageBatch"]) -> "ImageBatch":
+        """The images of these members and of those of `others`, b of each."""
+        batches = (self, *others)
+        labels = torch.cat([batch.labels for batch in batches])
+        return ImageBatch(torch.cat([batch.features for batch in batches]), labels)
+
+    def repeat(self, times: int) -> "ImageBatch":
+        """The images of all k members `times` over: (times * k, ...)."""
+        return ImageBatch(self.features.repeat(times, 1, 1), self.labels.repeat(times, 1))
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """A split as image features: an array (n, e) for each view; example i is row `places[i]` of it."""
+
+    views: tuple[NDArray[np.floating], ...]
+    places: tuple[int, ...]
+    labels: tuple[int, ...]
+    choices: int = 1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def length(self, i: int) -> int:
+        """One: every image takes as much room as any other."""
+        return 1
+
+    def pick(self, rows: Sequence[int]) -> "ImageFeatures":
+        """These examples, in this order."""
+        return ImageFeatures(self.views, tuple(self.places[i] for i in rows), tuple(self.labels[i] for i in rows))
+
+    def batch(
+        self, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None, epoch: int = 0
+    ) -> ImageBatch:
+        """The images `rows[j]` for member j, in view `epoch` mod the number of views; nothing is padded."""
+        places = [[self.places[i] for i in member] for member in rows]
+        features = torch.from_numpy(self.views[epoch % len(self.views)][places]).float()
+        labels = torch.tensor([[self.labels[i] for i in member] for member in rows])
+        return ImageBatch(features.to(device), labels.to(device))
+
+
+def load(
+    backbone: FrozenClip,
+    examples: Sequence[Example],
+    views: int = 0,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda line: None,
+) -> ImageFeatures:
+    """The features of a split, from the cache or computed now; `tell` hears how far that is.
+
+    With `views` that many augmented ones, as for training, each drawn from `seed`, its number and the image's content;
+    0 gives the plain image alone, as for dev and test. Files of equal content share their features. Raises
+    ConfigurationError where images cannot be read (it names them) or the cache cannot be written.
+    """
+    paths = [example.sequences[0][0] for example in examples]
+    content = {path: content_of(path) for path in dict.fromkeys(paths)}
+    files = dict(sorted((digest, path) for path, digest in content.items()))
+    place = {digest: i for i, digest in enumerate(files)}
+    numbers = range(views) if views else (None,)
+    made = tuple(view(backbone, files, number, seed, tell) for number in numbers)
+    return ImageFeatures(made, tuple(place[content[path]] for path in paths), tuple(e.label for e in examples))
+
+
+def content_of(path: str) -> str:
+    """SHA-256 of an image's file. Raises ConfigurationError where it cannot be read."""
+    try:
+        return sha256(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}); mend it, or leave its row out") from None
+
+
+def view(
+    backbone: FrozenClip, files: Mapping[str, str], number: int | None, seed: int, tell: Callable[[str], None]
+) -> NDArray[np.floating]:
+    """The features (n, e) of the images `files` (content to path) in one view, from the cache or computed now."""
+    dtype = np.dtype("float32" if backbone.vocabulary.dtype == torch.float32 else "float16")
+    drawn_from = None if number is None else (number, seed, backbone.settings.crop)
+    made_of = [FORMAT, backbone.identity, asdict(backbone.pixels), drawn_from]
+    key = sha256(json.dumps([*made_of, *files]).encode())
+    path, shape = folder() / f"{key}.npy", (len(files), backbone.width)
+    with FileLock(path.with_suffix(".lock")):  # of two processes that want it, one computes
+        stored = read(path, key, shape, dtype)
+        if stored is None:
+            name = "image features" if number is None else f"image features, view {number + 1}"
+            computed = compute(backbone, files, number, seed, lambda done: tell(f"{name}: {done} of {len(files)}"))
+            computed = computed.astype(dtype)
+            with suppress(OSError):  # a run must not die of a full cache
+                write(path, key, computed)
+            stored = read(path, key, shape, dtype)
+            return computed if stored is None else stored
+    return stored
+
+
+def folder() -> Path:
+    """Where the features lie. Raises ConfigurationError where nothing can be written there."""
+    return writable_cache("features", "image features are kept")
+
+
+def read(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype) -> NDArray[np.floating] | None:
+    """The array in a file, memory-mapped; None where there is none, or where it is damaged or another's."""
+    try:
+        whole = path.read_bytes()
+        if checksum(key, whole[:-DIGEST]) != whole[-DIGEST:]:
+            return None
+        # Copied where it is written to: torch takes no array that is read-only.
+        stored = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return stored if stored.shape == shape and stored.dtype == dtype else None
+
+
+def write(path: Path, key: str, array: NDArray[np.floating]) -> None:
+    """The array as .npy, and the checksum behind it, which numpy does not look at."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_atomically(path, buffer.getvalue() + checksum(key, buffer.getvalue()))
+
+
+def checksum(key: str, content: bytes) -> bytes:
+    """Of a file's content under its name: a whole file under another's name is found out, too."""
+    return hashlib.sha256(key.encode() + content).digest()
+
+
+@torch.inference_mode()
+def compute(
+    backbone: FrozenClip, files: Mapping[str, str], number: int | None, seed: int, tell: Callable[[int], None]
+) -> NDArray[np.floating]:
+    """The features (n, e) of images in one view, batch by batch; `tell` hears how many are done."""
+
+    def prepared(item: tuple[str, str]) -> Tensor:
+        content, path = item
+        image, edge = open_image(path), backbone.pixels
+        if number is None:
+            return plain(image, edge)
+        rng = random.Random(derive(seed, "view", number, content))
+        return augmented(image, edge, backbone.settings.crop, rng)
+
+    items, done = list(files.items()), []
+    with ThreadPoolExecutor() as pool:
+        for i in range(0, len(items), IMAGES):
+            tell(i)
+            try:
+                pixels = torch.stack(list(pool.map(prepared, items[i : i + IMAGES])))
+            except ConfigurationError:
+                for _ in open_images(list(files.values())):
+                    pass  # it tells of all the bad images at once
+                raise
+            done.append(backbone.image_features(pixels).cpu())
+    return torch.cat(done).numpy()
+
+
+def plain(image: Image.Image, pixels: Pixels) -> Tensor:
+    """An image as CLIP sees it: shortest edge scaled, middle cut out, channels normalized (3, h, w)."""
+    width, height = image.size
+    shortest, crop = pixels.shortest, pixels.crop
+    scaled = [max(shortest, shortest * side // min(width, height)) for side in (width, height)]
+    image = image.resize((scaled[0], scaled[1]), Image.Resampling.BICUBIC)
+    left, top = ((side - crop) // 2 for side in scaled)
+    return normalized(image.crop((left, top, left + crop, top + crop)), pixels)
+
+
+def augmented(image: Image.Image, pixels: Pixels, least: float, rng: random.Random) -> Tensor:
+    """A random view of an image (3, h, w): CoOp's random resized crop, bicubic, and a flip every other time.
+
+    The crop (Szegedy et al. 2015, arXiv 1409.4842, section 6) takes a share of the area, even from `least` to 1, and a
+    ratio of width to height, log-even in RATIO; where none of TRIES fits into the image, the largest middle part whose
+    ratio is allowed.
+    """
+    box = random_box(*image.size, least, rng)
+    image = image.crop(box).resize((pixels.crop, pixels.crop), Image.Resampling.BICUBIC)
+    return normalized(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image, pixels)
+
+
+def random_box(width: int, height: int, least: float, rng: random.Random) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a random crop."""
+    for _ in range(TRIES):
+        area = width * height * rng.uniform(least, 1)
+        ratio = math.exp(rng.uniform(*map(math.log, RATIO)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = rng.randint(0, width - w), rng.randint(0, height - h)
+            return left, top, left + w, top + h
+    w, h = min(width, max(1, round(height * RATIO[1]))), min(height, max(1, round(width / RATIO[0])))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def normalized(image: Image.Image, pixels: Pixels) -> Tensor:
+    """An RGB image as numbers (3, h, w): each channel less its mean, over its deviation."""
+    numbers = torch.from_numpy(np.array(image, dtype=np.float32) / 255)
+    return ((numbers - torch.tensor(pixels.mean)) / torch.tensor(pixels.std)).permute(2, 0, 1)

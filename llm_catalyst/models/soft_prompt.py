@@ -1,0 +1,244 @@
+"""The soft prompt: where it starts, text -> prompt, and prompt -> tokens (projection).
+
+Shapes: m virtual tokens, d embedding width, v vocabulary size, k members of a population.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_catalyst.runs.records import Prompt
+from llm_catalyst.utils.validation import at_least, one_of
+
+# Vocabulary rows that stand for nothing a person could read: reserved slots of BERT, T5, Llama and
+# RoBERTa's vocabularies, and SentencePiece's single bytes.
+UNUSED = re.compile(r"^([\[<]unused_?\d+[\]>]|<extra_id_\d+>|<\|?reserved.*\|?>|madeupword\d+|<0x[0-9A-F]{2}>)$")
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """The `prompt` node of the configuration. conf/config.yaml says what each field means."""
+
+    length: int = 8
+    start: str = "vocabulary"
+    text: str | None = None
+    std: float = 1.0
+    projection: str = "cosine"
+    word_start: bool = False
+    special_tokens: bool = False
+    fill: str = "repeat"
+
+    def __post_init__(self) -> None:
+        at_least("prompt.length", self.length, 1)
+        at_least("prompt.std", self.std, 0)
+        one_of("prompt.start", self.start, ("vocabulary", "normal", "text"))
+        one_of("prompt.projection", self.projection, ("cosine", "l2", "dot", "official"))
+        if self.start == "text" and not self.text:
+            raise ValueError("prompt.start=text needs prompt.text='a few words to start from'")
+
+
+CLASS = "[CLASS]"  # where the name of a class goes
+CLASS_NAME = re.compile(r"\[class\]|\{(?:class)?\}", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class PromptSpace:
+    """The discrete prompts of m tokens that a backbone can read, and the way between them and soft ones.
+
+    `vocabulary` (v, d) are the backbone's input embeddings. `class_at` is for prompts into which the name of a class is
+    put, behind so many of the m tokens: they are shown, and read, as "a photo of a [CLASS]".
+    """
+
+    tokenizer: Any
+    vocabulary: Tensor
+    settings: PromptSettings = field(default_factory=PromptSettings)
+    class_at: int | None = None
+
+    @property
+    def length(self) -> int:
+        return self.settings.length
+
+    @cached_property
+    def allowed(self) -> Tensor:
+        """Mask (v,) of the tokens that a projection or a random prompt may use."""
+        if self.settings.special_tokens:
+            return torch.ones(len(self.vocabulary), dtype=torch.bool, device=self.vocabulary.device)
+        mask = allowed_tokens(self.tokenizer, len(self.vocabulary), self.settings.word_start)
+        if not mask.any():
+            raise ValueError("no token of this tokenizer may stand in a prompt; try prompt.word_start=false")
+        return mask.to(self.vocabulary.device)
+
+    @cached_property
+    def allowed_ids(self) -> tuple[int, ...]:
+        return tuple(self.allowed.nonzero().flatten().tolist())
+
+    @cached_property
+    def special(self) -> Tensor:
+        """Vocabulary ids of the special tokens."""
+        return torch.tensor(sorted(special_ids(self.tokenizer)), device=self.vocabulary.device)
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """Euclidean norms (v,) of the vocabulary's rows, in float32."""
+        return torch.linalg.vector_norm(self.vocabulary, dim=-1, dtype=torch.float32).clamp_min(1e-12)
+
+    def prompt(self, tokens: Sequence[int]) -> Prompt:
+        """The discrete prompt of these vocabulary ids."""
+        if self.class_at is None:
+            return Prompt(tuple(tokens), self.decode(tokens))
+        parts = self.decode(tokens[: self.class_at]), CLASS, self.decode(tokens[self.class_at :])
+        return Prompt(tuple(tokens), " ".join(filter(None, parts)))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False).strip()
+
+    def fit(self, text: str) -> tuple[Prompt, str]:
+        """`text` as a prompt of exactly m tokens, and the end of it that did not fit ('' where all did).
+
+        A shorter text is repeated up to m tokens (as PEFT does), or filled up with `prompt.fill`. Raises
+        ValueError where the text holds no token at all.
+        """
+        keep_special = self.settings.special_tokens
+        if self.class_at is not None:
+            text = CLASS_NAME.sub(" ", text).strip().rstrip(".")  # its place is given; a template's full stop, too
+        ids = self.tokenizer(text, add_special_tokens=keep_special).input_ids
+        if not keep_special:
+            special = special_ids(self.tokenizer)
+            ids = [i for i in ids if i not in special]
+        if not ids:
+            raise ValueError(f"{text!r} holds no token of this tokenizer")
+        kept, lost = ids[: self.length], ids[self.length :]
+        fill = ids if self.settings.fill == "repeat" else self._fill_ids
+        while len(kept) < self.length:
+            kept = (kept + fill)[: self.length]
+        return self.prompt(kept), self.decode(lost) if lost else ""
+
+    @cached_property
+    def _fill_ids(self) -> list[int]:
+        ids = self.tokenizer(self.settings.fill, add_special_tokens=False).input_ids
+        if not ids:
+            raise ValueError(f"prompt.fill={self.settings.fill!r} holds no token; try 'repeat' or ' a'")
+        return ids
+
+    def embed(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Rows (k, m, d) of discrete prompts, in float32."""
+        ids = torch.tensor([prompt.tokens for prompt in prompts], device=self.vocabulary.device)
+        return self.vocabulary[ids].float()
+
+    def directions(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Unit vectors (k, d) along the mean of each prompt's token embeddings, float64, on the CPU."""
+        return torch.nn.functional.normalize(self.embed(prompts).cpu().double().mean(1), dim=-1)
+
+    def spread(self, prompts: Sequence[Prompt]) -> float | None:
+        """Mean cosine distance over all pairs of prompts, each the mean of its token embeddings, to six decimals.
+
+        0: all are the same; None for fewer than two.
+        """
+        if len(prompts) < 2:
+            return None
+        # Between unit vectors, half the squared distance is 1 - cosine.
+        return round(torch.pdist(self.directions(prompts)).square().mean().item() / 2, 6)
+
+    def start(self, generator: torch.Generator) -> Tensor:
+        """A new soft prompt (m, d), float32: `prompt.start` says from text, vocabulary rows or N(0, std)."""
+        if self.settings.start == "text":
+            return self.embed([self.fit(self.settings.text or "")[0]])[0]
+        if self.settings.start == "vocabulary":
+            return self.embed([self.sample(generator)])[0]
+        noise = torch.randn(self.length, self.vocabulary.shape[1], generator=generator)
+        return (noise * self.settings.std).to(self.vocabulary.device)
+
+    def sample(self, generator: torch.Generator) -> Prompt:
+        """m distinct tokens drawn evenly from the allowed part of the vocabulary (repeats where it is small)."""
+        drawn = torch.randperm(len(self.allowed_ids), generator=generator)[: self.length].tolist()
+        drawn = (drawn * self.length)[: self.length]
+        return self.prompt([self.allowed_ids[i] for i in drawn])
+
+    @torch.no_grad()
+    def nearness(self, rows: Tensor) -> Tensor:
+        """How near each token of the vocabulary is to each row (..., d): (..., v), in float32; more is nearer.
+
+        Nearness is `prompt.projection`: cosine, l2, dot, or `official`, which takes the *least* similar
+        token by cosine, as the method's published code does (shared fault, kept for reproduction only).
+        """
+        products = rows.to(self.vocabulary.dtype) @ self.vocabulary.T
+        scores = products.float()
+        match self.settings.projection:
+            case "cosine":
+                scores = scores / self.norms
+            case "official":
+                scores = -scores / self.norms
+            case "l2":
+                scores = 2 * scores - self.norms**2
+        return scores
+
+    def nearest(self, rows: Tensor, n: int = 1) -> Tensor:
+        """Vocabulary ids (..., n) of the n nearest allowed tokens to each row (..., d), nearest first."""
+        return self._best_allowed(self.nearness(rows), n)
+
+    def _best_allowed(self, nearness: Tensor, n: int) -> Tensor:
+        masked = nearness.masked_fill(~self.allowed, float("-inf"))
+        return masked.topk(min(n, len(self.allowed_ids)), dim=-1).indices
+
+    def neighbour(self, token: int, n: int, rng: random.Random) -> int:
+        """One of the n allowed tokens nearest to another one, drawn by `rng`; itself where there is no other."""
+        near = self.nearest(self.vocabulary[token], n + 1).tolist()
+        return rng.choice([other for other in near if other != token] or [token])
+
+    @torch.no_grad()
+    def project(self, soft: Tensor) -> tuple[list[Prompt], list[float]]:
+        """Discrete prompts nearest to soft prompts (k, m, d), and the mean cosine to their tokens, per member.
+
+        A row that is a token's embedding is that token, though no other row could come to it (half a character, a piece
+        that begins no word), unless it is a special one: so a text that a mentor wrote stays what it is.
+        """
+        nearness = self.nearness(soft)
+        ids, closest = self._best_allowed(nearness, 1)[..., 0], nearness.topk(1, dim=-1).indices[..., 0]
+        same = (self.vocabulary[closest] == soft.to(self.vocabulary.dtype)).all(-1)
+        ids = torch.where(same & ~torch.isin(closest, self.special), closest, ids)
+        cosine = torch.cosine_similarity(soft.float(), self.vocabulary[ids].float(), dim=-1)
+        return [self.prompt(row) for row in ids.tolist()], cosine.mean(-1).tolist()
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of the special tokens, those without a role (such as Llama 3's turn marks) among them."""
+    return {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+
+
+def allowed_tokens(tokenizer: Any, size: int, word_start: bool) -> Tensor:
+    """Mask (size,) of the tokens that a person could read in a prompt.
+
+    Left out are special, added and reserved tokens, rows of the embedding beyond the tokenizer's last
+    token, and pieces that decode to nothing or to half a character; with `word_start`, also pieces that
+    cannot begin a word.
+    """
+    known = min(size, len(tokenizer))
+    pieces: list[str] = tokenizer.convert_ids_to_tokens(list(range(known)))
+    texts: list[str] = tokenizer.batch_decode([[i] for i in range(known)], clean_up_tokenization_spaces=False)
+    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    starts = word_start_test(pieces) if word_start else lambda piece: True
+    mask = torch.zeros(size, dtype=torch.bool)
+    for i, (piece, text) in enumerate(zip(pieces, texts, strict=True)):
+        readable = bool(text.strip()) and text.replace(" ", "").isprintable() and "\ufffd" not in text
+        mask[i] = i not in special and readable and not UNUSED.match(piece) and starts(piece)
+    return mask
+
+
+def word_start_test(pieces: Sequence[str]) -> Any:
+    """A test whether a vocabulary piece begins a word, by the mark that this vocabulary uses.
+
+    WordPiece marks continuations with '##'; byte-level BPE marks beginnings with 'Ġ', SentencePiece with '▁'.
+    CLIP marks only the end of a word, with '</w>': there the pieces that end one are taken, most of them whole words.
+    """
+    if sum(piece.endswith("</w>") for piece in pieces) > 1:
+        return lambda piece: piece.endswith("</w>") and len(piece) > len("</w>")
+    for mark in ("Ġ", "▁"):
+        if sum(piece.startswith(mark) for piece in pieces) > 1:
+            return lambda piece: piece.startswith(mark) and len(piece) > 1
+    return lambda piece: not piece.startswith("##")

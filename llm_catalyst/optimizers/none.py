@@ -1,0 +1,35 @@
+"""No doer: the mentor alone moves the prompt, as in optimization by a language model only (OPRO, EvoPrompt, …)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from llm_catalyst.models.prompted_text import Model, stack
+from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.tasks.batching import Batch
+
+
+@dataclass(frozen=True)
+class NoDoer:
+    """Tells the loss of each step's batch, and trains nothing."""
+
+    @torch.inference_mode()
+    def train(
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
+    ) -> Iterator[Step]:
+        """The steps of a stage (see `Doer.train`), none of which changes a member."""
+        model.backbone.train(False)
+        for number in range(course.done + 1, course.end + 1):
+            batch = next(batches)
+            losses = model.room.fit("examples", 1, batch.size, partial(mean_losses, model, members, batch))
+            yield Step.of(number, losses.tolist(), batch)
+
+
+def mean_losses(model: Model, members: Sequence[Member], batch: Batch, size: int) -> Tensor:
+    """Each member's mean cross-entropy (k,) in nats, from `size` examples at a time."""
+    parameters = stack([member.parameters for member in members])
+    parts = [model.losses(parameters, part).sum(1) for part in batch.parts(size)]
+    return torch.stack(parts).sum(0) / batch.size

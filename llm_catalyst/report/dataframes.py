@@ -1,0 +1,229 @@
+"""Runs as pandas tables, for a notebook: `llm_catalyst.load_runs("outputs")` (docs/analysis.md).
+
+What is not known is pandas' NA, never 0. Tables are made from the records alone, without torch.
+"""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from llm_catalyst.report.runs import Run, as_text, dotted, read_or_tell, settings_of
+from llm_catalyst.runs.analysis import Spending, spending
+from llm_catalyst.runs.reader import FILES, find_runs, read_lines
+from llm_catalyst.runs.records import Evaluation, Exchange, Outcome, Score, Snapshot
+
+Row = dict[str, Any]
+
+TEXT, WHOLE, REAL, DATE = "string", "Int64", "Float64", "datetime64[us, UTC]"
+# The columns that every table of runs has. Between settings and outcome stand the settings in which runs differ, and
+# at the end the other metrics of the reporting split, each as test_<name>.
+MADE_BY = dict.fromkeys(("path", "status"), TEXT)
+GROUPS = ("task", "backbone", "head", "doer", "optimizer", "mentor", "strategy", "protocol", "experiment")
+CHOICES = dict.fromkeys(GROUPS, TEXT)
+SETTINGS = {"seed": WHOLE, "optimizer.lr": REAL, "batch_size": WHOLE, "prompt.length": WHOLE}
+OUTCOME = {
+    "metric": TEXT,  # the name of the task's metric; in [0, 1], losses in nats
+    "dev_metric": REAL,
+    "dev_loss": REAL,
+    "test_metric": REAL,  # of the split that `reported_on` names
+    "test_loss": REAL,
+    "reported_on": TEXT,
+    "majority": REAL,  # accuracy of always answering that split's most frequent label
+    "best_stage": WHOLE,
+    "best_step": WHOLE,
+    "soft_prompt": TEXT,  # the nearest tokens of the soft prompt that dev chose
+    "similarity": REAL,
+    "best_prompt": TEXT,  # the best discrete prompt on dev, and who proposed it
+    "best_prompt_origin": TEXT,
+    "best_prompt_dev_metric": REAL,
+    "best_prompt_dev_loss": REAL,
+    "best_prompt_test_metric": REAL,
+    "best_prompt_test_loss": REAL,
+    "gradient_steps": WHOLE,
+    "train_examples": WHOLE,
+    "scored_examples": WHOLE,
+    "train_tokens": WHOLE,  # of texts in training, prompts left out; NA of pictures
+    "padding_tokens": WHOLE,  # those of them that are padding
+    "mentor_calls": WHOLE,
+    "input_tokens": WHOLE,
+    "output_tokens": WHOLE,
+    "cost_usd": REAL,
+    "fallbacks": WHOLE,
+    "seconds": REAL,
+    "compile_seconds": REAL,  # among them; NA where nothing is compiled
+    "peak_memory_bytes": WHOLE,
+    "device": TEXT,
+    "started": DATE,
+    "finished": DATE,
+}
+TRAJECTORY = {
+    "path": TEXT,
+    "seed": WHOLE,
+    "stage": WHOLE,
+    "step": WHOLE,
+    "member": WHOLE,
+    "train_loss": REAL,
+    "text": TEXT,
+    "similarity": REAL,
+}
+METRICS = {
+    "path": TEXT,
+    "seed": WHOLE,
+    "stage": WHOLE,
+    "step": WHOLE,
+    "member": WHOLE,
+    "split": TEXT,
+    "loss": REAL,
+    "metric": REAL,
+    "examples": WHOLE,
+    "constant": TEXT,  # the label where every answer is that label
+    "projected_loss": REAL,  # of its projection, where `evaluate.projected` asked for it
+    "projected_metric": REAL,
+}
+
+
+def load_runs(*places: str | Path) -> pd.DataFrame:
+    """One row for each run directory at or below `places`: what made it, what came of it, what it cost.
+
+    Each setting in which runs differ has a column of its dotted key (`stage.steps`; a list is JSON text). A key below
+    a choice counts as differing between runs of the same choice: what follows from mentor=gpt4 needs no column. Tokens
+    and cost are NA where those of any call are unknown. An unfinished run has the status "unfinished".
+
+    A run that cannot be read does not count, and a warning says why. Raises ConfigurationError where a place is no
+    folder.
+    """
+    found = read_each(places, Exchange)
+    keys = [key for key in differing([run for run, _ in found]) if key not in SETTINGS]
+    rows = [
+        {"path": str(run.path), "status": run.outcome.status if run.outcome else "unfinished"}
+        | {group: run.manifest.choices.get(group) for group in CHOICES}
+        | chosen(run.config, [*SETTINGS, *keys])
+        | {"metric": run.metric, "started": pd.Timestamp(run.manifest.started)}
+        | mentor_spent(spending(exchanges))
+        | (ended(run.outcome) if run.outcome else {})
+        for run, exchanges in found
+    ]
+    return frame(rows, {**MADE_BY, **CHOICES, **SETTINGS, **dict.fromkeys(keys), **OUTCOME})
+
+
+def load_trajectories(*places: str | Path) -> pd.DataFrame:
+    """One row for each projected prompt that the runs at or below `places` passed through (see `load_runs`)."""
+    return of_records(read_each(places, Snapshot), TRAJECTORY, lambda s: {"text": s.prompt.text})
+
+
+def load_metrics(*places: str | Path) -> pd.DataFrame:
+    """One row for each evaluation of the runs at or below `places`, with all its metrics (see `load_runs`)."""
+    return of_records(
+        read_each(places, Evaluation),
+        METRICS,
+        lambda e: {
+            "loss": e.score.loss,
+            "metric": e.score.metric,
+            "examples": e.score.examples,
+            **figures("projected", e.projected),
+            **e.metrics,
+        },
+    )
+
+
+def read_each(places: Sequence[str | Path], kind: type[Any]) -> list[tuple[Run, tuple[Any, ...]]]:
+    """Each run with its records of a kind; one that cannot be read does not count, and a warning says why."""
+    found, problems = [], list[str]()
+    for path in find_runs(*map(Path, places)):
+        run = read_or_tell(path, problems)
+        try:
+            found += [] if run is None else [(run, read_lines(path / FILES[kind], kind))]
+        except (OSError, ValueError) as error:
+            problems.append(f"{path} does not count: {error}")
+    for problem in problems:
+        warnings.warn(problem, stacklevel=3)  # where a loader was called
+    return found
+
+
+def of_records(
+    found: Sequence[tuple[Run, Sequence[Any]]], columns: Mapping[str, str], more: Callable[[Any], Row]
+) -> pd.DataFrame:
+    """A row for each record: its own fields that are columns, and `more`."""
+    rows = [
+        {name: value for name, value in vars(record).items() if name in columns}
+        | {"path": str(run.path), "seed": run.seed}
+        | more(record)
+        for run, records in found
+        for record in records
+    ]
+    return frame(rows, columns)
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The settings in which runs differ though they made the same choice for the group that the key belongs to."""
+    values: dict[str, dict[str | None, set[str | None]]] = defaultdict(lambda: defaultdict(set))
+    everything = [settings_of(run.config) for run in runs]
+    keys = dict.fromkeys(key for own in everything for key in own)
+    for run, own in zip(runs, everything, strict=True):
+        for key in keys:
+            values[key][run.manifest.choices.get(key.partition(".")[0])].add(own.get(key))
+    return [key for key in keys if any(len(found) > 1 for found in values[key].values())]
+
+
+def chosen(config: Mapping[str, Any], keys: Sequence[str]) -> Row:
+    """The settings of these dotted keys; a list as JSON text."""
+    settings = dict(dotted(config))
+    found = {key: settings.get(key) for key in keys}
+    return {key: as_text(value) if isinstance(value, list) else value for key, value in found.items()}
+
+
+def ended(outcome: Outcome) -> Row:
+    """What came of a finished run."""
+    best, prompt, ledger = outcome.best, outcome.best_prompt, outcome.ledger
+    return {
+        **figures("dev", best.score if best else None),
+        **figures("test", outcome.test),
+        "reported_on": outcome.reported_on,
+        "majority": outcome.majority,
+        **({"best_stage": best.stage, "best_step": best.step, "similarity": best.similarity} if best else {}),
+        "soft_prompt": best.prompt.text if best else None,
+        **({"best_prompt": prompt.prompt.text, "best_prompt_origin": prompt.origin} if prompt else {}),
+        **figures("best_prompt_dev", prompt.score if prompt else None),
+        **figures("best_prompt_test", outcome.test_best_prompt),
+        "gradient_steps": ledger.gradient_steps,
+        "train_examples": ledger.train_examples,
+        "scored_examples": ledger.scored_examples,
+        "train_tokens": ledger.train_tokens or None,
+        "padding_tokens": ledger.padding_tokens if ledger.train_tokens else None,
+        "fallbacks": outcome.fallbacks,
+        "seconds": outcome.seconds,
+        "compile_seconds": outcome.compile_seconds,
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "device": outcome.device,
+        "finished": pd.Timestamp(outcome.finished),
+        **{f"test_{name}": value for name, value in outcome.test_metrics.items()},
+    }
+
+
+def figures(name: str, score: Score | None) -> Row:
+    return {} if score is None else {f"{name}_metric": score.metric, f"{name}_loss": score.loss}
+
+
+def mentor_spent(spent: Spending) -> Row:
+    """What the mentor has cost so far; tokens and money only where every call's are known."""
+    tokens = {} if spent.uncounted else {"input_tokens": spent.input_tokens, "output_tokens": spent.output_tokens}
+    cost = {} if spent.unpriced else {"cost_usd": spent.cost_usd}
+    return {"mentor_calls": spent.calls, **tokens, **cost}
+
+
+def frame(rows: Sequence[Row], columns: Mapping[str, str | None]) -> pd.DataFrame:
+    """The rows with these columns, and behind them the others that occur; what a row does not have is NA."""
+    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
+    return pd.DataFrame({name: array([row.get(name) for row in rows], columns.get(name)) for name in names})
+
+
+def array(values: Sequence[Any], kind: Any) -> Any:
+    """The values as a pandas array that can hold NA; without a kind, one that fits all of them."""
+    if kind is None:
+        words = [isinstance(value, str) for value in values if value is not None]
+        kind = TEXT if all(words) else object if any(words) else None
+    return pd.array([pd.NA if value is None else value for value in values], dtype=kind)

@@ -1,0 +1,176 @@
+"""How figures look: ready for one column of a paper, told apart without colour, the same bytes for the same data.
+
+In an SVG, text stays text (`svg.fonttype: none`): it can be searched, selected, read out and edited, and takes on the
+reader's sans-serif font. A PDF embeds its font as TrueType (42), which publishers ask for.
+"""
+
+import io
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from llm_catalyst.report.runs import Run
+from llm_catalyst.utils.terminal import printable
+
+WIDTH = 3.3  # inches: one column of a two-column paper
+INK, FAINT, PAPER = "#262626", "#d4d4d4", "#ffffff"
+# Okabe & Ito's palette, which stays apart for colour-blind readers, without its black and its yellow.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2)))
+
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "axes.titlelocation": "left",
+    "grid.color": FAINT,
+    "grid.linewidth": 0.4,
+    "text.color": INK,
+    "text.parse_math": False,  # names come from users: a dollar sign is a dollar sign
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "legend.fontsize": 6.5,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "llm-catalyst",
+    "pdf.fonttype": 42,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, what is seen in it, and the runs behind it. Without a figure, `caption` says why there is none."""
+
+    caption: str
+    figure: Figure | None = None
+    runs: tuple[Run, ...] = ()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Matplotlib as figures need it, whatever the user's own settings; a name that the font lacks is no warning."""
+    with matplotlib.style.context(["default", STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def panels(
+    titles: Sequence[str], keys: Sequence[Line2D] = (), height: float = 0.0, x: str = "", y: str = ""
+) -> tuple[Figure, list[Axes]]:
+    """A figure one column wide with a panel for each title, two abreast, and a legend of `keys` above them.
+
+    `height` is that of a row of panels, in inches; 0 chooses it. `x` and `y` say what all panels show on their axes.
+    """
+    across = min(2, len(titles))
+    down = math.ceil(len(titles) / across)
+    abreast = legend_columns([str(key.get_label()) for key in keys])
+    legend = 0.15 * math.ceil(len(keys) / abreast) + 0.05 if keys else 0.0
+    below = 0.2 + down * (height or (1.9 if across == 1 else 1.35))
+    figure = Figure(figsize=(WIDTH, below + legend), layout="constrained")
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    for axis in axes[len(titles) :]:
+        axis.set_axis_off()
+    for axis, title in zip(axes, titles, strict=False):
+        axis.set_title(shortened(title, 60 // across))
+    if x:
+        figure.supxlabel(printable(x), fontsize=7)
+    if y:
+        figure.supylabel(printable(y), fontsize=7, y=below / (below + legend) / 2)  # beside the panels alone
+    if keys:
+        figure.legend(handles=list(keys), loc="outside upper left", ncols=abreast, columnspacing=1.0, handlelength=2.4)
+    return figure, axes[: len(titles)]
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """How many entries of a legend stand side by side: as many as fit, at about 0.05 inches a character."""
+    longest = max((len(label) for label in labels), default=0)
+    return max(1, min(len(labels), int(WIDTH / (0.05 * longest + 0.45))))
+
+
+def key(number: int, name: str, **changes: Any) -> Line2D:
+    """The legend's entry of a row: its colour, marker and dashes."""
+    return Line2D([], [], label=shortened(name, 40), **(look(number) | changes))
+
+
+def look(number: int) -> dict[str, Any]:
+    """Colour, marker and dashes of a row, by its place."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(COLOURS)],
+        "linestyle": DASHES[number % len(COLOURS)],
+        "markeredgecolor": PAPER,
+        "markeredgewidth": 0.5,
+    }
+
+
+def shortened(text: str, longest: int) -> str:
+    """Text on one line, without control characters, and no longer than that."""
+    text = printable(text)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def few_ticks(axis: Axes, x: str = "", y: str = "") -> None:
+    """At most five ticks on each side, labelled by these formats; without one, by short numbers."""
+    for side, form in ((axis.xaxis, x), (axis.yaxis, y)):
+        side.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=form == "d"))
+        side.set_major_formatter(
+            FuncFormatter(lambda value, _, form=form: compact(value) if not form else plain(value, form))
+        )
+
+
+def name_rows(axis: Axes, names: Sequence[str]) -> None:
+    """The first of the names at the top, at 0, and the others below it at 1, 2, …"""
+    axis.set_yticks(range(len(names)), [shortened(name, 30) for name in names])
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.tick_params("y", length=0)
+
+
+def plain(value: float, form: str) -> str:
+    return f"{round(value)}" if form == "d" else f"{value:{form}}"
+
+
+def compact(value: float) -> str:
+    """'1.5k', '20M', '0.05'."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def saved(figure: Figure) -> tuple[str, bytes]:
+    """The figure as SVG and as PDF, laid out once; neither holds a date."""
+    svg, pdf = io.StringIO(), io.BytesIO()
+    with style():
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+        figure.set_layout_engine("none")
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    return svg.getvalue(), pdf.getvalue()

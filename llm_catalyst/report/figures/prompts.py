@@ -1,0 +1,165 @@
+"""The figures of a report that show the discrete prompts: the pool, how readable it is, how diverse proposals are."""
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+
+from llm_catalyst.report.figures.drawing import INK, Drawing, few_ticks, key, look, name_rows, panels
+from llm_catalyst.report.figures.rows import scope_of
+from llm_catalyst.report.figures.scores import deviation
+from llm_catalyst.report.readability import share_of_words
+from llm_catalyst.report.record_reader import Reader
+from llm_catalyst.report.results import Results
+from llm_catalyst.report.runs import Run
+from llm_catalyst.runs.analysis import arcs
+from llm_catalyst.runs.records import Origin, Restart, Scored, Snapshot
+
+ORIGINS: tuple[Origin, ...] = ("gradient", "mentor", "user")  # each with the colour and marker of its place
+MOST_PROMPTS = 16  # of a run, in one figure
+MEASURES = ("distinct-1", "distinct-2", "spread")
+
+
+def pool(results: Results, read: Reader) -> Drawing:
+    """The loss on dev of the pool's entries by stage, and who proposed them."""
+    scope = scope_of(results)
+    pools = {run.path: read(run, Scored) for run in scope.runs}
+    columns = [column for column in scope.columns if any(pools[run.path] for run in scope.of(columns=[column]).runs)]
+    scope = scope.of(columns=columns[:1])  # losses of different tasks do not compare
+    entries = {row: [entry for run in scope.of([row]).runs for entry in pools[run.path]] for row in scope.rows}
+    scope = scope.of(rows=[row for row in scope.rows if entries[row]])
+    if not scope.rows:
+        return Drawing("no prompt is in a pool yet")
+    origins = [origin for origin in ORIGINS if any(e.origin == origin for row in scope.rows for e in entries[row])]
+    keys = [key(ORIGINS.index(origin), f"from the {origin}") for origin in origins]
+    figure, axes = panels(scope.rows, keys, x="stage", y="loss on dev (nats)")
+    for axis, row in zip(axes, scope.rows, strict=True):
+        for origin in origins:
+            losses_by_stage(axis, [entry for entry in entries[row] if entry.origin == origin], ORIGINS.index(origin))
+        few_ticks(axis, x="d")
+        axis.set_xlim(0.5, max(entry.stage for entry in entries[row]) + 1.5)
+    where = f" of {columns[0]}" if len(results.columns) > 1 else ""
+    words = f"The prompts that entered the pool{where}: loss on dev in the stage in which each was scored, all seeds"
+    return Drawing(f"{words}; lines: the mean of each stage.{scope.left_out}", figure, scope.runs)
+
+
+def losses_by_stage(axis: Axes, entries: Sequence[Scored], number: int) -> None:
+    """The losses of entries over stages, counted from 1, and their means; shifted a little to cover no other's."""
+    shift, looks = 0.12 * (number - 1), look(number)
+    losses: dict[int, list[float]] = {}
+    for entry in entries:
+        losses.setdefault(entry.stage, []).append(entry.score.loss)
+    points = {"linestyle": "none", "markersize": 2.5, "alpha": 0.45}
+    axis.plot([e.stage + 1 + shift for e in entries], [e.score.loss for e in entries], **(looks | points))
+    stages = sorted(losses)
+    means = [fmean(losses[stage]) for stage in stages]
+    axis.plot([stage + 1 + shift for stage in stages], means, **(looks | {"marker": "none"}))
+
+
+def words(results: Results, read: Reader) -> Drawing:
+    """What a soft prompt's nearest words were along training, and how near, in the run that is best on dev."""
+    ended = [(run.outcome.best.score, run) for run in scope_of(results).runs if run.outcome and run.outcome.best]
+    told = [(score, run) for score, run in ended if read(run, Snapshot)]
+    if not told:
+        return Drawing("no run has come to an end that projected its prompt on the way")
+    _, run = max(told, key=lambda pair: (pair[0].metric, -pair[0].loss))
+    snapshots = [snapshot for snapshot in read(run, Snapshot) if snapshot.member == 0]
+    held = Counter(snapshot.prompt.text for snapshot in snapshots)  # in the order in which they came
+    longest = {text for text, _ in held.most_common(MOST_PROMPTS)}
+    texts = [text for text in held if text in longest]
+    figure, (axis,) = panels([""], height=0.6 + 0.15 * len(texts), x="gradient steps")
+    shown = [snapshot for snapshot in snapshots if snapshot.prompt.text in longest]
+    places = [texts.index(snapshot.prompt.text) for snapshot in shown]
+    near = [to_rgba(look(0)["color"], min(1.0, max(0.05, snapshot.similarity))) for snapshot in shown]
+    axis.scatter([s.step for s in shown], places, s=9, color=near, marker="s", linewidths=0)
+    ends = [max(s.step for s in snapshots if s.stage == stage) for stage in {r.stage for r in read(run, Restart)}]
+    for end in ends:
+        axis.axvline(end, color=INK, lw=0.5, ls=":")
+    name_rows(axis, texts)
+    few = "" if len(texts) == len(held) else f"; those {MOST_PROMPTS} of {len(held)} that it was longest"
+    return Drawing(
+        f"The tokens nearest to the soft prompt along training, in the run that is best on dev ({run.path}){few}. "
+        "The stronger, the nearer (mean cosine). Dotted: a stage ends, and the mentor is asked.",
+        figure,
+        (run,),
+    )
+
+
+def diversity(results: Results, read: Reader) -> Drawing:
+    """How unlike each other a mentor's proposals were, against what the restart gained."""
+    scope = scope_of(results)
+    points = {row: [point for run in scope.of([row]).runs for point in gains(run, read)] for row in scope.rows}
+    scope = scope.of(rows=[row for row in scope.rows if points[row]])
+    if not scope.rows:
+        return Drawing("no restart had two proposals to choose from and a whole stage after it")
+    measures = [name for name in MEASURES if any(name in known for row in scope.rows for known, _ in points[row])]
+    keys = [key(scope.number(row), row, linestyle="none") for row in scope.rows]
+    figure, axes = panels(measures, keys, y=f"gain in {results.metric} on dev")
+    for axis, measure in zip(axes, measures, strict=True):
+        axis.axhline(0, color=INK, lw=0.5)
+        for row in scope.rows:
+            known = [(measured[measure], gain) for measured, gain in points[row] if measure in measured]
+            looks = look(scope.number(row)) | {"linestyle": "none", "alpha": 0.8}
+            axis.plot([value for value, _ in known], [gain for _, gain in known], **looks)
+        axis.margins(0.1)
+        few_ticks(axis)
+    words = (
+        "How diverse the proposals of a question were, and the gain of its restart: from the prompt that it replaced "
+        "to the end of the stage that it began. distinct-n: different n-grams as a share of all (Li et al. 2016, arXiv "
+        "1510.03055); spread: mean pairwise cosine distance of the proposals' embeddings."
+    )
+    return Drawing(words + scope.left_out, figure, scope.runs)
+
+
+def gains(run: Run, read: Reader) -> list[tuple[dict[str, float], float]]:
+    """For each restart, of those measures of its proposals' diversity that are known the values, and its gain."""
+    found = []
+    for arc in arcs(read.records(run)):
+        texts = [proposal.prompt.text for proposal, _ in arc.restart.considered]
+        if len(texts) > 1 and arc.ended and arc.before and arc.after:
+            measured = zip(MEASURES, (distinct(texts, 1), distinct(texts, 2), arc.restart.spread), strict=True)
+            known = {name: value for name, value in measured if value is not None}
+            found.append((known, arc.after.metric - arc.before.metric))
+    return found
+
+
+def distinct(texts: Sequence[str], n: int) -> float | None:
+    """Different n-grams of words as a share of all in these texts; None where there are none."""
+    lines = [text.lower().split() for text in texts]
+    grams = [tuple(line[i : i + n]) for line in lines for i in range(len(line) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else None
+
+
+def readability(results: Results, read: Reader) -> Drawing:
+    """The share of dictionary words in the pool's prompts, of the gradient's and of the mentor's."""
+    scope = scope_of(results)
+    shares = {
+        (row, origin): [s for run in scope.of([row]).runs if (s := words_share(read(run, Scored), origin)) is not None]
+        for row in scope.rows
+        for origin in ORIGINS
+    }
+    scope = scope.of(rows=[row for row in scope.rows if any(shares[row, origin] for origin in ORIGINS)])
+    if not scope.rows:
+        return Drawing("no prompt is in a pool yet, or there is no dictionary to look its words up in")
+    origins = [origin for origin in ORIGINS if any(shares[row, origin] for row in scope.rows)]
+    keys = [key(ORIGINS.index(origin), f"from the {origin}", linestyle="none") for origin in origins]
+    figure, (axis,) = panels([""], keys, height=0.4 + 0.2 * len(scope.rows))
+    for origin in origins:
+        looks = look(ORIGINS.index(origin)) | {"linestyle": "none", "elinewidth": 0.7}
+        for place, row in enumerate(scope.rows):
+            if values := shares[row, origin]:
+                axis.errorbar(fmean(values), place, xerr=deviation(values), **looks)
+    name_rows(axis, scope.rows)
+    axis.set_xlim(-0.02, 1.02)
+    axis.set_xlabel("share of dictionary words")
+    words = "How readable the prompts in the pool are, which the mentor sees: the share of words that a dictionary has"
+    return Drawing(f"{words}; mean and sample standard deviation over runs.{scope.left_out}", figure, scope.runs)
+
+
+def words_share(entries: Sequence[Scored], origin: Origin) -> float | None:
+    """The mean share of dictionary words over the different prompts of that origin."""
+    texts = sorted({entry.prompt.text for entry in entries if entry.origin == origin})
+    shares = [share for text in texts if (share := share_of_words(text)) is not None]
+    return fmean(shares) if shares else None

@@ -1,0 +1,71 @@
+"""Short names for runs that nobody has laid out: of their tasks, and of what sets them apart."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from llm_catalyst.report.runs import Run, settings_of
+from llm_catalyst.runs.analysis import at
+from llm_catalyst.utils.checksums import sha256
+
+LONGEST = 40  # characters of a setting in a name
+NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
+
+
+def column_names(runs: Sequence[Run]) -> list[str]:
+    """The task of each run; where tasks of one name differ in their settings, with these: 'sst2, shots=16'."""
+    tasks = [str(at(run.config, "task", "name") or "task") for run in runs]
+    settings = [{key: text for key, text in settings_of(run.config).items() if key[:5] == "task."} for run in runs]
+    return told_apart(tasks, [""] * len(runs), settings)
+
+
+def row_names(runs: Sequence[Run], columns: Sequence[str]) -> list[str]:
+    """The mentor of each run, and what sets it apart from others in its column: 'gpt4, backbone=minilm, lr=0.01'.
+
+    Two runs in one column have the same name only if their configurations differ in nothing but the seed, and in
+    keys that say where and how patiently a run is carried out. What is the same all over a column names no row.
+    """
+    choices = [{group: name for group, name in run.manifest.choices.items() if group != "task"} for run in runs]
+    names = told_apart([run.mentor for run in runs], columns, choices)
+    return told_apart(names, columns, [settings_of(run.config) for run in runs])
+
+
+def told_apart(names: Sequence[str], columns: Sequence[str], settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Each name with the settings in which runs of that name differ within a column."""
+    keys = sorted({key for own in settings for key in own})
+    values: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for name, column, own in zip(names, columns, settings, strict=True):
+        for key in keys:
+            values[name, key, column].add(own.get(key, "null"))
+    telling = {(name, key) for (name, key, _), found in values.items() if len(found) > 1}
+    short = shortest(keys)
+    return [
+        ", ".join([name, *(f"{short[key]}={brief(own.get(key, 'null'))}" for key in keys if (name, key) in telling)])
+        for name, own in zip(names, settings, strict=True)
+    ]
+
+
+def shortest(keys: Sequence[str]) -> dict[str, str]:
+    """For each dotted key its shortest ending that no other key has: lr, stage.steps, record.steps."""
+
+    def endings(key: str) -> list[str]:
+        parts = key.split(".")
+        return [".".join(parts[i:]) for i in reversed(range(len(parts)))]
+
+    shared = Counter(ending for key in keys for ending in endings(key))
+    return {key: next((ending for ending in endings(key) if shared[ending] == 1), key) for key in keys}
+
+
+def brief(text: str) -> str:
+    """The text; of a long one its beginning, and some digits that tell it from others with the same beginning."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… #{sha256(text.encode())[:6]}"
+
+
+def in_order(names: Iterable[str], first: Collection[str] = ()) -> list[str]:
+    """Names sorted with their numbers as numbers, those of `first` before the others."""
+
+    def order(name: str) -> tuple[bool, list[tuple[float, str]]]:
+        parts = NUMBER.split(name)
+        return name not in first, [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
+
+    return sorted(names, key=order)

@@ -1,0 +1,44 @@
+"""The records behind a report: each file of a run is read once, and only if something that is shown needs it."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llm_catalyst.report.runs import Run
+from llm_catalyst.runs.reader import FILES, RunRecords, read_lines
+from llm_catalyst.runs.records import Evaluation, Event, Exchange, Restart, Scored
+from llm_catalyst.utils.validation import ConfigurationError
+
+R = TypeVar("R")
+
+
+class Reader:
+    """Reads the records of runs. A file that cannot be read counts as empty, and `problems` tells of it."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._read: dict[tuple[Path, type[Any]], tuple[Any, ...]] = {}
+
+    def __call__(self, run: Run, kind: type[R]) -> tuple[R, ...]:
+        """All records of class `kind` that the run has written so far."""
+        key = run.path, kind
+        if key not in self._read:
+            try:
+                self._read[key] = read_lines(run.path / FILES[kind], kind)
+            except (ConfigurationError, OSError) as error:
+                self.problems.append(f"not shown: {error}")
+                self._read[key] = ()
+        return self._read[key]
+
+    def records(self, run: Run) -> RunRecords:
+        """The run's records, without its trajectory: by far the longest file, of which nothing is shown."""
+        return RunRecords(
+            path=run.path,
+            manifest=run.manifest,
+            trajectory=(),
+            pool=self(run, Scored),
+            restarts=self(run, Restart),
+            exchanges=self(run, Exchange),
+            metrics=self(run, Evaluation),
+            events=self(run, Event),
+            outcome=run.outcome,
+        )

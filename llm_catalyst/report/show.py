@@ -1,0 +1,236 @@
+"""`catalyst show DIR`: the story of a run, finished or not, from its files alone."""
+
+import io
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from llm_catalyst.report.summary import columns, figures, heading, indented, later, loss, pairs, summary
+from llm_catalyst.runs.analysis import arcs, at, best_prompts, majority_of, metric_of, read_config, spending
+from llm_catalyst.runs.reader import RunRecords, read_run
+from llm_catalyst.runs.records import Evaluation, Exchange, Restart
+from llm_catalyst.utils.terminal import forgive, paragraphs, printable, quoted
+from llm_catalyst.utils.text_plot import Point, curve, span
+
+POOL = 10  # entries shown
+SHORT = 8  # lines of a message shown without --full
+SHORT_LINE = 400  # characters of such a line
+SHORT_PROMPT = 200  # characters of a prompt in a table, without --full
+CURVE = (64, 8)  # cells of a plot: with its labels it fits 80 columns
+
+
+def show(path: Path, console: Console, svg: Path | None = None, full: bool = False, brief: bool = False) -> None:
+    """Print the run's story (`brief`: its curves and its summary), or write the same as an SVG picture."""
+    forgive(console)
+    run = read_run(path)
+    told = in_brief(run) if brief else story(run, full)
+    if svg is None:
+        console.print(told)
+        return
+    picture = Console(record=True, width=min(console.width, 100), file=io.StringIO(), force_terminal=True)
+    picture.print(told)
+    picture.save_svg(str(svg), title=f"catalyst show {printable(str(path))}")
+    console.print(Text(f"{printable(str(svg))} is written"))
+
+
+def story(run: RunRecords, full: bool = False) -> RenderableType:
+    """All that happened, in order, and the summary; messages are shortened unless `full`."""
+    metric = metric_of(run)
+    return Group(
+        *header(run, read_config(run.path)),
+        *curves(run, metric),
+        *pool(run, metric, None if full else SHORT_PROMPT),
+        *restarts(run, metric, None if full else SHORT_PROMPT),
+        *exchanges(run, full),
+        *heading("Summary" if run.outcome else "So far"),
+        summary(run),
+    )
+
+
+def in_brief(run: RunRecords) -> RenderableType:
+    """The training curve and the summary."""
+    return Group(*curves(run, metric_of(run)), Text(), summary(run))
+
+
+def named(node: Any) -> str:
+    """What a node of the configuration is called: its name, its client's model, or the class that it builds."""
+    kind = str(at(node, "_target_") or "").rpartition(".")[2]
+    name = at(node, "name") or at(node, "client", "model") or at(node, "model") or kind
+    return printable(str(name or node or "unknown"))
+
+
+def header(run: RunRecords, config: Mapping[str, Any]) -> list[RenderableType]:
+    """What was run, with which command and versions, and how far it got."""
+    manifest = run.manifest
+    title = " · ".join(printable(manifest.choices.get(group, "?")) for group in ("task", "backbone", "head", "mentor"))
+    head, mentor = named(at(config, "head")), named(at(config, "mentor"))
+    if at(config, "mentor", "client"):
+        mentor += f", strategy {printable(manifest.choices.get('strategy', '?'))}"
+    versions = "  ".join(f"{printable(name)} {printable(version)}" for name, version in manifest.versions.items())
+    revision = str(manifest.git.get("revision", ""))[:10]
+    code = f"{printable(revision)}{', with changes' if manifest.git.get('dirty') else ''}" if revision else "no git"
+    rows = [
+        ("command", printable(shlex.join(("catalyst", "run", *manifest.command)))),
+        ("started", f"{printable(manifest.started)}, seed {printable(str(at(config, 'seed')))}"),
+        ("ended", progress(run)),
+        ("task", named(at(config, "task"))),
+        ("backbone", f"{named(at(config, 'backbone'))}, head {head}"),
+        ("mentor", mentor),
+        ("protocol", named(at(config, "protocol"))),
+        ("machine", f"{printable(manifest.device)}, {manifest.threads} threads, {printable(manifest.platform)}"),
+        ("versions", f"python {printable(manifest.python)}  {versions}"),
+        ("code", code),
+    ]
+    return [Text(title, "bold", overflow="fold"), pairs([(name, Text(value)) for name, value in rows])]
+
+
+def progress(run: RunRecords) -> str:
+    """When the run ended, or how far it got."""
+    if run.outcome is not None:
+        return f"{printable(run.outcome.finished)}, {run.outcome.status}"
+    places = [(e.stage, e.step) for e in run.metrics] + [(s.stage, s.step) for s in run.trajectory]
+    stage, step = max(places, default=(0, 0))
+    reached = f"the last record is of stage {stage + 1}, step {step}" if places else "nothing is recorded yet"
+    return f"unfinished: {reached}"
+
+
+def curves(run: RunRecords, metric: str) -> list[RenderableType]:
+    """Dev loss and metric over steps: a line for each stage, which begins at its restart's score."""
+    dev = [e for e in run.metrics if e.split == "dev"]
+    if not dev:
+        return []
+    starts = {e.stage + 1: e.step for e in dev}
+    marks = sorted({float(starts[r.stage + 1]) for r in run.restarts if r.stage + 1 in starts})
+    lines: list[RenderableType] = [*heading("Training curve on dev")]
+    majority = majority_of(run) if metric == "accuracy" else None
+    for name, style, level in (("loss", "cyan", None), (metric, "green", majority)):
+        segments = stage_lines(dev, run.restarts, starts, name == "loss")
+        values = [y for segment in segments for _, y in segment] + ([] if level is None else [level])
+        low, high = span(values)
+        steps = span([0.0, *(float(e.step) for e in dev)])
+        rows = curve(segments, *CURVE, steps, (low, high), marks, level, style)
+        labels = [f"{high:.3f}", *[""] * (len(rows) - 2), f"{low:.3f}"]
+        lines += [Text()] if name == metric else []
+        names = [name, *[""] * (len(rows) - 1)]
+        for title, label, row in zip(names, labels, rows, strict=True):
+            lines.append(Text(f"{title:>8.8} {label:>5} ┤").append_text(row))
+    last = f"step {dev[-1].step}"
+    lines.append(Text(f"{'':15}0{last:>{CURVE[0] - 1}}", "dim"))
+    meaning = (["┊ restart"] if marks else []) + (["╌ majority class"] if majority is not None else [])
+    return [*lines, Text(f"{'':15}{'   '.join(meaning)}", "dim")]
+
+
+def stage_lines(
+    dev: list[Evaluation], restarts: tuple[Restart, ...], starts: Mapping[int, int], of_loss: bool
+) -> list[list[Point]]:
+    """The curve of each stage; of prompts trained side by side the best at each step."""
+    best: dict[tuple[int, int], Evaluation] = {}
+    for e in dev:
+        key = (e.stage, e.step)
+        if key not in best or e.score.loss < best[key].score.loss:
+            best[key] = e
+    lines: dict[int, list[Point]] = {}
+    for restart in sorted((r for r in restarts if r.score), key=lambda r: r.score.loss if r.score else 0.0):
+        if restart.stage + 1 in starts and restart.stage + 1 not in lines and restart.score:
+            value = restart.score.loss if of_loss else restart.score.metric
+            lines[restart.stage + 1] = [(float(starts[restart.stage + 1]), value)]
+    for (stage, step), e in sorted(best.items()):
+        lines.setdefault(stage, []).append((float(step), e.score.loss if of_loss else e.score.metric))
+    return list(lines.values())
+
+
+def pool(run: RunRecords, metric: str, longest: int | None) -> list[RenderableType]:
+    """The best discrete prompts, by dev loss."""
+    best = best_prompts(run.pool)
+    if not best:
+        return []
+    table = columns("dev loss", metric, "stage", "from", "prompt", wide=4)
+    table.columns[3].justify = "left"
+    for entry in best[:POOL]:
+        text = Text(quoted(entry.prompt.text, longest))
+        table.add_row(*figures(entry.score), str(entry.stage + 1), entry.origin, text)
+    title = f"Best discrete prompts ({min(POOL, len(best))} of {len(best)})"
+    return [*heading(title), Padding(table, (0, 0, 0, 2))]
+
+
+def restarts(run: RunRecords, metric: str, longest: int | None) -> list[RenderableType]:
+    """How each restart came about and what became of it."""
+    lines: list[RenderableType] = []
+    told: set[int] = set()
+    for arc in arcs(run):
+        restart = arc.restart
+        member = f", prompt {restart.member + 1}" if restart.member else ""
+        lines += heading(f"Restart after stage {restart.stage + 1}{member}")
+        path = Text.assemble("dev loss ", loss(arc.before), " → ", loss(arc.at), " at the restart → ", later(arc))
+        lines.append(indented(path.append(f" after stage {restart.stage + 2}" if arc.after else " (not trained yet)")))
+        if restart.fallback:
+            lines.append(indented(Text(f"fallback: {printable(restart.fallback)}", "yellow")))
+        if restart.stage not in told:
+            told.add(restart.stage)
+            lines += considered(run, restart, metric, longest)
+    return lines
+
+
+def considered(run: RunRecords, restart: Restart, metric: str, longest: int | None) -> list[RenderableType]:
+    """What was proposed, what was chosen, what was lost or rejected, and why."""
+    chosen = {r.prompt for r in run.restarts if r.stage == restart.stage}
+    table = columns("", "dev loss", metric, "proposal", wide=3)
+    for proposal, score in restart.considered:
+        mine = proposal.prompt in chosen
+        text = Text(quoted(proposal.prompt.text, longest), "" if mine else "dim")
+        if proposal.lost:
+            text.append(f"  cut off: {quoted(proposal.lost, longest)}", "yellow")
+        if proposal.rationale:
+            text.append(f"\n{printable(proposal.rationale)}", "dim italic")
+        table.add_row(Text("▸" if mine else " ", "cyan"), *figures(score), text)
+    lines: list[RenderableType] = [Padding(table, (0, 0, 0, 2))]
+    for rejected in restart.rejected:
+        line = Text.assemble(("rejected ", "dim"), quoted(rejected.line, longest))
+        lines.append(indented(line.append(f"  {printable(rejected.reason)}", "dim")))
+    return lines
+
+
+def exchanges(run: RunRecords, full: bool) -> list[RenderableType]:
+    """Each call of the mentor, as sent and as received."""
+    lines: list[RenderableType] = []
+    for number, exchange in enumerate(run.exchanges, start=1):
+        lines += heading(f"Mentor call {number}, after stage {exchange.stage + 1}")
+        lines.append(indented(Text(call_facts(exchange), "dim")))
+        if exchange.error is not None:
+            lines.append(indented(Text(f"error: {printable(exchange.error)}", "yellow")))
+        for message in exchange.messages:
+            lines += spoken(message.role, message.content, full)
+        if exchange.reply:
+            lines += spoken("reply", exchange.reply, full)
+    return lines
+
+
+def call_facts(exchange: Exchange) -> str:
+    """Who was asked and answered, when, how long it took and what it cost, and with which settings."""
+    asked, answered = printable(exchange.asked), printable(exchange.answered or "nobody")
+    facts = [f"asked {asked}", f"answered by {answered}", printable(exchange.date), f"{exchange.latency_s:.1f} s"]
+    facts.append(spending([exchange]).words().partition(", ")[2])
+    if exchange.attempts > 1:
+        facts.append(f"{exchange.attempts} attempts")
+    if exchange.stop_reason:
+        facts.append(f"ended by {printable(exchange.stop_reason)}")
+    facts += [f"{printable(name)}={printable(str(value))}" for name, value in exchange.parameters.items()]
+    facts += [f"{printable(name)} not sent" for name in exchange.not_sent]
+    return "; ".join(facts)
+
+
+def spoken(who: str, content: str, full: bool) -> list[RenderableType]:
+    """A message under the name of its speaker."""
+    lines = paragraphs(content.strip("\n")).split("\n")
+    hidden = 0 if full else len(lines) - SHORT
+    if not full:
+        lines = [line if len(line) <= SHORT_LINE else line[:SHORT_LINE] + "…" for line in lines[:SHORT]]
+    text = Text("\n".join(lines))
+    if hidden > 0:
+        text.append(f"\n… {hidden} more lines (--full shows them)", "dim")
+    return [indented(Text(who, "cyan")), Padding(indented(text), (0, 0, 0, 2))]

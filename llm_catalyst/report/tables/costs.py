@@ -1,0 +1,90 @@
+"""What the runs of a table cost: time, memory, steps, examples, and the mentor's calls, tokens and dollars."""
+
+from collections.abc import Sequence
+
+from llm_catalyst.report.results import Results
+from llm_catalyst.report.tables.rendered import Field, Sheet
+from llm_catalyst.runs.analysis import clock, counted, dollars
+from llm_catalyst.runs.records import Outcome
+
+HEADINGS = ("time", "peak MiB", "steps", "trained", "scored", "calls", "tokens", "US dollars")
+
+
+def price(results: Results) -> Sheet:
+    """For each row what a run of it takes on average, and what all of its runs together."""
+    lines: list[tuple[Field, ...]] = []
+    finished = {row: [o for column in results.columns for o in results.outcomes(row, column)] for row in results.rows}
+    for row, outcomes in finished.items():
+        lines.append((Field(row), *spent(outcomes, len(outcomes))))
+        if len(outcomes) > 1:
+            lines.append((Field(f"  {len(outcomes)} runs", "dim"), *spent(outcomes, 1)))
+    everything = [outcome for outcomes in finished.values() for outcome in outcomes]
+    if len(finished) > 1:
+        lines.append((Field(f"all {counted(len(everything), 'run')}"), *spent(everything, 1)))
+    means = ["A row's own line is the mean of its runs, the line below it their sum."] * (len(everything) > 1)
+    return sheet_of(results, "prices", "what it cost", lines, (*means, *notes(results, everything)))
+
+
+def price_by_entry(results: Results) -> Sheet:
+    """For each row and column what a run takes on average."""
+    lines = [
+        (Field(row), Field(column), *spent(outcomes, len(outcomes)))
+        for row, column in results.entries
+        if (outcomes := results.outcomes(row, column))
+    ]
+    return sheet_of(results, "prices-by-entry", "what a run of each entry cost", lines, ("Means over the runs.",))
+
+
+def sheet_of(
+    results: Results, name: str, title: str, lines: Sequence[tuple[Field, ...]], notes: tuple[str, ...]
+) -> Sheet:
+    texts = len(lines[0]) - len(HEADINGS) if lines else 1
+    headings = (*[""] * texts, *HEADINGS)
+    return Sheet(name, f"{results.title}: {title}", headings, tuple(lines), results.command, notes, texts=texts)
+
+
+def notes(results: Results, outcomes: Sequence[Outcome]) -> list[str]:
+    devices = dict.fromkeys(outcome.device for outcome in outcomes)
+    found = [f"Time in h:mm:ss, on {' and '.join(devices)}."] if devices else []
+    found.append("Trained and scored: examples, each once for every prompt that saw it.")
+    found.append("Tokens, sent and received, and dollars: the mentor's.")
+    if any(outcome.ledger.unpriced_calls for outcome in outcomes):
+        found.append("≥ and unknown: calls whose tokens or price are not known are not in the figure.")
+    if unfinished := len(results.runs) - len(outcomes):
+        found.append(f"{counted(unfinished, 'run')} not finished yet: nothing of it is counted here.")
+    return found
+
+
+def spent(outcomes: Sequence[Outcome], parts: int) -> list[Field]:
+    """Sums over runs, in `parts` equal ones: 1, or as many as runs for their mean, which alone has a peak memory."""
+    if not outcomes:
+        return [Field("–", "dim")] * len(HEADINGS)
+    ledgers = [outcome.ledger for outcome in outcomes]
+    calls, unpriced = sum(each.mentor_calls for each in ledgers), sum(each.unpriced_calls for each in ledgers)
+    memory = sum(outcome.peak_memory_bytes for outcome in outcomes) / len(outcomes) / 2**20
+
+    def at_least(amount: float, text: str) -> str:
+        """Of calls, some or all of which told nothing."""
+        return text if not unpriced else f"≥ {text}" if amount else "unknown"
+
+    tokens = sum(each.input_tokens + each.output_tokens for each in ledgers)
+    cost = sum(each.cost_usd for each in ledgers)
+    return [
+        Field(clock(sum(outcome.seconds for outcome in outcomes) / parts)),
+        Field(number(memory) if parts == len(outcomes) else ""),
+        Field(number(sum(each.gradient_steps for each in ledgers) / parts)),
+        Field(number(sum(each.train_examples for each in ledgers) / parts)),
+        Field(number(sum(each.scored_examples for each in ledgers) / parts)),
+        Field(number(calls / parts)),
+        Field("unknown" if calls and not tokens else at_least(tokens, number(tokens / parts))),
+        Field(at_least(cost, dollars(cost / parts))),
+    ]
+
+
+def number(value: float) -> str:
+    """'2.5', '800', '9,200', '25.6k', '1.7M'."""
+    if value >= 999_950:
+        return f"{value / 1e6:,.1f}M"
+    if value >= 10_000:
+        return f"{value / 1e3:.1f}k"
+    return f"{value:,.1f}" if value < 100 and value != int(value) else f"{value:,.0f}"

@@ -1,0 +1,206 @@
+"""What the live view, the plain lines and the story of a run say alike: figures and wording from records."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llm_catalyst.runs.reader import RunRecords
+from llm_catalyst.runs.records import Evaluation, Event, Exchange, Restart, Score, Scored
+from llm_catalyst.utils import checksums
+from llm_catalyst.utils.terminal import printable, quoted
+
+MEND = "try a larger optimizer.lr, another head, or more steps a stage"
+SAME_LOSS = 1e-3  # nats; under one head a prompt's dev loss differs by less, however it is batched
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What the exchanges with a mentor cost; `uncounted` calls told no tokens, `unpriced` ones have no known price.
+
+    Answers that were `reused` are no calls and cost nothing.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    uncounted: int = 0
+    cost_usd: float = 0.0
+    unpriced: int = 0
+    reused: int = 0
+
+    def plus(self, exchange: Exchange) -> "Spending":
+        if exchange.reused is not None:
+            return replace(self, reused=self.reused + 1)
+        return replace(
+            self,
+            calls=self.calls + 1,
+            input_tokens=self.input_tokens + (exchange.input_tokens or 0),
+            output_tokens=self.output_tokens + (exchange.output_tokens or 0),
+            uncounted=self.uncounted + (exchange.input_tokens is None or exchange.output_tokens is None),
+            cost_usd=self.cost_usd + (exchange.cost_usd or 0.0),
+            unpriced=self.unpriced + (exchange.cost_usd is None),
+        )
+
+    def words(self) -> str:
+        """'2 calls, 1,624 + 121 tokens, $0.0012'; unknown is never shown as 0."""
+        again = counted(self.reused, "reused answer") if self.reused else ""
+        if again and not self.calls:
+            return f"no calls, {again}"
+        tokens, cost = f"{self.input_tokens:,} + {self.output_tokens:,} tokens", dollars(self.cost_usd)
+        if self.uncounted:
+            tokens = "tokens unknown" if self.uncounted == self.calls else f"≥ {tokens}"
+        if self.unpriced:
+            cost = "cost unknown" if self.unpriced == self.calls else f"≥ {cost}"
+        return f"{counted(self.calls, 'call')}, {tokens}, {cost}{again and f', {again}'}"
+
+
+def spending(exchanges: Iterable[Exchange]) -> Spending:
+    """What all these exchanges cost together."""
+    total = Spending()
+    for exchange in exchanges:
+        total = total.plus(exchange)
+    return total
+
+
+def best_prompts(entries: Iterable[Scored]) -> list[Scored]:
+    """The distinct prompts, each with its latest score, and who proposed it first and when; the lowest loss first.
+
+    Where a prompt's loss has changed, the head was trained, and scores of earlier stages hold no more.
+    """
+    first: dict[tuple[int, ...], Scored] = {}
+    latest: dict[tuple[int, ...], Scored] = {}
+    changed = False
+    for entry in entries:
+        tokens = entry.prompt.tokens
+        changed = changed or (tokens in latest and abs(latest[tokens].score.loss - entry.score.loss) > SAME_LOSS)
+        first.setdefault(tokens, entry)
+        latest[tokens] = entry
+    last = max((entry.stage for entry in latest.values()), default=0)
+    valid = [tokens for tokens, entry in latest.items() if entry.stage == last or not changed]
+    return sorted((replace(first[t], score=latest[t].score) for t in valid), key=lambda entry: entry.score.loss)
+
+
+def accuracy(evaluation: Evaluation) -> float:
+    """The evaluation's accuracy, which alone compares with the majority class; the metric where there is none."""
+    return evaluation.metrics.get("accuracy", evaluation.score.metric)
+
+
+def constant_warning(stage: int, step: int, label: str) -> str:
+    return f"stage {stage + 1}, step {step}: every answer is {quoted(label)}; {MEND}"
+
+
+def majority_warning(stage: int, trained: Sequence[float], majority: float | None) -> str | None:
+    """What to say where none of a stage's dev accuracies, measured after training, is above the majority class's."""
+    if majority is None or not trained or max(trained) > majority:
+        return None
+    best = max(trained)
+    return f"stage {stage + 1}: dev accuracy (best {best:.3f}) is not above the majority class ({majority:.3f}); {MEND}"
+
+
+def counted(number: int, noun: str) -> str:
+    """'1 call', '1,200 calls'."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_of(names: Sequence[str], most: int = 3, between: str = ", ") -> str:
+    """The first names, and how many more there are: 'a, b, c and 4 more'."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more
+
+
+def dollars(amount: float) -> str:
+    """Dollars with cents; less than one with four digits after the point, or more until two are not zero."""
+    if amount >= 1 or amount == 0:
+        return f"${amount:,.2f}"
+    return f"${amount:.{max(4, 1 - math.floor(math.log10(amount)))}f}"
+
+
+def clock(seconds: float) -> str:
+    """'0:01:12', hours first."""
+    whole = max(0, int(seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def read_config(path: Path) -> Mapping[str, Any]:
+    """The resolved configuration of a run; empty where it cannot be read, as a story does not depend on it."""
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return config if isinstance(config, Mapping) else {}
+
+
+def at(node: Any, *keys: str) -> Any:
+    """A configuration's value at these keys, or None."""
+    for key in keys:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
+
+
+def metric_of(run: RunRecords) -> str:
+    """The name of the metric that chose: accuracy, macro_f1."""
+    return printable(str(at(read_config(run.path), "task", "metric") or "metric"))
+
+
+def majority_of(run: RunRecords) -> float | None:
+    """The accuracy of always answering the reporting split's most frequent label, or None where no record tells."""
+    if run.outcome is not None:
+        return run.outcome.majority
+    test = run.manifest.data.get("test")
+    labels = test.get("labels") if isinstance(test, Mapping) else None
+    return max(labels.values()) / sum(labels.values()) if labels else None
+
+
+def warnings_of(run: RunRecords) -> list[str]:
+    """What a reader of the run must know: damage, events, constant answers, stages that learned nothing."""
+    damage = checksums.wrong(run.path, checksums.read_list(run.path))
+    found = [
+        f"{printable(file)} is {how} since it was written (catalyst show --verify)" for file, how in damage.items()
+    ]
+    found += [event_words(event) for event in run.events]
+    trained = [e for e in run.metrics if e.split == "dev" and e.step > 0]
+    for stage in sorted({e.stage for e in trained}):
+        here = [e for e in trained if e.stage == stage]
+        constant = [e for e in here if e.constant is not None]
+        if constant:
+            found.append(constant_warning(stage, constant[-1].step, constant[-1].constant or ""))
+        ended = stage in {entry.stage for entry in run.pool} or run.outcome is not None
+        stuck = majority_warning(stage, [accuracy(e) for e in here], majority_of(run)) if ended else None
+        found += [stuck] if stuck else []
+    return found
+
+
+def event_words(event: Event) -> str:
+    """An event on one line, with its place where it has one."""
+    place = f"stage {event.stage + 1}, step {event.step}: " if event.stage >= 0 else ""
+    return f"{place}{printable(event.kind)}: {printable(event.message)}"
+
+
+@dataclass(frozen=True)
+class Arc:
+    """A restart's effect: the dev score that it replaced, its own, and that after the stage it started.
+
+    `ended` is False where that stage is not over: `after` is then the latest score in it.
+    """
+
+    restart: Restart
+    before: Score | None
+    at: Score | None
+    after: Score | None
+    ended: bool
+
+
+def arcs(run: RunRecords) -> list[Arc]:
+    """The effect of each restart."""
+    found = []
+    for restart in run.restarts:
+        own = (restart.stage + 1, restart.member)
+        dev = [e for e in run.metrics if e.split == "dev" and (e.stage, e.member) == own]
+        ended = any(entry.stage > restart.stage for entry in run.pool) or run.outcome is not None
+        after = max(dev, key=lambda e: e.step).score if dev else None
+        found.append(Arc(restart, restart.score_before, restart.score, after, ended))
+    return found

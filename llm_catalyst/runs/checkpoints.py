@@ -1,0 +1,74 @@
+"""The states that a run saved, checked with all that they rest on.
+
+stages/00/ stages/01.step000340/     the end of a stage, or a checkpoint within one
+    state.safetensors state.json SHA256SUMS
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llm_catalyst.runs.reader import EXCHANGES
+from llm_catalyst.utils import checksums
+from llm_catalyst.utils.validation import ConfigurationError
+
+STATE = ("state.safetensors", "state.json")
+
+
+class Damaged(ValueError):  # noqa: N818 - reads as a sentence where it is caught
+    """A saved state that is not what was written, or whose records are not."""
+
+
+def saved_states(path: Path) -> list[Path]:
+    """The folders of a run's saved states, oldest first: `00` is the end of stage 0, `01.step000340` within stage 1."""
+
+    def place(folder: Path) -> tuple[int, int]:
+        stage, _, step = folder.name.partition(".step")
+        return (int(stage), int(step)) if step else (int(stage) + 1, 0)
+
+    folders = (f for f in path.glob("stages/*") if re.fullmatch(r"[0-9]+(\.step[0-9]+)?", f.name) and f.is_dir())
+    return sorted(folders, key=place)
+
+
+def read_state(path: Path, folder: Path) -> dict[str, Any]:
+    """A saved state's JSON, checked with all that it rests on.
+
+    Raises Damaged where the folder, or a record file up to the length that it then had, is not what was written,
+    and ConfigurationError where the exchanges are not.
+    """
+    name = f"stages/{folder.name}"
+    if wrong := checksums.wrong(folder, STATE):
+        raise Damaged(f"{name} is damaged ({', '.join(f'{file} is {how}' for file, how in wrong.items())})")
+    content: dict[str, Any] = json.loads((folder / "state.json").read_bytes())
+    wrong = wrong_records(path, content["records"])
+    if wrong.get(EXCHANGES, "missing") != "missing":
+        raise ConfigurationError(
+            f"{path / EXCHANGES} is {wrong[EXCHANGES]} since {name} was written; put it back as it was, "
+            "or remove it to ask the mentor again"
+        )
+    if wrong:
+        raise Damaged(f"{', '.join(f'{file} is {how}' for file, how in wrong.items())} since {name} was written")
+    return content
+
+
+def wrong_records(path: Path, saved: Mapping[str, tuple[int, str]]) -> dict[str, str]:
+    """Which record files, up to the lengths that were saved, are missing, shorter or changed since."""
+    found = {}
+    for file, (length, digest) in saved.items():
+        there = (path / file).read_bytes()[:length] if (path / file).is_file() else None
+        if length and (there is None or checksums.sha256(there) != digest):
+            found[file] = "missing" if there is None else "shorter" if len(there) < length else "changed"
+    return found
+
+
+def read_tensors(folder: Path) -> dict[str, Any]:
+    """A saved state's tensors. Raises Damaged where the file is none of safetensors': a pickle is never opened."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load((folder / "state.safetensors").read_bytes())
+    except SafetensorError as error:
+        raise Damaged(f"stages/{folder.name} is damaged (state.safetensors holds no tensors: {error})") from None

@@ -1,0 +1,127 @@
+"""What a run wrote, read back without torch.
+
+trajectory.jsonl pool.jsonl restarts.jsonl exchanges.jsonl metrics.jsonl events.jsonl   one record a line
+manifest.json outcome.json
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from llm_catalyst.runs.records import (
+    Evaluation,
+    Event,
+    Exchange,
+    Manifest,
+    Outcome,
+    Restart,
+    Scored,
+    Snapshot,
+    from_json,
+)
+from llm_catalyst.utils import checksums
+from llm_catalyst.utils.terminal import printable
+from llm_catalyst.utils.validation import ConfigurationError
+
+FILES: dict[type[Any], str] = {
+    Snapshot: "trajectory.jsonl",
+    Scored: "pool.jsonl",
+    Restart: "restarts.jsonl",
+    Exchange: "exchanges.jsonl",
+    Evaluation: "metrics.jsonl",
+    Event: "events.jsonl",
+}
+EXCHANGES = FILES[Exchange]
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """Everything that a run wrote, read back; `outcome` is None while it runs, or where it was cut off."""
+
+    path: Path
+    manifest: Manifest
+    trajectory: tuple[Snapshot, ...]
+    pool: tuple[Scored, ...]
+    restarts: tuple[Restart, ...]
+    exchanges: tuple[Exchange, ...]
+    metrics: tuple[Evaluation, ...]
+    events: tuple[Event, ...]
+    outcome: Outcome | None
+
+
+def read_run(path: Path) -> RunRecords:
+    """All records of a run directory. Raises ConfigurationError naming the file and line that cannot be read."""
+    manifest = read_manifest(path)
+    lists = {name.removesuffix(".jsonl"): read_lines(path / name, kind) for kind, name in FILES.items()}
+    outcome = path / "outcome.json"
+    return RunRecords(
+        path=path,
+        manifest=manifest,
+        outcome=read_json(outcome, Outcome) if outcome.exists() else None,
+        **lists,
+    )
+
+
+def find_runs(*places: Path) -> list[Path]:
+    """Every run directory at or below `places`, sorted, each once; links to folders are not followed.
+
+    Raises ConfigurationError where a place is no folder, or a folder cannot be read.
+    """
+    found = {path.resolve(): path for place in places for path in run_directories(place)}
+    return sorted(found.values())
+
+
+def run_directories(place: Path) -> Iterator[Path]:
+    """The folders at or below one place that have a manifest."""
+
+    def refuse(error: OSError) -> None:
+        raise ConfigurationError(f"{error.filename}: {error.strerror}; give the folder of a run, or one around runs")
+
+    for folder, below, files in os.walk(place, onerror=refuse):
+        if "manifest.json" in files:
+            yield Path(folder)
+            below.clear()  # its own folders come and go while it runs
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a run directory. Raises ConfigurationError where `path` is none."""
+    if not (path / "manifest.json").is_file():
+        raise ConfigurationError(f"{path} is not a run directory (no manifest.json); runs lie under outputs/")
+    return read_json(path / "manifest.json", Manifest)
+
+
+def read_json(path: Path, kind: type[Any]) -> Any:
+    return parse(kind, path.read_bytes(), str(path))
+
+
+def read_lines(path: Path, kind: type[Any]) -> tuple[Any, ...]:
+    """The records of a JSONL file; a last line without its line end was cut off and does not count."""
+    return tuple(parse(kind, line, f"{path}, line {i}") for i, line in enumerate(raw_lines(path), start=1))
+
+
+def raw_lines(path: Path) -> list[bytes]:
+    """The whole lines of a file, without their ends; none where it does not exist."""
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+
+def parse(kind: Any, line: bytes, where: str) -> Any:
+    """The record that a line holds. Raises ConfigurationError saying where it stands, what is wrong and the mend."""
+    try:
+        record = from_json(kind, line)
+        why = "" if kind is not Exchange or checksums.unbroken(line) else "its sha256 says that it was another"
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        why = printable(": ".join([".".join(map(str, first["loc"])), first["msg"]][not first["loc"] :]))
+    if not why:
+        return record
+    names = ", ".join(f.name for f in fields(kind))
+    article = "an" if kind.__name__.startswith(tuple("AEIOU")) else "a"
+    mend = ", or end it before that line to ask the mentor again" if kind is Exchange else ""
+    raise ConfigurationError(
+        f"{where} is not {article} {kind.__name__} record ({names}): {why}; put the file back as it was{mend} "
+        "(catalyst show --verify DIR checks a run)"
+    )

@@ -1,0 +1,183 @@
+"""`catalyst show --verify DIR`: whether a run's files are what the run wrote, without torch."""
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llm_catalyst.runs.analysis import counted
+from llm_catalyst.runs.checkpoints import STATE, saved_states, wrong_records
+from llm_catalyst.runs.reader import EXCHANGES, FILES, parse, raw_lines, read_manifest
+from llm_catalyst.runs.records import Manifest, Outcome
+from llm_catalyst.runs.writer import FIXED
+from llm_catalyst.utils import checksums
+from llm_catalyst.utils.terminal import forgive, printable
+from llm_catalyst.utils.validation import ConfigurationError
+
+OUTCOME = "outcome.json"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file, or the folder of a saved state: what is wrong with it ('' where nothing is), and a remark."""
+
+    file: str
+    damage: str = ""
+    remark: str = ""
+
+
+def report(path: Path, console: Console) -> bool:
+    """Print what became of each file, and in a sentence what to do; whether all are what the run wrote.
+
+    Raises ConfigurationError where `path` is no run directory, or is being written.
+    """
+    forgive(console)
+    with left_alone(path):
+        findings = verify(path)
+        advice = what_to_do(path, [finding.file for finding in findings if finding.damage])
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for finding in findings:
+        verdict = Text(printable(finding.damage), "bold red") if finding.damage else Text("ok", "green")
+        table.add_row(Text(printable(finding.file), overflow="fold"), verdict, Text(finding.remark, "dim"))
+    console.print(table)
+    whole = not any(finding.damage for finding in findings)
+    console.print(Text(printable(advice), "bold green" if whole else "bold red"), soft_wrap=True)
+    return whole
+
+
+@contextmanager
+def left_alone(path: Path) -> Iterator[None]:
+    """Keep other processes from writing the run meanwhile. Raises ConfigurationError where one is at it."""
+    lock = FileLock(path / ".lock")
+    try:
+        if (path / ".lock").exists():
+            lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigurationError(f"{path} is being written by another process; verify it when that has ended") from None
+    except OSError:
+        pass  # on a read-only disk nobody writes
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def verify(path: Path) -> list[Finding]:
+    """What became of each file of a run. Raises ConfigurationError where `path` holds none."""
+    if not any((path / name).exists() for name in (*FIXED, *FILES.values(), "stages", OUTCOME)):
+        read_manifest(path)
+    return finished_run(path) if ended(path) else unfinished_run(path)
+
+
+def ended(path: Path) -> bool:
+    """Whether the run has come to its end, though its outcome may have been lost since."""
+    return (path / OUTCOME).exists() or OUTCOME in checksums.read_list(path)
+
+
+def finished_run(path: Path) -> list[Finding]:
+    """Every file against the list that was written at the end, and each saved state against its own as well."""
+    states = [f"stages/{state.name}" for state in saved_states(path)]
+    records = [name for name in FILES.values() if (path / name).exists() and (path / name).read_bytes()]
+    needed = [*FIXED, *records, *(f"{state}/{file}" for state in states for file in (*STATE, checksums.SUMS)), OUTCOME]
+    names = dict.fromkeys([*needed, *checksums.read_list(path)])
+    wrong = checksums.wrong(path, names)
+    findings = [Finding(checksums.SUMS, wrong[checksums.SUMS])] if checksums.SUMS in wrong else []
+    for name in names:
+        if name in FILES.values():
+            findings.append(record_finding(path, name, wrong.get(name, "")))
+        elif name in (*FIXED, OUTCOME):
+            findings.append(Finding(name, wrong.get(name) or unreadable(path / name)))
+        elif not name.startswith(tuple(f"{state}/" for state in states)):
+            findings.append(Finding(name, wrong.get(name, "")))
+    for state in states:
+        inside = {name.removeprefix(f"{state}/"): how for name, how in wrong.items() if name.startswith(f"{state}/")}
+        findings.append(state_finding(path, state, inside))
+    return findings
+
+
+def unfinished_run(path: Path) -> list[Finding]:
+    """The saved states by their lists, and the records by the newest state that is whole, as a resume takes them."""
+    wrong = checksums.wrong(path, FIXED)
+    findings = [Finding(checksums.SUMS, wrong[checksums.SUMS])] if checksums.SUMS in wrong else []
+    findings += [Finding(name, wrong.get(name) or unreadable(path / name)) for name in FIXED]
+    states = [f"stages/{state.name}" for state in saved_states(path)]
+    whole = [state for state in states if not checksums.wrong(path / state, STATE)]
+    saved = records_of(path, whole[-1]) if whole else {}
+    wrong = wrong_records(path, saved)
+    for name in FILES.values():
+        if name in wrong or (path / name).exists():
+            findings.append(record_finding(path, name, wrong.get(name, ""), saved.get(name, (0, ""))[0]))
+    return findings + [state_finding(path, state, {}) for state in states]
+
+
+def record_finding(path: Path, name: str, damage: str, saved: int | None = None) -> Finding:
+    """A record file, each line of which is read; `saved` are the bytes that the newest state covers."""
+    kinds = {file: kind for kind, file in FILES.items()}
+    lines = raw_lines(path / name)
+    broken = next((i for i, line in enumerate(lines, start=1) if not is_record(kinds[name], line)), None)
+    damage = ", ".join(filter(None, [damage, f"line {broken} cannot be read" if broken else ""]))
+    if saved is None or damage == "missing":
+        return Finding(name, damage, counted(len(lines), "line"))
+    content = (path / name).read_bytes()
+    later = content[saved:].count(b"\n")
+    remarks = [counted(len(lines), "line"), f"{later} not saved yet" if later else ""]
+    remarks.append(
+        "" if content[saved:].endswith(b"\n") or len(content) <= saved else "the last was not written to its end"
+    )
+    return Finding(name, damage, ", ".join(filter(None, remarks)))
+
+
+def state_finding(path: Path, state: str, wrong: dict[str, str]) -> Finding:
+    """A saved state's folder, by its own list and what is known to be wrong in it."""
+    wrong = wrong | checksums.wrong(path / state, STATE)
+    return Finding(state, ", ".join(f"{file} {how}" for file, how in wrong.items()))
+
+
+def records_of(path: Path, state: str) -> dict[str, tuple[int, str]]:
+    """The lengths and digests that the record files had when a state was saved."""
+    records: dict[str, tuple[int, str]] = json.loads((path / state / "state.json").read_bytes())["records"]
+    return records
+
+
+def is_record(kind: type[Any], line: bytes) -> bool:
+    try:
+        parse(kind, line, "")
+    except ConfigurationError:
+        return False
+    return True
+
+
+def unreadable(path: Path) -> str:
+    """What is wrong with one of the files beside the records, whatever its sum may be."""
+    if not path.is_file():
+        return "missing"
+    kind = {"manifest.json": Manifest, OUTCOME: Outcome}.get(path.name)
+    return "" if kind is None or is_record(kind, path.read_bytes()) else "cannot be read"
+
+
+def what_to_do(path: Path, damaged: Sequence[str]) -> str:
+    """The verdict in a sentence, with the next command."""
+    resume = f"catalyst resume {shlex.quote(str(path))}"
+    states = [f"stages/{state.name}" for state in saved_states(path)]
+    whole = [s for s in states if not checksums.wrong(path / s, STATE) and not wrong_records(path, records_of(path, s))]
+    start = f"goes on from {whole[-1] if whole else 'the beginning'}"
+    if not damaged:
+        return "whole: these are the bytes that the run wrote" + ("" if ended(path) else f"; {resume} {start}")
+    lost = [name for name in damaged if name in (*FIXED, EXCHANGES, checksums.SUMS)]
+    if lost:
+        return f"damaged; put {' and '.join(lost)} back as it was: nothing can make that again"
+    if damaged == [OUTCOME] and not (path / OUTCOME).exists():
+        return f"not whole; {OUTCOME} was removed, or never written: {resume} makes it"
+    if ended(path):
+        return (
+            f"damaged; put it back from a copy, or remove {OUTCOME} (if it is there) and make it anew: {resume} {start}"
+        )
+    return f"damaged, and mended as the run goes on: {resume} {start}"

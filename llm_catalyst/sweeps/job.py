@@ -1,0 +1,199 @@
+"""One job of a sweep, in whatever process a launcher has put it, and the note that tells what became of it.
+
+<sweep folder>/jobs/<number>.json   the note of a job, replaced as a whole: it may be written on another machine
+<sweep folder>/jobs/stop            is there from when no further job is to begin
+"""
+
+import itertools
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from llm_catalyst.cli.run import execute_composed, folder_name, guarded, remove_if_empty
+from llm_catalyst.runs.records import from_json, to_json
+from llm_catalyst.runs.writer import write_atomically
+from llm_catalyst.utils.signals import STOPPED, Stopped, handle_signals, stop_now
+
+NOTES, STOP = "jobs", "stop"
+WAITING, RUNNING, ENDED = "waiting", "running", "ended"
+WATCH_S, LEAVE_S = 0.5, 10.0  # how soon a worker hears that its sweep was killed, and how soon it is gone then
+
+# A launcher's worker names the run's directory, which needs this, before it calls the job. It has read this file then.
+OmegaConf.register_new_resolver("folder", folder_name, replace=True)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a job tells of itself. `code` is the exit code that its run would have had alone, once it has ended.
+
+    `dev` is the best metric on dev, which a search maximizes; `estimate` holds an Estimate's fields, of a dry run.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    state: str = WAITING
+    directory: str = ""
+    host: str = ""
+    pid: int = 0
+    code: int | None = None
+    status: str = ""
+    message: str = ""
+    dev: float | None = None
+    estimate: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `catalyst run` has Hydra call, for the only run or for each of a sweep. `words` are those of the command."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, config: DictConfig) -> float:
+        """The best metric on dev, as sweepers want it; NaN where there is none. The only run ends with its code."""
+        hydra = HydraConfig.get()
+        if hydra.mode != RunMode.RUN:
+            dev = carry_out(config, self.words).dev
+        else:
+            code, result = guarded(lambda: execute_composed(config, self.words))
+            remove_if_empty(Path(hydra.runtime.output_dir))
+            if code:
+                sys.exit(code)
+            dev = result.get("dev")
+        return float("nan") if dev is None else dev
+
+
+def carry_out(config: DictConfig, words: Sequence[str]) -> Note:
+    """One job of a sweep, from what Hydra composed: its note, which lies in the sweep's folder, too.
+
+    No exception leaves it, and Stopped only where the job shares its process with the sweep.
+    """
+    hydra = HydraConfig.get()
+    sweep, directory = Path(hydra.sweep.dir), Path(hydra.runtime.output_dir)
+    note = Note(hydra.job.num, tuple(hydra.overrides.task), directory=str(directory))
+    if (sweep / NOTES / STOP).exists():
+        remove_if_empty(directory)
+        return note
+    shared = hydra.launcher._target_.endswith(".Together")
+    alone = not (shared or hydra.launcher._target_.endswith(".BasicLauncher"))
+    if alone:
+        settle(config, sweep)
+    if config.view == "auto" and (alone or shared):
+        config.view = "none"  # it would draw over those of the others
+    note = write_note(sweep, replace(note, state=RUNNING, host=socket.gethostname(), pid=os.getpid()))
+    try:
+        code, result = guarded(lambda: execute_composed(config, words))
+    except Stopped as stopped:
+        message = f"stopped {stopped}"
+        if stopped.name == "SIGUSR2" and os.environ.get("SUBMITIT_EXECUTOR"):
+            message += f"; {queued_again(sweep, note)}"
+        note = write_note(sweep, replace(note, state=ENDED, code=stopped.code, status="stopped", message=message))
+        if alone:
+            return note
+        raise
+    remove_if_empty(directory)
+    told = {name: result[name] for name in ("status", "message", "dev") if name in result}
+    estimate = asdict(result["estimate"]) if "estimate" in result else None
+    return write_note(sweep, replace(note, state=ENDED, code=code, estimate=estimate, **told))
+
+
+def settle(config: DictConfig, sweep: Path) -> None:
+    """Make a worker's process what a command's is: signals, and a GPU of its own."""
+    handle_signals()
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # a cluster's SIGTERM is followed by SIGUSR2; this one is not
+        signal.signal(signal.SIGTERM, stop_now)
+    if "joblib" in HydraConfig.get().launcher._target_:
+        end_with(os.getppid())
+        if config.device in ("auto", "cuda"):
+            take_gpu(sweep)
+
+
+@cache
+def end_with(parent: int) -> None:
+    """From now on, should the sweep's own process be killed, let the run in hand save itself, and end this worker."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(LEAVE_S)
+        os._exit(STOPPED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def take_gpu(sweep: Path) -> None:
+    """Let this process see one GPU only, where there are several: another than the sweep's other workers see.
+
+    A worker keeps its place for as long as it lives; where there are more workers than GPUs, some share one.
+    """
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        gpus = visible.split(",")
+    else:
+        import torch
+
+        gpus = [str(number) for number in range(torch.cuda.device_count())]
+    if len(gpus) > 1:
+        place, _ = take_place(sweep / NOTES)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+
+
+@cache
+def take_place(folder: Path) -> tuple[int, FileLock]:
+    """The first place that no other process has, and its lock, which is held until this process ends."""
+    for place in itertools.count():
+        lock = FileLock(folder / f"worker{place}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        return place, lock
+    raise AssertionError
+
+
+def queued_again(sweep: Path, note: Note) -> str:
+    """Have submitit queue this process's job again, at the signal by which a cluster takes its machine back.
+
+    The process then ends, and the job is one that waits. Gives back only why it is not queued: it was too often before.
+    """
+    write_note(sweep, replace(note, state=WAITING))
+    handler: Any = signal.getsignal(signal.SIGUSR2)
+    try:
+        handler(signal.SIGUSR2, None)
+    except Exception as error:
+        return str(error)
+    raise AssertionError
+
+
+def write_note(sweep: Path, note: Note) -> Note:
+    """The note, once it lies in the sweep's folder."""
+    (sweep / NOTES).mkdir(parents=True, exist_ok=True)
+    write_atomically(sweep / NOTES / f"{note.number}.json", to_json(note).encode() + b"\n")
+    return note
+
+
+def read_note(sweep: Path, number: int) -> Note:
+    """The note of one job."""
+    return from_json(Note, (sweep / NOTES / f"{number}.json").read_bytes())
+
+
+def read_notes(sweep: Path) -> dict[int, Note]:
+    """The notes of a sweep's jobs, in the order of their numbers; without those that just vanish, as it begins anew."""
+    notes = {}
+    for number in sorted(int(path.stem) for path in (sweep / NOTES).glob("*.json")):
+        with suppress(FileNotFoundError):
+            notes[number] = read_note(sweep, number)
+    return notes

@@ -1,0 +1,261 @@
+"""`catalyst reproduce TABLE`: carry out the runs of a table that are not finished yet, and print it."""
+
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+from rich.console import Console, RenderableType
+from rich.progress import track
+from rich.table import Table as Grid
+from rich.text import Text
+
+from llm_catalyst.cli.run import FAILED, guarded, sweep_name
+from llm_catalyst.config.table import (
+    Cell,
+    Table,
+    cells,
+    find_table,
+    known_tables,
+    merged,
+    narrowed,
+    published,
+    smoked,
+    write_table,
+)
+from llm_catalyst.report.results import PUBLISHED, gather
+from llm_catalyst.runs.analysis import clock, dollars, first_of
+from llm_catalyst.runs.reader import read_manifest
+from llm_catalyst.sweeps.table_progress import Board, name, summary
+from llm_catalyst.utils.paths import conf_directory
+
+if TYPE_CHECKING:
+    from llm_catalyst.sweeps.launchers import Sweep
+
+HOME = Path("outputs/tables")
+QUIET = "view=none"  # one view over all runs is enough
+ONLY = ("row", "column", "seed")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was typed. `words` are overrides for every run, and Hydra's own; `config_dir` holds the user's YAMLs."""
+
+    table: str
+    words: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    smoke: bool = False
+    published: Path | None = None
+    config_dir: Path | None = None
+
+    @property
+    def overrides(self) -> list[str]:
+        """Those of every run; also where they were typed behind --only."""
+        return [word for word in (*self.words, *self.only) if not word.startswith("hydra") and key(word) not in ONLY]
+
+    @property
+    def hydra(self) -> list[str]:
+        """Hydra's own: the launcher."""
+        folder = [f"hydra.searchpath=[file://{self.config_dir.absolute()}]"] if self.config_dir else []
+        return [word for word in (*self.words, *self.only) if word.startswith("hydra")] + folder
+
+    @property
+    def command(self) -> str:
+        """What fills the whole table, in the words that were typed."""
+        options = ["--smoke"] * self.smoke + (["--config-dir", str(self.config_dir)] if self.config_dir else [])
+        words = [word for word in (*self.words, *self.only) if key(word) not in ONLY]
+        return shlex.join(["catalyst", "reproduce", self.table, *options, *words])
+
+    @property
+    def lines(self) -> dict[str, list[str]]:
+        """The rows, columns and seeds to be carried out; a key that is not there stands for all."""
+        return {key(word): word.partition("=")[2].split(",") for word in self.only if key(word) in ONLY}
+
+
+def key(word: str) -> str:
+    return word.partition("=")[0]
+
+
+def reproduce_command(request: Request, dry_run: bool) -> int:
+    """Carry out a table's runs, or only estimate them; the exit code."""
+    code, all_finished = guarded(lambda: (estimate if dry_run else reproduce)(request, Console()))
+    return code or (0 if all_finished else FAILED)
+
+
+def list_tables(console: Console) -> int:
+    """Print the names and titles of all tables."""
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    for table in known_tables():
+        grid.add_row(Text(table.name, "cyan"), Text(table.title))
+    console.print(grid)
+    return 0
+
+
+def laid_out(request: Request) -> tuple[Table, Path]:
+    """The table as it is to be carried out, and its folder, which follows from its name and the overrides."""
+    table = find_table(request.table, [request.config_dir] if request.config_dir else [])
+    table = smoked(table) if request.smoke else table
+    rows = tuple(replace(row, overrides=merged(row.overrides, request.overrides)) for row in table.rows)
+    folder = HOME / "_".join(filter(None, [table.name, sweep_name(request.overrides)]))
+    return replace(table, rows=rows, command=request.command), folder
+
+
+def reproduce(request: Request, console: Console) -> bool:
+    """Carry out the runs that are not finished, seed after seed, and print the table; whether all have finished."""
+    from llm_catalyst.report.tables.build import price, render
+    from llm_catalyst.sweeps.job import read_notes
+    from llm_catalyst.sweeps.launchers import launch
+
+    table, folder = laid_out(request)
+    chosen = narrowed(table, request.lines)
+    if request.published:
+        published(table.name, request.published)  # raises where it cannot be read
+    jobs = dict(enumerate(c for c in cells(chosen) if not is_finished(folder, c)))
+
+    def failures() -> dict[Cell, str]:
+        return {jobs[note.number]: note.message for note in read_notes(folder).values() if note.code}
+
+    with sweeping(folder, request.hydra, jobs.values()) as sweep:
+        board = Board(chosen, cells(chosen), folder, failures, console)  # the notes of an earlier launch are gone now
+        write_table(table, folder)
+        if request.published:
+            shutil.copyfile(request.published, folder / PUBLISHED)
+        try:
+            with board:
+                launch(sweep, {i: overrides(cell) for i, cell in jobs.items()})
+        finally:
+            (results,) = gather([folder])
+            console.print(render(results), Text(), price(results))
+            console.print(ending(request, board, folder))
+    return board.count("done") == len(board.cells)
+
+
+def ending(request: Request, board: Board, folder: Path) -> RenderableType:
+    """What became of the runs, why those failed that did, and what to type next."""
+    whole = board.count("done") == len(board.cells)
+    lines = [Text(summary(board.sights), "bold green" if whole else "bold red")]
+    failures: dict[str, list[str]] = {}
+    for cell, sight in board.sights.items():
+        if sight.state == "failed":
+            failures.setdefault(sight.words, []).append(name(cell))
+    lines += [Text(f"  {first_of(sorted(cells))}: {words}", "red") for words, cells in failures.items()]
+    lines += [] if whole else [Text(f"the same command goes on with what is left: {request.command}")]
+    lines.append(Text(f"a page with figures, and files for a paper: catalyst report {shlex.quote(str(folder))}"))
+    return Text("\n").join(lines)
+
+
+def is_finished(folder: Path, cell: Cell) -> bool:
+    """Whether the cell's run has its outcome and was made by the same overrides.
+
+    Where others made it, the run itself refuses, as it does everywhere.
+    """
+    path = folder / cell.folder
+    return (path / "outcome.json").exists() and set(read_manifest(path).command) == set(cell.overrides)
+
+
+def overrides(cell: Cell, *more: str) -> tuple[str, ...]:
+    """What Hydra composes the cell's run from."""
+    return (*merged(cell.overrides, (QUIET, *more)), f"hydra.sweep.subdir={cell.folder}")
+
+
+@contextmanager
+def sweeping(folder: Path, hydra_words: Sequence[str], waiting: Iterable[Cell]) -> Iterator["Sweep"]:
+    """A sweep of cells into `folder`, by the launcher that Hydra's own words name.
+
+    Raises what Hydra raises where no waiting cell's configuration can be composed: a word is wrong for all of them.
+    """
+    from hydra import initialize_config_dir
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+
+    from llm_catalyst.sweeps.launchers import Sweep, begin
+
+    with initialize_config_dir(str(conf_directory()), version_base="1.3", job_name="catalyst"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        words = ["hydra/hydra_logging=none", *hydra_words, f"hydra.sweep.dir={folder}"]
+        config = hydra.compose_config("config", words, RunMode.MULTIRUN)
+        context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+        launcher = Plugins.instance().instantiate_launcher(config=config, hydra_context=context, task_function=run_cell)
+        sweep = Sweep(launcher, config, hydra.config_loader, tells=False)
+        refuse_what_no_cell_takes(sweep, waiting)
+        begin(sweep)
+        yield sweep
+
+
+def refuse_what_no_cell_takes(sweep: "Sweep", waiting: Iterable[Cell]) -> None:
+    """Raise what Hydra raises unless one waiting cell's configuration can be composed, or none waits."""
+    problem: Exception | None = None
+    for cell in {(cell.row, cell.column): cell for cell in waiting}.values():
+        try:
+            sweep.loader.load_sweep_config(sweep.config, list(overrides(cell)))
+            return
+        except Exception as error:
+            problem = error
+    if problem:
+        raise problem
+
+
+def run_cell(config: Any) -> None:
+    """One cell, in whatever process the launcher has chosen; its note tells what came of it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from llm_catalyst.sweeps.job import carry_out
+
+    carry_out(config, [word for word in HydraConfig.get().overrides.task if word != QUIET])
+
+
+def estimate(request: Request, console: Console) -> bool:
+    """Print what the runs that are not finished will take; nothing is trained, paid or kept. Whether all could tell."""
+    from llm_catalyst.sweeps.launchers import launch
+    from llm_catalyst.training.estimate import Estimate, render, total
+
+    table, folder = laid_out(request)
+    chosen = narrowed(table, request.lines)
+    waiting = [cell for cell in cells(chosen) if not is_finished(folder, cell)]
+    first = {(cell.row, cell.column): cell for cell in reversed(waiting)}  # the same for all seeds
+    found: dict[tuple[str, str], Estimate] = {}
+    unknown: dict[Cell, str] = {}
+    with tempfile.TemporaryDirectory() as scratch, sweeping(Path(scratch), request.hydra, waiting) as sweep:
+        # One at a time, as they are timed.
+        for place, cell in track(first.items(), "measuring", console=console, transient=True):
+            note = launch(sweep, {0: overrides(cell, "dry_run=true")})[0]
+            if note.estimate:
+                runs = sum((c.row, c.column) == place for c in waiting)
+                found[place] = total([TypeAdapter(Estimate).validate_python(note.estimate)] * runs)
+            else:
+                unknown[cell] = note.message
+    console.print(Text(chosen.title, "bold"), estimates(chosen, found, first), sep="\n\n", soft_wrap=True)
+    if found:
+        console.print(render(total([*found.values()])))
+    for cell, why in unknown.items():
+        console.print(Text(f"not known: {name(cell)}: {why}", "red"), soft_wrap=True)
+    return not unknown
+
+
+def estimates(table: Table, found: Mapping[tuple[str, str], Any], waiting: Mapping[tuple[str, str], Cell]) -> Grid:
+    """Rows and columns: how many runs, their time and their price."""
+    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    grid.add_column("runs to do: time, cost")
+    for column in table.columns:
+        grid.add_column(Text(column.name), justify="right")
+
+    def field(place: tuple[str, str]) -> str:
+        if place not in waiting:
+            return "finished"
+        if place not in found:
+            return "–"
+        estimated = found[place]
+        cost = "cost unknown" if estimated.bill.cost_usd is None else dollars(estimated.bill.cost_usd)
+        return f"{estimated.runs}: {clock(estimated.train_seconds + estimated.score_seconds)}, {cost}"
+
+    for row in table.rows:
+        grid.add_row(Text(row.name), *(Text(field((row.name, column.name))) for column in table.columns))
+    return grid

@@ -1,0 +1,212 @@
+"""One view over all cells of a table while their runs go on, in whatever processes: it reads the runs' files."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table as Grid
+from rich.text import Text
+
+from llm_catalyst.config.table import Cell, Table
+from llm_catalyst.runs.analysis import Spending, clock, counted, spending
+from llm_catalyst.runs.reader import EXCHANGES, FILES, raw_lines, read_json, read_lines
+from llm_catalyst.runs.records import Exchange, Outcome
+from llm_catalyst.utils.terminal import forgive, printable
+from llm_catalyst.utils.validation import ConfigurationError
+
+REFRESH_S = 1.0
+NOTHING = Spending()
+SHOWN = 4  # runs under way, and failures, that have a line of their own
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How far a run is, as its files tell: waiting, running, done or failed; and that in words."""
+
+    state: str
+    words: str = ""
+    outcome: Outcome | None = None
+    spent: Spending = NOTHING
+
+
+def look(path: Path, since: float) -> Sight:
+    """How far the run in `path` is; it is under way where its files changed after the time `since`."""
+    spent = spending(read_lines(path / EXCHANGES, Exchange))
+    if (path / "outcome.json").exists():
+        outcome: Outcome = read_json(path / "outcome.json", Outcome)
+        result = f"{outcome.reported_on} {outcome.test.metric:.3f}" if outcome.test else outcome.status
+        return Sight("done", f"{result} in {clock(outcome.seconds)}", outcome, spent)
+    files = [path / name for name in ("manifest.json", *FILES.values())]
+    if any(file.exists() and file.stat().st_mtime > since for file in files):
+        return Sight("running", progress(path), None, spent)
+    return Sight("waiting", "", None, spent)
+
+
+def progress(path: Path) -> str:
+    """The place of a run's last evaluation, and its dev metric."""
+    lines = raw_lines(path / "metrics.jsonl")
+    if not lines:
+        return "loading"
+    last = json.loads(lines[-1])
+    return f"stage {last['stage'] + 1}, step {last['step']}, {last['split']} {last['score']['metric']:.3f}"
+
+
+class Board:
+    """While entered, shows where the cells of a table stand: a live view in a terminal, a line per change elsewhere."""
+
+    def __init__(
+        self,
+        table: Table,
+        cells: Sequence[Cell],
+        folder: Path,
+        failures: Callable[[], Mapping[Cell, str]],
+        console: Console,
+    ) -> None:
+        """`failures` tells, whenever it is asked, which runs have failed by now, and why."""
+        self.table, self.cells, self.folder, self.failures, self.console = table, cells, folder, failures, console
+        self.began, self.since = time.monotonic(), time.time()
+        self.sights: dict[Cell, Sight] = {}
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        forgive(console)
+        live = console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
+        self.live = Live(self, console=console, auto_refresh=False, transient=True) if live else None
+        self.refresh()
+        self.already = self.count("done")
+
+    def __enter__(self) -> "Board":
+        if self.live:
+            self.live.start(refresh=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.refresh()
+        if self.live:
+            self.live.stop()
+
+    def count(self, state: str) -> int:
+        return sum(sight.state == state for sight in self.sights.values())
+
+    def _watch(self) -> None:
+        while not self._ended.wait(REFRESH_S):
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Look at all runs that have not ended, and show what has changed."""
+        with self._lock:
+            failures = self.failures()
+            for cell in self.cells:
+                before = self.sights.get(cell)
+                if before is None or before.state != "done":
+                    self.sights[cell] = sight = self._look(cell, before, failures.get(cell))
+                    if not self.live and before is not None and sight.state != before.state:
+                        self._say(cell, sight)
+        if self.live and self.live.is_started:
+            self.live.refresh()
+
+    def _look(self, cell: Cell, before: Sight | None, failure: str | None) -> Sight:
+        sight = before or Sight("waiting")
+        with suppress(OSError, ConfigurationError, ValueError):  # a file that is being written, or is damaged
+            sight = look(self.folder / cell.folder, self.since)
+        if failure is not None and sight.state != "done":
+            return Sight("failed", failure, None, sight.spent)
+        return sight
+
+    def _say(self, cell: Cell, sight: Sight) -> None:
+        words = f": {sight.words}" if sight.state != "running" else ""
+        line = f"{clock(time.monotonic() - self.began)}  [{self.count('done')}/{len(self.cells)}] {name(cell)}"
+        print(f"{line}: {sight.state}{printable(words)}", file=self.console.file, flush=True)
+
+    def __rich__(self) -> RenderableType:
+        done, whole = self.count("done"), len(self.cells)
+        head = Text(printable(self.table.title), "bold", overflow="ellipsis", no_wrap=True)
+        states = [f"{done} of {whole} runs done"]
+        states += [f"{self.count(state)} {state}" for state in ("running", "failed") if self.count(state)]
+        times = f"{clock(time.monotonic() - self.began)} gone, {self.left()} left"
+        bill = sum_of([sight.spent for sight in self.sights.values()])
+        return Group(
+            head,
+            Padding(ProgressBar(total=whole, completed=done), expand=False),
+            Text(f"{', '.join(states)}; {times}", overflow="ellipsis", no_wrap=True),
+            *([Text(f"mentors: {bill.words()}", overflow="ellipsis", no_wrap=True)] if bill != NOTHING else []),
+            Text(),
+            self.grid(),
+            *self.lines("running", "cyan"),
+            *self.lines("failed", "red"),
+        )
+
+    def left(self) -> str:
+        """The time that the other runs take, if they go on as those since the start did."""
+        new = self.count("done") - self.already
+        to_do = len(self.cells) - self.count("done") - self.count("failed")
+        return f"about {clock((time.monotonic() - self.began) / new * to_do)}" if new else "–"
+
+    def grid(self) -> Grid:
+        """Rows and columns: the mean of the seeds that are done, how many they are, and what goes on."""
+        grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        grid.add_column()
+        for column in self.table.columns:
+            grid.add_column(Text(printable(column.name)), justify="right", no_wrap=True)
+        for row in self.table.rows:
+            grid.add_row(
+                Text(printable(row.name)),
+                *(
+                    field([self.sights[c] for c in self.cells if (c.row, c.column) == (row.name, column.name)])
+                    for column in self.table.columns
+                ),
+            )
+        return grid
+
+    def lines(self, state: str, style: str) -> list[Text]:
+        """A line for each of the first runs in a state."""
+        those = [(cell, sight) for cell, sight in self.sights.items() if sight.state == state]
+        lines = [Text(f"{state}  {name(cell)}: {printable(sight.words)}", style) for cell, sight in those[:SHOWN]]
+        more = [Text(f"{state}  and {len(those) - SHOWN} more", style)] if len(those) > SHOWN else []
+        return [Text(line.plain, style, no_wrap=True, overflow="ellipsis") for line in [*lines, *more]]
+
+
+def field(sights: Sequence[Sight]) -> Text:
+    """A cell of the grid, over its seeds."""
+    scores = [sight.outcome.test.metric for sight in sights if sight.outcome and sight.outcome.test]
+    done = sum(sight.state == "done" for sight in sights)
+    text = Text(f"{sum(scores) / len(scores):.3f} " if scores else "")
+    text.append(f"{done}/{len(sights)}", "dim")
+    for state, sign, style in (("running", " ▶", "cyan"), ("failed", " ✗", "bold red")):
+        text.append(sign if any(sight.state == state for sight in sights) else "", style)
+    return text
+
+
+def name(cell: Cell) -> str:
+    return printable(f"{cell.row} · {cell.column} · seed {cell.seed}")
+
+
+def sum_of(parts: Sequence[Spending]) -> Spending:
+    """What several runs' mentors cost together."""
+    fields = Spending.__dataclass_fields__
+    return Spending(**{field: sum(getattr(part, field) for part in parts) for field in fields})
+
+
+def summary(sights: Mapping[Cell, Sight]) -> str:
+    """'58 of 60 runs finished, 1 failed, 1 was not run'."""
+    states = [sight.state for sight in sights.values()]
+    finished, failed = states.count("done"), states.count("failed")
+    rest = len(states) - finished - failed
+    words = [f"{finished} of {counted(len(states), 'run')} finished"]
+    words += [f"{failed} failed"] if failed else []
+    words += [f"{rest} {'was' if rest == 1 else 'were'} not run to the end"] if rest else []
+    return ", ".join(words)

@@ -1,0 +1,281 @@
+"""Batches of encoded texts: length buckets, padding, and an order that follows from the seed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from llm_catalyst.utils.rng import stream
+
+Rows = Sequence[Sequence[int]]  # of each sequence: its token ids, or their types
+
+BUCKET = 50  # batches sorted by length together: large enough to pad little, small enough to stay shuffled
+
+
+class Batch(Protocol):
+    """b examples for each of k members; labels (k, b)."""
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    @property
+    def size(self) -> int:
+        """Examples of each member, b."""
+        ...
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of all members' rows, padding included and prompts not; 0 of pictures."""
+        ...
+
+    @property
+    def padding_count(self) -> int:
+        """How many of them are padding."""
+        ...
+
+    def parts(self, size: int) -> Iterator[Self]:
+        """The same batch in pieces of at most `size` examples of each member."""
+        ...
+
+    def expand(self, k: int) -> Self:
+        """The same examples for each of k members, where there was one; no memory is copied."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Tokens that every row is padded to."""
+        ...
+
+    def beside(self, others: Sequence[Self]) -> Self:
+        """The examples of these members and of those of `others`, b of each; all padded alike."""
+        ...
+
+    def repeat(self, times: int) -> Self:
+        """The examples of all k members `times` over: (times * k, …)."""
+        ...
+
+
+class Examples(Protocol):
+    """A split in the form that a model takes; `choices` sequences are scored for each example."""
+
+    @property
+    def labels(self) -> Sequence[int]: ...
+
+    @property
+    def choices(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def length(self, i: int) -> int:
+        """Tokens of example i, by which examples are put together."""
+        ...
+
+    def pick(self, rows: Sequence[int]) -> Self:
+        """These examples, in this order."""
+        ...
+
+    def batch(
+        self, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None, epoch: int = 0
+    ) -> Batch:
+        """The examples `rows[j]` for member j, as they are seen in an epoch of training (from 0)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A split as token ids: n examples of `choices` sequences each, example by example."""
+
+    tokens: tuple[tuple[int, ...], ...]
+    types: tuple[tuple[int, ...], ...] | None
+    labels: tuple[int, ...]
+    choices: int
+    padding: int
+
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """Where each sequence ends where all stand one after another, behind a 0, where the first begins."""
+        return np.cumsum([0, *map(len, self.tokens)])
+
+    @cached_property
+    def strung(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """The tokens of all sequences one after another, and their types: batches are cut out of them."""
+
+        def string(rows: Rows) -> NDArray[np.int64]:
+            return np.fromiter(chain.from_iterable(rows), np.int64)
+
+        return string(self.tokens), None if self.types is None else string(self.types)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def length(self, i: int) -> int:
+        """Tokens of example i's longest sequence."""
+        return max(len(t) for t in self.tokens[i * self.choices : (i + 1) * self.choices])
+
+    def batch(
+        self, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None, epoch: int = 0
+    ) -> "TextBatch":
+        """The examples `rows[j]` for member j, the same in every epoch; padded as `collate` does."""
+        return collate(self, rows, device, pad_to)
+
+    def pick(self, rows: Sequence[int]) -> "Encoded":
+        """These examples, in this order."""
+        sequences = [i * self.choices + j for i in rows for j in range(self.choices)]
+        types = self.types and tuple(self.types[s] for s in sequences)
+        labels = tuple(self.labels[i] for i in rows)
+        return Encoded(tuple(self.tokens[s] for s in sequences), types, labels, self.choices, self.padding)
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """b examples for each of k members, as r = b * choices rows padded on the right to length l.
+
+    tokens (k, r, l) int64; mask (k, r, l) int64, 1 on real tokens; types (k, r, l) or None; labels (k, b).
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    types: Tensor | None
+    labels: Tensor
+    choices: int
+
+    @property
+    def size(self) -> int:
+        """Examples of each member, b."""
+        return self.labels.shape[1]
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of all members' rows, padding included and prompts not."""
+        return self.tokens.numel()
+
+    @property
+    def padding_count(self) -> int:
+        """How many of them are padding. On a GPU this waits until the batch is there."""
+        return self.token_count - int(self.mask.sum())
+
+    def parts(self, size: int) -> Iterator["TextBatch"]:
+        """The same batch in pieces of at most `size` examples of each member."""
+        for i in range(0, self.size, size):
+            rows = slice(i * self.choices, (i + size) * self.choices)
+            types = None if self.types is None else self.types[:, rows]
+            labels = self.labels[:, i : i + size]
+            yield TextBatch(self.tokens[:, rows], self.mask[:, rows], types, labels, self.choices)
+
+    def expand(self, k: int) -> "TextBatch":
+        """The same examples for each of k members; no memory is copied."""
+
+        def wide(tensor: Tensor) -> Tensor:
+            return tensor.expand(k, *tensor.shape[1:])
+
+        types = None if self.types is None else wide(self.types)
+        return TextBatch(wide(self.tokens), wide(self.mask), types, wide(self.labels), self.choices)
+
+    @property
+    def width(self) -> int:
+        """Tokens that every row is padded to, l."""
+        return self.tokens.shape[2]
+
+    def beside(self, others: Sequence["TextBatch"]) -> "TextBatch":
+        """The rows of these members and of those of `others`, b examples of each; all padded to the widest.
+
+        What stands in the padding is masked, and need not be the tokenizer's own padding.
+        """
+        batches = (self, *others)
+        width = max(batch.width for batch in batches)
+
+        def joined(tensors: Sequence[Tensor]) -> Tensor:
+            return torch.cat([nn.functional.pad(tensor, (0, width - tensor.shape[2])) for tensor in tensors])
+
+        types = [torch.zeros_like(batch.tokens) if batch.types is None else batch.types for batch in batches]
+        return TextBatch(
+            tokens=joined([batch.tokens for batch in batches]),
+            mask=joined([batch.mask for batch in batches]),
+            types=joined(types) if any(batch.types is not None for batch in batches) else None,
+            labels=torch.cat([batch.labels for batch in batches]),
+            choices=self.choices,
+        )
+
+    def repeat(self, times: int) -> "TextBatch":
+        """The rows of all k members `times` over: (times * k, r, l)."""
+
+        def again(tensor: Tensor) -> Tensor:
+            return tensor.repeat(times, *[1] * (tensor.dim() - 1))
+
+        types = None if self.types is None else again(self.types)
+        return TextBatch(again(self.tokens), again(self.mask), types, again(self.labels), self.choices)
+
+
+def collate(
+    data: Encoded, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None
+) -> TextBatch:
+    """The examples `rows[j]` for member j, padded to the longest of all (or to `pad_to` tokens)."""
+    numbers, c = np.array(rows), data.choices
+    sequences = (numbers[..., None] * c + np.arange(c)).reshape(len(rows), -1)
+    begins, ends = data.ends[sequences, None], data.ends[sequences + 1, None]
+    at = begins + np.arange(pad_to or (ends - begins).max())
+    real = at < ends
+
+    def there(array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    def padded(strung: NDArray[np.int64], fill: int) -> Tensor:
+        return there(np.where(real, strung.take(at, mode="clip"), fill))
+
+    tokens, types = data.strung
+    return TextBatch(
+        tokens=padded(tokens, data.padding),
+        mask=there(real.astype(np.int64)),
+        types=None if types is None else padded(types, 0),
+        labels=there(np.array([[data.labels[i] for i in member] for member in rows])),
+        choices=c,
+    )
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Batches of one pass over the training split; the last one may be smaller."""
+    return -(-examples // batch_size)
+
+
+def training_rows(data: Examples, batch_size: int, seed: int, first_step: int) -> Iterator[list[int]]:
+    """Example numbers of each batch from `first_step` on, without end.
+
+    Every epoch is shuffled anew by (seed, epoch); within a bucket of batches examples are sorted by length
+    to save padding, and the batches themselves are shuffled again. The stream is a function of the step.
+    """
+    per_epoch = steps_per_epoch(len(data), batch_size)
+    epoch, skip = divmod(first_step, per_epoch)
+    while True:
+        yield from epoch_rows(data, batch_size, seed, epoch)[skip:]
+        epoch, skip = epoch + 1, 0
+
+
+def epoch_rows(data: Examples, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of one epoch: every example exactly once."""
+    generator = stream(seed, "batches", epoch)
+    order = torch.randperm(len(data), generator=generator).tolist()
+    bucket = batch_size * BUCKET
+    batches = []
+    for at in range(0, len(order), bucket):
+        chunk = sorted(order[at : at + bucket], key=data.length)
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def scoring_rows(data: Examples, budget: int, prompt_length: int, pad_to: int | None = None) -> Iterator[list[int]]:
+    """Every example once, shortest first, in batches of at most `budget` padded tokens (at least one example)."""
+    batch: list[int] = []
+    for i in sorted(range(len(data)), key=data.length):
+        tokens = ((pad_to or data.length(i)) + prompt_length) * data.choices
+        if batch and (len(batch) + 1) * tokens > budget:
+            yield batch
+            batch = []
+        batch.append(i)
+    yield batch

@@ -1,0 +1,404 @@
+"""Text tasks: load rows by `datasets`, put them into templates, split them into train, dev and test.
+
+A task is one YAML in conf/task; its fields are those of `TextTask` (docs/new-task.md shows how to add one).
+"""
+
+import hashlib
+import heapq
+import json
+import logging
+import os
+import random
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from llm_catalyst.tasks.row_files import READERS, brief, listed, place, read
+from llm_catalyst.utils.rng import derive
+from llm_catalyst.utils.terminal import printable
+from llm_catalyst.utils.validation import ConfigurationError, at_least, did_you_mean, one_of, within
+
+BUILT_IN = Path(__file__).parent
+# What a template takes, and a label may be; a list or a dict would enter a text as Python writes it.
+PLAIN = (str, int, float, Decimal, date, time, timedelta)
+# Of label names that are read off the rows: they become the words of the heads and of the mentor.
+MOST_LABELS, LONGEST_LABEL = 1000, 200
+
+
+def check_template(key: str, template: str) -> None:
+    """Raise ConfigurationError unless `template` is text with named columns in braces, and nothing else in them."""
+    try:
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
+    except ValueError as error:
+        raise ConfigurationError(f"{key}={template!r} is no template: {error}") from error
+    for _, name, form, conversion in fields:
+        if not name:
+            raise ConfigurationError(f"{key}={template!r} holds {{}}; name the column that goes there")
+        if form or conversion or name.isdigit() or set(name) & set(".[]"):
+            raise ConfigurationError(
+                f"{key}={template!r} holds more in braces than a column's name (. [ ] : ! or a bare number); "
+                "write {column}, and rename a column whose name has such characters"
+            )
+
+
+def names_in(*templates: str) -> set[str]:
+    """The columns that templates name."""
+    return {name for template in templates for _, name, _, _ in string.Formatter().parse(template) if name}
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """The `task` node: where the rows are, how they become text, and what the labels are called.
+
+    `text` and `pair` are templates with the columns in braces. `choices` makes the task multiple choice:
+    one template per choice, each taking the place of `pair`. `values` renames a column's values before
+    they enter a template. `words` (verbalizer) and `descriptions` (similarity) stand for the labels, in
+    the order of the label ids; for a multiple choice task they stand for a wrong and a right choice.
+    """
+
+    name: str
+    text: str
+    pair: str | None = None
+    choices: list[str] = field(default_factory=list)
+    values: dict[str, dict[str, str]] = field(default_factory=dict)
+    label: str = "label"
+    labels: list[str] = field(default_factory=list)
+    description: str = ""
+    words: list[str] = field(default_factory=list)
+    cloze: str = "It was {mask}."
+    descriptions: list[str] = field(default_factory=list)
+    metric: str = "accuracy"
+    hub: str | None = None
+    hub_config: str | None = None
+    revision: str | None = None
+    path: str | None = None
+    train: str = "train"
+    dev: str | None = None
+    test: str | None = "validation"
+    dev_share: float = 0.1
+    dev_rows: int = 1000
+    shots: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least("task.shots", self.shots, 1)
+        at_least("task.dev_rows", self.dev_rows, 1)
+        within("task.dev_share", self.dev_share, 0.01, 0.5)
+        one_of("task.metric", self.metric, ("accuracy", "macro_f1"))
+        check_template("task.cloze", self.cloze)
+        if names_in(self.cloze) != {"mask"}:
+            raise ConfigurationError(f"task.cloze={self.cloze!r} must hold {{mask}}, and no other braces")
+        for key, templates in (("text", [self.text]), ("pair", [self.pair or ""]), ("choices", self.choices)):
+            for template in templates:
+                check_template(f"task.{key}", template)
+        if self.choices and self.pair:
+            raise ConfigurationError("task.pair and task.choices exclude each other: each choice takes pair's place")
+        expected = 2 if self.choices else len(self.labels)
+        for key in ("words", "descriptions"):
+            given = getattr(self, key)
+            if given and expected and len(given) != expected:
+                raise ConfigurationError(f"task.{key} has {len(given)} entries, but there must be {expected}")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row: a (text, pair) per choice (a single one where the task has no choices), and its label id."""
+
+    sequences: tuple[tuple[str, str | None], ...]
+    label: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one split, with the columns that the task needs, and the file that they come from, if any."""
+
+    name: str
+    file: Path | None
+    rows: list[dict[str, Any]]
+
+    def place(self, row: int) -> str:
+        """Where a row (from 0) stands, for an error."""
+        return place(self.file, row) if self.file else f"split {self.name}, row {row + 1}"
+
+    def __str__(self) -> str:
+        return printable(str(self.file)) if self.file else f"split {self.name}"
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A loaded task: of texts (TextTask), or of pictures (ImageTask), whose examples are their paths.
+
+    `test` is what the run reports on: under protocol `official` the same rows as `dev`.
+    """
+
+    task: Any
+    labels: tuple[str, ...]
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    source: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(self.task.words or self.labels)
+
+    @property
+    def descriptions(self) -> tuple[str, ...]:
+        return tuple(self.task.descriptions or self.labels)
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Rows, label counts and a hash of each split's texts and labels, and where they came from."""
+        splits = {"train": self.train, "dev": self.dev, "test": self.test}
+        if not isinstance(self.task, TextTask):
+            splits = {name: tuple(map(placeless, rows)) for name, rows in splits.items()}
+        return {"source": self.source} | {name: fingerprint(rows) for name, rows in splits.items()}
+
+
+def placeless(picture: Example) -> Example:
+    """A picture by its own name and its folder's, wherever that lies now."""
+    ((path, _),) = picture.sequences
+    return Example((("/".join(Path(path).parts[-2:]), None),), picture.label)
+
+
+def majority(examples: Sequence[Example]) -> float:
+    """The accuracy of always answering the most frequent label."""
+    return max(Counter(e.label for e in examples).values()) / len(examples)
+
+
+def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
+    """Rows, label counts and sha256 of a split: equal hashes mean equal texts, labels and order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.sequences, example.label]).encode())
+    counts = Counter(e.label for e in examples)
+    return {"rows": len(examples), "labels": {str(k): counts[k] for k in sorted(counts)}, "sha256": digest.hexdigest()}
+
+
+def load(task: TextTask, seed: int, report_on_dev: bool = False) -> TaskData:
+    """The task's rows as train, dev and test.
+
+    By default dev, which chooses, is a part of the training split (or the task's own dev split), and test,
+    which reports, is untouched by any choice. With `report_on_dev` (protocol `official`) both are the
+    task's test split, as in the method's published code. With `task.shots` train and dev hold that many
+    rows of each label, drawn by `seed`.
+    """
+    folder = local_folder(task)
+    source = str(folder) if folder else f"hub:{task.hub}/{task.hub_config or ''}@{task.revision or 'main'}"
+    labels = list(task.labels)
+    train = examples_of(task, read_split(task, folder, task.train), labels)
+    if task.test:
+        test = examples_of(task, read_split(task, folder, task.test), labels)
+    else:
+        train, test = carve(train, task.dev_share, task.dev_rows, derive(seed, "test"))
+    rng = random.Random(derive(seed, "shots"))
+    if report_on_dev:
+        train, dev = sample(train, task.shots, rng)[0], test
+    elif task.dev:
+        dev = examples_of(task, read_split(task, folder, task.dev), labels)
+        train, dev = sample(train, task.shots, rng)[0], sample(dev, task.shots, rng)[0]
+    elif task.shots:
+        train, rest = sample(train, task.shots, rng)
+        dev = sample(rest, task.shots, rng)[0]
+    else:
+        train, dev = carve(train, task.dev_share, task.dev_rows, derive(seed, "dev"))
+    for name, rows in (("train", train), ("dev", dev), ("test", test)):
+        if not rows:
+            why = f"; task.shots={task.shots} leaves it no row" if task.shots else ""
+            raise ConfigurationError(f"task={task.name}: the {name} split is empty{why}; look into {source}")
+    return TaskData(task, tuple(labels), tuple(train), tuple(dev), tuple(test), source)
+
+
+def local_folder(task: TextTask) -> Path | None:
+    """Where the task's files lie: `task.path`, `$CATALYST_DATA/<task>`, or the package; None means the hub."""
+    if task.path:
+        path = Path(task.path).expanduser()
+        if not path.is_dir():
+            raise ConfigurationError(
+                f"task.path={task.path} is not a folder; it must hold {task.train}.jsonl (or .csv, .parquet) "
+                "and the other splits"
+            )
+        return path
+    for root in (os.environ.get("CATALYST_DATA"), BUILT_IN):
+        if root and (Path(root) / task.name).is_dir():
+            return Path(root) / task.name
+    if not task.hub:
+        raise ConfigurationError(
+            f"task={task.name} has no data yet: set task.path=FOLDER, or put files into $CATALYST_DATA/{task.name}/"
+        )
+    return None
+
+
+def read_split(task: TextTask, folder: Path | None, split: str) -> Split:
+    """The rows of one split, from its file or the hub, in the columns that the task needs."""
+    file = split_file(task, folder, split) if folder else None
+    data = read(file) if file else read_hub(task, split)
+    where = f"task={task.name}, {Split(split, file, [])}"
+    if not len(data):
+        raise ConfigurationError(f"{where}: there are no rows")
+    needed = needed_columns(task, data.column_names, where)
+    try:
+        columns = data.select_columns(needed)[:]
+    except Exception as error:
+        raise ConfigurationError(
+            f"{where}: {listed(needed)} could not be read: {printable(str(error)[:300])}"
+        ) from error
+    if file and file.suffix == ".csv":
+        columns = {name: [cell or None for cell in cells] for name, cells in columns.items()}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return Split(split, file, rows)
+
+
+def read_hub(task: Any, split: str) -> Any:
+    """A split of the task's data set on the Hugging Face hub, as a `datasets.Dataset`."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    # Its retries would otherwise be told line by line; a failure is told once, below.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        return datasets.load_dataset(task.hub, task.hub_config, split=split, revision=task.revision)
+    except Exception as error:
+        raise ConfigurationError(
+            f"task={task.name}: {task.hub} could not be loaded from the Hugging Face hub "
+            f"({type(error).__name__}: {error}). "
+            f"Offline? Put the files into $CATALYST_DATA/{task.name}/ or set task.path=FOLDER"
+        ) from error
+
+
+def split_file(task: TextTask, folder: Path, split: str) -> Path:
+    """The file of a split: `<split>.jsonl`, `.json`, `.csv` or `.parquet`."""
+    for file in (folder / f"{split}{suffix}" for suffix in READERS):
+        if file.is_file():
+            return file
+        if os.path.lexists(file):
+            raise ConfigurationError(
+                f"task={task.name}: {file} is a folder, a pipe, a device or a broken link; put a file there"
+            )
+    there = listed(sorted(p.name for p in folder.iterdir() if p.suffix in READERS)) or "no data file"
+    raise ConfigurationError(
+        f"task={task.name}: {folder} holds no {split}.jsonl, .csv or .parquet (there: {there}); "
+        f"name the splits by task.train, task.dev and task.test"
+    )
+
+
+def examples_of(task: TextTask, split: Split, labels: list[str]) -> list[Example]:
+    """The rows put into the task's templates. Fills `labels` from the rows where the task names none."""
+    pairs: list[str | None] = [*task.choices] or [task.pair]
+    for number, row in enumerate(split.rows):
+        if problem := next(filter(None, (problem_of(name, value, task) for name, value in row.items())), ""):
+            raise ConfigurationError(f"task={task.name}, {split.place(number)}: {problem}")
+    if not labels and not task.choices:
+        labels += labels_of(task, split)
+    known = {name: i for i, name in enumerate(labels)}
+    count = len(task.labels) or (len(pairs) if task.choices else 0)
+    examples = []
+    for number, row in enumerate(split.rows):
+        label = label_id(row[task.label], known, count)
+        if label is None:
+            numbers = f" nor an integer in 0..{count - 1}" if count else "; all others were read off the training rows"
+            raise ConfigurationError(
+                f"task={task.name}, {split.place(number)}: label {brief(row[task.label])} is neither one of the labels "
+                f"({listed(labels) or 'none'}){numbers}; mend the row, or name the labels in task.labels"
+            )
+        texts = {key: task.values.get(key, {}).get(str(value), str(value)) for key, value in row.items()}
+        text = task.text.format_map(texts).strip()
+        sequences = tuple((text, pair and pair.format_map(texts).strip()) for pair in pairs)
+        examples.append(Example(sequences, label))
+    if len({e.label for e in examples}) < 2:
+        raise ConfigurationError(
+            f"task={task.name}, {split}: every row has the same label; there is nothing to learn: add rows of another"
+        )
+    if not labels:
+        labels += [f"choice {i + 1}" for i in range(len(pairs))]
+    return examples
+
+
+def needed_columns(task: TextTask, there: list[str], where: str) -> list[str]:
+    """The columns that the templates and the label need. Raises ConfigurationError where the rows lack one."""
+    needed = sorted({task.label} | names_in(task.text, task.pair or "", *task.choices))
+    for name in needed:
+        if name not in there:
+            near = did_you_mean(name, [other for other in there[:1000] if len(other) < 100])
+            raise ConfigurationError(
+                f"{where}: there is no column {name!r}; there are: {listed(there)}{near}; "
+                "name the columns in task.text, task.pair, task.choices and task.label"
+            )
+    return needed
+
+
+def problem_of(name: str, value: Any, task: TextTask) -> str:
+    """What makes a cell unusable, and the mend; '' where it can be a text or a label."""
+    if value is not None and not isinstance(value, PLAIN):
+        return f"{name} is a {type(value).__name__}, {brief(value)}; it must be a text or a number"
+    if value is None or value != value or (name == task.label and str(value).strip().lower() in ("", "nan")):
+        return f"there is no {name}; fill it in or remove the row"
+    return ""
+
+
+def labels_of(task: TextTask, split: Split) -> list[str]:
+    """The names of the labels, as the rows have them; numbers in their order."""
+    named = sorted({str(row[task.label]) for row in split.rows}, key=lambda name: (len(name), name))
+    longest = named[-1]
+    if len(named) > MOST_LABELS or len(longest) > LONGEST_LABEL:
+        what = f"{len(named)} different labels" if len(named) > MOST_LABELS else f"a label of {len(longest)} characters"
+        raise ConfigurationError(
+            f"task={task.name}, {split}: column {task.label!r} holds {what}, such as {brief(longest)}; "
+            "name the right column in task.label, or the labels in task.labels"
+        )
+    return named
+
+
+def label_id(value: Any, known: Mapping[str, int], count: int) -> int | None:
+    """The label's id, from its name, or from an integer or a truth value in 0..count-1; None where it is neither."""
+    name = str(value)
+    if name in known or not count:
+        return known.get(name)
+    try:
+        number = float({"true": 1, "false": 0}.get(name.lower(), value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if number.is_integer() and 0 <= number < count else None
+
+
+def carve(rows: Sequence[Example], share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """The rows without, and with only, a random share of each label (stratified), at most `limit` in all."""
+    share = min(share, limit / len(rows))
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    counts = Counter(e.label for e in rows)
+    # A label with a single row stays where it can be trained on.
+    wanted = {label: min(max(1, round(share * count)), count - 1) for label, count in counts.items()}
+    # The largest gives first: of equals, the one that comes first.
+    largest = [(-n, i, label) for i, (label, n) in enumerate(wanted.items())]
+    heapq.heapify(largest)
+    for _ in range(sum(wanted.values()) - max(limit, len(wanted))):
+        n, i, label = largest[0]
+        wanted[label] -= 1
+        heapq.heapreplace(largest, (n + 1, i, label))
+    taken = set(first_of_each(rows, order, wanted))
+    return [e for i, e in enumerate(rows) if i not in taken], [rows[i] for i in sorted(taken)]
+
+
+def first_of_each(rows: Sequence[Example], order: Sequence[int], wanted: Mapping[int, int]) -> list[int]:
+    """The numbers of the first `wanted` rows of each label, in `order`."""
+    left, taken = dict(wanted), []
+    for i in order:
+        if left[rows[i].label] > 0:
+            left[rows[i].label] -= 1
+            taken.append(i)
+    return taken
+
+
+def sample(rows: Sequence[Example], shots: int | None, rng: random.Random) -> tuple[list[Example], list[Example]]:
+    """`shots` rows of each label (fewer where a label has fewer), and the rest; everything without `shots`."""
+    if shots is None:
+        return list(rows), []
+    order = list(range(len(rows)))
+    rng.shuffle(order)
+    taken = first_of_each(rows, order, dict.fromkeys({e.label for e in rows}, shots))
+    chosen = set(taken)
+    return [rows[i] for i in taken], [e for i, e in enumerate(rows) if i not in chosen]

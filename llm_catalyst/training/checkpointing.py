@@ -1,0 +1,112 @@
+"""What a run would lose if it ended now is saved in time; and it ends where a signal or its budget says so."""
+
+import time
+from dataclasses import replace
+
+import torch
+
+from llm_catalyst.config.settings import Budget, Settings
+from llm_catalyst.runs.records import Emit, Event, Ledger
+from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.training.state import State, pack, unpack
+from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.signals import BudgetSpent, Interruption
+
+
+class Safekeeping:
+    """Saves the state of one run, and keeps its clock, which goes on where a resumed run was cut off."""
+
+    def __init__(self, directory: RunDirectory, settings: Settings, interruption: Interruption, room: Room) -> None:
+        self.directory, self.settings, self.interruption, self.room = directory, settings, interruption, room
+        self._began = self._saved = time.monotonic()
+        self._saved_step = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the run has taken so far, those before it was resumed included."""
+        return time.monotonic() - self._began
+
+    def restore(self, emit: Emit, device: torch.device) -> State | None:
+        """The newest state that was saved, if any."""
+        restored = self.directory.restore(emit)
+        if restored is None:
+            return None
+        state = unpack(*restored, device)
+        self._began -= state.seconds
+        if state.room:
+            self.room.narrow(*state.room)
+        self._saved_step = state.step
+        return state
+
+    def step_taken(self, state: State) -> None:
+        """Within a stage: save where that is due, or before the run stops."""
+        spent = self._minutes_spent()
+        since = state.step - self._saved_step, time.monotonic() - self._saved
+        if spent or self.interruption.number is not None or self.settings.checkpoint.due(*since):
+            self.checkpoint(state)
+        self._end(spent)
+
+    def checkpoint(self, state: State) -> State:
+        """Save a state within a stage."""
+        state = self._dated(state)
+        self.directory.checkpoint(state.stage, state.step, *pack(state))
+        return state
+
+    def stage_ended(self, stage: int, state: State, last: bool) -> State:
+        """Save the end of a stage; stop there where the run must.
+
+        After the last stage only a signal stops it: what is left costs no more than a score on test.
+        """
+        state = self._dated(state)
+        self.directory.commit(stage, *pack(state))
+        self._end(self._minutes_spent() and not last)
+        return state
+
+    def before_call(self, ledger: Ledger) -> None:
+        """Raise BudgetSpent where a mentor may not be asked any more, unless budget.when_spent=conclude.
+
+        What answers under way will cost is not known: with `at_once` of them, those of `at_once` - 1 may come on top.
+        """
+        if self.settings.budget.when_spent == "stop" and (why := spent(self.settings.budget, ledger)):
+            raise BudgetSpent(why)
+
+    def mentor_may_speak(self, state: State, emit: Emit) -> bool:
+        """Whether the mentor is consulted: not with its budget spent where the run concludes then; an event tells."""
+        why = spent(self.settings.budget, state.ledger) if self.settings.budget.when_spent == "conclude" else ""
+        if why:
+            emit(Event(state.stage, state.step, "budget", f"{why}; the mentor is asked no more"))
+        return not why
+
+    def _dated(self, state: State) -> State:
+        """The state as it is saved now."""
+        self._saved, self._saved_step = time.monotonic(), state.step
+        return replace(state, seconds=self.seconds, room=(self.room.examples, self.room.tokens))
+
+    def _minutes_spent(self) -> bool:
+        minutes = self.settings.budget.minutes
+        return minutes is not None and self.seconds >= 60 * minutes
+
+    def _end(self, minutes_spent: bool) -> None:
+        self.interruption.check()
+        if minutes_spent:
+            raise BudgetSpent(
+                f"budget.minutes={self.settings.budget.minutes:g} is used up: the run has taken {self.seconds / 60:.1f}"
+            )
+
+
+def spent(budget: Budget, ledger: Ledger) -> str:
+    """Which part of its budget a run's mentor has used up; '' where something is left of each."""
+    tokens = ledger.input_tokens + ledger.output_tokens
+    if budget.usd is not None and ledger.unpriced_calls:
+        return (
+            f"budget.usd={budget.usd:g} cannot be kept: an answer has no known price (conf/prices.yaml); "
+            "budget.tokens can"
+        )
+    if budget.usd is not None and ledger.cost_usd >= budget.usd:
+        return f"budget.usd={budget.usd:g} is used up: ${ledger.cost_usd:.4f} is spent"
+    if budget.tokens is not None and tokens >= budget.tokens:
+        return f"budget.tokens={budget.tokens:,} is used up: {tokens:,} tokens are spent"
+    if budget.scored_examples is not None and ledger.scored_examples >= budget.scored_examples:
+        scored = f"{ledger.scored_examples:,} examples are scored"
+        return f"budget.scored_examples={budget.scored_examples:,} is used up: {scored}"
+    return ""

@@ -1,0 +1,339 @@
+"""What a run will take: steps and calls counted, time and memory measured on a few real steps, nothing kept."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, repeat, zip_longest
+
+import torch
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from llm_catalyst.mentors.base import Mentor
+from llm_catalyst.models.prompted_text import Model
+from llm_catalyst.optimizers.base import Course, Doer, Member
+from llm_catalyst.report.summary import heading, indented, pairs
+from llm_catalyst.runs.analysis import clock, counted, dollars
+from llm_catalyst.tasks.batching import Examples, scoring_rows, training_rows
+from llm_catalyst.training.final_evaluation import device_name
+from llm_catalyst.training.mentor_cost import Bill, account, asked, together
+from llm_catalyst.training.mentor_queries import overlaps
+from llm_catalyst.training.problem import Problem
+from llm_catalyst.training.scoring import score
+from llm_catalyst.utils.memory import Room, peak_memory
+from llm_catalyst.utils.terminal import printable
+
+REPEATS, PATIENCE_S = 3, 2.0  # a measurement is repeated so many times, but not beyond so many seconds
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What `runs` runs take, as plain numbers.
+
+    `steps` are the gradient steps of each stage, over all members; they, `train_examples` and `scored_examples`
+    are what the ledger of a run without divergence holds. They are the most where a mentor proposes less than
+    asked for, or a stage projects twice to one prompt. `test_examples` are scored at the end.
+    `bill` holds where the first answer of each consultation is used, and the model does not reason at length;
+    `most` is that of every attempt, those of fallbacks too, with the longest answers. What a cache holds is counted.
+    Seconds are on this device, without the waits for a mentor. `peak_memory_bytes` is the measure that a run's
+    outcome reports: memory allocated on a GPU, or a CPU process's resident size, libraries and data included, which
+    a long run was seen to exceed by a quarter, as its heap fragments. A local mentor's model is in neither.
+    `compile_seconds` come on top where the backbone is compiled: less where torch still has the program on disk, from
+    this measurement or before. `trained` are the parameters of one member; `notes` tell of memory that ran out.
+    """
+
+    steps: tuple[int, ...]
+    train_examples: int
+    scored_examples: int
+    test_examples: int
+    consultations: int
+    bill: Bill
+    most: Bill
+    unpriced: tuple[str, ...]
+    train_seconds: float
+    score_seconds: float
+    measured_steps: int
+    peak_memory_bytes: int
+    weight_bytes: int
+    trained: int
+    device: str
+    notes: tuple[str, ...] = ()
+    runs: int = 1
+    compile_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """The counts of a run: members of each stage; prompts scored on dev, time after time; pools that a mentor sees.
+
+    `examples` and `tokens` are those of each training batch, for one member; tokens as padded, prompts included.
+    """
+
+    members: tuple[int, ...]
+    scored: tuple[int, ...]
+    pools: tuple[int, ...]
+    examples: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of a step by its number of members, and of scoring a token; steps timed, peak bytes, notes on memory.
+
+    `passes` is how often a step sends each example of its batch forward.
+    """
+
+    step: dict[int, float]
+    token: float
+    steps: int
+    passes: int
+    peak: int
+    notes: tuple[str, ...]
+
+
+def estimate(problem: Problem, doer: Doer, mentor: Mentor, plan: tuple[int, ...]) -> Estimate:
+    """What a run of `plan` (steps of each stage) will take. Nothing of it is kept, no random stream moves.
+
+    Trains a few of its steps on copies and scores a pass of dev; asks no mentor. Raises ConfigurationError where
+    not even one example fits into memory.
+    """
+    proposals = max(getattr(who, "proposals", 0) for who in asked(mentor))
+    work = count(problem, proposals, plan, late=overlaps(mentor))
+    devices = [problem.device] if problem.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # dropout draws from the global generators
+        measured = measure(problem, doer, work)
+    mentors = account(problem, mentor, work.pools, len(plan))
+    members = [k for k, steps in zip(work.members, plan, strict=True) for _ in range(steps)]
+    dev, test = problem.splits["dev"], problem.splits["test"]
+    scored_tokens = sum(work.scored) * split_tokens(problem, dev) + 2 * split_tokens(problem, test)
+    return Estimate(
+        steps=tuple(k * steps for k, steps in zip(work.members, plan, strict=True)),
+        train_examples=measured.passes * sum(k * examples for k, examples in zip(members, work.examples, strict=True)),
+        scored_examples=sum(work.scored) * len(dev) + mentors.tried,
+        test_examples=2 * len(test),  # the soft prompt and the best discrete one
+        consultations=len(work.pools),
+        bill=mentors.usual,
+        most=mentors.most,
+        unpriced=mentors.unpriced,
+        train_seconds=sum(measured.step[k] for k in members),
+        score_seconds=scored_tokens * measured.token,
+        measured_steps=measured.steps,
+        peak_memory_bytes=measured.peak,
+        weight_bytes=sum(p.numel() * p.element_size() for p in problem.model.backbone.parameters()),
+        trained=sum(tensor.numel() for tensor in problem.start().values()),
+        device=device_name(problem.device),
+        notes=measured.notes,
+        compile_seconds=problem.compile_seconds,
+    )
+
+
+def count(problem: Problem, proposals: int, plan: Sequence[int], late: bool = False) -> Work:
+    """The work of a run in which each projection and each of the mentor's `proposals` is new, and none diverges.
+
+    Where advice comes `late`, it is used a stage after the question.
+    """
+    settings, train, rescores = problem.settings, problem.splits["train"], problem.model.head.trained
+    record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
+    members: list[int] = []
+    looks = 1 + settings.evaluate.projected  # each evaluation also scores the projections, where that is asked
+    scored, pools = [1] * looks, []
+    begin = pool = 0
+    for stage, steps in enumerate(plan):
+        k = proposals if stage > late and proposals and settings.restart == "all" else 1
+        kept = pool if settings.pool.keep else 0
+        new = min(settings.pool.candidates, k * occasions(begin, begin + steps, record))
+        scored += [k] * (looks * occasions(begin, begin + steps, measure)) + [new + kept * rescores]
+        pool = min(settings.pool.size, kept + new)
+        shown = pool
+        if proposals and late <= stage < len(plan) - 1 and settings.restart != "first":
+            scored.append(proposals)
+            pool = min(settings.pool.size, pool + proposals)
+        if proposals and stage + late < len(plan) - 1:
+            pools.append(pool if late else shown)  # a late question is put after what came of the one before
+        members.append(k)
+        begin += steps
+    batches = islice(training_rows(train, settings.batch_size, settings.seed, 0), begin)
+    examples, tokens = zip(*((len(rows), padded_tokens(problem, train, rows)) for rows in batches), strict=True)
+    return Work(tuple(members), tuple(scored), tuple(pools), examples, tokens)
+
+
+def occasions(begin: int, end: int, every: int) -> int:
+    """How many of the steps `begin` + 1 to `end` are multiples of `every`, or the last."""
+    return end // every - begin // every + (end % every > 0)
+
+
+def padded_tokens(problem: Problem, data: Examples, rows: Sequence[int]) -> int:
+    """Tokens of one pass over these examples, padding and prompts included."""
+    width = problem.padding or max(map(data.length, rows))
+    return len(rows) * data.choices * (width + problem.space.length)
+
+
+def split_tokens(problem: Problem, data: Examples) -> int:
+    """Tokens of scoring one prompt on a split."""
+    passes = scoring_rows(data, problem.model.room.tokens, problem.space.length, problem.padding)
+    return sum(padded_tokens(problem, data, rows) for rows in passes)
+
+
+def measure(problem: Problem, doer: Doer, work: Work) -> Measured:
+    """Time of a step of about the mean size and of a scoring pass, and the memory that they and the longest step take.
+
+    A step's time grows with its tokens: the mean size gives the time of them all, where the median would not.
+    """
+    room = problem.model.room
+    model = replace(problem.model, room=Room(room.examples, room.tokens))
+    longest = work.tokens.index(max(work.tokens))
+    mean = statistics.fmean(work.tokens)
+    usual = min(range(len(work.tokens)), key=lambda step: abs(work.tokens[step] - mean))
+    passes = step_of(problem, doer, model, max(work.members), longest, len(work.tokens))()  # it warms up, too
+    times = {
+        k: seconds_of(step_of(problem, doer, model, k, usual, len(work.tokens)), problem.compiled)
+        for k in sorted(set(work.members))
+    }
+    token = seconds_of_a_scored_token(problem, model, max(work.scored))
+    return Measured(
+        step={k: statistics.median_low(seconds) for k, seconds in times.items()},
+        token=token,
+        steps=sum(map(len, times.values())),
+        passes=passes,
+        peak=peak_memory(problem.device),
+        notes=tuple(model.room.told()),
+    )
+
+
+def step_of(problem: Problem, doer: Doer, model: Model, k: int, done: int, total: int) -> Callable[[], int]:
+    """A function that takes the run's step after `done`, with k new members, and says how often each example passed."""
+    start, batch = problem.start(), next(problem.batches(k, done))
+
+    def train() -> int:
+        members = [Member.of(start) for _ in range(k)]
+        steps = list(doer.train(model, members, repeat(batch), Course(done, done + 1, total, done)))
+        return sum(step.examples for step in steps) // batch.labels.numel()
+
+    return train
+
+
+def seconds_of_a_scored_token(problem: Problem, model: Model, k: int) -> float:
+    """Seconds of the largest pass over dev, of k prompts together, by its tokens."""
+    dev, prompt = problem.splits["dev"], problem.start()
+    passes = scoring_rows(dev, max(1, model.room.tokens // k), problem.space.length, problem.padding)
+    tokens, rows = max((padded_tokens(problem, dev, rows), rows) for rows in passes)
+    sample, metric = dev.pick(rows), problem.data.task.metric
+    times = seconds_of(lambda: score(model, [prompt] * k, sample, metric, problem.padding), problem.compiled)
+    return statistics.median_low(times) / (k * tokens)
+
+
+def seconds_of(work: Callable[[], object], compiled: bool) -> list[float]:
+    """Seconds of each repetition; on a GPU too, as losses and answers come back only when they are there.
+
+    What is `compiled` is done once before, as that takes its time when shapes of a new kind come.
+    """
+    if compiled:
+        work()
+    times: list[float] = []
+    while len(times) < REPEATS and sum(times) < PATIENCE_S:
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def total(estimates: Sequence[Estimate]) -> Estimate:
+    """At least one run, all of them one after another: sums, but the largest memory and sizes."""
+    return Estimate(
+        steps=tuple(map(sum, zip_longest(*(e.steps for e in estimates), fillvalue=0))),
+        train_examples=sum(e.train_examples for e in estimates),
+        scored_examples=sum(e.scored_examples for e in estimates),
+        test_examples=sum(e.test_examples for e in estimates),
+        consultations=sum(e.consultations for e in estimates),
+        bill=together([e.bill for e in estimates]),
+        most=together([e.most for e in estimates]),
+        unpriced=tuple(dict.fromkeys(name for e in estimates for name in e.unpriced)),
+        train_seconds=sum(e.train_seconds for e in estimates),
+        score_seconds=sum(e.score_seconds for e in estimates),
+        measured_steps=sum(e.measured_steps for e in estimates),
+        peak_memory_bytes=max(e.peak_memory_bytes for e in estimates),
+        weight_bytes=max(e.weight_bytes for e in estimates),
+        trained=max(e.trained for e in estimates),
+        device=", ".join(dict.fromkeys(e.device for e in estimates)),
+        notes=tuple(dict.fromkeys(note for e in estimates for note in e.notes)),
+        runs=sum(e.runs for e in estimates),
+        compile_seconds=sum(e.compile_seconds or 0.0 for e in estimates) or None,
+    )
+
+
+def render(estimate: Estimate) -> RenderableType:
+    """The estimate of one run, or the total of a sweep, at a glance."""
+    bill, most, test = estimate.bill, estimate.most, f"{estimate.test_examples:,}"
+    training, scoring = estimate.train_seconds, estimate.score_seconds
+    split = f"training {rounded(training)}, scoring {rounded(scoring)}"
+    heap = "; a long run's heap can grow by a quarter" if "cpu" in estimate.device else ""
+    rows = [
+        ("training", f"{stages(estimate)}, on {counted(estimate.train_examples, 'example')}"),
+        ("scoring", f"up to {counted(estimate.scored_examples, 'example')}, and {test} at the end"),
+        ("time", f"about {rounded(training + scoring)} on {printable(estimate.device)}: {split}"),
+        ("peak memory", f"about {mebibytes(estimate.peak_memory_bytes)}" + heap),
+        ("model", f"{mebibytes(estimate.weight_bytes)} of weights, {counted(estimate.trained, 'parameter')} trained"),
+        ("mentor", f"{counted(estimate.consultations, 'consultation')}, {span(bill.calls, most.calls)} calls"),
+    ]
+    if estimate.compile_seconds:
+        more = f"up to {rounded(estimate.compile_seconds)} more, when training and scoring begin"
+        rows.insert(3, ("compiling", more))
+    if most.input_tokens:
+        sent, received = (bill.input_tokens, most.input_tokens), (bill.output_tokens, most.output_tokens)
+        rows.append(("tokens", f"about {span(*sent)} sent, {span(*received)} received"))
+    rows.append(("cost", price(estimate)))
+    return Group(
+        *heading("Estimate" if estimate.runs == 1 else f"Estimate: {estimate.runs} runs, one after another"),
+        pairs([(name, Text(value)) for name, value in rows]),
+        *(indented(Text(printable(note), "yellow")) for note in estimate.notes),
+        indented(Text(caution(estimate), "dim")),
+    )
+
+
+def stages(estimate: Estimate) -> str:
+    """'800 steps in 4 stages of 200', '800 steps in stages of 200, 600'; of a sweep only the sum."""
+    steps, whole = estimate.steps, counted(sum(estimate.steps), "step")
+    if estimate.runs > 1 or len(steps) == 1:
+        return whole
+    if len(set(steps)) == 1:
+        return f"{whole} in {len(steps)} stages of {steps[0]:,}"
+    return f"{whole} in stages of {', '.join(f'{n:,}' for n in steps)}"
+
+
+def caution(estimate: Estimate) -> str:
+    """What the figures rest on, and so how far they can be wrong."""
+    measured = f"Time and memory were measured here, on {counted(estimate.measured_steps, 'step')} and a scoring pass"
+    alone = f"{measured} each run" if estimate.runs > 1 else measured
+    if not estimate.most.calls:
+        return f"{alone}; a busier machine is slower."
+    return (
+        f"{alone}; a busier machine is slower, and the mentor's answers take their own time. Tokens are counted "
+        "by the backbone's tokenizer; a model that reasons at length comes near the upper figures."
+    )
+
+
+def price(estimate: Estimate) -> str:
+    """'nothing', '$0.0021 to $0.08', or for which model there is no price."""
+    least, most = estimate.bill.cost_usd, estimate.most.cost_usd
+    unknown = f"unknown: conf/prices.yaml has no price for {', '.join(map(printable, estimate.unpriced))}"
+    if most == 0:
+        return "nothing"
+    if least is None:
+        return unknown
+    if most is None:
+        return f"about {dollars(least)} without fallbacks; with them {unknown}"
+    return f"about {dollars(least)}" if least == most else f"about {dollars(least)}, at most {dollars(most)}"
+
+
+def span(least: int, most: int) -> str:
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def rounded(seconds: float) -> str:
+    return clock(math.ceil(seconds))
+
+
+def mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"

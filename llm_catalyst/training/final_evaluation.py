@@ -1,0 +1,72 @@
+"""The end of a run: the test split is touched here, once, and nowhere else."""
+
+import datetime
+from statistics import harmonic_mean
+
+import torch
+
+from llm_catalyst.runs.records import Outcome
+from llm_catalyst.training.problem import Problem
+from llm_catalyst.training.scoring import Result
+from llm_catalyst.training.state import State
+from llm_catalyst.utils.memory import peak_memory
+
+
+def conclude(problem: Problem, state: State) -> Outcome:
+    """The outcome: what dev chose, scored on the reporting split, and what the run has spent.
+
+    The soft prompt is scored with its own head, the pool's best discrete prompt under the last stage's.
+    """
+    began = datetime.datetime.now()
+    soft = problem.score([state.best_parameters], "test")[0] if state.best else None
+    best_prompt = state.pool[-1] if state.pool else None
+    discrete = problem.score_prompts([best_prompt.prompt], state.parameters[0], "test")[0] if best_prompt else None
+    return Outcome(
+        status="done" if soft else "diverged",
+        message=verdict(problem, soft),
+        protocol=problem.settings.protocol.name,
+        reported_on=problem.settings.protocol.report_on,
+        best=state.best,
+        test=soft.score if soft else None,
+        test_metrics=dict(soft.metrics) | on_unseen(problem, state, soft) if soft else {},
+        best_prompt=best_prompt,
+        test_best_prompt=discrete.score if discrete else None,
+        majority=problem.majority,
+        diverged_stages=state.diverged,
+        fallbacks=state.fallbacks,
+        ledger=state.ledger,
+        seconds=state.seconds + (datetime.datetime.now() - began).total_seconds(),
+        peak_memory_bytes=peak_memory(problem.device),
+        device=device_name(problem.device),
+        finished=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        compile_seconds=problem.compile_seconds,
+    )
+
+
+def on_unseen(problem: Problem, state: State, result: Result) -> dict[str, float]:
+    """Accuracy on the classes that were trained, on those that were not, and their harmonic mean (base-to-new)."""
+    if problem.unseen is None:
+        return {}
+    new = problem.unseen.score([state.best_parameters], "test")[0]
+    if new is None:
+        return {}
+    base, other = result.metrics["accuracy"], new.metrics["accuracy"]
+    return {"base_accuracy": base, "new_accuracy": other, "harmonic_mean": harmonic_mean([base, other])}
+
+
+def verdict(problem: Problem, result: Result | None) -> str:
+    """One sentence that compares the reported accuracy with the majority class's."""
+    if result is None:
+        return "no finite state was found; try a smaller optimizer.lr or backbone.dtype=float32"
+    accuracy, majority = result.metrics["accuracy"], problem.majority
+    if result.constant is not None:
+        return f"every answer is {problem.label(result.constant)!r}: nothing was learned beyond one class"
+    if accuracy > majority:
+        return f"accuracy {accuracy:.3f} beats the majority class ({majority:.3f})"
+    if accuracy == majority:
+        return f"accuracy {accuracy:.3f} only meets the majority class"
+    return f"accuracy {accuracy:.3f} does NOT reach the majority class ({majority:.3f})"
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -1,0 +1,137 @@
+"""THE METHOD (Guo et al., arXiv 2405.19732, section 3): gradient stages, and a mentor's restarts between them."""
+
+import math
+import threading
+from dataclasses import dataclass, replace
+
+from llm_catalyst.callbacks.console import View
+from llm_catalyst.config.settings import Settings
+from llm_catalyst.mentors.base import Mentor
+from llm_catalyst.optimizers.base import Course, Doer, Member
+from llm_catalyst.optimizers.none import NoDoer
+from llm_catalyst.runs.records import Advice, Emit, Origin, Outcome, Prompt, Record, Score
+from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.training.checkpointing import Safekeeping
+from llm_catalyst.training.evaluation import (
+    evaluate,
+    fall_back,
+    known_scores,
+    score_prompts,
+    settle,
+    tell_memory,
+    tell_restarts,
+    weigh,
+)
+from llm_catalyst.training.final_evaluation import conclude
+from llm_catalyst.training.mentor_queries import Counsel
+from llm_catalyst.training.problem import Problem
+from llm_catalyst.training.state import State
+from llm_catalyst.utils.signals import Interruption
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is optimized (a soft prompt for a problem), by whom, and for how many steps in each stage."""
+
+    problem: Problem
+    doer: Doer
+    mentor: Mentor
+    settings: Settings
+    plan: tuple[int, ...]
+
+
+def run(
+    experiment: Experiment, directory: RunDirectory, view: View, interruption: Interruption | None = None
+) -> Outcome:
+    """Train stage by stage, each after the first from the mentor's restart point; report on test once.
+
+    With mentor.overlap that point is one stage late (`Counsel`). Raises Stopped where a signal asks for it, and
+    BudgetSpent; the run can then be gone on with.
+    """
+    one_at_a_time = threading.Lock()  # a mentor may answer while a stage trains
+
+    def emit(record: Record) -> None:
+        with one_at_a_time:
+            directory.append(record)
+            view.show(record)
+
+    safe = Safekeeping(directory, experiment.settings, interruption or Interruption(), experiment.problem.model.room)
+    state = safe.restore(emit, experiment.problem.device) or start(experiment, emit)
+    counsel = Counsel(experiment.problem, experiment.mentor, len(experiment.plan), safe, emit)
+    while left := experiment.plan[state.stage :]:
+        advice = counsel.begin(state)
+        if not state.trained:
+            state = train(experiment, state, emit, view, safe)
+            state = grow_pool(experiment, state, directory, emit)
+            state = safe.checkpoint(replace(state, trained=True))
+        left = left[1:]
+        if advice:
+            state = restart(experiment, *counsel.collect(advice, state), emit)
+        if counsel.overlaps:
+            state = counsel.note(state, left)
+        elif left and safe.mentor_may_speak(state, emit):
+            state = restart(experiment, *counsel.ask(state), emit)
+        elif isinstance(experiment.doer, NoDoer):
+            left = ()  # nobody would move the prompt any more
+        stage, state = state.stage, replace(state, stage=len(experiment.plan) - len(left), trained=False)
+        state = safe.stage_ended(stage, state, last=not left)
+    outcome = conclude(experiment.problem, state)
+    tell_memory(experiment.problem, state, emit)
+    directory.finish(outcome)
+    return outcome
+
+
+def start(experiment: Experiment, emit: Emit) -> State:
+    """One member at the configured starting point, scored on dev before any training."""
+    state = State((Member.of(experiment.problem.start()),))
+    return evaluate(experiment.problem, state, emit)[0]
+
+
+def train(experiment: Experiment, state: State, emit: Emit, view: View, safe: Safekeeping) -> State:
+    """The doer's stage, or the rest of it: the state with its best member; the trajectory is recorded on the way."""
+    problem, settings, plan = experiment.problem, experiment.settings, experiment.plan
+    record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
+    begin, end, k = sum(plan[: state.stage]), sum(plan[: state.stage + 1]), len(state.members)
+    scores: list[Score | None] = [None] * k
+    course, moved = Course(begin, end, sum(plan), state.step), 0 if isinstance(experiment.doer, NoDoer) else k
+    for step in experiment.doer.train(problem.model, state.members, problem.batches(k, state.step), course):
+        view.tick(state.stage, step.number, step.losses)
+        state = state.after(step, moved)
+        if step.number == end or step.number % record == 0:
+            for snapshot in problem.snapshots(state.stage, step, state.parameters):
+                emit(snapshot)
+        if step.number == end or step.number % measure == 0:
+            state, scores = evaluate(problem, state, emit)
+        scores = [score if math.isfinite(loss) else None for loss, score in zip(step.losses, scores, strict=True)]
+        tell_memory(problem, state, emit)
+        if step.number < end:
+            safe.step_taken(state)
+    return settle(state.at(end), scores, emit)
+
+
+def grow_pool(experiment: Experiment, state: State, directory: RunDirectory, emit: Emit) -> State:
+    """The trajectory's distinct prompts, embedded anew and scored on dev, enter the pool: the best stand last.
+
+    No prompt is scored twice, unless the head was trained since: then the pool's are, too.
+    """
+    problem, pool = experiment.problem, experiment.settings.pool
+    entries: dict[Prompt, Origin] = {scored.prompt: scored.origin for scored in state.pool if pool.keep}
+    entries |= dict.fromkeys(problem.candidates(directory.snapshots(state.stage)), "gradient")
+    known = {scored.prompt: scored for scored in known_scores(problem, state, directory.scored())}
+    new = {prompt: origin for prompt, origin in entries.items() if prompt not in known}
+    state, scored = score_prompts(problem, state, new, emit)
+    return state.with_pool([*(known[prompt] for prompt in entries if prompt in known), *scored], pool.size)
+
+
+def restart(experiment: Experiment, state: State, advice: Advice, emit: Emit) -> State:
+    """Weigh the mentor's proposals on dev, and restart from the best (or the first, or all)."""
+    problem, settings, proposals = experiment.problem, experiment.settings, advice.proposals
+    if advice.fallback:
+        state, proposals = fall_back(state, advice.fallback, emit)
+    if not proposals:
+        return state
+    state, considered, rows = weigh(problem, state, proposals, advice.rows, emit)
+    chosen = considered if settings.restart == "all" else considered[:1]
+    tell_restarts(problem, state, chosen, considered, advice, emit)
+    keep = settings.moments == "keep"
+    return replace(state, members=tuple(state.members[0].restarted(row, keep) for row in rows[: len(chosen)]))

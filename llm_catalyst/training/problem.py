@@ -1,0 +1,192 @@
+"""What a run optimizes: a soft prompt (and a head) of one frozen backbone on one task.
+
+Everything that the method asks about the problem is a method here: where a prompt starts, the next batches,
+a projection, a score. Shapes: k members, m virtual tokens, d embedding width.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_catalyst.config.settings import Settings
+from llm_catalyst.mentors.base import TaskDescription
+from llm_catalyst.models import image_features
+from llm_catalyst.models.backbones.clip import FrozenClip
+from llm_catalyst.models.backbones.loading import compile_seconds
+from llm_catalyst.models.backbones.text import FrozenText
+from llm_catalyst.models.prompted_clip import ImageHead, PromptedClip
+from llm_catalyst.models.prompted_text import Head, Parameters, PromptedModel
+from llm_catalyst.models.soft_prompt import CLASS, PromptSpace
+from llm_catalyst.optimizers.base import Step
+from llm_catalyst.runs.records import Prompt, Snapshot, Split
+from llm_catalyst.tasks.batching import Batch, Examples, steps_per_epoch, training_rows
+from llm_catalyst.tasks.text_task import Example, TaskData, majority
+from llm_catalyst.tasks.token_cache import encode_all
+from llm_catalyst.training.scoring import Result, score
+from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.rng import derive, stream
+
+PICTURE = "(a picture)"  # stands for one in words
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A loaded task, backbone and head, with the settings that say how they meet.
+
+    `unseen` is the same with other classes, on which a prompt is reported that was learned on these (base-to-new).
+    `compiled_before` are the seconds that this process had spent on compiling models; None: this one is not compiled.
+    """
+
+    data: TaskData
+    splits: dict[Split, Examples]
+    model: PromptedModel | PromptedClip
+    space: PromptSpace
+    settings: Settings
+    unseen: "Problem | None" = None
+    compiled_before: float | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.backbone.device
+
+    @property
+    def description(self) -> TaskDescription:
+        task = self.data.task
+        if isinstance(self.model, PromptedClip):  # a mentor is not shown the pictures, only what they are taken for
+            text = f"{task.description} {CLASS} in a prompt stands for the name of a class.".strip()
+            pictures = tuple(Example(((PICTURE, None),), example.label) for example in self.data.train)
+            return TaskDescription(task.name, text, self.data.labels, pictures)
+        return TaskDescription(task.name, task.description, self.data.labels, self.data.train)
+
+    def label(self, number: int | None) -> str | None:
+        """The name of a label id."""
+        return None if number is None else self.data.labels[number]
+
+    @property
+    def examples(self) -> int:
+        """Examples of the training split."""
+        return len(self.splits["train"])
+
+    @property
+    def majority(self) -> float:
+        """Accuracy of always answering the reporting split's most frequent label."""
+        return majority(self.data.test)
+
+    @property
+    def padding(self) -> int | None:
+        """Tokens that every text is padded to; None pads to the longest of a batch."""
+        if isinstance(self.model, PromptedClip) or not self.settings.protocol.pad_to_max_length:
+            return None
+        return self.model.backbone.longest_text(self.space.length)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch compiles the backbone."""
+        return self.compiled_before is not None
+
+    @property
+    def compile_seconds(self) -> float | None:
+        """Seconds that this process has spent on compiling since this was assembled; None where nothing is compiled."""
+        return None if self.compiled_before is None else compile_seconds() - self.compiled_before
+
+    def start(self) -> dict[str, Tensor]:
+        """A new member's parameters: the soft prompt where `prompt.start` says, and a new head."""
+        model: Any = self.model
+        head = model.head.weights(model.backbone, self.data, stream(self.settings.seed, "head"))
+        return {"prompt": self.space.start(stream(self.settings.seed, "prompt"))} | head
+
+    def batches(self, k: int, first_step: int) -> Iterator[Batch]:
+        """Training batches from a step on, the same examples for each of k members."""
+        train, settings = self.splits["train"], self.settings
+        for step, rows in enumerate(training_rows(train, settings.batch_size, settings.seed, first_step), first_step):
+            # Dropout, where a protocol has it, draws from torch's global generator: seeded at each step, it does
+            # not depend on the steps before.
+            torch.manual_seed(derive(settings.seed, "dropout", step))
+            epoch = step // steps_per_epoch(len(train), settings.batch_size)
+            yield train.batch([rows], self.device, self.padding, epoch).expand(k)
+
+    def score(self, members: Sequence[Parameters], split: Split = "dev") -> list[Result | None]:
+        """Each member's loss and metrics on a split."""
+        data, metric = self.splits[split], self.data.task.metric
+        return score(self.model, members, data, metric, self.padding)
+
+    def score_prompts(self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev") -> list[Result | None]:
+        """Loss and metrics of discrete prompts, each embedded anew, under one member's head."""
+        return (
+            self.score([dict(head) | {"prompt": rows} for rows in self.space.embed(prompts)], split) if prompts else []
+        )
+
+    def snapshots(self, stage: int, step: Step, members: Sequence[Parameters]) -> list[Snapshot]:
+        """The members' prompts projected to tokens, of those whose loss is finite."""
+        prompts, similarities = self.space.project(torch.stack([member["prompt"] for member in members]))
+        rows = enumerate(zip(step.losses, prompts, similarities, strict=True))
+        return [Snapshot(stage, step.number, i, loss, p, s) for i, (loss, p, s) in rows if math.isfinite(loss)]
+
+    def candidates(self, snapshots: Sequence[Snapshot]) -> list[Prompt]:
+        """The distinct prompts of a trajectory, at most `pool.candidates`: spread over it, the last always in.
+
+        Under `protocol.first_candidates` (published code) the first ones are taken instead.
+        """
+        distinct = list({snapshot.prompt.tokens: snapshot.prompt for snapshot in snapshots}.values())
+        n = min(self.settings.pool.candidates, len(distinct))
+        if self.settings.protocol.first_candidates:
+            return distinct[:n]
+        return [distinct[-1 - round(i * (len(distinct) - 1) / max(1, n - 1))] for i in range(n)][::-1]
+
+
+def assemble(
+    data: TaskData,
+    backbone: FrozenText,
+    head: Head,
+    settings: Settings,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Problem:
+    """The problem of training a soft prompt of `backbone` under `head`; `tell` hears how far its texts' tokens are."""
+    longest = backbone.longest_text(settings.prompt.length)
+    cloze = cloze_for(backbone, data.task.cloze) if head.words else None
+    train, dev, test = encode_all(backbone.tokenizer, (data.train, data.dev, data.test), longest, cloze, tell)
+    splits: dict[Split, Examples] = {"train": train, "dev": dev, "test": test}
+    model = PromptedModel(backbone, head, head.constants(backbone, data), room_for(settings))
+    space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt)
+    compiled_before = compile_seconds() if backbone.settings.compile else None
+    return Problem(data, splits, model, space, settings, compiled_before=compiled_before)
+
+
+def assemble_images(
+    data: TaskData,
+    unseen: TaskData | None,
+    backbone: FrozenClip,
+    head: ImageHead,
+    settings: Settings,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Problem:
+    """The problem of learning a context of CLIP's class names; `tell` hears how far the images' features are."""
+    views = backbone.settings.views
+    splits: dict[Split, Examples] = {
+        "train": image_features.load(backbone, data.train, views, settings.seed, tell),
+        "dev": image_features.load(backbone, data.dev, tell=tell),
+        "test": image_features.load(backbone, data.test, tell=tell),
+    }
+    m = settings.prompt.length
+    place = {"end": m, "middle": m // 2, "front": 0}[getattr(head, "class_position", "end")]
+    space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt, place)
+    model = PromptedClip(backbone, head, head.constants(backbone, data), room_for(settings))
+    other = assemble_images(unseen, None, backbone, head, settings, tell) if unseen else None
+    return Problem(data, splits, model, space, settings, other)
+
+
+def room_for(settings: Settings) -> Room:
+    """What may go forward at a time, to begin with."""
+    return Room(settings.micro_batch or settings.batch_size, settings.token_budget)
+
+
+def cloze_for(backbone: FrozenText, cloze: str) -> str:
+    """The cloze with the mask token in it, or its beginning up to there for a causal model."""
+    if backbone.causal:
+        before = cloze.split("{mask}")[0].strip()
+        return f" {before}" if before else ""
+    return cloze.format(mask=backbone.tokenizer.mask_token)

@@ -1,0 +1,249 @@
+"""One run from checked parts: load data and model, note what made the run, carry the method out, show the end."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from llm_catalyst.callbacks.console import Overview
+from llm_catalyst.callbacks.trackers import Views, trackers
+from llm_catalyst.config.build import Parts
+from llm_catalyst.mentors.clients.human import Human
+from llm_catalyst.models.backbones import clip
+from llm_catalyst.models.backbones.loading import check_dtype, check_extras, set_tf32
+from llm_catalyst.models.backbones.text import check_attention
+from llm_catalyst.models.backbones.text import load as load_backbone
+from llm_catalyst.report.show import summary
+from llm_catalyst.runs.reader import read_json, read_run
+from llm_catalyst.runs.records import Event, Manifest, Outcome
+from llm_catalyst.runs.writer import PLACE, RunDirectory, changed_keys
+from llm_catalyst.tasks import image_task
+from llm_catalyst.tasks.image_task import ImageTask
+from llm_catalyst.tasks.text_task import load as load_task
+from llm_catalyst.training import shared_backbone
+from llm_catalyst.training.estimate import Estimate, estimate, render
+from llm_catalyst.training.loop import Experiment, run
+from llm_catalyst.training.problem import Problem, assemble, assemble_images
+from llm_catalyst.utils.cpu import usable_cores
+from llm_catalyst.utils.memory import forget_peak
+from llm_catalyst.utils.rng import derive
+from llm_catalyst.utils.signals import PATIENCE_S
+from llm_catalyst.utils.validation import ConfigurationError
+
+T = TypeVar("T")
+
+PACKAGES = (
+    "llm-catalyst",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "hydra-core",
+    "omegaconf",
+    "anthropic",
+    "openai",
+)
+
+
+def run_session(
+    parts: Parts, config: Mapping[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]
+) -> Outcome:
+    """Carry out a run, new or cut off, in the directory `path`, and print its summary; a finished one is left alone.
+
+    Raises Stopped or BudgetSpent where the run ended early and can be gone on with.
+    """
+    console = Console()
+    settings = parts.settings
+    if (path / "outcome.json").exists():
+        changed_keys(path, config, PLACE)
+        outcome = read_json(path / "outcome.json", Outcome)
+        console.print(Text(f"finished already, nothing to do: {path} ({outcome.status}: {outcome.message})"))
+        return outcome
+    logs = trackers(settings.track, path, config)
+    check_mentor(parts, console)
+    directory = RunDirectory(path)
+    try:
+        with waiting(parts, console, "loading data and model …") as status:
+            problem = load_problem(parts, status.update if status else ignore)
+        plan = settings.plan(problem.examples)
+        directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), manifest(problem, choices, words))
+        asks_a_person = isinstance(getattr(parts.mentor, "client", None), Human)
+        # A live view would draw over what a person types.
+        shown = shared_backbone.view(
+            "plain" if asks_a_person and settings.view in ("auto", "live") else settings.view, console
+        )
+        view = Views(*logs, shown)
+        title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
+        resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
+        view.begin(Overview(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
+        try:
+            with shared_backbone.interruption(0.0 if asks_a_person else PATIENCE_S) as interruption:
+                doer = shared_backbone.in_step(parts.doer, problem.device)
+                experiment = Experiment(problem, doer, parts.mentor, settings, plan)
+                outcome = run(experiment, directory, view, interruption)
+        except BaseException as error:
+            view.end(None)
+            with suppress(OSError):  # a full disk may be what stopped it
+                directory.append(Event(*directory.reached, "stopped", f"{type(error).__name__}: {error}"))
+            raise
+        view.end(outcome)
+    finally:
+        directory.close()
+    if settings.view != "none":
+        console.print(summary(read_run(path)))
+    return outcome
+
+
+def dry_run(parts: Parts) -> Estimate:
+    """What a run would take, measured, and printed unless view=none; nothing is trained, paid or written."""
+    console = Console()
+    check_mentor(parts, console)
+    with waiting(parts, console, "loading data and model, and measuring a step …") as status:
+        problem = load_problem(parts, status.update if status else ignore)
+    estimated = estimate(problem, parts.doer, parts.mentor, parts.settings.plan(problem.examples))
+    if parts.settings.view != "none":
+        console.print(render(estimated))
+    return estimated
+
+
+def ignore(line: str) -> None:
+    """For who does not want to hear how far something is."""
+
+
+def check_mentor(parts: Parts, console: Console) -> None:
+    """Raise ConfigurationError where the mentor's provider refuses its key or model, or its price is not known."""
+    if not hasattr(parts.mentor, "reach"):
+        return
+    with waiting(parts, console, "asking for the mentor …"):
+        parts.mentor.reach()
+    unpriced = parts.mentor.unpriced()
+    if parts.settings.budget.usd is not None and unpriced:
+        raise ConfigurationError(
+            f"budget.usd needs a price, and conf/prices.yaml has none for {', '.join(unpriced)}; "
+            "add it there, or use budget.tokens"
+        )
+
+
+def waiting(parts: Parts, console: Console, words: str) -> AbstractContextManager[Any]:
+    """Shows `words` while something takes its time."""
+    return console.status(words) if parts.settings.view != "none" else nullcontext()
+
+
+def load_problem(parts: Parts, tell: Callable[[str], None] = ignore) -> Problem:
+    """The task's data and the frozen backbone, loaded; `tell` hears how far that is where it takes long.
+
+    What does not fit together is refused by name.
+    """
+    settings = parts.settings
+    device = choose_device(settings.device)
+    check_dtype(parts.backbone.dtype, device)
+    # What torch takes by itself follows OMP_NUM_THREADS, by which a sweep's workers share a machine, but no quota.
+    torch.set_num_threads(settings.threads or min(torch.get_num_threads(), usable_cores()))
+    if isinstance(parts.task, ImageTask):
+        return load_images(parts, device, tell)
+    check_attention(parts.backbone, device)
+    check_extras(parts.backbone, device)
+    if parts.head.words and parts.backbone.kind == "encoder":
+        raise ConfigurationError(
+            f"head=verbalizer needs a language-model head, which {parts.backbone.name} does not have; "
+            f"choose head=classifier or head=similarity, or a backbone such as roberta_base, bert_base or gpt2"
+        )
+    data = load_task(parts.task, settings.seed, settings.protocol.report_on == "dev")
+    backbone = frozen(
+        settings.seed,
+        device,
+        lambda: load_backbone(parts.backbone, parts.head.words, device, settings.protocol.embed_twice),
+    )
+    return assemble(data, backbone, parts.head, settings, tell)
+
+
+def load_images(parts: Parts, device: torch.device, tell: Callable[[str], None]) -> Problem:
+    """The same for a task of pictures, whose features are computed where they are not in the cache."""
+    task, settings = parts.task, parts.settings
+    if task.classes == "base" and not parts.head.transfers:
+        raise ConfigurationError(
+            "task.classes=base reports on classes that were not trained: a context of its own for each class "
+            "(head.class_specific=true) has none for them; set it to false, or task.classes=all"
+        )
+    on_dev = settings.protocol.report_on == "dev"
+    set_tf32(False, device)  # a run of texts in this process may have set it
+    data, unseen = image_task.load(task, settings.seed, on_dev), image_task.load_new(task, settings.seed, on_dev)
+    backbone = frozen(settings.seed, device, lambda: clip.load(parts.backbone, device))
+    return assemble_images(data, unseen, backbone, parts.head, settings, tell)
+
+
+def frozen(seed: int, device: torch.device, load: Callable[[], T]) -> T:
+    """The backbone that `load` gives, or that of the run's company; its memory is measured from here on.
+
+    Weights that a checkpoint lacks, such as RoBERTa's pooler, are drawn while it loads, and follow from the run's seed.
+    """
+
+    def fresh(drawn: int) -> T:
+        forget_peak(device)
+        torch.manual_seed(drawn)
+        return load()
+
+    return shared_backbone.shared(derive(seed, "backbone"), fresh)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; auto is cuda, else mps, else cpu. Raises ConfigurationError where it cannot be used."""
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    there = [*["cuda"] * bool(gpus), *gpus, *["mps"] * torch.backends.mps.is_available(), "cpu"]
+    name = there[0] if name == "auto" else name
+    if name not in there:
+        built = "" if torch.backends.cuda.is_built() or name == "mps" else "; this torch is built without CUDA"
+        raise ConfigurationError(f"device={name} is not there; there are: {', '.join(there)}{built}; try device=auto")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).partition("\n")[0]
+        raise ConfigurationError(f"device={name} cannot be used ({why}); device=cpu can") from error
+    if name.startswith("cuda"):
+        # cuBLAS gives the same sums in the same order only with a fixed workspace.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return torch.device(name)
+
+
+def manifest(problem: Problem, choices: Mapping[str, str], words: Sequence[str]) -> Manifest:
+    """What made this run."""
+    return Manifest(
+        command=tuple(words),
+        choices=dict(choices),
+        started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        git=git_revision(),
+        python=sys.version.split()[0],
+        platform=platform.platform(),
+        device=str(problem.device),
+        threads=torch.get_num_threads(),
+        backbone=problem.model.backbone.facts(),
+        data=problem.data.fingerprints(),
+        together=shared_backbone.size(),
+    )
+
+
+def git_revision() -> dict[str, str | bool]:
+    """Revision of the checkout that this program runs from, and whether it was changed; empty outside one."""
+    here = Path(__file__).parent
+    try:
+        revision = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        changed = subprocess.run(
+            ["git", "-C", here, "status", "--porcelain"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return (
+        {"revision": revision.stdout.strip(), "dirty": bool(changed.stdout.strip())} if revision.returncode == 0 else {}
+    )

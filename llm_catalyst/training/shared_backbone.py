@@ -1,0 +1,176 @@
+"""Runs that share one process and one frozen backbone, each carried out by a thread of its own.
+
+One of them computes at a time, and it gives its turn away where it has to wait: for its mentor's answer (turns.py), or
+for the others to come as far as a step that all take in one pass. So what a run computes depends on its own
+configuration alone, but for the rounding in such a step.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, cast
+
+import torch
+from rich.console import Console
+
+from llm_catalyst.callbacks.console import View, view_for
+from llm_catalyst.models.prompted_text import Model
+from llm_catalyst.optimizers.backprop import Gradient, mean_gradients
+from llm_catalyst.optimizers.base import Doer, Member
+from llm_catalyst.tasks.batching import Batch
+from llm_catalyst.utils.signals import Interruption
+from llm_catalyst.utils.turn_taking import taking
+
+# What a pass costs on a GPU beside its tokens, for launching its kernels, in tokens. A batch that would have to be
+# padded by more, to go with longer ones, goes in a pass of its own. Estimated, not measured.
+PASS_TOKENS = 4096
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What run `number` waits for: the losses of its members, and their gradients left in them."""
+
+    number: int
+    model: Model
+    members: Sequence[Member]
+    batch: Batch
+    losses: "Future[list[float]]" = field(default_factory=Future)
+
+
+class Company:
+    """So many runs whose task, backbone, head and length of the prompt are the same (see `sweep.together`).
+
+    `joint` says whose steps go in one pass. auto: on a GPU, those whose batches are of similar length; a CPU has enough
+    to do with one member, and so the runs take their steps alone there, to the bit those that they take without
+    company. all: all of them. none: none. `interruption` is what all heed; `views` show them, by their numbers.
+    """
+
+    def __init__(self, runs: int, joint: str, interruption: Interruption, views: Mapping[int, View]) -> None:
+        self.size = self.runs = runs
+        self.joint, self.interruption, self.views = joint, interruption, views
+        self._turn = threading.Condition(threading.Lock())
+        self._waiting: list[Request] = []
+        self._loaded: tuple[Any, int | None] = None, None
+
+    @contextmanager
+    def seat(self, number: int) -> Iterator[None]:
+        """While entered, this thread carries out run `number`, and it is its turn."""
+        with taking(self._turn):
+            token = _seat.set((self, number))
+            try:
+                yield
+            finally:
+                _seat.reset(token)
+                self.runs -= 1
+                self._step_if_all_wait()
+
+    def load(self, seed: int, load: Callable[[int], T]) -> T:
+        """What `load` gives, loaded once for all runs; anew for another seed where some of the weights are drawn."""
+        model, drawn = self._loaded
+        if model is None or drawn not in (None, seed):
+            model = load(seed)
+            after = torch.get_rng_state()
+            torch.manual_seed(seed)
+            self._loaded = model, None if torch.equal(after, torch.get_rng_state()) else seed
+        return cast(T, model)
+
+    def step(self, request: Request) -> list[float]:
+        """As `mean_gradients`, but for all runs at once: it returns when the last of them has come."""
+        self._waiting.append(request)
+        self._step_if_all_wait()
+        self._turn.wait_for(request.losses.done)
+        return request.losses.result()
+
+    def _step_if_all_wait(self) -> None:
+        if self._waiting and len(self._waiting) == self.runs:
+            # In an order that does not depend on who came first.
+            requests, self._waiting = sorted(self._waiting, key=lambda request: request.number), []
+            for group in passes(requests, math.inf if self.joint == "all" else PASS_TOKENS):
+                carry_out(group)
+            self._turn.notify_all()
+
+
+_seat: ContextVar[tuple[Company, int] | None] = ContextVar("seat", default=None)
+
+
+def passes(requests: Sequence[Request], spare: float) -> list[list[Request]]:
+    """The requests in groups that go forward together; none adds more than `spare` tokens to its group by padding."""
+    groups: list[list[Request]] = []
+    for request in sorted(requests, key=lambda request: -request.batch.width):
+        group = next((group for group in groups if fits(request, group[0], spare)), None)
+        if group is None:
+            groups.append([request])
+        else:
+            group.append(request)
+    return groups
+
+
+def fits(request: Request, widest: Request, spare: float) -> bool:
+    """Whether a request can go with one whose batch is as wide or wider, padded by no more than `spare` tokens."""
+    rows = len(request.members) * request.batch.size
+    alike = request.batch.size == widest.batch.size and request.model.backbone is widest.model.backbone
+    return alike and (widest.batch.width - request.batch.width) * rows <= spare
+
+
+def carry_out(group: Sequence[Request]) -> None:
+    """One pass, forward and backward, for the members of all these runs."""
+    members = [member for request in group for member in request.members]
+    first, *others = (request.batch for request in group)
+    try:
+        losses = iter(mean_gradients(group[0].model, members, first.beside(others)))
+    except Exception as error:
+        for request in group:
+            request.losses.set_exception(error)
+    else:
+        for request in group:
+            request.losses.set_result([next(losses) for _ in request.members])
+
+
+# --- what a run asks of its company, if it has any
+
+
+def shared(seed: int, load: Callable[[int], T]) -> T:
+    """The backbone that `load` gives, or has given to another run of this one's company.
+
+    `load` seeds torch's global generator, from which it may draw, with what it is given: `seed`.
+    """
+    seat = _seat.get()
+    return seat[0].load(seed, load) if seat else load(seed)
+
+
+def in_step(doer: Doer, device: torch.device) -> Doer:
+    """The doer, whose steps are taken in one pass with those of the company, where that is wanted and can be.
+
+    Dropout draws from one stream for all in a pass, and so a run that trains with it goes alone.
+    """
+    seat = _seat.get()
+    if not seat or not isinstance(doer, Gradient) or doer.dropout:
+        return doer
+    company, number = seat
+    if company.joint == "none" or (company.joint == "auto" and device.type == "cpu"):
+        return doer
+    return replace(doer, gradients=lambda *asked: company.step(Request(number, *asked)))
+
+
+def interruption(patience_s: float) -> AbstractContextManager[Interruption]:
+    """What tells a run of a signal: its own, or that of its company, which the main thread has entered."""
+    seat = _seat.get()
+    return nullcontext(seat[0].interruption) if seat else Interruption(patience_s)
+
+
+def view(mode: str, console: Console) -> View:
+    """The view of that name (see `view_for`); that which its company has for the run stands for none."""
+    seat = _seat.get()
+    return seat[0].views[seat[1]] if seat and mode == "none" else view_for(mode, console)
+
+
+def size() -> int:
+    """How many runs began together, this one included."""
+    seat = _seat.get()
+    return seat[0].size if seat else 1

@@ -1,0 +1,156 @@
+"""Where a run stands between two stages, and how that is laid out as tensors and JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from llm_catalyst.optimizers.base import Member, Step
+from llm_catalyst.runs.records import Advice, Best, Exchange, Ledger, Score, Scored
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that the rest of the run needs, at the end of a stage or after any step within one.
+
+    `stage` and `step` are the stage to go on with and the steps taken so far. `members` train in that stage;
+    `trained` says that it lacks only the mentor's advice. `room` is what fitted into memory in one pass: examples
+    in training, tokens in scoring. `memory` is what the mentor wishes to know again (`Advice.memory`), and `shown` the
+    pool that it is asked about while this stage goes on (`mentor.overlap`): None where it is not asked then.
+    `score` is the dev score of the member that the last stage ended with. `best` and `best_parameters` are
+    the soft prompt with the best dev score of the run and its head.
+    """
+
+    members: tuple[Member, ...]
+    stage: int = 0
+    step: int = 0
+    trained: bool = False
+    pool: tuple[Scored, ...] = ()
+    score: Score | None = None
+    best: Best | None = None
+    best_parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    diverged: tuple[int, ...] = ()
+    fallbacks: int = 0
+    seconds: float = 0.0
+    room: tuple[int, int] | None = None
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    shown: tuple[Scored, ...] | None = None
+
+    @property
+    def parameters(self) -> list[dict[str, Tensor]]:
+        """Each member's parameters, detached."""
+        return [{name: p.detach() for name, p in member.parameters.items()} for member in self.members]
+
+    def at(self, step: int) -> "State":
+        return replace(self, step=step)
+
+    def after(self, step: Step, moved: int) -> "State":
+        """The state after a step of training that moved so many members, with what it took on its ledger."""
+        return self.at(step.number).spent(
+            gradient_steps=moved,
+            train_examples=step.examples,
+            train_tokens=step.tokens,
+            padding_tokens=step.padding,
+        )
+
+    def with_pool(self, entries: Sequence[Scored], size: int) -> "State":
+        """The state whose pool holds the `size` entries of lowest loss, the best last, no prompt twice."""
+        return replace(self, pool=ranked(entries)[-size:])
+
+    def remembering(self, advice: Advice) -> "State":
+        """The state with what the mentor wishes to know again."""
+        return self if advice.memory is None else replace(self, memory=advice.memory)
+
+    def paid(self, exchanges: Sequence[Exchange]) -> "State":
+        """The state with the price of these exchanges on its ledger; answers that were reused cost nothing."""
+        calls = [exchange for exchange in exchanges if exchange.reused is None]
+        return self.spent(
+            mentor_calls=len(calls),
+            input_tokens=sum(e.input_tokens or 0 for e in calls),
+            output_tokens=sum(e.output_tokens or 0 for e in calls),
+            cost_usd=sum(e.cost_usd or 0.0 for e in calls),
+            unpriced_calls=sum(e.billed and e.cost_usd is None for e in calls),
+        )
+
+    def spent(self, **amounts: float) -> "State":
+        """The state with these amounts added to its ledger."""
+        sums = {name: getattr(self.ledger, name) + amount for name, amount in amounts.items()}
+        return replace(self, ledger=replace(self.ledger, **sums))
+
+
+def ranked(entries: Sequence[Scored]) -> tuple[Scored, ...]:
+    """Each prompt with its latest score, highest loss first."""
+    latest = {entry.prompt.tokens: entry for entry in entries}
+    return tuple(sorted(latest.values(), key=lambda entry: -entry.score.loss))
+
+
+SCALARS = (
+    "stage",
+    "step",
+    "trained",
+    "pool",
+    "score",
+    "best",
+    "ledger",
+    "diverged",
+    "fallbacks",
+    "seconds",
+    "room",
+    "memory",
+    "shown",
+)
+
+
+def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state as named tensors (for safetensors) and as JSON values."""
+    tensors = {f"best/{name}": tensor for name, tensor in state.best_parameters.items()}
+    optimizers: list[Any] = []
+    for i, member in enumerate(state.members):
+        tensors |= {f"member{i}/{name}": p.detach() for name, p in member.parameters.items()}
+        optimizers.append(None)
+        if member.optimizer_state is not None:
+            moments = {f"{j}/{name}": v for j, s in member.optimizer_state["state"].items() for name, v in s.items()}
+            tensors |= {f"optimizer{i}/{name}": v for name, v in moments.items() if isinstance(v, Tensor)}
+            plain = {name: v for name, v in moments.items() if not isinstance(v, Tensor)}
+            optimizers[i] = {"groups": member.optimizer_state["param_groups"], "plain": plain}
+    values = asdict(replace(state, members=(), best_parameters={}))
+    # Optimizers count parameters by their place, and files of tensors do not keep the order.
+    order = list(state.members[0].parameters) if state.members else []
+    diverged = [member.diverged for member in state.members]
+    members = {"optimizers": optimizers, "members_diverged": diverged, "parameters": order}
+    return tensors, {name: values[name] for name in SCALARS} | members
+
+
+def unpack(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: torch.device) -> State:
+    """The state that `pack` laid out, its tensors on `device`."""
+
+    def named(prefix: str) -> dict[str, Tensor]:
+        found = {n.removeprefix(prefix): t.to(device) for n, t in tensors.items() if n.startswith(prefix)}
+        return {n: found[n] for n in values["parameters"] if n in found} | found
+
+    members = []
+    for i, (saved, diverged) in enumerate(zip(values["optimizers"], values["members_diverged"], strict=True)):
+        member = Member.of(named(f"member{i}/"))
+        member.diverged = diverged
+        if saved is not None:
+            state: dict[int, dict[str, Any]] = {}
+            for key, value in [*named(f"optimizer{i}/").items(), *saved["plain"].items()]:
+                j, name = key.split("/", 1)
+                state.setdefault(int(j), {})[name] = value
+            member.optimizer_state = {"state": state, "param_groups": saved["groups"]}
+        members.append(member)
+    kinds: dict[str, Any] = {
+        "pool": tuple[Scored, ...],
+        "score": Score | None,
+        "best": Best | None,
+        "ledger": Ledger,
+        "diverged": tuple[int, ...],
+        "room": tuple[int, int] | None,
+        "shown": tuple[Scored, ...] | None,
+    }
+    plain = {n: TypeAdapter(kinds[n]).validate_python(values[n]) if n in kinds else values[n] for n in SCALARS}
+    return State(members=tuple(members), best_parameters=named("best/"), **plain)
