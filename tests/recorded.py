@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm_catalyst.callbacks.console import Overview, View
+from llm_catalyst.callbacks.base import Overview, View
 from llm_catalyst.runs.records import (
     Best,
     Evaluation,
@@ -27,7 +27,7 @@ from llm_catalyst.runs.writer import RunDirectory
 CONFIG = """\
 seed: 3
 task: {_target_: llm_catalyst.tasks.text_task.TextTask, name: sst2, metric: accuracy}
-backbone: {_target_: llm_catalyst.models.backbones.text.TextBackbone, name: sentence-transformers/all-MiniLM-L6-v2}
+backbone: {_target_: llm_catalyst.models.backbones.config.TextBackbone, name: sentence-transformers/all-MiniLM-L6-v2}
 head: {_target_: llm_catalyst.models.heads.similarity.Similarity, scale: 20.0}
 mentor:
   _target_: llm_catalyst.mentors.llm.LanguageModel

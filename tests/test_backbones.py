@@ -30,8 +30,9 @@ from torch import Tensor
 
 from llm_catalyst.config.build import Parts
 from llm_catalyst.mentors.clients.huggingface import LocalModel
+from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.loading import check_dtype
-from llm_catalyst.models.backbones.text import TextBackbone, load
+from llm_catalyst.models.backbones.text import load
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer

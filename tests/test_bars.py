@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 from tiny import prompt_space
 
-from llm_catalyst.callbacks.console import Overview
+from llm_catalyst.callbacks.base import Overview
 from llm_catalyst.callbacks.progress_bars import Bars
 from llm_catalyst.runs.records import Evaluation, Event, Restart, Score
 

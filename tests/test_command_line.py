@@ -16,7 +16,8 @@ import yaml
 from conftest import REPOSITORY, Command
 from recorded import write_run
 
-from llm_catalyst.cli.run import anchored, failure, folder_name, seeds_as_sweep, sweep_folder
+from llm_catalyst.config.errors import failure
+from llm_catalyst.config.overrides import anchored, folder_name, seeds_as_sweep, sweep_folder
 from llm_catalyst.utils.validation import ConfigurationError, leaves
 
 HEAVY = ("torch", "transformers", "datasets", "hydra", "omegaconf", "anthropic", "openai")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny_models import StoppingView, Stops, adamw, backbone, labels_only, run_in, toy_data, toy_settings
 
-from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.callbacks.base import SilentView
 from llm_catalyst.mentors.controls import Perturb
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.optimizers.backprop import Gradient

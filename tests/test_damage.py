@@ -17,7 +17,7 @@ from recorded import exchange
 from rich.console import Console
 from tiny_models import Stops, adamw, run_in, toy_problem
 
-from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.callbacks.base import SilentView
 from llm_catalyst.cli.main import main
 from llm_catalyst.config.settings import Checkpoints
 from llm_catalyst.mentors.clients.replay import Replay

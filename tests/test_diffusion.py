@@ -16,7 +16,7 @@ from tiny import prompt_space
 from tiny_models import adamw, run_in, toy_problem
 from torch import Tensor
 
-from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.callbacks.base import SilentView
 from llm_catalyst.config.build import build
 from llm_catalyst.config.settings import Evaluations
 from llm_catalyst.mentors.base import Consultation, TaskDescription

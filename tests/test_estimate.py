@@ -26,8 +26,9 @@ from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomT
 from llm_catalyst.mentors.evolution import Evolution
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
+from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.loading import compile_seconds
-from llm_catalyst.models.backbones.text import TextBackbone, load
+from llm_catalyst.models.backbones.text import load
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer

@@ -15,7 +15,7 @@ from loopback import openai_chat, serve
 from tiny_models import FOLDER, CrossEntropy, StoppingView, Stops, adamw, run_in, toy_data, toy_problem
 from torch import Tensor
 
-from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.callbacks.base import SilentView
 from llm_catalyst.config.settings import Checkpoints, Evaluations, Interval, PoolSettings
 from llm_catalyst.mentors.base import Consultation
 from llm_catalyst.mentors.clients.openai import OpenAIChat

@@ -16,6 +16,7 @@ from tiny_models import CPU, FAMILIES, backbone, folder
 from torch import Tensor
 
 from llm_catalyst.models.backbones import loading
+from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.loading import (
     attention_for,
     check_extras,
@@ -27,7 +28,7 @@ from llm_catalyst.models.backbones.loading import (
     weight_bytes,
     weight_shapes,
 )
-from llm_catalyst.models.backbones.text import FrozenText, TextBackbone, load
+from llm_catalyst.models.backbones.text import FrozenText, load
 from llm_catalyst.tasks.batching import TextBatch, collate
 from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.tasks.tokenization import encode

@@ -13,7 +13,8 @@ from tiny_models import StoppingView, Stops, toy_data, toy_settings
 
 from llm_catalyst.config.settings import Checkpoints, Protocol
 from llm_catalyst.mentors.controls import RandomTokens
-from llm_catalyst.models.backbones.text import TextBackbone, load
+from llm_catalyst.models.backbones.config import TextBackbone
+from llm_catalyst.models.backbones.text import load
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.optimizers.base import Course, Member

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
+from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.single_position import at_positions, narrow
-from llm_catalyst.models.backbones.text import FrozenText, TextBackbone, load
+from llm_catalyst.models.backbones.text import FrozenText, load
 from llm_catalyst.tasks.batching import TextBatch, collate
 from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.tasks.tokenization import encode

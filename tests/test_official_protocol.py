@@ -35,7 +35,8 @@ from torch import Tensor, nn
 from llm_catalyst.config.build import Parts, parts_of
 from llm_catalyst.config.settings import Evaluations, Interval, Settings
 from llm_catalyst.mentors.base import Consultation
-from llm_catalyst.models.backbones.text import TextBackbone, load
+from llm_catalyst.models.backbones.config import TextBackbone
+from llm_catalyst.models.backbones.text import load
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.prompted_text import PromptedModel
 from llm_catalyst.models.soft_prompt import PromptSpace

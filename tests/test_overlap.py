@@ -17,7 +17,7 @@ import torch
 from loopback import Request, Response, error, openai_chat, serve
 from tiny_models import WORDS, Stops, run_in, toy_problem
 
-from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.callbacks.base import SilentView
 from llm_catalyst.config.settings import Budget
 from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.mentors.clients.human import Human

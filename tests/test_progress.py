@@ -13,7 +13,8 @@ import pytest
 from recorded import DIRECTORY, HOSTILE, OVERVIEW, PLAN, evaluation, exchange, outcome, play
 from rich.console import Console
 
-from llm_catalyst.callbacks.console import PlainView, SilentView, View, view_for
+from llm_catalyst.callbacks.base import SilentView, View
+from llm_catalyst.callbacks.console import PlainView, view_for
 from llm_catalyst.callbacks.live import POINTS, Curve, LiveView, Pace, stage_bar
 from llm_catalyst.runs.analysis import Spending, dollars, spending
 from llm_catalyst.runs.records import Event, Prompt, Score, Scored

@@ -13,7 +13,7 @@ import pytest
 from recorded import exchange
 from tiny_models import adamw, plenty, run_in, toy_problem
 
-from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.callbacks.base import SilentView
 from llm_catalyst.config.settings import Budget, Checkpoints, Settings
 from llm_catalyst.mentors.base import Consultation
 from llm_catalyst.mentors.controls import NoMentor

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tiny_models import Stops, adamw, run_in, toy_data, toy_problem
 
-from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.callbacks.base import SilentView
 from llm_catalyst.config.build import build
 from llm_catalyst.config.settings import Evaluations, Interval
 from llm_catalyst.mentors.clients.mock import Rehearsal

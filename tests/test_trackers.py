@@ -15,8 +15,9 @@ from recorded import CONFIG, HOSTILE, OVERVIEW, PLAN, evaluation, outcome, promp
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_models import StoppingView, Stops, adamw, run_in, toy_problem
 
-from llm_catalyst.callbacks.console import Overview, SilentView
-from llm_catalyst.callbacks.trackers import Point, Tracker, Views, point_of, trackers
+from llm_catalyst.callbacks.base import Overview, SilentView, Views
+from llm_catalyst.callbacks.tracker import Point, Tracker, point_of
+from llm_catalyst.callbacks.trackers import trackers
 from llm_catalyst.cli.run import run_command
 from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.optimizers.backprop import Gradient

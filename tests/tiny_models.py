@@ -24,9 +24,10 @@ from transformers.models.qwen3 import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.roberta import RobertaConfig, RobertaForMaskedLM, RobertaTokenizer
 from transformers.utils import logging
 
-from llm_catalyst.callbacks.console import SilentView
+from llm_catalyst.callbacks.base import SilentView
 from llm_catalyst.config.settings import Evaluations, Interval, PoolSettings, Settings
-from llm_catalyst.models.backbones.text import FrozenText, TextBackbone, load
+from llm_catalyst.models.backbones.config import TextBackbone
+from llm_catalyst.models.backbones.text import FrozenText, load
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.prompted_text import Parameters, example_losses
 from llm_catalyst.models.soft_prompt import PromptSettings

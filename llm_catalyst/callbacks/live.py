@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from llm_catalyst.callbacks.console import Overview, Watch, unfinished
+from llm_catalyst.callbacks.base import Overview, Watch, unfinished
 from llm_catalyst.runs.analysis import Spending, accuracy, best_prompts, clock
 from llm_catalyst.runs.records import Evaluation, Exchange, Outcome, Record, Restart, Scored
 from llm_catalyst.utils.terminal import printable, quoted

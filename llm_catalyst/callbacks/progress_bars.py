@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from llm_catalyst.callbacks.console import Overview
+from llm_catalyst.callbacks.base import Overview
 from llm_catalyst.runs.analysis import accuracy
 from llm_catalyst.runs.records import Evaluation, Event, Exchange, Outcome, Record, Restart
 from llm_catalyst.utils.terminal import printable

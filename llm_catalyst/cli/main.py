@@ -143,7 +143,7 @@ def resume_action(options: argparse.Namespace) -> int:
 def show_action(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from llm_catalyst.cli.run import guarded
+    from llm_catalyst.config.errors import guarded
 
     if options.verify:
         from llm_catalyst.runs.verify import report
@@ -171,7 +171,7 @@ def reproduce_action(options: argparse.Namespace) -> int:
 def report_action(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from llm_catalyst.cli.run import guarded
+    from llm_catalyst.config.errors import guarded
     from llm_catalyst.report.write import report
 
     return guarded(lambda: report(options.places, options.output, Console(), options.watch))[0]

@@ -44,8 +44,8 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
     """
     refuse_secrets(config)
     from llm_catalyst.config.settings import Settings
+    from llm_catalyst.mentors.base import overlaps
     from llm_catalyst.optimizers.none import NoDoer
-    from llm_catalyst.training.mentor_queries import overlaps
 
     settings = construct(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
     mentor = mentor_of(config["mentor"], build(config["strategy"], "strategy"))

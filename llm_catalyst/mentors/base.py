@@ -79,3 +79,8 @@ class Mentor(Protocol):
         A mentor with `overlap` is asked from a thread of its own, while a stage trains.
         """
         ...
+
+
+def overlaps(mentor: Mentor) -> bool:
+    """Whether the mentor answers while the stage after its question goes on."""
+    return bool(getattr(mentor, "overlap", False))

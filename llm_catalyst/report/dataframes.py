@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from llm_catalyst.report.runs import Run, as_text, dotted, read_or_tell, settings_of
-from llm_catalyst.runs.analysis import Spending, spending
+from llm_catalyst.runs.analysis import outcome_columns, score_columns, spending, usage_columns
 from llm_catalyst.runs.reader import FILES, find_runs, read_lines
-from llm_catalyst.runs.records import Evaluation, Exchange, Outcome, Score, Snapshot
+from llm_catalyst.runs.records import Evaluation, Exchange, Snapshot
 
 Row = dict[str, Any]
 
@@ -102,9 +102,9 @@ def load_runs(*places: str | Path) -> pd.DataFrame:
         {"path": str(run.path), "status": run.outcome.status if run.outcome else "unfinished"}
         | {group: run.manifest.choices.get(group) for group in CHOICES}
         | chosen(run.config, [*SETTINGS, *keys])
-        | {"metric": run.metric, "started": pd.Timestamp(run.manifest.started)}
-        | mentor_spent(spending(exchanges))
-        | (ended(run.outcome) if run.outcome else {})
+        | {"metric": run.metric, "started": run.manifest.started}
+        | usage_columns(spending(exchanges))
+        | (outcome_columns(run.outcome) if run.outcome else {})
         for run, exchanges in found
     ]
     return frame(rows, {**MADE_BY, **CHOICES, **SETTINGS, **dict.fromkeys(keys), **OUTCOME})
@@ -124,7 +124,7 @@ def load_metrics(*places: str | Path) -> pd.DataFrame:
             "loss": e.score.loss,
             "metric": e.score.metric,
             "examples": e.score.examples,
-            **figures("projected", e.projected),
+            **score_columns("projected", e.projected),
             **e.metrics,
         },
     )
@@ -176,45 +176,6 @@ def chosen(config: Mapping[str, Any], keys: Sequence[str]) -> Row:
     return {key: as_text(value) if isinstance(value, list) else value for key, value in found.items()}
 
 
-def ended(outcome: Outcome) -> Row:
-    """What came of a finished run."""
-    best, prompt, ledger = outcome.best, outcome.best_prompt, outcome.ledger
-    return {
-        **figures("dev", best.score if best else None),
-        **figures("test", outcome.test),
-        "reported_on": outcome.reported_on,
-        "majority": outcome.majority,
-        **({"best_stage": best.stage, "best_step": best.step, "similarity": best.similarity} if best else {}),
-        "soft_prompt": best.prompt.text if best else None,
-        **({"best_prompt": prompt.prompt.text, "best_prompt_origin": prompt.origin} if prompt else {}),
-        **figures("best_prompt_dev", prompt.score if prompt else None),
-        **figures("best_prompt_test", outcome.test_best_prompt),
-        "gradient_steps": ledger.gradient_steps,
-        "train_examples": ledger.train_examples,
-        "scored_examples": ledger.scored_examples,
-        "train_tokens": ledger.train_tokens or None,
-        "padding_tokens": ledger.padding_tokens if ledger.train_tokens else None,
-        "fallbacks": outcome.fallbacks,
-        "seconds": outcome.seconds,
-        "compile_seconds": outcome.compile_seconds,
-        "peak_memory_bytes": outcome.peak_memory_bytes,
-        "device": outcome.device,
-        "finished": pd.Timestamp(outcome.finished),
-        **{f"test_{name}": value for name, value in outcome.test_metrics.items()},
-    }
-
-
-def figures(name: str, score: Score | None) -> Row:
-    return {} if score is None else {f"{name}_metric": score.metric, f"{name}_loss": score.loss}
-
-
-def mentor_spent(spent: Spending) -> Row:
-    """What the mentor has cost so far; tokens and money only where every call's are known."""
-    tokens = {} if spent.uncounted else {"input_tokens": spent.input_tokens, "output_tokens": spent.output_tokens}
-    cost = {} if spent.unpriced else {"cost_usd": spent.cost_usd}
-    return {"mentor_calls": spent.calls, **tokens, **cost}
-
-
 def frame(rows: Sequence[Row], columns: Mapping[str, str | None]) -> pd.DataFrame:
     """The rows with these columns, and behind them the others that occur; what a row does not have is NA."""
     names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
@@ -223,6 +184,8 @@ def frame(rows: Sequence[Row], columns: Mapping[str, str | None]) -> pd.DataFram
 
 def array(values: Sequence[Any], kind: Any) -> Any:
     """The values as a pandas array that can hold NA; without a kind, one that fits all of them."""
+    if kind == DATE:
+        return pd.array([pd.NaT if value is None else pd.Timestamp(value) for value in values], dtype=kind)
     if kind is None:
         words = [isinstance(value, str) for value in values if value is not None]
         kind = TEXT if all(words) else object if any(words) else None

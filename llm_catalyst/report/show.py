@@ -10,10 +10,11 @@ from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from llm_catalyst.report.summary import columns, figures, heading, indented, later, loss, pairs, summary
+from llm_catalyst.report.summary import figures, later, loss, summary
 from llm_catalyst.runs.analysis import arcs, at, best_prompts, majority_of, metric_of, read_config, spending
 from llm_catalyst.runs.reader import RunRecords, read_run
 from llm_catalyst.runs.records import Evaluation, Exchange, Restart
+from llm_catalyst.utils.rich_layout import columns, heading, indented, pairs
 from llm_catalyst.utils.terminal import forgive, paragraphs, printable, quoted
 from llm_catalyst.utils.text_plot import Point, curve, span
 

@@ -1,7 +1,6 @@
 """What a run came to, on less than a screen: printed at its end, and at the end of its story."""
 
 import shlex
-from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -11,6 +10,7 @@ from rich.text import Text
 from llm_catalyst.runs.analysis import Arc, arcs, clock, counted, metric_of, spending, warnings_of
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Outcome, Score
+from llm_catalyst.utils.rich_layout import columns, heading, indented, pairs
 from llm_catalyst.utils.terminal import printable, quoted
 
 # What base-to-new adds, of the soft prompt.
@@ -32,28 +32,6 @@ def summary(run: RunRecords) -> RenderableType:
         *warned(run),
         *next_steps(run),
     )
-
-
-def heading(text: str) -> list[Text]:
-    """A section's first lines."""
-    return [Text(), Text(text, "bold")]
-
-
-def indented(text: Text) -> Padding:
-    """Text that wraps two columns from the left."""
-    text.overflow = "fold"
-    return Padding(text, (0, 0, 0, 2), expand=False)
-
-
-def columns(*names: str, wide: int | None = None) -> Table:
-    """An empty table with right-aligned figures; column `wide` holds text, which wraps."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    for number, name in enumerate(names):
-        if number == wide:
-            table.add_column(name, overflow="fold", ratio=1)
-        else:
-            table.add_column(name, justify="right", no_wrap=True)
-    return table
 
 
 def figures(score: Score | None) -> list[str]:
@@ -122,16 +100,6 @@ def later(arc: Arc) -> Text:
     """The dev loss after the stage that the restart began: green where the restart point and the training won."""
     better = arc.before is not None and arc.after is not None and arc.after.loss < arc.before.loss
     return Text(loss(arc.after) + ("" if arc.ended or arc.after is None else " so far"), "green" if better else "")
-
-
-def pairs(rows: Sequence[tuple[str, Text]]) -> Padding:
-    """Names to the left, their values, which wrap, to the right."""
-    table = Table.grid(padding=(0, 2, 0, 0), expand=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
-    return Padding(table, (0, 0, 0, 2), expand=False)
 
 
 def spent(run: RunRecords) -> list[RenderableType]:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from llm_catalyst.runs.reader import RunRecords
-from llm_catalyst.runs.records import Evaluation, Event, Exchange, Restart, Score, Scored
+from llm_catalyst.runs.records import Evaluation, Event, Exchange, Outcome, Restart, Score, Scored
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.terminal import printable, quoted
 
@@ -204,3 +204,43 @@ def arcs(run: RunRecords) -> list[Arc]:
         after = max(dev, key=lambda e: e.step).score if dev else None
         found.append(Arc(restart, restart.score_before, restart.score, after, ended))
     return found
+
+
+def outcome_columns(outcome: Outcome) -> dict[str, Any]:
+    """What a finished run came to, by the column names of `load_runs`."""
+    best, prompt, ledger = outcome.best, outcome.best_prompt, outcome.ledger
+    return {
+        **score_columns("dev", best.score if best else None),
+        **score_columns("test", outcome.test),
+        "reported_on": outcome.reported_on,
+        "majority": outcome.majority,
+        **({"best_stage": best.stage, "best_step": best.step, "similarity": best.similarity} if best else {}),
+        "soft_prompt": best.prompt.text if best else None,
+        **({"best_prompt": prompt.prompt.text, "best_prompt_origin": prompt.origin} if prompt else {}),
+        **score_columns("best_prompt_dev", prompt.score if prompt else None),
+        **score_columns("best_prompt_test", outcome.test_best_prompt),
+        "gradient_steps": ledger.gradient_steps,
+        "train_examples": ledger.train_examples,
+        "scored_examples": ledger.scored_examples,
+        "train_tokens": ledger.train_tokens or None,
+        "padding_tokens": ledger.padding_tokens if ledger.train_tokens else None,
+        "fallbacks": outcome.fallbacks,
+        "seconds": outcome.seconds,
+        "compile_seconds": outcome.compile_seconds,
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "device": outcome.device,
+        "finished": outcome.finished,
+        **{f"test_{name}": value for name, value in outcome.test_metrics.items()},
+    }
+
+
+def score_columns(name: str, score: Score | None) -> dict[str, Any]:
+    """A score as two columns; none where there is no score."""
+    return {} if score is None else {f"{name}_metric": score.metric, f"{name}_loss": score.loss}
+
+
+def usage_columns(spent: Spending) -> dict[str, Any]:
+    """What the mentor has cost so far; tokens and money only where every call's are known."""
+    tokens = {} if spent.uncounted else {"input_tokens": spent.input_tokens, "output_tokens": spent.output_tokens}
+    cost = {} if spent.unpriced else {"cost_usd": spent.cost_usd}
+    return {"mentor_calls": spent.calls, **tokens, **cost}

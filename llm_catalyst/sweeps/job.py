@@ -5,13 +5,14 @@
 """
 
 import itertools
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -22,8 +23,16 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.text import Text
 
-from llm_catalyst.cli.run import execute_composed, folder_name, guarded, remove_if_empty
+from llm_catalyst.config.errors import guarded
+from llm_catalyst.config.overrides import (
+    anchored,
+    folder_name,
+)
+from llm_catalyst.report.summary import summary as summarize_run
+from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import from_json, to_json
 from llm_catalyst.runs.writer import write_atomically
 from llm_catalyst.utils.signals import STOPPED, Stopped, handle_signals, stop_now
@@ -197,3 +206,78 @@ def read_notes(sweep: Path) -> dict[int, Note]:
         with suppress(FileNotFoundError):
             notes[number] = read_note(sweep, number)
     return notes
+
+
+# Libraries that tell of each request; a line of theirs would run through the live view.
+CHATTY = ("huggingface_hub", "filelock", "datasets")
+
+
+SDKS = ("openai", "anthropic", "httpx2", "httpcore2")
+
+
+def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
+    """One run of a sweep, or the only one, from what Hydra composed."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    runtime = HydraConfig.get().runtime
+    choices = {group: name for group, name in runtime.choices.items() if name and not group.startswith("hydra/")}
+    folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+    return execute(anchored(with_fallbacks(plain, folders)), choices, Path(runtime.output_dir), words)
+
+
+def with_fallbacks(config: dict[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+    """The configuration with the mentors that mentor.fallbacks names written out, from files below `folders`."""
+    from omegaconf import OmegaConf
+
+    from llm_catalyst.config.build import expand_fallbacks
+
+    def read(path: Path) -> dict[str, Any]:
+        node: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        return dict(node)
+
+    return expand_fallbacks(config, folders, read)
+
+
+def execute(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:
+    """One run from a resolved configuration; its outcome in a few plain values, as sweepers want it."""
+    from llm_catalyst.config.build import parts_of
+
+    quiet_libraries()
+    parts = parts_of(config)
+    from llm_catalyst.training.run import dry_run, read_finished, run_session
+
+    if parts.settings.dry_run:
+        return {"status": "dry run", "estimate": dry_run(parts)}
+    outcome = read_finished(path, config)
+    if outcome is not None:
+        Console().print(Text(f"finished already, nothing to do: {path} ({outcome.status}: {outcome.message})"))
+    else:
+        outcome = run_session(parts, config, choices, path, words)
+        if parts.settings.view != "none":
+            Console().print(summarize_run(read_run(path)))
+    return {"status": outcome.status, "dev": outcome.best and outcome.best.score.metric, "directory": str(path)}
+
+
+def quiet_libraries() -> None:
+    """Let no library tell of each request, and the SDKs of none: what a server sent may be the key itself.
+
+    They would with OPENAI_LOG or ANTHROPIC_LOG in the environment, or by hydra.verbose.
+    """
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in SDKS:
+        logging.getLogger(name).propagate = False
+        logging.getLogger(name).handlers = [logging.NullHandler()]
+
+
+def remove_if_empty(path: Path) -> None:
+    """Take away the folder that Hydra made for a run which then was refused, and its empty parents up to here."""
+    if not path.is_dir() or {file.name for file in path.iterdir()} - {".lock"}:
+        return
+    (path / ".lock").unlink(missing_ok=True)
+    for folder in (path, *path.parents):
+        if Path.cwd() not in folder.parents or any(folder.iterdir()):
+            return
+        folder.rmdir()

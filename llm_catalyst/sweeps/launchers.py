@@ -20,9 +20,9 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from llm_catalyst.callbacks.console import SilentView, View
+from llm_catalyst.callbacks.base import SilentView, View
 from llm_catalyst.callbacks.progress_bars import Bars
-from llm_catalyst.cli.run import FAILED, WRONG_USE, complain, explanation
+from llm_catalyst.config.errors import FAILED, WRONG_USE, complain, explanation
 from llm_catalyst.sweeps.job import ENDED, NOTES, RUNNING, STOP, WAITING, Note, read_note, read_notes, write_note
 from llm_catalyst.sweeps.status import Jobs, apart, telling
 from llm_catalyst.utils.signals import PATIENCE_S, SIGNALS, Interruption, Stopped, stop_now

@@ -17,7 +17,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llm_catalyst.cli.run import FAILED, WRONG_USE, sweep_name
+from llm_catalyst.config.errors import FAILED, WRONG_USE
+from llm_catalyst.config.overrides import sweep_name
 from llm_catalyst.runs.analysis import counted
 from llm_catalyst.runs.writer import write_atomically
 from llm_catalyst.sweeps.job import Note

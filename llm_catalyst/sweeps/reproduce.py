@@ -15,7 +15,8 @@ from rich.progress import track
 from rich.table import Table as Grid
 from rich.text import Text
 
-from llm_catalyst.cli.run import FAILED, guarded, sweep_name
+from llm_catalyst.config.errors import FAILED, guarded
+from llm_catalyst.config.overrides import sweep_name
 from llm_catalyst.config.table import (
     Cell,
     Table,

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from llm_catalyst.cli.run import BUDGET_SPENT, FAILED
+from llm_catalyst.config.errors import BUDGET_SPENT, FAILED
 from llm_catalyst.runs.analysis import counted, first_of
 from llm_catalyst.sweeps.job import ENDED, WAITING, Note, read_note, read_notes
 from llm_catalyst.utils.signals import INTERRUPTED, STOPPED

@@ -11,18 +11,17 @@ import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from llm_catalyst.mentors.base import Mentor
+from llm_catalyst.mentors.base import Mentor, overlaps
 from llm_catalyst.models.prompted_text import Model
 from llm_catalyst.optimizers.base import Course, Doer, Member
-from llm_catalyst.report.summary import heading, indented, pairs
 from llm_catalyst.runs.analysis import clock, counted, dollars
 from llm_catalyst.tasks.batching import Examples, scoring_rows, training_rows
 from llm_catalyst.training.final_evaluation import device_name
 from llm_catalyst.training.mentor_cost import Bill, account, asked, together
-from llm_catalyst.training.mentor_queries import overlaps
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import score
 from llm_catalyst.utils.memory import Room, peak_memory
+from llm_catalyst.utils.rich_layout import heading, indented, pairs
 from llm_catalyst.utils.terminal import printable
 
 REPEATS, PATIENCE_S = 3, 2.0  # a measurement is repeated so many times, but not beyond so many seconds

@@ -4,7 +4,7 @@ import math
 import threading
 from dataclasses import dataclass, replace
 
-from llm_catalyst.callbacks.console import View
+from llm_catalyst.callbacks.base import View
 from llm_catalyst.config.settings import Settings
 from llm_catalyst.mentors.base import Mentor
 from llm_catalyst.optimizers.base import Course, Doer, Member

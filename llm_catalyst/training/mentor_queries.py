@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from llm_catalyst.mentors.background import awaited, begin
-from llm_catalyst.mentors.base import Consultation, Mentor
+from llm_catalyst.mentors.base import Consultation, Mentor, overlaps
 from llm_catalyst.runs.records import Advice, Emit, Exchange, Scored
 from llm_catalyst.training.checkpointing import Safekeeping
 from llm_catalyst.training.evaluation import known_scores
@@ -98,8 +98,3 @@ def up_to_the_last_answer(exchanges: Sequence[Exchange]) -> tuple[Exchange, ...]
     """What a resumed run need not ask again. Failures after it are: they may be mended, as MentorFailed says."""
     last = max((i for i, exchange in enumerate(exchanges) if exchange.answered is not None), default=-1)
     return tuple(exchanges[: last + 1])
-
-
-def overlaps(mentor: Mentor) -> bool:
-    """Whether the mentor answers while the stage after its question goes on."""
-    return bool(getattr(mentor, "overlap", False))

@@ -14,18 +14,16 @@ from typing import Any, TypeVar
 import torch
 import yaml
 from rich.console import Console
-from rich.text import Text
 
-from llm_catalyst.callbacks.console import Overview
-from llm_catalyst.callbacks.trackers import Views, trackers
+from llm_catalyst.callbacks.base import Overview, Views
+from llm_catalyst.callbacks.trackers import trackers
 from llm_catalyst.config.build import Parts
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.models.backbones import clip
 from llm_catalyst.models.backbones.loading import check_dtype, check_extras, set_tf32
 from llm_catalyst.models.backbones.text import check_attention
 from llm_catalyst.models.backbones.text import load as load_backbone
-from llm_catalyst.report.show import summary
-from llm_catalyst.runs.reader import read_json, read_run
+from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
 from llm_catalyst.runs.writer import PLACE, RunDirectory, changed_keys
 from llm_catalyst.tasks import image_task
@@ -59,17 +57,12 @@ PACKAGES = (
 def run_session(
     parts: Parts, config: Mapping[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]
 ) -> Outcome:
-    """Carry out a run, new or cut off, in the directory `path`, and print its summary; a finished one is left alone.
+    """Carry out a run, new or cut off, in the directory `path`.
 
-    Raises Stopped or BudgetSpent where the run ended early and can be gone on with.
+    Raises Stopped or BudgetSpent where the run ended early and can be resumed.
     """
     console = Console()
     settings = parts.settings
-    if (path / "outcome.json").exists():
-        changed_keys(path, config, PLACE)
-        outcome = read_json(path / "outcome.json", Outcome)
-        console.print(Text(f"finished already, nothing to do: {path} ({outcome.status}: {outcome.message})"))
-        return outcome
     logs = trackers(settings.track, path, config)
     check_mentor(parts, console)
     directory = RunDirectory(path)
@@ -100,9 +93,18 @@ def run_session(
         view.end(outcome)
     finally:
         directory.close()
-    if settings.view != "none":
-        console.print(summary(read_run(path)))
     return outcome
+
+
+def read_finished(path: Path, config: Mapping[str, Any]) -> Outcome | None:
+    """The outcome of the run in `path` where it is finished.
+
+    Raises ConfigurationError where that run has another configuration.
+    """
+    if not (path / "outcome.json").exists():
+        return None
+    changed_keys(path, config, PLACE)
+    return read_json(path / "outcome.json", Outcome)
 
 
 def dry_run(parts: Parts) -> Estimate:

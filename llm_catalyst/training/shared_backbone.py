@@ -17,7 +17,8 @@ from typing import Any, TypeVar, cast
 import torch
 from rich.console import Console
 
-from llm_catalyst.callbacks.console import View, view_for
+from llm_catalyst.callbacks.base import View
+from llm_catalyst.callbacks.console import view_for
 from llm_catalyst.models.prompted_text import Model
 from llm_catalyst.optimizers.backprop import Gradient, mean_gradients
 from llm_catalyst.optimizers.base import Doer, Member

@@ -13,7 +13,8 @@ from peft import PromptTuningConfig, get_peft_model
 from torch import Tensor
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
-from llm_catalyst.models.backbones.text import DTYPES, TextBackbone
+from llm_catalyst.models.backbones.config import TextBackbone
+from llm_catalyst.models.backbones.text import DTYPES
 from llm_catalyst.tasks.batching import Encoded
 from llm_catalyst.training.problem import Problem
 

@@ -115,7 +115,8 @@ def model_work(axis: str) -> Work:
     """A training step, or the scoring of candidates on 64 texts of 32 tokens."""
     import torch
 
-    from llm_catalyst.models.backbones.text import TextBackbone, load
+    from llm_catalyst.models.backbones.config import TextBackbone
+    from llm_catalyst.models.backbones.text import load
     from llm_catalyst.models.heads.classifier import Classifier
     from llm_catalyst.models.prompted_text import PromptedModel
     from llm_catalyst.optimizers.backprop import Gradient

@@ -38,7 +38,8 @@ from peft_peer import BATCH, GROUPED, LEARNING_RATE, LENGTH, PEERS, M, Peer, pee
 from torch.utils.flop_counter import FlopCounterMode
 
 from llm_catalyst.config.settings import Settings
-from llm_catalyst.models.backbones.text import DTYPES, FrozenText, TextBackbone
+from llm_catalyst.models.backbones.config import TextBackbone
+from llm_catalyst.models.backbones.text import DTYPES, FrozenText
 from llm_catalyst.models.backbones.text import load as load_backbone
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.soft_prompt import PromptSettings

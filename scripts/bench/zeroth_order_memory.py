@@ -51,7 +51,8 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
     """Bytes before a step and at its peak: of a CPU process its resident size, of a GPU what is allocated there."""
     import torch
 
-    from llm_catalyst.models.backbones.text import TextBackbone, load
+    from llm_catalyst.models.backbones.config import TextBackbone
+    from llm_catalyst.models.backbones.text import load
     from llm_catalyst.models.heads.classifier import Classifier
     from llm_catalyst.models.prompted_text import PromptedModel
     from llm_catalyst.optimizers.backprop import Gradient

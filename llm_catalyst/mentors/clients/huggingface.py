@@ -38,7 +38,7 @@ class LocalModel:
         """Raise ConfigurationError where the folder or the device does not exist."""
         import torch
 
-        from llm_catalyst.models.backbones.text import refuse_pickle
+        from llm_catalyst.models.backbones.config import refuse_pickle
 
         path = Path(self.model).expanduser()
         is_path = self.model.startswith((".", "~", "/")) or (os.sep != "/" and os.sep in self.model)

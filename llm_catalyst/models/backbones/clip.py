@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from llm_catalyst.models.backbones import tiny_clip
 from llm_catalyst.models.backbones.clip_towers import Towers
-from llm_catalyst.models.backbones.loading import DTYPES, check_dtype
-from llm_catalyst.models.backbones.text import advice, refuse_pickle
+from llm_catalyst.models.backbones.config import DTYPES, refuse_pickle
+from llm_catalyst.models.backbones.loading import check_dtype
+from llm_catalyst.models.backbones.text import advice
 from llm_catalyst.models.soft_prompt import special_ids
 from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of, within
 

@@ -13,23 +13,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from llm_catalyst.models.backbones.config import DTYPES, QUANTIZED, TextBackbone
 from llm_catalyst.utils.validation import ConfigurationError
-
-if TYPE_CHECKING:
-    from llm_catalyst.models.backbones.text import TextBackbone
 
 CPU = torch.device("cpu")
 PROCESSOR = Path("/proc/cpuinfo")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BFLOAT16_SINCE = (8, 0)  # CUDA's compute capability
-# Bytes of a matrix's entry; embeddings and vectors stay in backbone.dtype.
-QUANTIZED = {"8bit": 1.0, "4bit": 0.5}
 CAST = ("F64", "F32", "F16", "BF16")  # what safetensors calls the types that become backbone.dtype
 OTHER = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}  # bytes; any other type takes one
 HEADS = ("lm_head", "cls", "lm_predictions", "mask_predictions")  # not read where the base model is enough
@@ -138,7 +133,7 @@ def compile_seconds() -> float:
 # Weights of fewer bits, and over several devices
 
 
-def check_extras(settings: "TextBackbone", device: torch.device) -> None:
+def check_extras(settings: TextBackbone, device: torch.device) -> None:
     """Raise ConfigurationError where `backbone.quantization` or `backbone.device_map` lacks what it needs."""
     if settings.quantization and device.type != "cuda":
         raise ConfigurationError(
@@ -159,7 +154,7 @@ def demand(key: str, value: str, packages: Sequence[str]) -> None:
         )
 
 
-def placement(settings: "TextBackbone", device: torch.device) -> dict[str, Any]:
+def placement(settings: TextBackbone, device: torch.device) -> dict[str, Any]:
     """What transformers is told of quantization and devices; {} for a model that is moved to `device` as it is.
 
     With 8 bits, bitsandbytes multiplies in float16, whatever `backbone.dtype` is; 4 bits are NF4 (Dettmers et al. 2023,
@@ -185,7 +180,7 @@ def placement(settings: "TextBackbone", device: torch.device) -> dict[str, Any]:
 # Does it fit?
 
 
-def refuse_too_large(settings: "TextBackbone", words: bool, device: torch.device) -> None:
+def refuse_too_large(settings: TextBackbone, words: bool, device: torch.device) -> None:
     """Raise ConfigurationError where the weights alone exceed the memory that is free, before any is read.
 
     Where the sizes of the weights or the free memory are not known, nothing is refused.

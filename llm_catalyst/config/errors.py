@@ -1,0 +1,98 @@
+"""Exit codes, and what is printed where something goes wrong: one message, with the fix."""
+
+import errno
+import os
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.signals import BudgetSpent
+from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
+
+FAILED, WRONG_USE, BUDGET_SPENT = 1, 2, 3
+
+
+def guarded(action: Callable[[], Any]) -> tuple[int, Any]:
+    """The exit code and result of `action`; what goes wrong is printed as one message, and recorded by the run.
+
+    An exception never leaves a job: it would end a sweep, and some SDKs' exceptions do not even unpickle.
+    With CATALYST_DEBUG=1 the traceback is printed, too.
+    """
+    try:
+        return 0, action()
+    except Exception as error:
+        if os.environ.get("CATALYST_DEBUG"):
+            traceback.print_exc()
+        if isinstance(error, BudgetSpent):
+            complain(f"{error}; the run can go on with a larger one", "stopped")
+            return BUDGET_SPENT, {"status": "stopped", "message": str(error)}
+        expected = isinstance(error, ConfigurationError) or type(error).__module__.startswith(("hydra", "omegaconf"))
+        message = explanation(error) if expected else failure(error)
+        complain(message)
+        return WRONG_USE if expected else FAILED, {"status": "failed", "message": message}
+
+
+def failure(error: Exception) -> str:
+    """What went wrong outside the configuration; for a file system's refusal with the mend."""
+    mends = {
+        errno.ENOSPC: "free some space and resume the run",
+        errno.EDQUOT: "free some of your quota and resume the run",
+        errno.EFBIG: "raise the limit of file sizes (ulimit -f) and resume the run",
+        errno.EROFS: "choose a directory that can be written: hydra.run.dir=DIR",
+        errno.EACCES: "choose a directory that can be written: hydra.run.dir=DIR",
+        errno.ENOTDIR: "choose another directory: hydra.run.dir=DIR",
+    }
+    if isinstance(error, OSError) and error.errno in mends:
+        return f"{error.filename or 'the run directory'}: {error.strerror}; {mends[error.errno]}"
+    return f"{type(error).__name__}: {error} (CATALYST_DEBUG=1 shows where)"
+
+
+def explanation(error: Exception) -> str:
+    """What went wrong in the configuration, with the nearest known key or choice where Hydra did not find one."""
+    message = str(error).split("Config search path")[0].strip()
+    if missing := re.search(r"Missing mandatory value.*full_key: (\S+)", message, re.DOTALL):
+        return f"{missing[1]} must be given: add {missing[1]}=…"
+    if key := re.search(r"Could not override '([^'@]+)", message):
+        if key[1] in known_keys():
+            group = key[1].partition(".")[0]
+            return (
+                f"there is no key {key[1]} under this choice of {group}; another one has it "
+                f"(in a sweep over {group}, write {key[1]}=choice(…) for it to reach each choice)"
+            )
+        return message + did_you_mean(key[1], known_keys())
+    if re.search(r"Could not (?:find|load) 'hydra/launcher/(?:joblib|submitit_\w+)'", message):
+        return f"{message}; that launcher comes with: pip install 'llm-catalyst[sweep]'"
+    if choice := re.search(r"(?:Could not find|Could not load) '([\w/]+)/(\w+)'", message):
+        return message + did_you_mean(choice[2], [file.stem for file in (conf_directory() / choice[1]).glob("*.yaml")])
+    return message
+
+
+def complain(message: str, kind: str = "error") -> None:
+    Console(stderr=True).print(Text(f"{kind}: ", style="bold red") + Text(message), soft_wrap=True)
+
+
+def known_keys() -> list[str]:
+    """Every key and group that an override can name, dotted."""
+    keys: list[str] = []
+    for file in conf_directory().rglob("*.yaml"):
+        group = file.relative_to(conf_directory()).parent.as_posix()
+        text = file.read_text()
+        content = yaml.safe_load(text) or {}
+        prefix = "" if group == "." or group.startswith("hydra") or "@package _global_" in text else group
+        keys += [group] * bool(prefix) + dotted(content, prefix)
+    return sorted(set(keys) - {"defaults"})
+
+
+def dotted(node: Mapping[str, Any], prefix: str) -> list[str]:
+    """The dotted paths of all keys below a node."""
+    keys = []
+    for key, value in node.items():
+        path = f"{prefix}.{key}".lstrip(".")
+        keys += [path, *(dotted(value, path) if isinstance(value, dict) else [])]
+    return keys

@@ -1,0 +1,95 @@
+"""The words of the command line before Hydra reads them: quoting, sweeps over seeds, names that follow from them."""
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llm_catalyst.config.errors import complain
+from llm_catalyst.utils import checksums
+from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.validation import ConfigurationError
+
+SWEEP = ("-m", "--multirun")
+
+
+def anchored(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with relative paths to what is there made absolute, as a resume may start elsewhere."""
+    mentors = [config["mentor"], *config["mentor"].get("fallbacks", [])]
+    clients = [mentor["client"] for mentor in mentors if "client" in mentor]
+    places = [(config["task"], "path"), (config["backbone"], "name"), (config.get("replay", {}), "run")]
+    places += [(mentor, key) for mentor in mentors for key in ("runs", "backbone")]
+    for node, key in [*places, *((client, key) for client in clients for key in ("run", "model"))]:
+        if node.get(key) and Path(node[key]).expanduser().exists():
+            node[key] = str(Path(node[key]).expanduser().absolute())
+    return config
+
+
+def is_override(word: str) -> bool:
+    """Whether a word of the command line is no option of Hydra's, nor the value of one."""
+    return ("=" in word and not word.startswith("-")) or word.startswith("~")
+
+
+def quoted_template(word: str) -> str:
+    """`task.text={review}`, as a shell hands it over, in the quotes that Hydra wants around braces."""
+    match = re.fullmatch(r"(task\.(?:text|pair|cloze))=([^'\"]*\{\w+\}[^'\"]*)", word)
+    return f"{match[1]}='{match[2]}'" if match else word
+
+
+def seeds_as_sweep(words: Sequence[str]) -> list[str]:
+    """The words, with `seeds_together=[1,2]` written out: a sweep over these seeds by hydra/launcher=together.
+
+    With --cfg, which shows the configuration of one run, the first seed alone.
+    Raises ConfigurationError where it names no seeds, or another seed or launcher stands beside it.
+    """
+    given = [word.partition("=")[2] for word in words if re.match(r"\+{0,2}seeds_together=", word)]
+    if not given:
+        return list(words)
+    kept = [word for word in words if not re.match(r"\+{0,2}seeds_together=", word)]
+    seeds = given[-1].strip("[] ").replace(" ", "")
+    if not re.fullmatch(r"\d+(,\d+)*|range\(\d+(,\d+)*\)", seeds):
+        raise ConfigurationError(f"seeds_together={given[-1]} names no seeds; write seeds_together=[1,2,3]")
+    if other := [word for word in kept if re.match(r"seed=|hydra/launcher=(?!together$)", word)]:
+        raise ConfigurationError(f"seeds_together={given[-1]} leaves {other[0]} nothing to say; drop one of the two")
+    if {"--cfg", "-c"} & {*kept}:
+        return [*kept, f"seed={re.findall('[0-9]+', seeds)[0]}"]
+    launcher = [] if "hydra/launcher=together" in kept else ["hydra/launcher=together"]
+    return [*(word for word in kept if word not in SWEEP), "-m", f"seed={seeds}", *launcher]
+
+
+def sweep_folder(words: Sequence[str]) -> list[str]:
+    """The override that gives a sweep a folder by its words, so that the same command goes on with it."""
+    if not {*SWEEP} & {*words} or any(word.startswith("hydra.sweep.dir=") for word in words):
+        return []
+    return [f"hydra.sweep.dir=outputs/sweeps/{sweep_name(words) or 'sweep'}"]
+
+
+def sweep_name(words: Sequence[str]) -> str:
+    """A folder's name that follows from the words, '' where there are none that count.
+
+    Those that say where and how long it runs, such as a budget, do not, nor do options and Hydra's own, but for those
+    that say which values a sweeper chooses.
+    """
+    from llm_catalyst.runs.writer import PLACE
+
+    passed_over = rf"hydra(?!/sweeper$|\.sweeper\.(sampler|seed|params)).*|{PLACE}"
+    overrides = [word for word in words if is_override(word)]
+    kept = [word for word in overrides if not re.fullmatch(passed_over, word.partition("=")[0].lstrip("+"))]
+    digest = checksums.sha256("\n".join(kept).encode())[:8]
+    return f"{folder_name('_'.join(kept))[:60]}_{digest}" if kept else ""
+
+
+def folder_name(name: Any) -> str:
+    """A name from a configuration as one folder's name: it cannot lead out of the output directory."""
+    return re.sub(r"[^\w.-]+", "_", str(name)).strip(".") or "_"
+
+
+def warn_of_hidden_files(words: Sequence[str]) -> None:
+    """Say where a file of the user's --config-dir has the name of a packaged one, which Hydra takes in silence."""
+    given = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
+    given += [after for word, after in itertools.pairwise(words) if word in ("--config-dir", "-cd")]
+    for folder in map(Path, given):
+        for file in sorted(folder.rglob("*.yaml")):
+            if (conf_directory() / file.relative_to(folder)).exists():
+                complain(f"{file} is not used: a packaged choice has the same name; rename yours", "warning")
