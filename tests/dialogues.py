@@ -8,11 +8,11 @@ from unittest import mock
 from loopback import openai_chat, serve
 from tiny import conversation
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.base import Strategy
-from llm_catalyst.runs.records import Advice, Exchange, Score, Scored
+from llm_catalyst.runs.records import Advice, LLMCall, Score, ScoredPrompt
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Talk:
     """A consultation that took place: its advice, the exchanges, and the temperature of each request."""
 
     advice: Advice
-    exchanges: list[Exchange] = field(default_factory=list)
+    exchanges: list[LLMCall] = field(default_factory=list)
     temperatures: list[float | None] = field(default_factory=list)
 
     @property
@@ -42,9 +42,9 @@ class Talk:
         return "".join(said) + "\n".join(end) + "\n"
 
 
-def talk(strategy: Strategy, consultation: Consultation, *replies: str, attempts: int = 2) -> Talk:
+def talk(strategy: Strategy, consultation: MentorContext, *replies: str, attempts: int = 2) -> Talk:
     """The advice of a language model that gives these replies one by one, and nothing more."""
-    exchanges: list[Exchange] = []
+    exchanges: list[LLMCall] = []
     with serve(*map(openai_chat, replies)) as server, mock.patch.dict(os.environ, TEST_KEY="test-key-0123456789abcdef"):
         client = OpenAIChat("gpt-4o-mini", server.url + "/v1", "TEST_KEY", 0.3, timeout_s=5, retry_s=0, at_once=1)
         mentor = LanguageModel(client, strategy, attempts=attempts)
@@ -53,10 +53,10 @@ def talk(strategy: Strategy, consultation: Consultation, *replies: str, attempts
     return Talk(advice, exchanges, [request.body.get("temperature") for request in server.requests])
 
 
-def after(consultation: Consultation, advice: Advice, losses: Sequence[float], size: int = 10) -> Consultation:
+def after(consultation: MentorContext, advice: Advice, losses: Sequence[float], size: int = 10) -> MentorContext:
     """The next consultation of a run without gradient steps: the proposals were scored, and the memory is at hand."""
     new = [
-        Scored(proposal.prompt, Score(loss, max(0.0, 1 - loss), 32), "mentor", consultation.stage)
+        ScoredPrompt(proposal.prompt, Score(loss, max(0.0, 1 - loss), 32), "mentor", consultation.stage)
         for proposal, loss in zip(advice.proposals, losses, strict=True)
     ]
     entries = tuple(sorted((*consultation.scored, *new), key=lambda entry: -entry.score.loss))

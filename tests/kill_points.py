@@ -23,7 +23,7 @@ from tiny_models import LABELS, WORDS, folder, sentences
 
 from llm_catalyst.runs.checkpoints import read_state, saved_states
 from llm_catalyst.runs.reader import EXCHANGES, FILES, raw_lines, read_json, read_lines
-from llm_catalyst.runs.records import Event, Exchange, Outcome, Snapshot
+from llm_catalyst.runs.records import Event, LLMCall, Outcome, Snapshot
 from llm_catalyst.runs.verify import verify
 from llm_catalyst.utils.signals import INTERRUPTED, STOPPED
 
@@ -347,9 +347,9 @@ def records(path: Path) -> dict[str, list[str]]:
     return lines | {EXCHANGES: [repr(exchange) for exchange in exchanges(path)]}
 
 
-def exchanges(path: Path) -> list[Exchange]:
+def exchanges(path: Path) -> list[LLMCall]:
     """The exchanges of a run, without their dates and times."""
-    return [replace(e, date="", latency_s=0.0) for e in read_lines(path / EXCHANGES, Exchange)]
+    return [replace(e, date="", latency_s=0.0) for e in read_lines(path / EXCHANGES, LLMCall)]
 
 
 def outcome(path: Path) -> Outcome:

@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm_catalyst.callbacks.base import Overview, View
+from llm_catalyst.callbacks.base import RunCallback, RunInfo
 from llm_catalyst.runs.records import (
     Best,
     Evaluation,
     Event,
-    Exchange,
-    Ledger,
+    LLMCall,
     Manifest,
     Message,
     Outcome,
@@ -19,8 +18,9 @@ from llm_catalyst.runs.records import (
     Rejected,
     Restart,
     Score,
-    Scored,
+    ScoredPrompt,
     Snapshot,
+    Usage,
 )
 from llm_catalyst.runs.writer import RunDirectory
 
@@ -37,7 +37,7 @@ protocol: {name: heldout, report_on: test}
 """
 PLAN = (200, 200, 400)
 DIRECTORY = "outputs/sst2/minilm/claude_haiku/2026-01-02_seed3"
-OVERVIEW = Overview("sst2 · minilm · similarity · claude_haiku", DIRECTORY, PLAN, 0.509, "accuracy")
+OVERVIEW = RunInfo("sst2 · minilm · similarity · claude_haiku", DIRECTORY, PLAN, 0.509, "accuracy")
 
 MOODS = ("Judge the mood", "Feel the tone")
 
@@ -59,13 +59,13 @@ def evaluation(
     return Evaluation(stage, step, member, "dev", Score(loss, accuracy, 400), metrics, constant)
 
 
-def exchange(stage: int, reply: str, cost_usd: float | None = 0.00123, error: str | None = None) -> Exchange:
+def exchange(stage: int, reply: str, cost_usd: float | None = 0.00123, error: str | None = None) -> LLMCall:
     seen = "\n".join(f"film tone {i}: 0.{i}" for i in range(9))
     messages = (
         Message("system", "You improve prompts of a text classifier."),
         Message("user", f"Prompts with loss and accuracy, the best last:\n\n{seen}"),
     )
-    return Exchange(
+    return LLMCall(
         stage=stage,
         messages=messages,
         reply=reply,
@@ -110,7 +110,9 @@ def stage_records(stage: int, extra: str) -> Iterator[Record]:
         yield evaluation(stage, step, 0.68 - step / 2500, 0.55 + step / 2500)
     for i in range(4):
         entry = prompt(f"{stage}{i} {extra}film ##ness verdict")
-        yield Scored(entry, Score(0.66 - stage / 20 - i / 100, 0.61 + stage / 20 + i / 100, 400), "gradient", stage)
+        yield ScoredPrompt(
+            entry, Score(0.66 - stage / 20 - i / 100, 0.61 + stage / 20 + i / 100, 400), "gradient", stage
+        )
 
 
 def consultation_records(stage: int, extra: str, fails: bool = False) -> Iterator[Record]:
@@ -126,7 +128,7 @@ def consultation_records(stage: int, extra: str, fails: bool = False) -> Iterato
     ]
     losses = [0.55 - stage / 20, 0.60 - stage / 50, 0.64]
     for proposal, loss in zip(proposals, losses, strict=True):
-        yield Scored(proposal.prompt, Score(loss, 0.9 - loss / 3, 400), "mentor", stage)
+        yield ScoredPrompt(proposal.prompt, Score(loss, 0.9 - loss / 3, 400), "mentor", stage)
     yield restart(stage, proposals, losses, 0.62, "overloaded (529)" if fails else None)
 
 
@@ -170,12 +172,12 @@ def outcome(extra: str = "") -> Outcome:
         best=Best(2, 800, 0, Score(0.3612, 0.8655, 400), prompt(f"{extra}sombre800 film ##ness told verdict"), 0.6137),
         test=Score(0.3724, 0.8712, 1000),
         test_metrics={"accuracy": 0.8712, "macro_f1": 0.8698},
-        best_prompt=Scored(prompt(f"{MOODS[1]}{extra} of the review"), Score(0.5, 0.7333, 400), "mentor", 1),
+        best_prompt=ScoredPrompt(prompt(f"{MOODS[1]}{extra} of the review"), Score(0.5, 0.7333, 400), "mentor", 1),
         test_best_prompt=Score(0.5123, 0.7216, 1000),
         majority=0.509,
         diverged_stages=(),
         fallbacks=0,
-        ledger=Ledger(800, 25600, 9200, 2, 1624, 128, 0.00246, 0),
+        ledger=Usage(800, 25600, 9200, 2, 1624, 128, 0.00246, 0),
         seconds=74.2,
         peak_memory_bytes=812 * 2**20,
         device="cpu",
@@ -195,7 +197,7 @@ def write_run(path: Path, stages: int = 3, finished: bool = True, extra: str = "
     return path
 
 
-def play(view: View, stages: int = 3, extra: str = "", fails: bool = False, members: int = 1) -> None:
+def play(view: RunCallback, stages: int = 3, extra: str = "", fails: bool = False, members: int = 1) -> None:
     """Tell a view of a run, as experiment.run does: a tick for each step, then the records of that step."""
     view.begin(OVERVIEW)
     step, last = 0, -1

@@ -14,14 +14,14 @@ from loopback import Loopback, anthropic_message, error, openai_chat, serve
 from tiny import consultation, prompt_space, scored
 
 from llm_catalyst.mentors import response_cache
-from llm_catalyst.mentors.base import Consultation, TaskDescription
+from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.requests import Questions, Request
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.runs.records import Advice, Exchange, Message, from_json, to_json
+from llm_catalyst.runs.records import Advice, LLMCall, Message, from_json, to_json
 from llm_catalyst.utils.validation import ConfigurationError
 
 GOOD = "- is it good\n- how is the mood\n- tell me the story"
@@ -40,7 +40,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 class Run:
     """A run that consults a mentor with a cache once: its advice, its records, and how often it might have paid."""
 
-    exchanges: list[Exchange] = field(default_factory=list)
+    exchanges: list[LLMCall] = field(default_factory=list)
     calls: int = 0
 
     def before_call(self) -> None:
@@ -56,7 +56,7 @@ class Run:
         entries = tuple(scored(space, text, 0.7, 0.4) for text in pool)
         task = TaskDescription("sst2", "Judge film reviews.", ("negative", "positive"))
         rng, record = random.Random(seed), self.exchanges.append
-        return mentor.propose(Consultation(task, entries, stage, 3, space, rng, record, (), self.before_call))
+        return mentor.propose(MentorContext(task, entries, stage, 3, space, rng, record, (), self.before_call))
 
 
 def answers(folder: Path) -> list[Path]:
@@ -98,7 +98,7 @@ def test_a_sample_that_is_asked_for_again_in_one_consultation_is_another_one_and
         for _ in range(2):
             questions = Questions(consultation())
             given = [questions.ask([Request(client, message, seed)], cache=True)[0] for seed in (1, 2)]
-            assert [each.reply for each in given if isinstance(each, Exchange)] == ["- one", "- two"]
+            assert [each.reply for each in given if isinstance(each, LLMCall)] == ["- one", "- two"]
         assert len(server.requests) == 2
 
 
@@ -108,11 +108,11 @@ def test_an_unusable_answer_and_a_failure_are_not_kept(folder: Path) -> None:
         assert answers(folder) == []
         assert Run().consult(server).proposals
     (path,) = answers(folder)
-    assert from_json(Exchange, path.read_bytes()).reply == GOOD
+    assert from_json(LLMCall, path.read_bytes()).reply == GOOD
 
 
 def overwrite(path: Path, **changes: Any) -> None:
-    path.write_text(to_json(replace(from_json(Exchange, path.read_bytes()), reply="- a trap", **changes)))
+    path.write_text(to_json(replace(from_json(LLMCall, path.read_bytes()), reply="- a trap", **changes)))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from loopback import Loopback, Request, Response, anthropic_message, error, openai_chat, serve
 from tiny import TASK, WORDS, prompt_space, scored
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients import openai
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.openai import OpenAIChat
@@ -25,8 +25,8 @@ from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.evoprompt import EvoPromptDE
 from llm_catalyst.mentors.strategies.leo import Leo
 from llm_catalyst.mentors.strategies.opro import Opro
-from llm_catalyst.runs.records import Advice, Exchange, Message, to_json
-from llm_catalyst.utils.signals import BudgetSpent
+from llm_catalyst.runs.records import Advice, LLMCall, Message, to_json
+from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError
 
 SPACE = prompt_space(length=4)
@@ -41,11 +41,11 @@ class Talk:
     """A consultation with a real server: its advice, and the exchanges in the order of the record."""
 
     server: Loopback
-    exchanges: list[Exchange] = field(default_factory=list)
+    exchanges: list[LLMCall] = field(default_factory=list)
 
-    def ask(self, client: Any, strategy: Any, answered: Sequence[Exchange] = (), **changes: Any) -> Advice:
+    def ask(self, client: Any, strategy: Any, answered: Sequence[LLMCall] = (), **changes: Any) -> Advice:
         rng, record = random.Random(5), self.exchanges.append
-        consultation = Consultation(TASK, POOL, 1, 4, SPACE, rng, record, tuple(answered), scored=POOL)
+        consultation = MentorContext(TASK, POOL, 1, 4, SPACE, rng, record, tuple(answered), scored=POOL)
         return LanguageModel(client, strategy, attempts=2).propose(replace(consultation, **changes))
 
 
@@ -156,8 +156,8 @@ def test_a_replay_of_answers_that_came_in_any_order_brings_the_same_advice(clien
 def test_a_replay_gives_a_repeated_question_another_of_its_answers_wherever_that_was_recorded(tmp_path: Path) -> None:
     asked = {name: (Message("user", name),) for name in "AB"}
 
-    def exchange(name: str, reply: str) -> Exchange:
-        return Exchange(0, asked[name], reply, "m", "m", {}, ("seed",), 1, 1, 0.0, 0.0, "")
+    def exchange(name: str, reply: str) -> LLMCall:
+        return LLMCall(0, asked[name], reply, "m", "m", {}, ("seed",), 1, 1, 0.0, 0.0, "")
 
     recorded = [exchange("A", "first"), exchange("A", "second"), exchange("B", "other")]
     (tmp_path / "exchanges.jsonl").write_text("".join(to_json(each) + "\n" for each in recorded))
@@ -190,9 +190,9 @@ def test_a_budget_that_is_spent_lets_those_come_that_are_under_way_and_asks_no_f
 
         def before_call() -> None:
             if len(talk.exchanges) >= 2:
-                raise BudgetSpent("enough")
+                raise BudgetExceededError("enough")
 
-        with pytest.raises(BudgetSpent):
+        with pytest.raises(BudgetExceededError):
             talk.ask(gpt(server, 3), Opro(proposals=9), before_call=before_call)
     assert 2 <= len(talk.exchanges) == len(server.requests) <= 2 + 3 - 1
 

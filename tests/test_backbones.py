@@ -28,7 +28,7 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from llm_catalyst.config.build import Parts
+from llm_catalyst.config.build import RunComponents
 from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.loading import check_dtype
@@ -36,7 +36,7 @@ from llm_catalyst.models.backbones.text import load
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer
-from llm_catalyst.models.prompted_text import PromptedModel
+from llm_catalyst.models.prompted_text import PromptedText
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.runs.records import Message
 from llm_catalyst.tasks.batching import TextBatch, collate
@@ -103,7 +103,7 @@ def test_other_prompts_give_other_states_so_that_the_test_above_tells(name: str)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_padding_does_not_change_the_logits(name: str) -> None:
     head = Classifier()
-    model = PromptedModel(backbone(name), head, {}, plenty())
+    model = PromptedText(backbone(name), head, {}, plenty())
     weights = head.weights(model.backbone, toy_data(), torch.Generator().manual_seed(1))
     parameters = {n: w[None] for n, w in weights.items()} | {"prompt": random_prompts(name, 1)}
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_padding_does_not_change_the_logits(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_member_of_a_population_gets_the_logits_that_it_gets_alone(name: str) -> None:
     head, k = Classifier(), 3
-    model = PromptedModel(backbone(name), head, {}, plenty())
+    model = PromptedText(backbone(name), head, {}, plenty())
     members = [
         head.weights(model.backbone, toy_data(), torch.Generator().manual_seed(i)) | {"prompt": prompt}
         for i, prompt in enumerate(random_prompts(name, k))
@@ -157,7 +157,7 @@ def test_the_verbalizers_logits_are_those_of_the_models_full_forward_pass(name: 
     inputs = plain_inputs(ids, batch)
     with torch.no_grad():
         prompts = model.vocabulary[ids][None].float()
-        logits = PromptedModel(model, head, constants, plenty()).logits({"prompt": prompts}, batch)[0]
+        logits = PromptedText(model, head, constants, plenty()).logits({"prompt": prompts}, batch)[0]
         full = model.model(**inputs).logits
     for row in range(len(TEXTS)):
         if name in CAUSAL:
@@ -262,7 +262,7 @@ def test_the_gradient_reaches_the_prompt_and_the_head_and_nothing_else(name: str
         "prompt": random_prompts(name, 1)[0]
     }
     stacked = {n: p[None].requires_grad_() for n, p in parameters.items()}
-    PromptedModel(frozen, head, {}, plenty()).logits(stacked, batch_of(name)).square().sum().backward()
+    PromptedText(frozen, head, {}, plenty()).logits(stacked, batch_of(name)).square().sum().backward()
     for n, p in stacked.items():
         assert p.grad is not None, n
         assert p.grad.abs().max() > 0, n
@@ -274,7 +274,7 @@ def test_a_bfloat16_model_gives_finite_float32_logits_and_gradients_near_those_o
     head, batch = Classifier(), batch_of(name)
     logits = {}
     for dtype in ("float32", "bfloat16"):
-        model = PromptedModel(backbone(name, dtype=dtype), head, {}, plenty())
+        model = PromptedText(backbone(name, dtype=dtype), head, {}, plenty())
         weights = head.weights(model.backbone, toy_data(), torch.Generator().manual_seed(1))
         parameters = {n: w[None] for n, w in weights.items()} | {"prompt": random_prompts(name, 1).requires_grad_()}
         logits[dtype] = model.logits(parameters, batch)
@@ -342,8 +342,8 @@ def test_the_official_embedding_of_a_model_without_such_a_layer_is_refused_by_na
         load(TextBackbone(folder("gpt2"), kind="causal_lm"), False, CPU, twice=True)
 
 
-def parts(**changes: Any) -> Parts:
-    base = Parts(
+def parts(**changes: Any) -> RunComponents:
+    base = RunComponents(
         task=toy_task(name="nowhere"),
         backbone=TextBackbone(folder("bert"), kind="encoder"),
         head=Verbalizer(),
@@ -433,7 +433,7 @@ def test_flash_attention_is_refused_with_all_that_it_needs(dtype: str, device: s
 def test_a_float16_model_trains_on_a_cpu_too() -> None:
     gradients = {}
     for dtype in ("float32", "float16"):
-        model = PromptedModel(backbone("bert", dtype=dtype), Similarity(), {}, plenty())
+        model = PromptedText(backbone("bert", dtype=dtype), Similarity(), {}, plenty())
         prompts = random_prompts("bert", 1).requires_grad_()
         model.backbone.sentence(prompts, batch_of("bert"))[0, 0, 0].backward()
         gradients[dtype] = prompts.grad
@@ -545,7 +545,7 @@ def test_the_real_minilm_reads_a_prompt_of_words_as_these_words() -> None:
     head = Similarity()
     dull = collate(encode(model.tokenizer, [Example((("what a dull, awful mess", None),), 0)], 40), [[0]], CPU)
     with torch.no_grad():
-        scores = PromptedModel(model, head, head.constants(model, data), plenty()).logits({"prompt": soft}, dull)[0, 0]
+        scores = PromptedText(model, head, head.constants(model, data), plenty()).logits({"prompt": soft}, dull)[0, 0]
     assert scores[0] > scores[1]
 
 
@@ -554,7 +554,7 @@ def test_choices_of_a_cloze_model_are_scored_one_by_one() -> None:
     cloze = cloze_for(model, "Is that plausible? {mask}.")
     batch = collate(encode(model.tokenizer, data.train[:2], 40, cloze), [[0, 1]], CPU)
     head = Verbalizer()
-    prompted = PromptedModel(
+    prompted = PromptedText(
         model, head, head.constants(model, replace(data, task=toy_task(words=["bad", "good"]))), plenty()
     )
     with torch.no_grad():

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 from tiny import prompt_space
 
-from llm_catalyst.callbacks.base import Overview
+from llm_catalyst.callbacks.base import RunInfo
 from llm_catalyst.callbacks.progress_bars import Bars
 from llm_catalyst.runs.records import Evaluation, Event, Restart, Score
 
@@ -25,7 +25,7 @@ def test_each_run_has_a_bar_with_its_steps_and_its_latest_news() -> None:
         assert all("waits" in line for line in drawn(bars))
         first, second = bars.views[3], bars.views[7]
         for view in (first, second):
-            view.begin(Overview("sst2", "outputs/x", (6, 4), 0.5, "accuracy"))
+            view.begin(RunInfo("sst2", "outputs/x", (6, 4), 0.5, "accuracy"))
         first.tick(0, 5, (0.7,))
         first.show(Evaluation(0, 5, 0, "dev", Score(0.4, 0.875, 16), {"accuracy": 0.875}))
         prompt = prompt_space().fit("is it [bold]good\x1b[2J or bad")[0]

@@ -9,8 +9,8 @@ import pytest
 from recorded import HOSTILE, write_run
 from rich.console import Console
 
-from llm_catalyst.config.table import Cell, Line, Table, cells
-from llm_catalyst.sweeps.table_progress import Board, look, summary
+from llm_catalyst.config.table import Line, PlannedRun, Table, cells
+from llm_catalyst.sweeps.table_progress import TableProgress, look, summary
 
 TABLE = Table(
     "moods",
@@ -22,12 +22,12 @@ TABLE = Table(
 CELLS = cells(TABLE)
 
 
-def at(row: str, column: str, seed: int) -> Cell:
+def at(row: str, column: str, seed: int) -> PlannedRun:
     return next(cell for cell in CELLS if (cell.row, cell.column, cell.seed) == (row, column, seed))
 
 
-def board(folder: Path, console: Console, failures: Mapping[Cell, str] | None = None) -> Board:
-    return Board(TABLE, CELLS, folder, lambda: failures or {}, console)
+def board(folder: Path, console: Console, failures: Mapping[PlannedRun, str] | None = None) -> TableProgress:
+    return TableProgress(TABLE, CELLS, folder, lambda: failures or {}, console)
 
 
 def terminal(width: int = 100) -> Console:
@@ -39,7 +39,7 @@ def written(console: Console) -> str:
     return console.file.getvalue()
 
 
-def shown(board: Board, width: int = 100) -> str:
+def shown(board: TableProgress, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width)
     board.refresh()
     console.print(board)
@@ -135,7 +135,7 @@ def test_a_damaged_run_keeps_what_was_seen_of_it(tmp_path: Path) -> None:
 def test_hostile_names_and_messages_are_shown_as_text(tmp_path: Path) -> None:
     table = Table("x", HOSTILE, rows=(Line(HOSTILE),), columns=(Line("[bold]x[/y]"),), seeds=(1,))
     (cell,) = cells(table)
-    view = Board(table, [cell], tmp_path, lambda: {cell: HOSTILE}, Console(file=io.StringIO()))
+    view = TableProgress(table, [cell], tmp_path, lambda: {cell: HOSTILE}, Console(file=io.StringIO()))
     text = shown(view, 500)
     assert "\x1b" not in text
     assert "[bold]x[/y]" in text

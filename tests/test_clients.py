@@ -22,12 +22,12 @@ from tiny import tokenizer
 
 from llm_catalyst.mentors.clients import http
 from llm_catalyst.mentors.clients.anthropic import Claude
-from llm_catalyst.mentors.clients.base import NotRecorded
+from llm_catalyst.mentors.clients.base import NotRecordedError
 from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.runs.records import Exchange, Message, from_json, to_json
+from llm_catalyst.runs.records import LLMCall, Message, from_json, to_json
 from llm_catalyst.utils.validation import ConfigurationError
 
 KEY = "test-key-0123456789abcdef"
@@ -58,10 +58,10 @@ PROVIDERS = [
 CLIENTS = [pytest.param(openai_client, id="openai"), pytest.param(claude_client, id="anthropic")]
 
 
-def ask(connect: Connect, *script: Response, **settings: Any) -> tuple[Exchange, Loopback]:
+def ask(connect: Connect, *script: Response, **settings: Any) -> tuple[LLMCall, Loopback]:
     with serve(*script) as server:
         exchange = connect(server.url, **settings).complete(MESSAGES, 1, 7)
-    assert from_json(Exchange, to_json(exchange)) == exchange  # whatever came back can be written and read
+    assert from_json(LLMCall, to_json(exchange)) == exchange  # whatever came back can be written and read
     assert KEY not in to_json(exchange)
     return exchange, server
 
@@ -592,7 +592,7 @@ def test_a_replay_says_when_the_messages_differ(tmp_path: Path) -> None:
 
 def test_a_replay_that_is_used_up_or_missing_says_so(tmp_path: Path) -> None:
     client = recorded(tmp_path, (0, "- first"))
-    with pytest.raises(NotRecorded, match=r"holds 1 answers for stage 0 \(from 0\), and all are used up"):
+    with pytest.raises(NotRecordedError, match=r"holds 1 answers for stage 0 \(from 0\), and all are used up"):
         client.complete(MESSAGES, 0, 1, 1)
     with pytest.raises(ConfigurationError, match=r"replay\.run=.* holds no exchanges\.jsonl to replay"):
         Replay(str(tmp_path / "missing")).preflight()
@@ -632,7 +632,7 @@ def test_a_person_sees_the_messages_as_plain_text_and_answers_line_by_line(tmp_p
     terminal.expect_exact("> ")
     terminal.sendline("")
     terminal.expect(pexpect.EOF)
-    exchange = from_json(Exchange, (tmp_path / "exchange.json").read_bytes())
+    exchange = from_json(LLMCall, (tmp_path / "exchange.json").read_bytes())
     assert exchange.reply == "a good film\nwhat is the mood"
     assert (exchange.answered, exchange.cost_usd, exchange.error) == ("human", 0.0, None)
 
@@ -644,7 +644,7 @@ def test_a_person_who_types_nothing_is_asked_with_the_reminder_alone(tmp_path: P
     assert "Pool" not in str(terminal.before)
     terminal.sendeof()
     terminal.expect(pexpect.EOF)
-    exchange = from_json(Exchange, (tmp_path / "exchange.json").read_bytes())
+    exchange = from_json(LLMCall, (tmp_path / "exchange.json").read_bytes())
     assert (exchange.reply, exchange.error) == ("", "no proposal was typed")
 
 

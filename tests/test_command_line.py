@@ -16,8 +16,13 @@ import yaml
 from conftest import REPOSITORY, Command
 from recorded import write_run
 
-from llm_catalyst.config.errors import failure
-from llm_catalyst.config.overrides import anchored, folder_name, seeds_as_sweep, sweep_folder
+from llm_catalyst.config.errors import explain_failure
+from llm_catalyst.config.overrides import (
+    absolutize_paths,
+    choose_sweep_folder,
+    expand_seeds_together,
+    sanitize_folder_name,
+)
 from llm_catalyst.utils.validation import ConfigurationError, leaves
 
 HEAVY = ("torch", "transformers", "datasets", "hydra", "omegaconf", "anthropic", "openai")
@@ -312,7 +317,7 @@ def test_a_users_file_with_the_name_of_a_packaged_choice_is_warned_about(catalys
 
 @pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped", "..", "a/../../b", "x\n/y", ""])
 def test_a_name_cannot_lead_out_of_the_output_folder(name: str) -> None:
-    folder = folder_name(name)
+    folder = sanitize_folder_name(name)
     assert folder == Path(folder).name
     assert folder not in ("", ".", "..")
 
@@ -330,33 +335,45 @@ def test_a_task_name_that_climbs_stays_below_outputs(catalyst: Command, tmp_path
 
 def test_a_sweep_has_a_folder_that_follows_from_what_it_computes() -> None:
     words = ["-m", "mentor=none,gpt4", "seed=1,2"]
-    (folder,) = sweep_folder(words)
+    (folder,) = choose_sweep_folder(words)
     assert re.fullmatch(r"hydra\.sweep\.dir=outputs/sweeps/mentor_none_gpt4_seed_1_2_[0-9a-f]{8}", folder)
     same = [*words, "budget.usd=5", "device=cuda:1", "checkpoint.every=10", "hydra/launcher=joblib", "view=none"]
-    assert sweep_folder(same) == sweep_folder([*words, "hydra.sweeper.trials=9", "--config-dir", "mine"]) == [folder]
+    assert (
+        choose_sweep_folder(same)
+        == choose_sweep_folder([*words, "hydra.sweeper.trials=9", "--config-dir", "mine"])
+        == [folder]
+    )
     for other in ("optimizer.lr=1", "hydra/sweeper=optuna", "hydra.sweeper.seed=2", "~optimizer.lr"):
-        assert sweep_folder([*words, other]) != [folder]
-    assert len(sweep_folder(["-m", "task.text=" + "x" * 500])[0]) < 120
-    assert "/.." not in sweep_folder(["-m", "task.name=../../x"])[0]
+        assert choose_sweep_folder([*words, other]) != [folder]
+    assert len(choose_sweep_folder(["-m", "task.text=" + "x" * 500])[0]) < 120
+    assert "/.." not in choose_sweep_folder(["-m", "task.name=../../x"])[0]
 
 
 @pytest.mark.parametrize("words", [["seed=1"], ["-m", "seed=1,2", "hydra.sweep.dir=here"]])
 def test_a_folder_that_the_user_names_and_a_single_run_are_left_alone(words: list[str]) -> None:
-    assert sweep_folder(words) == []
+    assert choose_sweep_folder(words) == []
 
 
 @pytest.mark.parametrize("given", ["[1,2]", "1,2", "[1, 2]"])
 def test_seeds_together_are_a_sweep_over_seeds_by_a_launcher(given: str) -> None:
     words = ["task=rte", f"seeds_together={given}", "-m", "mentor=none,random"]
-    assert seeds_as_sweep(words) == ["task=rte", "mentor=none,random", "-m", "seed=1,2", "hydra/launcher=together"]
-    assert seeds_as_sweep(["seed=1"]) == ["seed=1"]
-    assert sweep_folder(seeds_as_sweep(words)) == sweep_folder(["-m", "task=rte", "mentor=none,random", "seed=1,2"])
+    assert expand_seeds_together(words) == [
+        "task=rte",
+        "mentor=none,random",
+        "-m",
+        "seed=1,2",
+        "hydra/launcher=together",
+    ]
+    assert expand_seeds_together(["seed=1"]) == ["seed=1"]
+    assert choose_sweep_folder(expand_seeds_together(words)) == choose_sweep_folder(
+        ["-m", "task=rte", "mentor=none,random", "seed=1,2"]
+    )
 
 
 @pytest.mark.parametrize("words", [["=[]"], ["=[1,x]"], ["=[1,2]", "seed=3"], ["=[1,2]", "hydra/launcher=machine"]])
 def test_seeds_together_that_are_none_or_that_other_words_contradict_are_refused(words: list[str]) -> None:
     with pytest.raises(ConfigurationError, match=r"seeds_together=\["):
-        seeds_as_sweep(["seeds_together" + words[0], *words[1:]])
+        expand_seeds_together(["seeds_together" + words[0], *words[1:]])
 
 
 def test_relative_paths_of_what_is_there_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,14 +385,16 @@ def test_relative_paths_of_what_is_there_are_made_absolute(tmp_path: Path, monke
         "mentor": {"client": {"run": "gone"}, "fallbacks": [{"_target_": "x"}, {"client": {"model": "./data"}}]},
         "replay": {"run": "data"},
     }
-    found = anchored(config)
+    found = absolutize_paths(config)
     assert (found["task"]["path"], found["replay"]["run"]) == (str(tmp_path / "data"),) * 2
     assert (found["backbone"]["name"], found["mentor"]["client"]["run"]) == ("roberta-large", "gone")
     assert found["mentor"]["fallbacks"][1]["client"]["model"] == str(tmp_path / "data")
-    assert anchored({"task": {"path": None}, "backbone": {}, "mentor": {"_target_": "x"}})["task"]["path"] is None
+    assert (
+        absolutize_paths({"task": {"path": None}, "backbone": {}, "mentor": {"_target_": "x"}})["task"]["path"] is None
+    )
     diffusion = {"runs": "data", "backbone": "data"}
     there = dict.fromkeys(diffusion, str(tmp_path / "data"))
-    assert anchored({"task": {}, "backbone": {}, "mentor": diffusion})["mentor"] == there
+    assert absolutize_paths({"task": {}, "backbone": {}, "mentor": diffusion})["mentor"] == there
 
 
 @pytest.mark.parametrize(
@@ -388,10 +407,10 @@ def test_relative_paths_of_what_is_there_are_made_absolute(tmp_path: Path, monke
     ],
 )
 def test_what_the_file_system_refuses_is_told_with_its_mend(number: int, mend: str) -> None:
-    words = failure(OSError(number, os.strerror(number), "run/trajectory.jsonl"))
+    words = explain_failure(OSError(number, os.strerror(number), "run/trajectory.jsonl"))
     assert words.startswith(f"run/trajectory.jsonl: {os.strerror(number)}; ")
     assert mend in words
-    assert "CATALYST_DEBUG=1" in failure(OSError(errno.EIO, "broken"))
+    assert "CATALYST_DEBUG=1" in explain_failure(OSError(errno.EIO, "broken"))
 
 
 @pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGUSR1", 75)])

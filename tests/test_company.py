@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny_models import StoppingView, Stops, adamw, backbone, labels_only, run_in, toy_data, toy_settings
 
-from llm_catalyst.callbacks.base import SilentView
+from llm_catalyst.callbacks.base import NoCallback
 from llm_catalyst.mentors.controls import Perturb
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.optimizers.backprop import Gradient
@@ -24,8 +24,8 @@ from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.loop import Experiment
 from llm_catalyst.training.problem import assemble
-from llm_catalyst.training.shared_backbone import PASS_TOKENS, Company, Request, passes
-from llm_catalyst.utils.signals import Interruption
+from llm_catalyst.training.shared_backbone import PASS_TOKENS, GradientRequest, SharedBackboneRuns, passes
+from llm_catalyst.utils.signals import SignalHandler
 from llm_catalyst.utils.turn_taking import away
 
 FILES = ("trajectory.jsonl", "pool.jsonl", "restarts.jsonl", "metrics.jsonl", "stages/02/state.safetensors")
@@ -46,11 +46,11 @@ def carried_out(path: Path, seed: int, view: Any = None, **changes: Any) -> Outc
 
 
 def together(
-    runs: Sequence[Callable[[], Any]], joint: str = "none", interruption: Interruption | None = None
+    runs: Sequence[Callable[[], Any]], joint: str = "none", interruption: SignalHandler | None = None
 ) -> list[Any]:
     """What each of the runs gives or raises, all in one company."""
-    views = dict.fromkeys(range(len(runs)), SilentView())
-    group = Company(len(runs), joint, interruption or Interruption(), views)
+    views = dict.fromkeys(range(len(runs)), NoCallback())
+    group = SharedBackboneRuns(len(runs), joint, interruption or SignalHandler(), views)
 
     def one(number: int) -> Any:
         with group.seat(number):
@@ -165,9 +165,9 @@ def test_one_run_computes_at_a_time() -> None:
 
 
 def test_a_signal_lets_every_run_save_itself_and_each_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    asked = Interruption()
+    asked = SignalHandler()
 
-    class Signal(SilentView):
+    class Signal(NoCallback):
         def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
             if step == 4:
                 asked.number = 15
@@ -212,11 +212,11 @@ def test_a_backbone_is_loaded_once_for_all_unless_its_weights_are_drawn_from_the
     assert third is not second
 
 
-def request(number: int, width: int, size: int = 2) -> Request:
+def request(number: int, width: int, size: int = 2) -> GradientRequest:
     batch = labels_only([[0] * size])
     tokens = batch.tokens.expand(1, size, width)
     member = Member.of({"prompt": torch.zeros(1, 2)})
-    return Request(number, MODEL, [member], replace(batch, tokens=tokens, mask=torch.ones_like(tokens)))
+    return GradientRequest(number, MODEL, [member], replace(batch, tokens=tokens, mask=torch.ones_like(tokens)))
 
 
 MODEL: Any = experiment(1).problem.model

@@ -16,7 +16,15 @@ import yaml
 from conftest import REPOSITORY
 from hydra import compose, initialize_config_dir
 
-from llm_catalyst.config.build import Parts, build, construct, doer_of, names_of, parts_of, refuse_secrets
+from llm_catalyst.config.build import (
+    RunComponents,
+    build_components,
+    build_dataclass,
+    build_node,
+    build_optimizer,
+    field_names,
+    refuse_secrets,
+)
 from llm_catalyst.config.settings import Evaluations, Interval, Settings
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.utils.validation import ConfigurationError
@@ -91,15 +99,15 @@ def launch_words(path: Path) -> list[str]:
     return shlex.split(command[1])
 
 
-def build_all(config: dict[str, Any]) -> Parts:
+def build_all(config: dict[str, Any]) -> RunComponents:
     """Every node of a configuration as its object; keys, terminals and recorded runs are not asked for."""
-    strategy = build(config["strategy"], "strategy")
+    strategy = build_node(config["strategy"], "strategy")
     node = config["mentor"]
     extra = {"strategy": strategy} if node["_target_"].endswith(".LanguageModel") else {}
-    parts = {group: build(config[group], group) for group in ("task", "backbone", "head")}
-    settings = construct(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
-    mentor = build(node, "mentor", **extra)
-    return Parts(**parts, doer=doer_of(config["optimizer"], settings), mentor=mentor, settings=settings)
+    parts = {group: build_node(config[group], group) for group in ("task", "backbone", "head")}
+    settings = build_dataclass(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
+    mentor = build_node(node, "mentor", **extra)
+    return RunComponents(**parts, doer=build_optimizer(config["optimizer"], settings), mentor=mentor, settings=settings)
 
 
 @pytest.fixture
@@ -185,12 +193,12 @@ def test_what_carries_out_sweeps_opens_with_a_command_that_composes(name: str) -
 
 def test_every_key_of_the_top_level_is_a_setting_and_every_setting_is_a_key() -> None:
     keys = set(yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))) - {"defaults", "hydra"}
-    assert keys | {"protocol"} == set(names_of(Settings))
+    assert keys | {"protocol"} == set(field_names(Settings))
 
 
 def test_the_top_level_says_its_defaults_as_the_settings_have_them(composed: Compose) -> None:
     config = composed()
-    assert construct(Settings, {k: v for k, v in config.items() if k not in GROUPS}, "") == Settings(
+    assert build_dataclass(Settings, {k: v for k, v in config.items() if k not in GROUPS}, "") == Settings(
         stage=Interval(steps=200), record=Interval(steps=10), evaluate=Evaluations(steps=50)
     )
 
@@ -200,7 +208,7 @@ def test_a_choice_names_every_key_of_its_class_so_that_each_can_be_overridden(gr
     for path in sorted((CONF / group).glob("*.yaml")):
         node = yaml.safe_load(path.read_text(encoding="utf-8"))
         module, _, name = node.pop("_target_").rpartition(".")
-        fields = names_of(getattr(__import__(module, fromlist=[name]), name))
+        fields = field_names(getattr(__import__(module, fromlist=[name]), name))
         assert list(node) == fields or set(node) == set(fields), path
 
 
@@ -278,7 +286,7 @@ def edited(composed: Compose) -> Compose:
 
 def refusal(make: Compose, *overrides: str) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        parts_of(make(*overrides))
+        build_components(make(*overrides))
     return str(caught.value)
 
 
@@ -425,7 +433,7 @@ def test_a_missing_key_stops_a_run_before_any_model_is_loaded(
 @pytest.mark.usefixtures("nothing_loads", "no_keys")
 def test_with_its_key_the_same_run_is_accepted(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "not-a-real-key-0123456789")
-    assert parts_of(composed("mentor=gpt4")).mentor.client.key_variable == "OPENAI_API_KEY"
+    assert build_components(composed("mentor=gpt4")).mentor.client.key_variable == "OPENAI_API_KEY"
 
 
 def test_a_replay_of_no_run_is_refused_by_its_key(composed: Compose, tmp_path: Path) -> None:
@@ -503,6 +511,6 @@ def test_recording_and_evaluation_take_one_number_and_fractions_of_an_epoch() ->
 def test_without_a_doer_nothing_goes_on_while_a_mentor_answers(composed: Callable[..., dict[str, Any]]) -> None:
     words = ("task=quickstart", "backbone=minilm", "head=similarity", "mentor=openai_compatible", "doer=none")
     server = ("mentor.client.model=m", "mentor.client.base_url=http://127.0.0.1:9", "mentor.client.key_variable=null")
-    assert parts_of(composed(*words, *server))
+    assert build_components(composed(*words, *server))
     with pytest.raises(ConfigurationError, match=r"doer=none trains nothing; choose mentor\.overlap=false"):
-        parts_of(composed(*words, *server, "mentor.overlap=true"))
+        build_components(composed(*words, *server, "mentor.overlap=true"))

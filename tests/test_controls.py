@@ -9,12 +9,12 @@ import torch
 from tiny import prompt_space, scored
 from tiny_models import TOKENIZERS
 
-from llm_catalyst.config.build import parts_of
-from llm_catalyst.mentors.base import Consultation, TaskDescription
+from llm_catalyst.config.build import build_components
+from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
 from llm_catalyst.mentors.evolution import Evolution
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
-from llm_catalyst.runs.records import Advice, Exchange, Prompt, Scored
+from llm_catalyst.runs.records import Advice, LLMCall, Prompt, ScoredPrompt
 from llm_catalyst.utils.validation import ConfigurationError
 
 N = 4
@@ -41,18 +41,18 @@ SPACES = {
 TASK = TaskDescription("toy", "Say how the film was.", ("bad", "good"))
 
 
-def pool_of(space: PromptSpace) -> tuple[Scored, ...]:
+def pool_of(space: PromptSpace) -> tuple[ScoredPrompt, ...]:
     texts = ("film movie film movie", "it was it was", "good story good story")
     return tuple(scored(space, text, 0.9 - 0.2 * i, 0.5) for i, text in enumerate(texts))
 
 
-def ask(mentor: Any, space: PromptSpace, pool: tuple[Scored, ...], seed: int = 0) -> Advice:
+def ask(mentor: Any, space: PromptSpace, pool: tuple[ScoredPrompt, ...], seed: int = 0) -> Advice:
     """Advice at a seed; an exchange, which would count as a paid call, must not be recorded."""
 
-    def record(exchange: Exchange) -> None:
+    def record(exchange: LLMCall) -> None:
         raise AssertionError("a control recorded an exchange")
 
-    return mentor.propose(Consultation(TASK, pool, 0, 3, space, random.Random(seed), record))
+    return mentor.propose(MentorContext(TASK, pool, 0, 3, space, random.Random(seed), record))
 
 
 @pytest.fixture(params=MENTORS)
@@ -132,7 +132,7 @@ def test_a_pool_of_one_prompt_is_enough(mentor: Any, space: PromptSpace) -> None
 
 @pytest.mark.parametrize("name", ["none", "best", "random", "perturb", "evolution"])
 def test_a_quickstart_run_is_built_with_each_of_them(name: str, composed: Callable[..., dict[str, Any]]) -> None:
-    built = parts_of(composed("experiment=quickstart", f"mentor={name}")).mentor
+    built = build_components(composed("experiment=quickstart", f"mentor={name}")).mentor
     assert type(built) is type(MENTORS[name])
 
 
@@ -214,7 +214,7 @@ def test_better_prompts_are_parents_more_often() -> None:
 def test_mutation_prefers_the_nearest_tokens() -> None:
     space = SPACES["WordPiece"]
     start = space.prompt([space.allowed_ids[7]] * space.length)
-    pool = (Scored(start, pool_of(space)[0].score, "gradient", 0),)
+    pool = (ScoredPrompt(start, pool_of(space)[0].score, "gradient", 0),)
     near = {*space.nearest(space.vocabulary[start.tokens[0]], 4).tolist()} - {start.tokens[0]}
     found = [
         token

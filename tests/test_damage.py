@@ -17,7 +17,7 @@ from recorded import exchange
 from rich.console import Console
 from tiny_models import Stops, adamw, run_in, toy_problem
 
-from llm_catalyst.callbacks.base import SilentView
+from llm_catalyst.callbacks.base import NoCallback
 from llm_catalyst.cli.main import main
 from llm_catalyst.config.settings import Checkpoints
 from llm_catalyst.mentors.clients.replay import Replay
@@ -26,7 +26,7 @@ from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.runs.checkpoints import STATE
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines
-from llm_catalyst.runs.records import Event, Exchange, Outcome, Record, Snapshot
+from llm_catalyst.runs.records import Event, LLMCall, Outcome, Record, Snapshot
 from llm_catalyst.runs.verify import report, verify
 from llm_catalyst.runs.writer import FIXED, RunDirectory
 from llm_catalyst.training.loop import Experiment
@@ -41,7 +41,7 @@ SAME = ("trajectory.jsonl", "pool.jsonl", "restarts.jsonl", "metrics.jsonl")
 
 
 @dataclass
-class StopsAt(SilentView):
+class StopsAt(NoCallback):
     """Raises when a record was written for which `when` holds."""
 
     when: Callable[[Record], bool]
@@ -75,7 +75,7 @@ class Runs:
         whole = self.home / "finished"
         outcomes = [read_json(p / "outcome.json", Outcome) for p in (path, whole)]
         mine, theirs = (replace(o, seconds=0.0, finished="", peak_memory_bytes=0) for o in outcomes)
-        replies = [[e.reply for e in read_lines(p / EXCHANGES, Exchange)] for p in (path, whole)]
+        replies = [[e.reply for e in read_lines(p / EXCHANGES, LLMCall)] for p in (path, whole)]
         same = all((path / name).read_bytes() == (whole / name).read_bytes() for name in SAME)
         return same and mine == theirs and replies[0] == replies[1]
 
@@ -89,7 +89,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     answers.close()
     runs.carry_out(runs.home / "finished")
     runs.stopped("begun", lambda record: getattr(record, "step", 0) == 1)
-    runs.stopped("asked", lambda record: isinstance(record, Exchange) and record.stage == 1)
+    runs.stopped("asked", lambda record: isinstance(record, LLMCall) and record.stage == 1)
     runs.stopped("late", lambda record: getattr(record, "step", 0) == 8)
     return runs
 
@@ -454,7 +454,7 @@ def test_a_damage_that_came_before_the_end_is_not_listed_as_whole(
 ) -> None:
     path = tmp_path / "run"
 
-    class Damaging(SilentView):
+    class Damaging(NoCallback):
         def show(self, record: Record) -> None:
             if record.stage == 2 and isinstance(record, Snapshot):
                 rewrite(path / "metrics.jsonl", lambda content: flip(content, 100))

@@ -9,14 +9,14 @@ from dialogues import after, talk
 from loopback import error, openai_chat, serve
 from tiny import consultation
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.controls import NoMentor
-from llm_catalyst.mentors.llm import LanguageModel, MentorFailed
+from llm_catalyst.mentors.llm import LanguageModel, MentorError
 from llm_catalyst.mentors.reply_parser import parse
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
-from llm_catalyst.runs.records import Advice, Exchange, Message, Rejected
-from llm_catalyst.utils.signals import BudgetSpent
+from llm_catalyst.runs.records import Advice, LLMCall, Message, Rejected
+from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -30,7 +30,7 @@ class Twice:
     proposals: int = 4
     temperature: float | None = None
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         (direction,) = yield (self.question("Which way?", lambda reply: ([reply] if "way" in reply else [], []), 0),)
         found = []
         for number in (1, 2):
@@ -97,7 +97,7 @@ def test_a_dialogue_without_any_usable_answer_is_a_failure_that_says_why() -> No
 class Modest(Twice):
     """Understands every answer, and finds no prompt good enough."""
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         yield (self.question("Which way?", lambda reply: ([reply], []), 0),)
         return Advice(memory={"seen": 1})
 
@@ -112,7 +112,7 @@ def test_a_strategy_may_propose_nothing_without_having_failed() -> None:
 
 
 def test_what_was_paid_for_is_proposed_where_the_provider_goes_away() -> None:
-    exchanges: list[Exchange] = []
+    exchanges: list[LLMCall] = []
     with serve(openai_chat("this way"), openai_chat("- it was great"), error(401, "no")) as server:
         client = OpenAIChat("m", server.url + "/v1", None, retry_s=0)
         advice = LanguageModel(client, Twice()).propose(replace(consultation(), record=exchanges.append))
@@ -121,7 +121,7 @@ def test_what_was_paid_for_is_proposed_where_the_provider_goes_away() -> None:
     assert len(server.requests) == len(exchanges) == 3
     with serve(error(401, "no")) as server:
         client = OpenAIChat("m", server.url + "/v1", None, retry_s=0)
-        with pytest.raises(MentorFailed, match="no"):
+        with pytest.raises(MentorError, match="no"):
             LanguageModel(client, Twice(), on_failure="stop").propose(consultation())
     assert len(server.requests) == 1
 
@@ -151,11 +151,11 @@ def test_a_budget_is_asked_for_before_every_question() -> None:
     def before_call() -> None:
         calls.append(1)
         if len(calls) == 3:
-            raise BudgetSpent("enough")
+            raise BudgetExceededError("enough")
 
     with serve(openai_chat("way"), openai_chat("- it was")) as server:
         client = OpenAIChat("m", server.url + "/v1", None)
-        with pytest.raises(BudgetSpent):
+        with pytest.raises(BudgetExceededError):
             LanguageModel(client, Twice()).propose(replace(consultation(), before_call=before_call))
     assert len(server.requests) == 2
 
@@ -169,7 +169,7 @@ def test_a_truncated_answer_in_free_text_is_used_and_of_prompts_the_last_is_not(
 
 
 def test_nothing_can_be_tried_where_there_is_no_model() -> None:
-    bare = Consultation(
+    bare = MentorContext(
         *(getattr(consultation(), name) for name in ("task", "pool", "stage", "stages", "space", "rng", "record"))
     )
     with pytest.raises(NotImplementedError, match="no model at hand"):

@@ -16,10 +16,10 @@ from tiny import prompt_space
 from tiny_models import adamw, run_in, toy_problem
 from torch import Tensor
 
-from llm_catalyst.callbacks.base import SilentView
-from llm_catalyst.config.build import build
+from llm_catalyst.callbacks.base import NoCallback
+from llm_catalyst.config.build import build_node
 from llm_catalyst.config.settings import Evaluations
-from llm_catalyst.mentors.base import Consultation, TaskDescription
+from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.controls import NoMentor, RandomTokens
 from llm_catalyst.mentors.diffusion import Denoiser, Diffusion, Plane, Points, learn, prompts_of
 from llm_catalyst.models.heads.similarity import Similarity
@@ -27,7 +27,7 @@ from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.optimizers.descent import Schedule
 from llm_catalyst.runs.reader import read_json, read_lines
-from llm_catalyst.runs.records import Advice, Outcome, Restart, Scored
+from llm_catalyst.runs.records import Advice, Outcome, Restart, ScoredPrompt
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training.loop import Experiment, run
 from llm_catalyst.utils.validation import ConfigurationError
@@ -52,7 +52,7 @@ def carry_out(path: Path, seed: int = 1, config: str = CONFIG, mentor: Any = Non
     it = experiment(seed, mentor or NoMentor(), **changes)
     with closing(RunDirectory(path)) as directory:
         directory.write_config(config, manifest())
-        run(it, directory, SilentView())
+        run(it, directory, NoCallback())
     return path
 
 
@@ -72,14 +72,14 @@ def space() -> PromptSpace:
     return toy_problem(head=Similarity()).space
 
 
-def pool_of(runs: Path) -> tuple[Scored, ...]:
+def pool_of(runs: Path) -> tuple[ScoredPrompt, ...]:
     """Some prompts of a run, the best one last."""
-    scored: tuple[Scored, ...] = read_lines(runs / "random" / "pool.jsonl", Scored)
+    scored: tuple[ScoredPrompt, ...] = read_lines(runs / "random" / "pool.jsonl", ScoredPrompt)
     return tuple(sorted(scored, key=lambda each: -each.score.loss))
 
 
-def ask(mentor: Diffusion, space: PromptSpace, pool: tuple[Scored, ...] = (), seed: int = 0) -> Advice:
-    return mentor.propose(Consultation(TASK, pool, 0, 3, space, random.Random(seed), lambda exchange: None))
+def ask(mentor: Diffusion, space: PromptSpace, pool: tuple[ScoredPrompt, ...] = (), seed: int = 0) -> Advice:
+    return mentor.propose(MentorContext(TASK, pool, 0, 3, space, random.Random(seed), lambda exchange: None))
 
 
 # The model
@@ -257,7 +257,7 @@ def test_a_run_restarts_from_the_row_with_the_lowest_dev_loss(runs: Path, tmp_pa
     asked: list[Advice] = []
 
     class Listening:
-        def propose(self, consultation: Consultation) -> Advice:
+        def propose(self, consultation: MentorContext) -> Advice:
             asked.append(mentor(runs).propose(consultation))
             return asked[-1]
 
@@ -287,7 +287,7 @@ def test_a_folder_without_a_run_that_may_fit_is_refused_with_the_mend(runs: Path
 def test_the_choice_names_task_backbone_and_head_of_the_run(composed: Callable[..., dict[str, Any]]) -> None:
     config = composed("mentor=diffusion", "mentor.runs=outputs", "experiment=quickstart", "backbone=bert_base")
     node = composed("experiment=quickstart", "mentor=diffusion", "mentor.runs=outputs")["mentor"]
-    assert build(node, "mentor") == Diffusion("outputs", "quickstart", MINILM, HEAD)
+    assert build_node(node, "mentor") == Diffusion("outputs", "quickstart", MINILM, HEAD)
     assert config["mentor"]["backbone"] == config["backbone"]["name"] != MINILM
 
 

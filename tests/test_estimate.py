@@ -32,15 +32,15 @@ from llm_catalyst.models.backbones.text import load
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer
-from llm_catalyst.models.prompted_text import PromptedModel
+from llm_catalyst.models.prompted_text import PromptedText
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.runs.reader import FILES, read_lines
-from llm_catalyst.runs.records import Exchange, Outcome
+from llm_catalyst.runs.records import LLMCall, Outcome
 from llm_catalyst.tasks.batching import Batch, TextBatch
 from llm_catalyst.training.estimate import Estimate, estimate, render, total
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.training.mentor_cost import Bill
+from llm_catalyst.training.mentor_cost import MentorCost
 from llm_catalyst.training.problem import Problem, assemble
 from llm_catalyst.utils.rng import stream
 from llm_catalyst.utils.validation import ConfigurationError
@@ -84,14 +84,14 @@ class Wandering:
     problem: Problem
 
     def train(
-        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
-    ) -> Iterator[Step]:
+        self, model: PromptedText, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+    ) -> Iterator[StepResult]:
         for number in range(course.done + 1, course.end + 1):
             batch = next(batches)
             prompts = [self.problem.space.sample(stream(0, number, i)) for i in range(len(members))]
             for member, rows in zip(members, self.problem.space.embed(prompts), strict=True):
                 member.parameters["prompt"].data.copy_(rows)
-            yield Step(number, (0.0,) * len(members), batch.labels.numel())
+            yield StepResult(number, (0.0,) * len(members), batch.labels.numel())
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_run_whose_prompts_are_all_distinct_takes_exactly_what_was_counted(
     assert expected.consultations == (
         0 if isinstance(mentor, NoMentor) else max(0, len(plan) - 1 - isinstance(mentor, Late))
     )
-    assert (expected.bill, expected.most) == (Bill(), Bill())
+    assert (expected.bill, expected.most) == (MentorCost(), MentorCost())
 
 
 def test_a_run_that_projects_to_the_same_prompts_again_scores_less_than_was_counted(tmp_path: Path) -> None:
@@ -232,12 +232,12 @@ class Sleeping:
     """A doer whose step takes 0.5 ms for each token of each member, as time on a device does, roughly."""
 
     def train(
-        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], course: Course
-    ) -> Iterator[Step]:
+        self, model: PromptedText, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+    ) -> Iterator[StepResult]:
         for number in range(course.done + 1, course.end + 1):
             batch = next(batches)
             time.sleep(seconds_asleep(batch))
-            yield Step(number, (0.0,) * len(members), batch.labels.numel())
+            yield StepResult(number, (0.0,) * len(members), batch.labels.numel())
 
 
 def seconds_asleep(batch: Batch) -> float:
@@ -262,7 +262,9 @@ class Noting:
 
     shapes: list[torch.Size] = field(default_factory=list)
 
-    def train(self, model: PromptedModel, members: Any, batches: Iterator[Batch], course: Course) -> Iterator[Step]:
+    def train(
+        self, model: PromptedText, members: Any, batches: Iterator[Batch], course: StepRange
+    ) -> Iterator[StepResult]:
         batch = next(batches)
         self.shapes.append(batch.tokens.shape)
         return DOER.train(model, members, iter([batch]), course)
@@ -406,7 +408,7 @@ def test_a_mentor_whose_answers_are_all_unusable_costs_no_more_than_the_most(tmp
 
 def sent_tokens(problem: Problem, path: Path) -> int:
     """Tokens of all messages that a run sent, by the backbone's tokenizer."""
-    exchanges = read_lines(path / FILES[Exchange], Exchange)
+    exchanges = read_lines(path / FILES[LLMCall], LLMCall)
     texts = [message.content for exchange in exchanges for message in exchange.messages]
     return sum(map(len, problem.space.tokenizer(texts, add_special_tokens=False).input_ids))
 
@@ -445,7 +447,7 @@ def test_fallbacks_are_in_the_most_only() -> None:
 
 def test_a_single_stage_asks_nobody() -> None:
     estimated = estimate(toy_problem(), DOER, asking(), (3,))
-    assert (estimated.consultations, estimated.bill, estimated.most) == (0, Bill(), Bill())
+    assert (estimated.consultations, estimated.bill, estimated.most) == (0, MentorCost(), MentorCost())
 
 
 def test_a_causal_model_under_a_verbalizer_is_estimated_too() -> None:
@@ -461,8 +463,8 @@ def test_an_estimate_is_read_at_a_glance() -> None:
     text = printed(
         replace(
             estimate(toy_problem(), DOER, asking(), (3, 3, 3)),
-            bill=Bill(2, 1624, 121, 0.0021),
-            most=Bill(4, 4210, 2400, 0.08),
+            bill=MentorCost(2, 1624, 121, 0.0021),
+            most=MentorCost(4, 4210, 2400, 0.08),
             train_seconds=909.5,
             score_seconds=354.2,
             measured_steps=3,

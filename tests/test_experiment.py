@@ -15,9 +15,9 @@ from loopback import openai_chat, serve
 from tiny_models import FOLDER, CrossEntropy, StoppingView, Stops, adamw, run_in, toy_data, toy_problem
 from torch import Tensor
 
-from llm_catalyst.callbacks.base import SilentView
+from llm_catalyst.callbacks.base import NoCallback
 from llm_catalyst.config.settings import Checkpoints, Evaluations, Interval, PoolSettings
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
@@ -27,7 +27,7 @@ from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import Member, Step
+from llm_catalyst.optimizers.base import Member, StepResult
 from llm_catalyst.optimizers.descent import Schedule
 from llm_catalyst.optimizers.zeroth_order import (
     ForwardGradient,
@@ -41,14 +41,14 @@ from llm_catalyst.runs.records import (
     Best,
     Evaluation,
     Event,
-    Exchange,
+    LLMCall,
     Message,
     Outcome,
     Proposal,
     Record,
     Rejected,
     Restart,
-    Scored,
+    ScoredPrompt,
     Snapshot,
 )
 from llm_catalyst.training.evaluation import evaluate
@@ -72,14 +72,14 @@ class Scripted:
     texts: Sequence[str] = TEXTS
     rejected: tuple[Rejected, ...] = ()
     fallback: str | None = None
-    shown: list[Consultation] = field(default_factory=list)
+    shown: list[MentorContext] = field(default_factory=list)
 
-    def propose(self, consultation: Consultation) -> Advice:
+    def propose(self, consultation: MentorContext) -> Advice:
         self.shown.append(consultation)
         proposals = [Proposal(*self.fit(consultation, text)) for text in self.texts]
         return Advice(tuple(proposals), self.rejected, self.fallback)
 
-    def fit(self, consultation: Consultation, text: str) -> tuple[Any, str]:
+    def fit(self, consultation: MentorContext, text: str) -> tuple[Any, str]:
         return consultation.space.fit(text)[0], f"because of {text}"
 
 
@@ -90,7 +90,7 @@ class Noting:
     doer: Gradient = DOER
     began: list[list[tuple[dict[str, Tensor], Any]]] = field(default_factory=list)
 
-    def train(self, model: Any, members: Any, *rest: Any) -> Iterator[Step]:
+    def train(self, model: Any, members: Any, *rest: Any) -> Iterator[StepResult]:
         state = [({n: p.detach().clone() for n, p in m.parameters.items()}, m.optimizer_state) for m in members]
         self.began.append(copy.deepcopy(state))
         return self.doer.train(model, members, *rest)
@@ -129,7 +129,7 @@ class Forgetful:
 
     mentor: Any
 
-    def propose(self, consultation: Consultation) -> Advice:
+    def propose(self, consultation: MentorContext) -> Advice:
         self.mentor.propose(consultation)
         raise Stops
 
@@ -174,8 +174,8 @@ def test_a_run_writes_its_trajectory_pool_restarts_metrics_and_outcome(tmp_path:
     metrics = result.read(Evaluation)
     assert [(e.stage, e.step, e.split) for e in metrics] == [(0, 0, "dev"), *((i, 3 * i + 3, "dev") for i in range(3))]
     assert [(r.stage, r.member) for r in result.read(Restart)] == [(0, 0), (1, 0)]
-    assert {entry.origin for entry in result.read(Scored)} == {"gradient", "mentor"}
-    assert result.read(Event) == result.read(Exchange) == ()
+    assert {entry.origin for entry in result.read(ScoredPrompt)} == {"gradient", "mentor"}
+    assert result.read(Event) == result.read(LLMCall) == ()
     assert sorted(p.name for p in (tmp_path / "stages").iterdir()) == ["00", "01", "02"]
     assert read_json(tmp_path / "outcome.json", Outcome) == result.outcome
     assert result.outcome.status == "done"
@@ -221,7 +221,7 @@ def test_the_projection_is_scored_as_a_discrete_prompt_and_paid_for(tmp_path: Pa
     for evaluation, [(parameters, _)] in ((first, doer.began[1]), (second, doer.began[2])):
         (alone,) = problem.score_prompts(problem.space.project(parameters["prompt"][None])[0], parameters)
         assert evaluation.projected.loss == pytest.approx(alone.score.loss, abs=1e-6)
-    assert result.outcome.ledger.scored_examples == 12 * (2 * 4 + len(result.read(Scored)))
+    assert result.outcome.ledger.scored_examples == 12 * (2 * 4 + len(result.read(ScoredPrompt)))
 
 
 def test_to_score_projections_changes_nothing_else(tmp_path: Path) -> None:
@@ -271,13 +271,13 @@ def test_the_mentor_is_shown_the_pool_with_the_best_last_and_no_more_than_its_si
         assert losses == sorted(losses, reverse=True)
         assert len({entry.prompt for entry in consultation.pool}) == len(losses)
     best = result.outcome.best_prompt
-    assert best.score.loss == min(s.score.loss for s in result.read(Scored) if s.stage == 2)
+    assert best.score.loss == min(s.score.loss for s in result.read(ScoredPrompt) if s.stage == 2)
 
 
 def test_pool_entries_are_scored_as_discrete_prompts_under_the_stages_head(tmp_path: Path) -> None:
     doer, problem = Noting(), toy_problem()
     result = carry_out(tmp_path, problem, doer=doer)
-    entry = next(s for s in result.read(Scored) if s.stage == 0)
+    entry = next(s for s in result.read(ScoredPrompt) if s.stage == 0)
     head, _ = doer.began[1][0]  # the head that stage 0 ended with
     (alone,) = problem.score_prompts([entry.prompt], head)
     assert alone is not None
@@ -318,7 +318,7 @@ def test_restart_best_scores_the_proposals_and_goes_on_from_the_best(tmp_path: P
         assert restart.score_before == result.read(Evaluation)[stage + 1].score
         assert restart.spread == problem.space.spread([proposal.prompt for proposal, _ in restart.considered])
         torch.testing.assert_close(torch.stack(doer.prompts(stage + 1)), problem.space.embed([restart.prompt]))
-    assert {s.origin for s in result.read(Scored)} == {"gradient", "mentor"}
+    assert {s.origin for s in result.read(ScoredPrompt)} == {"gradient", "mentor"}
 
 
 def test_restart_first_takes_the_first_proposal_and_scores_none(tmp_path: Path) -> None:
@@ -331,16 +331,16 @@ def test_restart_first_takes_the_first_proposal_and_scores_none(tmp_path: Path) 
         assert 0 < restart.spread < 2
         assert [score for _, score in restart.considered] == [None] * 3
         torch.testing.assert_close(torch.stack(doer.prompts(stage + 1)), problem.space.embed([expected]))
-    assert {s.origin for s in result.read(Scored)} == {"gradient"}
+    assert {s.origin for s in result.read(ScoredPrompt)} == {"gradient"}
 
 
 def test_a_restart_from_the_pools_best_has_no_spread(tmp_path: Path) -> None:
     result = carry_out(tmp_path, mentor=BestOfPool())
     for stage, restart in enumerate(result.read(Restart)):
-        entries = {s.prompt: s.score for s in result.read(Scored) if s.stage == stage}
+        entries = {s.prompt: s.score for s in result.read(ScoredPrompt) if s.stage == stage}
         assert restart.prompt == min(entries, key=lambda prompt: entries[prompt].loss)
         assert restart.spread is None
-    assert {s.origin for s in result.read(Scored)} == {"gradient"}
+    assert {s.origin for s in result.read(ScoredPrompt)} == {"gradient"}
 
 
 def test_restart_all_trains_the_proposals_side_by_side_and_the_best_goes_on(tmp_path: Path) -> None:
@@ -406,7 +406,7 @@ def test_a_mentor_that_cannot_answer_is_replaced_by_the_pools_best_and_that_is_t
 
 def test_what_the_gradient_found_is_not_put_down_to_a_mentor_that_could_not_answer(tmp_path: Path) -> None:
     result = carry_out(tmp_path, mentor=Scripted(texts=(), fallback="no usable proposal"))
-    assert {s.origin for s in result.read(Scored)} == {"gradient"}
+    assert {s.origin for s in result.read(ScoredPrompt)} == {"gradient"}
 
 
 def test_a_fallback_with_an_empty_pool_carries_on(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_a_fallback_with_an_empty_pool_carries_on(tmp_path: Path) -> None:
     problem = toy_problem()
     empty = NoScores(problem.data, problem.splits, problem.model, problem.space, problem.settings)
     result = carry_out(tmp_path, empty, Perturb())
-    assert result.read(Restart) == result.read(Scored) == ()
+    assert result.read(Restart) == result.read(ScoredPrompt) == ()
     assert (result.outcome.status, result.outcome.fallbacks, result.outcome.best_prompt) == ("done", 2, None)
 
 
@@ -471,7 +471,7 @@ def test_a_run_that_is_never_finite_ends_as_diverged_and_holds_no_number_for_it(
     assert (result.outcome.best, result.outcome.test, result.outcome.best_prompt) == (None, None, None)
     assert result.outcome.diverged_stages == (0, 1, 2)
     assert "NaN" not in (tmp_path / "outcome.json").read_text()
-    assert result.read(Snapshot) == result.read(Scored) == ()
+    assert result.read(Snapshot) == result.read(ScoredPrompt) == ()
 
 
 class Exploding(torch.optim.SGD):
@@ -618,14 +618,14 @@ def asked(path: Path, history: bool | str) -> Result:
 
 
 def all_but_exchanges(result: Result) -> dict[str, bytes]:
-    return {name: content for name, content in result.bytes().items() if name != FILES[Exchange]}
+    return {name: content for name, content in result.bytes().items() if name != FILES[LLMCall]}
 
 
 @pytest.mark.parametrize("history", ["shuffled", "absent"])
 def test_the_history_changes_what_is_asked_and_nothing_else(tmp_path: Path, history: str) -> None:
     true, other = asked(tmp_path / "true", True), asked(tmp_path / "other", history)
-    assert len(true.read(Restart)) == len(other.read(Exchange)) == 2
-    assert [e.messages for e in true.read(Exchange)] != [e.messages for e in other.read(Exchange)]
+    assert len(true.read(Restart)) == len(other.read(LLMCall)) == 2
+    assert [e.messages for e in true.read(LLMCall)] != [e.messages for e in other.read(LLMCall)]
     assert all_but_exchanges(true) == all_but_exchanges(other)
 
 
@@ -635,8 +635,8 @@ def test_a_replay_of_another_history_gives_the_same_bytes_to_the_same_questions(
     mentor = LanguageModel(Replay(str(first.path)), Paper(), history, attempts=20)
     again = carry_out(tmp_path / "again", mentor=mentor, doer=FAST)
     assert all_but_exchanges(again) == all_but_exchanges(first)
-    assert [e.messages for e in again.read(Exchange)] == [e.messages for e in first.read(Exchange)]
-    assert {e.reused for e in again.read(Exchange)} == {str(first.path)}  # not "where the messages were others"
+    assert [e.messages for e in again.read(LLMCall)] == [e.messages for e in first.read(LLMCall)]
+    assert {e.reused for e in again.read(LLMCall)} == {str(first.path)}  # not "where the messages were others"
 
 
 def test_a_resumed_run_mixes_the_scores_up_as_before_and_does_not_ask_again(tmp_path: Path) -> None:
@@ -648,7 +648,7 @@ def test_a_resumed_run_mixes_the_scores_up_as_before_and_does_not_ask_again(tmp_
             carry_out(tmp_path / "cut", mentor=Forgetful(mentor), doer=FAST)
         resumed = carry_out(tmp_path / "cut", mentor=mentor, doer=FAST)
     assert len(server.requests) == 2
-    assert [e.messages for e in resumed.read(Exchange)] == [e.messages for e in whole.read(Exchange)]
+    assert [e.messages for e in resumed.read(LLMCall)] == [e.messages for e in whole.read(LLMCall)]
     assert all_but_exchanges(resumed) == all_but_exchanges(whole)
 
 
@@ -657,10 +657,10 @@ def test_a_resumed_run_mixes_the_scores_up_as_before_and_does_not_ask_again(tmp_
 
 def test_the_ledger_counts_steps_examples_and_calls(tmp_path: Path) -> None:
     class Paid(Scripted):
-        def propose(self, consultation: Consultation) -> Advice:
+        def propose(self, consultation: MentorContext) -> Advice:
             asked = (Message("user", "?"),)
             consultation.record(
-                Exchange(consultation.stage, asked, "!", "m", "m", {}, (), 10, 5, 0.25, 0.1, "2026-01-01")
+                LLMCall(consultation.stage, asked, "!", "m", "m", {}, (), 10, 5, 0.25, 0.1, "2026-01-01")
             )
             return super().propose(consultation)
 
@@ -668,8 +668,8 @@ def test_the_ledger_counts_steps_examples_and_calls(tmp_path: Path) -> None:
     ledger = result.outcome.ledger
     assert (ledger.gradient_steps, ledger.train_examples) == (9, 9 * 8)  # 24 rows in batches of 8
     assert (ledger.mentor_calls, ledger.input_tokens, ledger.output_tokens, ledger.cost_usd) == (2, 20, 10, 0.5)
-    assert len(result.read(Exchange)) == 2
-    evaluations, candidates = len(result.read(Evaluation)), len(result.read(Scored))
+    assert len(result.read(LLMCall)) == 2
+    evaluations, candidates = len(result.read(Evaluation)), len(result.read(ScoredPrompt))
     assert ledger.scored_examples == 12 * (evaluations + candidates)
 
 
@@ -695,7 +695,7 @@ def test_lines_are_json_without_nan(tmp_path: Path) -> None:
 
 
 def test_every_record_is_shown_and_every_step_told(tmp_path: Path) -> None:
-    class Listening(SilentView):
+    class Listening(NoCallback):
         def __init__(self) -> None:
             self.seen: list[Record] = []
             self.steps: list[tuple[int, int]] = []

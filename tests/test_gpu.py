@@ -17,13 +17,13 @@ from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import load
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import Course, Member
+from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.optimizers.zeroth_order import ForwardGradient, ZerothOrderSGD
 from llm_catalyst.runs.records import Event
 from llm_catalyst.training.problem import Problem, assemble
-from llm_catalyst.training.shared_backbone import Company, in_step
+from llm_catalyst.training.shared_backbone import SharedBackboneRuns, in_step
 from llm_catalyst.utils.memory import forget_peak, peak_memory
-from llm_catalyst.utils.signals import Interruption
+from llm_catalyst.utils.signals import SignalHandler
 from llm_catalyst.utils.validation import ConfigurationError
 
 pytestmark = [
@@ -88,7 +88,7 @@ def test_a_step_without_a_backward_pass_takes_less_memory_than_one_with_it() -> 
         batches, learner = found.batches(1, 0), Member.of(found.start())
         before = torch.cuda.memory_allocated(cuda)
         forget_peak(cuda)
-        list(doer.train(found.model, [learner], batches, Course(0, 1, 1, 0)))
+        list(doer.train(found.model, [learner], batches, StepRange(0, 1, 1, 0)))
         return peak_memory(cuda) - before
 
     gradient = taken(Gradient(partial(torch.optim.SGD, lr=0.1)), 128)
@@ -136,7 +136,7 @@ def test_runs_in_company_take_their_steps_in_one_pass_on_a_gpu() -> None:
     model, passes = problem().model, list[int]()
     problems = {seed: replace(problem(seed=seed), model=model) for seed in (1, 2)}
     alone = {seed: train_losses(found) for seed, found in problems.items()}
-    company = Company(2, "auto", Interruption(), {})
+    company = SharedBackboneRuns(2, "auto", SignalHandler(), {})
 
     def run(seed: int) -> list[float]:
         with company.seat(seed):
@@ -154,5 +154,5 @@ def test_runs_in_company_take_their_steps_in_one_pass_on_a_gpu() -> None:
 def train_losses(found: Problem) -> list[float]:
     """The losses of four steps, taken with what company there is."""
     doer = in_step(Gradient(partial(torch.optim.AdamW, lr=0.01)), found.device)
-    steps = doer.train(found.model, [Member.of(found.start())], found.batches(1, 0), Course(0, 4, 4, 0))
+    steps = doer.train(found.model, [Member.of(found.start())], found.batches(1, 0), StepRange(0, 4, 4, 0))
     return [step.losses[0] for step in steps]

@@ -12,7 +12,7 @@ from tiny_models import PromptIsLogits, adamw, labels_only, toy_problem
 from torch import Tensor
 
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.optimizers.descent import Schedule
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.validation import ConfigurationError
@@ -25,11 +25,11 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def train(doer: Gradient, members: Sequence[Member], steps: int, model: Any = None, **place: Any) -> list[Step]:
+def train(doer: Gradient, members: Sequence[Member], steps: int, model: Any = None, **place: Any) -> list[StepResult]:
     """Train on batches in which every member's labels are (0, 1, 1), or on `place['batches']`."""
     batches = place.get("batches") or itertools.repeat(labels_only([[0, 1, 1]] * len(members)))
     first, total = place.get("first", 0), place.get("total", steps)
-    course = Course(first, first + steps, total, first)
+    course = StepRange(first, first + steps, total, first)
     return list(doer.train(model or PromptIsLogits(), members, batches, course))
 
 
@@ -253,7 +253,7 @@ def test_the_backbone_is_in_training_mode_only_where_dropout_is_asked_for_and_on
 ) -> None:
     problem, modes = toy_problem("roberta"), []
     for _ in Gradient(adamw, dropout=dropout).train(
-        problem.model, [Member.of(problem.start())], problem.batches(1, 0), Course(0, 2, 2, 0)
+        problem.model, [Member.of(problem.start())], problem.batches(1, 0), StepRange(0, 2, 2, 0)
     ):
         modes.append((problem.model.backbone.training, problem.model.backbone.model.training))
     assert modes == [(dropout, dropout)] * 2

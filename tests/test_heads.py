@@ -22,7 +22,7 @@ from torch import Tensor
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer, first_token
-from llm_catalyst.models.prompted_text import PromptedModel
+from llm_catalyst.models.prompted_text import PromptedText
 from llm_catalyst.tasks.batching import Batch, collate
 from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.tasks.tokenization import encode
@@ -52,7 +52,7 @@ def test_the_classifier_is_each_members_own_linear_layer_on_the_pooled_state() -
     batch = batch_of(data.dev[:4]).expand(2)
     weight, bias = torch.randn(2, 2, 32, generator=generator()), torch.randn(2, 2, generator=generator(2))
     with torch.no_grad():
-        found = PromptedModel(model, head, {}, plenty()).logits(
+        found = PromptedText(model, head, {}, plenty()).logits(
             {"prompt": prompts(2), "head.weight": weight, "head.bias": bias}, batch
         )
         hidden = model.hidden(prompts(2), batch)
@@ -113,7 +113,7 @@ def test_similarity_is_the_scaled_cosine_between_prompted_text_and_description()
     data = toy_data(descriptions=descriptions)
     with torch.no_grad():
         constants = head.constants(model, data)
-        found = PromptedModel(model, head, constants, plenty()).logits(
+        found = PromptedText(model, head, constants, plenty()).logits(
             {"prompt": prompts(2)}, batch_of(data.dev[:3]).expand(2)
         )
     for k, prompt in enumerate(prompts(2)):
@@ -167,7 +167,7 @@ def test_a_multiple_choice_task_gets_one_output_per_choice_each_scored_alone() -
     model, head, data = backbone("bert"), Classifier(), choice_data()
     weights = {n: w[None] for n, w in head.weights(model, data, generator()).items()}
     assert weights["head.weight"].shape == (1, 1, 32)
-    prompted = PromptedModel(model, head, {}, plenty())
+    prompted = PromptedText(model, head, {}, plenty())
     batch = batch_of(data.train[:4])
     assert batch.tokens.shape[:2] == (1, 8)
     assert batch.labels.shape == (1, 4)
@@ -187,7 +187,7 @@ def test_a_choice_is_scored_by_how_much_nearer_it_is_to_a_right_one_than_to_a_wr
     with torch.no_grad():
         constants = head.constants(model, data)
         batch = batch_of(data.train[:2])
-        found = PromptedModel(model, head, constants, plenty()).logits({"prompt": prompts(1)}, batch)
+        found = PromptedText(model, head, constants, plenty()).logits({"prompt": prompts(1)}, batch)
         wrong, right = head.scores(model, prompts(1), batch, {}, constants)[0].T
     torch.testing.assert_close(found[0], (right - wrong).view(2, 2))
     assert found.abs().max() > 1e-3

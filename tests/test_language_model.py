@@ -15,21 +15,21 @@ from loopback import error, openai_chat, serve
 from omegaconf import DictConfig, OmegaConf
 from tiny import prompt_space, scored
 
-from llm_catalyst.mentors.base import Consultation, TaskDescription
+from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.clients.anthropic import Claude
-from llm_catalyst.mentors.clients.base import NotRecorded
+from llm_catalyst.mentors.clients.base import NotRecordedError
 from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.mentors.evolution import Evolution
-from llm_catalyst.mentors.llm import LanguageModel, MentorFailed, shown
+from llm_catalyst.mentors.llm import LanguageModel, MentorError, shown
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
-from llm_catalyst.runs.records import Advice, Exchange, Restart, to_json
+from llm_catalyst.runs.records import Advice, LLMCall, Restart, to_json
 from llm_catalyst.utils.paths import conf_directory
-from llm_catalyst.utils.signals import BudgetSpent
+from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError
 
 GOOD = "- is it good\n- how is the mood\n- tell me the story"
@@ -39,18 +39,18 @@ GOOD = "- is it good\n- how is the mood\n- tell me the story"
 class Recorder:
     """A consultation whose records are kept, in the tiny space; `calls` counts what `before_call` allowed."""
 
-    exchanges: list[Exchange] = field(default_factory=list)
+    exchanges: list[LLMCall] = field(default_factory=list)
     calls: int = 0
 
     def before_call(self) -> None:
         self.calls += 1
 
-    def consultation(self, seed: int = 0, answered: Sequence[Exchange] = ()) -> Consultation:
+    def consultation(self, seed: int = 0, answered: Sequence[LLMCall] = ()) -> MentorContext:
         space = prompt_space(length=4)
         pool = (scored(space, "dull", 0.7, 0.4), scored(space, "is the film good", 0.3, 0.9))
         task = TaskDescription("sst2", "Judge film reviews.", ("negative", "positive"))
         rng, record = random.Random(seed), self.exchanges.append
-        return Consultation(task, pool, 1, 3, space, rng, record, tuple(answered), self.before_call)
+        return MentorContext(task, pool, 1, 3, space, rng, record, tuple(answered), self.before_call)
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +164,7 @@ def test_on_failure_stop_raises_with_the_reason_and_keeps_the_record() -> None:
     with serve(error(401, "bad key")) as server:
         client = OpenAIChat("gpt-4o-mini", server.url + "/v1", "TEST_KEY")
         mentor = LanguageModel(client, Paper(), on_failure="stop")
-        with pytest.raises(MentorFailed, match=r"after stage 1: .* answered 401 .*bad key.*resume the run"):
+        with pytest.raises(MentorError, match=r"after stage 1: .* answered 401 .*bad key.*resume the run"):
             mentor.propose(recorder.consultation())
     assert len(recorder.exchanges) == 1
 
@@ -214,7 +214,7 @@ def test_on_failure_stop_counts_after_the_last_fallback_and_only_the_mentors_own
     with serve(*[error(400, "bad")] * 4) as server:
         mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o")
         assert "gpt-4o: " in str(mentor.propose(Recorder().consultation()).fallback)
-        with pytest.raises(MentorFailed, match=r"gpt-4o-mini: .*; gpt-4o: "):
+        with pytest.raises(MentorError, match=r"gpt-4o-mini: .*; gpt-4o: "):
             replace(mentor, on_failure="stop").propose(Recorder().consultation())
     assert len(server.requests) == 4
 
@@ -263,12 +263,12 @@ def test_an_answer_to_another_question_is_kept_for_whoever_asks_that() -> None:
 
 def test_what_before_call_raises_passes_and_nothing_is_asked() -> None:
     def spent() -> None:
-        raise BudgetSpent("budget.usd=1 is used up")
+        raise BudgetExceededError("budget.usd=1 is used up")
 
     recorder = Recorder()
     with serve(openai_chat(GOOD)) as server:
         mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o")
-        with pytest.raises(BudgetSpent, match="is used up"):
+        with pytest.raises(BudgetExceededError, match="is used up"):
             mentor.propose(replace(recorder.consultation(), before_call=spent))
     assert server.requests == recorder.exchanges == []
 
@@ -276,7 +276,7 @@ def test_what_before_call_raises_passes_and_nothing_is_asked() -> None:
 # How much of the history a model sees
 
 
-def with_history(consultation: Consultation) -> Consultation:
+def with_history(consultation: MentorContext) -> MentorContext:
     """The consultation with a pool of five, of which each score tells its prompt apart."""
     words = ("dull", "poor text", "find the mood", "say what it is", "is the film good")
     space = consultation.space
@@ -371,7 +371,7 @@ def test_models_without_a_known_price_are_named_and_free_ones_are_not() -> None:
     assert model(Human(), model(LocalModel("a/b")), model(Replay("run"))).unpriced() == []
 
 
-def replay_of(run: Path, exchanges: Sequence[Exchange], fallback: str | None = None, **settings: Any) -> LanguageModel:
+def replay_of(run: Path, exchanges: Sequence[LLMCall], fallback: str | None = None, **settings: Any) -> LanguageModel:
     """A mentor that replays a run with these exchanges, which restarted from its pool's best where `fallback` says."""
     run.mkdir(exist_ok=True)
     (run / "exchanges.jsonl").write_text("".join(to_json(exchange) + "\n" for exchange in exchanges))
@@ -415,7 +415,7 @@ def test_a_replay_that_is_not_the_recorded_run_stops_whatever_on_failure_says(tm
     recorder = Recorder()
     with serve(openai_chat("...")) as server:
         mentors(server.url, "gpt-4o-mini").propose(recorder.consultation())
-    with pytest.raises(NotRecorded, match=r"holds 1 answers for stage 1 \(from 0\), and all are used up"):
+    with pytest.raises(NotRecordedError, match=r"holds 1 answers for stage 1 \(from 0\), and all are used up"):
         replay_of(tmp_path, recorder.exchanges).propose(Recorder().consultation())
 
 

@@ -28,13 +28,13 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from llm_catalyst.config.build import parts_of
+from llm_catalyst.config.build import build_components
 from llm_catalyst.config.settings import Checkpoints, Protocol
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.runs.records import Event
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.utils.memory import Room, forget_peak, out_of_memory, peak_memory
+from llm_catalyst.utils.memory import PassLimits, forget_peak, out_of_memory, peak_memory
 from llm_catalyst.utils.validation import ConfigurationError
 
 STEPS = 7  # of an epoch and a half: 20 examples in batches of 8 make 3 steps, the last of 4 examples
@@ -61,7 +61,7 @@ class Cramped(CrossEntropy):
     problem: Problem
     most: int
     fails: Callable[[Tensor], Tensor] | None = None
-    room: Room = field(init=False)
+    room: PassLimits = field(init=False)
     sizes: list[int] = field(default_factory=list)
     alive: list[int] = field(default_factory=list)
     seen: list[Any] = field(default_factory=list)
@@ -116,14 +116,14 @@ def members_of(problem: Problem, k: int) -> list[Member]:
     return [Member.of({n: p + 0.3 * torch.randn(p.shape, generator=rng) for n, p in start.items()}) for _ in range(k)]
 
 
-def trained(doer: Gradient, problem: Problem, model: Any = None, k: int = 3) -> tuple[list[Member], list[Step]]:
+def trained(doer: Gradient, problem: Problem, model: Any = None, k: int = 3) -> tuple[list[Member], list[StepResult]]:
     """The k members after some steps, and the steps."""
     members = members_of(problem, k)
-    steps = list(doer.train(model or problem.model, members, problem.batches(k, 0), Course(0, STEPS, STEPS, 0)))
+    steps = list(doer.train(model or problem.model, members, problem.batches(k, 0), StepRange(0, STEPS, STEPS, 0)))
     return members, steps
 
 
-def assert_same(found: tuple[list[Member], list[Step]], wanted: tuple[list[Member], list[Step]]) -> None:
+def assert_same(found: tuple[list[Member], list[StepResult]], wanted: tuple[list[Member], list[StepResult]]) -> None:
     """The same parameters, up to the order in which floats are added."""
     for one, other in zip(found[0], wanted[0], strict=True):
         for name, parameter in one.parameters.items():
@@ -157,7 +157,7 @@ def test_an_example_of_several_choices_is_never_parted() -> None:
 
 
 def test_a_member_that_is_nan_in_one_piece_stops_alone() -> None:
-    def train(room: Room) -> tuple[list[Member], list[Step]]:
+    def train(room: PassLimits) -> tuple[list[Member], list[StepResult]]:
         model = PromptIsLogits()
         model.room = room
         labels = [[0, 1, 1, 0, 1]] * 3
@@ -165,10 +165,10 @@ def test_a_member_that_is_nan_in_one_piece_stops_alone() -> None:
         spoiled.tokens[1, 3] = 99  # one example of the member in the middle
         members = [Member.of({"prompt": torch.tensor([row])}) for row in ((0.5, -0.2), (0.1, 0.9), (-1.0, 1.0))]
         batches = iter([labels_only(labels), spoiled, labels_only(labels)])
-        return members, list(ADAMW.train(model, members, batches, Course(0, 3, 3, 0)))  # type: ignore[arg-type]
+        return members, list(ADAMW.train(model, members, batches, StepRange(0, 3, 3, 0)))  # type: ignore[arg-type]
 
-    members, steps = train(Room(2, 1))
-    assert_same((members, steps), train(Room(5, 1)))
+    members, steps = train(PassLimits(2, 1))
+    assert_same((members, steps), train(PassLimits(5, 1)))
     assert [[math.isnan(loss) for loss in step.losses] for step in steps] == [[False] * 3, *[[False, True, False]] * 2]
 
 
@@ -206,7 +206,7 @@ def test_gradients_of_pieces_before_the_one_that_failed_do_not_count() -> None:
         return logits
 
     cramped = Cramped(problem, 0, fails_once)
-    course = Course(0, STEPS, STEPS, 0)
+    course = StepRange(0, STEPS, STEPS, 0)
     steps = list(ADAMW.train(cramped, members, problem.batches(1, 0), course))  # type: ignore[arg-type]
     assert there == [True]
     assert_same((members, steps), trained(ADAMW, toy_problem(data=toy_data(train=20)), k=1))
@@ -285,7 +285,7 @@ def test_other_errors_are_none(error: Exception) -> None:
 
 
 def test_room_asks_for_no_more_than_there_is_to_do_and_parts_no_example() -> None:
-    room, sizes = Room(8, 1000), list[int]()
+    room, sizes = PassLimits(8, 1000), list[int]()
 
     def work(size: int) -> int:
         sizes.append(size)
@@ -300,10 +300,10 @@ def test_room_asks_for_no_more_than_there_is_to_do_and_parts_no_example() -> Non
 
 def test_the_configuration_says_how_large_a_piece_is(composed: Callable[..., dict[str, Any]]) -> None:
     words = ("experiment=quickstart", "batch_size=8")
-    assert parts_of(composed(*words, "micro_batch=2")).settings.micro_batch == 2
-    assert parts_of(composed(*words)).settings.micro_batch is None
+    assert build_components(composed(*words, "micro_batch=2")).settings.micro_batch == 2
+    assert build_components(composed(*words)).settings.micro_batch is None
     with pytest.raises(ConfigurationError, match="micro_batch=0 is too small"):
-        parts_of(composed(*words, "micro_batch=0"))
+        build_components(composed(*words, "micro_batch=0"))
     assert toy_problem(micro_batch=2).model.room.examples == 2
     assert toy_problem().model.room.examples == 8
 

@@ -17,16 +17,16 @@ from loopback import Loopback, Response, anthropic_message, error, model_list, o
 from omegaconf import OmegaConf
 from tiny import prompt_space, scored
 
-from llm_catalyst.config.build import expand_fallbacks, mentor_of
-from llm_catalyst.mentors.base import Consultation, TaskDescription
+from llm_catalyst.config.build import build_mentor, expand_fallbacks
+from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.clients import http
 from llm_catalyst.mentors.clients.anthropic import Claude
-from llm_catalyst.mentors.clients.http import Answer, PassingError
+from llm_catalyst.mentors.clients.http import Answer, TemporaryError
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.evolution import Evolution
-from llm_catalyst.mentors.llm import LanguageModel, MentorFailed
+from llm_catalyst.mentors.llm import LanguageModel, MentorError
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.runs.records import Advice, Exchange, from_json, to_json
+from llm_catalyst.runs.records import Advice, LLMCall, from_json, to_json
 from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -88,16 +88,16 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 class Run:
     """What a run sees of its mentor: the advice, and the exchanges that it writes."""
 
-    exchanges: list[Exchange] = field(default_factory=list)
+    exchanges: list[LLMCall] = field(default_factory=list)
 
     def consult(self, mentor: LanguageModel) -> Advice:
         space = prompt_space(length=4)
         pool = (scored(space, "dull", 0.7, 0.4), scored(space, "is the film good", 0.3, 0.9))
         task = TaskDescription("sst2", "Judge film reviews.", ("negative", "positive"))
-        advice = mentor.propose(Consultation(task, pool, 1, 3, space, random.Random(0), self.exchanges.append))
+        advice = mentor.propose(MentorContext(task, pool, 1, 3, space, random.Random(0), self.exchanges.append))
         for record in self.exchanges:
             line = to_json(record)
-            assert from_json(Exchange, line) == record
+            assert from_json(LLMCall, line) == record
             assert KEY not in line
         for text in texts(advice):
             assert text.isprintable()
@@ -154,7 +154,7 @@ def test_waits_between_retries_grow_have_jitter_and_end_at_their_bound() -> None
 
         def ask() -> Answer:
             asked.append(time.monotonic())
-            raise PassingError(Answer(error="busy"))
+            raise TemporaryError(Answer(error="busy"))
 
         begun = time.monotonic()
         answer, tries = http.ask_until_answered(ask, bound_s)
@@ -214,7 +214,7 @@ def test_a_fault_that_stays_does_what_the_configuration_says(
     with serve(fault) if fault else nobody() as server:
         mentor = LanguageModel(provider.client(server.url, **client), Paper())
         if policy == "stop":
-            with pytest.raises(MentorFailed, match=r"resume the run, or set mentor\.on_failure=fallback") as stopped:
+            with pytest.raises(MentorError, match=r"resume the run, or set mentor\.on_failure=fallback") as stopped:
                 run.consult(replace(mentor, on_failure="stop"))
             told = str(stopped.value)
         elif policy == "fallback":
@@ -343,7 +343,7 @@ def expanded(*fallbacks: Any, folders: tuple[Path, ...] = ()) -> list[Any]:
     assert result["seed"] == 1
     assert config["mentor"]["fallbacks"] == list(fallbacks)
     nodes: list[Any] = result["mentor"]["fallbacks"]
-    mentor = mentor_of(result["mentor"], Paper(words=5))
+    mentor = build_mentor(result["mentor"], Paper(words=5))
     assert [type(fallback).__name__ for fallback in mentor.fallbacks] == [
         node["_target_"].rpartition(".")[2] for node in nodes
     ]
@@ -386,7 +386,7 @@ def test_a_fallback_that_cannot_be_is_named(fallbacks: Any, words: str) -> None:
 def test_a_name_that_was_not_expanded_is_refused() -> None:
     mentor = {**read(conf_directory() / "mentor" / "gpt4.yaml"), "fallbacks": ["gpt4o"]}
     with pytest.raises(ConfigurationError, match=r"mentor\.fallbacks\[0\]\._target_=gpt4o is not accepted"):
-        mentor_of(mentor, Paper())
+        build_mentor(mentor, Paper())
 
 
 def test_a_mentor_without_fallbacks_is_left_as_it_is() -> None:

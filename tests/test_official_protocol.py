@@ -32,16 +32,16 @@ from tiny_models import (
 )
 from torch import Tensor, nn
 
-from llm_catalyst.config.build import Parts, parts_of
+from llm_catalyst.config.build import RunComponents, build_components
 from llm_catalyst.config.settings import Evaluations, Interval, Settings
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import load
 from llm_catalyst.models.heads.classifier import Classifier
-from llm_catalyst.models.prompted_text import PromptedModel
+from llm_catalyst.models.prompted_text import PromptedText
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import Course, Member
+from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.runs.reader import read_lines
 from llm_catalyst.runs.records import Advice, Proposal, Restart, Snapshot
 from llm_catalyst.tasks.batching import Batch, collate
@@ -73,8 +73,8 @@ def composed(*words: str) -> dict[str, Any]:
 
 
 @cache
-def parts(*words: str) -> Parts:
-    return parts_of(composed(*words))
+def parts(*words: str) -> RunComponents:
+    return build_components(composed(*words))
 
 
 def settings_of(protocol: str) -> Settings:
@@ -307,7 +307,7 @@ def test_row_the_official_forward_pass_equals_the_published_one_written_out(twic
     prompt, weight, bias = (torch.randn(shape, generator=rng) for shape in ((8, 32), (2, 32), (2,)))
     parameters = {"prompt": prompt[None], "head.weight": weight[None], "head.bias": bias[None]}
     with torch.no_grad():
-        found = PromptedModel(frozen, head, {}, plenty()).logits(parameters, batch)[0]
+        found = PromptedText(frozen, head, {}, plenty()).logits(parameters, batch)[0]
         expected = published_logits(frozen.base, prompt, batch, weight, bias, twice)
         other = published_logits(frozen.base, prompt, batch, weight, bias, not twice)
     torch.testing.assert_close(found, expected, atol=5e-5, rtol=1e-5)  # float32; how far it is off varies by processor
@@ -349,7 +349,7 @@ def test_the_backbones_dropout_is_active_in_training_steps_only_under_official(p
     for seed in (1, 1, 2):
         batches = [next(problem.batches(1, step)) for step in range(3)]
         torch.manual_seed(seed)
-        steps = doer.train(problem.model, [Member.of(problem.start())], iter(batches), Course(0, 3, 3, 0))
+        steps = doer.train(problem.model, [Member.of(problem.start())], iter(batches), StepRange(0, 3, 3, 0))
         losses.append([step.losses[0] for step in steps])
     assert losses[0] == losses[1]
     assert (losses[0] == losses[2]) is (protocol == "heldout")
@@ -364,7 +364,7 @@ def test_dropout_follows_from_the_runs_seed_and_the_step() -> None:
     def losses(first: int) -> list[float]:
         torch.manual_seed(torch.seed())
         start = [Member.of(problem.start())]
-        course = Course(first, first + 3, 9, first)
+        course = StepRange(first, first + 3, 9, first)
         return [s.losses[0] for s in doer.train(problem.model, start, problem.batches(1, first), course)]
 
     assert losses(0) == losses(0)
@@ -402,9 +402,9 @@ class Scripted:
     """A mentor that proposes fixed texts and keeps what it was shown."""
 
     texts: Sequence[str] = ("slow slow slow", "a very good film", "bad music")
-    shown: tuple[Consultation, ...] = ()
+    shown: tuple[MentorContext, ...] = ()
 
-    def propose(self, consultation: Consultation) -> Advice:
+    def propose(self, consultation: MentorContext) -> Advice:
         self.shown += (consultation,)
         return Advice(tuple(Proposal(consultation.space.fit(text)[0]) for text in self.texts))
 
@@ -476,7 +476,8 @@ def with_key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("with_key")
 def test_row_the_answer_is_read_line_by_line_under_official_and_leniently_otherwise() -> None:
     strategies = {
-        protocol: parts_of(composed(f"protocol={protocol}", "mentor=gpt4")).mentor.strategy for protocol in PROTOCOLS
+        protocol: build_components(composed(f"protocol={protocol}", "mentor=gpt4")).mentor.strategy
+        for protocol in PROTOCOLS
     }
     answer = '1. "A good film, is it?"\n- bad film\n* Say what the film was like'
     assert strategies["official"].read(answer)[0] == ["A good film, is it?", "Say what the film was like"]
@@ -489,7 +490,7 @@ def test_row_the_answer_is_read_line_by_line_under_official_and_leniently_otherw
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("answer", ["", " \n\n", "- \n", "-\n*\n1."])
 def test_row_an_answer_without_a_usable_line_does_not_crash(protocol: str, answer: str) -> None:
-    assert parts_of(composed(f"protocol={protocol}", "mentor=gpt4")).mentor.strategy.read(answer)[0] == []
+    assert build_components(composed(f"protocol={protocol}", "mentor=gpt4")).mentor.strategy.read(answer)[0] == []
 
 
 # Row: API key typed into a source file; key-less failure late.
@@ -501,7 +502,7 @@ def test_row_a_missing_key_stops_a_run_before_anything_is_loaded(
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):
-        parts_of(composed(f"protocol={protocol}", "mentor=gpt4"))
+        build_components(composed(f"protocol={protocol}", "mentor=gpt4"))
 
 
 def test_row_no_configuration_file_has_a_place_for_a_key() -> None:

@@ -17,14 +17,14 @@ import torch
 from loopback import Request, Response, error, openai_chat, serve
 from tiny_models import WORDS, Stops, run_in, toy_problem
 
-from llm_catalyst.callbacks.base import SilentView
+from llm_catalyst.callbacks.base import NoCallback
 from llm_catalyst.config.settings import Budget
 from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.controls import Perturb
-from llm_catalyst.mentors.llm import LanguageModel, MentorFailed
+from llm_catalyst.mentors.llm import LanguageModel, MentorError
 from llm_catalyst.mentors.strategies.ape import Ape
 from llm_catalyst.mentors.strategies.directional import Directional
 from llm_catalyst.mentors.strategies.leo import Leo
@@ -32,9 +32,9 @@ from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.runs.reader import RunRecords, read_run
-from llm_catalyst.runs.records import Exchange, Outcome, Record, Restart
+from llm_catalyst.runs.records import LLMCall, Outcome, Record, Restart
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.utils.signals import Interruption, Stopped
+from llm_catalyst.utils.signals import RunInterrupted, SignalHandler
 from llm_catalyst.utils.validation import ConfigurationError
 
 PLAN = (3, 3, 3, 3)  # questions after the first two stages, restarts after the second and third
@@ -42,7 +42,7 @@ FAST = Gradient(partial(torch.optim.AdamW, lr=0.5))  # every step projects to ot
 
 
 @dataclass
-class Watching(SilentView):
+class Watching(NoCallback):
     """Keeps the records in the order in which they were shown; `at` is called after each step, told its number."""
 
     at: Callable[[int], object] = lambda step: None
@@ -51,7 +51,7 @@ class Watching(SilentView):
 
     def show(self, record: Record) -> None:
         self.seen.append(record)
-        if isinstance(record, Exchange):
+        if isinstance(record, LLMCall):
             self.answered.set()
 
     def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
@@ -74,7 +74,7 @@ def carry_out(
     path: Path,
     reply: Callable[[Request], Response] = answer,
     view: Any = None,
-    interruption: Interruption | None = None,
+    interruption: SignalHandler | None = None,
     plan: tuple[int, ...] = PLAN,
     **changes: Any,
 ) -> tuple[Outcome, int]:
@@ -146,7 +146,7 @@ def test_a_stage_trains_while_the_answer_is_awaited(tmp_path: Path) -> None:
 
     view = Watching(lambda step: trained.set() if step == 5 else None)
     carry_out(tmp_path, reply, view, plan=(3, 3, 3))
-    assert [type(r).__name__ for r in view.seen if isinstance(r, Exchange | Restart)] == [
+    assert [type(r).__name__ for r in view.seen if isinstance(r, LLMCall | Restart)] == [
         "Exchange",
         "Exchange",
         "Restart",
@@ -171,7 +171,7 @@ def test_a_run_that_dies_after_its_answer_came_goes_on_to_the_same_end_and_does_
     def die(number: int) -> None:
         if number == step:
             deadline = time.monotonic() + 5
-            while len([r for r in view.seen if isinstance(r, Exchange)]) < (2 if step < 7 else 4):
+            while len([r for r in view.seen if isinstance(r, LLMCall)]) < (2 if step < 7 else 4):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             raise Stops
@@ -221,7 +221,7 @@ def test_a_signal_ends_the_run_without_the_answer(tmp_path: Path, whole: Path, s
             os.kill(os.getpid(), signal.SIGTERM)
 
     began = time.monotonic()
-    with Interruption(0.3) as interruption, pytest.raises(Stopped):
+    with SignalHandler(0.3) as interruption, pytest.raises(RunInterrupted):
         carry_out(tmp_path, reply, Watching(strike), interruption)
     assert time.monotonic() - began < 8
     over.set()
@@ -233,7 +233,7 @@ def test_what_the_mentor_raises_is_raised_at_the_end_of_the_stage_and_the_run_go
     tmp_path: Path, whole: Path
 ) -> None:
     view = Watching(lambda step: step < 5 or view.answered.wait(5))  # the failure stands in the state that is saved
-    with pytest.raises(MentorFailed, match=r"after stage 0: .*no such key"):
+    with pytest.raises(MentorError, match=r"after stage 0: .*no such key"):
         carry_out(tmp_path, lambda request: error(401, "no such key"), view, on_failure="stop")
     assert sorted(path.name for path in tmp_path.glob("stages/*")) == ["00", "01.step000006"]
     carry_out(tmp_path, on_failure="stop")

@@ -22,7 +22,7 @@ from llm_catalyst.report.html.page import ranges
 from llm_catalyst.report.write import PAGE, contents, report
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.signals import INTERRUPTED, Stopped, stop_now
+from llm_catalyst.utils.signals import INTERRUPTED, RunInterrupted, stop_now
 from llm_catalyst.utils.validation import ConfigurationError
 
 POISON = recorded.HOSTILE + " </title></style><img src=x onerror=alert(1)> {{7*7}} {% raw %} \\input{/etc/passwd} "
@@ -293,7 +293,7 @@ def test_a_signal_ends_a_watched_report_with_its_exit_code_and_a_page_that_rests
     as_soon_as_there(page, lambda: os.kill(os.getpid(), signal.SIGINT))
     before = signal.signal(signal.SIGINT, stop_now)
     try:
-        with pytest.raises(Stopped) as stopped:
+        with pytest.raises(RunInterrupted) as stopped:
             report([path], tmp_path / "here", quiet(), watch=30)
     finally:
         signal.signal(signal.SIGINT, before)

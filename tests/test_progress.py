@@ -13,11 +13,11 @@ import pytest
 from recorded import DIRECTORY, HOSTILE, OVERVIEW, PLAN, evaluation, exchange, outcome, play
 from rich.console import Console
 
-from llm_catalyst.callbacks.base import SilentView, View
+from llm_catalyst.callbacks.base import NoCallback, RunCallback
 from llm_catalyst.callbacks.console import PlainView, view_for
 from llm_catalyst.callbacks.live import POINTS, Curve, LiveView, Pace, stage_bar
-from llm_catalyst.runs.analysis import Spending, dollars, spending
-from llm_catalyst.runs.records import Event, Prompt, Score, Scored
+from llm_catalyst.runs.analysis import MentorUsage, dollars, sum_usage
+from llm_catalyst.runs.records import Event, Prompt, Score, ScoredPrompt
 from llm_catalyst.utils.terminal import paragraphs, printable, quoted
 from llm_catalyst.utils.text_plot import area, curve, span
 from llm_catalyst.utils.validation import ConfigurationError
@@ -152,14 +152,14 @@ def test_a_majority_warning_comes_even_where_the_last_stage_just_ends() -> None:
         view.begin(OVERVIEW)
         view.tick(2, 800, (0.7,))
         view.show(evaluation(2, 800, 0.7, 0.5))
-        view.show(Scored(Prompt((1,), "film"), Score(0.7, 0.5, 4), "gradient", 2))
+        view.show(ScoredPrompt(Prompt((1,), "film"), Score(0.7, 0.5, 4), "gradient", 2))
         assert any("not above the majority class" in line for line in screen(view, console))
 
 
 @pytest.mark.parametrize(
-    "view", [PlainView(Console(file=io.StringIO())), SilentView(), LiveView(Console(file=io.StringIO()))]
+    "view", [PlainView(Console(file=io.StringIO())), NoCallback(), LiveView(Console(file=io.StringIO()))]
 )
-def test_a_view_may_end_before_it_begins_and_twice(view: View) -> None:
+def test_a_view_may_end_before_it_begins_and_twice(view: RunCallback) -> None:
     view.end(None)
     view.begin(OVERVIEW)
     view.end(None)
@@ -181,8 +181,8 @@ def test_an_unknown_price_is_never_shown_as_zero() -> None:
     view.show(exchange(0, "1. film", cost_usd=None))
     assert "cost unknown" in file.getvalue()
     assert "$" not in file.getvalue()
-    assert spending([exchange(0, "1. film", None), exchange(0, "1. film", 0.5)]).words().endswith("≥ $0.5000")
-    assert spending([exchange(0, "", None, "timeout")]).words() == "1 call, tokens unknown, cost unknown"
+    assert sum_usage([exchange(0, "1. film", None), exchange(0, "1. film", 0.5)]).words().endswith("≥ $0.5000")
+    assert sum_usage([exchange(0, "", None, "timeout")]).words() == "1 call, tokens unknown, cost unknown"
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_hostile_text_stays_on_its_plain_line() -> None:
 def test_the_live_view_says_what_the_run_waits_for() -> None:
     with live() as (view, console):
         play(view, stages=1)
-        entry = Scored(Prompt((9,), "film"), Score(0.5, 0.7, 400), "gradient", 1)
+        entry = ScoredPrompt(Prompt((9,), "film"), Score(0.5, 0.7, 400), "gradient", 1)
         doing = []
         for act in (
             lambda: view.tick(1, 201, (0.5,)),
@@ -343,11 +343,11 @@ def test_a_constant_series_has_a_range_to_be_drawn_in() -> None:
         ("auto", False, PlainView),
         ("live", False, LiveView),
         ("plain", True, PlainView),
-        ("none", True, SilentView),
+        ("none", True, NoCallback),
     ],
 )
 def test_the_view_is_live_in_a_terminal_unless_told_otherwise(
-    mode: str, terminal: bool, kind: type[View], monkeypatch: pytest.MonkeyPatch
+    mode: str, terminal: bool, kind: type[RunCallback], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
     assert isinstance(view_for(mode, Console(file=io.StringIO(), force_terminal=terminal)), kind)
@@ -394,5 +394,5 @@ def test_text_is_made_safe_but_stays_legible() -> None:
 
 
 def test_spending_adds_up() -> None:
-    total = spending([exchange(0, "1. film"), exchange(1, "2. tone")])
-    assert total == Spending(2, 1624, 128, 0, 0.00123 + 0.00123, 0)
+    total = sum_usage([exchange(0, "1. film"), exchange(1, "2. tone")])
+    assert total == MentorUsage(2, 1624, 128, 0, 0.00123 + 0.00123, 0)

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 from tiny import consultation
 
-from llm_catalyst.mentors.clients.mock import Rehearsal
+from llm_catalyst.mentors.clients.mock import MockModel
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.runs.records import LLMCall, Message
 from llm_catalyst.utils.validation import ConfigurationError
 
 
 def test_proposals_are_mixed_from_the_quoted_prompts_and_cost_nothing() -> None:
-    exchanges: list[Exchange] = []
-    mentor = LanguageModel(Rehearsal(), Paper())
+    exchanges: list[LLMCall] = []
+    mentor = LanguageModel(MockModel(), Paper())
     mentor.preflight()
     mentor.reach()
     advice = mentor.propose(replace(consultation(), record=exchanges.append))
@@ -39,7 +39,7 @@ def test_proposals_are_mixed_from_the_quoted_prompts_and_cost_nothing() -> None:
 
 
 def test_the_same_question_and_seed_bring_the_same_answer_and_others_another() -> None:
-    client, question = Rehearsal(), [Message("user", "Say it in other words, please.")]
+    client, question = MockModel(), [Message("user", "Say it in other words, please.")]
     first, again = (client.complete(question, 0, 1).reply for _ in range(2))
     assert first == again
     assert client.complete(question, 0, 2).reply != first
@@ -49,6 +49,6 @@ def test_the_same_question_and_seed_bring_the_same_answer_and_others_another() -
 
 def test_bad_settings_are_named() -> None:
     with pytest.raises(ConfigurationError, match=r"mentor\.client\.lines=0 is too small"):
-        Rehearsal(lines=0)
+        MockModel(lines=0)
     with pytest.raises(ConfigurationError, match=r"mentor\.client\.words=2 is too small"):
-        Rehearsal(words=2)
+        MockModel(words=2)

@@ -28,12 +28,12 @@ from llm_catalyst.runs.reader import FILES, parse, read_lines, read_run
 from llm_catalyst.runs.records import (
     Evaluation,
     Event,
-    Exchange,
+    LLMCall,
     Manifest,
     Outcome,
     Proposal,
     Score,
-    Scored,
+    ScoredPrompt,
     Snapshot,
     to_json,
 )
@@ -73,7 +73,7 @@ def lines(directory: RunDirectory, name: str) -> list[bytes]:
 
 def test_what_was_appended_is_read_back_as_it_was(directory: RunDirectory) -> None:
     records = [*stage_records(0, "é好\u2028 "), exchange(0, "- a film\r\n- a tone\u2029"), event(1)]
-    proposals = [Proposal(next(r for r in records if isinstance(r, Scored)).prompt, "why", lost=" tail")]
+    proposals = [Proposal(next(r for r in records if isinstance(r, ScoredPrompt)).prompt, "why", lost=" tail")]
     records.append(restart(0, proposals, [0.5], 0.6))
     for record in records:
         directory.append(record)
@@ -101,7 +101,7 @@ def test_a_state_saved_while_another_thread_writes_agrees_with_the_records(direc
         read_state(directory.path, directory.saved()[-1])
         saves += 1
     assert saves > 1
-    assert len(read_lines(directory.path / FILES[Exchange], Exchange)) == len(answers)
+    assert len(read_lines(directory.path / FILES[LLMCall], LLMCall)) == len(answers)
 
 
 def test_what_comes_after_the_run_has_left_its_directory_is_not_written(directory: RunDirectory) -> None:

@@ -13,19 +13,26 @@ import pytest
 from recorded import exchange
 from tiny_models import adamw, plenty, run_in, toy_problem
 
-from llm_catalyst.callbacks.base import SilentView
+from llm_catalyst.callbacks.base import NoCallback
 from llm_catalyst.config.settings import Budget, Checkpoints, Settings
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.none import NoDoer
+from llm_catalyst.optimizers.none import NoTraining
 from llm_catalyst.runs.reader import read_run
-from llm_catalyst.runs.records import Advice, Exchange, Ledger, Outcome
+from llm_catalyst.runs.records import Advice, LLMCall, Outcome, Usage
 from llm_catalyst.runs.writer import RunDirectory
-from llm_catalyst.training.checkpointing import Safekeeping
+from llm_catalyst.training.checkpointing import Checkpointer
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.utils.signals import INTERRUPTED, STOPPED, BudgetSpent, Interruption, Stopped, stop_now
+from llm_catalyst.utils.signals import (
+    INTERRUPTED,
+    STOPPED,
+    BudgetExceededError,
+    RunInterrupted,
+    SignalHandler,
+    stop_now,
+)
 from llm_catalyst.utils.validation import ConfigurationError
 
 PLAN = (3, 3)
@@ -44,7 +51,7 @@ def signals() -> tuple[int, ...]:
 
 
 @dataclass
-class Acting(SilentView):
+class Acting(NoCallback):
     """Does something at a step, as the world outside does."""
 
     at: int
@@ -66,7 +73,7 @@ def carry_out(
 ) -> Outcome:
     problem = toy_problem(**changes)
     experiment = Experiment(problem, doer or Gradient(adamw), mentor or NoMentor(), problem.settings, plan)
-    with Interruption(patience_s) as interruption:
+    with SignalHandler(patience_s) as interruption:
         return run_in(path, experiment, view, interruption)
 
 
@@ -81,7 +88,7 @@ def saved(path: Path) -> list[str]:
     ("number", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, STOPPED), (signal.SIGUSR1, STOPPED)]
 )
 def test_a_signal_stops_a_run_after_its_step_which_is_saved(tmp_path: Path, number: int, code: int) -> None:
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(RunInterrupted) as stopped:
         carry_out(tmp_path, view=Acting(2, lambda: os.kill(os.getpid(), number)))
     assert stopped.value.code == code
     assert str(stopped.value) == f"by {signal.Signals(number).name}"
@@ -90,7 +97,7 @@ def test_a_signal_stops_a_run_after_its_step_which_is_saved(tmp_path: Path, numb
 
 
 def test_a_signal_in_the_last_step_of_a_stage_stops_at_the_stages_end(tmp_path: Path) -> None:
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         carry_out(tmp_path, view=Acting(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
     assert saved(tmp_path) == ["00"]
 
@@ -101,7 +108,7 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("the second signal had no effect")
 
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         carry_out(tmp_path, view=Acting(2, twice))
     assert saved(tmp_path) == []
 
@@ -112,25 +119,25 @@ def test_where_no_safe_point_is_reached_in_time_the_run_stops_where_it_stands(tm
         time.sleep(20)
 
     began = time.monotonic()
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         carry_out(tmp_path, view=Acting(2, long_work), patience_s=0.2)
     assert time.monotonic() - began < 10
     assert saved(tmp_path) == []
 
 
 def test_without_patience_a_signal_stops_at_once(tmp_path: Path) -> None:
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         carry_out(tmp_path, view=Acting(2, lambda: os.kill(os.getpid(), signal.SIGINT)), patience_s=0)
     assert saved(tmp_path) == []
 
 
 def test_a_swallowed_stop_is_raised_again() -> None:
-    with Interruption(0.05) as interruption:
+    with SignalHandler(0.05) as interruption:
         os.kill(os.getpid(), signal.SIGTERM)
         for _ in range(2):
-            with pytest.raises(Stopped):
+            with pytest.raises(RunInterrupted):
                 time.sleep(10)
-        with pytest.raises(Stopped):
+        with pytest.raises(RunInterrupted):
             interruption.check()
 
 
@@ -138,7 +145,7 @@ def test_in_a_thread_signals_stay_as_they_are() -> None:
     seen: list[Any] = []
 
     def inside() -> None:
-        with Interruption() as interruption:
+        with SignalHandler() as interruption:
             seen.append(signal.getsignal(signal.SIGTERM))
             interruption.check()
 
@@ -149,7 +156,7 @@ def test_in_a_thread_signals_stay_as_they_are() -> None:
 
 
 def test_before_a_run_begins_a_signal_ends_the_process_with_the_same_code() -> None:
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(RunInterrupted) as stopped:
         stop_now(signal.SIGUSR1, None)
     assert stopped.value.code == STOPPED
 
@@ -184,7 +191,7 @@ def test_what_is_neither_steps_nor_seconds_is_refused(every: Any) -> None:
 def test_only_the_newest_checkpoint_of_a_stage_is_kept_and_none_after_it(tmp_path: Path) -> None:
     seen: list[list[str]] = []
 
-    class Looking(SilentView):
+    class Looking(NoCallback):
         def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
             seen.append(saved(tmp_path))
 
@@ -203,7 +210,7 @@ class Paid:
     cost_usd: float | None = 0.25
     asked: list[int] = field(default_factory=list)
 
-    def propose(self, consultation: Consultation) -> Advice:
+    def propose(self, consultation: MentorContext) -> Advice:
         for _ in range(2 - len(consultation.answered)):
             consultation.before_call()
             self.asked.append(consultation.stage)
@@ -222,7 +229,7 @@ def test_a_spent_budget_stops_before_the_next_call_and_a_larger_one_goes_on(
     tmp_path: Path, budget: Budget, words: str
 ) -> None:
     mentor = Paid()
-    with pytest.raises(BudgetSpent, match=words):
+    with pytest.raises(BudgetExceededError, match=words):
         carry_out(tmp_path, mentor, budget=budget)
     assert mentor.asked == [0]
     assert saved(tmp_path) == ["00.step000003"]  # the stage's training is not lost
@@ -253,46 +260,48 @@ def test_a_run_that_is_to_conclude_goes_on_without_its_mentor_when_the_budget_is
 
 def test_where_the_mentor_alone_moves_the_prompt_a_spent_budget_is_the_end(tmp_path: Path) -> None:
     mentor, budget = Paid(), Budget(tokens=800, when_spent="conclude")
-    outcome = carry_out(tmp_path, mentor, doer=NoDoer(), plan=(1, 1, 1, 1, 1), head=Verbalizer(), budget=budget)
+    outcome = carry_out(tmp_path, mentor, doer=NoTraining(), plan=(1, 1, 1, 1, 1), head=Verbalizer(), budget=budget)
     assert (mentor.asked, outcome.ledger.gradient_steps) == ([0, 0], 0)
     assert outcome.status == "done"
     assert saved(tmp_path) == ["00", "01"]
 
 
 def test_a_budget_of_scored_examples_stops_before_the_next_call(tmp_path: Path) -> None:
-    with pytest.raises(BudgetSpent, match=r"budget\.scored_examples=24 is used up: 36 examples are scored"):
+    with pytest.raises(BudgetExceededError, match=r"budget\.scored_examples=24 is used up: 36 examples are scored"):
         carry_out(tmp_path, Paid(), budget=Budget(scored_examples=24))
 
 
 def test_a_budget_in_dollars_cannot_be_kept_where_an_answer_has_no_price(tmp_path: Path) -> None:
     mentor = Paid(cost_usd=None)
-    with pytest.raises(BudgetSpent, match=r"an answer has no known price \(conf/prices.yaml\); budget.tokens can"):
+    with pytest.raises(
+        BudgetExceededError, match=r"an answer has no known price \(conf/prices.yaml\); budget.tokens can"
+    ):
         carry_out(tmp_path, mentor, budget=Budget(usd=100))
     assert mentor.asked == [0]
 
 
 def test_a_budget_of_nothing_asks_nobody(tmp_path: Path) -> None:
     mentor = Paid()
-    with pytest.raises(BudgetSpent):
+    with pytest.raises(BudgetExceededError):
         carry_out(tmp_path, mentor, budget=Budget(usd=0))
     assert mentor.asked == []
 
 
 def test_a_budget_of_minutes_stops_at_a_checkpoint_and_counts_over_resumes(tmp_path: Path) -> None:
-    with pytest.raises(BudgetSpent, match=r"budget\.minutes=0 is used up"):
+    with pytest.raises(BudgetExceededError, match=r"budget\.minutes=0 is used up"):
         carry_out(tmp_path, budget=Budget(minutes=0))
     assert saved(tmp_path) == ["00.step000001"]
 
     def seconds() -> float:
         directory = RunDirectory(tmp_path)
         try:
-            safe = Safekeeping(directory, Settings(), Interruption(), plenty())
+            safe = Checkpointer(directory, Settings(), SignalHandler(), plenty())
             assert safe.restore(directory.append, toy_problem().device) is not None
             return safe.seconds
         finally:
             directory.close()
 
-    with pytest.raises(BudgetSpent):
+    with pytest.raises(BudgetExceededError):
         carry_out(tmp_path, budget=Budget(minutes=0), view=Acting(2, lambda: time.sleep(0.3)))
     assert saved(tmp_path) == ["00.step000002"]
     assert seconds() > 0.3
@@ -306,15 +315,15 @@ def test_after_the_last_stage_a_budget_of_minutes_lets_the_run_end(tmp_path: Pat
 
 def test_answers_that_were_reused_spend_no_budget(tmp_path: Path) -> None:
     class Reusing(Paid):
-        def propose(self, consultation: Consultation) -> Advice:
+        def propose(self, consultation: MentorContext) -> Advice:
             consultation.before_call()
             consultation.record(replace_reused(exchange(consultation.stage, "1. film", 0.0)))
             consultation.before_call()
             return Advice()
 
-    def replace_reused(made: Exchange) -> Exchange:
-        return Exchange(**{**vars(made), "reused": "cache"})
+    def replace_reused(made: LLMCall) -> LLMCall:
+        return LLMCall(**{**vars(made), "reused": "cache"})
 
     outcome = carry_out(tmp_path, Reusing(), budget=Budget(tokens=1, usd=0.01))
     computed = {name: getattr(outcome.ledger, name) for name in ("scored_examples", "train_tokens", "padding_tokens")}
-    assert outcome.ledger == Ledger(gradient_steps=6, train_examples=48, **computed)
+    assert outcome.ledger == Usage(gradient_steps=6, train_examples=48, **computed)

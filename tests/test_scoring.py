@@ -16,7 +16,7 @@ from llm_catalyst.models.prompted_text import Parameters
 from llm_catalyst.tasks.batching import Batch, Encoded
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import classification_metrics, result, score
-from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.memory import PassLimits
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Watched(CrossEntropy):
     """A model that notes how many padded tokens, prompts included, each forward pass took."""
 
     problem: Problem
-    room: Room
+    room: PassLimits
     passes: list[int] = field(default_factory=list)
 
     @property
@@ -61,7 +61,7 @@ def test_the_scores_do_not_depend_on_the_budget(budget: int) -> None:
     problem = toy_problem(data=toy_data(dev=40))
     members = members_of(problem, 3)
     usual = problem.score(members)
-    narrow = replace(problem.model, room=Room(8, budget))
+    narrow = replace(problem.model, room=PassLimits(8, budget))
     other = score(narrow, members, problem.splits["dev"], "accuracy")
     for a, b in zip(usual, other, strict=True):
         assert a is not None
@@ -73,7 +73,7 @@ def test_the_scores_do_not_depend_on_the_budget(budget: int) -> None:
 @pytest.mark.parametrize("pad_to", [None, 32])
 def test_forward_passes_stay_within_the_token_budget_prompts_and_padding_included(pad_to: int | None) -> None:
     problem = toy_problem(data=toy_data(dev=60))
-    watched, budget = Watched(problem, Room(8, 400)), 400
+    watched, budget = Watched(problem, PassLimits(8, 400)), 400
     score(watched, members_of(problem, 3), problem.splits["dev"], "accuracy", pad_to)  # type: ignore[arg-type]
     assert len(watched.passes) > 1
     assert max(watched.passes) <= budget

@@ -15,7 +15,7 @@ from llm_catalyst.report.show import show, story
 from llm_catalyst.report.summary import summary
 from llm_catalyst.runs.analysis import best_prompts, warnings_of
 from llm_catalyst.runs.reader import read_run
-from llm_catalyst.runs.records import Event, Score, Scored
+from llm_catalyst.runs.records import Event, Score, ScoredPrompt
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -190,8 +190,8 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         show(tmp_path, Console(file=io.StringIO()))
 
 
-def scored(text: str, loss: float, stage: int) -> Scored:
-    return Scored(prompt(text), Score(loss, 0.6, 400), "gradient", stage)
+def scored(text: str, loss: float, stage: int) -> ScoredPrompt:
+    return ScoredPrompt(prompt(text), Score(loss, 0.6, 400), "gradient", stage)
 
 
 def test_under_a_frozen_head_prompts_of_earlier_stages_stay_in_the_ranking() -> None:

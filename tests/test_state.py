@@ -13,8 +13,8 @@ from safetensors.torch import load, save
 from tiny_models import CPU, PromptIsLogits, labels_only
 
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import Course, Member
-from llm_catalyst.runs.records import Best, Exchange, Ledger, Message, Prompt, Score, Scored
+from llm_catalyst.optimizers.base import Member, StepRange
+from llm_catalyst.runs.records import Best, LLMCall, Message, Prompt, Score, ScoredPrompt, Usage
 from llm_catalyst.training.state import State, pack, unpack
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -25,8 +25,8 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def scored(text: str, loss: float, origin: Any = "gradient") -> Scored:
-    return Scored(Prompt(tuple(map(ord, text)), text), Score(loss, 0.5, 12), origin, 1)
+def scored(text: str, loss: float, origin: Any = "gradient") -> ScoredPrompt:
+    return ScoredPrompt(Prompt(tuple(map(ord, text)), text), Score(loss, 0.5, 12), origin, 1)
 
 
 def new_member(seed: int) -> Member:
@@ -51,7 +51,7 @@ class WithHead(PromptIsLogits):
 
 def trained(name: str, members: list[Member], steps: int, first: int = 0) -> list[Member]:
     batches = itertools.repeat(labels_only([[0, 1, 1]] * len(members)))
-    list(Gradient(OPTIMIZERS[name]).train(WithHead(), members, batches, Course(first, first + steps, 20, first)))  # type: ignore[arg-type]
+    list(Gradient(OPTIMIZERS[name]).train(WithHead(), members, batches, StepRange(first, first + steps, 20, first)))  # type: ignore[arg-type]
     return members
 
 
@@ -65,7 +65,7 @@ def state_of(members: list[Member]) -> State:
         score=Score(0.4, 0.5, 12),
         best=best,
         best_parameters={name: p.detach().clone() for name, p in members[0].parameters.items()},
-        ledger=Ledger(gradient_steps=9, cost_usd=0.25, train_tokens=700, padding_tokens=31),
+        ledger=Usage(gradient_steps=9, cost_usd=0.25, train_tokens=700, padding_tokens=31),
         diverged=(1,),
         fallbacks=3,
         seconds=1.5,
@@ -115,7 +115,7 @@ def test_a_fresh_state_comes_back_too() -> None:
     back = through_disk(state)
     assert back.members[0].optimizer_state is None
     assert (back.stage, back.step, back.pool, back.score, back.best, back.diverged) == (0, 0, (), None, None, ())
-    assert back.ledger == Ledger()
+    assert back.ledger == Usage()
     assert dict(back.best_parameters) == {}
 
 
@@ -125,10 +125,10 @@ def test_the_pool_holds_the_lowest_losses_with_the_best_last_and_no_prompt_twice
 
 
 def test_the_ledger_adds_up_what_exchanges_cost_and_counts_those_of_unknown_price() -> None:
-    def exchange(cost: float | None, tokens: int | None) -> Exchange:
-        return Exchange(0, (Message("user", "?"),), "!", "m", "m", {}, (), tokens, tokens, cost, 0.1, "2026-01-01")
+    def exchange(cost: float | None, tokens: int | None) -> LLMCall:
+        return LLMCall(0, (Message("user", "?"),), "!", "m", "m", {}, (), tokens, tokens, cost, 0.1, "2026-01-01")
 
     state = State(()).paid([exchange(0.5, 10), exchange(None, None)]).paid([exchange(0.25, 1)]).spent(gradient_steps=3)
-    assert state.ledger == Ledger(
+    assert state.ledger == Usage(
         gradient_steps=3, mentor_calls=3, input_tokens=11, output_tokens=11, cost_usd=0.75, unpriced_calls=1
     )

@@ -10,17 +10,17 @@ import pytest
 import yaml
 from tiny_models import Stops, adamw, run_in, toy_data, toy_problem
 
-from llm_catalyst.callbacks.base import SilentView
-from llm_catalyst.config.build import build
+from llm_catalyst.callbacks.base import NoCallback
+from llm_catalyst.config.build import build_node
 from llm_catalyst.config.settings import Evaluations, Interval
-from llm_catalyst.mentors.clients.mock import Rehearsal
+from llm_catalyst.mentors.clients.mock import MockModel
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.none import NoDoer
+from llm_catalyst.optimizers.none import NoTraining
 from llm_catalyst.runs.reader import read_run
-from llm_catalyst.runs.records import Exchange, Outcome, Record
+from llm_catalyst.runs.records import LLMCall, Outcome, Record
 from llm_catalyst.training.loop import Experiment
 from llm_catalyst.utils.paths import conf_directory
 
@@ -40,13 +40,13 @@ STAGES = 4
 
 
 @dataclass
-class Cut(SilentView):
+class Cut(NoCallback):
     """Stands for a process that dies after so many answers: they are on the disk."""
 
     answers: int
 
     def show(self, record: Record) -> None:
-        if isinstance(record, Exchange):
+        if isinstance(record, LLMCall):
             self.answers -= 1
             if not self.answers:
                 raise Stops
@@ -55,7 +55,7 @@ class Cut(SilentView):
 @cache
 def strategy(path: Path) -> Any:
     node = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return build(node | {name: value for name, value in FEWER.items() if name in node}, "strategy")
+    return build_node(node | {name: value for name, value in FEWER.items() if name in node}, "strategy")
 
 
 def carry_out(path: Path, choice: Path, doer: Any, view: Any = None) -> Outcome:
@@ -68,7 +68,7 @@ def carry_out(path: Path, choice: Path, doer: Any, view: Any = None) -> Outcome:
         evaluate=Evaluations(steps=1),
         stages=STAGES,
     )
-    mentor = LanguageModel(Rehearsal(lines=12), strategy(choice), attempts=2)
+    mentor = LanguageModel(MockModel(lines=12), strategy(choice), attempts=2)
     return run_in(path, Experiment(problem, doer, mentor, problem.settings, (1,) * STAGES), view)
 
 
@@ -88,7 +88,7 @@ def choice(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-@pytest.mark.parametrize("doer", [NoDoer(), Gradient(adamw)], ids=["alone", "alternating"])
+@pytest.mark.parametrize("doer", [NoTraining(), Gradient(adamw)], ids=["alone", "alternating"])
 def test_a_run_asks_scores_and_restarts_and_the_same_run_writes_the_same(
     tmp_path: Path, choice: Path, doer: Any
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_run_asks_scores_and_restarts_and_the_same_run_writes_the_same(
     run = read_run(tmp_path / "a")
     assert outcome.status == "done"
     assert outcome.ledger.mentor_calls == len(run.exchanges) > 0
-    assert (outcome.ledger.gradient_steps == 0) == isinstance(doer, NoDoer)
+    assert (outcome.ledger.gradient_steps == 0) == isinstance(doer, NoTraining)
     proposals = [proposal.prompt for restart in run.restarts for proposal, _ in restart.considered]
     assert all(len(prompt.tokens) == 6 for prompt in proposals)
     assert len({entry.prompt.tokens for entry in run.pool if entry.origin == "mentor"}) > 1
@@ -107,12 +107,12 @@ def test_a_run_asks_scores_and_restarts_and_the_same_run_writes_the_same(
 
 
 def test_a_run_that_was_cut_off_after_any_answer_goes_on_to_the_same_end(tmp_path: Path, choice: Path) -> None:
-    carry_out(tmp_path / "whole", choice, NoDoer())
+    carry_out(tmp_path / "whole", choice, NoTraining())
     answers = len(read_run(tmp_path / "whole").exchanges)
     for cut in sorted({1, answers // 2, answers - 1, answers} - {0}):
         path = tmp_path / f"{cut}"
         with pytest.raises(Stops):
-            carry_out(path, choice, NoDoer(), Cut(cut))
+            carry_out(path, choice, NoTraining(), Cut(cut))
         assert len(read_run(path).exchanges) == cut
-        carry_out(path, choice, NoDoer())
+        carry_out(path, choice, NoTraining())
         assert written(path) == written(tmp_path / "whole")

@@ -12,7 +12,7 @@ from dialogues import Talk, after, talk
 from omegaconf import OmegaConf
 from tiny import EXAMPLES, consultation
 
-from llm_catalyst.mentors.base import Consultation, Trial
+from llm_catalyst.mentors.base import MentorContext, Trial
 from llm_catalyst.mentors.strategies.ape import Ape
 from llm_catalyst.runs.records import Advice, Prompt
 from llm_catalyst.utils.validation import ConfigurationError
@@ -33,11 +33,11 @@ def attempt(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]
     return [[Trial(loss, 1, EXAMPLES[row].label == 1) for row in rows] for loss in losses]
 
 
-def first() -> Consultation:
+def first() -> MentorContext:
     return replace(consultation(), attempt=attempt)
 
 
-def second(advice: Advice) -> Consultation:
+def second(advice: Advice) -> MentorContext:
     """The consultation after the first: one of its two proposals is the best so far, and the other one the third."""
     return replace(after(first(), advice, [0.2, 0.5]), rng=random.Random(1))
 

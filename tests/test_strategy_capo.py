@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from scipy import stats
 from tiny import EXAMPLES, consultation, prompt_space, scored
 
-from llm_catalyst.mentors.base import Consultation, Trial
+from llm_catalyst.mentors.base import MentorContext, Trial
 from llm_catalyst.mentors.strategies.capo import Capo, better_ones
-from llm_catalyst.mentors.strategies.capo_members import Course, Member, found, member_of
+from llm_catalyst.mentors.strategies.capo_members import CapoMember, CapoSchedule, found, member_of
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -44,7 +44,7 @@ class Model:
         return Trial(0.5, answer, answer == EXAMPLES[row].label)
 
 
-def asked(model: Callable[..., list[list[Trial]]] | None = None, **changes: Any) -> Consultation:
+def asked(model: Callable[..., list[list[Trial]]] | None = None, **changes: Any) -> MentorContext:
     return replace(
         consultation(POOL), **{"attempt": model or Model(), "space": SPACE, "rng": random.Random(3), **changes}
     )
@@ -54,8 +54,8 @@ def capo(**settings: Any) -> Capo:
     return Capo(**{"proposals": 2, "population": 3, "crossovers": 2, "block": 4, "blocks": 2, **settings})
 
 
-def member(text: str, length: int = 4, right: str = "") -> Member:
-    return Member(SPACE.fit(text)[0], text, (), length, right=right)
+def member(text: str, length: int = 4, right: str = "") -> CapoMember:
+    return CapoMember(SPACE.fit(text)[0], text, (), length, right=right)
 
 
 def test_a_model_is_shown_exactly_the_golden_text() -> None:
@@ -91,7 +91,7 @@ def test_who_is_beaten_by_enough_others_is_not_tried_on_the_next_block() -> None
 
     tried: list[list[str]] = []
     bad, fine, good, great = map(member, ("bad", "fine", "good", "great"))
-    course = Course([[0, 1, 2, 3], [4, 5]], [], 4)
+    course = CapoSchedule([[0, 1, 2, 3], [4, 5]], [], 4)
     survivors = capo(population=2, alpha=0.1).race([bad, fine, good, great], course, asked(model))
     assert tried == [["bad", "fine", "good", "great"], ["fine", "good", "great"]]
     assert [(each.instruction, each.right) for each in survivors] == [("good", "111111"), ("great", "111111")]
@@ -101,7 +101,7 @@ def test_who_is_beaten_by_enough_others_is_not_tried_on_the_next_block() -> None
 
 def test_among_equals_the_shorter_prompt_is_first_and_without_a_penalty_the_earlier() -> None:
     long, short = member("good movie review", 3, "11"), member("good", 1, "11")
-    course = Course([[0, 1]], [], 4)
+    course = CapoSchedule([[0, 1]], [], 4)
     assert capo().race([long, short], course, asked()) == [short, long]
     assert capo(penalty=0).race([long, short], course, asked()) == [long, short]
 
@@ -121,16 +121,16 @@ def test_examples_stand_in_a_prompt_where_all_of_it_fits() -> None:
 def test_a_prompt_of_the_pool_is_a_member_by_the_text_that_was_repeated_in_it() -> None:
     for text, instruction, length in (("is it good or bad", "is it good or bad", 5), ("dull dull", "dull", 1)):
         prompt = SPACE.fit(text)[0]
-        assert found(prompt, SPACE) == Member(prompt, instruction, (), length)
+        assert found(prompt, SPACE) == CapoMember(prompt, instruction, (), length)
     odd = SPACE.prompt(range(20, 36))
-    assert found(odd, SPACE) == Member(odd, odd.text, (), 16)
+    assert found(odd, SPACE) == CapoMember(odd, odd.text, (), 16)
 
 
 def test_a_child_takes_half_of_the_examples_and_gains_or_loses_one_a_third_of_the_time_each() -> None:
     mother, father = replace(member("good"), shots=(1, 2)), replace(member("fine"), shots=(3, 4))
-    consultation, course = asked(space=prompt_space(length=64)), Course([], [5, 6, 7], 4)
+    consultation, course = asked(space=prompt_space(length=64)), CapoSchedule([], [5, 6, 7], 4)
 
-    def child(shots: int) -> Member:
+    def child(shots: int) -> CapoMember:
         crossing = capo(shots=shots).crossing([mother, father], course, consultation.rng)
         return capo().child(consultation, crossing, "great")[0]
 

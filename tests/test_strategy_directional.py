@@ -11,7 +11,7 @@ from dialogues import Talk, after, talk
 from omegaconf import OmegaConf
 from tiny import EXAMPLES, consultation
 
-from llm_catalyst.mentors.base import Consultation, Trial, nobody
+from llm_catalyst.mentors.base import MentorContext, Trial, nobody
 from llm_catalyst.mentors.strategies.directional import LONGEST_DIRECTION, Directional, read_direction
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.utils.validation import ConfigurationError
@@ -80,7 +80,7 @@ def test_of_the_prompts_the_best_are_shown_and_of_the_outputs_a_few_wrong_and_ri
 def test_the_examples_tried_are_distinct_and_drawn_for_each_consultation() -> None:
     tried: list[tuple[int, ...]] = []
 
-    def watched(seed: int) -> Consultation:
+    def watched(seed: int) -> MentorContext:
         told = consultation()
 
         def attempt(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:

@@ -11,9 +11,9 @@ import tiny
 from dialogues import Talk, after, talk
 from omegaconf import OmegaConf
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.evoprompt import EvoPromptDE, EvoPromptGA, last_prompt, pair
-from llm_catalyst.runs.records import Advice, Score, Scored
+from llm_catalyst.runs.records import Advice, Score, ScoredPrompt
 from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -38,19 +38,19 @@ LATER = (
 )
 
 
-def consultation(*losses: float, stage: int = 0) -> Consultation:
+def consultation(*losses: float, stage: int = 0) -> MentorContext:
     """One about the first of TEXTS under these losses, each with the metric 1 - loss."""
     entries = [tiny.scored(SPACE, text, loss, 1 - loss) for text, loss in zip(TEXTS, losses, strict=False)]
     pool = tuple(sorted(entries, key=lambda entry: -entry.score.loss))
     return replace(tiny.consultation(pool), stage=stage)
 
 
-def found(text: str, loss: float, stage: int) -> Scored:
+def found(text: str, loss: float, stage: int) -> ScoredPrompt:
     """A prompt that training found in this stage."""
     return replace(tiny.scored(SPACE, text, loss, 1 - loss), stage=stage)
 
 
-def members(strategy: EvoPromptDE, consulted: Consultation) -> list[str]:
+def members(strategy: EvoPromptDE, consulted: MentorContext) -> list[str]:
     return [member.prompt.text for member in strategy.members(consulted)]
 
 
@@ -114,7 +114,7 @@ def test_the_best_of_parents_and_children_breed_next_whoever_found_them() -> Non
 def test_one_order_selects_and_lets_survive_the_metric_and_then_the_loss() -> None:
     """The lowest loss has the lowest metric here: it neither survives nor breeds."""
     entries = [
-        Scored(SPACE.fit(text)[0], Score(loss, metric, 32), "gradient", 0)
+        ScoredPrompt(SPACE.fit(text)[0], Score(loss, metric, 32), "gradient", 0)
         for text, loss, metric in zip(TEXTS, (0.1, 0.9, 0.8, 0.5), (0.2, 0.6, 0.6, 0.5), strict=False)
     ]
     dialogue = talk(EvoPromptGA(population=2), tiny.consultation(tuple(entries)), *EVOLVED[:2])
@@ -126,7 +126,9 @@ def test_one_order_selects_and_lets_survive_the_metric_and_then_the_loss() -> No
 @pytest.mark.parametrize("metrics", [(0.5, 0.5, 0.5, 0.5), (0.0, 0.0, 0.0, 0.0), (0.9, 0.0, 0.0, 0.0)])
 @pytest.mark.parametrize("selection", ["roulette", "random", "tournament"])
 def test_two_parents_are_never_the_same_whatever_the_scores(selection: str, metrics: tuple[float, ...]) -> None:
-    entries = [Scored(SPACE.fit(t)[0], Score(0.5, m, 32), "user", 0) for t, m in zip(TEXTS, metrics, strict=False)]
+    entries = [
+        ScoredPrompt(SPACE.fit(t)[0], Score(0.5, m, 32), "user", 0) for t, m in zip(TEXTS, metrics, strict=False)
+    ]
     rng = random.Random(0)
     pairs = [pair(entries, selection, rng) for _ in range(300)]
     assert all(mother != father for mother, father in pairs)

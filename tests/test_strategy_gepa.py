@@ -13,7 +13,7 @@ from dialogues import after, talk
 from omegaconf import OmegaConf
 from tiny import EXAMPLES, consultation, scored
 
-from llm_catalyst.mentors.base import Consultation, Trial
+from llm_catalyst.mentors.base import MentorContext, Trial
 from llm_catalyst.mentors.strategies.gepa import Gepa, front, minibatches
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.utils.validation import ConfigurationError
@@ -33,7 +33,7 @@ def sharing(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]
     return [[trial(prompt, row) for row in rows] for prompt in prompts]
 
 
-def asked(model: Callable[..., list[list[Trial]]] = sharing, **changes: Any) -> Consultation:
+def asked(model: Callable[..., list[list[Trial]]] = sharing, **changes: Any) -> MentorContext:
     return replace(consultation(), attempt=model, **changes)
 
 

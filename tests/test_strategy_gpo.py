@@ -11,7 +11,7 @@ from tiny import consultation as consult
 from tiny import conversation, prompt_space, scored
 
 from llm_catalyst.mentors.strategies.gpo import Gpo, edits, most_similar, read, words_of
-from llm_catalyst.runs.records import Prompt, Score, Scored
+from llm_catalyst.runs.records import Prompt, Score, ScoredPrompt
 from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_gpo.txt"
@@ -90,7 +90,7 @@ def test_the_limit_is_a_share_of_the_words_of_the_current_prompt(stage: int, cha
 
 
 def test_at_least_one_word_may_change_also_of_a_prompt_without_any() -> None:
-    marks = Scored(Prompt((1, 1, 1, 1), "? ! . ,"), Score(0.3, 0.9, 32), "gradient", 0)
+    marks = ScoredPrompt(Prompt((1, 1, 1, 1), "? ! . ,"), Score(0.3, 0.9, 32), "gradient", 0)
     heard = talk(Gpo(proposals=1), consult((marks,)), "- is it good", "- good")
     assert heard.texts == ["good good good good"]
     assert "at most 1 word of the current prompt, which has 0:" in heard.exchanges[0].messages[1].content

@@ -9,9 +9,9 @@ from dialogues import Talk, after, talk
 from omegaconf import OmegaConf
 from tiny import consultation, prompt_space, scored
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.leo import Leo
-from llm_catalyst.runs.records import Scored
+from llm_catalyst.runs.records import ScoredPrompt
 from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_leo.txt"
@@ -21,7 +21,7 @@ EXPLORED = "- tell me the mood\n- how does the story"
 EXPLOITED = "- is it good and\n- is it great or"
 
 
-def four() -> Consultation:
+def four() -> MentorContext:
     """A first consultation, with losses 0.8, 0.7, 0.6 and 0.3 in its pool."""
     losses = (0.8, 0.7, 0.6, 0.3)
     return consultation(tuple(scored(prompt_space(), w, loss, 1 - loss) for w, loss in zip(WORDS, losses, strict=True)))
@@ -40,7 +40,7 @@ def shown(told: Talk, question: int) -> list[str]:
     return [line.removeprefix('Prompt: "').removesuffix('"') for line in lines if line.startswith("Prompt: ")]
 
 
-def following(memory: dict[str, list[list[int]]], *entries: Scored) -> Consultation:
+def following(memory: dict[str, list[list[int]]], *entries: ScoredPrompt) -> MentorContext:
     """A later consultation with this memory and exactly these scored prompts."""
     ranked = tuple(sorted(entries, key=lambda entry: -entry.score.loss))
     return replace(consultation(ranked), stage=1, memory=memory)

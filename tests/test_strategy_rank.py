@@ -12,7 +12,7 @@ from dialogues import Talk, after, talk
 from omegaconf import OmegaConf
 from tiny import EXAMPLES, consultation, prompt_space
 
-from llm_catalyst.mentors.base import Consultation, Trial
+from llm_catalyst.mentors.base import MentorContext, Trial
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.mentors.strategies.rank import Rank, choose, doubles, likeness
 from llm_catalyst.runs.records import Prompt
@@ -35,7 +35,7 @@ def attempt(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]
     return [[Trial(1 - n / 5, 1, EXAMPLES[row].label == 1) for row in rows] for n in praise]
 
 
-def first() -> Consultation:
+def first() -> MentorContext:
     return replace(consultation(), attempt=attempt)
 
 

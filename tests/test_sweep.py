@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from llm_catalyst.sweeps.job import ENDED, RUNNING, Note, read_notes, take_gpu, write_note
+from llm_catalyst.sweeps.job import ENDED, RUNNING, JobStatus, read_notes, take_gpu, write_note
 from llm_catalyst.sweeps.launchers import Sweep, begin, cause, consecutive, in_a_pool, running_here
 from llm_catalyst.sweeps.status import apart, summary
 from llm_catalyst.utils.validation import ConfigurationError
@@ -50,9 +50,9 @@ from llm_catalyst.sweeps.optuna_search import (  # noqa: E402
 PLAN = Plan(trials=4, at_once=2, sampler="TPESampler", seed=1)
 
 
-def note(number: int, code: int | None = 0, message: str = "", **more: Any) -> Note:
+def note(number: int, code: int | None = 0, message: str = "", **more: Any) -> JobStatus:
     state = RUNNING if code is None else ENDED
-    return Note(number, ("task=sst2", f"seed={number}"), state, code=code, message=message, **more)
+    return JobStatus(number, ("task=sst2", f"seed={number}"), state, code=code, message=message, **more)
 
 
 def parsed(*words: str) -> Any:
@@ -129,7 +129,7 @@ def test_a_sweep_waits_for_what_is_left_of_one_that_was_killed_and_forgets_its_n
 # --- the summary
 
 
-def told(*notes: Note) -> list[str]:
+def told(*notes: JobStatus) -> list[str]:
     return [line.plain for line in summary({one.number: one for one in notes}, Path("outputs/sweeps/x"))]
 
 
@@ -139,7 +139,7 @@ def test_a_sweep_that_has_finished_needs_one_line() -> None:
 
 def test_a_summary_counts_every_run_once_and_says_what_goes_on() -> None:
     notes = [note(0), note(1, 1, "boom"), note(2, 75, "stopped by SIGTERM"), note(3, 3, "spent"), note(4, None)]
-    notes.append(Note(5, ("task=sst2", "seed=5")))
+    notes.append(JobStatus(5, ("task=sst2", "seed=5")))
     first, *rest = told(*notes)
     assert first == (
         "1 of 6 runs finished; 1 failed; 3 stopped before the end; 1 was not run; "
@@ -191,10 +191,10 @@ class Fragile(Launcher):
         for number, (word,) in enumerate(job_overrides, initial_job_idx):
             if word == "obstructed":
                 raise FileExistsError("there is a file")
-            write_note(self.folder, Note(number, (word,), RUNNING))
+            write_note(self.folder, JobStatus(number, (word,), RUNNING))
             if word == "killed":
                 raise RuntimeError("a worker was terminated")
-            write_note(self.folder, Note(number, (word,), ENDED, code=0, status="done"))
+            write_note(self.folder, JobStatus(number, (word,), ENDED, code=0, status="done"))
         return []
 
 
@@ -206,7 +206,7 @@ def test_a_pool_that_breaks_at_some_jobs_carries_out_all_others(words: list[str]
         jobs = {2 * number: [word] for number, word in enumerate(words)}
         jobs |= {number + 1: ["good"] for number in jobs}
         for number, overrides in jobs.items():
-            write_note(sweep.folder, Note(number, tuple(overrides)))
+            write_note(sweep.folder, JobStatus(number, tuple(overrides)))
         in_a_pool(sweep, jobs)
         for one in read_notes(sweep.folder).values():
             assert (one.state, one.code) == (ENDED, 0 if one.overrides == ("good",) else 1)

@@ -30,8 +30,8 @@ from llm_catalyst.report.tables.build import (
     render,
     summary_csv,
 )
-from llm_catalyst.report.tables.rendered import LATEX, Field, Sheet, in_latex, in_markdown, plain_latex
-from llm_catalyst.runs.records import Ledger, Outcome
+from llm_catalyst.report.tables.rendered import LATEX, Field, RenderedTable, in_latex, in_markdown, plain_latex
+from llm_catalyst.runs.records import Outcome, Usage
 from llm_catalyst.utils.terminal import printable
 
 BASE = (0.70, 0.71, 0.69, 0.72, 0.70)
@@ -283,7 +283,7 @@ def test_a_table_without_any_run_can_be_written(tmp_path: Path) -> None:
 
 
 def spent(**ledger: float) -> Outcome:
-    return ended(0.7, seconds=3600.0, ledger=Ledger(**ledger))  # type: ignore[arg-type]
+    return ended(0.7, seconds=3600.0, ledger=Usage(**ledger))  # type: ignore[arg-type]
 
 
 def test_prices_are_per_run_and_in_sum(tmp_path: Path) -> None:
@@ -391,11 +391,11 @@ TEXTS = st.one_of(
 
 
 @st.composite
-def sheets(draw: st.DrawFn) -> Sheet:
+def sheets(draw: st.DrawFn) -> RenderedTable:
     """A table of any texts."""
     width = draw(st.integers(1, 4))
     fields = st.builds(Field, TEXTS, st.sampled_from(["", "bold", "dim", "cited"]))
-    return Sheet(
+    return RenderedTable(
         "scores",
         draw(TEXTS),
         tuple(draw(st.lists(TEXTS, min_size=width, max_size=width))),
@@ -413,7 +413,7 @@ def shown(text: str) -> str:
 
 
 @given(sheets())
-def test_a_markdown_parser_reads_back_the_very_texts_of_a_table(sheet: Sheet) -> None:
+def test_a_markdown_parser_reads_back_the_very_texts_of_a_table(sheet: RenderedTable) -> None:
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(in_markdown(sheet))
     assert not [token for token in tokens if token.type.startswith(("html", "code", "fence", "hr"))]
     inline = [token for token in tokens if token.type == "inline"]
@@ -445,7 +445,7 @@ def test_latex_sets_a_text_as_it_is(text: str) -> None:
 
 
 @given(sheets())
-def test_a_latex_table_is_balanced_and_each_of_its_lines_has_as_many_fields(sheet: Sheet) -> None:
+def test_a_latex_table_is_balanced_and_each_of_its_lines_has_as_many_fields(sheet: RenderedTable) -> None:
     lines = in_latex(sheet, "a/b c").split("\n")
     comments = [line for line in lines if line.startswith("%")]
     assert len(comments) == 1 + len(sheet.problems)
@@ -478,9 +478,9 @@ def test_in_a_narrow_terminal_names_wrap_between_words_and_columns_without_room_
     assert all(len(line) <= 80 for line in (*lines, *costs))
 
 
-@example(Sheet("scores", "", ("\U00011a8a", ""), (), ""), 20)  # a letter that takes no cell
+@example(RenderedTable("scores", "", ("\U00011a8a", ""), (), ""), 20)  # a letter that takes no cell
 @given(sheets(), st.integers(20, 120))
-def test_a_terminal_shows_every_letter_of_a_table_however_narrow_it_is(sheet: Sheet, width: int) -> None:
+def test_a_terminal_shows_every_letter_of_a_table_however_narrow_it_is(sheet: RenderedTable, width: int) -> None:
     fields = [field.text for line in sheet.lines for field in line]
     text = text_of(sheet, width)
     for letter in set("".join([*sheet.headings, *fields])) - {" "}:
@@ -490,7 +490,7 @@ def test_a_terminal_shows_every_letter_of_a_table_however_narrow_it_is(sheet: Sh
 
 
 @given(sheets())
-def test_no_text_of_a_table_reaches_the_terminal_as_a_command(sheet: Sheet) -> None:
+def test_no_text_of_a_table_reaches_the_terminal_as_a_command(sheet: RenderedTable) -> None:
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None, legacy_windows=False)
     console.print(sheet)
     text = console.file.getvalue()  # type: ignore[attr-defined]

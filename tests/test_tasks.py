@@ -15,7 +15,7 @@ from conftest import REPOSITORY, Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_catalyst.config.build import build
+from llm_catalyst.config.build import build_node
 from llm_catalyst.tasks.text_task import BUILT_IN, Example, TaskData, TextTask, carve, fingerprint, load, majority
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -55,7 +55,7 @@ Jsonl = Callable[[Path, Sequence[dict[str, Any]]], None]
 def packaged(name: str, **changes: Any) -> TextTask:
     """The task of conf/task, with some keys changed."""
     node = yaml.safe_load((CONF / "task" / f"{name}.yaml").read_text(encoding="utf-8"))
-    task: TextTask = build(node | changes, "task")
+    task: TextTask = build_node(node | changes, "task")
     return task
 
 
@@ -91,7 +91,7 @@ def folder(tmp_path: Path, jsonl: Jsonl) -> Callable[..., Path]:
 def test_a_packaged_task_composes_and_says_all_that_a_mentor_and_the_heads_need(
     name: str, composed: Callable[..., dict[str, Any]]
 ) -> None:
-    task = build(composed(f"task={name}")["task"], "task")
+    task = build_node(composed(f"task={name}")["task"], "task")
     assert task.name == name
     assert task.description.endswith(".")
     if isinstance(task, TextTask) and name != "local":
@@ -160,7 +160,7 @@ def test_the_example_of_the_documentation_runs_as_it_is_written(
     assert yaml.safe_load(done.stdout)["task"] == node
     labels = list(range(len(node["labels"])))
     path = folder(train=rows_of(*labels * 10), test=rows_of(*labels))
-    assert load(build(node | {"path": str(path)}, "task"), seed=1).labels == tuple(node["labels"])
+    assert load(build_node(node | {"path": str(path)}, "task"), seed=1).labels == tuple(node["labels"])
 
 
 # --- splits

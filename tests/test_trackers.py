@@ -15,7 +15,7 @@ from recorded import CONFIG, HOSTILE, OVERVIEW, PLAN, evaluation, outcome, promp
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_models import StoppingView, Stops, adamw, run_in, toy_problem
 
-from llm_catalyst.callbacks.base import Overview, SilentView, Views
+from llm_catalyst.callbacks.base import CallbackList, NoCallback, RunInfo
 from llm_catalyst.callbacks.tracker import Point, Tracker, point_of
 from llm_catalyst.callbacks.trackers import trackers
 from llm_catalyst.cli.run import run_command
@@ -24,7 +24,7 @@ from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.runs.records import Score, Snapshot
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.utils.signals import Stopped
+from llm_catalyst.utils.signals import RunInterrupted
 from llm_catalyst.utils.validation import ConfigurationError
 
 SETTINGS = yaml.safe_load(CONFIG)
@@ -137,10 +137,10 @@ def carry_out(path: Path, tracked: bool, stop_at: int | None = None) -> None:
     """A tiny run of three stages, or the rest of it, as a session carries it out."""
     problem = toy_problem()
     experiment = Experiment(problem, Gradient(adamw), RandomTokens(), problem.settings, (3, 3, 3))
-    shown = StoppingView(stop_at) if stop_at else SilentView()
-    view = Views(*trackers(["tensorboard"] if tracked else [], path, SETTINGS), shown)
+    shown = StoppingView(stop_at) if stop_at else NoCallback()
+    view = CallbackList(*trackers(["tensorboard"] if tracked else [], path, SETTINGS), shown)
     path.mkdir(exist_ok=True)
-    view.begin(Overview("toy", str(path), (3, 3, 3), 0.5, "accuracy"))
+    view.begin(RunInfo("toy", str(path), (3, 3, 3), 0.5, "accuracy"))
     try:
         ended = run_in(path, experiment, view)
     except Stops:
@@ -231,7 +231,7 @@ class Faulty:
     error: BaseException
     asked: list[str] = field(default_factory=list)
 
-    def open(self, overview: Overview) -> None:
+    def open(self, overview: RunInfo) -> None:
         self._do("open")
 
     def add(self, point: Point) -> None:
@@ -262,9 +262,9 @@ def test_after_a_fault_a_log_is_asked_nothing_more(tmp_path: Path, capsys: pytes
 
 
 def test_a_signal_within_a_log_is_not_swallowed(tmp_path: Path) -> None:
-    tracker = Tracker("wandb", Faulty("add", Stopped(15)), write_run(tmp_path / "run", finished=False))
+    tracker = Tracker("wandb", Faulty("add", RunInterrupted(15)), write_run(tmp_path / "run", finished=False))
     tracker.begin(OVERVIEW)
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         tracker.show(evaluation(0, 50, 0.6, 0.5))
 
 

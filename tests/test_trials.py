@@ -10,17 +10,17 @@ from llm_catalyst.optimizers.base import Member
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.tasks.batching import collate
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.prompt_probe import HINT_TOKENS, STEP, Trials
+from llm_catalyst.training.prompt_probe import HINT_TOKENS, STEP, PromptProbe
 from llm_catalyst.training.scoring import score
 from llm_catalyst.training.state import State
-from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.rng import stream
 
 
-def trials_of(problem: Problem) -> tuple[Trials, State, list[Prompt]]:
+def trials_of(problem: Problem) -> tuple[PromptProbe, State, list[Prompt]]:
     state = State((Member.of(problem.start()),))
     prompts = [problem.space.sample(stream(seed, "test")) for seed in range(3)]
-    return Trials(problem, state), state, prompts
+    return PromptProbe(problem, state), state, prompts
 
 
 @pytest.mark.parametrize("tokens", [20, 10**6])
@@ -67,5 +67,5 @@ def test_hints_do_not_depend_on_the_room_in_memory_and_leave_no_gradient() -> No
     problem.model.room.examples = 5
     assert trials.hints(prompts) == whole
     assert all(p.grad is None for p in problem.model.backbone.parameters())
-    assert isinstance(problem.model.room, Room)
+    assert isinstance(problem.model.room, PassLimits)
     assert trials.hints([]) == []

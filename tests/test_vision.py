@@ -10,9 +10,9 @@ import pytest
 import tiny_clip
 from tiny_models import StoppingView, Stops, adamw, run_in, toy_settings
 
-from llm_catalyst.config.build import check_kinds, parts_of
+from llm_catalyst.config.build import build_components, check_kinds
 from llm_catalyst.config.settings import Checkpoints
-from llm_catalyst.mentors.clients.mock import Rehearsal
+from llm_catalyst.mentors.clients.mock import MockModel
 from llm_catalyst.mentors.controls import Perturb
 from llm_catalyst.mentors.evolution import Evolution
 from llm_catalyst.mentors.llm import LanguageModel
@@ -22,7 +22,7 @@ from llm_catalyst.models.heads.tcp import Tcp
 from llm_catalyst.models.heads.zero_shot import ZeroShot
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.none import NoDoer
+from llm_catalyst.optimizers.none import NoTraining
 from llm_catalyst.optimizers.zeroth_order import ZerothOrderSGD
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import Outcome
@@ -58,7 +58,7 @@ def carry_out(path: Path, head: Any, mentor: Any = None, doer: Any = None, view:
 @pytest.mark.parametrize("doer", [Gradient(adamw), ZerothOrderSGD(0.01, seed=1)], ids=["gradient", "zeroth-order"])
 def test_a_run_trains_restarts_and_reports(tmp_path: Path, head: Any, doer: Any) -> None:
     if isinstance(head, ZeroShot) and isinstance(doer, Gradient):
-        doer = NoDoer()  # there is nothing to differentiate
+        doer = NoTraining()  # there is nothing to differentiate
     outcome = carry_out(tmp_path, head, doer=doer)
     run = read_run(tmp_path)
     assert outcome.status == "done"
@@ -81,8 +81,8 @@ def test_a_context_that_was_learned_on_some_classes_is_reported_on_the_others(tm
 
 
 def test_a_mentor_is_shown_the_place_of_the_class_and_its_template_becomes_the_context(tmp_path: Path) -> None:
-    mentor = LanguageModel(Rehearsal(), Paper())
-    carry_out(tmp_path, Coop(4, "middle"), mentor, NoDoer())
+    mentor = LanguageModel(MockModel(), Paper())
+    carry_out(tmp_path, Coop(4, "middle"), mentor, NoTraining())
     asked = read_run(tmp_path).exchanges[0].messages[1].content
     assert 'Prompt: "a photo [CLASS] of a"' in asked
     assert "Say which shape it is. [CLASS] in a prompt stands for the name of a class." in asked
@@ -114,7 +114,7 @@ def test_what_is_for_texts_and_what_is_for_pictures_do_not_mix(composed: Callabl
         ("task=sst2", "head=coop"): "sst2 is one of texts, and head is for pictures",
     }.items():
         with pytest.raises(ConfigurationError, match=why):
-            parts_of(composed(*words))
+            build_components(composed(*words))
     check_kinds(SHAPES, tiny_clip.backbone().settings, Coop())
 
 
@@ -123,7 +123,7 @@ def test_contexts_of_single_classes_are_refused_where_others_are_to_be_reported(
 ) -> None:
     words = ("task=shapes", "task.classes=base", "backbone=clip_vit_b16", "head=coop", "head.class_specific=true")
     with pytest.raises(ConfigurationError, match=r"classes=base reports on classes that were not.*set it to false"):
-        load_problem(parts_of(composed(*words)))
+        load_problem(build_components(composed(*words)))
 
 
 def test_a_context_learned_on_drawn_shapes_beats_the_hand_made_prompt_clearly(
@@ -132,7 +132,7 @@ def test_a_context_learned_on_drawn_shapes_beats_the_hand_made_prompt_clearly(
     """The tiny CLIP, trained as a user's machine trains it, and CoOp from the hand-made prompt's own words."""
     results = {}
     for name, words in {"CoOp": (), "zero-shot": ("head=zero_shot", "doer=none", "stages=1")}.items():
-        parts = parts_of(composed("experiment=shapes", "mentor=none", "view=none", *words))
+        parts = build_components(composed("experiment=shapes", "mentor=none", "view=none", *words))
         problem = load_problem(parts)
         plan = parts.settings.plan(problem.examples)
         outcome = run_in(tmp_path / name, Experiment(problem, parts.doer, parts.mentor, parts.settings, plan))

@@ -23,14 +23,14 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from llm_catalyst.config.build import parts_of
+from llm_catalyst.config.build import build_components
 from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.models.prompted_text import Parameters, example_losses, stack
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.optimizers.descent import Schedule
 from llm_catalyst.optimizers.zeroth_order import (
     Directions,
@@ -46,7 +46,7 @@ from llm_catalyst.training.estimate import estimate
 from llm_catalyst.training.loop import Experiment
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.state import State, pack
-from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.rng import stream
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -68,7 +68,7 @@ DOERS: dict[str, Callable[..., Any]] = {
 def train(doer: Any, members: Sequence[Member], steps: int, model: Any, batches: Iterator[Batch] | None = None) -> Any:
     """Train on batches in which every member's labels are (0, 1, 1), or on `batches`."""
     batches = batches or itertools.repeat(labels_only([[0, 1, 1]] * len(members)))
-    return list(doer.train(model, members, batches, Course(0, steps, steps, 0)))
+    return list(doer.train(model, members, batches, StepRange(0, steps, steps, 0)))
 
 
 def member(*row: float) -> Member:
@@ -314,7 +314,7 @@ class Counting(CrossEntropy):
 
     def __init__(self, model: Any, most: int | None = None) -> None:
         self.model, self.most, self.rows = model, most, list[int]()
-        self.backbone, self.room = model.backbone, Room(10**6, 10**6)
+        self.backbone, self.room = model.backbone, PassLimits(10**6, 10**6)
 
     def logits(self, parameters: Parameters, batch: Batch) -> Tensor:
         rows = batch.labels.numel()
@@ -411,7 +411,7 @@ def test_a_dry_run_counts_the_examples_that_a_run_then_sends_forward(tmp_path: P
 def test_a_member_whose_loss_is_nan_stops_alone_with_its_last_finite_parameters(name: str) -> None:
     members = [member(0.5, -0.2), member(0.1, 0.9)]
     batches = (labels_only([[0, 1, 1]] * 2, [1] if number == 3 else ()) for number in itertools.count(1))
-    steps: list[Step] = train(DOERS[name](), members, 5, PromptIsLogits(), batches)
+    steps: list[StepResult] = train(DOERS[name](), members, 5, PromptIsLogits(), batches)
     assert [math.isnan(step.losses[1]) for step in steps] == [False, False, True, True, True]
     assert all(math.isfinite(step.losses[0]) for step in steps)
     twice = member(0.1, 0.9)
@@ -435,7 +435,7 @@ def test_the_rate_follows_the_schedule_and_the_estimate_is_clipped_where_that_is
         ZerothOrderSGD(0.1, clip_norm=0.01),
     ):
         learner = member(0.5, -0.2)
-        list(doer.train(PromptIsLogits(), [learner], itertools.repeat(labels_only([[0, 1, 1]])), Course(0, 1, 4, 0)))
+        list(doer.train(PromptIsLogits(), [learner], itertools.repeat(labels_only([[0, 1, 1]])), StepRange(0, 1, 4, 0)))
         moves.append((learner.parameters["prompt"][0].detach() - row).norm().item())
     assert moves[0] > moves[2] > moves[1] == 0
     assert moves[2] == pytest.approx(0.1 * 0.01, rel=1e-2)
@@ -443,7 +443,9 @@ def test_the_rate_follows_the_schedule_and_the_estimate_is_clipped_where_that_is
 
 def test_a_run_gives_its_seed_and_schedule_to_the_doer(composed: Callable[..., dict[str, Any]]) -> None:
     for name, made in (("zo_momentum", ZerothOrderSGD), ("forward_gradient", ForwardGradient)):
-        doer = parts_of(composed(f"optimizer={name}", "optimizer.directions=4", "seed=7", "schedule.name=linear")).doer
+        doer = build_components(
+            composed(f"optimizer={name}", "optimizer.directions=4", "seed=7", "schedule.name=linear")
+        ).doer
         assert type(doer) is made
         assert (doer.directions, doer.seed, doer.schedule) == (4, 7, Schedule("linear"))
 

@@ -8,9 +8,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from llm_catalyst.mentors.base import Consultation, TaskDescription, Trial
+from llm_catalyst.mentors.base import MentorContext, TaskDescription, Trial
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
-from llm_catalyst.runs.records import Message, Prompt, Score, Scored
+from llm_catalyst.runs.records import Message, Prompt, Score, ScoredPrompt
 from llm_catalyst.tasks.text_task import Example
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -58,23 +58,23 @@ def prompt_space(length: int = 4, width: int = 8) -> PromptSpace:
     return PromptSpace(tokenizer(), vocabulary, PromptSettings(length=length))
 
 
-def scored(space: PromptSpace, text: str, loss: float, metric: float) -> Scored:
+def scored(space: PromptSpace, text: str, loss: float, metric: float) -> ScoredPrompt:
     """A pool entry from a text, as the gradient might have found it."""
     prompt: Prompt = space.fit(text)[0]
-    return Scored(prompt, Score(loss, metric, 32), "gradient", 0)
+    return ScoredPrompt(prompt, Score(loss, metric, 32), "gradient", 0)
 
 
-def consultation(pool: tuple[Scored, ...] | None = None) -> Consultation:
+def consultation(pool: tuple[ScoredPrompt, ...] | None = None) -> MentorContext:
     """A consultation about `TASK`; its pool, unless another is given, holds a prompt of odd text, the best one last."""
     space = prompt_space(length=4)
     if pool is None:
         pool = (
             scored(space, "dull of dull of", 0.7345, 0.49),
-            Scored(Prompt((1, 2, 3, 4), 'odd "\n\u200b ##ing é 好'), Score(0.69, 0.5, 32), "gradient", 0),
+            ScoredPrompt(Prompt((1, 2, 3, 4), 'odd "\n\u200b ##ing é 好'), Score(0.69, 0.5, 32), "gradient", 0),
             scored(space, "is it good or bad", 0.3, 0.9),
         )
     rng = random.Random(0)
-    return Consultation(TASK, pool, 0, 3, space, rng, lambda exchange: None, scored=pool, attempt=attempt, hints=hints)
+    return MentorContext(TASK, pool, 0, 3, space, rng, lambda exchange: None, scored=pool, attempt=attempt, hints=hints)
 
 
 def attempt(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:

@@ -17,7 +17,7 @@ from llm_catalyst.models.backbones.clip import ClipBackbone, FrozenClip, load
 from llm_catalyst.models.prompted_clip import ImageHead, PromptedClip
 from llm_catalyst.tasks.image_task import ImageTask
 from llm_catalyst.tasks.text_task import Example, TaskData
-from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.memory import PassLimits
 
 torch.set_num_threads(1)
 logging.set_verbosity_error()
@@ -80,7 +80,7 @@ def shape_data(labels: tuple[str, ...] = LABELS, **fields: Any) -> TaskData:
 def model(head: ImageHead, data: TaskData | None = None, **settings: Any) -> PromptedClip:
     """The tiny CLIP under a head."""
     constants = head.constants(backbone(**settings), data or shape_data())
-    return PromptedClip(backbone(**settings), head, constants, Room(10**6, 10**6))
+    return PromptedClip(backbone(**settings), head, constants, PassLimits(10**6, 10**6))
 
 
 def drawing(path: Path, seed: int, size: tuple[int, int] = (50, 40)) -> str:

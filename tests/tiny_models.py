@@ -24,7 +24,7 @@ from transformers.models.qwen3 import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.roberta import RobertaConfig, RobertaForMaskedLM, RobertaTokenizer
 from transformers.utils import logging
 
-from llm_catalyst.callbacks.base import SilentView
+from llm_catalyst.callbacks.base import NoCallback
 from llm_catalyst.config.settings import Evaluations, Interval, PoolSettings, Settings
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import FrozenText, load
@@ -37,8 +37,8 @@ from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.tasks.text_task import Example, TaskData, TextTask
 from llm_catalyst.training.loop import Experiment, run
 from llm_catalyst.training.problem import Problem, assemble
-from llm_catalyst.utils.memory import Room
-from llm_catalyst.utils.signals import Interruption
+from llm_catalyst.utils.memory import PassLimits
+from llm_catalyst.utils.signals import SignalHandler
 
 torch.set_num_threads(1)
 logging.set_verbosity_error()
@@ -256,9 +256,9 @@ def toy_problem(
     return assemble(data or toy_data(), backbone(name, head.words, twice), head, toy_settings(**changes))
 
 
-def plenty() -> Room:
+def plenty() -> PassLimits:
     """Room for everything in one pass."""
-    return Room(10**6, 10**6)
+    return PassLimits(10**6, 10**6)
 
 
 class Stops(Exception):  # noqa: N818 - not an error
@@ -266,7 +266,7 @@ class Stops(Exception):  # noqa: N818 - not an error
 
 
 @dataclass
-class StoppingView(SilentView):
+class StoppingView(NoCallback):
     """Raises after so many optimizer steps."""
 
     at: int
@@ -276,11 +276,11 @@ class StoppingView(SilentView):
             raise Stops
 
 
-def run_in(path: Path, experiment: Experiment, view: Any = None, interruption: Interruption | None = None) -> Outcome:
+def run_in(path: Path, experiment: Experiment, view: Any = None, interruption: SignalHandler | None = None) -> Outcome:
     """Carry out a run in a directory, or go on with the one that is there; its lock is free again in any case."""
     with closing(RunDirectory(path)) as directory:
         directory.write_config(CONFIG, manifest())
-        return run(experiment, directory, view or SilentView(), interruption)
+        return run(experiment, directory, view or NoCallback(), interruption)
 
 
 # A model that is nothing but its prompt: what a doer does to it can be worked out by hand.

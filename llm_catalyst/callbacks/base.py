@@ -12,12 +12,12 @@ from llm_catalyst.runs.analysis import (
     event_words,
     majority_warning,
 )
-from llm_catalyst.runs.records import Evaluation, Event, Exchange, Outcome, Record, Restart, Scored
+from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Record, Restart, ScoredPrompt
 from llm_catalyst.utils.terminal import printable
 
 
 @dataclass(frozen=True)
-class Overview:
+class RunInfo:
     """What is known of a run before it starts. `plan` holds the steps of each stage.
 
     `resumed` names the saved state that a resumed run goes on from.
@@ -31,13 +31,13 @@ class Overview:
     resumed: str | None = None
 
 
-class View(Protocol):
+class RunCallback(Protocol):
     """Shows a run. `tick` is called after every optimizer step, `show` with every record that is written.
 
     `end` may be called twice, and with None where the run did not come to an outcome.
     """
 
-    def begin(self, overview: Overview) -> None: ...
+    def begin(self, overview: RunInfo) -> None: ...
 
     def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None: ...
 
@@ -47,7 +47,7 @@ class View(Protocol):
 
 
 @dataclass(frozen=True)
-class Note:
+class Notice:
     """Something that follows from what was seen: a stage has begun or ended, or a person must be warned."""
 
     text: str
@@ -55,10 +55,10 @@ class Note:
 
 
 @dataclass
-class Watch:
+class RunWatcher:
     """Where a run stands, and the notes that follow. Views feed it; a step within a stage costs two assignments."""
 
-    overview: Overview
+    overview: RunInfo
     stage: int = -1
     step: int = 0
     members: int = 1
@@ -69,7 +69,7 @@ class Watch:
     def __post_init__(self) -> None:
         self.ends = tuple(itertools.accumulate(self.overview.plan))
 
-    def tick(self, stage: int, step: int, members: int) -> Sequence[Note]:
+    def tick(self, stage: int, step: int, members: int) -> Sequence[Notice]:
         """The notes that a training step causes: almost always none."""
         self.step = step
         if stage == self.stage:
@@ -78,36 +78,36 @@ class Watch:
         self.stage, self.members, self.training, self.accuracies = stage, members, True, []
         side_by_side = f", {members} prompts side by side" if members > 1 else ""
         steps = counted(self.overview.plan[stage], "step")
-        return [*notes, Note(f"stage {stage + 1}/{len(self.ends)} begins: {steps}{side_by_side}")]
+        return [*notes, Notice(f"stage {stage + 1}/{len(self.ends)} begins: {steps}{side_by_side}")]
 
-    def heed(self, record: Record) -> list[Note]:
+    def heed(self, record: Record) -> list[Notice]:
         """The notes that a record causes."""
         if isinstance(record, Event):
-            return [Note(event_words(record), warning=True)]
+            return [Notice(event_words(record), warning=True)]
         if isinstance(record, Evaluation) and record.split == "dev" and self.training:
             self.accuracies.append(accuracy(record))
             before, self.constant[record.member] = self.constant.get(record.member), record.constant
             if record.constant is not None and record.constant != before:
-                return [Note(constant_warning(record.stage, record.step, record.constant), warning=True)]
-        if isinstance(record, Scored | Exchange | Restart):
+                return [Notice(constant_warning(record.stage, record.step, record.constant), warning=True)]
+        if isinstance(record, ScoredPrompt | LLMCall | Restart):
             return self.close()
         return []
 
-    def close(self) -> list[Note]:
+    def close(self) -> list[Notice]:
         """The notes at a stage's end, once: what follows training (scoring, the mentor) has begun."""
         if not self.training or self.step < self.ends[self.stage]:
             return []
         self.training = False
         best = f", best dev accuracy in it {max(self.accuracies):.3f}" if self.accuracies else ""
-        notes = [Note(f"stage {self.stage + 1}/{len(self.ends)} ends at step {self.step}{best}")]
+        notes = [Notice(f"stage {self.stage + 1}/{len(self.ends)} ends at step {self.step}{best}")]
         warning = majority_warning(self.stage, self.accuracies, self.overview.majority)
-        return [*notes, Note(warning, warning=True)] if warning else notes
+        return [*notes, Notice(warning, warning=True)] if warning else notes
 
 
-class SilentView:
+class NoCallback:
     """Shows nothing."""
 
-    def begin(self, overview: Overview) -> None:
+    def begin(self, overview: RunInfo) -> None:
         pass
 
     def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
@@ -120,18 +120,18 @@ class SilentView:
         pass
 
 
-def unfinished(overview: Overview) -> str:
+def unfinished(overview: RunInfo) -> str:
     """What to say where a run was stopped or failed."""
     return f"the run did not end; go on with: catalyst resume {printable(overview.directory)}"
 
 
-class Views:
+class CallbackList:
     """Several views as one: they begin in their order, and end in the other."""
 
-    def __init__(self, *views: View) -> None:
+    def __init__(self, *views: RunCallback) -> None:
         self.views = views
 
-    def begin(self, overview: Overview) -> None:
+    def begin(self, overview: RunInfo) -> None:
         for view in self.views:
             view.begin(overview)
 

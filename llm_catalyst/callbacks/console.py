@@ -5,25 +5,25 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from llm_catalyst.callbacks.base import Note, Overview, SilentView, View, Watch, unfinished
+from llm_catalyst.callbacks.base import NoCallback, Notice, RunCallback, RunInfo, RunWatcher, unfinished
 from llm_catalyst.runs.analysis import (
     clock,
     counted,
-    spending,
+    sum_usage,
 )
-from llm_catalyst.runs.records import Evaluation, Exchange, Outcome, Record, Restart
+from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart
 from llm_catalyst.utils.terminal import forgive, printable, quoted
 from llm_catalyst.utils.validation import one_of
 
 MODES = ("auto", "live", "plain", "none")
 
 
-def view_for(mode: str, console: Console) -> View:
+def view_for(mode: str, console: Console) -> RunCallback:
     """The view of that name; `auto` is live where the console is a terminal that can move its cursor."""
     one_of("view", mode, MODES)
     forgive(console)
     if mode == "none":
-        return SilentView()
+        return NoCallback()
     capable = console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
     if mode == "plain" or (mode == "auto" and not capable):
         return PlainView(console)
@@ -38,8 +38,8 @@ class PlainView:
     def __init__(self, console: Console) -> None:
         self.console = console
 
-    def begin(self, overview: Overview) -> None:
-        self.began, self.watch, self.ended = time.monotonic(), Watch(overview), False
+    def begin(self, overview: RunInfo) -> None:
+        self.began, self.watch, self.ended = time.monotonic(), RunWatcher(overview), False
         resumed = f", resumed from {overview.resumed}" if overview.resumed else ""
         plan = f"{counted(len(overview.plan), 'stage')}, {counted(sum(overview.plan), 'step')}{resumed}"
         where = printable(overview.directory)
@@ -53,7 +53,7 @@ class PlainView:
         if isinstance(record, Evaluation):
             self.say(self.evaluated(record))
         self.note(notes)
-        if isinstance(record, Exchange):
+        if isinstance(record, LLMCall):
             self.say(exchanged(record))
         if isinstance(record, Restart):
             self.say(restarted(record))
@@ -77,7 +77,7 @@ class PlainView:
             f"{overview.metric} {record.score.metric:.3f}{only}"
         )
 
-    def note(self, notes: Sequence[Note]) -> None:
+    def note(self, notes: Sequence[Notice]) -> None:
         for note in notes:
             self.say(f"warning: {note.text}" if note.warning else note.text)
 
@@ -85,12 +85,12 @@ class PlainView:
         print(f"{clock(time.monotonic() - self.began)}  {line}", file=self.console.file, flush=True)
 
 
-def exchanged(record: Exchange) -> str:
+def exchanged(record: LLMCall) -> str:
     """An exchange on one line."""
     who = printable(record.answered or record.asked)
     if record.error is not None:
         return f"mentor {who} failed after {record.latency_s:.1f} s: {printable(record.error)}"
-    cost = spending([record]).words().partition(", ")[2]
+    cost = sum_usage([record]).words().partition(", ")[2]
     if record.reused is not None:
         return f"mentor {who}: {cost} ({printable(record.reused)})"
     return f"mentor {who} answered in {record.latency_s:.1f} s: {cost}"

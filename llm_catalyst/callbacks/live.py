@@ -9,9 +9,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from llm_catalyst.callbacks.base import Overview, Watch, unfinished
-from llm_catalyst.runs.analysis import Spending, accuracy, best_prompts, clock
-from llm_catalyst.runs.records import Evaluation, Exchange, Outcome, Record, Restart, Scored
+from llm_catalyst.callbacks.base import RunInfo, RunWatcher, unfinished
+from llm_catalyst.runs.analysis import MentorUsage, accuracy, best_prompts, clock
+from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart, ScoredPrompt
 from llm_catalyst.utils.terminal import printable, quoted
 from llm_catalyst.utils.text_plot import Point, area, span
 
@@ -80,14 +80,14 @@ class LiveView:
         self.console = console
         self.live: Live | None = None
 
-    def begin(self, overview: Overview) -> None:
+    def begin(self, overview: RunInfo) -> None:
         self.began = self.since = time.monotonic()
-        self.watch, self.pace, self.spending = Watch(overview), Pace(self.began), Spending()
+        self.watch, self.pace, self.spending = RunWatcher(overview), Pace(self.began), MentorUsage()
         self.train, self.dev = Curve(), Curve()
         self.evaluation: Evaluation | None = None
         self.best: float | None = None
-        self.scored: list[Scored] = []
-        self.top: list[Scored] = []
+        self.scored: list[ScoredPrompt] = []
+        self.top: list[ScoredPrompt] = []
         self.restarts: list[Restart] = []
         self.warnings: list[str] = []
         self.doing = "scoring the starting point"
@@ -111,13 +111,13 @@ class LiveView:
         self.warnings += [note.text for note in self.watch.heed(record) if note.warning]
         if isinstance(record, Evaluation) and record.split == "dev":
             self.evaluated(record)
-        elif isinstance(record, Scored):
+        elif isinstance(record, ScoredPrompt):
             self.scored.append(record)
             self.top = best_prompts(self.scored)
             if was_training:
                 last = record.stage + 1 == len(self.watch.ends)
                 self.do("scoring on test" if last else "asking the mentor")
-        elif isinstance(record, Exchange):
+        elif isinstance(record, LLMCall):
             self.spending = self.spending.plus(record)
             if not self.watch.training:  # else it is used later
                 self.do("the mentor failed" if record.error else "scoring the mentor's proposals")

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from llm_catalyst.callbacks.base import Overview
+from llm_catalyst.callbacks.base import RunInfo
 from llm_catalyst.runs.analysis import accuracy
-from llm_catalyst.runs.records import Evaluation, Event, Exchange, Outcome, Record, Restart
+from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Record, Restart
 from llm_catalyst.utils.terminal import printable
 
 
@@ -20,7 +20,7 @@ class Bar:
     def say(self, words: str) -> None:
         self.progress.update(self.task, words=printable(words))
 
-    def begin(self, overview: Overview) -> None:
+    def begin(self, overview: RunInfo) -> None:
         self.progress.update(self.task, total=sum(overview.plan))
         self.say("begins")
 
@@ -30,7 +30,7 @@ class Bar:
     def show(self, record: Record) -> None:
         if isinstance(record, Evaluation):
             self.say(f"{record.split} {accuracy(record):.3f}")
-        elif isinstance(record, Exchange):
+        elif isinstance(record, LLMCall):
             self.say("the mentor failed" if record.error else "the mentor answered")
         elif isinstance(record, Restart):
             self.say(f"restarts from {record.prompt.text}")

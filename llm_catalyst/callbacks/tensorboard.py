@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llm_catalyst.callbacks.base import Overview
+from llm_catalyst.callbacks.base import RunInfo
 from llm_catalyst.callbacks.tracker import FLUSH_S, MISSING, Point
 from llm_catalyst.utils.terminal import printable
 from llm_catalyst.utils.validation import ConfigurationError, leaves
@@ -21,7 +21,7 @@ class TensorBoard:
             raise ConfigurationError(MISSING.format(name="tensorboard")) from None
         self.folder, self.config, self.make_writer = path / "tensorboard", config, SummaryWriter
 
-    def open(self, overview: Overview) -> None:
+    def open(self, overview: RunInfo) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         # A TensorBoard that has read the files before forgets what it read.
         self.writer = self.make_writer(str(self.folder), purge_step=0, flush_secs=FLUSH_S)

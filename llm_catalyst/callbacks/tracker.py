@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from llm_catalyst.callbacks.base import Overview
+from llm_catalyst.callbacks.base import RunInfo
 from llm_catalyst.callbacks.console import restarted
-from llm_catalyst.runs.analysis import outcome_columns, spending, usage_columns
+from llm_catalyst.runs.analysis import outcome_columns, sum_usage, usage_columns
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_lines
-from llm_catalyst.runs.records import Evaluation, Exchange, Outcome, Record, Restart, Snapshot
+from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart, Snapshot
 from llm_catalyst.utils.terminal import printable, quoted
 
 FLUSH_S = 30  # seconds after which TensorBoard sees what was written
@@ -36,7 +36,7 @@ class Point:
 class Log(Protocol):
     """Where points go. Constructing one raises ConfigurationError where it cannot be used here."""
 
-    def open(self, overview: Overview) -> None: ...
+    def open(self, overview: RunInfo) -> None: ...
 
     def add(self, point: Point) -> None: ...
 
@@ -54,7 +54,7 @@ class Tracker:
         self.name, self.log, self.path = name, log, path
         self.open = self.caught_up = False
 
-    def begin(self, overview: Overview) -> None:
+    def begin(self, overview: RunInfo) -> None:
         self.ends = tuple(itertools.accumulate(overview.plan))
         with self._surviving():
             self.log.open(overview)
@@ -104,7 +104,7 @@ class Tracker:
 
     def _result(self, outcome: Outcome) -> dict[str, float | str]:
         """What the run came to, as far as it is known, by the names of `load_runs`."""
-        spent = spending(read_lines(self.path / EXCHANGES, Exchange))
+        spent = sum_usage(read_lines(self.path / EXCHANGES, LLMCall))
         result = {"status": outcome.status, **usage_columns(spent), **outcome_columns(outcome)}
         return {name: value for name, value in result.items() if isinstance(value, int | float | str)}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llm_catalyst.callbacks.base import Overview
+from llm_catalyst.callbacks.base import RunInfo
 from llm_catalyst.callbacks.tracker import MISSING, Point
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.terminal import printable
@@ -29,7 +29,7 @@ class WeightsAndBiases:
             raise ConfigurationError("track=[wandb] finds no key of W&B: call `wandb login`, or set WANDB_MODE=offline")
         self.path, self.config, self.wandb = path, config, wandb
 
-    def open(self, overview: Overview) -> None:
+    def open(self, overview: RunInfo) -> None:
         # The same run directory goes on with the same run; one that was made anew in its place is another.
         made_by = (self.path / "manifest.json").read_bytes() + str(self.path.absolute()).encode()
         identity = checksums.sha256(made_by)[:16]

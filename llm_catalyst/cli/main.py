@@ -143,26 +143,26 @@ def resume_action(options: argparse.Namespace) -> int:
 def show_action(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from llm_catalyst.config.errors import guarded
+    from llm_catalyst.config.errors import run_with_exit_code
 
     if options.verify:
         from llm_catalyst.runs.verify import report
 
-        code, whole = guarded(lambda: report(options.directory, Console()))
+        code, whole = run_with_exit_code(lambda: report(options.directory, Console()))
         return code or int(not whole)
     from llm_catalyst.report.show import show
 
-    return guarded(lambda: show(options.directory, Console(), options.svg, options.full, options.brief))[0]
+    return run_with_exit_code(lambda: show(options.directory, Console(), options.svg, options.full, options.brief))[0]
 
 
 def reproduce_action(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from llm_catalyst.sweeps.reproduce import Request, list_tables, reproduce_command
+    from llm_catalyst.sweeps.reproduce import ReproduceOptions, list_tables, reproduce_command
 
     if options.table is None:
         return list_tables(Console())
-    request = Request(
+    request = ReproduceOptions(
         options.table, tuple(options.words), tuple(options.only), options.smoke, options.published, options.config_dir
     )
     return reproduce_command(request, options.dry_run)
@@ -171,7 +171,7 @@ def reproduce_action(options: argparse.Namespace) -> int:
 def report_action(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from llm_catalyst.config.errors import guarded
+    from llm_catalyst.config.errors import run_with_exit_code
     from llm_catalyst.report.write import report
 
-    return guarded(lambda: report(options.places, options.output, Console(), options.watch))[0]
+    return run_with_exit_code(lambda: report(options.places, options.output, Console(), options.watch))[0]

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_catalyst.config.errors import guarded
+from llm_catalyst.config.errors import run_with_exit_code
 from llm_catalyst.config.overrides import (
     SWEEP,
+    choose_sweep_folder,
+    expand_seeds_together,
     is_override,
-    quoted_template,
-    seeds_as_sweep,
-    sweep_folder,
+    quote_template,
     warn_of_hidden_files,
 )
 from llm_catalyst.sweeps.job import execute, with_fallbacks
@@ -27,20 +27,20 @@ def run_command(words: Sequence[str]) -> int:
     from llm_catalyst.sweeps.job import Job
 
     def start() -> None:
-        given = map(quoted_template, seeds_as_sweep(words))
+        given = map(quote_template, expand_seeds_together(words))
         # Hydra finds this flag in front of overrides only, and overrides in front of its other options only.
         ordered = sorted(given, key=lambda word: 0 if word in SWEEP else 1 if is_override(word) else 2)
         # A sweep writes its overrides to disk before any job could refuse them.
         for name, _, value in (word.partition("=") for word in ordered):
             refuse_secrets({name: value})
         swept = sum(word in SWEEP for word in ordered)
-        sys.argv = ["catalyst", *ordered[:swept], *sweep_folder(ordered), *ordered[swept:]]
+        sys.argv = ["catalyst", *ordered[:swept], *choose_sweep_folder(ordered), *ordered[swept:]]
         hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(ordered)))()
 
     # Hydra then raises its errors instead of printing them, so that they look like ours.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     warn_of_hidden_files(words)
-    return guarded(start)[0]
+    return run_with_exit_code(start)[0]
 
 
 def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
@@ -59,4 +59,4 @@ def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
         config: Any = OmegaConf.to_container(merged, resolve=True)
         return execute(with_fallbacks(config, [conf_directory()]), manifest.choices, directory, manifest.command)
 
-    return guarded(go_on)[0]
+    return run_with_exit_code(go_on)[0]

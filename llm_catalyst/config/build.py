@@ -25,7 +25,7 @@ GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
 
 
 @dataclass(frozen=True)
-class Parts:
+class RunComponents:
     """The objects of a run, checked but not loaded: nothing was read from disk or network yet."""
 
     task: Any
@@ -36,7 +36,7 @@ class Parts:
     settings: Any
 
 
-def parts_of(config: Mapping[str, Any]) -> Parts:
+def build_components(config: Mapping[str, Any]) -> RunComponents:
     """The objects that a composed configuration (plain dicts and lists) describes.
 
     Raises ConfigurationError naming the key, what is wrong with it, and what is allowed. Keys of language
@@ -45,25 +45,25 @@ def parts_of(config: Mapping[str, Any]) -> Parts:
     refuse_secrets(config)
     from llm_catalyst.config.settings import Settings
     from llm_catalyst.mentors.base import overlaps
-    from llm_catalyst.optimizers.none import NoDoer
+    from llm_catalyst.optimizers.none import NoTraining
 
-    settings = construct(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
-    mentor = mentor_of(config["mentor"], build(config["strategy"], "strategy"))
+    settings = build_dataclass(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
+    mentor = build_mentor(config["mentor"], build_node(config["strategy"], "strategy"))
     if hasattr(mentor, "preflight"):
         mentor.preflight()
-    head, doer = build(config["head"], "head"), doer_of(config.get("optimizer"), settings)
-    if isinstance(doer, NoDoer) and head.trained:
+    head, doer = build_node(config["head"], "head"), build_optimizer(config.get("optimizer"), settings)
+    if isinstance(doer, NoTraining) and head.trained:
         raise ConfigurationError(
             "doer=none trains nothing: this head would stay as it was drawn; choose one without weights of its own: "
             "head=verbalizer, with an encoder such as minilm head=similarity, for pictures head=coop or zero_shot"
         )
-    if isinstance(doer, NoDoer) and overlaps(mentor):
+    if isinstance(doer, NoTraining) and overlaps(mentor):
         raise ConfigurationError(
             "mentor.overlap=true asks while a stage trains, and doer=none trains nothing; choose mentor.overlap=false"
         )
-    task, backbone = build(config["task"], "task"), build(config["backbone"], "backbone")
+    task, backbone = build_node(config["task"], "task"), build_node(config["backbone"], "backbone")
     check_kinds(task, backbone, head)
-    return Parts(
+    return RunComponents(
         task=task,
         backbone=backbone,
         head=head,
@@ -93,14 +93,14 @@ def check_kinds(task: Any, backbone: Any, head: Any) -> None:
         )
 
 
-def mentor_of(node: Mapping[str, Any], strategy: Any, where: str = "mentor") -> Any:
+def build_mentor(node: Mapping[str, Any], strategy: Any, where: str = "mentor") -> Any:
     """The mentor that a node describes; one that asks a model gets the strategy, and its fallbacks as objects."""
-    if "strategy" not in names_of(locate(node, where)):
-        return build(node, where)
-    nodes = typed(list[Any], node.get("fallbacks", []), f"{where}.fallbacks")
-    fallbacks = [mentor_of(fallback, strategy, f"{where}.fallbacks[{i}]") for i, fallback in enumerate(nodes)]
+    if "strategy" not in field_names(import_target(node, where)):
+        return build_node(node, where)
+    nodes = convert_value(list[Any], node.get("fallbacks", []), f"{where}.fallbacks")
+    fallbacks = [build_mentor(fallback, strategy, f"{where}.fallbacks[{i}]") for i, fallback in enumerate(nodes)]
     own = {key: value for key, value in node.items() if key != "fallbacks"}
-    return build(own, where, strategy=strategy, fallbacks=fallbacks)
+    return build_node(own, where, strategy=strategy, fallbacks=fallbacks)
 
 
 def expand_fallbacks(
@@ -131,54 +131,54 @@ def expand_fallbacks(
             )
         return node
 
-    names = typed(list[Any], mentor["fallbacks"], "mentor.fallbacks")
+    names = convert_value(list[Any], mentor["fallbacks"], "mentor.fallbacks")
     return {**config, "mentor": {**mentor, "fallbacks": [expanded(name) for name in names]}}
 
 
-def doer_of(node: Mapping[str, Any] | None, settings: Any) -> Any:
+def build_optimizer(node: Mapping[str, Any] | None, settings: Any) -> Any:
     """The doer that an `optimizer` node describes: a torch optimizer under the gradient doer, or a doer itself.
 
     None stands for nobody: the mentor alone moves the prompt. A doer that draws directions, or whose rate has a course,
     takes the run's seed and schedule.
     """
     from llm_catalyst.optimizers.backprop import Gradient
-    from llm_catalyst.optimizers.none import NoDoer
+    from llm_catalyst.optimizers.none import NoTraining
 
     if node is None:
-        return NoDoer()
+        return NoTraining()
     shared = {"seed": settings.seed, "schedule": settings.schedule}
-    lacking = set(names_of(locate(node, "optimizer"))) - set(node)
-    built = build(node, "optimizer", **{name: value for name, value in shared.items() if name in lacking})
+    lacking = set(field_names(import_target(node, "optimizer"))) - set(node)
+    built = build_node(node, "optimizer", **{name: value for name, value in shared.items() if name in lacking})
     if is_dataclass(built):
         return built
     return Gradient(built, settings.schedule, settings.clip_norm, settings.protocol.dropout)
 
 
-def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
+def build_node(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
     """The object that a node describes; `extra` are fields of it that come from elsewhere."""
-    target = locate(node, where)
+    target = import_target(node, where)
     values = {key: value for key, value in node.items() if key != "_target_"}
     if not is_dataclass(target):
         if where != "optimizer" or target.__class__ is not type or "torch.optim" not in target.__module__:
             raise ConfigurationError(f"{where}._target_={node['_target_']} is no class that can stand there")
         return bind_optimizer(target, values, where)
-    return construct(target, values, where, extra)
+    return build_dataclass(target, values, where, extra)
 
 
-def construct(schema: Any, values: Mapping[str, Any], where: str, extra: Mapping[str, Any] | None = None) -> Any:
+def build_dataclass(schema: Any, values: Mapping[str, Any], where: str, extra: Mapping[str, Any] | None = None) -> Any:
     """The dataclass `schema` from plain values; nested dataclasses and nodes with `_target_` are built first."""
-    extra, known, hints = extra or {}, names_of(schema), get_type_hints(schema)
+    extra, known, hints = extra or {}, field_names(schema), get_type_hints(schema)
     built = {}
     for key, value in values.items():
         path = f"{where}.{key}".lstrip(".")
         if key not in known:
             raise ConfigurationError(f"there is no key {path}; there are: {', '.join(known)}{did_you_mean(key, known)}")
         if isinstance(value, Mapping) and "_target_" in value:
-            built[key] = build(value, path)
+            built[key] = build_node(value, path)
         elif is_dataclass(hints[key]) and isinstance(value, Mapping):
-            built[key] = construct(hints[key], value, path)
+            built[key] = build_dataclass(hints[key], value, path)
         else:
-            built[key] = typed(hints[key], value, path)
+            built[key] = convert_value(hints[key], value, path)
     try:
         return schema(**built, **extra)
     except ConfigurationError:
@@ -187,11 +187,11 @@ def construct(schema: Any, values: Mapping[str, Any], where: str, extra: Mapping
         raise ConfigurationError(f"{where or 'configuration'}: {error}") from error
 
 
-def names_of(schema: Any) -> list[str]:
+def field_names(schema: Any) -> list[str]:
     return [f.name for f in fields(schema)] if is_dataclass(schema) else []
 
 
-def typed(hint: Any, value: Any, path: str) -> Any:
+def convert_value(hint: Any, value: Any, path: str) -> Any:
     """`value` as the type `hint`. Raises ConfigurationError where it is not one and cannot become one."""
     try:
         return TypeAdapter(hint).validate_python(value)
@@ -200,7 +200,7 @@ def typed(hint: Any, value: Any, path: str) -> Any:
         raise ConfigurationError(f"{path}={value!r} does not fit: {problems}") from None
 
 
-def locate(node: Any, where: str) -> Any:
+def import_target(node: Any, where: str) -> Any:
     """The class that a node's `_target_` names; only classes of this package and of torch.optim are accepted."""
     target = str(node.get("_target_")) if isinstance(node, Mapping) else str(node)
     if not target.startswith(PREFIXES):

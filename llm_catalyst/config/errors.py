@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.utils.paths import conf_directory
-from llm_catalyst.utils.signals import BudgetSpent
+from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
 
 FAILED, WRONG_USE, BUDGET_SPENT = 1, 2, 3
 
 
-def guarded(action: Callable[[], Any]) -> tuple[int, Any]:
+def run_with_exit_code(action: Callable[[], Any]) -> tuple[int, Any]:
     """The exit code and result of `action`; what goes wrong is printed as one message, and recorded by the run.
 
     An exception never leaves a job: it would end a sweep, and some SDKs' exceptions do not even unpickle.
@@ -29,16 +29,16 @@ def guarded(action: Callable[[], Any]) -> tuple[int, Any]:
     except Exception as error:
         if os.environ.get("CATALYST_DEBUG"):
             traceback.print_exc()
-        if isinstance(error, BudgetSpent):
-            complain(f"{error}; the run can go on with a larger one", "stopped")
+        if isinstance(error, BudgetExceededError):
+            print_error(f"{error}; the run can go on with a larger one", "stopped")
             return BUDGET_SPENT, {"status": "stopped", "message": str(error)}
         expected = isinstance(error, ConfigurationError) or type(error).__module__.startswith(("hydra", "omegaconf"))
-        message = explanation(error) if expected else failure(error)
-        complain(message)
+        message = explain_config_error(error) if expected else explain_failure(error)
+        print_error(message)
         return WRONG_USE if expected else FAILED, {"status": "failed", "message": message}
 
 
-def failure(error: Exception) -> str:
+def explain_failure(error: Exception) -> str:
     """What went wrong outside the configuration; for a file system's refusal with the mend."""
     mends = {
         errno.ENOSPC: "free some space and resume the run",
@@ -53,19 +53,19 @@ def failure(error: Exception) -> str:
     return f"{type(error).__name__}: {error} (CATALYST_DEBUG=1 shows where)"
 
 
-def explanation(error: Exception) -> str:
+def explain_config_error(error: Exception) -> str:
     """What went wrong in the configuration, with the nearest known key or choice where Hydra did not find one."""
     message = str(error).split("Config search path")[0].strip()
     if missing := re.search(r"Missing mandatory value.*full_key: (\S+)", message, re.DOTALL):
         return f"{missing[1]} must be given: add {missing[1]}=…"
     if key := re.search(r"Could not override '([^'@]+)", message):
-        if key[1] in known_keys():
+        if key[1] in list_known_keys():
             group = key[1].partition(".")[0]
             return (
                 f"there is no key {key[1]} under this choice of {group}; another one has it "
                 f"(in a sweep over {group}, write {key[1]}=choice(…) for it to reach each choice)"
             )
-        return message + did_you_mean(key[1], known_keys())
+        return message + did_you_mean(key[1], list_known_keys())
     if re.search(r"Could not (?:find|load) 'hydra/launcher/(?:joblib|submitit_\w+)'", message):
         return f"{message}; that launcher comes with: pip install 'llm-catalyst[sweep]'"
     if choice := re.search(r"(?:Could not find|Could not load) '([\w/]+)/(\w+)'", message):
@@ -73,11 +73,11 @@ def explanation(error: Exception) -> str:
     return message
 
 
-def complain(message: str, kind: str = "error") -> None:
+def print_error(message: str, kind: str = "error") -> None:
     Console(stderr=True).print(Text(f"{kind}: ", style="bold red") + Text(message), soft_wrap=True)
 
 
-def known_keys() -> list[str]:
+def list_known_keys() -> list[str]:
     """Every key and group that an override can name, dotted."""
     keys: list[str] = []
     for file in conf_directory().rglob("*.yaml"):
@@ -85,14 +85,14 @@ def known_keys() -> list[str]:
         text = file.read_text()
         content = yaml.safe_load(text) or {}
         prefix = "" if group == "." or group.startswith("hydra") or "@package _global_" in text else group
-        keys += [group] * bool(prefix) + dotted(content, prefix)
+        keys += [group] * bool(prefix) + flatten_keys(content, prefix)
     return sorted(set(keys) - {"defaults"})
 
 
-def dotted(node: Mapping[str, Any], prefix: str) -> list[str]:
+def flatten_keys(node: Mapping[str, Any], prefix: str) -> list[str]:
     """The dotted paths of all keys below a node."""
     keys = []
     for key, value in node.items():
         path = f"{prefix}.{key}".lstrip(".")
-        keys += [path, *(dotted(value, path) if isinstance(value, dict) else [])]
+        keys += [path, *(flatten_keys(value, path) if isinstance(value, dict) else [])]
     return keys

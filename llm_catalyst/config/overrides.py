@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_catalyst.config.errors import complain
+from llm_catalyst.config.errors import print_error
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.validation import ConfigurationError
@@ -14,7 +14,7 @@ from llm_catalyst.utils.validation import ConfigurationError
 SWEEP = ("-m", "--multirun")
 
 
-def anchored(config: dict[str, Any]) -> dict[str, Any]:
+def absolutize_paths(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with relative paths to what is there made absolute, as a resume may start elsewhere."""
     mentors = [config["mentor"], *config["mentor"].get("fallbacks", [])]
     clients = [mentor["client"] for mentor in mentors if "client" in mentor]
@@ -31,13 +31,13 @@ def is_override(word: str) -> bool:
     return ("=" in word and not word.startswith("-")) or word.startswith("~")
 
 
-def quoted_template(word: str) -> str:
+def quote_template(word: str) -> str:
     """`task.text={review}`, as a shell hands it over, in the quotes that Hydra wants around braces."""
     match = re.fullmatch(r"(task\.(?:text|pair|cloze))=([^'\"]*\{\w+\}[^'\"]*)", word)
     return f"{match[1]}='{match[2]}'" if match else word
 
 
-def seeds_as_sweep(words: Sequence[str]) -> list[str]:
+def expand_seeds_together(words: Sequence[str]) -> list[str]:
     """The words, with `seeds_together=[1,2]` written out: a sweep over these seeds by hydra/launcher=together.
 
     With --cfg, which shows the configuration of one run, the first seed alone.
@@ -58,14 +58,14 @@ def seeds_as_sweep(words: Sequence[str]) -> list[str]:
     return [*(word for word in kept if word not in SWEEP), "-m", f"seed={seeds}", *launcher]
 
 
-def sweep_folder(words: Sequence[str]) -> list[str]:
+def choose_sweep_folder(words: Sequence[str]) -> list[str]:
     """The override that gives a sweep a folder by its words, so that the same command goes on with it."""
     if not {*SWEEP} & {*words} or any(word.startswith("hydra.sweep.dir=") for word in words):
         return []
-    return [f"hydra.sweep.dir=outputs/sweeps/{sweep_name(words) or 'sweep'}"]
+    return [f"hydra.sweep.dir=outputs/sweeps/{name_sweep(words) or 'sweep'}"]
 
 
-def sweep_name(words: Sequence[str]) -> str:
+def name_sweep(words: Sequence[str]) -> str:
     """A folder's name that follows from the words, '' where there are none that count.
 
     Those that say where and how long it runs, such as a budget, do not, nor do options and Hydra's own, but for those
@@ -77,10 +77,10 @@ def sweep_name(words: Sequence[str]) -> str:
     overrides = [word for word in words if is_override(word)]
     kept = [word for word in overrides if not re.fullmatch(passed_over, word.partition("=")[0].lstrip("+"))]
     digest = checksums.sha256("\n".join(kept).encode())[:8]
-    return f"{folder_name('_'.join(kept))[:60]}_{digest}" if kept else ""
+    return f"{sanitize_folder_name('_'.join(kept))[:60]}_{digest}" if kept else ""
 
 
-def folder_name(name: Any) -> str:
+def sanitize_folder_name(name: Any) -> str:
     """A name from a configuration as one folder's name: it cannot lead out of the output directory."""
     return re.sub(r"[^\w.-]+", "_", str(name)).strip(".") or "_"
 
@@ -92,4 +92,4 @@ def warn_of_hidden_files(words: Sequence[str]) -> None:
     for folder in map(Path, given):
         for file in sorted(folder.rglob("*.yaml")):
             if (conf_directory() / file.relative_to(folder)).exists():
-                complain(f"{file} is not used: a packaged choice has the same name; rename yours", "warning")
+                print_error(f"{file} is not used: a packaged choice has the same name; rename yours", "warning")

@@ -67,7 +67,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedRun:
     """One run of a table; `folder` is its run directory, relative to the table's folder."""
 
     row: str
@@ -161,10 +161,10 @@ def narrowed(table: Table, only: Mapping[str, Sequence[str]]) -> Table:
     )
 
 
-def cells(table: Table) -> tuple[Cell, ...]:
+def cells(table: Table) -> tuple[PlannedRun, ...]:
     """The runs of a table, all of one seed before the next seed's: a table with every cell comes early."""
     return tuple(
-        Cell(
+        PlannedRun(
             row.name,
             column.name,
             seed,

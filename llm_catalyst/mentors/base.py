@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from llm_catalyst.models.soft_prompt import PromptSpace
-from llm_catalyst.runs.records import Advice, Exchange, Prompt, Scored
+from llm_catalyst.runs.records import Advice, LLMCall, Prompt, ScoredPrompt
 from llm_catalyst.tasks.text_task import Example
 
 
@@ -35,7 +35,7 @@ def nobody(*_: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Consultation:
+class MentorContext:
     """One request for advice, after `stage` (from 0) of `stages`.
 
     `pool` is the trajectory: the best-scored discrete prompts, the best one last (highest loss first). `scored` are
@@ -51,15 +51,15 @@ class Consultation:
     """
 
     task: TaskDescription
-    pool: tuple[Scored, ...]
+    pool: tuple[ScoredPrompt, ...]
     stage: int
     stages: int
     space: PromptSpace
     rng: random.Random
-    record: Callable[[Exchange], None]
-    answered: tuple[Exchange, ...] = ()
+    record: Callable[[LLMCall], None]
+    answered: tuple[LLMCall, ...] = ()
     before_call: Callable[[], None] = lambda: None
-    scored: tuple[Scored, ...] = ()
+    scored: tuple[ScoredPrompt, ...] = ()
     memory: Mapping[str, Any] = field(default_factory=dict)
     attempt: Callable[[Sequence[Prompt], Sequence[int]], list[list[Trial]]] = nobody
     hints: Callable[[Sequence[Prompt]], list[tuple[tuple[int, ...], ...]]] = nobody
@@ -73,7 +73,7 @@ class Consultation:
 class Mentor(Protocol):
     """Whoever proposes restart points: a language model, a control, or a person."""
 
-    def propose(self, consultation: Consultation) -> Advice:
+    def propose(self, consultation: MentorContext) -> Advice:
         """Proposals for the next stage, best guess first; none at all means: carry on.
 
         A mentor with `overlap` is asked from a thread of its own, while a stage trains.

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.runs.records import Advice, Proposal
 from llm_catalyst.utils.validation import at_least, one_of, within
 
@@ -14,7 +14,7 @@ from llm_catalyst.utils.validation import at_least, one_of, within
 class NoMentor:
     """Never proposes anything: plain gradient training, stage after stage."""
 
-    def propose(self, consultation: Consultation) -> Advice:
+    def propose(self, consultation: MentorContext) -> Advice:
         return Advice()
 
 
@@ -27,7 +27,7 @@ class RandomTokens:
     def __post_init__(self) -> None:
         at_least("mentor.proposals", self.proposals, 1)
 
-    def propose(self, consultation: Consultation) -> Advice:
+    def propose(self, consultation: MentorContext) -> Advice:
         generator = torch.Generator().manual_seed(consultation.rng.getrandbits(63))
         drawn = [consultation.space.sample(generator) for _ in range(self.proposals)]
         return Advice(tuple(Proposal(prompt, "drawn at random") for prompt in drawn))
@@ -39,7 +39,7 @@ class BestOfPool:
 
     proposals: ClassVar[int] = 1
 
-    def propose(self, consultation: Consultation) -> Advice:
+    def propose(self, consultation: MentorContext) -> Advice:
         if not consultation.pool:
             return Advice(fallback="the pool is empty")
         return Advice((Proposal(consultation.pool[-1].prompt, "the pool's best"),))
@@ -72,7 +72,7 @@ class Perturb:
         """For its gradients, where tokens go that way."""
         return self.toward == "gradient"
 
-    def propose(self, consultation: Consultation) -> Advice:
+    def propose(self, consultation: MentorContext) -> Advice:
         if not consultation.pool:
             return Advice(fallback="the pool is empty")
         space, rng, best = consultation.space, consultation.rng, consultation.pool[-1].prompt

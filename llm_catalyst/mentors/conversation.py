@@ -4,28 +4,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llm_catalyst.mentors.base import Consultation
-from llm_catalyst.mentors.clients.base import NotRecorded
+from llm_catalyst.mentors.base import MentorContext
+from llm_catalyst.mentors.clients.base import NotRecordedError
 from llm_catalyst.mentors.requests import Questions, Request, silent
 from llm_catalyst.mentors.strategies.base import Dialogue, Question, Reply
 from llm_catalyst.models.soft_prompt import PromptSpace
-from llm_catalyst.runs.records import Advice, Exchange, Message, Proposal, Rejected
+from llm_catalyst.runs.records import Advice, LLMCall, Message, Proposal, Rejected
 
 CUT_OFF = ("length", "max_tokens", "model_context_window_exceeded")  # stop reasons of a truncated answer
 
 
-class NobodyAnswered(Exception):  # noqa: N818 - reads as a sentence where it is caught
+class NoResponseError(Exception):
     """A question was not answered at all: the next one would not be either."""
 
 
-class Interview:
+class Conversation:
     """One model's questions in one consultation; `alone` says that no other mentor could stand in for it.
 
     `proposals` are the new prompts that the answers brought so far; `understood` says whether any answer was usable.
     """
 
     def __init__(
-        self, client: Any, attempts: int, cache: bool, alone: bool, consultation: Consultation, questions: Questions
+        self, client: Any, attempts: int, cache: bool, alone: bool, consultation: MentorContext, questions: Questions
     ) -> None:
         self._client, self._attempts, self._cache, self._alone = client, attempts, cache, alone
         self._consultation, self._questions = consultation, questions
@@ -51,7 +51,7 @@ class Interview:
             requests = [self._request(questions[i], conversations[i]) for i in unanswered]
             answers = self._questions.ask(requests, self._cache)
             for i, answer in zip(unanswered, answers, strict=True):
-                if isinstance(answer, Exchange):
+                if isinstance(answer, LLMCall):
                     replies[i] = self._heard(questions[i], answer)
                     conversations[i] = (*conversations[i], *questions[i].remind(answer.reply))
             self._refuse_silence(answers)
@@ -64,7 +64,7 @@ class Interview:
             client = replace(client, temperature=question.temperature)
         return Request(client, messages, self._consultation.rng.getrandbits(31))
 
-    def _heard(self, question: Question, exchange: Exchange) -> Reply:
+    def _heard(self, question: Question, exchange: LLMCall) -> Reply:
         texts, dropped = read(question, exchange)
         self.rejected += dropped
         reply = self._taken(texts, question) if question.prompts else Reply(texts=tuple(texts))
@@ -74,14 +74,14 @@ class Interview:
             self.why = exchange.error or "no usable proposal in the answer"
         return reply
 
-    def _refuse_silence(self, answers: Sequence[Exchange | NotRecorded | None]) -> None:
+    def _refuse_silence(self, answers: Sequence[LLMCall | NotRecordedError | None]) -> None:
         for answer in answers:
-            if isinstance(answer, NotRecorded):
+            if isinstance(answer, NotRecordedError):
                 if self._alone:
                     raise answer
-                raise NobodyAnswered(str(answer))
+                raise NoResponseError(str(answer))
             if answer and silent(answer):
-                raise NobodyAnswered(answer.error)
+                raise NoResponseError(answer.error)
 
     def _taken(self, texts: list[str], question: Question) -> Reply:
         proposals, unfit = fit(texts, self._consultation.space, self._tried, question.prompts)
@@ -102,7 +102,7 @@ def carry_on(dialogue: Dialogue, ask: Callable[[tuple[Question, ...]], tuple[Rep
         return advice
 
 
-def read(question: Question, exchange: Exchange) -> tuple[list[str], list[Rejected]]:
+def read(question: Question, exchange: LLMCall) -> tuple[list[str], list[Rejected]]:
     """The texts in an exchange; the last prompt of a truncated answer is rejected, as it is likely half a one."""
     if exchange.error:
         return [], []

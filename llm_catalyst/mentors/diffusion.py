@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.analysis import counted
-from llm_catalyst.runs.checkpoints import Damaged, read_state, read_tensors, saved_states
+from llm_catalyst.runs.checkpoints import DamagedStateError, read_state, read_tensors, saved_states
 from llm_catalyst.runs.reader import FILES, find_runs, read_lines
-from llm_catalyst.runs.records import Advice, Proposal, Restart, Scored
+from llm_catalyst.runs.records import Advice, Proposal, Restart, ScoredPrompt
 from llm_catalyst.runs.writer import read_config
 from llm_catalyst.utils.validation import ConfigurationError, at_least
 
@@ -67,7 +67,7 @@ class Diffusion:
                 f"({told(reasons)}); make some first, with mentor=none and several seeds, or give another folder"
             )
 
-    def propose(self, consultation: Consultation) -> Advice:
+    def propose(self, consultation: MentorContext) -> Advice:
         """Soft prompts (`Advice.rows`) and their projections, or why there is none."""
         space = consultation.space
         found, reasons = self.gather(space)
@@ -98,7 +98,7 @@ class Diffusion:
             try:
                 if not reason:
                     found.append(prompts_of(path, space))
-            except Misfit as why:
+            except UnsuitableRunError as why:
                 reason = str(why)
             except ConfigurationError:
                 reason = "damaged"
@@ -116,7 +116,7 @@ class Diffusion:
         return next((f"of another {name}" for name, wanted, there in ours if wanted != there), "")
 
 
-class Misfit(ValueError):  # noqa: N818 - reads as a sentence where it is caught
+class UnsuitableRunError(ValueError):
     """A run whose prompts are of no use, and why."""
 
 
@@ -135,10 +135,10 @@ def prompts_of(path: Path, space: PromptSpace) -> tuple[list[float], list[Tensor
     """
     soft = soft_prompts(path)
     if not soft:
-        raise Misfit("without a whole saved state")
+        raise UnsuitableRunError("without a whole saved state")
     if {tuple(row.shape) for _, row in soft} != {(space.length, space.vocabulary.shape[1])}:
-        raise Misfit("of another prompt length or width")
-    scored: tuple[Scored, ...] = read_lines(path / FILES[Scored], Scored)
+        raise UnsuitableRunError("of another prompt length or width")
+    scored: tuple[ScoredPrompt, ...] = read_lines(path / FILES[ScoredPrompt], ScoredPrompt)
     known = {s.prompt: s.score.loss for s in scored if max(s.prompt.tokens) < len(space.vocabulary)}
     discrete = space.embed(list(known)).cpu().unbind() if known else ()
     rows = [*((loss, row.float()) for loss, row in soft), *zip(known.values(), discrete, strict=True)]
@@ -155,7 +155,7 @@ def soft_prompts(path: Path) -> list[tuple[float, Tensor]]:
     for folder in saved_states(path):
         try:
             state, tensors = read_state(path, folder)["state"], read_tensors(folder)
-        except (Damaged, OSError):  # or removed meanwhile, by a process that goes on with that run
+        except (DamagedStateError, OSError):  # or removed meanwhile, by a process that goes on with that run
             continue
         if state["best"]:
             found.append((state["best"]["score"]["loss"], tensors["best/prompt"]))

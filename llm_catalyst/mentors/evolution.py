@@ -4,9 +4,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.models.soft_prompt import PromptSpace
-from llm_catalyst.runs.records import Advice, Prompt, Proposal, Scored
+from llm_catalyst.runs.records import Advice, Prompt, Proposal, ScoredPrompt
 from llm_catalyst.utils.validation import at_least, within
 
 
@@ -29,7 +29,7 @@ class Evolution:
         at_least("mentor.neighbours", self.neighbours, 1)
         within("mentor.mutation", self.mutation, 0, 1)
 
-    def propose(self, consultation: Consultation) -> Advice:
+    def propose(self, consultation: MentorContext) -> Advice:
         if not consultation.pool:
             return Advice(fallback="the pool is empty")
         space, rng = consultation.space, consultation.rng
@@ -46,7 +46,7 @@ class Evolution:
                 break
         return Advice(tuple(children), fallback=None if children else "no new child was found")
 
-    def _parents(self, pool: Sequence[Scored], rng: random.Random) -> tuple[Scored, Scored]:
+    def _parents(self, pool: Sequence[ScoredPrompt], rng: random.Random) -> tuple[ScoredPrompt, ScoredPrompt]:
         ranks = range(1, len(pool) + 1)
         mother, father = rng.choices(pool, weights=ranks, k=2)
         return mother, father

@@ -8,18 +8,18 @@ from random import Random
 from typing import Any
 
 from llm_catalyst.mentors import response_cache
-from llm_catalyst.mentors.base import Consultation, Mentor
+from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.mentors.clients.base import Client
-from llm_catalyst.mentors.conversation import Interview, NobodyAnswered, carry_on
+from llm_catalyst.mentors.conversation import Conversation, NoResponseError, carry_on
 from llm_catalyst.mentors.pricing import prices
 from llm_catalyst.mentors.requests import Questions
 from llm_catalyst.mentors.strategies.base import Strategy
-from llm_catalyst.runs.records import Advice, Rejected, Scored
+from llm_catalyst.runs.records import Advice, Rejected, ScoredPrompt
 from llm_catalyst.utils.rng import derive
 from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of
 
 
-class MentorFailed(RuntimeError):  # noqa: N818 - reads as a sentence where it is caught
+class MentorError(RuntimeError):
     """The mentor gave no usable proposal, and on_failure=stop asks to stop then."""
 
 
@@ -93,7 +93,7 @@ class LanguageModel:
         clients: list[Client] = [self.client, *(mentor.client for _, mentor in self._models())]
         return [client.model for client in clients if client.paid and client.model not in prices()]
 
-    def propose(self, consultation: Consultation) -> Advice:
+    def propose(self, consultation: MentorContext) -> Advice:
         """At most `proposals` new prompts, the lines that were rejected, or why there is none.
 
         Raises MentorFailed instead of the latter with on_failure=stop, and NotRecorded where a replay does not fit.
@@ -109,7 +109,7 @@ class LanguageModel:
             reasons.append(f"{who(mentor)}: " * bool(self.fallbacks) + (advice.fallback or "no proposal"))
         why = "; ".join(reasons)
         if self.on_failure == "stop":
-            raise MentorFailed(
+            raise MentorError(
                 f"the mentor failed after stage {consultation.stage}: {why}; "
                 "mend it and resume the run, or set mentor.on_failure=fallback to carry on without its advice"
             )
@@ -135,7 +135,7 @@ def refuse_overlap(mentor: Any) -> None:
         )
 
 
-def shown(consultation: Consultation, history: bool | str) -> Consultation:
+def shown(consultation: MentorContext, history: bool | str) -> MentorContext:
     """The consultation with the pool that a model is shown: does it use the trajectory?
 
     true: the pool as it is. shuffled: the same prompts and scores, but each score at a prompt drawn at random, and the
@@ -151,13 +151,13 @@ def shown(consultation: Consultation, history: bool | str) -> Consultation:
     return consultation
 
 
-def shuffled(entries: tuple[Scored, ...], rng: Random) -> tuple[Scored, ...]:
+def shuffled(entries: tuple[ScoredPrompt, ...], rng: Random) -> tuple[ScoredPrompt, ...]:
     """The same prompts in a drawn order, under the scores in the order that they had."""
     mixed = zip(rng.sample(entries, len(entries)), entries, strict=True)
     return tuple(replace(entry, score=other.score) for entry, other in mixed)
 
 
-def consult(mentor: Mentor, consultation: Consultation, asked: Consultation, questions: Questions) -> Advice:
+def consult(mentor: Mentor, consultation: MentorContext, asked: MentorContext, questions: Questions) -> Advice:
     """The advice of one mentor alone, without its fallbacks. A model is asked about `asked`, with the pool shown to it.
 
     It draws from a copy of the consultation's stream: what it would draw, were it the only one.
@@ -169,11 +169,11 @@ def consult(mentor: Mentor, consultation: Consultation, asked: Consultation, que
     if strategy.needs_pool and not asked.pool:
         return Advice(fallback="the pool is empty")
     alone = not mentor.fallbacks
-    interview = Interview(mentor.client, mentor.attempts, mentor.cache, alone, consultation, questions)
+    interview = Conversation(mentor.client, mentor.attempts, mentor.cache, alone, consultation, questions)
     try:
         rng = Random(derive(copy(consultation.rng).getrandbits(63), "strategy"))
         advice = carry_on(strategy.propose(replace(asked, rng=rng)), interview.ask)
-    except NobodyAnswered as failure:  # what was paid for until then is used
+    except NoResponseError as failure:  # what was paid for until then is used
         advice = Advice(
             tuple(interview.proposals[: mentor.proposals]), fallback=None if interview.proposals else str(failure)
         )

@@ -11,7 +11,7 @@ MILLION = 1_000_000
 
 
 @dataclass(frozen=True)
-class Price:
+class TokenPrice:
     """USD per million tokens, as read in `source` on `date`; it holds up to `up_to` input tokens, where given."""
 
     input: float
@@ -22,10 +22,10 @@ class Price:
 
 
 @cache
-def prices() -> dict[str, Price]:
+def prices() -> dict[str, TokenPrice]:
     """Prices by the exact name of the model that answers."""
     table = yaml.safe_load((conf_directory() / "prices.yaml").read_text(encoding="utf-8"))
-    return {model: Price(**{**row, "date": str(row["date"])}) for model, row in table["models"].items()}
+    return {model: TokenPrice(**{**row, "date": str(row["date"])}) for model, row in table["models"].items()}
 
 
 def cost(model: str, input_tokens: int | None, output_tokens: int | None) -> float | None:

@@ -8,9 +8,9 @@ from functools import partial
 
 from llm_catalyst.mentors import response_cache
 from llm_catalyst.mentors.background import side_by_side
-from llm_catalyst.mentors.base import Consultation
-from llm_catalyst.mentors.clients.base import Client, NotRecorded
-from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.mentors.base import MentorContext
+from llm_catalyst.mentors.clients.base import Client, NotRecordedError
+from llm_catalyst.runs.records import LLMCall, Message
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,20 @@ class Questions:
     answers apart: they are used in the order in which they were recorded, in a resumed consultation and in the first.
     """
 
-    def __init__(self, consultation: Consultation) -> None:
+    def __init__(self, consultation: MentorContext) -> None:
         self._consultation = consultation
         self._unused = list(consultation.answered)  # in the order of the record
         self._recording = threading.Lock()
         self._asked: Counter[tuple[str, tuple[Message, ...]]] = Counter()
 
-    def ask(self, requests: Sequence[Request], cache: bool) -> list[Exchange | NotRecorded | None]:
+    def ask(self, requests: Sequence[Request], cache: bool) -> list[LLMCall | NotRecordedError | None]:
         """What each request brought, in their order; each exchange was on the disk before the next step.
 
         A provider has as many under way at once as its client's `at_once` says. After one without any answer no further
         one is begun: those have None. Raises what `before_call` raises, when all that are under way have come.
         """
         known = matched(requests, self._unused)
-        refused: dict[int, NotRecorded] = {}
+        refused: dict[int, NotRecordedError] = {}
         calls = []
         for i, request in enumerate(requests):
             asked = (request.client.model, request.messages)
@@ -64,19 +64,19 @@ class Questions:
                 self._unused.remove(exchange)
         return [exchange or refused.get(i) for i, exchange in enumerate(found)]
 
-    def _goes_on(self, call: partial[Exchange], i: int, refused: dict[int, NotRecorded]) -> bool:
+    def _goes_on(self, call: partial[LLMCall], i: int, refused: dict[int, NotRecordedError]) -> bool:
         """Whether there was an answer of any kind; a replay that has none tells it in `refused`."""
         try:
             exchange = call()
-        except NotRecorded as error:
+        except NotRecordedError as error:
             refused[i] = error
             return False
         return not silent(exchange)
 
-    def _ask(self, request: Request, number: int, repetition: int, cache: bool) -> Exchange:
+    def _ask(self, request: Request, number: int, repetition: int, cache: bool) -> LLMCall:
         client, messages, seed = request.client, request.messages, request.seed
 
-        def anew() -> Exchange:
+        def anew() -> LLMCall:
             self._consultation.before_call()
             return self._recorded(client.complete(messages, self._consultation.stage, seed, number, repetition))
 
@@ -87,7 +87,7 @@ class Questions:
             self._recorded(replace(exchange, stage=self._consultation.stage))
         return exchange
 
-    def _recorded(self, exchange: Exchange) -> Exchange:
+    def _recorded(self, exchange: LLMCall) -> LLMCall:
         """The exchange, on the disk before anything else happens to it: it is paid for."""
         with self._recording:
             self._consultation.record(exchange)
@@ -95,19 +95,19 @@ class Questions:
         return exchange
 
 
-def silent(exchange: Exchange) -> bool:
+def silent(exchange: LLMCall) -> bool:
     """Whether nobody answered at all; the same question would fail the same way."""
     return exchange.error is not None and exchange.answered is None
 
 
-def matched(requests: Sequence[Request], exchanges: Sequence[Exchange]) -> list[Exchange | None]:
+def matched(requests: Sequence[Request], exchanges: Sequence[LLMCall]) -> list[LLMCall | None]:
     """Which of the exchanges answers which request, None where none does; each answers one.
 
     The messages must be the same, and the seed where it was sent, unless a request would go without: a run may go on
     with other attempts, and then draws its seeds in another order.
     """
     left = list(exchanges)
-    found: list[Exchange | None] = [None] * len(requests)
+    found: list[LLMCall | None] = [None] * len(requests)
     for by_seed in (True, False):
         for i, request in enumerate(requests):
             if found[i] is None:
@@ -116,7 +116,7 @@ def matched(requests: Sequence[Request], exchanges: Sequence[Exchange]) -> list[
     return found
 
 
-def answers(exchange: Exchange, request: Request, by_seed: bool) -> bool:
+def answers(exchange: LLMCall, request: Request, by_seed: bool) -> bool:
     """Whether an exchange has the request's messages and, if that is asked, no other seed."""
     same_seed = exchange.parameters.get("seed", request.seed) == request.seed
     return exchange.messages == request.messages and (same_seed or not by_seed)

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 from pydantic import ValidationError
 
-from llm_catalyst.runs.records import Exchange, Message, from_json, to_json
+from llm_catalyst.runs.records import LLMCall, Message, from_json, to_json
 from llm_catalyst.runs.writer import write_atomically
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.caches import cache_directory, writable_cache
@@ -35,9 +35,9 @@ def answer(
     model: str,
     parameters: Mapping[str, float | int | str],
     messages: Sequence[Message],
-    ask: Callable[[], Exchange],
+    ask: Callable[[], LLMCall],
     repetition: int = 0,
-) -> Exchange:
+) -> LLMCall:
     """The stored answer to a question, or what `ask` brings; that is stored where it is usable.
 
     `repetition` counts how often the same consultation has asked it before: another sample is wanted then, also of a
@@ -65,11 +65,11 @@ def answer(
     return exchange
 
 
-def read(path: Path) -> Exchange | None:
+def read(path: Path) -> LLMCall | None:
     """The usable exchange in a file; None where there is none, or where the file is damaged."""
     try:
         line = path.read_bytes()
-        stored = from_json(Exchange, line)
+        stored = from_json(LLMCall, line)
     except (OSError, ValidationError):
         return None
     return stored if stored.error is None and checksums.unbroken(line) else None

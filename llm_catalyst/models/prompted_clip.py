@@ -13,7 +13,7 @@ from llm_catalyst.models.backbones.clip import FrozenClip
 from llm_catalyst.models.image_features import ImageBatch
 from llm_catalyst.models.prompted_text import Parameters, example_losses
 from llm_catalyst.tasks.text_task import TaskData
-from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.memory import PassLimits
 
 PREPARED = "class features"  # the parameters' entry for them, once they are computed
 
@@ -50,7 +50,7 @@ class PromptedClip:
     backbone: FrozenClip
     head: ImageHead
     constants: dict[str, Tensor]
-    room: Room
+    room: PassLimits
 
     def logits(self, parameters: Parameters, batch: ImageBatch) -> Tensor:
         """Class logits (k, b, c), float32: scale * cosine between image and class features."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from llm_catalyst.models.backbones.text import FrozenText
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.tasks.text_task import TaskData
-from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.memory import PassLimits
 
 # What one member trains: "prompt" (m, d) and the head's weights, by name, in float32.
 Parameters = Mapping[str, Tensor]
@@ -54,7 +54,7 @@ class Model(Protocol):
     def backbone(self) -> Any: ...
 
     @property
-    def room(self) -> Room: ...
+    def room(self) -> PassLimits: ...
 
     def prepare(self, parameters: Parameters) -> Parameters:
         """The stacked parameters, and what follows from them alone: for who scores many batches with the same ones."""
@@ -70,13 +70,13 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class PromptedModel:
+class PromptedText:
     """A frozen text model under a soft prompt and a head (see `Model`)."""
 
     backbone: FrozenText
     head: Head
     constants: dict[str, Tensor]
-    room: Room
+    room: PassLimits
 
     def prepare(self, parameters: Parameters) -> Parameters:
         """The parameters as they are."""

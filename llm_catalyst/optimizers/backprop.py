@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from llm_catalyst.models.prompted_text import Model, stack
-from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.optimizers.descent import Descent, Schedule
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.validation import at_least
@@ -50,8 +50,8 @@ class Gradient:
         at_least("clip_norm", self.clip_norm, 1e-9)
 
     def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
-    ) -> Iterator[Step]:
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+    ) -> Iterator[StepResult]:
         """Train by backpropagation (see `Doer.train`); the optimizer's moments are left in the members."""
 
         def gradients(number: int, batch: Batch, rates: Sequence[float]) -> tuple[list[float], int]:

@@ -32,7 +32,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepResult:
     """One optimizer step: its number (from 1, over the run) and each member's batch loss in nats.
 
     `examples` is how many went forward for it, over all members and over all the points around each at which a doer
@@ -48,7 +48,7 @@ class Step:
     padding: int = 0
 
     @classmethod
-    def of(cls, number: int, losses: Iterable[float], batch: Batch, times: int = 1) -> "Step":
+    def of(cls, number: int, losses: Iterable[float], batch: Batch, times: int = 1) -> "StepResult":
         """The step for which each example of the batch went forward so many times.
 
         To be made when the losses are known: what a GPU is asked for here is then there.
@@ -58,7 +58,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Course:
+class StepRange:
     """The steps `begin` + 1 to `end` of a stage, in a run of `total`; those up to `done` are taken already."""
 
     begin: int
@@ -67,12 +67,12 @@ class Course:
     done: int
 
 
-class Doer(Protocol):
+class PromptOptimizer(Protocol):
     """Whoever trains the members between two restarts."""
 
     def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
-    ) -> Iterator[Step]:
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+    ) -> Iterator[StepResult]:
         """Train `members` in place for the rest of a stage, and tell each step after it is taken.
 
         A batch holds rows for every member. A member whose loss or gradient is not finite keeps its last finite

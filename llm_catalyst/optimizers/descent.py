@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.validation import at_least, one_of, within
 
@@ -62,8 +62,8 @@ class Descent:
     clip_norm: float | None
 
     def steps(
-        self, members: Sequence[Member], batches: Iterator[Batch], course: Course, gradients: Gradients
-    ) -> Iterator[Step]:
+        self, members: Sequence[Member], batches: Iterator[Batch], course: StepRange, gradients: Gradients
+    ) -> Iterator[StepResult]:
         """Take the steps of `Doer.train`; the optimizer's moments are left in the members."""
         optimizers = [self._optimizer(member, course) for member in members]
         for number in range(course.done + 1, course.end + 1):
@@ -79,9 +79,9 @@ class Descent:
                     scheduler.step()
                 member.optimizer_state = optimizer.state_dict()
             told = (math.nan if member.diverged else loss for member, loss in zip(members, losses, strict=True))
-            yield Step.of(number, told, batch, times)
+            yield StepResult.of(number, told, batch, times)
 
-    def _optimizer(self, member: Member, course: Course) -> tuple[torch.optim.Optimizer, Any]:
+    def _optimizer(self, member: Member, course: StepRange) -> tuple[torch.optim.Optimizer, Any]:
         """A member's optimizer, with the moments it kept, and its learning-rate schedule, as far as it has come."""
         optimizer = self.optimizer(list(member.parameters.values()))
         rates = [group["lr"] for group in optimizer.param_groups]

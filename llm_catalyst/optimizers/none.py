@@ -8,24 +8,24 @@ import torch
 from torch import Tensor
 
 from llm_catalyst.models.prompted_text import Model, stack
-from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.tasks.batching import Batch
 
 
 @dataclass(frozen=True)
-class NoDoer:
+class NoTraining:
     """Tells the loss of each step's batch, and trains nothing."""
 
     @torch.inference_mode()
     def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
-    ) -> Iterator[Step]:
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+    ) -> Iterator[StepResult]:
         """The steps of a stage (see `Doer.train`), none of which changes a member."""
         model.backbone.train(False)
         for number in range(course.done + 1, course.end + 1):
             batch = next(batches)
             losses = model.room.fit("examples", 1, batch.size, partial(mean_losses, model, members, batch))
-            yield Step.of(number, losses.tolist(), batch)
+            yield StepResult.of(number, losses.tolist(), batch)
 
 
 def mean_losses(model: Model, members: Sequence[Member], batch: Batch, size: int) -> Tensor:

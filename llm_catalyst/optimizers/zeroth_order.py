@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llm_catalyst.models.prompted_text import Model, Parameters, stack
-from llm_catalyst.optimizers.base import Course, Member, Step
+from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.optimizers.descent import Descent, Schedule
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.rng import stream
@@ -80,8 +80,8 @@ class ZerothOrderSGD:
         one_of("optimizer.sign_of", self.sign_of or "estimate", ("estimate", "slope"))
 
     def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
-    ) -> Iterator[Step]:
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+    ) -> Iterator[StepResult]:
         """Train without a backward pass (see `Doer.train`)."""
         optimizer = partial(torch.optim.SGD, lr=self.lr, momentum=self.momentum)
         directions = Directions(self.seed, self.directions)
@@ -109,8 +109,8 @@ class ZerothOrderAdam:
             within("optimizer.betas", beta, 0, 0.999999)
 
     def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
-    ) -> Iterator[Step]:
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+    ) -> Iterator[StepResult]:
         """Train without a backward pass (see `Doer.train`); Adam's moments are left in the members."""
         optimizer = partial(torch.optim.Adam, lr=self.lr, betas=self.betas, eps=self.adam_eps)
         directions = Directions(self.seed, self.directions)
@@ -135,8 +135,8 @@ class ZerothOrderConservative:
         check(self.lr, self.directions, self.eps)
 
     def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
-    ) -> Iterator[Step]:
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+    ) -> Iterator[StepResult]:
         """Train without a backward pass (see `Doer.train`)."""
         descent = Descent(partial(torch.optim.SGD, lr=self.lr), self.schedule, clip_norm=None)
         return descent.steps(members, batches, course, partial(self._choose, model, members))
@@ -177,8 +177,8 @@ class ForwardGradient:
         check(self.lr, self.directions, clip_norm=self.clip_norm)
 
     def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: Course
-    ) -> Iterator[Step]:
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+    ) -> Iterator[StepResult]:
         """Train without a backward pass (see `Doer.train`).
 
         Raises ConfigurationError where the backbone has an operation without a forward derivative.

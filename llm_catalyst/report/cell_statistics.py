@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from llm_catalyst.config.table import Published
-from llm_catalyst.report.results import Entry, Place, Results
+from llm_catalyst.report.results import Cell, Place, Results
 from llm_catalyst.report.statistics import Comparison, Summary, compare, holm, summarize
 from llm_catalyst.runs.records import Outcome, Score
 
@@ -62,7 +62,7 @@ COSTS = tuple(name for name, measure in MEASURES.items() if not measure.better)
 
 
 @dataclass(frozen=True)
-class Value:
+class CellStatistics:
     """What stands in a table for a row and a column, in the measure's own unit.
 
     `runs` of the `expected` seeds have the value. `comparison` is with the reference row over the seeds that both
@@ -80,7 +80,7 @@ class Value:
 
 
 @lru_cache(maxsize=4)  # each table and file of a report asks for them
-def values(results: Results, measure: str = "test") -> Mapping[Place, Value]:
+def values(results: Results, measure: str = "test") -> Mapping[Place, CellStatistics]:
     """The value of each row and column by the measure of that name, one of MEASURES."""
     better = MEASURES[measure].better
     found = {place: of_seeds(entry, measure) for place, entry in results.entries.items()}
@@ -96,7 +96,7 @@ def values(results: Results, measure: str = "test") -> Mapping[Place, Value]:
         return own.mean * better == max(mean * better for mean in means)
 
     return {
-        place: Value(
+        place: CellStatistics(
             summary=summaries[place],
             runs=len(found[place]),
             expected=len(entry.seeds),
@@ -109,7 +109,7 @@ def values(results: Results, measure: str = "test") -> Mapping[Place, Value]:
     }
 
 
-def of_seeds(entry: Entry, measure: str) -> dict[int, float]:
+def of_seeds(entry: Cell, measure: str) -> dict[int, float]:
     """The measure by seed, of those finished runs that have it."""
     read = MEASURES[measure].read
     found = {run.seed: read(run.outcome) for run in entry.runs if run.outcome is not None}
@@ -126,7 +126,7 @@ def with_reference(results: Results, found: Mapping[Place, Mapping[int, float]],
     return compare([own[seed] for seed in seeds], [reference[seed] for seed in seeds]) if seeds else None
 
 
-def averages(results: Results, found: Mapping[Place, Value]) -> dict[str, float]:
+def averages(results: Results, found: Mapping[Place, CellStatistics]) -> dict[str, float]:
     """The mean over the columns, of those rows that have a value in every column; columns of one metric only."""
     if len(results.columns) < 2 or results.metric == "metric":
         return {}
@@ -134,7 +134,7 @@ def averages(results: Results, found: Mapping[Place, Value]) -> dict[str, float]
     return {row: sum(s.mean for s in own if s) / len(own) for row, own in means.items() if all(own)}
 
 
-def tallies(results: Results, found: Mapping[Place, Value], measure: str) -> dict[str, tuple[int, int, int]]:
+def tallies(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> dict[str, tuple[int, int, int]]:
     """How often each row is better than, the same as and worse than the reference row, over all columns and seeds."""
     sums = {}
     for row in results.rows:

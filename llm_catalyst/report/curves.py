@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llm_catalyst.report.record_reader import Reader
+from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.runs import Run
 from llm_catalyst.runs.records import Evaluation, Restart, Score
 
@@ -14,7 +14,7 @@ Pick = Callable[[Evaluation], Score | None]
 
 
 @dataclass(frozen=True)
-class Course:
+class DevCurve:
     """A metric at each of `steps`, over `seeds` runs: mean and sample standard deviation (None for one run).
 
     `restarts` are the indices of the points at which a stage began anew.
@@ -37,7 +37,7 @@ def projected_score(evaluation: Evaluation) -> Score | None:
     return evaluation.projected
 
 
-def course(runs: Sequence[Run], read: Reader, pick: Pick = own_score) -> Course | None:
+def course(runs: Sequence[Run], read: RecordReader, pick: Pick = own_score) -> DevCurve | None:
     """The course over these runs, at the places that all of them have; None where there is no such place."""
     lines = [line for run in runs if (line := line_of(run, read, pick))]
     places = sorted(set.intersection(*map(set, lines))) if lines else []
@@ -45,7 +45,7 @@ def course(runs: Sequence[Run], read: Reader, pick: Pick = own_score) -> Course 
         return None
     values = np.array([[line[place] for place in places] for line in lines])  # (seeds, places)
     begun = {place for run in runs for place in restart_places(run, read)}
-    return Course(
+    return DevCurve(
         steps=tuple(step for _, step in places),
         mean=tuple(values.mean(axis=0).tolist()),
         std=tuple(values.std(axis=0, ddof=1).tolist()) if len(lines) > 1 else None,
@@ -54,7 +54,7 @@ def course(runs: Sequence[Run], read: Reader, pick: Pick = own_score) -> Course 
     )
 
 
-def line_of(run: Run, read: Reader, pick: Pick = own_score) -> dict[Place, float]:
+def line_of(run: Run, read: RecordReader, pick: Pick = own_score) -> dict[Place, float]:
     """A run's metric on dev at each place; of prompts trained side by side the best."""
     line: dict[Place, float] = {}
     for evaluation in read(run, Evaluation):
@@ -67,7 +67,7 @@ def line_of(run: Run, read: Reader, pick: Pick = own_score) -> dict[Place, float
     return line
 
 
-def restart_places(run: Run, read: Reader) -> dict[Place, float]:
+def restart_places(run: Run, read: RecordReader) -> dict[Place, float]:
     """Where a stage began at a restart point that was scored, and that score's metric."""
     ends: dict[int, int] = {}
     for evaluation in read(run, Evaluation):

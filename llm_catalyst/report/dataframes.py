@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from llm_catalyst.report.runs import Run, as_text, dotted, read_or_tell, settings_of
-from llm_catalyst.runs.analysis import outcome_columns, score_columns, spending, usage_columns
+from llm_catalyst.runs.analysis import outcome_columns, score_columns, sum_usage, usage_columns
 from llm_catalyst.runs.reader import FILES, find_runs, read_lines
-from llm_catalyst.runs.records import Evaluation, Exchange, Snapshot
+from llm_catalyst.runs.records import Evaluation, LLMCall, Snapshot
 
 Row = dict[str, Any]
 
@@ -96,14 +96,14 @@ def load_runs(*places: str | Path) -> pd.DataFrame:
     A run that cannot be read does not count, and a warning says why. Raises ConfigurationError where a place is no
     folder.
     """
-    found = read_each(places, Exchange)
+    found = read_each(places, LLMCall)
     keys = [key for key in differing([run for run, _ in found]) if key not in SETTINGS]
     rows = [
         {"path": str(run.path), "status": run.outcome.status if run.outcome else "unfinished"}
         | {group: run.manifest.choices.get(group) for group in CHOICES}
         | chosen(run.config, [*SETTINGS, *keys])
         | {"metric": run.metric, "started": run.manifest.started}
-        | usage_columns(spending(exchanges))
+        | usage_columns(sum_usage(exchanges))
         | (outcome_columns(run.outcome) if run.outcome else {})
         for run, exchanges in found
     ]

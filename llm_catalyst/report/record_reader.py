@@ -5,13 +5,13 @@ from typing import Any, TypeVar
 
 from llm_catalyst.report.runs import Run
 from llm_catalyst.runs.reader import FILES, RunRecords, read_lines
-from llm_catalyst.runs.records import Evaluation, Event, Exchange, Restart, Scored
+from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Restart, ScoredPrompt
 from llm_catalyst.utils.validation import ConfigurationError
 
 R = TypeVar("R")
 
 
-class Reader:
+class RecordReader:
     """Reads the records of runs. A file that cannot be read counts as empty, and `problems` tells of it."""
 
     def __init__(self) -> None:
@@ -35,9 +35,9 @@ class Reader:
             path=run.path,
             manifest=run.manifest,
             trajectory=(),
-            pool=self(run, Scored),
+            pool=self(run, ScoredPrompt),
             restarts=self(run, Restart),
-            exchanges=self(run, Exchange),
+            exchanges=self(run, LLMCall),
             metrics=self(run, Evaluation),
             events=self(run, Event),
             outcome=run.outcome,

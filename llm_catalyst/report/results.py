@@ -21,7 +21,7 @@ Place = tuple[str, str]  # the names of a row and a column
 
 
 @dataclass(frozen=True)
-class Entry:
+class Cell:
     """The runs of a row in a column, in the order of their seeds; `seeds` are those that it should have."""
 
     row: str
@@ -43,7 +43,7 @@ class Results:
     title: str
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    entries: Mapping[Place, Entry]
+    entries: Mapping[Place, Cell]
     reference: str | None
     metric: str
     note: str
@@ -114,7 +114,7 @@ def laid_out(folder: Path, paths: Sequence[Path]) -> Results:
         problems.append(f"{folder} holds {counted(len(here), 'run')} outside its table's cells: {which}")
     rows, columns = (tuple(line.name for line in lines) for lines in (table.rows, table.columns))
     seeds = tuple(sorted(table.seeds))
-    entries = {(r, c): Entry(r, c, tuple(by_seed(found[r, c])), seeds) for r in rows for c in columns}
+    entries = {(r, c): Cell(r, c, tuple(by_seed(found[r, c])), seeds) for r in rows for c in columns}
     theirs = folder / PUBLISHED
     return Results(
         title=table.title,
@@ -147,7 +147,7 @@ def side_by_side(paths: Sequence[Path], places: Sequence[Path]) -> Results:
         seeds[column].add(run.seed)
     alone = {row for row, run in zip(rows, runs, strict=True) if run.mentor == "none"}
     entries = {
-        (row, column): Entry(
+        (row, column): Cell(
             row,
             column,
             runs=tuple(once(found[row, column], problems)),
@@ -186,16 +186,16 @@ def once(runs: Iterable[Run], problems: list[str]) -> list[Run]:
     return by_seed(latest.values())
 
 
-def metrics_of(entries: Iterable[Entry]) -> tuple[str, ...]:
+def metrics_of(entries: Iterable[Cell]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(run.metric for entry in entries for run in entry.runs))
 
 
-def common_metric(entries: Iterable[Entry]) -> str:
+def common_metric(entries: Iterable[Cell]) -> str:
     names = metrics_of(entries)
     return names[0] if len(names) == 1 else "metric"
 
 
-def mixtures(entries: Mapping[Place, Entry]) -> list[str]:
+def mixtures(entries: Mapping[Place, Cell]) -> list[str]:
     """What sets runs apart that a table puts side by side: configurations, metrics, data, revisions of the code."""
     problems = [words for entry in entries.values() for words in unlike_seeds(entry)]
     for column in dict.fromkeys(column for _, column in entries):
@@ -212,7 +212,7 @@ def mixtures(entries: Mapping[Place, Entry]) -> list[str]:
     return problems
 
 
-def unlike_seeds(entry: Entry) -> list[str]:
+def unlike_seeds(entry: Cell) -> list[str]:
     """Which of an entry's runs differ from its first one in more than the seed."""
     problems = []
     everything = [settings_of(run.config) for run in entry.runs]
@@ -223,7 +223,7 @@ def unlike_seeds(entry: Entry) -> list[str]:
     return problems
 
 
-def between_columns(entries: Iterable[Entry]) -> str:
+def between_columns(entries: Iterable[Cell]) -> str:
     """A note on the settings that are the same all over a column, but not in all columns."""
     values: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for entry in entries:

@@ -11,9 +11,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from llm_catalyst.report.summary import figures, later, loss, summary
-from llm_catalyst.runs.analysis import arcs, at, best_prompts, majority_of, metric_of, read_config, spending
+from llm_catalyst.runs.analysis import arcs, at, best_prompts, majority_of, metric_of, read_config, sum_usage
 from llm_catalyst.runs.reader import RunRecords, read_run
-from llm_catalyst.runs.records import Evaluation, Exchange, Restart
+from llm_catalyst.runs.records import Evaluation, LLMCall, Restart
 from llm_catalyst.utils.rich_layout import columns, heading, indented, pairs
 from llm_catalyst.utils.terminal import forgive, paragraphs, printable, quoted
 from llm_catalyst.utils.text_plot import Point, curve, span
@@ -211,11 +211,11 @@ def exchanges(run: RunRecords, full: bool) -> list[RenderableType]:
     return lines
 
 
-def call_facts(exchange: Exchange) -> str:
+def call_facts(exchange: LLMCall) -> str:
     """Who was asked and answered, when, how long it took and what it cost, and with which settings."""
     asked, answered = printable(exchange.asked), printable(exchange.answered or "nobody")
     facts = [f"asked {asked}", f"answered by {answered}", printable(exchange.date), f"{exchange.latency_s:.1f} s"]
-    facts.append(spending([exchange]).words().partition(", ")[2])
+    facts.append(sum_usage([exchange]).words().partition(", ")[2])
     if exchange.attempts > 1:
         facts.append(f"{exchange.attempts} attempts")
     if exchange.stop_reason:

@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llm_catalyst.runs.analysis import Arc, arcs, clock, counted, metric_of, spending, warnings_of
+from llm_catalyst.runs.analysis import RestartEffect, arcs, clock, counted, metric_of, sum_usage, warnings_of
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Outcome, Score
 from llm_catalyst.utils.rich_layout import columns, heading, indented, pairs
@@ -96,7 +96,7 @@ def loss(score: Score | None) -> str:
     return f"{score.loss:.4f}" if score else "–"
 
 
-def later(arc: Arc) -> Text:
+def later(arc: RestartEffect) -> Text:
     """The dev loss after the stage that the restart began: green where the restart point and the training won."""
     better = arc.before is not None and arc.after is not None and arc.after.loss < arc.before.loss
     return Text(loss(arc.after) + ("" if arc.ended or arc.after is None else " so far"), "green" if better else "")
@@ -116,7 +116,7 @@ def spent(run: RunRecords) -> list[RenderableType]:
         if ledger.train_tokens:
             padding = ledger.padding_tokens / ledger.train_tokens
             rows.append(("padding", Text(f"{100 * padding:.1f} % of the texts' tokens in training")))
-    rows.append(("mentor", Text(spending(run.exchanges).words() if run.exchanges else "no calls")))
+    rows.append(("mentor", Text(sum_usage(run.exchanges).words() if run.exchanges else "no calls")))
     return [*heading("Spent"), pairs(rows)]
 
 

@@ -12,7 +12,7 @@ from llm_catalyst.config.table import FILE, folder_of
 from llm_catalyst.report.figures.drawing import saved
 from llm_catalyst.report.figures.gallery import gallery
 from llm_catalyst.report.html.page import html, section
-from llm_catalyst.report.record_reader import Reader
+from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results, gather
 from llm_catalyst.report.tables.build import csv, latex, markdown, render, summary_csv
 from llm_catalyst.report.tables.costs import price
@@ -61,7 +61,7 @@ def contents(results: Sequence[Results], refresh: float | None = None) -> dict[s
     files: dict[str, bytes] = {}
     sections = []
     for name, one in named(results).items():
-        read = Reader()
+        read = RecordReader()
         texts = {"md": markdown(one), "tex": latex(one), "csv": csv(one), "summary.csv": summary_csv(one)}
         files |= {f"tables/{name}.{ending}": text.encode() for ending, text in texts.items()}
         drawings = gallery(one, read)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from llm_catalyst.runs.reader import RunRecords
-from llm_catalyst.runs.records import Evaluation, Event, Exchange, Outcome, Restart, Score, Scored
+from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Restart, Score, ScoredPrompt
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.terminal import printable, quoted
 
@@ -18,7 +18,7 @@ SAME_LOSS = 1e-3  # nats; under one head a prompt's dev loss differs by less, ho
 
 
 @dataclass(frozen=True)
-class Spending:
+class MentorUsage:
     """What the exchanges with a mentor cost; `uncounted` calls told no tokens, `unpriced` ones have no known price.
 
     Answers that were `reused` are no calls and cost nothing.
@@ -32,7 +32,7 @@ class Spending:
     unpriced: int = 0
     reused: int = 0
 
-    def plus(self, exchange: Exchange) -> "Spending":
+    def plus(self, exchange: LLMCall) -> "MentorUsage":
         if exchange.reused is not None:
             return replace(self, reused=self.reused + 1)
         return replace(
@@ -58,21 +58,21 @@ class Spending:
         return f"{counted(self.calls, 'call')}, {tokens}, {cost}{again and f', {again}'}"
 
 
-def spending(exchanges: Iterable[Exchange]) -> Spending:
+def sum_usage(exchanges: Iterable[LLMCall]) -> MentorUsage:
     """What all these exchanges cost together."""
-    total = Spending()
+    total = MentorUsage()
     for exchange in exchanges:
         total = total.plus(exchange)
     return total
 
 
-def best_prompts(entries: Iterable[Scored]) -> list[Scored]:
+def best_prompts(entries: Iterable[ScoredPrompt]) -> list[ScoredPrompt]:
     """The distinct prompts, each with its latest score, and who proposed it first and when; the lowest loss first.
 
     Where a prompt's loss has changed, the head was trained, and scores of earlier stages hold no more.
     """
-    first: dict[tuple[int, ...], Scored] = {}
-    latest: dict[tuple[int, ...], Scored] = {}
+    first: dict[tuple[int, ...], ScoredPrompt] = {}
+    latest: dict[tuple[int, ...], ScoredPrompt] = {}
     changed = False
     for entry in entries:
         tokens = entry.prompt.tokens
@@ -181,7 +181,7 @@ def event_words(event: Event) -> str:
 
 
 @dataclass(frozen=True)
-class Arc:
+class RestartEffect:
     """A restart's effect: the dev score that it replaced, its own, and that after the stage it started.
 
     `ended` is False where that stage is not over: `after` is then the latest score in it.
@@ -194,7 +194,7 @@ class Arc:
     ended: bool
 
 
-def arcs(run: RunRecords) -> list[Arc]:
+def arcs(run: RunRecords) -> list[RestartEffect]:
     """The effect of each restart."""
     found = []
     for restart in run.restarts:
@@ -202,7 +202,7 @@ def arcs(run: RunRecords) -> list[Arc]:
         dev = [e for e in run.metrics if e.split == "dev" and (e.stage, e.member) == own]
         ended = any(entry.stage > restart.stage for entry in run.pool) or run.outcome is not None
         after = max(dev, key=lambda e: e.step).score if dev else None
-        found.append(Arc(restart, restart.score_before, restart.score, after, ended))
+        found.append(RestartEffect(restart, restart.score_before, restart.score, after, ended))
     return found
 
 
@@ -239,7 +239,7 @@ def score_columns(name: str, score: Score | None) -> dict[str, Any]:
     return {} if score is None else {f"{name}_metric": score.metric, f"{name}_loss": score.loss}
 
 
-def usage_columns(spent: Spending) -> dict[str, Any]:
+def usage_columns(spent: MentorUsage) -> dict[str, Any]:
     """What the mentor has cost so far; tokens and money only where every call's are known."""
     tokens = {} if spent.uncounted else {"input_tokens": spent.input_tokens, "output_tokens": spent.output_tokens}
     cost = {} if spent.unpriced else {"cost_usd": spent.cost_usd}

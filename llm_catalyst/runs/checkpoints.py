@@ -17,7 +17,7 @@ from llm_catalyst.utils.validation import ConfigurationError
 STATE = ("state.safetensors", "state.json")
 
 
-class Damaged(ValueError):  # noqa: N818 - reads as a sentence where it is caught
+class DamagedStateError(ValueError):
     """A saved state that is not what was written, or whose records are not."""
 
 
@@ -40,7 +40,7 @@ def read_state(path: Path, folder: Path) -> dict[str, Any]:
     """
     name = f"stages/{folder.name}"
     if wrong := checksums.wrong(folder, STATE):
-        raise Damaged(f"{name} is damaged ({', '.join(f'{file} is {how}' for file, how in wrong.items())})")
+        raise DamagedStateError(f"{name} is damaged ({', '.join(f'{file} is {how}' for file, how in wrong.items())})")
     content: dict[str, Any] = json.loads((folder / "state.json").read_bytes())
     wrong = wrong_records(path, content["records"])
     if wrong.get(EXCHANGES, "missing") != "missing":
@@ -49,7 +49,9 @@ def read_state(path: Path, folder: Path) -> dict[str, Any]:
             "or remove it to ask the mentor again"
         )
     if wrong:
-        raise Damaged(f"{', '.join(f'{file} is {how}' for file, how in wrong.items())} since {name} was written")
+        raise DamagedStateError(
+            f"{', '.join(f'{file} is {how}' for file, how in wrong.items())} since {name} was written"
+        )
     return content
 
 
@@ -71,4 +73,6 @@ def read_tensors(folder: Path) -> dict[str, Any]:
     try:
         return load((folder / "state.safetensors").read_bytes())
     except SafetensorError as error:
-        raise Damaged(f"stages/{folder.name} is damaged (state.safetensors holds no tensors: {error})") from None
+        raise DamagedStateError(
+            f"stages/{folder.name} is damaged (state.safetensors holds no tensors: {error})"
+        ) from None

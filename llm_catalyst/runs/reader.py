@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from llm_catalyst.runs.records import (
     Evaluation,
     Event,
-    Exchange,
+    LLMCall,
     Manifest,
     Outcome,
     Restart,
-    Scored,
+    ScoredPrompt,
     Snapshot,
     from_json,
 )
@@ -29,13 +29,13 @@ from llm_catalyst.utils.validation import ConfigurationError
 
 FILES: dict[type[Any], str] = {
     Snapshot: "trajectory.jsonl",
-    Scored: "pool.jsonl",
+    ScoredPrompt: "pool.jsonl",
     Restart: "restarts.jsonl",
-    Exchange: "exchanges.jsonl",
+    LLMCall: "exchanges.jsonl",
     Evaluation: "metrics.jsonl",
     Event: "events.jsonl",
 }
-EXCHANGES = FILES[Exchange]
+EXCHANGES = FILES[LLMCall]
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class RunRecords:
     path: Path
     manifest: Manifest
     trajectory: tuple[Snapshot, ...]
-    pool: tuple[Scored, ...]
+    pool: tuple[ScoredPrompt, ...]
     restarts: tuple[Restart, ...]
-    exchanges: tuple[Exchange, ...]
+    exchanges: tuple[LLMCall, ...]
     metrics: tuple[Evaluation, ...]
     events: tuple[Event, ...]
     outcome: Outcome | None
@@ -112,7 +112,7 @@ def parse(kind: Any, line: bytes, where: str) -> Any:
     """The record that a line holds. Raises ConfigurationError saying where it stands, what is wrong and the mend."""
     try:
         record = from_json(kind, line)
-        why = "" if kind is not Exchange or checksums.unbroken(line) else "its sha256 says that it was another"
+        why = "" if kind is not LLMCall or checksums.unbroken(line) else "its sha256 says that it was another"
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         why = printable(": ".join([".".join(map(str, first["loc"])), first["msg"]][not first["loc"] :]))
@@ -120,7 +120,7 @@ def parse(kind: Any, line: bytes, where: str) -> Any:
         return record
     names = ", ".join(f.name for f in fields(kind))
     article = "an" if kind.__name__.startswith(tuple("AEIOU")) else "a"
-    mend = ", or end it before that line to ask the mentor again" if kind is Exchange else ""
+    mend = ", or end it before that line to ask the mentor again" if kind is LLMCall else ""
     raise ConfigurationError(
         f"{where} is not {article} {kind.__name__} record ({names}): {why}; put the file back as it was{mend} "
         "(catalyst show --verify DIR checks a run)"

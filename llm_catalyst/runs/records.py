@@ -56,7 +56,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredPrompt:
     """An entry of the prompt pool: a discrete prompt, its score on dev, who proposed it and when."""
 
     prompt: Prompt
@@ -74,7 +74,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Exchange:
+class LLMCall:
     """One call of a language-model mentor, as sent and as received.
 
     `asked` is the model named in the request, `answered` the one named in the answer. `parameters` are the
@@ -191,7 +191,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Usage:
     """What a run has spent.
 
     Examples are counted once per prompt that saw them: a member, a point beside one (zeroth-order doers), a candidate.
@@ -240,12 +240,12 @@ class Outcome:
     best: Best | None
     test: Score | None
     test_metrics: Mapping[str, float]
-    best_prompt: Scored | None
+    best_prompt: ScoredPrompt | None
     test_best_prompt: Score | None
     majority: float
     diverged_stages: tuple[int, ...]
     fallbacks: int
-    ledger: Ledger
+    ledger: Usage
     seconds: float
     peak_memory_bytes: int
     device: str
@@ -275,7 +275,7 @@ class Manifest:
 
 
 # A run writes one of these at a time, and shows it.
-Record = Snapshot | Scored | Exchange | Restart | Evaluation | Event
+Record = Snapshot | ScoredPrompt | LLMCall | Restart | Evaluation | Event
 
 Emit = Callable[[Record], None]
 

@@ -20,9 +20,9 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from llm_catalyst.runs.checkpoints import STATE, Damaged, read_state, read_tensors, saved_states
+from llm_catalyst.runs.checkpoints import STATE, DamagedStateError, read_state, read_tensors, saved_states
 from llm_catalyst.runs.reader import EXCHANGES, FILES, raw_lines, read_lines, read_manifest
-from llm_catalyst.runs.records import Emit, Event, Exchange, Manifest, Outcome, Record, Scored, Snapshot, to_json
+from llm_catalyst.runs.records import Emit, Event, LLMCall, Manifest, Outcome, Record, ScoredPrompt, Snapshot, to_json
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.validation import ConfigurationError, leaves
 
@@ -111,7 +111,7 @@ class RunDirectory:
         An exchange, which was paid for, is sealed with its checksum and flushed to the disk.
         """
         name, line = FILES[type(record)], to_json(record).encode()
-        line = (checksums.sealed(line) if isinstance(record, Exchange) else line) + b"\n"
+        line = (checksums.sealed(line) if isinstance(record, LLMCall) else line) + b"\n"
         with self._writing:
             self.refuse_closed()
             append_whole(self.path / name, line)
@@ -119,7 +119,7 @@ class RunDirectory:
             self._lengths[name] += len(line)
             # An exchange may be about a stage before.
             self.reached = max(self.reached, (record.stage, getattr(record, "step", self.reached[1])))
-        if isinstance(record, Exchange):
+        if isinstance(record, LLMCall):
             sync(self.path / name)
             sync(self.path)
 
@@ -195,7 +195,7 @@ class RunDirectory:
         for folder in reversed(self.saved()):
             try:
                 content, tensors = read_state(self.path, folder), read_tensors(folder)
-            except Damaged as why:
+            except DamagedStateError as why:
                 damage.append(str(why))
                 continue
             found = tensors, content["state"]
@@ -218,7 +218,7 @@ class RunDirectory:
         exchanges = self.path / EXCHANGES
         kept = lengths[EXCHANGES]
         end = 0
-        for exchange, line in zip(read_lines(exchanges, Exchange), raw_lines(exchanges), strict=True):
+        for exchange, line in zip(read_lines(exchanges, LLMCall), raw_lines(exchanges), strict=True):
             end += len(line) + 1
             kept = max(kept, end) if exchange.answered is not None else kept
         for name, length in {**lengths, EXCHANGES: kept}.items():
@@ -228,17 +228,17 @@ class RunDirectory:
             self._digests[name] = hashlib.sha256(path.read_bytes() if length else b"")
             self._lengths[name] = length
 
-    def answered(self, stage: int) -> tuple[Exchange, ...]:
+    def answered(self, stage: int) -> tuple[LLMCall, ...]:
         """The exchanges of a stage so far; after a restore at least those up to the last answer, which was paid for."""
-        return tuple(e for e in read_lines(self.path / EXCHANGES, Exchange) if e.stage == stage)
+        return tuple(e for e in read_lines(self.path / EXCHANGES, LLMCall) if e.stage == stage)
 
     def snapshots(self, stage: int) -> list[Snapshot]:
         """The trajectory of a stage so far."""
         return [s for s in read_lines(self.path / FILES[Snapshot], Snapshot) if s.stage == stage]
 
-    def scored(self) -> list[Scored]:
+    def scored(self) -> list[ScoredPrompt]:
         """All scored prompts so far, as they came."""
-        return list(read_lines(self.path / FILES[Scored], Scored))
+        return list(read_lines(self.path / FILES[ScoredPrompt], ScoredPrompt))
 
     def finish(self, outcome: Outcome) -> None:
         """The checksums of all files, and the outcome, last of all."""

@@ -26,27 +26,27 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
-from llm_catalyst.config.errors import guarded
+from llm_catalyst.config.errors import run_with_exit_code
 from llm_catalyst.config.overrides import (
-    anchored,
-    folder_name,
+    absolutize_paths,
+    sanitize_folder_name,
 )
 from llm_catalyst.report.summary import summary as summarize_run
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import from_json, to_json
 from llm_catalyst.runs.writer import write_atomically
-from llm_catalyst.utils.signals import STOPPED, Stopped, handle_signals, stop_now
+from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
 
 NOTES, STOP = "jobs", "stop"
 WAITING, RUNNING, ENDED = "waiting", "running", "ended"
 WATCH_S, LEAVE_S = 0.5, 10.0  # how soon a worker hears that its sweep was killed, and how soon it is gone then
 
 # A launcher's worker names the run's directory, which needs this, before it calls the job. It has read this file then.
-OmegaConf.register_new_resolver("folder", folder_name, replace=True)
+OmegaConf.register_new_resolver("folder", sanitize_folder_name, replace=True)
 
 
 @dataclass(frozen=True)
-class Note:
+class JobStatus:
     """What a job tells of itself. `code` is the exit code that its run would have had alone, once it has ended.
 
     `dev` is the best metric on dev, which a search maximizes; `estimate` holds an Estimate's fields, of a dry run.
@@ -77,7 +77,7 @@ class Job:
         if hydra.mode != RunMode.RUN:
             dev = carry_out(config, self.words).dev
         else:
-            code, result = guarded(lambda: execute_composed(config, self.words))
+            code, result = run_with_exit_code(lambda: execute_composed(config, self.words))
             remove_if_empty(Path(hydra.runtime.output_dir))
             if code:
                 sys.exit(code)
@@ -85,14 +85,14 @@ class Job:
         return float("nan") if dev is None else dev
 
 
-def carry_out(config: DictConfig, words: Sequence[str]) -> Note:
+def carry_out(config: DictConfig, words: Sequence[str]) -> JobStatus:
     """One job of a sweep, from what Hydra composed: its note, which lies in the sweep's folder, too.
 
     No exception leaves it, and Stopped only where the job shares its process with the sweep.
     """
     hydra = HydraConfig.get()
     sweep, directory = Path(hydra.sweep.dir), Path(hydra.runtime.output_dir)
-    note = Note(hydra.job.num, tuple(hydra.overrides.task), directory=str(directory))
+    note = JobStatus(hydra.job.num, tuple(hydra.overrides.task), directory=str(directory))
     if (sweep / NOTES / STOP).exists():
         remove_if_empty(directory)
         return note
@@ -104,8 +104,8 @@ def carry_out(config: DictConfig, words: Sequence[str]) -> Note:
         config.view = "none"  # it would draw over those of the others
     note = write_note(sweep, replace(note, state=RUNNING, host=socket.gethostname(), pid=os.getpid()))
     try:
-        code, result = guarded(lambda: execute_composed(config, words))
-    except Stopped as stopped:
+        code, result = run_with_exit_code(lambda: execute_composed(config, words))
+    except RunInterrupted as stopped:
         message = f"stopped {stopped}"
         if stopped.name == "SIGUSR2" and os.environ.get("SUBMITIT_EXECUTOR"):
             message += f"; {queued_again(sweep, note)}"
@@ -173,7 +173,7 @@ def take_place(folder: Path) -> tuple[int, FileLock]:
     raise AssertionError
 
 
-def queued_again(sweep: Path, note: Note) -> str:
+def queued_again(sweep: Path, note: JobStatus) -> str:
     """Have submitit queue this process's job again, at the signal by which a cluster takes its machine back.
 
     The process then ends, and the job is one that waits. Gives back only why it is not queued: it was too often before.
@@ -187,19 +187,19 @@ def queued_again(sweep: Path, note: Note) -> str:
     raise AssertionError
 
 
-def write_note(sweep: Path, note: Note) -> Note:
+def write_note(sweep: Path, note: JobStatus) -> JobStatus:
     """The note, once it lies in the sweep's folder."""
     (sweep / NOTES).mkdir(parents=True, exist_ok=True)
     write_atomically(sweep / NOTES / f"{note.number}.json", to_json(note).encode() + b"\n")
     return note
 
 
-def read_note(sweep: Path, number: int) -> Note:
+def read_note(sweep: Path, number: int) -> JobStatus:
     """The note of one job."""
-    return from_json(Note, (sweep / NOTES / f"{number}.json").read_bytes())
+    return from_json(JobStatus, (sweep / NOTES / f"{number}.json").read_bytes())
 
 
-def read_notes(sweep: Path) -> dict[int, Note]:
+def read_notes(sweep: Path) -> dict[int, JobStatus]:
     """The notes of a sweep's jobs, in the order of their numbers; without those that just vanish, as it begins anew."""
     notes = {}
     for number in sorted(int(path.stem) for path in (sweep / NOTES).glob("*.json")):
@@ -224,7 +224,7 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
     runtime = HydraConfig.get().runtime
     choices = {group: name for group, name in runtime.choices.items() if name and not group.startswith("hydra/")}
     folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
-    return execute(anchored(with_fallbacks(plain, folders)), choices, Path(runtime.output_dir), words)
+    return execute(absolutize_paths(with_fallbacks(plain, folders)), choices, Path(runtime.output_dir), words)
 
 
 def with_fallbacks(config: dict[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
@@ -242,10 +242,10 @@ def with_fallbacks(config: dict[str, Any], folders: Sequence[Path]) -> dict[str,
 
 def execute(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:
     """One run from a resolved configuration; its outcome in a few plain values, as sweepers want it."""
-    from llm_catalyst.config.build import parts_of
+    from llm_catalyst.config.build import build_components
 
     quiet_libraries()
-    parts = parts_of(config)
+    parts = build_components(config)
     from llm_catalyst.training.run import dry_run, read_finished, run_session
 
     if parts.settings.dry_run:

@@ -20,12 +20,12 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from llm_catalyst.callbacks.base import SilentView, View
+from llm_catalyst.callbacks.base import NoCallback, RunCallback
 from llm_catalyst.callbacks.progress_bars import Bars
-from llm_catalyst.config.errors import FAILED, WRONG_USE, complain, explanation
-from llm_catalyst.sweeps.job import ENDED, NOTES, RUNNING, STOP, WAITING, Note, read_note, read_notes, write_note
+from llm_catalyst.config.errors import FAILED, WRONG_USE, explain_config_error, print_error
+from llm_catalyst.sweeps.job import ENDED, NOTES, RUNNING, STOP, WAITING, JobStatus, read_note, read_notes, write_note
 from llm_catalyst.sweeps.status import Jobs, apart, telling
-from llm_catalyst.utils.signals import PATIENCE_S, SIGNALS, Interruption, Stopped, stop_now
+from llm_catalyst.utils.signals import PATIENCE_S, SIGNALS, RunInterrupted, SignalHandler, stop_now
 from llm_catalyst.utils.terminal import printable
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -76,13 +76,13 @@ def hold(folder: Path) -> FileLock:
     return lock
 
 
-def launch(sweep: Sweep, jobs: Jobs) -> dict[int, Note]:
+def launch(sweep: Sweep, jobs: Jobs) -> dict[int, JobStatus]:
     """Have the launcher carry out jobs; their notes. One that fails, or loses its process, takes no other down.
 
     Raises Stopped at a signal, after the jobs on this machine have saved themselves.
     """
     for number, overrides in jobs.items():
-        write_note(sweep.folder, Note(number, tuple(overrides)))
+        write_note(sweep.folder, JobStatus(number, tuple(overrides)))
     ready = {number: overrides for number, overrides in jobs.items() if composes(sweep, number, overrides)}
     kinds = {"BasicLauncher": in_turn, "Together": together, "LocalLauncher": beside, "SlurmLauncher": beside}
     carry_out = kinds.get(sweep.kind, in_a_pool)
@@ -97,9 +97,9 @@ def composes(sweep: Sweep, number: int, overrides: Sequence[str]) -> bool:
     try:
         sweep.loader.load_sweep_config(sweep.config, list(overrides))
     except Exception as error:
-        message = explanation(error)
-        complain(message)
-        lost = Note(number, tuple(overrides), ENDED, code=WRONG_USE, status="failed", message=message)
+        message = explain_config_error(error)
+        print_error(message)
+        lost = JobStatus(number, tuple(overrides), ENDED, code=WRONG_USE, status="failed", message=message)
         write_note(sweep.folder, lost)
         return False
     return True
@@ -121,16 +121,16 @@ def in_turn(sweep: Sweep, jobs: Jobs) -> None:
 
 def together(sweep: Sweep, jobs: Jobs) -> None:
     """Those that can share a backbone at once, each in a thread of this process. Raises Stopped at a signal."""
-    from llm_catalyst.training.shared_backbone import Company
+    from llm_catalyst.training.shared_backbone import SharedBackboneRuns
 
     launcher: Any = sweep.launcher
     for group in sharing(sweep, jobs, launcher.at_once):
         # A step of all of them takes as long as theirs do.
-        with Interruption(PATIENCE_S * len(group)) as interruption, shown(sweep, group) as views:
-            company = Company(len(group), launcher.joint, interruption, views)
+        with SignalHandler(PATIENCE_S * len(group)) as interruption, shown(sweep, group) as views:
+            company = SharedBackboneRuns(len(group), launcher.joint, interruption, views)
 
-            def one(number: int, overrides: Sequence[str], company: Company = company) -> None:
-                with suppress(Stopped), company.seat(number):
+            def one(number: int, overrides: Sequence[str], company: SharedBackboneRuns = company) -> None:
+                with suppress(RunInterrupted), company.seat(number):
                     if company.interruption.number is None:
                         in_turn(sweep, {number: overrides})
 
@@ -143,20 +143,20 @@ def together(sweep: Sweep, jobs: Jobs) -> None:
 
 
 @contextmanager
-def shown(sweep: Sweep, jobs: Jobs) -> Iterator[Mapping[int, View]]:
+def shown(sweep: Sweep, jobs: Jobs) -> Iterator[Mapping[int, RunCallback]]:
     """While entered, jobs that share a terminal have a bar each, which are their views; elsewhere none has any.
 
     Then a line is printed for each that ends.
     """
     console = Console(soft_wrap=True)
     if not sweep.tells:
-        yield dict.fromkeys(jobs, SilentView())
+        yield dict.fromkeys(jobs, NoCallback())
     elif console.is_terminal and not console.is_dumb_terminal:
         with Bars(apart(jobs), console) as bars:
             yield bars.views
     else:
         with telling(sweep.folder, jobs):
-            yield dict.fromkeys(jobs, SilentView())
+            yield dict.fromkeys(jobs, NoCallback())
 
 
 def sharing(sweep: Sweep, jobs: Jobs, at_once: int) -> Iterator[dict[int, Sequence[str]]]:
@@ -186,7 +186,7 @@ def beside(sweep: Sweep, jobs: Jobs) -> None:
     try:
         for thread in threads:
             thread.join()
-    except Stopped:
+    except RunInterrupted:
         deadline = time.monotonic() + GRACE_S
         for thread in threads if on_this_machine(sweep) else []:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -242,7 +242,7 @@ def cause(error: Exception) -> str:
     return printable(ends[-1] if ends else f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0])
 
 
-def last_note(sweep: Sweep, number: int) -> Note:
+def last_note(sweep: Sweep, number: int) -> JobStatus:
     """The note of a job that has ended, which a network file system may show late."""
     deadline = time.monotonic() + (0.0 if on_this_machine(sweep) else LATE_S)
     while (note := read_note(sweep.folder, number)).state != ENDED and time.monotonic() < deadline:
@@ -278,7 +278,7 @@ def passing_on(sweep: Sweep) -> Iterator[None]:
         if on_this_machine(sweep):
             (sweep.folder / NOTES / STOP).touch()
             let_save(sweep.folder)
-        raise Stopped(number)
+        raise RunInterrupted(number)
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
@@ -301,12 +301,12 @@ def let_save(folder: Path) -> None:
         time.sleep(0.1)
 
 
-def running_here(folder: Path) -> list[Note]:
+def running_here(folder: Path) -> list[JobStatus]:
     """The notes of jobs whose processes live on this machine."""
     return [note for note in read_notes(folder).values() if note.state == RUNNING and is_here(note)]
 
 
-def is_here(note: Note) -> bool:
+def is_here(note: JobStatus) -> bool:
     """Whether the process of a job that runs lives on this machine."""
     if note.host != socket.gethostname():
         return False

@@ -18,10 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_catalyst.config.errors import FAILED, WRONG_USE
-from llm_catalyst.config.overrides import sweep_name
+from llm_catalyst.config.overrides import name_sweep
 from llm_catalyst.runs.analysis import counted
 from llm_catalyst.runs.writer import write_atomically
-from llm_catalyst.sweeps.job import Note
+from llm_catalyst.sweeps.job import JobStatus
 from llm_catalyst.sweeps.launchers import Sweep, begin, launch
 from llm_catalyst.sweeps.status import concluded
 from llm_catalyst.utils.terminal import printable
@@ -126,7 +126,7 @@ def open_study(folder: Path, words: Sequence[str]) -> Any:
         write_atomically(journal, content[: content.rfind(b"\n") + 1])  # Optuna would refuse what a crash has cut off
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
     study = optuna.create_study(storage=storage, study_name="search", direction="maximize", load_if_exists=True)
-    searched = sweep_name(words)
+    searched = name_sweep(words)
     if study.user_attrs.get("searched", searched) != searched:
         raise ConfigurationError(f"{folder} holds another search: choose another folder, hydra.sweep.dir=DIR")
     study.set_user_attr("searched", searched)
@@ -156,7 +156,7 @@ def next_trials(study: Any, space: dict[str, Any], plan: Plan) -> list[Any]:
     return [study.get_trials(deepcopy=False)[number] for number in new]
 
 
-def tell(study: Any, number: int, note: Note) -> bool:
+def tell(study: Any, number: int, note: JobStatus) -> bool:
     """Tell the study what a trial's run reached on dev, or that it failed; False where it can be gone on with."""
     from optuna.trial import TrialState
 
@@ -172,7 +172,7 @@ def tell(study: Any, number: int, note: Note) -> bool:
 # --- what is left behind
 
 
-def row(values: dict[str, Any], note: Note) -> dict[str, Any]:
+def row(values: dict[str, Any], note: JobStatus) -> dict[str, Any]:
     """A trial as search.json has it. Without a score on dev, `dev` is null; `command` carries it out alone."""
     told = {"number": note.number, "state": note.status or note.state, "dev": note.dev, "values": values}
     command = shlex.join(["catalyst", "run", *note.overrides])

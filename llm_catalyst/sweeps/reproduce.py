@@ -15,10 +15,10 @@ from rich.progress import track
 from rich.table import Table as Grid
 from rich.text import Text
 
-from llm_catalyst.config.errors import FAILED, guarded
-from llm_catalyst.config.overrides import sweep_name
+from llm_catalyst.config.errors import FAILED, run_with_exit_code
+from llm_catalyst.config.overrides import name_sweep
 from llm_catalyst.config.table import (
-    Cell,
+    PlannedRun,
     Table,
     cells,
     find_table,
@@ -32,7 +32,7 @@ from llm_catalyst.config.table import (
 from llm_catalyst.report.results import PUBLISHED, gather
 from llm_catalyst.runs.analysis import clock, dollars, first_of
 from llm_catalyst.runs.reader import read_manifest
-from llm_catalyst.sweeps.table_progress import Board, name, summary
+from llm_catalyst.sweeps.table_progress import TableProgress, name, summary
 from llm_catalyst.utils.paths import conf_directory
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ ONLY = ("row", "column", "seed")
 
 
 @dataclass(frozen=True)
-class Request:
+class ReproduceOptions:
     """What was typed. `words` are overrides for every run, and Hydra's own; `config_dir` holds the user's YAMLs."""
 
     table: str
@@ -82,9 +82,9 @@ def key(word: str) -> str:
     return word.partition("=")[0]
 
 
-def reproduce_command(request: Request, dry_run: bool) -> int:
+def reproduce_command(request: ReproduceOptions, dry_run: bool) -> int:
     """Carry out a table's runs, or only estimate them; the exit code."""
-    code, all_finished = guarded(lambda: (estimate if dry_run else reproduce)(request, Console()))
+    code, all_finished = run_with_exit_code(lambda: (estimate if dry_run else reproduce)(request, Console()))
     return code or (0 if all_finished else FAILED)
 
 
@@ -97,16 +97,16 @@ def list_tables(console: Console) -> int:
     return 0
 
 
-def laid_out(request: Request) -> tuple[Table, Path]:
+def laid_out(request: ReproduceOptions) -> tuple[Table, Path]:
     """The table as it is to be carried out, and its folder, which follows from its name and the overrides."""
     table = find_table(request.table, [request.config_dir] if request.config_dir else [])
     table = smoked(table) if request.smoke else table
     rows = tuple(replace(row, overrides=merged(row.overrides, request.overrides)) for row in table.rows)
-    folder = HOME / "_".join(filter(None, [table.name, sweep_name(request.overrides)]))
+    folder = HOME / "_".join(filter(None, [table.name, name_sweep(request.overrides)]))
     return replace(table, rows=rows, command=request.command), folder
 
 
-def reproduce(request: Request, console: Console) -> bool:
+def reproduce(request: ReproduceOptions, console: Console) -> bool:
     """Carry out the runs that are not finished, seed after seed, and print the table; whether all have finished."""
     from llm_catalyst.report.tables.build import price, render
     from llm_catalyst.sweeps.job import read_notes
@@ -118,11 +118,13 @@ def reproduce(request: Request, console: Console) -> bool:
         published(table.name, request.published)  # raises where it cannot be read
     jobs = dict(enumerate(c for c in cells(chosen) if not is_finished(folder, c)))
 
-    def failures() -> dict[Cell, str]:
+    def failures() -> dict[PlannedRun, str]:
         return {jobs[note.number]: note.message for note in read_notes(folder).values() if note.code}
 
     with sweeping(folder, request.hydra, jobs.values()) as sweep:
-        board = Board(chosen, cells(chosen), folder, failures, console)  # the notes of an earlier launch are gone now
+        board = TableProgress(
+            chosen, cells(chosen), folder, failures, console
+        )  # the notes of an earlier launch are gone now
         write_table(table, folder)
         if request.published:
             shutil.copyfile(request.published, folder / PUBLISHED)
@@ -136,7 +138,7 @@ def reproduce(request: Request, console: Console) -> bool:
     return board.count("done") == len(board.cells)
 
 
-def ending(request: Request, board: Board, folder: Path) -> RenderableType:
+def ending(request: ReproduceOptions, board: TableProgress, folder: Path) -> RenderableType:
     """What became of the runs, why those failed that did, and what to type next."""
     whole = board.count("done") == len(board.cells)
     lines = [Text(summary(board.sights), "bold green" if whole else "bold red")]
@@ -150,7 +152,7 @@ def ending(request: Request, board: Board, folder: Path) -> RenderableType:
     return Text("\n").join(lines)
 
 
-def is_finished(folder: Path, cell: Cell) -> bool:
+def is_finished(folder: Path, cell: PlannedRun) -> bool:
     """Whether the cell's run has its outcome and was made by the same overrides.
 
     Where others made it, the run itself refuses, as it does everywhere.
@@ -159,13 +161,13 @@ def is_finished(folder: Path, cell: Cell) -> bool:
     return (path / "outcome.json").exists() and set(read_manifest(path).command) == set(cell.overrides)
 
 
-def overrides(cell: Cell, *more: str) -> tuple[str, ...]:
+def overrides(cell: PlannedRun, *more: str) -> tuple[str, ...]:
     """What Hydra composes the cell's run from."""
     return (*merged(cell.overrides, (QUIET, *more)), f"hydra.sweep.subdir={cell.folder}")
 
 
 @contextmanager
-def sweeping(folder: Path, hydra_words: Sequence[str], waiting: Iterable[Cell]) -> Iterator["Sweep"]:
+def sweeping(folder: Path, hydra_words: Sequence[str], waiting: Iterable[PlannedRun]) -> Iterator["Sweep"]:
     """A sweep of cells into `folder`, by the launcher that Hydra's own words name.
 
     Raises what Hydra raises where no waiting cell's configuration can be composed: a word is wrong for all of them.
@@ -191,7 +193,7 @@ def sweeping(folder: Path, hydra_words: Sequence[str], waiting: Iterable[Cell]) 
         yield sweep
 
 
-def refuse_what_no_cell_takes(sweep: "Sweep", waiting: Iterable[Cell]) -> None:
+def refuse_what_no_cell_takes(sweep: "Sweep", waiting: Iterable[PlannedRun]) -> None:
     """Raise what Hydra raises unless one waiting cell's configuration can be composed, or none waits."""
     problem: Exception | None = None
     for cell in {(cell.row, cell.column): cell for cell in waiting}.values():
@@ -213,7 +215,7 @@ def run_cell(config: Any) -> None:
     carry_out(config, [word for word in HydraConfig.get().overrides.task if word != QUIET])
 
 
-def estimate(request: Request, console: Console) -> bool:
+def estimate(request: ReproduceOptions, console: Console) -> bool:
     """Print what the runs that are not finished will take; nothing is trained, paid or kept. Whether all could tell."""
     from llm_catalyst.sweeps.launchers import launch
     from llm_catalyst.training.estimate import Estimate, render, total
@@ -223,7 +225,7 @@ def estimate(request: Request, console: Console) -> bool:
     waiting = [cell for cell in cells(chosen) if not is_finished(folder, cell)]
     first = {(cell.row, cell.column): cell for cell in reversed(waiting)}  # the same for all seeds
     found: dict[tuple[str, str], Estimate] = {}
-    unknown: dict[Cell, str] = {}
+    unknown: dict[PlannedRun, str] = {}
     with tempfile.TemporaryDirectory() as scratch, sweeping(Path(scratch), request.hydra, waiting) as sweep:
         # One at a time, as they are timed.
         for place, cell in track(first.items(), "measuring", console=console, transient=True):
@@ -241,7 +243,9 @@ def estimate(request: Request, console: Console) -> bool:
     return not unknown
 
 
-def estimates(table: Table, found: Mapping[tuple[str, str], Any], waiting: Mapping[tuple[str, str], Cell]) -> Grid:
+def estimates(
+    table: Table, found: Mapping[tuple[str, str], Any], waiting: Mapping[tuple[str, str], PlannedRun]
+) -> Grid:
     """Rows and columns: how many runs, their time and their price."""
     grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
     grid.add_column("runs to do: time, cost")

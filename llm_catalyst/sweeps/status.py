@@ -11,7 +11,7 @@ from rich.text import Text
 
 from llm_catalyst.config.errors import BUDGET_SPENT, FAILED
 from llm_catalyst.runs.analysis import counted, first_of
-from llm_catalyst.sweeps.job import ENDED, WAITING, Note, read_note, read_notes
+from llm_catalyst.sweeps.job import ENDED, WAITING, JobStatus, read_note, read_notes
 from llm_catalyst.utils.signals import INTERRUPTED, STOPPED
 from llm_catalyst.utils.terminal import printable
 
@@ -60,7 +60,7 @@ def concluded(folder: Path) -> Iterator[None]:
         raise SystemExit(code)
 
 
-def tell_estimates(notes: Mapping[int, Note]) -> None:
+def tell_estimates(notes: Mapping[int, JobStatus]) -> None:
     """Print the sum of what dry runs have estimated."""
     found = [note.estimate for note in notes.values() if note.estimate]
     if found:
@@ -71,9 +71,9 @@ def tell_estimates(notes: Mapping[int, Note]) -> None:
         Console().print(render(total([TypeAdapter(Estimate).validate_python(one) for one in found])))
 
 
-def summary(notes: Mapping[int, Note], folder: Path) -> list[Text]:
+def summary(notes: Mapping[int, JobStatus], folder: Path) -> list[Text]:
     """'38 of 40 runs finished; 1 failed; 1 was not run; the same command goes on with them', and who failed and why."""
-    kinds: dict[str, list[Note]] = {"finished": [], "failed": [], "stopped": [], "not run": []}
+    kinds: dict[str, list[JobStatus]] = {"finished": [], "failed": [], "stopped": [], "not run": []}
     for note in notes.values():
         kinds[kind_of(note)].append(note)
     done, failed, stopped, waiting = kinds.values()
@@ -97,7 +97,7 @@ def summary(notes: Mapping[int, Note], folder: Path) -> list[Text]:
     return lines
 
 
-def kind_of(note: Note) -> str:
+def kind_of(note: JobStatus) -> str:
     """What a note says, as the summary counts it."""
     if note.state != ENDED:
         return "not run" if note.state == WAITING else "stopped"

@@ -16,39 +16,39 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
-from llm_catalyst.config.table import Cell, Table
-from llm_catalyst.runs.analysis import Spending, clock, counted, spending
+from llm_catalyst.config.table import PlannedRun, Table
+from llm_catalyst.runs.analysis import MentorUsage, clock, counted, sum_usage
 from llm_catalyst.runs.reader import EXCHANGES, FILES, raw_lines, read_json, read_lines
-from llm_catalyst.runs.records import Exchange, Outcome
+from llm_catalyst.runs.records import LLMCall, Outcome
 from llm_catalyst.utils.terminal import forgive, printable
 from llm_catalyst.utils.validation import ConfigurationError
 
 REFRESH_S = 1.0
-NOTHING = Spending()
+NOTHING = MentorUsage()
 SHOWN = 4  # runs under way, and failures, that have a line of their own
 
 
 @dataclass(frozen=True)
-class Sight:
+class ProgressSnapshot:
     """How far a run is, as its files tell: waiting, running, done or failed; and that in words."""
 
     state: str
     words: str = ""
     outcome: Outcome | None = None
-    spent: Spending = NOTHING
+    spent: MentorUsage = NOTHING
 
 
-def look(path: Path, since: float) -> Sight:
+def look(path: Path, since: float) -> ProgressSnapshot:
     """How far the run in `path` is; it is under way where its files changed after the time `since`."""
-    spent = spending(read_lines(path / EXCHANGES, Exchange))
+    spent = sum_usage(read_lines(path / EXCHANGES, LLMCall))
     if (path / "outcome.json").exists():
         outcome: Outcome = read_json(path / "outcome.json", Outcome)
         result = f"{outcome.reported_on} {outcome.test.metric:.3f}" if outcome.test else outcome.status
-        return Sight("done", f"{result} in {clock(outcome.seconds)}", outcome, spent)
+        return ProgressSnapshot("done", f"{result} in {clock(outcome.seconds)}", outcome, spent)
     files = [path / name for name in ("manifest.json", *FILES.values())]
     if any(file.exists() and file.stat().st_mtime > since for file in files):
-        return Sight("running", progress(path), None, spent)
-    return Sight("waiting", "", None, spent)
+        return ProgressSnapshot("running", progress(path), None, spent)
+    return ProgressSnapshot("waiting", "", None, spent)
 
 
 def progress(path: Path) -> str:
@@ -60,21 +60,21 @@ def progress(path: Path) -> str:
     return f"stage {last['stage'] + 1}, step {last['step']}, {last['split']} {last['score']['metric']:.3f}"
 
 
-class Board:
+class TableProgress:
     """While entered, shows where the cells of a table stand: a live view in a terminal, a line per change elsewhere."""
 
     def __init__(
         self,
         table: Table,
-        cells: Sequence[Cell],
+        cells: Sequence[PlannedRun],
         folder: Path,
-        failures: Callable[[], Mapping[Cell, str]],
+        failures: Callable[[], Mapping[PlannedRun, str]],
         console: Console,
     ) -> None:
         """`failures` tells, whenever it is asked, which runs have failed by now, and why."""
         self.table, self.cells, self.folder, self.failures, self.console = table, cells, folder, failures, console
         self.began, self.since = time.monotonic(), time.time()
-        self.sights: dict[Cell, Sight] = {}
+        self.sights: dict[PlannedRun, ProgressSnapshot] = {}
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -84,7 +84,7 @@ class Board:
         self.refresh()
         self.already = self.count("done")
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "TableProgress":
         if self.live:
             self.live.start(refresh=True)
         self._thread.start()
@@ -119,15 +119,15 @@ class Board:
         if self.live and self.live.is_started:
             self.live.refresh()
 
-    def _look(self, cell: Cell, before: Sight | None, failure: str | None) -> Sight:
-        sight = before or Sight("waiting")
+    def _look(self, cell: PlannedRun, before: ProgressSnapshot | None, failure: str | None) -> ProgressSnapshot:
+        sight = before or ProgressSnapshot("waiting")
         with suppress(OSError, ConfigurationError, ValueError):  # a file that is being written, or is damaged
             sight = look(self.folder / cell.folder, self.since)
         if failure is not None and sight.state != "done":
-            return Sight("failed", failure, None, sight.spent)
+            return ProgressSnapshot("failed", failure, None, sight.spent)
         return sight
 
-    def _say(self, cell: Cell, sight: Sight) -> None:
+    def _say(self, cell: PlannedRun, sight: ProgressSnapshot) -> None:
         words = f": {sight.words}" if sight.state != "running" else ""
         line = f"{clock(time.monotonic() - self.began)}  [{self.count('done')}/{len(self.cells)}] {name(cell)}"
         print(f"{line}: {sight.state}{printable(words)}", file=self.console.file, flush=True)
@@ -180,7 +180,7 @@ class Board:
         return [Text(line.plain, style, no_wrap=True, overflow="ellipsis") for line in [*lines, *more]]
 
 
-def field(sights: Sequence[Sight]) -> Text:
+def field(sights: Sequence[ProgressSnapshot]) -> Text:
     """A cell of the grid, over its seeds."""
     scores = [sight.outcome.test.metric for sight in sights if sight.outcome and sight.outcome.test]
     done = sum(sight.state == "done" for sight in sights)
@@ -191,17 +191,17 @@ def field(sights: Sequence[Sight]) -> Text:
     return text
 
 
-def name(cell: Cell) -> str:
+def name(cell: PlannedRun) -> str:
     return printable(f"{cell.row} · {cell.column} · seed {cell.seed}")
 
 
-def sum_of(parts: Sequence[Spending]) -> Spending:
+def sum_of(parts: Sequence[MentorUsage]) -> MentorUsage:
     """What several runs' mentors cost together."""
-    fields = Spending.__dataclass_fields__
-    return Spending(**{field: sum(getattr(part, field) for part in parts) for field in fields})
+    fields = MentorUsage.__dataclass_fields__
+    return MentorUsage(**{field: sum(getattr(part, field) for part in parts) for field in fields})
 
 
-def summary(sights: Mapping[Cell, Sight]) -> str:
+def summary(sights: Mapping[PlannedRun, ProgressSnapshot]) -> str:
     """'58 of 60 runs finished, 1 failed, 1 was not run'."""
     states = [sight.state for sight in sights.values()]
     finished, failed = states.count("done"), states.count("failed")

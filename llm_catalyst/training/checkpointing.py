@@ -6,17 +6,19 @@ from dataclasses import replace
 import torch
 
 from llm_catalyst.config.settings import Budget, Settings
-from llm_catalyst.runs.records import Emit, Event, Ledger
+from llm_catalyst.runs.records import Emit, Event, Usage
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training.state import State, pack, unpack
-from llm_catalyst.utils.memory import Room
-from llm_catalyst.utils.signals import BudgetSpent, Interruption
+from llm_catalyst.utils.memory import PassLimits
+from llm_catalyst.utils.signals import BudgetExceededError, SignalHandler
 
 
-class Safekeeping:
+class Checkpointer:
     """Saves the state of one run, and keeps its clock, which goes on where a resumed run was cut off."""
 
-    def __init__(self, directory: RunDirectory, settings: Settings, interruption: Interruption, room: Room) -> None:
+    def __init__(
+        self, directory: RunDirectory, settings: Settings, interruption: SignalHandler, room: PassLimits
+    ) -> None:
         self.directory, self.settings, self.interruption, self.room = directory, settings, interruption, room
         self._began = self._saved = time.monotonic()
         self._saved_step = 0
@@ -62,13 +64,13 @@ class Safekeeping:
         self._end(self._minutes_spent() and not last)
         return state
 
-    def before_call(self, ledger: Ledger) -> None:
+    def before_call(self, ledger: Usage) -> None:
         """Raise BudgetSpent where a mentor may not be asked any more, unless budget.when_spent=conclude.
 
         What answers under way will cost is not known: with `at_once` of them, those of `at_once` - 1 may come on top.
         """
         if self.settings.budget.when_spent == "stop" and (why := spent(self.settings.budget, ledger)):
-            raise BudgetSpent(why)
+            raise BudgetExceededError(why)
 
     def mentor_may_speak(self, state: State, emit: Emit) -> bool:
         """Whether the mentor is consulted: not with its budget spent where the run concludes then; an event tells."""
@@ -89,12 +91,12 @@ class Safekeeping:
     def _end(self, minutes_spent: bool) -> None:
         self.interruption.check()
         if minutes_spent:
-            raise BudgetSpent(
+            raise BudgetExceededError(
                 f"budget.minutes={self.settings.budget.minutes:g} is used up: the run has taken {self.seconds / 60:.1f}"
             )
 
 
-def spent(budget: Budget, ledger: Ledger) -> str:
+def spent(budget: Budget, ledger: Usage) -> str:
     """Which part of its budget a run's mentor has used up; '' where something is left of each."""
     tokens = ledger.input_tokens + ledger.output_tokens
     if budget.usd is not None and ledger.unpriced_calls:

@@ -13,14 +13,14 @@ from rich.text import Text
 
 from llm_catalyst.mentors.base import Mentor, overlaps
 from llm_catalyst.models.prompted_text import Model
-from llm_catalyst.optimizers.base import Course, Doer, Member
+from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
 from llm_catalyst.runs.analysis import clock, counted, dollars
 from llm_catalyst.tasks.batching import Examples, scoring_rows, training_rows
 from llm_catalyst.training.final_evaluation import device_name
-from llm_catalyst.training.mentor_cost import Bill, account, asked, together
+from llm_catalyst.training.mentor_cost import MentorCost, account, asked, together
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import score
-from llm_catalyst.utils.memory import Room, peak_memory
+from llm_catalyst.utils.memory import PassLimits, peak_memory
 from llm_catalyst.utils.rich_layout import heading, indented, pairs
 from llm_catalyst.utils.terminal import printable
 
@@ -48,8 +48,8 @@ class Estimate:
     scored_examples: int
     test_examples: int
     consultations: int
-    bill: Bill
-    most: Bill
+    bill: MentorCost
+    most: MentorCost
     unpriced: tuple[str, ...]
     train_seconds: float
     score_seconds: float
@@ -92,7 +92,7 @@ class Measured:
     notes: tuple[str, ...]
 
 
-def estimate(problem: Problem, doer: Doer, mentor: Mentor, plan: tuple[int, ...]) -> Estimate:
+def estimate(problem: Problem, doer: PromptOptimizer, mentor: Mentor, plan: tuple[int, ...]) -> Estimate:
     """What a run of `plan` (steps of each stage) will take. Nothing of it is kept, no random stream moves.
 
     Trains a few of its steps on copies and scores a pass of dev; asks no mentor. Raises ConfigurationError where
@@ -175,13 +175,13 @@ def split_tokens(problem: Problem, data: Examples) -> int:
     return sum(padded_tokens(problem, data, rows) for rows in passes)
 
 
-def measure(problem: Problem, doer: Doer, work: Work) -> Measured:
+def measure(problem: Problem, doer: PromptOptimizer, work: Work) -> Measured:
     """Time of a step of about the mean size and of a scoring pass, and the memory that they and the longest step take.
 
     A step's time grows with its tokens: the mean size gives the time of them all, where the median would not.
     """
     room = problem.model.room
-    model = replace(problem.model, room=Room(room.examples, room.tokens))
+    model = replace(problem.model, room=PassLimits(room.examples, room.tokens))
     longest = work.tokens.index(max(work.tokens))
     mean = statistics.fmean(work.tokens)
     usual = min(range(len(work.tokens)), key=lambda step: abs(work.tokens[step] - mean))
@@ -201,13 +201,13 @@ def measure(problem: Problem, doer: Doer, work: Work) -> Measured:
     )
 
 
-def step_of(problem: Problem, doer: Doer, model: Model, k: int, done: int, total: int) -> Callable[[], int]:
+def step_of(problem: Problem, doer: PromptOptimizer, model: Model, k: int, done: int, total: int) -> Callable[[], int]:
     """A function that takes the run's step after `done`, with k new members, and says how often each example passed."""
     start, batch = problem.start(), next(problem.batches(k, done))
 
     def train() -> int:
         members = [Member.of(start) for _ in range(k)]
-        steps = list(doer.train(model, members, repeat(batch), Course(done, done + 1, total, done)))
+        steps = list(doer.train(model, members, repeat(batch), StepRange(done, done + 1, total, done)))
         return sum(step.examples for step in steps) // batch.labels.numel()
 
     return train

@@ -19,7 +19,7 @@ from llm_catalyst.runs.records import (
     Proposal,
     Restart,
     Score,
-    Scored,
+    ScoredPrompt,
 )
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.state import State, ranked
@@ -84,14 +84,14 @@ def settle(state: State, scores: Sequence[Score | None], emit: Emit) -> State:
 
 def score_prompts(
     problem: Problem, state: State, prompts: Mapping[Prompt, Origin], emit: Emit
-) -> tuple[State, list[Scored]]:
+) -> tuple[State, list[ScoredPrompt]]:
     """Discrete prompts, each with its dev score under the current head; those without a finite one are left out.
 
     The origin of a prompt that the pool holds already stays that of its first proposer.
     """
     results = problem.score_prompts(list(prompts), state.parameters[0])
     origins = {**prompts, **{entry.prompt: entry.origin for entry in state.pool}}
-    scored = [Scored(p, r.score, origins[p], state.stage) for p, r in zip(prompts, results, strict=True) if r]
+    scored = [ScoredPrompt(p, r.score, origins[p], state.stage) for p, r in zip(prompts, results, strict=True) if r]
     for entry in scored:
         emit(entry)
     tell_memory(problem, state, emit)
@@ -136,7 +136,7 @@ def tell_restarts(
         emit(Restart(state.stage, i, proposal.prompt, reason, state.score, score, *weighed))
 
 
-def known_scores(problem: Problem, state: State, entries: Sequence[Scored]) -> tuple[Scored, ...]:
+def known_scores(problem: Problem, state: State, entries: Sequence[ScoredPrompt]) -> tuple[ScoredPrompt, ...]:
     """Of all entries of a run those whose scores hold: a trained head has moved since the stages before."""
     trained = problem.model.head.trained
     return ranked([entry for entry in entries if entry.stage == state.stage or not trained])

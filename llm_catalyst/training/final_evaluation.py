@@ -7,7 +7,7 @@ import torch
 
 from llm_catalyst.runs.records import Outcome
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.scoring import Result
+from llm_catalyst.training.scoring import ScoringResult
 from llm_catalyst.training.state import State
 from llm_catalyst.utils.memory import peak_memory
 
@@ -43,7 +43,7 @@ def conclude(problem: Problem, state: State) -> Outcome:
     )
 
 
-def on_unseen(problem: Problem, state: State, result: Result) -> dict[str, float]:
+def on_unseen(problem: Problem, state: State, result: ScoringResult) -> dict[str, float]:
     """Accuracy on the classes that were trained, on those that were not, and their harmonic mean (base-to-new)."""
     if problem.unseen is None:
         return {}
@@ -54,7 +54,7 @@ def on_unseen(problem: Problem, state: State, result: Result) -> dict[str, float
     return {"base_accuracy": base, "new_accuracy": other, "harmonic_mean": harmonic_mean([base, other])}
 
 
-def verdict(problem: Problem, result: Result | None) -> str:
+def verdict(problem: Problem, result: ScoringResult | None) -> str:
     """One sentence that compares the reported accuracy with the majority class's."""
     if result is None:
         return "no finite state was found; try a smaller optimizer.lr or backbone.dtype=float32"

@@ -4,14 +4,14 @@ import math
 import threading
 from dataclasses import dataclass, replace
 
-from llm_catalyst.callbacks.base import View
+from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Settings
 from llm_catalyst.mentors.base import Mentor
-from llm_catalyst.optimizers.base import Course, Doer, Member
-from llm_catalyst.optimizers.none import NoDoer
+from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
+from llm_catalyst.optimizers.none import NoTraining
 from llm_catalyst.runs.records import Advice, Emit, Origin, Outcome, Prompt, Record, Score
 from llm_catalyst.runs.writer import RunDirectory
-from llm_catalyst.training.checkpointing import Safekeeping
+from llm_catalyst.training.checkpointing import Checkpointer
 from llm_catalyst.training.evaluation import (
     evaluate,
     fall_back,
@@ -23,10 +23,10 @@ from llm_catalyst.training.evaluation import (
     weigh,
 )
 from llm_catalyst.training.final_evaluation import conclude
-from llm_catalyst.training.mentor_queries import Counsel
+from llm_catalyst.training.mentor_queries import MentorScheduler
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.state import State
-from llm_catalyst.utils.signals import Interruption
+from llm_catalyst.utils.signals import SignalHandler
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class Experiment:
     """What is optimized (a soft prompt for a problem), by whom, and for how many steps in each stage."""
 
     problem: Problem
-    doer: Doer
+    doer: PromptOptimizer
     mentor: Mentor
     settings: Settings
     plan: tuple[int, ...]
 
 
 def run(
-    experiment: Experiment, directory: RunDirectory, view: View, interruption: Interruption | None = None
+    experiment: Experiment, directory: RunDirectory, view: RunCallback, interruption: SignalHandler | None = None
 ) -> Outcome:
     """Train stage by stage, each after the first from the mentor's restart point; report on test once.
 
-    With mentor.overlap that point is one stage late (`Counsel`). Raises Stopped where a signal asks for it, and
+    With mentor.overlap that point is one stage late (`MentorScheduler`). Raises Stopped where a signal asks for it, and
     BudgetSpent; the run can then be gone on with.
     """
     one_at_a_time = threading.Lock()  # a mentor may answer while a stage trains
@@ -55,9 +55,9 @@ def run(
             directory.append(record)
             view.show(record)
 
-    safe = Safekeeping(directory, experiment.settings, interruption or Interruption(), experiment.problem.model.room)
+    safe = Checkpointer(directory, experiment.settings, interruption or SignalHandler(), experiment.problem.model.room)
     state = safe.restore(emit, experiment.problem.device) or start(experiment, emit)
-    counsel = Counsel(experiment.problem, experiment.mentor, len(experiment.plan), safe, emit)
+    counsel = MentorScheduler(experiment.problem, experiment.mentor, len(experiment.plan), safe, emit)
     while left := experiment.plan[state.stage :]:
         advice = counsel.begin(state)
         if not state.trained:
@@ -71,7 +71,7 @@ def run(
             state = counsel.note(state, left)
         elif left and safe.mentor_may_speak(state, emit):
             state = restart(experiment, *counsel.ask(state), emit)
-        elif isinstance(experiment.doer, NoDoer):
+        elif isinstance(experiment.doer, NoTraining):
             left = ()  # nobody would move the prompt any more
         stage, state = state.stage, replace(state, stage=len(experiment.plan) - len(left), trained=False)
         state = safe.stage_ended(stage, state, last=not left)
@@ -87,13 +87,13 @@ def start(experiment: Experiment, emit: Emit) -> State:
     return evaluate(experiment.problem, state, emit)[0]
 
 
-def train(experiment: Experiment, state: State, emit: Emit, view: View, safe: Safekeeping) -> State:
+def train(experiment: Experiment, state: State, emit: Emit, view: RunCallback, safe: Checkpointer) -> State:
     """The doer's stage, or the rest of it: the state with its best member; the trajectory is recorded on the way."""
     problem, settings, plan = experiment.problem, experiment.settings, experiment.plan
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
     begin, end, k = sum(plan[: state.stage]), sum(plan[: state.stage + 1]), len(state.members)
     scores: list[Score | None] = [None] * k
-    course, moved = Course(begin, end, sum(plan), state.step), 0 if isinstance(experiment.doer, NoDoer) else k
+    course, moved = StepRange(begin, end, sum(plan), state.step), 0 if isinstance(experiment.doer, NoTraining) else k
     for step in experiment.doer.train(problem.model, state.members, problem.batches(k, state.step), course):
         view.tick(state.stage, step.number, step.losses)
         state = state.after(step, moved)

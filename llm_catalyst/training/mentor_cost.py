@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llm_catalyst.mentors.base import Consultation, Mentor, Trial
+from llm_catalyst.mentors.base import Mentor, MentorContext, Trial
 from llm_catalyst.mentors.clients.base import Client
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.replay import Replay
@@ -13,7 +13,7 @@ from llm_catalyst.mentors.conversation import carry_on
 from llm_catalyst.mentors.llm import LanguageModel, shown
 from llm_catalyst.mentors.pricing import cost
 from llm_catalyst.mentors.strategies.base import Question, Reply, Strategy
-from llm_catalyst.runs.records import Prompt, Proposal, Score, Scored
+from llm_catalyst.runs.records import Prompt, Proposal, Score, ScoredPrompt
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.prompt_probe import HINT_TOKENS
 from llm_catalyst.utils.rng import derive, stream
@@ -23,7 +23,7 @@ WORDS_OF_ITS_OWN = 150  # tokens of an answer that is no prompt: a critique, a d
 
 
 @dataclass(frozen=True)
-class Bill:
+class MentorCost:
     """Calls of language models, their tokens, and US dollars: None, never zero, where a price is not known."""
 
     calls: int = 0
@@ -33,22 +33,22 @@ class Bill:
 
 
 @dataclass(frozen=True)
-class Account:
+class CostAccount:
     """What a mentor takes in a run: where its first answers are used, and the most.
 
     `unpriced` are the models without a known price, `tried` the training examples on which it tries prompts.
     """
 
-    usual: Bill
-    most: Bill
+    usual: MentorCost
+    most: MentorCost
     unpriced: tuple[str, ...]
     tried: int
 
 
-def account(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int) -> Account:
+def account(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int) -> CostAccount:
     """What the mentor will take; `pools` are the numbers of prompts in the pool at each consultation."""
-    usual: list[Bill] = []
-    most: list[Bill] = []
+    usual: list[MentorCost] = []
+    most: list[MentorCost] = []
     unpriced: dict[str, None] = {}
     tried = 0
     memories: dict[int, Mapping[str, Any]] = {}
@@ -70,7 +70,7 @@ def account(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int)
                 if any(bill.cost_usd is None for bill in calls):
                     unpriced[who.client.model] = None
                 most += calls
-    return Account(together(usual), together(most), tuple(unpriced), tried)
+    return CostAccount(together(usual), together(most), tuple(unpriced), tried)
 
 
 def asked(mentor: Mentor) -> list[Mentor]:
@@ -78,13 +78,13 @@ def asked(mentor: Mentor) -> list[Mentor]:
     return [mentor, *getattr(mentor, "fallbacks", ())]
 
 
-def imagined(problem: Problem, stage: int, stages: int, size: int) -> Consultation:
+def imagined(problem: Problem, stage: int, stages: int, size: int) -> MentorContext:
     """A consultation whose pool holds random prompts, about as long as real ones; their scores are made up."""
     generator = stream(problem.settings.seed, "estimate", stage)
     made_up = Score(1.0, 0.5, len(problem.splits["dev"]))
-    pool = tuple(Scored(problem.space.sample(generator), made_up, "gradient", stage) for _ in range(size))
+    pool = tuple(ScoredPrompt(problem.space.sample(generator), made_up, "gradient", stage) for _ in range(size))
     near = problem.space.allowed_ids[0]
-    return Consultation(
+    return MentorContext(
         task=problem.description,
         pool=pool,
         stage=stage,
@@ -100,7 +100,7 @@ def imagined(problem: Problem, stage: int, stages: int, size: int) -> Consultati
 class Talk:
     """An imagined consultation, in which every answer is usable: what is asked, tried and remembered."""
 
-    def __init__(self, consultation: Consultation, strategy: Strategy) -> None:
+    def __init__(self, consultation: MentorContext, strategy: Strategy) -> None:
         self.questions: list[Question] = []
         self.tried = 0
         self._space, self._generator = consultation.space, stream(consultation.stage, "answers")
@@ -121,7 +121,7 @@ class Talk:
         return [[Trial(1.0, 0, row % 2 == 0) for row in rows] for _ in prompts]
 
 
-def question_tokens(consultation: Consultation, question: Question, attempts: int, answer: int) -> list[int]:
+def question_tokens(consultation: MentorContext, question: Question, attempts: int, answer: int) -> list[int]:
     """Tokens of what each attempt sends, after unusable answers of `answer` tokens; by the backbone's tokenizer."""
     tokenizer, messages = consultation.space.tokenizer, list(question.messages)
     tokens = []
@@ -132,17 +132,17 @@ def question_tokens(consultation: Consultation, question: Question, attempts: in
     return tokens
 
 
-def call(client: Client, question: int, answer: int) -> Bill:
+def call(client: Client, question: int, answer: int) -> MentorCost:
     """One call; what a person reads and types is not counted."""
     if isinstance(client, Human):
-        return Bill(1)
-    return Bill(1, question, answer, cost(client.model, question, answer) if client.paid else 0.0)
+        return MentorCost(1)
+    return MentorCost(1, question, answer, cost(client.model, question, answer) if client.paid else 0.0)
 
 
-def together(bills: Sequence[Bill]) -> Bill:
+def together(bills: Sequence[MentorCost]) -> MentorCost:
     """The sum of bills; its price is unknown where that of one is."""
     costs = [bill.cost_usd for bill in bills if bill.cost_usd is not None]
-    return Bill(
+    return MentorCost(
         calls=sum(bill.calls for bill in bills),
         input_tokens=sum(bill.input_tokens for bill in bills),
         output_tokens=sum(bill.output_tokens for bill in bills),

@@ -6,18 +6,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from llm_catalyst.mentors.background import awaited, begin
-from llm_catalyst.mentors.base import Consultation, Mentor, overlaps
-from llm_catalyst.runs.records import Advice, Emit, Exchange, Scored
-from llm_catalyst.training.checkpointing import Safekeeping
+from llm_catalyst.mentors.base import Mentor, MentorContext, overlaps
+from llm_catalyst.runs.records import Advice, Emit, LLMCall, ScoredPrompt
+from llm_catalyst.training.checkpointing import Checkpointer
 from llm_catalyst.training.evaluation import known_scores
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.prompt_probe import Trials
+from llm_catalyst.training.prompt_probe import PromptProbe
 from llm_catalyst.training.state import State
 from llm_catalyst.utils.rng import derive
 
 
 @dataclass(frozen=True)
-class Counsel:
+class MentorScheduler:
     """The mentor of a run of so many stages, and how it is asked.
 
     With `mentor.overlap` the question after a stage is put when the next one begins, and the advice is used at the end
@@ -28,7 +28,7 @@ class Counsel:
     problem: Problem
     mentor: Mentor
     stages: int
-    safe: Safekeeping
+    safe: Checkpointer
     emit: Emit
 
     @property
@@ -38,7 +38,7 @@ class Counsel:
 
     def ask(self, state: State) -> tuple[State, Advice]:
         """The advice after this stage, and the state that has paid for it; prompts may be tried on the model."""
-        trials = Trials(self.problem, state)
+        trials = PromptProbe(self.problem, state)
         consultation = replace(
             self._consultation(state, state.stage, state.pool),
             before_call=lambda: self.safe.before_call(trials.paid(self._paid(state, state.stage)).ledger),
@@ -68,7 +68,7 @@ class Counsel:
         told = awaited(advice)
         return self._paid(state, state.stage - 1).remembering(told), told
 
-    def _consultation(self, state: State, stage: int, pool: tuple[Scored, ...]) -> Consultation:
+    def _consultation(self, state: State, stage: int, pool: tuple[ScoredPrompt, ...]) -> MentorContext:
         directory = self.safe.directory
         entries = [entry for entry in directory.scored() if entry.stage <= stage]
 
@@ -76,7 +76,7 @@ class Counsel:
             directory.refuse_closed()
             self.safe.before_call(self._paid(state, stage).ledger)
 
-        return Consultation(
+        return MentorContext(
             task=self.problem.description,
             pool=pool,
             scored=known_scores(self.problem, replace(state, stage=stage), entries),
@@ -94,7 +94,7 @@ class Counsel:
         return state.paid(self.safe.directory.answered(stage))
 
 
-def up_to_the_last_answer(exchanges: Sequence[Exchange]) -> tuple[Exchange, ...]:
+def up_to_the_last_answer(exchanges: Sequence[LLMCall]) -> tuple[LLMCall, ...]:
     """What a resumed run need not ask again. Failures after it are: they may be mended, as MentorFailed says."""
     last = max((i for i, exchange in enumerate(exchanges) if exchange.answered is not None), default=-1)
     return tuple(exchanges[: last + 1])

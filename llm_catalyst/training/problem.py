@@ -19,15 +19,15 @@ from llm_catalyst.models.backbones.clip import FrozenClip
 from llm_catalyst.models.backbones.loading import compile_seconds
 from llm_catalyst.models.backbones.text import FrozenText
 from llm_catalyst.models.prompted_clip import ImageHead, PromptedClip
-from llm_catalyst.models.prompted_text import Head, Parameters, PromptedModel
+from llm_catalyst.models.prompted_text import Head, Parameters, PromptedText
 from llm_catalyst.models.soft_prompt import CLASS, PromptSpace
-from llm_catalyst.optimizers.base import Step
+from llm_catalyst.optimizers.base import StepResult
 from llm_catalyst.runs.records import Prompt, Snapshot, Split
 from llm_catalyst.tasks.batching import Batch, Examples, steps_per_epoch, training_rows
 from llm_catalyst.tasks.text_task import Example, TaskData, majority
 from llm_catalyst.tasks.token_cache import encode_all
-from llm_catalyst.training.scoring import Result, score
-from llm_catalyst.utils.memory import Room
+from llm_catalyst.training.scoring import ScoringResult, score
+from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.rng import derive, stream
 
 PICTURE = "(a picture)"  # stands for one in words
@@ -43,7 +43,7 @@ class Problem:
 
     data: TaskData
     splits: dict[Split, Examples]
-    model: PromptedModel | PromptedClip
+    model: PromptedText | PromptedClip
     space: PromptSpace
     settings: Settings
     unseen: "Problem | None" = None
@@ -109,18 +109,20 @@ class Problem:
             epoch = step // steps_per_epoch(len(train), settings.batch_size)
             yield train.batch([rows], self.device, self.padding, epoch).expand(k)
 
-    def score(self, members: Sequence[Parameters], split: Split = "dev") -> list[Result | None]:
+    def score(self, members: Sequence[Parameters], split: Split = "dev") -> list[ScoringResult | None]:
         """Each member's loss and metrics on a split."""
         data, metric = self.splits[split], self.data.task.metric
         return score(self.model, members, data, metric, self.padding)
 
-    def score_prompts(self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev") -> list[Result | None]:
+    def score_prompts(
+        self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev"
+    ) -> list[ScoringResult | None]:
         """Loss and metrics of discrete prompts, each embedded anew, under one member's head."""
         return (
             self.score([dict(head) | {"prompt": rows} for rows in self.space.embed(prompts)], split) if prompts else []
         )
 
-    def snapshots(self, stage: int, step: Step, members: Sequence[Parameters]) -> list[Snapshot]:
+    def snapshots(self, stage: int, step: StepResult, members: Sequence[Parameters]) -> list[Snapshot]:
         """The members' prompts projected to tokens, of those whose loss is finite."""
         prompts, similarities = self.space.project(torch.stack([member["prompt"] for member in members]))
         rows = enumerate(zip(step.losses, prompts, similarities, strict=True))
@@ -150,7 +152,7 @@ def assemble(
     cloze = cloze_for(backbone, data.task.cloze) if head.words else None
     train, dev, test = encode_all(backbone.tokenizer, (data.train, data.dev, data.test), longest, cloze, tell)
     splits: dict[Split, Examples] = {"train": train, "dev": dev, "test": test}
-    model = PromptedModel(backbone, head, head.constants(backbone, data), room_for(settings))
+    model = PromptedText(backbone, head, head.constants(backbone, data), room_for(settings))
     space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt)
     compiled_before = compile_seconds() if backbone.settings.compile else None
     return Problem(data, splits, model, space, settings, compiled_before=compiled_before)
@@ -179,9 +181,9 @@ def assemble_images(
     return Problem(data, splits, model, space, settings, other)
 
 
-def room_for(settings: Settings) -> Room:
+def room_for(settings: Settings) -> PassLimits:
     """What may go forward at a time, to begin with."""
-    return Room(settings.micro_batch or settings.batch_size, settings.token_budget)
+    return PassLimits(settings.micro_batch or settings.batch_size, settings.token_budget)
 
 
 def cloze_for(backbone: FrozenText, cloze: str) -> str:

@@ -21,7 +21,7 @@ HINT_TOKENS = 3  # tokens named for each row
 STEP = 4.0
 
 
-class Trials:
+class PromptProbe:
     """The trials of one consultation, under the head of the state that it began with; training examples only.
 
     They cost what training and scoring cost: `paid` puts them on the ledger.

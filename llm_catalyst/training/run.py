@@ -15,9 +15,9 @@ import torch
 import yaml
 from rich.console import Console
 
-from llm_catalyst.callbacks.base import Overview, Views
+from llm_catalyst.callbacks.base import CallbackList, RunInfo
 from llm_catalyst.callbacks.trackers import trackers
-from llm_catalyst.config.build import Parts
+from llm_catalyst.config.build import RunComponents
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.models.backbones import clip
 from llm_catalyst.models.backbones.loading import check_dtype, check_extras, set_tf32
@@ -55,7 +55,7 @@ PACKAGES = (
 
 
 def run_session(
-    parts: Parts, config: Mapping[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]
+    parts: RunComponents, config: Mapping[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]
 ) -> Outcome:
     """Carry out a run, new or cut off, in the directory `path`.
 
@@ -76,10 +76,10 @@ def run_session(
         shown = shared_backbone.view(
             "plain" if asks_a_person and settings.view in ("auto", "live") else settings.view, console
         )
-        view = Views(*logs, shown)
+        view = CallbackList(*logs, shown)
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
-        view.begin(Overview(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
+        view.begin(RunInfo(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
         try:
             with shared_backbone.interruption(0.0 if asks_a_person else PATIENCE_S) as interruption:
                 doer = shared_backbone.in_step(parts.doer, problem.device)
@@ -107,7 +107,7 @@ def read_finished(path: Path, config: Mapping[str, Any]) -> Outcome | None:
     return read_json(path / "outcome.json", Outcome)
 
 
-def dry_run(parts: Parts) -> Estimate:
+def dry_run(parts: RunComponents) -> Estimate:
     """What a run would take, measured, and printed unless view=none; nothing is trained, paid or written."""
     console = Console()
     check_mentor(parts, console)
@@ -123,7 +123,7 @@ def ignore(line: str) -> None:
     """For who does not want to hear how far something is."""
 
 
-def check_mentor(parts: Parts, console: Console) -> None:
+def check_mentor(parts: RunComponents, console: Console) -> None:
     """Raise ConfigurationError where the mentor's provider refuses its key or model, or its price is not known."""
     if not hasattr(parts.mentor, "reach"):
         return
@@ -137,12 +137,12 @@ def check_mentor(parts: Parts, console: Console) -> None:
         )
 
 
-def waiting(parts: Parts, console: Console, words: str) -> AbstractContextManager[Any]:
+def waiting(parts: RunComponents, console: Console, words: str) -> AbstractContextManager[Any]:
     """Shows `words` while something takes its time."""
     return console.status(words) if parts.settings.view != "none" else nullcontext()
 
 
-def load_problem(parts: Parts, tell: Callable[[str], None] = ignore) -> Problem:
+def load_problem(parts: RunComponents, tell: Callable[[str], None] = ignore) -> Problem:
     """The task's data and the frozen backbone, loaded; `tell` hears how far that is where it takes long.
 
     What does not fit together is refused by name.
@@ -170,7 +170,7 @@ def load_problem(parts: Parts, tell: Callable[[str], None] = ignore) -> Problem:
     return assemble(data, backbone, parts.head, settings, tell)
 
 
-def load_images(parts: Parts, device: torch.device, tell: Callable[[str], None]) -> Problem:
+def load_images(parts: RunComponents, device: torch.device, tell: Callable[[str], None]) -> Problem:
     """The same for a task of pictures, whose features are computed where they are not in the cache."""
     task, settings = parts.task, parts.settings
     if task.classes == "base" and not parts.head.transfers:

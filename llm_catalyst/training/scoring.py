@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Result:
+class ScoringResult:
     """A member's score on a split, all its metrics, and the label id that it always answers, if it does."""
 
     score: Score
@@ -27,7 +27,7 @@ class Result:
 @torch.inference_mode()
 def score(
     model: Model, members: Sequence[Parameters], data: Examples, metric: str, pad_to: int | None = None
-) -> list[Result | None]:
+) -> list[ScoringResult | None]:
     """The result of each member on `data`, or None where its loss is not finite.
 
     All members are scored together, in forward passes of at most `model.room.tokens` tokens, prompts included.
@@ -100,12 +100,12 @@ def padded_tokens(data: Examples, prompt_length: int, pad_to: int | None) -> int
     return ((pad_to or max(map(data.length, range(len(data))))) + prompt_length) * data.choices
 
 
-def result(loss: float, answers: Tensor, truth: Tensor, metric: str) -> Result | None:
+def result(loss: float, answers: Tensor, truth: Tensor, metric: str) -> ScoringResult | None:
     if not math.isfinite(loss):
         return None
     metrics = classification_metrics(answers, truth)
     constant = int(answers[0]) if bool((answers == answers[0]).all()) else None
-    return Result(Score(loss, metrics[metric], len(truth)), metrics, constant)
+    return ScoringResult(Score(loss, metrics[metric], len(truth)), metrics, constant)
 
 
 def classification_metrics(answers: Tensor, truth: Tensor) -> dict[str, float]:

@@ -17,13 +17,13 @@ from typing import Any, TypeVar, cast
 import torch
 from rich.console import Console
 
-from llm_catalyst.callbacks.base import View
+from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.callbacks.console import view_for
 from llm_catalyst.models.prompted_text import Model
 from llm_catalyst.optimizers.backprop import Gradient, mean_gradients
-from llm_catalyst.optimizers.base import Doer, Member
+from llm_catalyst.optimizers.base import Member, PromptOptimizer
 from llm_catalyst.tasks.batching import Batch
-from llm_catalyst.utils.signals import Interruption
+from llm_catalyst.utils.signals import SignalHandler
 from llm_catalyst.utils.turn_taking import taking
 
 # What a pass costs on a GPU beside its tokens, for launching its kernels, in tokens. A batch that would have to be
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Request:
+class GradientRequest:
     """What run `number` waits for: the losses of its members, and their gradients left in them."""
 
     number: int
@@ -44,7 +44,7 @@ class Request:
     losses: "Future[list[float]]" = field(default_factory=Future)
 
 
-class Company:
+class SharedBackboneRuns:
     """So many runs whose task, backbone, head and length of the prompt are the same (see `sweep.together`).
 
     `joint` says whose steps go in one pass. auto: on a GPU, those whose batches are of similar length; a CPU has enough
@@ -52,11 +52,11 @@ class Company:
     company. all: all of them. none: none. `interruption` is what all heed; `views` show them, by their numbers.
     """
 
-    def __init__(self, runs: int, joint: str, interruption: Interruption, views: Mapping[int, View]) -> None:
+    def __init__(self, runs: int, joint: str, interruption: SignalHandler, views: Mapping[int, RunCallback]) -> None:
         self.size = self.runs = runs
         self.joint, self.interruption, self.views = joint, interruption, views
         self._turn = threading.Condition(threading.Lock())
-        self._waiting: list[Request] = []
+        self._waiting: list[GradientRequest] = []
         self._loaded: tuple[Any, int | None] = None, None
 
     @contextmanager
@@ -81,7 +81,7 @@ class Company:
             self._loaded = model, None if torch.equal(after, torch.get_rng_state()) else seed
         return cast(T, model)
 
-    def step(self, request: Request) -> list[float]:
+    def step(self, request: GradientRequest) -> list[float]:
         """As `mean_gradients`, but for all runs at once: it returns when the last of them has come."""
         self._waiting.append(request)
         self._step_if_all_wait()
@@ -97,12 +97,12 @@ class Company:
             self._turn.notify_all()
 
 
-_seat: ContextVar[tuple[Company, int] | None] = ContextVar("seat", default=None)
+_seat: ContextVar[tuple[SharedBackboneRuns, int] | None] = ContextVar("seat", default=None)
 
 
-def passes(requests: Sequence[Request], spare: float) -> list[list[Request]]:
+def passes(requests: Sequence[GradientRequest], spare: float) -> list[list[GradientRequest]]:
     """The requests in groups that go forward together; none adds more than `spare` tokens to its group by padding."""
-    groups: list[list[Request]] = []
+    groups: list[list[GradientRequest]] = []
     for request in sorted(requests, key=lambda request: -request.batch.width):
         group = next((group for group in groups if fits(request, group[0], spare)), None)
         if group is None:
@@ -112,14 +112,14 @@ def passes(requests: Sequence[Request], spare: float) -> list[list[Request]]:
     return groups
 
 
-def fits(request: Request, widest: Request, spare: float) -> bool:
+def fits(request: GradientRequest, widest: GradientRequest, spare: float) -> bool:
     """Whether a request can go with one whose batch is as wide or wider, padded by no more than `spare` tokens."""
     rows = len(request.members) * request.batch.size
     alike = request.batch.size == widest.batch.size and request.model.backbone is widest.model.backbone
     return alike and (widest.batch.width - request.batch.width) * rows <= spare
 
 
-def carry_out(group: Sequence[Request]) -> None:
+def carry_out(group: Sequence[GradientRequest]) -> None:
     """One pass, forward and backward, for the members of all these runs."""
     members = [member for request in group for member in request.members]
     first, *others = (request.batch for request in group)
@@ -145,7 +145,7 @@ def shared(seed: int, load: Callable[[int], T]) -> T:
     return seat[0].load(seed, load) if seat else load(seed)
 
 
-def in_step(doer: Doer, device: torch.device) -> Doer:
+def in_step(doer: PromptOptimizer, device: torch.device) -> PromptOptimizer:
     """The doer, whose steps are taken in one pass with those of the company, where that is wanted and can be.
 
     Dropout draws from one stream for all in a pass, and so a run that trains with it goes alone.
@@ -156,16 +156,16 @@ def in_step(doer: Doer, device: torch.device) -> Doer:
     company, number = seat
     if company.joint == "none" or (company.joint == "auto" and device.type == "cpu"):
         return doer
-    return replace(doer, gradients=lambda *asked: company.step(Request(number, *asked)))
+    return replace(doer, gradients=lambda *asked: company.step(GradientRequest(number, *asked)))
 
 
-def interruption(patience_s: float) -> AbstractContextManager[Interruption]:
+def interruption(patience_s: float) -> AbstractContextManager[SignalHandler]:
     """What tells a run of a signal: its own, or that of its company, which the main thread has entered."""
     seat = _seat.get()
-    return nullcontext(seat[0].interruption) if seat else Interruption(patience_s)
+    return nullcontext(seat[0].interruption) if seat else SignalHandler(patience_s)
 
 
-def view(mode: str, console: Console) -> View:
+def view(mode: str, console: Console) -> RunCallback:
     """The view of that name (see `view_for`); that which its company has for the run stands for none."""
     seat = _seat.get()
     return seat[0].views[seat[1]] if seat and mode == "none" else view_for(mode, console)

@@ -8,8 +8,8 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from llm_catalyst.optimizers.base import Member, Step
-from llm_catalyst.runs.records import Advice, Best, Exchange, Ledger, Score, Scored
+from llm_catalyst.optimizers.base import Member, StepResult
+from llm_catalyst.runs.records import Advice, Best, LLMCall, Score, ScoredPrompt, Usage
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class State:
     stage: int = 0
     step: int = 0
     trained: bool = False
-    pool: tuple[Scored, ...] = ()
+    pool: tuple[ScoredPrompt, ...] = ()
     score: Score | None = None
     best: Best | None = None
     best_parameters: Mapping[str, Tensor] = field(default_factory=dict)
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: Usage = field(default_factory=Usage)
     diverged: tuple[int, ...] = ()
     fallbacks: int = 0
     seconds: float = 0.0
     room: tuple[int, int] | None = None
     memory: Mapping[str, Any] = field(default_factory=dict)
-    shown: tuple[Scored, ...] | None = None
+    shown: tuple[ScoredPrompt, ...] | None = None
 
     @property
     def parameters(self) -> list[dict[str, Tensor]]:
@@ -48,7 +48,7 @@ class State:
     def at(self, step: int) -> "State":
         return replace(self, step=step)
 
-    def after(self, step: Step, moved: int) -> "State":
+    def after(self, step: StepResult, moved: int) -> "State":
         """The state after a step of training that moved so many members, with what it took on its ledger."""
         return self.at(step.number).spent(
             gradient_steps=moved,
@@ -57,7 +57,7 @@ class State:
             padding_tokens=step.padding,
         )
 
-    def with_pool(self, entries: Sequence[Scored], size: int) -> "State":
+    def with_pool(self, entries: Sequence[ScoredPrompt], size: int) -> "State":
         """The state whose pool holds the `size` entries of lowest loss, the best last, no prompt twice."""
         return replace(self, pool=ranked(entries)[-size:])
 
@@ -65,7 +65,7 @@ class State:
         """The state with what the mentor wishes to know again."""
         return self if advice.memory is None else replace(self, memory=advice.memory)
 
-    def paid(self, exchanges: Sequence[Exchange]) -> "State":
+    def paid(self, exchanges: Sequence[LLMCall]) -> "State":
         """The state with the price of these exchanges on its ledger; answers that were reused cost nothing."""
         calls = [exchange for exchange in exchanges if exchange.reused is None]
         return self.spent(
@@ -82,7 +82,7 @@ class State:
         return replace(self, ledger=replace(self.ledger, **sums))
 
 
-def ranked(entries: Sequence[Scored]) -> tuple[Scored, ...]:
+def ranked(entries: Sequence[ScoredPrompt]) -> tuple[ScoredPrompt, ...]:
     """Each prompt with its latest score, highest loss first."""
     latest = {entry.prompt.tokens: entry for entry in entries}
     return tuple(sorted(latest.values(), key=lambda entry: -entry.score.loss))
@@ -144,13 +144,13 @@ def unpack(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: tor
             member.optimizer_state = {"state": state, "param_groups": saved["groups"]}
         members.append(member)
     kinds: dict[str, Any] = {
-        "pool": tuple[Scored, ...],
+        "pool": tuple[ScoredPrompt, ...],
         "score": Score | None,
         "best": Best | None,
-        "ledger": Ledger,
+        "ledger": Usage,
         "diverged": tuple[int, ...],
         "room": tuple[int, int] | None,
-        "shown": tuple[Scored, ...] | None,
+        "shown": tuple[ScoredPrompt, ...] | None,
     }
     plain = {n: TypeAdapter(kinds[n]).validate_python(values[n]) if n in kinds else values[n] for n in SCALARS}
     return State(members=tuple(members), best_parameters=named("best/"), **plain)

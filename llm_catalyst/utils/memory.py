@@ -22,7 +22,7 @@ KEYS = {"examples": "micro_batch", "tokens": "token_budget"}
 
 
 @dataclass
-class Room:
+class PassLimits:
     """What one pass may hold: `examples` of each member in training, `tokens` of all members in scoring.
 
     Either is halved when memory runs out, and stays so. `said` collects what happened, until it is told.

@@ -12,7 +12,7 @@ PATIENCE_S = 5.0
 UNCLAIMED = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 
 
-class Stopped(SystemExit):
+class RunInterrupted(SystemExit):
     """A signal asked to stop. Ends the process, a sweep included, with INTERRUPTED or STOPPED."""
 
     code: int
@@ -25,13 +25,13 @@ class Stopped(SystemExit):
         return f"by {self.name}"
 
 
-class BudgetSpent(RuntimeError):  # noqa: N818 - reads as a sentence where it is caught
+class BudgetExceededError(RuntimeError):
     """A budget is used up; everything up to here is saved, and a larger one goes on with it."""
 
 
 def stop_now(number: int, frame: Any) -> None:
     """A signal handler for the time when there is nothing to save: every `finally` runs, and the process ends."""
-    raise Stopped(number)
+    raise RunInterrupted(number)
 
 
 def handle_signals() -> None:
@@ -44,7 +44,7 @@ def handle_signals() -> None:
             signal.signal(number, stop_now)
 
 
-class Interruption:
+class SignalHandler:
     """While entered, a first signal only asks: `check` raises Stopped at the next point where that loses nothing.
 
     Where none is reached within `patience_s` seconds, or when the signal comes again, Stopped is raised where the
@@ -56,7 +56,7 @@ class Interruption:
         self.number: int | None = None
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> "SignalHandler":
         # Python lets only the main thread handle signals.
         if threading.current_thread() is threading.main_thread():
             handlers = {**dict.fromkeys(SIGNALS, self._asked), signal.SIGALRM: self._late}
@@ -74,11 +74,11 @@ class Interruption:
     def check(self) -> None:
         """Raise Stopped where a signal has asked for it."""
         if self.number is not None:
-            raise Stopped(self.number)
+            raise RunInterrupted(self.number)
 
     def _asked(self, number: int, frame: Any) -> None:
         if self.number == number or not self.patience_s:
-            raise Stopped(number)
+            raise RunInterrupted(number)
         self.number = number
         if number == signal.SIGINT and os.isatty(2):
             # Not by print, which may be what was interrupted.

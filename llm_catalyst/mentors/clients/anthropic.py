@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from llm_catalyst.mentors.clients import http
 from llm_catalyst.mentors.clients.http import Answer
 from llm_catalyst.mentors.clients.rate_limit import pace
-from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.runs.records import LLMCall, Message
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Claude:
 
     def complete(
         self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
-    ) -> Exchange:
+    ) -> LLMCall:
         """The model's answer as an exchange; what fails for good is its `error`."""
         import anthropic
 

@@ -6,10 +6,10 @@ Each is a frozen dataclass whose fields are the `mentor.client` node of the conf
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
-from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.runs.records import LLMCall, Message
 
 
-class NotRecorded(RuntimeError):  # noqa: N818 - reads as a sentence where it is caught
+class NotRecordedError(RuntimeError):
     """A replay is asked what the recorded run does not answer: this run is not the recorded one."""
 
 
@@ -34,7 +34,7 @@ class Client(Protocol):
 
     def complete(
         self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
-    ) -> Exchange:
+    ) -> LLMCall:
         """The answer to `messages`, as an exchange. What goes wrong is its `error`; a replay may raise NotRecorded.
 
         `number` counts the questions of this consultation, from 0, and `repetition` those with the same messages.

@@ -20,7 +20,7 @@ import tenacity
 from llm_catalyst.mentors import pricing
 from llm_catalyst.mentors.background import begin
 from llm_catalyst.mentors.reply_parser import clean
-from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.runs.records import LLMCall, Message
 from llm_catalyst.utils.validation import SHORTEST_SECRET, ConfigurationError, at_least, did_you_mean
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
@@ -45,7 +45,7 @@ class Answer:
     error: str | None = None
 
 
-class PassingError(Exception):
+class TemporaryError(Exception):
     """A failure that may pass: worth another try, after `wait_s` seconds where the server named them."""
 
     def __init__(self, answer: Answer, wait_s: float | None = None) -> None:
@@ -70,7 +70,7 @@ def exchange(
     retry_s: float = 0.0,
     turn: Callable[[], None] = no_wait,
     free: bool = False,
-) -> Exchange:
+) -> LLMCall:
     """The exchange that `ask` brings, asked again while failures may pass and `retry_s` seconds last.
 
     Each attempt waits for its `turn`. `latency_s` counts all attempts and the waits between them, not that for the
@@ -80,7 +80,7 @@ def exchange(
     date, begun = utc_now(), time.monotonic()
     answer, attempts = ask_until_answered(ask, retry_s, turn)
     asked = answer.answered or model
-    return Exchange(
+    return LLMCall(
         stage=stage,
         messages=tuple(messages),
         reply=redact(answer.reply, key),
@@ -111,7 +111,7 @@ def ask_until_answered(
 
     def pause(state: tenacity.RetryCallState) -> float:
         failure = state.outcome.exception() if state.outcome else None
-        if isinstance(failure, PassingError) and failure.wait_s is not None:
+        if isinstance(failure, TemporaryError) and failure.wait_s is not None:
             return failure.wait_s
         return dice.uniform(0.5, 1) * min(2.0 ** (state.attempt_number - 1), 30)
 
@@ -121,14 +121,14 @@ def ask_until_answered(
 
     tries = tenacity.Retrying(
         sleep=rest,
-        retry=tenacity.retry_if_exception_type(PassingError),
+        retry=tenacity.retry_if_exception_type(TemporaryError),
         wait=pause,
         stop=tenacity.stop_before_delay(retry_s),
         reraise=True,
     )
     try:
         return tries(ask), attempts_of(tries)
-    except PassingError as failure:
+    except TemporaryError as failure:
         attempts = attempts_of(tries)
         wait = f"; the server asks to wait {failure.wait_s:.0f} s" if failure.wait_s else ""
         tried = f"given up after {attempts} {'try' if attempts == 1 else 'tries'}"
@@ -152,9 +152,9 @@ def attempt(
         with kind(api_key=key, base_url=url, timeout=timeout_s, max_retries=0) as connection:
             response = within(timeout_s, lambda: send(connection))
     except (sdk.APITimeoutError, DeadlineExceeded):
-        raise PassingError(Answer(error=f"no answer from {url} within timeout_s={timeout_s:g}")) from None
+        raise TemporaryError(Answer(error=f"no answer from {url} within timeout_s={timeout_s:g}")) from None
     except sdk.APIConnectionError as error:
-        raise PassingError(Answer(error=f"no connection to {url}: {error.__cause__ or error}")) from None
+        raise TemporaryError(Answer(error=f"no connection to {url}: {error.__cause__ or error}")) from None
     except sdk.APIStatusError as error:
         raise_if_passing(error, url)
         return status_answer(error, url)
@@ -176,7 +176,7 @@ def raise_if_passing(error: Any, url: str) -> None:
     if "insufficient_quota" in str(error.body):
         return
     if error.status_code in PASSING_STATUS or error.status_code >= 500:
-        raise PassingError(status_answer(error, url), retry_after(error.response.headers)) from None
+        raise TemporaryError(status_answer(error, url), retry_after(error.response.headers)) from None
 
 
 def status_answer(error: Any, url: str) -> Answer:

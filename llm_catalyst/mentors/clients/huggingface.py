@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from llm_catalyst.mentors.clients.http import Answer, exchange
-from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.runs.records import LLMCall, Message
 from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of
 
 
@@ -64,7 +64,7 @@ class LocalModel:
 
     def complete(
         self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
-    ) -> Exchange:
+    ) -> LLMCall:
         """The model's continuation as an exchange; what goes wrong is its `error`. Costs no money."""
 
         def ask() -> Answer:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from llm_catalyst.mentors.clients.http import Answer, exchange
 from llm_catalyst.mentors.reply_parser import legible
-from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.runs.records import LLMCall, Message
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -40,7 +40,7 @@ class Human:
 
     def complete(
         self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
-    ) -> Exchange:
+    ) -> LLMCall:
         """What the person types until an empty line; an `error` where that is nothing. Costs no money."""
 
         def ask() -> Answer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llm_catalyst.mentors.clients.http import Answer, exchange
-from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.runs.records import LLMCall, Message
 from llm_catalyst.utils.rng import derive
 from llm_catalyst.utils.validation import at_least
 
@@ -16,7 +16,7 @@ QUOTED = re.compile(r'"(.*)"')  # how prompts stand in a question
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class MockModel:
     """The `mentor.client` node of a rehearsal: `lines` lines of 3 to `words` words, which the question quotes.
 
     It knows nothing: what it proposes is a random mixture of the prompts that it is shown. Every strategy can read its
@@ -46,7 +46,7 @@ class Rehearsal:
 
     def complete(
         self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
-    ) -> Exchange:
+    ) -> LLMCall:
         """The answer as an exchange, the same for the same question and seed. Costs no money."""
         parameters = self.parameters(seed)
         return exchange(

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from llm_catalyst.mentors.clients import http
 from llm_catalyst.mentors.clients.http import Answer
 from llm_catalyst.mentors.clients.rate_limit import pace
-from llm_catalyst.runs.records import Exchange, Message
+from llm_catalyst.runs.records import LLMCall, Message
 from llm_catalyst.utils.validation import one_of
 
 
@@ -53,7 +53,7 @@ class OpenAIChat:
 
     def complete(
         self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
-    ) -> Exchange:
+    ) -> LLMCall:
         """The model's answer as an exchange; what fails for good is its `error`."""
         import openai
 

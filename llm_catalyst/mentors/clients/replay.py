@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from llm_catalyst.mentors.clients.base import NotRecorded
+from llm_catalyst.mentors.clients.base import NotRecordedError
 from llm_catalyst.mentors.clients.http import Answer, exchange, utc_now
 from llm_catalyst.runs.reader import read_lines
-from llm_catalyst.runs.records import Exchange, Message, Restart
+from llm_catalyst.runs.records import LLMCall, Message, Restart
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -35,14 +35,14 @@ class Replay:
         return Path(self.run).expanduser() / "exchanges.jsonl"
 
     @cached_property
-    def recorded(self) -> tuple[Exchange, ...]:
+    def recorded(self) -> tuple[LLMCall, ...]:
         """All exchanges of the earlier run. Raises ConfigurationError where they cannot be read."""
         if not self.path.is_file():
             raise ConfigurationError(
                 f"replay.run={self.run} holds no exchanges.jsonl to replay; give the directory of a run whose "
                 "mentor was a language model"
             )
-        return read_lines(self.path, Exchange)
+        return read_lines(self.path, LLMCall)
 
     @cached_property
     def fallbacks(self) -> dict[int, str]:
@@ -68,7 +68,7 @@ class Replay:
 
     def complete(
         self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
-    ) -> Exchange:
+    ) -> LLMCall:
         """The recorded answer to this question, or to that of its number: `reused` says then that it was another.
 
         Raises NotRecorded where the earlier run had no more answers and did not fall back either.
@@ -86,7 +86,7 @@ class Replay:
                 reused=self.run if same else f"{self.run}, where the messages were others",
             )
         if stage not in self.fallbacks:
-            raise NotRecorded(
+            raise NotRecordedError(
                 f"{self.path} holds {len(answers)} answers for stage {stage} (from 0), and all are used up: this run "
                 "is not the recorded one; repeat its command with mentor=replay, and with the mentor.fallbacks that "
                 "ask no model"
@@ -97,8 +97,8 @@ class Replay:
 
 
 def the_one_for(
-    messages: tuple[Message, ...], seed: int, number: int, repetition: int, answers: Sequence[Exchange]
-) -> Exchange:
+    messages: tuple[Message, ...], seed: int, number: int, repetition: int, answers: Sequence[LLMCall]
+) -> LLMCall:
     """The answer to these messages and this seed, or to this repetition of them; else that of this number.
 
     Several questions at once are answered in any order: so that of their number may be another's.

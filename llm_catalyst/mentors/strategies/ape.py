@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import ClassVar
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse
 from llm_catalyst.mentors.strategies.base import Dialogue, Question, proposals_of
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
@@ -88,7 +88,7 @@ class Ape:
         at_least("strategy.temperature", self.temperature, 0)
         at_least("strategy.words", self.words, 2)
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """The best of the guesses; of variations, once guesses were made and where there is a prompt to vary."""
         vary = consultation.memory.get("guessed") and consultation.scored
         candidates = proposals_of((yield tuple(self.variations(consultation) if vary else self.guesses(consultation))))
@@ -98,14 +98,14 @@ class Ape:
         rejected = [dropped(each, f"not among the best {self.proposals}") for each in ranked[self.proposals :]]
         return Advice(tuple(ranked[: self.proposals]), tuple(rejected), memory={"guessed": True})
 
-    def guesses(self, consultation: Consultation) -> Iterator[Question]:
+    def guesses(self, consultation: MentorContext) -> Iterator[Question]:
         """A question for each subset of demonstrations."""
         for _ in range(self.subsets):
             rows = consultation.draw_examples(self.demonstrations)
             messages = self.messages(consultation, rows)
             yield Question(messages, self.read, self.remind, self.candidates, self.temperature, "from demonstrations")
 
-    def variations(self, consultation: Consultation) -> Iterator[Question]:
+    def variations(self, consultation: MentorContext) -> Iterator[Question]:
         """A question for each of the best prompts scored so far, the best one first: that of strategy=paraphrase."""
         asked = Paraphrase(self.form, self.candidates, self.words)
         for parent in reversed(consultation.scored[-self.best :]):
@@ -113,7 +113,7 @@ class Ape:
             rationale = f"a variation of {quoted(parent.prompt.text)}"
             yield Question(messages, asked.read, asked.remind, self.candidates, self.temperature, rationale)
 
-    def messages(self, consultation: Consultation, rows: Sequence[int]) -> tuple[Message, ...]:
+    def messages(self, consultation: MentorContext, rows: Sequence[int]) -> tuple[Message, ...]:
         """The conversation that asks which instruction led to the outputs of these training examples."""
         task = consultation.task
         examples = [task.examples[row] for row in rows]
@@ -132,7 +132,7 @@ class Ape:
         return parse(reply, MOST_READ)
 
 
-def by_loss(candidates: Sequence[Proposal], consultation: Consultation, examples: int) -> list[Proposal]:
+def by_loss(candidates: Sequence[Proposal], consultation: MentorContext, examples: int) -> list[Proposal]:
     """The candidates by their mean loss over at most `examples` training examples, the lowest first.
 
     The examples are drawn once, the same for all. Each rationale tells the loss (nats); one that is no number is last.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.runs.records import Advice, Message, Proposal, Rejected
 
 
@@ -61,7 +61,7 @@ class Strategy(Protocol):
         """How many new prompts one consultation is to bring."""
         ...
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """The questions of one consultation, those that follow with the replies before them in mind; then the advice.
 
         A function of the consultation and the replies alone: the same ones bring the same questions, so that a run

@@ -36,13 +36,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.capo_members import (
-    Course,
+    CapoMember,
+    CapoSchedule,
     Crossing,
-    Member,
     distinct,
     member_of,
     members,
@@ -114,7 +114,7 @@ class Capo:
         at_least("strategy.temperature", self.temperature, 0)
         at_least("strategy.words", self.words, 2)
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """One step: the population is filled up, has children, and races; survivors new to the run are proposed."""
         course, population = self.course(consultation), members(consultation, self.population)
         if len(population) < self.population:
@@ -142,22 +142,22 @@ class Capo:
             memory=remembered(survivors, course, consultation.stage),
         )
 
-    def first(self, consultation: Consultation, population: Sequence[Member]) -> Question:
+    def first(self, consultation: MentorContext, population: Sequence[CapoMember]) -> Question:
         """The question for what is missing in the population."""
         prompts = number_of(self.population - len(population), "prompt")
         there = [THERE.format(prompts=", ".join(quoted(member.instruction) for member in population))]
         return self.question(consultation, [FIRST.format(prompts=prompts), *there * bool(population)], prompts)
 
-    def merge(self, consultation: Consultation, crossing: Crossing) -> Question:
+    def merge(self, consultation: MentorContext, crossing: Crossing) -> Question:
         """The question for one prompt of two."""
         prompts = f"Prompt: {quoted(crossing.mother.instruction)}\nPrompt: {quoted(crossing.father.instruction)}"
         return self.question(consultation, [MERGE, prompts], "1 prompt")
 
-    def rephrase(self, consultation: Consultation, instruction: str) -> Question:
+    def rephrase(self, consultation: MentorContext, instruction: str) -> Question:
         """The question for a prompt in other words."""
         return self.question(consultation, [REPHRASE, f"Prompt: {quoted(instruction)}"], "1 prompt")
 
-    def question(self, consultation: Consultation, parts: Sequence[str], prompts: str) -> Question:
+    def question(self, consultation: MentorContext, parts: Sequence[str], prompts: str) -> Question:
         """A question for texts: examples may come to them before they are prompts."""
         rules = RULES.format(words=self.words, tokens=consultation.space.length, prompts=prompts)
         messages = conversation(self.form, ROLE, [describe(consultation.task), *parts, rules], "New prompt:")
@@ -172,8 +172,8 @@ class Capo:
         return parse(reply, MOST_READ)
 
     def filled(
-        self, population: Sequence[Member], texts: Sequence[str], course: Course, consultation: Consultation
-    ) -> list[Member]:
+        self, population: Sequence[CapoMember], texts: Sequence[str], course: CapoSchedule, consultation: MentorContext
+    ) -> list[CapoMember]:
         """The population with new instructions, each with up to `shots` examples, as long as there is room."""
         rng, made = consultation.rng, list(population)
         for text in texts:
@@ -181,18 +181,18 @@ class Capo:
             made += member_of(text, rng.sample(course.held_back, most), consultation, "written for the task")
         return distinct(made)[: self.population]
 
-    def course(self, consultation: Consultation) -> Course:
+    def course(self, consultation: MentorContext) -> CapoSchedule:
         """What the first consultation settles for the run: a tenth of the examples held back, the others in blocks."""
         if consultation.memory:
-            return Course(**consultation.memory["course"])
+            return CapoSchedule(**consultation.memory["course"])
         n = len(consultation.task.examples)
         order = consultation.rng.sample(range(n), n)
         held_back = order[: ceil(HELD_BACK * n)]
         rest = order[len(held_back) :] or order
         blocks = [rest[i : i + self.block] for i in range(0, len(rest), self.block)]
-        return Course(blocks[: self.blocks], held_back)
+        return CapoSchedule(blocks[: self.blocks], held_back)
 
-    def crossing(self, population: Sequence[Member], course: Course, rng: Random) -> Crossing:
+    def crossing(self, population: Sequence[CapoMember], course: CapoSchedule, rng: Random) -> Crossing:
         """Two parents, and half of their examples, one more, one fewer, or as many, in a drawn order."""
         mother, father = rng.sample(population, 2)
         both = list(dict.fromkeys((*mother.shots, *father.shots)))
@@ -205,12 +205,14 @@ class Capo:
             shots.remove(rng.choice(shots))
         return Crossing(mother, father, tuple(rng.sample(shots, len(shots))))
 
-    def child(self, consultation: Consultation, crossing: Crossing, instruction: str) -> list[Member]:
+    def child(self, consultation: MentorContext, crossing: Crossing, instruction: str) -> list[CapoMember]:
         """A child with those of its examples that fit into m tokens. Empty where the instruction holds no token."""
         parents = f"{quoted(crossing.mother.instruction)} crossed with {quoted(crossing.father.instruction)}"
         return member_of(instruction, crossing.shots, consultation, parents)
 
-    def race(self, candidates: Sequence[Member], course: Course, consultation: Consultation) -> list[Member]:
+    def race(
+        self, candidates: Sequence[CapoMember], course: CapoSchedule, consultation: MentorContext
+    ) -> list[CapoMember]:
         """At most `population` members, the best first: they race block after block until so few are left.
 
         One block is always run. Whoever has no answers to a block yet is tried on it.
@@ -229,7 +231,7 @@ class Capo:
         order = np.argsort(-self.scores(running, rows, course).mean(1), kind="stable")
         return [running[i] for i in order[: self.population]]
 
-    def scores(self, running: Sequence[Member], rows: int, course: Course) -> NDArray[np.float64]:
+    def scores(self, running: Sequence[CapoMember], rows: int, course: CapoSchedule) -> NDArray[np.float64]:
         """Scores (k, rows) on the first examples of the blocks: rightness less the penalty for relative length."""
         right = np.array([[int(mark) for mark in member.right[:rows]] for member in running], dtype=float)
         length = np.array([[member.length / course.longest] for member in running])

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.gepa import still_hold
 from llm_catalyst.mentors.strategies.templates import answer_of, input_of
 from llm_catalyst.models.soft_prompt import PromptSpace
@@ -12,7 +12,7 @@ from llm_catalyst.runs.records import Prompt
 
 
 @dataclass(frozen=True)
-class Member:
+class CapoMember:
     """A prompt of the population: its instruction, the training examples that stand in it, and its answers so far.
 
     `length` is that of the whole text in tokens, at most m, before it was filled up to m; `lost` is what did not fit.
@@ -29,7 +29,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Course:
+class CapoSchedule:
     """What stays the same in a run: training examples in blocks to race on, and those that may stand in prompts.
 
     Both are numbers of training examples. `longest` is the length of the longest first member in tokens.
@@ -44,12 +44,12 @@ class Course:
 class Crossing:
     """What a child is made of: two parents, and the training examples that are to stand in it."""
 
-    mother: Member
-    father: Member
+    mother: CapoMember
+    father: CapoMember
     shots: tuple[int, ...]
 
 
-def members(consultation: Consultation, most: int) -> list[Member]:
+def members(consultation: MentorContext, most: int) -> list[CapoMember]:
     """The population of the consultation before, and what training has found since; at first the best of the pool.
 
     It does not matter whether the run has scored a member on dev: the race decides. Answers that may come from another
@@ -68,22 +68,22 @@ def members(consultation: Consultation, most: int) -> list[Member]:
     return distinct([*(member if hold else replace(member, right="") for member in kept), *new])
 
 
-def distinct(candidates: Sequence[Member]) -> list[Member]:
+def distinct(candidates: Sequence[CapoMember]) -> list[CapoMember]:
     """The first of each prompt."""
-    first: dict[Prompt, Member] = {}
+    first: dict[Prompt, CapoMember] = {}
     for member in candidates:
         first.setdefault(member.prompt, member)
     return list(first.values())
 
 
-def found(prompt: Prompt, space: PromptSpace) -> Member:
+def found(prompt: Prompt, space: PromptSpace) -> CapoMember:
     """A prompt of the pool as a member. Where a text was repeated up to m tokens, that text is its instruction."""
     tokens, m = prompt.tokens, len(prompt.tokens)
     once = next(n for n in range(1, m + 1) if tokens[n:] == tokens[: m - n])
-    return Member(prompt, space.decode(tokens[:once]), (), once)
+    return CapoMember(prompt, space.decode(tokens[:once]), (), once)
 
 
-def member_of(instruction: str, shots: Sequence[int], consultation: Consultation, rationale: str) -> list[Member]:
+def member_of(instruction: str, shots: Sequence[int], consultation: MentorContext, rationale: str) -> list[CapoMember]:
     """An instruction with those of the examples, in their order, that fit into m tokens behind it.
 
     Empty where the instruction holds no token.
@@ -99,7 +99,9 @@ def member_of(instruction: str, shots: Sequence[int], consultation: Consultation
         prompt, lost = space.fit(text)
     except ValueError:
         return []
-    return [Member(prompt, instruction, tuple(kept), min(length_of(text, space), space.length), lost, "", rationale)]
+    return [
+        CapoMember(prompt, instruction, tuple(kept), min(length_of(text, space), space.length), lost, "", rationale)
+    ]
 
 
 def length_of(text: str, space: PromptSpace) -> int:
@@ -107,7 +109,7 @@ def length_of(text: str, space: PromptSpace) -> int:
     return len(space.tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def remembered(survivors: Sequence[Member], course: Course, stage: int) -> dict[str, Any]:
+def remembered(survivors: Sequence[CapoMember], course: CapoSchedule, stage: int) -> dict[str, Any]:
     """What the next consultation is to know, as JSON has it."""
     population = [
         {**asdict(member), "prompt": list(member.prompt.tokens), "shots": list(member.shots)} for member in survivors
@@ -115,6 +117,6 @@ def remembered(survivors: Sequence[Member], course: Course, stage: int) -> dict[
     return {"stage": stage, "course": asdict(course), "population": population}
 
 
-def recalled(member: Mapping[str, Any], space: PromptSpace) -> Member:
+def recalled(member: Mapping[str, Any], space: PromptSpace) -> CapoMember:
     """A member as it was remembered."""
-    return Member(**{**member, "prompt": space.prompt(member["prompt"]), "shots": tuple(member["shots"])})
+    return CapoMember(**{**member, "prompt": space.prompt(member["prompt"]), "shots": tuple(member["shots"])})

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import clean, legible, parse, shorten
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.templates import (
@@ -93,7 +93,7 @@ class Directional:
         """For the best prompt's answers, and for gradients where these are shown."""
         return self.examples > 0 or self.show_gradient
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """Ask for a direction, then for steps along it; without a direction for steps alone.
 
         A direction along which nothing was written is not remembered.
@@ -110,7 +110,7 @@ class Directional:
             taken = [*taken, {"direction": direction, "edited": edited, "written": written}]
         return Advice(reply.proposals, memory={"directions": taken[-self.directions :]})
 
-    def ask_direction(self, consultation: Consultation, taken: Sequence[Mapping[str, Any]]) -> Question:
+    def ask_direction(self, consultation: MentorContext, taken: Sequence[Mapping[str, Any]]) -> Question:
         """The synthesizer's request: the history, the best prompt's outputs, and what came of earlier directions."""
         parts = [
             describe(consultation.task),
@@ -128,7 +128,7 @@ class Directional:
             temperature=self.temperature,
         )
 
-    def ask_prompts(self, consultation: Consultation, direction: str | None) -> Question:
+    def ask_prompts(self, consultation: MentorContext, direction: str | None) -> Question:
         """The optimizer's request: the history, its best prompt, and the direction where there is one."""
         wanted = number_of(self.proposals, "new prompt")
         parts = [
@@ -153,7 +153,7 @@ class Directional:
             f"along: {shorten(direction)}" if direction else "the best prompt, changed",
         )
 
-    def outputs_of_the_best(self, consultation: Consultation) -> list[str]:
+    def outputs_of_the_best(self, consultation: MentorContext) -> list[str]:
         """What the best prompt answered to training examples drawn for this consultation: wrong ones, right ones."""
         task, best = consultation.task, consultation.pool[-1].prompt
         rows = consultation.draw_examples(self.examples)
@@ -184,7 +184,7 @@ def read_direction(reply: str) -> tuple[list[str], list[Rejected]]:
     return [text], dropped
 
 
-def fate(taken: Mapping[str, Any], consultation: Consultation) -> str:
+def fate(taken: Mapping[str, Any], consultation: MentorContext) -> str:
     """A direction that was taken, and whether it helped: by the losses that the prompts before and after have now."""
     losses = {entry.prompt.tokens: entry.score.loss for entry in (*consultation.scored, *consultation.pool)}
     before = losses.get(tuple(taken["edited"]))

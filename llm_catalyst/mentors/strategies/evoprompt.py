@@ -23,7 +23,7 @@ from math import ceil
 from random import Random
 from typing import ClassVar, TypeAlias
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.evolution import ancestry
 from llm_catalyst.mentors.reply_parser import parse, shorten
 from llm_catalyst.mentors.strategies.base import Dialogue, Question, Reply, proposals_of
@@ -36,7 +36,7 @@ from llm_catalyst.mentors.strategies.templates import (
     quoted,
     reminder,
 )
-from llm_catalyst.runs.records import Advice, Message, Prompt, Proposal, Rejected, Scored
+from llm_catalyst.runs.records import Advice, Message, Prompt, Proposal, Rejected, ScoredPrompt
 from llm_catalyst.utils.validation import at_least, one_of
 
 ROLE = (
@@ -123,11 +123,11 @@ class EvoPromptGA:
         """A generation has as many children as members."""
         return self.population
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """The paraphrases that the population lacks, or else a generation: a question for each child."""
         return Advice((yield from paraphrases(self, consultation)) or (yield from self.generation(consultation)))
 
-    def generation(self, consultation: Consultation) -> Breeding:
+    def generation(self, consultation: MentorContext) -> Breeding:
         """As many children as members, each of two of the best; none of fewer than two."""
         members = best_first(consultation.scored)[: self.population]
         if len(members) < 2:
@@ -168,7 +168,7 @@ class EvoPromptDE:
         """A generation has a child for each member."""
         return self.population
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """The paraphrases that the population lacks, or else a generation: a question for each member's child."""
         if initial := (yield from paraphrases(self, consultation)):
             return Advice(initial)
@@ -188,11 +188,11 @@ class EvoPromptDE:
         ]
         return Advice(proposals_of(replies), memory={"slots": slots})
 
-    def members(self, consultation: Consultation) -> list[Scored]:
+    def members(self, consultation: MentorContext) -> list[ScoredPrompt]:
         """The member in each slot, after the last generation's children and what training found since then."""
         ranked = best_first(consultation.scored)
         known = {entry.prompt.tokens: entry for entry in ranked}
-        members: list[Scored] = []
+        members: list[ScoredPrompt] = []
         for slot in consultation.memory.get("slots", ()):
             if found := [known[tokens] for tokens in map(tuple, slot) if tokens in known]:
                 members.append(max(found, key=fitness))  # the old one, where they are equal
@@ -215,23 +215,23 @@ def check(strategy: EvoPrompt, smallest: int) -> None:
     at_least("strategy.temperature", strategy.temperature, 0)
 
 
-def fitness(entry: Scored) -> tuple[float, float]:
+def fitness(entry: ScoredPrompt) -> tuple[float, float]:
     """What is to be high, in the order of `Score.better_than`."""
     return entry.score.metric, -entry.score.loss
 
 
-def best_first(entries: Sequence[Scored]) -> list[Scored]:
+def best_first(entries: Sequence[ScoredPrompt]) -> list[ScoredPrompt]:
     """The fittest prompt first."""
     return sorted(entries, key=fitness, reverse=True)
 
 
-def pair(members: Sequence[Scored], selection: str, rng: Random) -> tuple[Scored, Scored]:
+def pair(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> tuple[ScoredPrompt, ScoredPrompt]:
     """Two different members, drawn one after the other."""
     first = drawn(members, selection, rng)
     return first, drawn([member for member in members if member is not first], selection, rng)
 
 
-def drawn(members: Sequence[Scored], selection: str, rng: Random) -> Scored:
+def drawn(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> ScoredPrompt:
     """One member: by roulette (as likely as its metric is high), at random, or the better of two drawn at random."""
     if selection == "tournament":
         return max(rng.sample(members, min(2, len(members))), key=fitness)
@@ -241,7 +241,7 @@ def drawn(members: Sequence[Scored], selection: str, rng: Random) -> Scored:
     return rng.choices(members, wheel)[0]
 
 
-def paraphrases(strategy: EvoPrompt, consultation: Consultation) -> Breeding:
+def paraphrases(strategy: EvoPrompt, consultation: MentorContext) -> Breeding:
     """Paraphrases of all scored prompts, in even shares, as many as the population lacks: the best one's first."""
     entries = best_first(consultation.scored)
     lacking = strategy.population - len(entries)
@@ -255,7 +255,7 @@ def paraphrases(strategy: EvoPrompt, consultation: Consultation) -> Breeding:
     return proposals
 
 
-def variation(strategy: EvoPrompt, consultation: Consultation, prompt: Prompt, number: int) -> Question:
+def variation(strategy: EvoPrompt, consultation: MentorContext, prompt: Prompt, number: int) -> Question:
     """The request for paraphrases of one prompt."""
     variations = number_of(number, "variation")
     parts = [
@@ -275,7 +275,7 @@ def variation(strategy: EvoPrompt, consultation: Consultation, prompt: Prompt, n
 
 def child(
     strategy: EvoPrompt,
-    consultation: Consultation,
+    consultation: MentorContext,
     steps: str,
     example: str,
     sources: Sequence[Prompt],
@@ -298,7 +298,7 @@ def child(
     return Question(asked, last_prompt, remind, 1, strategy.temperature, rationale)
 
 
-def told(strategy: EvoPrompt, consultation: Consultation) -> list[str]:
+def told(strategy: EvoPrompt, consultation: MentorContext) -> list[str]:
     """The paragraph about the task, if it is shown."""
     return [describe(consultation.task)] if strategy.show_task else []
 

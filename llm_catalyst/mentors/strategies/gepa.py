@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from llm_catalyst.mentors.base import Consultation, Trial
+from llm_catalyst.mentors.base import MentorContext, Trial
 from llm_catalyst.mentors.reply_parser import parse
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.templates import (
@@ -85,7 +85,7 @@ class Gepa:
         at_least("strategy.temperature", self.temperature, 0)
         at_least("strategy.words", self.words, 2)
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """A question for each of `proposals` parents; the children that did better than theirs, in order."""
         rows, right = self.candidates_tried(consultation)
         batches = minibatches(self.rows_beside(rows, consultation), self.minibatch, consultation.rng)
@@ -113,7 +113,7 @@ class Gepa:
         why = None if asked else "no mistake was found to reflect on"
         return Advice(tuple(accepted), tuple(refused), fallback=why, memory=memory)
 
-    def candidates_tried(self, consultation: Consultation) -> tuple[list[int], dict[Prompt, str]]:
+    def candidates_tried(self, consultation: MentorContext) -> tuple[list[int], dict[Prompt, str]]:
         """The Pareto examples, and each candidate's marks on them, the worst candidate first.
 
         Candidates whose marks are not known are tried: those of earlier consultations need not be, unless a head was
@@ -128,14 +128,14 @@ class Gepa:
         tried = answers([prompt for prompt in prompts if prompt.tokens not in known], rows, consultation)
         return rows, {prompt: known.get(prompt.tokens) or tried[prompt] for prompt in prompts}
 
-    def rows_beside(self, pareto: Sequence[int], consultation: Consultation) -> list[int]:
+    def rows_beside(self, pareto: Sequence[int], consultation: MentorContext) -> list[int]:
         """The training examples that minibatches are drawn from."""
         everything = range(len(consultation.task.examples))
         others = sorted(set(everything) - set(pareto))
         return others if len(others) >= self.minibatch else list(everything)
 
     def question(
-        self, consultation: Consultation, parent: Prompt, batch: Sequence[int], trials: Sequence[Trial]
+        self, consultation: MentorContext, parent: Prompt, batch: Sequence[int], trials: Sequence[Trial]
     ) -> Question:
         """The question that shows a parent's answers to a minibatch and asks for a better prompt."""
         rationale = f"rewritten from {quoted(parent.text)}"
@@ -143,7 +143,7 @@ class Gepa:
         return Question(messages, self.read, self.remind, 1, self.temperature, rationale)
 
     def messages(
-        self, consultation: Consultation, parent: Prompt, batch: Sequence[int], trials: Sequence[Trial]
+        self, consultation: MentorContext, parent: Prompt, batch: Sequence[int], trials: Sequence[Trial]
     ) -> tuple[Message, ...]:
         """The conversation that shows a parent's answers to a minibatch and asks for a better prompt."""
         parts = [
@@ -165,7 +165,7 @@ class Gepa:
         return parse(reply, MOST_READ)
 
 
-def still_hold(stage: int, consultation: Consultation) -> bool:
+def still_hold(stage: int, consultation: MentorContext) -> bool:
     """Whether the answers of prompts that were tried after `stage` are what they would be now.
 
     `scored` holds only what was scored under the present head: with an entry from that stage or one before it, the
@@ -174,7 +174,7 @@ def still_hold(stage: int, consultation: Consultation) -> bool:
     return any(entry.stage <= stage for entry in consultation.scored)
 
 
-def answers(prompts: Sequence[Prompt], rows: Sequence[int], consultation: Consultation) -> dict[Prompt, str]:
+def answers(prompts: Sequence[Prompt], rows: Sequence[int], consultation: MentorContext) -> dict[Prompt, str]:
     """Each prompt's marks on the training examples `rows`: a "1" for each right answer, a "0" for each wrong one."""
     tried = consultation.attempt(prompts, rows) if prompts else []
     return {
@@ -192,7 +192,7 @@ def minibatches(rows: Sequence[int], size: int, rng: Random) -> Iterator[list[in
 
 
 def find_mistake(
-    right: Mapping[Prompt, str], batches: Iterator[list[int]], consultation: Consultation
+    right: Mapping[Prompt, str], batches: Iterator[list[int]], consultation: MentorContext
 ) -> tuple[Prompt, list[int], list[Trial]] | None:
     """A parent, a minibatch and its answers there, one of them wrong; None where a number of draws brought no mistake.
 
@@ -223,7 +223,7 @@ def front(marks: Sequence[str]) -> list[int]:
     return [sum(i in who for who in winners) for i in range(len(marks))]
 
 
-def shown(row: int, trial: Trial, consultation: Consultation) -> str:
+def shown(row: int, trial: Trial, consultation: MentorContext) -> str:
     """A training example with the answer that was given to it, and the right one."""
     task = consultation.task
     example = task.examples[row]

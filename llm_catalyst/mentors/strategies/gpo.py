@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse, shorten
 from llm_catalyst.mentors.strategies.base import Dialogue, Question, asked_alike
 from llm_catalyst.mentors.strategies.templates import (
@@ -38,7 +38,7 @@ from llm_catalyst.mentors.strategies.templates import (
     with_rating,
 )
 from llm_catalyst.models.soft_prompt import PromptSpace
-from llm_catalyst.runs.records import Message, Rejected, Scored
+from llm_catalyst.runs.records import Message, Rejected, ScoredPrompt
 from llm_catalyst.utils.validation import at_least, one_of, within
 
 ROLE = (
@@ -94,7 +94,7 @@ class Gpo:
         """For its gradients, where these are shown."""
         return self.show_gradient
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """The same question for each of the proposals: the model's sampling makes the answers differ."""
         current, most = consultation.pool[-1].prompt.text, self.changes(consultation)
         question = Question(
@@ -106,7 +106,7 @@ class Gpo:
         )
         return (yield from asked_alike(question, self.proposals))
 
-    def messages(self, consultation: Consultation) -> tuple[Message, ...]:
+    def messages(self, consultation: MentorContext) -> tuple[Message, ...]:
         """The conversation that asks for one new prompt within the limit."""
         current = consultation.pool[-1]
         alike = most_similar(consultation.scored, current, self.similar, consultation.space)
@@ -124,7 +124,7 @@ class Gpo:
         ]
         return conversation(self.form, ROLE, parts, "New prompt:")
 
-    def changes(self, consultation: Consultation) -> int:
+    def changes(self, consultation: MentorContext) -> int:
         """How many words of the current prompt may change (K): at least one."""
         share = self.share(consultation.stage, consultation.stages - 1)
         return max(1, round(share * len(words_of(consultation.pool[-1].prompt.text))))
@@ -142,7 +142,9 @@ class Gpo:
         return reminder(self.form, reply, REMINDER.format(changes=number_of(most, "word")))
 
 
-def most_similar(scored: Sequence[Scored], current: Scored, most: int, space: PromptSpace) -> list[Scored]:
+def most_similar(
+    scored: Sequence[ScoredPrompt], current: ScoredPrompt, most: int, space: PromptSpace
+) -> list[ScoredPrompt]:
     """At most `most` other prompts, the one most similar to the current one last; of equal ones the better one."""
     others = [entry for entry in scored if entry.prompt.tokens != current.prompt.tokens]
     if not others:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.templates import (
@@ -32,7 +32,7 @@ from llm_catalyst.mentors.strategies.templates import (
     number_of,
     reminder,
 )
-from llm_catalyst.runs.records import Advice, Message, Proposal, Scored
+from llm_catalyst.runs.records import Advice, Message, Proposal, ScoredPrompt
 from llm_catalyst.utils.validation import at_least, one_of
 
 ROLE = "You search for short text prompts that make a frozen language model good at a task."
@@ -73,7 +73,7 @@ class Leo:
         """For its gradients, where these are shown."""
         return self.show_gradient
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """Port and filter what was scored since, then one question for each pool; the exploited prompts come first."""
         explore, exploit = self.pools(consultation)
         share = self.proposals // 2
@@ -97,7 +97,7 @@ class Leo:
         }
         return Advice((*exploited.proposals, *explored.proposals), memory=memory)
 
-    def pools(self, consultation: Consultation) -> tuple[list[Scored], list[Scored]]:
+    def pools(self, consultation: MentorContext) -> tuple[list[ScoredPrompt], list[ScoredPrompt]]:
         """The explore pool and the exploit pool, at most `size` prompts each, the best one last.
 
         Each is filled with what it held and last time's proposals made from it; a prompt without a score is gone. One
@@ -110,7 +110,7 @@ class Leo:
         exploit = elite(remembered(memory, known, "exploit", "exploited") or pool[-half:], self.size)
         return explore, ported(known.values(), exploit, self.size)
 
-    def question(self, wish: str, pool: list[Scored], number: int, consultation: Consultation) -> Question:
+    def question(self, wish: str, pool: list[ScoredPrompt], number: int, consultation: MentorContext) -> Question:
         """The request of one pool for `number` new prompts."""
         wanted = number_of(number, "new prompt")
         parts = [
@@ -132,25 +132,25 @@ class Leo:
         )
 
 
-def ported(candidates: Iterable[Scored], exploit: list[Scored], size: int) -> list[Scored]:
+def ported(candidates: Iterable[ScoredPrompt], exploit: list[ScoredPrompt], size: int) -> list[ScoredPrompt]:
     """The exploit pool after those candidates have entered it that are better than its worst prompt."""
     worst = exploit[0].score.loss if exploit else math.inf
     return elite([*exploit, *(entry for entry in candidates if entry.score.loss < worst)], size)
 
 
-def elite(entries: Iterable[Scored], size: int) -> list[Scored]:
+def elite(entries: Iterable[ScoredPrompt], size: int) -> list[ScoredPrompt]:
     """The `size` distinct prompts with the lowest loss, the best one last."""
     distinct = {entry.prompt.tokens: entry for entry in entries}
     return sorted(distinct.values(), key=lambda entry: -entry.score.loss)[-size:]
 
 
 def remembered(
-    memory: Mapping[str, list[list[int]]], known: Mapping[tuple[int, ...], Scored], *names: str
-) -> list[Scored]:
+    memory: Mapping[str, list[list[int]]], known: Mapping[tuple[int, ...], ScoredPrompt], *names: str
+) -> list[ScoredPrompt]:
     """The prompts that are remembered under these names and still have a score."""
     return [known[tuple(tokens)] for name in names for tokens in memory.get(name, []) if tuple(tokens) in known]
 
 
-def tokens_of(prompts: Iterable[Scored | Proposal]) -> list[list[int]]:
+def tokens_of(prompts: Iterable[ScoredPrompt | Proposal]) -> list[list[int]]:
     """Prompts as JSON values."""
     return [list(each.prompt.tokens) for each in prompts]

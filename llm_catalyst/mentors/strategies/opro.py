@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import Candidate, clean, legible, parse, peel, screen, shorten
 from llm_catalyst.mentors.strategies.base import Dialogue, Question, asked_alike
 from llm_catalyst.mentors.strategies.templates import (
@@ -32,7 +32,7 @@ from llm_catalyst.mentors.strategies.templates import (
     reminder,
     with_rating,
 )
-from llm_catalyst.runs.records import Message, Rejected, Scored
+from llm_catalyst.runs.records import Message, Rejected, ScoredPrompt
 from llm_catalyst.utils.validation import at_least, one_of, within
 
 LONGEST = 500  # characters of a prompt; longer ones are dropped
@@ -90,12 +90,12 @@ class Opro:
         """For its gradients, where these are shown."""
         return self.show_gradient
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """The same question for each of the proposals: the model's sampling makes the answers differ."""
         question = Question(self.messages(consultation), read, self.remind, 1, self.temperature)
         return (yield from asked_alike(question, self.proposals))
 
-    def messages(self, consultation: Consultation) -> tuple[Message, ...]:
+    def messages(self, consultation: MentorContext) -> tuple[Message, ...]:
         """The conversation that asks for one new prompt; the examples in it are drawn from `consultation.rng`."""
         best = self.best(consultation.scored)
         parts = [
@@ -107,13 +107,13 @@ class Opro:
         ]
         return conversation(self.form, ROLE, parts, "New prompt:")
 
-    def best(self, scored: Sequence[Scored]) -> list[Scored]:
+    def best(self, scored: Sequence[ScoredPrompt]) -> list[ScoredPrompt]:
         """The prompts that are shown, the best one last: where the metric is equal, the loss tells."""
         ranked = sorted(scored, key=lambda entry: (entry.score.metric, -entry.score.loss))
         passing = [entry for entry in ranked if entry.score.metric >= self.threshold]
         return passing[-self.history :] or ranked[-1:]
 
-    def examples(self, consultation: Consultation) -> list[str]:
+    def examples(self, consultation: MentorContext) -> list[str]:
         """A paragraph for each training example drawn, in the order of the data, and one that explains them."""
         task = consultation.task
         drawn = sorted(consultation.draw_examples(self.exemplars))

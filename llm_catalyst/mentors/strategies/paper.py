@@ -9,7 +9,7 @@ for new prompts with a lower loss, below a number of words, and for nothing else
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse, parse_official
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.templates import (
@@ -68,12 +68,12 @@ class Paper:
         """For its gradients, where these are shown."""
         return self.show_gradient
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """One question, and its answer as it is."""
         (reply,) = yield (Question(self.messages(consultation), self.read, self.remind, self.proposals),)
         return Advice(reply.proposals)
 
-    def messages(self, consultation: Consultation) -> tuple[Message, ...]:
+    def messages(self, consultation: MentorContext) -> tuple[Message, ...]:
         """The conversation that asks for new prompts: system and user, or one plain text."""
         pool = consultation.pool
         shown = [ORDER, *entries(pool, consultation, self.show_gradient), PATTERNS] if pool else []

@@ -9,7 +9,7 @@ give.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.templates import FORMS, MOST_READ, conversation, number_of, quoted, reminder
@@ -47,12 +47,12 @@ class Paraphrase:
         at_least("strategy.proposals", self.proposals, 1)
         at_least("strategy.words", self.words, 2)
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """One question, and its answer as it is."""
         (reply,) = yield (Question(self.messages(consultation), self.read, self.remind, self.proposals),)
         return Advice(reply.proposals)
 
-    def messages(self, consultation: Consultation) -> tuple[Message, ...]:
+    def messages(self, consultation: MentorContext) -> tuple[Message, ...]:
         """The conversation that asks for variations of the pool's best prompt."""
         parts = [
             WISH.format(variations=number_of(self.proposals, "variation")),

@@ -25,7 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from llm_catalyst.mentors.base import Consultation
+from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.ape import by_loss, dropped
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.paper import Paper
@@ -88,7 +88,7 @@ class Rank:
             show_gradient=self.show_gradient,
         )
 
-    def propose(self, consultation: Consultation) -> Dialogue:
+    def propose(self, consultation: MentorContext) -> Dialogue:
         """One question; of the candidates in its answer, those that are selected."""
         paper = self.generator()
         messages = paper.messages(consultation)

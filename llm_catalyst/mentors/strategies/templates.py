@@ -3,8 +3,8 @@
 import json
 from collections.abc import Callable, Sequence
 
-from llm_catalyst.mentors.base import Consultation, TaskDescription
-from llm_catalyst.runs.records import Message, Scored
+from llm_catalyst.mentors.base import MentorContext, TaskDescription
+from llm_catalyst.runs.records import Message, ScoredPrompt
 from llm_catalyst.tasks.text_task import Example
 
 FORMS = ("chat", "plain")
@@ -51,21 +51,21 @@ def describe(task: TaskDescription, description: str | None = None) -> str:
     return f"The task of the language model: {(description or task.text).strip()}{labels}"
 
 
-def with_losses(scored: Scored) -> str:
+def with_losses(scored: ScoredPrompt) -> str:
     """A prompt with its loss and accuracy; its text is quoted, so that odd tokens stay on their line."""
     return f"Prompt: {quoted(scored.prompt.text)}\nLoss: {scored.score.loss:.3f}\nAccuracy: {scored.score.metric:.3f}"
 
 
-def with_rating(scored: Scored) -> str:
+def with_rating(scored: ScoredPrompt) -> str:
     """A prompt with its score from 0 to 100: the metric."""
     return f"Prompt: {quoted(scored.prompt.text)}\nScore: {round(100 * scored.score.metric)}"
 
 
 def entries(
-    pool: Sequence[Scored],
-    consultation: Consultation,
+    pool: Sequence[ScoredPrompt],
+    consultation: MentorContext,
     show_gradient: bool = False,
-    form: Callable[[Scored], str] = with_losses,
+    form: Callable[[ScoredPrompt], str] = with_losses,
 ) -> list[str]:
     """Scored prompts, a paragraph each; with `show_gradient` they say what the gradient would do to each token."""
     if not show_gradient:
@@ -75,7 +75,7 @@ def entries(
     return [*shown, GRADIENT]
 
 
-def moves(scored: Scored, hint: Sequence[Sequence[int]], consultation: Consultation) -> str:
+def moves(scored: ScoredPrompt, hint: Sequence[Sequence[int]], consultation: MentorContext) -> str:
     """One line: each token of a prompt, and where the gradient would move it."""
 
     def shown(token: int) -> str:

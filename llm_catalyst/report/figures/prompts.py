@@ -11,21 +11,21 @@ from llm_catalyst.report.figures.drawing import INK, Drawing, few_ticks, key, lo
 from llm_catalyst.report.figures.rows import scope_of
 from llm_catalyst.report.figures.scores import deviation
 from llm_catalyst.report.readability import share_of_words
-from llm_catalyst.report.record_reader import Reader
+from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results
 from llm_catalyst.report.runs import Run
 from llm_catalyst.runs.analysis import arcs
-from llm_catalyst.runs.records import Origin, Restart, Scored, Snapshot
+from llm_catalyst.runs.records import Origin, Restart, ScoredPrompt, Snapshot
 
 ORIGINS: tuple[Origin, ...] = ("gradient", "mentor", "user")  # each with the colour and marker of its place
 MOST_PROMPTS = 16  # of a run, in one figure
 MEASURES = ("distinct-1", "distinct-2", "spread")
 
 
-def pool(results: Results, read: Reader) -> Drawing:
+def pool(results: Results, read: RecordReader) -> Drawing:
     """The loss on dev of the pool's entries by stage, and who proposed them."""
     scope = scope_of(results)
-    pools = {run.path: read(run, Scored) for run in scope.runs}
+    pools = {run.path: read(run, ScoredPrompt) for run in scope.runs}
     columns = [column for column in scope.columns if any(pools[run.path] for run in scope.of(columns=[column]).runs)]
     scope = scope.of(columns=columns[:1])  # losses of different tasks do not compare
     entries = {row: [entry for run in scope.of([row]).runs for entry in pools[run.path]] for row in scope.rows}
@@ -45,7 +45,7 @@ def pool(results: Results, read: Reader) -> Drawing:
     return Drawing(f"{words}; lines: the mean of each stage.{scope.left_out}", figure, scope.runs)
 
 
-def losses_by_stage(axis: Axes, entries: Sequence[Scored], number: int) -> None:
+def losses_by_stage(axis: Axes, entries: Sequence[ScoredPrompt], number: int) -> None:
     """The losses of entries over stages, counted from 1, and their means; shifted a little to cover no other's."""
     shift, looks = 0.12 * (number - 1), look(number)
     losses: dict[int, list[float]] = {}
@@ -58,7 +58,7 @@ def losses_by_stage(axis: Axes, entries: Sequence[Scored], number: int) -> None:
     axis.plot([stage + 1 + shift for stage in stages], means, **(looks | {"marker": "none"}))
 
 
-def words(results: Results, read: Reader) -> Drawing:
+def words(results: Results, read: RecordReader) -> Drawing:
     """What a soft prompt's nearest words were along training, and how near, in the run that is best on dev."""
     ended = [(run.outcome.best.score, run) for run in scope_of(results).runs if run.outcome and run.outcome.best]
     told = [(score, run) for score, run in ended if read(run, Snapshot)]
@@ -87,7 +87,7 @@ def words(results: Results, read: Reader) -> Drawing:
     )
 
 
-def diversity(results: Results, read: Reader) -> Drawing:
+def diversity(results: Results, read: RecordReader) -> Drawing:
     """How unlike each other a mentor's proposals were, against what the restart gained."""
     scope = scope_of(results)
     points = {row: [point for run in scope.of([row]).runs for point in gains(run, read)] for row in scope.rows}
@@ -113,7 +113,7 @@ def diversity(results: Results, read: Reader) -> Drawing:
     return Drawing(words + scope.left_out, figure, scope.runs)
 
 
-def gains(run: Run, read: Reader) -> list[tuple[dict[str, float], float]]:
+def gains(run: Run, read: RecordReader) -> list[tuple[dict[str, float], float]]:
     """For each restart, of those measures of its proposals' diversity that are known the values, and its gain."""
     found = []
     for arc in arcs(read.records(run)):
@@ -132,11 +132,13 @@ def distinct(texts: Sequence[str], n: int) -> float | None:
     return len(set(grams)) / len(grams) if grams else None
 
 
-def readability(results: Results, read: Reader) -> Drawing:
+def readability(results: Results, read: RecordReader) -> Drawing:
     """The share of dictionary words in the pool's prompts, of the gradient's and of the mentor's."""
     scope = scope_of(results)
     shares = {
-        (row, origin): [s for run in scope.of([row]).runs if (s := words_share(read(run, Scored), origin)) is not None]
+        (row, origin): [
+            s for run in scope.of([row]).runs if (s := words_share(read(run, ScoredPrompt), origin)) is not None
+        ]
         for row in scope.rows
         for origin in ORIGINS
     }
@@ -158,7 +160,7 @@ def readability(results: Results, read: Reader) -> Drawing:
     return Drawing(f"{words}; mean and sample standard deviation over runs.{scope.left_out}", figure, scope.runs)
 
 
-def words_share(entries: Sequence[Scored], origin: Origin) -> float | None:
+def words_share(entries: Sequence[ScoredPrompt], origin: Origin) -> float | None:
     """The mean share of dictionary words over the different prompts of that origin."""
     texts = sorted({entry.prompt.text for entry in entries if entry.origin == origin})
     shares = [share for text in texts if (share := share_of_words(text)) is not None]

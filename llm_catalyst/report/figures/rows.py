@@ -13,7 +13,7 @@ MOST_ROWS, MOST_COLUMNS = len(COLOURS), 8
 
 
 @dataclass(frozen=True)
-class Scope:
+class RowSelection:
     """The rows and columns of a figure. `drawable` are the rows that have a colour, whether they have data or not."""
 
     results: Results
@@ -25,12 +25,12 @@ class Scope:
         """The row's place, by which it looks the same in all figures."""
         return self.drawable.index(row)
 
-    def of(self, rows: Iterable[str] | None = None, columns: Iterable[str] | None = None) -> "Scope":
+    def of(self, rows: Iterable[str] | None = None, columns: Iterable[str] | None = None) -> "RowSelection":
         """The part with only these rows and columns."""
         rows = self.rows if rows is None else tuple(rows)
         return replace(self, rows=rows, columns=self.columns if columns is None else tuple(columns))
 
-    def where(self, found: Mapping[Place, object]) -> "Scope":
+    def where(self, found: Mapping[Place, object]) -> "RowSelection":
         """The part with those rows and columns for which anything was found."""
         rows = [row for row in self.rows if any(found[row, column] for column in self.columns)]
         return self.of(rows, [column for column in self.columns if any(found[row, column] for row in self.rows)])
@@ -64,13 +64,13 @@ class Scope:
         return f" Drawn: {', and '.join(words)}." if words else ""
 
 
-def scope_of(results: Results) -> Scope:
+def scope_of(results: Results) -> RowSelection:
     """All rows and columns; of too many rows the reference and those that are best on dev, of columns the first."""
     rows = results.rows
     if len(rows) > MOST_ROWS:
         ranked = sorted(rows, key=lambda row: (row == results.reference, on_dev(results, row)), reverse=True)
         rows = tuple(row for row in rows if row in ranked[:MOST_ROWS])
-    return Scope(results, rows, rows, results.columns[:MOST_COLUMNS])
+    return RowSelection(results, rows, rows, results.columns[:MOST_COLUMNS])
 
 
 def on_dev(results: Results, row: str) -> float:

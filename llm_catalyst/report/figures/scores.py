@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from llm_catalyst.report.cell_statistics import of_seeds, tokens, usd
-from llm_catalyst.report.curves import Course, course, line_of, own_score, projected_score
+from llm_catalyst.report.curves import DevCurve, course, line_of, own_score, projected_score
 from llm_catalyst.report.figures.drawing import (
     COLOURS,
     INK,
@@ -23,8 +23,8 @@ from llm_catalyst.report.figures.drawing import (
     panels,
     shortened,
 )
-from llm_catalyst.report.figures.rows import MOST_ROWS, Scope, scope_of
-from llm_catalyst.report.record_reader import Reader
+from llm_catalyst.report.figures.rows import MOST_ROWS, RowSelection, scope_of
+from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Place, Results
 from llm_catalyst.runs.records import Outcome
 
@@ -42,7 +42,7 @@ WORK: dict[str, Callable[[Outcome], float]] = {
 }
 
 
-def convergence(results: Results, read: Reader) -> Drawing:
+def convergence(results: Results, read: RecordReader) -> Drawing:
     """The metric on dev of the soft prompt over gradient steps, with its spread over seeds and the restarts."""
     scope = scope_of(results)
     ended = {place: course([r for r in results.entries[place].runs if r.outcome], read) for place in results.entries}
@@ -78,7 +78,7 @@ def convergence(results: Results, read: Reader) -> Drawing:
     return Drawing(words + scope.left_out, figure, scope.runs)
 
 
-def projection(results: Results, read: Reader) -> Drawing:
+def projection(results: Results, read: RecordReader) -> Drawing:
     """The metric on dev of the soft prompt, and of its projection to tokens, along training."""
     scope = scope_of(results)
     soft, projected = (
@@ -102,7 +102,7 @@ def projection(results: Results, read: Reader) -> Drawing:
     return Drawing(f"{words}; {band(projected)}.{scope.left_out}", figure, scope.runs)
 
 
-def trace(axis: Axes, course: Course | None, number: int, **changes: object) -> None:
+def trace(axis: Axes, course: DevCurve | None, number: int, **changes: object) -> None:
     """A row's mean line with a marker at each restart, and its spread as a band."""
     if course is None:
         return
@@ -113,7 +113,7 @@ def trace(axis: Axes, course: Course | None, number: int, **changes: object) -> 
         axis.fill_between(course.steps, low, high, color=looks["color"], alpha=0.18, linewidth=0)
 
 
-def band(courses: Mapping[Place, Course | None]) -> str:
+def band(courses: Mapping[Place, DevCurve | None]) -> str:
     """What line and band are, and of how many seeds."""
     seeds = sorted({course.seeds for course in courses.values() if course})
     if not seeds or seeds[-1] == 1:
@@ -122,13 +122,13 @@ def band(courses: Mapping[Place, Course | None]) -> str:
     return f"mean over {number} seeds, band: ± one sample standard deviation"
 
 
-def majority(scope: Scope) -> float | None:
+def majority(scope: RowSelection) -> float | None:
     """The share of the largest class, where that compares with the metric and is the same for all runs."""
     levels = {outcome.majority for outcome in scope.outcomes}
     return levels.pop() if len(levels) == 1 and scope.results.metric == "accuracy" else None
 
 
-def cost(results: Results, read: Reader) -> Drawing:
+def cost(results: Results, read: RecordReader) -> Drawing:
     """The reported metric against what a run cost: US dollars, tokens or seconds, by what is known."""
     scope = scope_of(results).where({place: of_seeds(entry, "test") for place, entry in results.entries.items()})
     if not scope.columns:
@@ -147,7 +147,7 @@ def cost(results: Results, read: Reader) -> Drawing:
     return Drawing(words + scope.left_out, figure, scope.runs)
 
 
-def scores(results: Results, read: Reader) -> Drawing:
+def scores(results: Results, read: RecordReader) -> Drawing:
     """The reported metric of each row, run by run, with its mean and spread: the table of scores as a picture."""
     found = {place: [*of_seeds(entry, "test").values()] for place, entry in results.entries.items()}
     scope = scope_of(results).where(found)
@@ -191,7 +191,7 @@ def deviation(values: Sequence[float]) -> float | None:
     return stdev(values) if len(values) > 1 else None
 
 
-def sensitivity(results: Results, read: Reader) -> Drawing:
+def sensitivity(results: Results, read: RecordReader) -> Drawing:
     """The reported metric over rows, or columns, that are numbers: a length, a count of rounds, a rate."""
     numbers, lines = numbered(results.rows), results.columns
     if not numbers:
@@ -215,7 +215,7 @@ def sensitivity(results: Results, read: Reader) -> Drawing:
         axis.errorbar([x for x, _ in known], [fmean(scores) for _, scores in known], spreads, elinewidth=0.7, **look(i))
     few_ticks(axis)
     scale(axis, sorted(numbers.values()))
-    scope = Scope(results, results.rows, results.rows, results.columns)
+    scope = RowSelection(results, results.rows, results.rows, results.columns)
     axis.set_xlabel(shortened(results.title, 60))
     axis.set_ylabel(f"{results.metric} on {scope.reported_on}")
     left_out = f" The first {MOST_ROWS} of {len(lines)} lines are drawn." if len(lines) > MOST_ROWS else ""
@@ -239,7 +239,7 @@ def scale(axis: Axes, values: Sequence[float]) -> None:
     axis.set_xticks(values, [compact(x) for x in values])
 
 
-def ledger(results: Results, read: Reader) -> Drawing:
+def ledger(results: Results, read: RecordReader) -> Drawing:
     """What the rows have spent in gradient steps, examples and tokens: whether their budgets were equal."""
     scope = scope_of(results)
     scope = scope.of(rows=[row for row in scope.rows if scope.of([row]).outcomes])

@@ -17,12 +17,12 @@ from markupsafe import Markup
 
 from llm_catalyst.report.figures.drawing import FAINT, INK, PAPER, Drawing
 from llm_catalyst.report.html.provenance import Calls, Fingerprint, Tally, calls, facts, fingerprints, problems
-from llm_catalyst.report.html.restarts import MOST_PROMPTS, Best, Story, bests, stories
-from llm_catalyst.report.record_reader import Reader
+from llm_catalyst.report.html.restarts import MOST_PROMPTS, Best, RunRestarts, bests, stories
+from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results
 from llm_catalyst.report.tables.build import sheets
 from llm_catalyst.report.tables.export import command_of
-from llm_catalyst.report.tables.rendered import Sheet
+from llm_catalyst.report.tables.rendered import RenderedTable
 from llm_catalyst.runs.analysis import clock, counted, dollars, first_of
 from llm_catalyst.utils.terminal import printable, quoted
 
@@ -32,7 +32,7 @@ THEMED = {INK: "var(--ink)", FAINT: "var(--line)", PAPER: "var(--paper)"}
 
 
 @dataclass(frozen=True)
-class Plate:
+class PageFigure:
     """A figure as it stands on the page; `runs` are the numbers of those that it was drawn from."""
 
     title: str
@@ -49,11 +49,11 @@ class Section:
     name: str
     results: Results
     glance: Mapping[str, str]
-    sheets: Sequence[Sheet]
-    plates: Sequence[Plate]
+    sheets: Sequence[RenderedTable]
+    plates: Sequence[PageFigure]
     undrawn: Mapping[str, str]
     bests: Sequence[Best]
-    stories: Sequence[Story]
+    stories: Sequence[RunRestarts]
     with_restarts: int
     facts: Mapping[str, Tally]
     fingerprints: Sequence[Fingerprint]
@@ -63,13 +63,13 @@ class Section:
 
 
 def section(
-    name: str, results: Results, read: Reader, drawings: Mapping[str, Drawing], svgs: Mapping[str, str]
+    name: str, results: Results, read: RecordReader, drawings: Mapping[str, Drawing], svgs: Mapping[str, str]
 ) -> Section:
     """What the page tells of `results`, whose files begin with `name`; `svgs` are its figures that could be drawn."""
     numbers = {run.path: number for number, run in enumerate(results.runs, start=1)}
     told, with_restarts = stories(results, read)
     plates = [
-        Plate(
+        PageFigure(
             title=figure.capitalize(),
             caption=drawings[figure].caption,
             svg=inline(svg, f"{name}-{figure}", f"{figure.capitalize()}: {drawings[figure].caption}"),

@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from llm_catalyst.report.record_reader import Reader
+from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results
 from llm_catalyst.report.runs import Run
 from llm_catalyst.runs.analysis import counted, warnings_of
-from llm_catalyst.runs.records import Exchange, Manifest
+from llm_catalyst.runs.records import LLMCall, Manifest
 
 Tally = dict[str, int]  # a value, and the number of runs that have it
 
@@ -68,11 +68,11 @@ def fingerprints(results: Results) -> list[Fingerprint]:
     return [Fingerprint(*key, runs) for key, runs in found.items()]
 
 
-def calls(runs: Iterable[Run], read: Reader) -> list[Calls]:
+def calls(runs: Iterable[Run], read: RecordReader) -> list[Calls]:
     """Which models were asked, which answered, and when."""
-    found: dict[tuple[str, str], list[Exchange]] = defaultdict(list)
+    found: dict[tuple[str, str], list[LLMCall]] = defaultdict(list)
     for run in runs:
-        for exchange in read(run, Exchange):
+        for exchange in read(run, LLMCall):
             found[exchange.asked, exchange.answered or "nobody"].append(exchange)
     return [
         Calls(
@@ -88,7 +88,7 @@ def calls(runs: Iterable[Run], read: Reader) -> list[Calls]:
     ]
 
 
-def problems(results: Results, read: Reader) -> list[tuple[str, list[str]]]:
+def problems(results: Results, read: RecordReader) -> list[tuple[str, list[str]]]:
     """What a reader must know, each with the runs that it is true of; none where it is true of all together."""
     found: list[tuple[str, list[str]]] = [(words, []) for words in results.problems]
     of_runs: dict[str, list[str]] = defaultdict(list)
@@ -101,7 +101,7 @@ def problems(results: Results, read: Reader) -> list[tuple[str, list[str]]]:
     return [*found, *of_runs.items(), *((words, []) for words in read.problems)]
 
 
-def of_run(run: Run, read: Reader) -> Iterator[str]:
+def of_run(run: Run, read: RecordReader) -> Iterator[str]:
     """What is wrong with a run, or must be known of it."""
     outcome = run.outcome
     if outcome is None:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from llm_catalyst.report.record_reader import Reader
-from llm_catalyst.report.results import Entry, Results
+from llm_catalyst.report.record_reader import RecordReader
+from llm_catalyst.report.results import Cell, Results
 from llm_catalyst.report.runs import Run
-from llm_catalyst.runs.analysis import Arc, arcs
+from llm_catalyst.runs.analysis import RestartEffect, arcs
 from llm_catalyst.runs.records import Outcome, Prompt, Proposal, Rejected, Restart, Score
 
 MOST = 12  # runs whose restarts are told
@@ -26,7 +26,7 @@ class Best:
 class Stage:
     """A question to the mentor: the restarts that came of it, what was weighed, and which prompts were chosen."""
 
-    arcs: tuple[Arc, ...]
+    arcs: tuple[RestartEffect, ...]
     considered: tuple[tuple[Proposal, Score | None], ...]
     rejected: tuple[Rejected, ...]
     chosen: frozenset[Prompt]
@@ -38,7 +38,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Story:
+class RunRestarts:
     """The restarts of one run."""
 
     row: str
@@ -56,7 +56,7 @@ def bests(results: Results) -> list[Best]:
     return found
 
 
-def best_run(entry: Entry) -> Run | None:
+def best_run(entry: Cell) -> Run | None:
     """The finished run with the best score on dev; None where there is none."""
     best: Run | None = None
     for run in entry.runs:
@@ -67,22 +67,22 @@ def best_run(entry: Entry) -> Run | None:
     return best
 
 
-def stories(results: Results, read: Reader) -> tuple[list[Story], int]:
+def stories(results: Results, read: RecordReader) -> tuple[list[RunRestarts], int]:
     """The restarts of each entry's best run, of so many entries at most; and how many entries had restarts."""
-    told: list[Story] = []
+    told: list[RunRestarts] = []
     there = 0
     for entry in results.entries.values():
         run = best_run(entry) or next(iter(entry.runs), None)
         if run is not None and read(run, Restart):
             there += 1
             if len(told) < MOST:
-                told.append(Story(entry.row, entry.column, run, stages(run, read)))
+                told.append(RunRestarts(entry.row, entry.column, run, stages(run, read)))
     return told, there
 
 
-def stages(run: Run, read: Reader) -> tuple[Stage, ...]:
+def stages(run: Run, read: RecordReader) -> tuple[Stage, ...]:
     """A run's restarts by the stage after which they were made: several, where prompts train side by side."""
-    by_stage: dict[int, list[Arc]] = {}
+    by_stage: dict[int, list[RestartEffect]] = {}
     for arc in arcs(read.records(run)):
         by_stage.setdefault(arc.restart.stage, []).append(arc)
     return tuple(

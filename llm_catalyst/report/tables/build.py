@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 
 from llm_catalyst.config.table import Published
-from llm_catalyst.report.cell_statistics import ALPHA, MEASURES, Value, averages, tallies, values
+from llm_catalyst.report.cell_statistics import ALPHA, MEASURES, CellStatistics, averages, tallies, values
 from llm_catalyst.report.results import Place, Results
 from llm_catalyst.report.tables.costs import price, price_by_entry
 from llm_catalyst.report.tables.export import command_of, csv, summary_csv
-from llm_catalyst.report.tables.rendered import Field, Sheet, beyond_latin, in_latex, in_markdown
+from llm_catalyst.report.tables.rendered import Field, RenderedTable, beyond_latin, in_latex, in_markdown
 from llm_catalyst.runs.analysis import counted, first_of
 from llm_catalyst.utils.terminal import printable
 
@@ -53,14 +53,14 @@ def latex(results: Results) -> str:
     return "\n".join([*(f"% {printable(line)}" for line in head), *texts])
 
 
-def sheets(results: Results) -> list[Sheet]:
+def sheets(results: Results) -> list[RenderedTable]:
     """The tables of a report: with comparisons where there is a reference row, by entry where there are columns."""
     compared = [comparisons(results)] if results.reference else []
     by_entry = [price_by_entry(results)] if len(results.columns) > 1 else []
     return [render(results), *compared, price(results), *by_entry]
 
 
-def render(results: Results, measure: str = "test") -> Sheet:
+def render(results: Results, measure: str = "test") -> RenderedTable:
     """The table of scores: each entry's mean and spread, and in lines of their own the figures that others published.
 
     rich prints it, as it does all sheets.
@@ -80,7 +80,7 @@ def render(results: Results, measure: str = "test") -> Sheet:
             cited = [Field(f"{row}, published", "cited"), *(citation(entry) for entry in theirs)]
             lines.append((*cited, *[Field("")] * (len(headings) - len(cited))))
     notes = [*caption(results, found, measure), *compared(results, found, measure), *sources(found)]
-    return Sheet(
+    return RenderedTable(
         "scores",
         results.title,
         tuple(headings),
@@ -102,7 +102,7 @@ def figure(value: float, measure: str) -> str:
     return f"{value:.4f}" if measure.endswith("loss") else f"{100 * value:.1f}"
 
 
-def score(value: Value, measure: str) -> Field:
+def score(value: CellStatistics, measure: str) -> Field:
     """'87.3 ± 1.2', and how many seeds that are where it is not all of them: '87.3 ± 1.2 (2/3)'."""
     missing = f" ({value.runs}/{value.expected})" if value.runs < value.expected else ""
     if value.summary is None:
@@ -118,7 +118,7 @@ def citation(published: Published | None) -> Field:
     return Field(f"{figure(published.mean, 'test')}{spread}", "cited")
 
 
-def caption(results: Results, found: Mapping[Place, Value], measure: str) -> list[str]:
+def caption(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> list[str]:
     """The unit, what a figure and its spread are, and whether the data that chose report, too."""
     named = "the column's metric" if results.metric == "metric" else results.metric
     what = "In nats: loss" if measure.endswith("loss") else f"In %: {named}"
@@ -137,7 +137,7 @@ def caption(results: Results, found: Mapping[Place, Value], measure: str) -> lis
     return notes
 
 
-def compared(results: Results, found: Mapping[Place, Value], measure: str) -> list[str]:
+def compared(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> list[str]:
     """What bold means, and what the last columns are."""
     tests = sum(value.p is not None for value in found.values())
     if not results.reference or all(value.comparison is None for value in found.values()):
@@ -149,7 +149,7 @@ def compared(results: Results, found: Mapping[Place, Value], measure: str) -> li
     return [rule] * bool(tests) + [f"Wins, ties and losses: against {results.reference}, over columns and seeds."]
 
 
-def warned(found: Mapping[Place, Value]) -> list[str]:
+def warned(found: Mapping[Place, CellStatistics]) -> list[str]:
     """The warnings of the statistics, each once; where only some comparisons have it, with their names."""
     of: dict[str, list[str]] = {}
     for (row, column), value in found.items():
@@ -169,21 +169,21 @@ def diverged(results: Results) -> list[str]:
     return [f"{counted(len(names), 'run')} diverged, without a score for the mean: {', '.join(names)}"] if names else []
 
 
-def sources(found: Mapping[Place, Value]) -> list[str]:
+def sources(found: Mapping[Place, CellStatistics]) -> list[str]:
     """Where the published figures stand."""
     published = [value.published for value in found.values() if value.published]
     named = "; ".join(dict.fromkeys(entry.source for entry in published if entry.source))
     return [f"Published: {named or 'the source is not given'}."] if published else []
 
 
-def comparisons(results: Results) -> Sheet:
+def comparisons(results: Results) -> RenderedTable:
     """Each entry against the reference row's in its column, over the seeds that both have."""
     found = values(results)
     lines = []
     for (row, column), value in found.items():
         if value.comparison is not None:
             lines.append((Field(row), Field(column), *comparison(value)))
-    return Sheet(
+    return RenderedTable(
         "comparisons",
         f"{results.title}: compared with {results.reference}",
         ("", "", *FIGURES),
@@ -195,7 +195,7 @@ def comparisons(results: Results) -> Sheet:
     )
 
 
-def comparison(value: Value) -> list[Field]:
+def comparison(value: CellStatistics) -> list[Field]:
     """A comparison's figures."""
     c = value.comparison
     assert c is not None

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from llm_catalyst.report.results import Results
-from llm_catalyst.report.tables.rendered import Field, Sheet
+from llm_catalyst.report.tables.rendered import Field, RenderedTable
 from llm_catalyst.runs.analysis import clock, counted, dollars
 from llm_catalyst.runs.records import Outcome
 
 HEADINGS = ("time", "peak MiB", "steps", "trained", "scored", "calls", "tokens", "US dollars")
 
 
-def price(results: Results) -> Sheet:
+def price(results: Results) -> RenderedTable:
     """For each row what a run of it takes on average, and what all of its runs together."""
     lines: list[tuple[Field, ...]] = []
     finished = {row: [o for column in results.columns for o in results.outcomes(row, column)] for row in results.rows}
@@ -25,7 +25,7 @@ def price(results: Results) -> Sheet:
     return sheet_of(results, "prices", "what it cost", lines, (*means, *notes(results, everything)))
 
 
-def price_by_entry(results: Results) -> Sheet:
+def price_by_entry(results: Results) -> RenderedTable:
     """For each row and column what a run takes on average."""
     lines = [
         (Field(row), Field(column), *spent(outcomes, len(outcomes)))
@@ -37,10 +37,10 @@ def price_by_entry(results: Results) -> Sheet:
 
 def sheet_of(
     results: Results, name: str, title: str, lines: Sequence[tuple[Field, ...]], notes: tuple[str, ...]
-) -> Sheet:
+) -> RenderedTable:
     texts = len(lines[0]) - len(HEADINGS) if lines else 1
     headings = (*[""] * texts, *HEADINGS)
-    return Sheet(name, f"{results.title}: {title}", headings, tuple(lines), results.command, notes, texts=texts)
+    return RenderedTable(name, f"{results.title}: {title}", headings, tuple(lines), results.command, notes, texts=texts)
 
 
 def notes(results: Results, outcomes: Sequence[Outcome]) -> list[str]:

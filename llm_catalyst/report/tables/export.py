@@ -8,8 +8,8 @@ from io import StringIO
 from statistics import fmean
 from typing import Any
 
-from llm_catalyst.report.cell_statistics import COSTS, MEASURES, Measure, Value, values
-from llm_catalyst.report.results import Entry, Results
+from llm_catalyst.report.cell_statistics import COSTS, MEASURES, CellStatistics, Measure, values
+from llm_catalyst.report.results import Cell, Results
 from llm_catalyst.report.runs import Run
 
 
@@ -19,7 +19,7 @@ def csv(results: Results) -> str:
     return written([line_of(entry, run) for entry in entries for run in entry.runs])
 
 
-def line_of(entry: Entry, run: Run) -> dict[str, Any]:
+def line_of(entry: Cell, run: Run) -> dict[str, Any]:
     """One run: where it lies and stands, what it reached and cost, and what made it."""
     place = {"directory": run.path, "row": entry.row, "column": entry.column, "seed": run.seed, "metric": run.metric}
     made = {
@@ -60,7 +60,7 @@ def summary_csv(results: Results, measure: str = "test") -> str:
     return written([summary_line(results, row, column, found[row, column]) for row, column in found])
 
 
-def summary_line(results: Results, row: str, column: str, value: Value) -> dict[str, Any]:
+def summary_line(results: Results, row: str, column: str, value: CellStatistics) -> dict[str, Any]:
     compared = asdict(value.comparison) if value.comparison else {}
     return {
         "row": row,

@@ -52,7 +52,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class RenderedTable:
     """A table ready to be written: under its headings lines of as many fields, the first `texts` of them no figures.
 
     `notes` and `warnings` belong to its caption; `problems` are for whoever made it, with the command `made_by`.
@@ -72,7 +72,7 @@ class Sheet:
         yield from in_terminal(self, options.max_width)
 
 
-def in_terminal(sheet: Sheet, width: int) -> Iterator[RenderableType]:
+def in_terminal(sheet: RenderedTable, width: int) -> Iterator[RenderableType]:
     """The table for a terminal of so many cells."""
     styles = {"": "", "bold": "bold", "dim": "dim", "cited": "dim italic"}
     yield from (Text(printable(sheet.title), "bold"), Text())
@@ -89,7 +89,7 @@ def in_terminal(sheet: Sheet, width: int) -> Iterator[RenderableType]:
     yield from (Text(printable(warning), "yellow") for warning in (*sheet.warnings, *sheet.problems))
 
 
-def blocks(sheet: Sheet, width: int) -> list[dict[int, int | None]]:
+def blocks(sheet: RenderedTable, width: int) -> list[dict[int, int | None]]:
     """The columns that stand side by side, and their cells; what finds no room is a block below, with the names again.
 
     Names and headings wrap between words, figures do not. Where even that is too wide, cells are None: rich then breaks
@@ -125,7 +125,7 @@ def fitted(bounds: Mapping[int, tuple[int, int]], width: int) -> dict[int, int |
     return cells
 
 
-def in_markdown(sheet: Sheet) -> str:
+def in_markdown(sheet: RenderedTable) -> str:
     """The table in GitHub's Markdown, between a title and a list of notes."""
 
     def line(fields: Iterable[str]) -> str:
@@ -150,7 +150,7 @@ def plain_markdown(text: str) -> str:
     return BLOCK.sub(r"\1\\\2", INLINE.sub(r"\\\1", html.escape(printable(text.strip()), quote=False)))
 
 
-def in_latex(sheet: Sheet, label: str) -> str:
+def in_latex(sheet: RenderedTable, label: str) -> str:
     """A table environment with booktabs' lines; title, notes and warnings are its caption."""
     words = [text if text.endswith(".") else f"{text}." for text in (sheet.title, *sheet.notes, *sheet.warnings)]
     sides = "".join("l" if number < sheet.texts else "r" for number in range(len(sheet.headings)))
