@@ -20,16 +20,9 @@ from scipy import stats
 from llm_catalyst.report.cell_statistics import MEASURES, values
 from llm_catalyst.report.results import Results, gather
 from llm_catalyst.report.statistics import holm
-from llm_catalyst.report.tables.build import (
-    comparisons,
-    csv,
-    latex,
-    markdown,
-    price,
-    price_by_entry,
-    render,
-    summary_csv,
-)
+from llm_catalyst.report.tables.build import comparisons, latex, markdown, render
+from llm_catalyst.report.tables.costs import price, price_by_entry
+from llm_catalyst.report.tables.export import csv, summary_csv
 from llm_catalyst.report.tables.rendered import LATEX, Field, RenderedTable, in_latex, in_markdown, plain_latex
 from llm_catalyst.runs.records import Outcome, Usage
 from llm_catalyst.utils.terminal import printable

@@ -14,8 +14,9 @@ from llm_catalyst.report.figures.gallery import gallery
 from llm_catalyst.report.html.page import html, section
 from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results, gather
-from llm_catalyst.report.tables.build import csv, latex, markdown, render, summary_csv
+from llm_catalyst.report.tables.build import latex, markdown, render
 from llm_catalyst.report.tables.costs import price
+from llm_catalyst.report.tables.export import csv, summary_csv
 from llm_catalyst.runs.analysis import counted
 from llm_catalyst.runs.reader import FILES, find_runs
 from llm_catalyst.runs.records import Snapshot

@@ -108,7 +108,8 @@ def laid_out(request: ReproduceOptions) -> tuple[Table, Path]:
 
 def reproduce(request: ReproduceOptions, console: Console) -> bool:
     """Carry out the runs that are not finished, seed after seed, and print the table; whether all have finished."""
-    from llm_catalyst.report.tables.build import price, render
+    from llm_catalyst.report.tables.build import render
+    from llm_catalyst.report.tables.costs import price
     from llm_catalyst.sweeps.job import read_notes
     from llm_catalyst.sweeps.launchers import launch
 

@@ -7,12 +7,10 @@ from llm_catalyst.config.table import Published
 from llm_catalyst.report.cell_statistics import ALPHA, MEASURES, CellStatistics, averages, tallies, values
 from llm_catalyst.report.results import Place, Results
 from llm_catalyst.report.tables.costs import price, price_by_entry
-from llm_catalyst.report.tables.export import command_of, csv, summary_csv
+from llm_catalyst.report.tables.export import command_of
 from llm_catalyst.report.tables.rendered import Field, RenderedTable, beyond_latin, in_latex, in_markdown
 from llm_catalyst.runs.analysis import counted, first_of
 from llm_catalyst.utils.terminal import printable
-
-__all__ = ["comparisons", "csv", "latex", "markdown", "price", "price_by_entry", "render", "summary_csv", "values"]
 
 UNKNOWN = Field("–", "dim")
 FIGURES = (
