@@ -14,15 +14,15 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Carry out all combinations, and tell what became of them."""
-        from llm_catalyst.sweeps.launchers import begin, launch
-        from llm_catalyst.sweeps.status import concluded
+        from llm_catalyst.sweeps.launchers import begin_sweep, launch_jobs
+        from llm_catalyst.sweeps.status import conclude_sweep
 
         numbers = count()
         sweep = self.parts()
-        begin(sweep)
-        with concluded(sweep.folder):
+        begin_sweep(sweep)
+        with conclude_sweep(sweep.folder):
             for batch in self.split_arguments(self.parsed(arguments), self.max_batch_size):
-                launch(sweep, {next(numbers): overrides for overrides in batch})
+                launch_jobs(sweep, {next(numbers): overrides for overrides in batch})
 
     def parts(self) -> Any:
         """What is needed to launch jobs."""
@@ -49,6 +49,6 @@ class Search(Grid):
 
     def sweep(self, arguments: list[str]) -> None:
         """Carry out trials until there are so many, and tell which was the best."""
-        from llm_catalyst.sweeps.optuna_search import Plan, search
+        from llm_catalyst.sweeps.optuna_search import Plan, run_search
 
-        search(self.parts(), self.parsed(arguments), Plan(self.trials, self.at_once, self.sampler, self.seed))
+        run_search(self.parts(), self.parsed(arguments), Plan(self.trials, self.at_once, self.sampler, self.seed))

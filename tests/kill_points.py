@@ -22,9 +22,9 @@ from loopback import Loopback, Response, openai_chat
 from tiny_models import LABELS, WORDS, folder, sentences
 
 from llm_catalyst.runs.checkpoints import read_state, saved_states
-from llm_catalyst.runs.reader import EXCHANGES, FILES, raw_lines, read_json, read_lines
+from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines, read_raw_lines
 from llm_catalyst.runs.records import Event, LLMCall, Outcome, Snapshot
-from llm_catalyst.runs.verify import verify
+from llm_catalyst.runs.verify import verify_run
 from llm_catalyst.utils.signals import INTERRUPTED, STOPPED
 
 STAGES = 5
@@ -196,7 +196,7 @@ def go_through(
         findings += [*wrong, *unreadable(path)]
         if not findings and point and point.number in CODES and not (path / "outcome.json").exists():
             findings += forgotten(path, before)
-        lines = raw_lines(path / EXCHANGES)
+        lines = read_raw_lines(path / EXCHANGES)
         findings += [Finding("lost", f"{path.name}: a paid answer")] * (lines[: len(paid)] != paid)
         paid = lines
         if not point and not (path / "outcome.json").exists():
@@ -258,7 +258,7 @@ def strike(process: "subprocess.Popen[str]", variant: Variant, path: Path, momen
     """Send the moment's signal when it comes; what the run was doing, or None where it ended before."""
     first = seen = look(path)
     asked = questions = variant.questions()
-    answered = len(raw_lines(path / EXCHANGES))
+    answered = len(read_raw_lines(path / EXCHANGES))
     times = 0
     while process.poll() is None:
         now = look(path)
@@ -271,7 +271,7 @@ def strike(process: "subprocess.Popen[str]", variant: Variant, path: Path, momen
             continue
         time.sleep(moment.delay_s)
         process.send_signal(moment.number)
-        open_question = variant.questions() - asked > len(raw_lines(path / EXCHANGES)) - answered
+        open_question = variant.questions() - asked > len(read_raw_lines(path / EXCHANGES)) - answered
         return phase_of(first, look(path), open_question) if process.returncode is None else None
     return None
 
@@ -307,7 +307,7 @@ def unreadable(path: Path) -> list[Finding]:
     """The files of a run, whole or cut off, that are not what it wrote, and what it says of that itself."""
     if not (path / "manifest.json").exists():
         return []
-    wrong = [f"{finding.file} {finding.damage}" for finding in verify(path) if finding.damage]
+    wrong = [f"{finding.file} {finding.damage}" for finding in verify_run(path) if finding.damage]
     if not (path / "outcome.json").exists():  # nothing is lost where the run was ended right before it
         wrong = [words for words in wrong if words != "outcome.json missing"]
     events = [] if wrong else read_lines(path / FILES[Event], Event)

@@ -8,7 +8,7 @@ from typing import Any
 import recorded
 import yaml
 
-from llm_catalyst.config.table import Line, Table, cells, write_table
+from llm_catalyst.config.table import Line, Table, list_runs, write_table
 from llm_catalyst.runs.records import Outcome, Score
 from llm_catalyst.runs.writer import RunDirectory
 
@@ -87,7 +87,7 @@ def write_results(
     )
     layout = replace(layout, **table)
     write_table(layout, folder)
-    for cell in cells(layout):
+    for cell in list_runs(layout):
         outcomes = dict(zip(seeds, scores.get((cell.row, cell.column), ()), strict=False))
         if cell.seed in outcomes:
             node = config(cell.column.lower(), "none" if cell.row == reference else "gpt4", cell.seed)

@@ -171,7 +171,7 @@ def test_an_answer_that_cannot_be_kept_is_used_all_the_same(folder: Path) -> Non
 def test_without_the_variable_answers_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CATALYST_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert response_cache.folder() == tmp_path / ".cache" / "llm-catalyst" / "answers"
+    assert response_cache.cache_folder() == tmp_path / ".cache" / "llm-catalyst" / "answers"
 
 
 def test_a_replay_keeps_nothing(folder: Path, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_replay_keeps_nothing(folder: Path, tmp_path: Path) -> None:
         answers(folder)[0].unlink()
     (tmp_path / "exchanges.jsonl").write_text(to_json(run.exchanges[0]) + "\n")
     replay = Replay(str(tmp_path))
-    again = response_cache.answer("replay", {}, run.exchanges[0].messages, lambda: replay.complete([], 1, 0))
+    again = response_cache.get_response("replay", {}, run.exchanges[0].messages, lambda: replay.complete([], 1, 0))
     assert again.reply == GOOD
     assert answers(folder) == []
 

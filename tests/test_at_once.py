@@ -19,7 +19,7 @@ from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients import openai
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.openai import OpenAIChat
-from llm_catalyst.mentors.clients.rate_limit import pace
+from llm_catalyst.mentors.clients.rate_limit import limit_rate
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.evoprompt import EvoPromptDE
@@ -213,21 +213,21 @@ def times_of(turn: Callable[[], None], threads: int) -> list[float]:
 
 def test_no_window_of_a_minute_sees_more_beginnings_than_allowed() -> None:
     window_s = 0.25
-    begun = times_of(pace("http://one", "a model", 3, window_s), threads=8)
+    begun = times_of(limit_rate("http://one", "a model", 3, window_s), threads=8)
     assert len(begun) == 8
     assert all(later - earlier >= window_s - 0.02 for earlier, later in zip(begun, begun[3:], strict=False))
     assert begun[2] - begun[0] < window_s
-    assert times_of(pace("http://one", "a model", None), threads=8)[-1] - begun[-1] < window_s
+    assert times_of(limit_rate("http://one", "a model", None), threads=8)[-1] - begun[-1] < window_s
 
 
 def test_who_asks_the_same_model_shares_its_pace_and_another_model_has_its_own() -> None:
-    assert pace("http://one", "a model", 3) is pace("http://one", "a model", 3)
-    assert pace("http://one", "a model", 3) is not pace("http://one", "another", 3)
-    assert pace("http://one", "a model", 3) is not pace("http://two", "a model", 3)
+    assert limit_rate("http://one", "a model", 3) is limit_rate("http://one", "a model", 3)
+    assert limit_rate("http://one", "a model", 3) is not limit_rate("http://one", "another", 3)
+    assert limit_rate("http://one", "a model", 3) is not limit_rate("http://two", "a model", 3)
 
 
 def test_requests_and_retries_keep_to_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "pace", partial(pace, window_s=0.6))
+    monkeypatch.setattr(openai, "pace", partial(limit_rate, window_s=0.6))
     begun: list[float] = []
 
     def reply(request: Request) -> Response:

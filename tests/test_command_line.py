@@ -23,7 +23,7 @@ from llm_catalyst.config.overrides import (
     expand_seeds_together,
     sanitize_folder_name,
 )
-from llm_catalyst.utils.validation import ConfigurationError, leaves
+from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
 
 HEAVY = ("torch", "transformers", "datasets", "hydra", "omegaconf", "anthropic", "openai")
 GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy", "protocol", "experiment")
@@ -118,7 +118,7 @@ def test_an_example_of_the_help_works_as_it_is_written(
         axes = [[f"{word.partition('=')[0]}={v}" for v in word.partition("=")[2].split(",")] for word in words[1:]]
         words = list(itertools.chain.from_iterable(cell[:1] for cell in axes))
     config = composing(*words)
-    unset = [path for path, value in leaves(config) if value == "???"]
+    unset = [path for path, value in flatten_leaves(config) if value == "???"]
     assert not unset, f"a user who copies the example is asked for {unset}"
 
 

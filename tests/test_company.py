@@ -23,25 +23,25 @@ from llm_catalyst.runs.records import Outcome
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.training.problem import assemble
-from llm_catalyst.training.shared_backbone import PASS_TOKENS, GradientRequest, SharedBackboneRuns, passes
+from llm_catalyst.training.problem import assemble_text_problem
+from llm_catalyst.training.shared_backbone import PASS_TOKENS, GradientRequest, SharedBackboneRuns, group_requests
 from llm_catalyst.utils.signals import SignalHandler
-from llm_catalyst.utils.turn_taking import away
+from llm_catalyst.utils.turn_taking import yield_turn
 
 FILES = ("trajectory.jsonl", "pool.jsonl", "restarts.jsonl", "metrics.jsonl", "stages/02/state.safetensors")
 BERT = backbone("bert")
 
 
 def experiment(seed: int, **changes: Any) -> Experiment:
-    problem = assemble(toy_data(), BERT, Classifier(), toy_settings(seed=seed, **changes))
+    problem = assemble_text_problem(toy_data(), BERT, Classifier(), toy_settings(seed=seed, **changes))
     return Experiment(problem, Gradient(adamw), Perturb(), problem.settings, problem.settings.plan(problem.examples))
 
 
 def carried_out(path: Path, seed: int, view: Any = None, **changes: Any) -> Outcome:
     """A run as session.py carries it out, with what company it has."""
     alone = experiment(seed, **changes)
-    doer = shared_backbone.in_step(alone.doer, alone.problem.device)
-    with shared_backbone.interruption(5.0) as interruption:
+    doer = shared_backbone.share_steps(alone.doer, alone.problem.device)
+    with shared_backbone.get_signal_handler(5.0) as interruption:
         return run_in(path, replace(alone, doer=doer), view, interruption)
 
 
@@ -141,7 +141,7 @@ def test_while_one_run_waits_for_its_mentor_the_others_go_on() -> None:
     answered = threading.Event()
 
     def waits() -> bool:
-        with away():
+        with yield_turn():
             return answered.wait(10)  # for what the other does, whose turn never comes otherwise
 
     def answers() -> None:
@@ -202,7 +202,7 @@ def test_a_backbone_is_loaded_once_for_all_unless_its_weights_are_drawn_from_the
 
     def backbones(draws: bool) -> list[Any]:
         return together(
-            [lambda seed=seed: shared_backbone.shared(seed, partial(load, draws=draws)) for seed in (1, 2, 1)]
+            [lambda seed=seed: shared_backbone.share_backbone(seed, partial(load, draws=draws)) for seed in (1, 2, 1)]
         )
 
     assert len(set(backbones(draws=False))) == 1
@@ -236,11 +236,11 @@ def test_batches_go_together_where_that_pads_them_by_no_more_than_a_pass_is_wort
     widths: Sequence[int], spare: float, groups: list[list[int]]
 ) -> None:
     requests = [request(i, width) for i, width in enumerate(widths)]
-    assert [[one.number for one in group] for group in passes(requests, spare)] == groups
+    assert [[one.number for one in group] for group in group_requests(requests, spare)] == groups
 
 
 def test_batches_of_different_sizes_go_apart() -> None:
-    assert len(passes([request(0, 5, size=2), request(1, 5, size=3)], PASS_TOKENS)) == 2
+    assert len(group_requests([request(0, 5, size=2), request(1, 5, size=3)], PASS_TOKENS)) == 2
 
 
 def test_a_batch_beside_others_has_the_rows_of_all_padded_to_the_widest() -> None:

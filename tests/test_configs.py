@@ -386,7 +386,9 @@ WITHOUT_RATES = ("~optimizer.lr", "~optimizer.betas", "~optimizer.eps", "~optimi
     [
         pytest.param(["head._target_=llm_catalyst.utils.paths.conf_directory", "~head.dropout"], id="function as head"),
         pytest.param(["head._target_=torch.optim.AdamW", "~head.dropout"], id="optimizer as head"),
-        pytest.param(["optimizer._target_=llm_catalyst.utils.rng.derive", *WITHOUT_RATES], id="function as optimizer"),
+        pytest.param(
+            ["optimizer._target_=llm_catalyst.utils.rng.derive_seed", *WITHOUT_RATES], id="function as optimizer"
+        ),
         pytest.param(["optimizer._target_=llm_catalyst.cli.run.os", *WITHOUT_RATES], id="module as optimizer"),
     ],
 )

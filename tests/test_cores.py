@@ -12,7 +12,7 @@ from tiny_models import toy_settings
 
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.training.run import load_problem
-from llm_catalyst.utils.cpu import usable_cores
+from llm_catalyst.utils.cpu import count_usable_cores
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -55,17 +55,17 @@ def test_cores_are_those_of_the_affinity_within_the_quotas_of_all_groups_above(
     tmp_path: Path, membership: str, files: dict[str, str], cores: int
 ) -> None:
     here = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
-    assert usable_cores(groups(tmp_path, membership, here)) == cores
+    assert count_usable_cores(groups(tmp_path, membership, here)) == cores
 
 
 def test_the_affinity_counts_where_it_is_less_than_the_quota_and_where_there_are_no_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3}, raising=False)
-    assert usable_cores(tmp_path) == 2
-    assert usable_cores(groups(tmp_path, "0::/\n", {"sys/fs/cgroup/cpu.max": "400000 100000\n"})) == 2
+    assert count_usable_cores(tmp_path) == 2
+    assert count_usable_cores(groups(tmp_path, "0::/\n", {"sys/fs/cgroup/cpu.max": "400000 100000\n"})) == 2
     monkeypatch.delattr(os, "sched_getaffinity")
-    assert usable_cores(tmp_path / "nowhere") == os.cpu_count()
+    assert count_usable_cores(tmp_path / "nowhere") == os.cpu_count()
 
 
 @pytest.fixture

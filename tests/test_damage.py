@@ -27,10 +27,10 @@ from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.runs.checkpoints import STATE
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines
 from llm_catalyst.runs.records import Event, LLMCall, Outcome, Record, Snapshot
-from llm_catalyst.runs.verify import report, verify
+from llm_catalyst.runs.verify import print_verification, verify_run
 from llm_catalyst.runs.writer import FIXED, RunDirectory
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.utils.checksums import SUMS, list_of, sha256
+from llm_catalyst.utils.checksums import SUMS, format_list, sha256
 from llm_catalyst.utils.validation import ConfigurationError
 
 PLAN = (3, 3, 3)
@@ -131,7 +131,7 @@ def pickled(path: Path, listed: bool) -> None:
     torch.save({"member0/prompt": torch.zeros(4, 32)}, folder / "state.safetensors")
     if listed:
         files = {name: (folder / name).read_bytes() for name in STATE}
-        (folder / SUMS).write_bytes(list_of({name: sha256(content) for name, content in files.items()}))
+        (folder / SUMS).write_bytes(format_list({name: sha256(content) for name, content in files.items()}))
 
 
 def every_save_damaged(path: Path) -> None:
@@ -174,13 +174,13 @@ def test_a_damaged_save_or_record_is_made_again_from_the_save_before_it(runs: Ru
     damage, reason, start = RECOVERED[case]
     path = runs.copy("late", tmp_path / "run")
     damage(path)
-    assert report(path, Console(quiet=True)) is False
+    assert print_verification(path, Console(quiet=True)) is False
     runs.carry_out(path)
     assert runs.equal(path)
     told = recoveries(path)
     assert reason in told[0]
     assert told[0].endswith(f": the run goes on from {start}")
-    assert report(path, Console(quiet=True)) is True
+    assert print_verification(path, Console(quiet=True)) is True
 
 
 def test_a_pickle_is_never_opened_though_its_checksum_is_right(runs: Runs, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_what_cannot_be_made_again_is_refused_with_the_mend_and_left_as_it_is(
     path = runs.copy(base, tmp_path / "run")
     damage(path)
     before = contents(path)
-    assert report(path, Console(quiet=True)) is False
+    assert print_verification(path, Console(quiet=True)) is False
     with pytest.raises(ConfigurationError, match=message):
         runs.carry_out(path)
     assert contents(path) == before
@@ -296,7 +296,7 @@ def test_a_flipped_byte_anywhere_is_noticed_or_changes_no_number(runs: Runs, tmp
     for file, content in contents(path).items():
         for at in sorted(rng.sample(range(len(content)), 50 if base == "begun" else 15)):
             file.write_bytes(flip(content, at, rng.randrange(1, 256)))
-            found = any(finding.damage for finding in verify(path))
+            found = any(finding.damage for finding in verify_run(path))
             noticed += found
             assert found or base != "finished", f"byte {at} of {file}"
             if base != "finished" and (not found or rng.random() < 0.1):

@@ -13,7 +13,7 @@ from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.mentors.llm import LanguageModel, MentorError
-from llm_catalyst.mentors.reply_parser import parse
+from llm_catalyst.mentors.reply_parser import parse_proposals
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.runs.records import Advice, LLMCall, Message, Rejected
 from llm_catalyst.utils.signals import BudgetExceededError
@@ -35,7 +35,7 @@ class Twice:
         found = []
         for number in (1, 2):
             asked = f"{number}. Prompts along {direction.texts}, drawn: {consultation.rng.random():.3f}"
-            (reply,) = yield (self.question(asked, lambda reply: parse(reply, 9), 2),)
+            (reply,) = yield (self.question(asked, lambda reply: parse_proposals(reply, 9), 2),)
             found += reply.proposals
         dropped = Rejected("x", "by the strategy")
         return Advice(tuple(found), (dropped,), memory={"asked": consultation.memory.get("asked", 0) + 1})

@@ -21,7 +21,7 @@ from llm_catalyst.config.build import build_node
 from llm_catalyst.config.settings import Evaluations
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.controls import NoMentor, RandomTokens
-from llm_catalyst.mentors.diffusion import Denoiser, Diffusion, Plane, Points, learn, prompts_of
+from llm_catalyst.mentors.diffusion import Denoiser, Diffusion, Plane, Points, prompts_of, train_denoiser
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.optimizers.backprop import Gradient
@@ -29,7 +29,7 @@ from llm_catalyst.optimizers.descent import Schedule
 from llm_catalyst.runs.reader import read_json, read_lines
 from llm_catalyst.runs.records import Advice, Outcome, Restart, ScoredPrompt
 from llm_catalyst.runs.writer import RunDirectory
-from llm_catalyst.training.loop import Experiment, run
+from llm_catalyst.training.loop import Experiment, run_experiment
 from llm_catalyst.utils.validation import ConfigurationError
 
 TASK = TaskDescription("sst2", "Say how the film was.", ("bad", "good"))
@@ -52,7 +52,7 @@ def carry_out(path: Path, seed: int = 1, config: str = CONFIG, mentor: Any = Non
     it = experiment(seed, mentor or NoMentor(), **changes)
     with closing(RunDirectory(path)) as directory:
         directory.write_config(config, manifest())
-        run(it, directory, NoCallback())
+        run_experiment(it, directory, NoCallback())
     return path
 
 
@@ -98,7 +98,7 @@ def two_clusters(r: int = 2) -> Points:
 
 def test_what_is_drawn_is_of_the_cluster_whose_quality_was_asked_for_and_as_wide() -> None:
     seen, generator = two_clusters(), torch.Generator().manual_seed(1)
-    denoiser = learn(seen, mentor(Path(), steps=800), generator)
+    denoiser = train_denoiser(seen, mentor(Path(), steps=800), generator)
     for quality, centre in ((seen.quality.max(), 1.0), (seen.quality.min(), -1.0)):
         drawn = denoiser.draw(seen.x[:1].expand(200, -1), quality.expand(200), seen, generator)
         assert ((drawn - centre).abs() < 0.5).all()
@@ -112,7 +112,7 @@ def test_the_present_run_tells_which_of_two_equally_good_places_is_meant() -> No
     losses = [0.7] * 40 + [0.3] * 40
     ways = [torch.tensor([[side, -1.0]] * 40 + [[side, 1.0]] * 40) for side in (-1.0, 1.0)]
     seen = Points.of([(losses, way + 0.1 * torch.randn(80, 2, generator=generator)) for way in ways])
-    denoiser = learn(seen, mentor(Path(), steps=800), generator)
+    denoiser = train_denoiser(seen, mentor(Path(), steps=800), generator)
     for side in (-1.0, 1.0):
         here = torch.tensor([[side, -1.0]]).expand(100, -1)
         drawn = denoiser.draw(here, seen.quality.max().expand(100), seen, generator)

@@ -28,7 +28,7 @@ from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.loading import compile_seconds
-from llm_catalyst.models.backbones.text import load
+from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer
@@ -38,11 +38,11 @@ from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.runs.reader import FILES, read_lines
 from llm_catalyst.runs.records import LLMCall, Outcome
 from llm_catalyst.tasks.batching import Batch, TextBatch
-from llm_catalyst.training.estimate import Estimate, estimate, render, total
+from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate, sum_estimates
 from llm_catalyst.training.loop import Experiment
 from llm_catalyst.training.mentor_cost import MentorCost
-from llm_catalyst.training.problem import Problem, assemble
-from llm_catalyst.utils.rng import stream
+from llm_catalyst.training.problem import Problem, assemble_text_problem
+from llm_catalyst.utils.rng import make_generator
 from llm_catalyst.utils.validation import ConfigurationError
 
 PLAN = (5, 2, 4)
@@ -63,7 +63,7 @@ def asking(url: str = "http://127.0.0.1:1", model: str = "gpt-4o-mini", **settin
 def printed(estimated: Estimate) -> str:
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(render(estimated))
+        console.print(render_estimate(estimated))
     return capture.get()
 
 
@@ -88,7 +88,7 @@ class Wandering:
     ) -> Iterator[StepResult]:
         for number in range(course.done + 1, course.end + 1):
             batch = next(batches)
-            prompts = [self.problem.space.sample(stream(0, number, i)) for i in range(len(members))]
+            prompts = [self.problem.space.sample(make_generator(0, number, i)) for i in range(len(members))]
             for member, rows in zip(members, self.problem.space.embed(prompts), strict=True):
                 member.parameters["prompt"].data.copy_(rows)
             yield StepResult(number, (0.0,) * len(members), batch.labels.numel())
@@ -140,7 +140,10 @@ def test_a_run_whose_prompts_are_all_distinct_takes_exactly_what_was_counted(
 ) -> None:
     problem = toy_problem(data=toy_data(train=20), **changes)  # 20 examples: the last batch of an epoch is smaller
     doer = Wandering(problem)
-    expected, ledger = estimate(problem, doer, mentor, plan), carry_out(tmp_path, problem, doer, mentor, plan).ledger
+    expected, ledger = (
+        estimate_run(problem, doer, mentor, plan),
+        carry_out(tmp_path, problem, doer, mentor, plan).ledger,
+    )
     assert (sum(expected.steps), expected.train_examples) == (ledger.gradient_steps, ledger.train_examples)
     assert expected.scored_examples == ledger.scored_examples
     assert expected.consultations == (
@@ -153,7 +156,7 @@ def test_a_run_that_projects_to_the_same_prompts_again_scores_less_than_was_coun
     problem = toy_problem()
     still = Gradient(partial(torch.optim.AdamW, lr=1e-6))
     expected, ledger = (
-        estimate(problem, still, NoMentor(), PLAN),
+        estimate_run(problem, still, NoMentor(), PLAN),
         carry_out(tmp_path, problem, still, NoMentor()).ledger,
     )
     assert ledger.scored_examples < expected.scored_examples
@@ -161,12 +164,12 @@ def test_a_run_that_projects_to_the_same_prompts_again_scores_less_than_was_coun
 
 
 def test_steps_are_told_for_each_stage_and_for_every_member() -> None:
-    assert estimate(toy_problem(restart="all"), DOER, RandomTokens(3), PLAN).steps == (5, 6, 12)
-    assert estimate(toy_problem(restart="all"), DOER, NoMentor(), PLAN).steps == PLAN
+    assert estimate_run(toy_problem(restart="all"), DOER, RandomTokens(3), PLAN).steps == (5, 6, 12)
+    assert estimate_run(toy_problem(restart="all"), DOER, NoMentor(), PLAN).steps == PLAN
 
 
 def test_the_end_scores_the_soft_and_the_best_discrete_prompt_on_test() -> None:
-    assert estimate(toy_problem(), DOER, NoMentor(), PLAN).test_examples == 2 * 14
+    assert estimate_run(toy_problem(), DOER, NoMentor(), PLAN).test_examples == 2 * 14
 
 
 # Nothing changes
@@ -182,7 +185,7 @@ def test_a_run_after_an_estimate_writes_the_same_bytes_as_one_without(tmp_path: 
     carry_out(tmp_path / "without", problem, doer, mentor)
     weights = {name: p.clone() for name, p in problem.model.backbone.state_dict().items()}
     streams = torch.get_rng_state(), random.getstate()
-    estimate(problem, doer, mentor, PLAN)
+    estimate_run(problem, doer, mentor, PLAN)
     assert torch.equal(torch.get_rng_state(), streams[0])
     assert random.getstate() == streams[1]
     assert all(torch.equal(p, weights[name]) for name, p in problem.model.backbone.state_dict().items())
@@ -217,11 +220,11 @@ class Cramped:
 
 def test_memory_that_runs_out_is_told_and_leaves_the_problem_as_it_was() -> None:
     problem = toy_problem(head=Cramped(Classifier(), 4))
-    (note,) = estimate(problem, DOER, NoMentor(), PLAN).notes
+    (note,) = estimate_run(problem, DOER, NoMentor(), PLAN).notes
     assert "going on with 4 at a time" in note
     assert (problem.model.room.examples, problem.model.room.told()) == (8, [])
     with pytest.raises(ConfigurationError, match="not even one example"):
-        estimate(toy_problem(head=Cramped(Classifier(), 0)), DOER, NoMentor(), PLAN)
+        estimate_run(toy_problem(head=Cramped(Classifier(), 0)), DOER, NoMentor(), PLAN)
 
 
 # Time, memory, sizes
@@ -251,7 +254,7 @@ def test_the_time_of_training_is_that_of_all_steps_of_all_members(restart: str) 
     for stage in range(3):
         batches = problem.batches(3 if stage and restart == "all" else 1, 6 * stage)
         expected += sum(seconds_asleep(next(batches)) for _ in range(6))
-    estimated = estimate(problem, Sleeping(), RandomTokens(3), plan)
+    estimated = estimate_run(problem, Sleeping(), RandomTokens(3), plan)
     assert 0.8 * expected < estimated.train_seconds < 2 * expected
     assert 1 <= estimated.measured_steps <= 6
 
@@ -272,7 +275,7 @@ class Noting:
 
 def test_memory_is_measured_on_the_runs_longest_batch_and_time_on_one_of_mean_size() -> None:
     doer, problem = Noting(), toy_problem(data=toy_data(train=44), restart="all")
-    estimate(problem, doer, RandomTokens(2), (4, 4))
+    estimate_run(problem, doer, RandomTokens(2), (4, 4))
     batches = problem.batches(1, 0)
     sizes = [rows * (length + 4) for _, rows, length in (next(batches).tokens.shape for _ in range(8))]
     usual = min(sizes, key=lambda size: abs(size - sum(sizes) / 8))
@@ -308,7 +311,7 @@ class Slow:
 def test_the_time_of_scoring_is_measured_on_one_pass_and_holds_for_all(tmp_path: Path) -> None:
     head = Slow(pace=2e-4)
     problem = toy_problem(head=head, data=toy_data(dev=40, test=40), token_budget=300)
-    estimated = estimate(problem, Wandering(problem), RandomTokens(), PLAN)
+    estimated = estimate_run(problem, Wandering(problem), RandomTokens(), PLAN)
     assert len(set(head.passes)) == 1
     assert 200 < head.passes[0] <= 300
     head.pace, head.passes = 0.0, []
@@ -326,10 +329,10 @@ def test_what_compiling_takes_is_told_apart_from_the_time_of_steps_and_of_scorin
     monkeypatch.setattr(
         "llm_catalyst.training.estimate.PATIENCE_S", 1e-9
     )  # measured once: a median would lose the first
-    compiled = load(TextBackbone(folder("bert"), compile=True), False, CPU)
+    compiled = load_text_backbone(TextBackbone(folder("bert"), compile=True), False, CPU)
     compiled.base.compile(dynamic=True, backend="eager")  # traced as ever, but not translated, which takes a minute
-    problem = assemble(toy_data(), compiled, Classifier(), toy_settings(restart="all"))
-    estimated = estimate(problem, DOER, RandomTokens(2), (2, 2))
+    problem = assemble_text_problem(toy_data(), compiled, Classifier(), toy_settings(restart="all"))
+    estimated = estimate_run(problem, DOER, RandomTokens(2), (2, 2))
     assert estimated.compile_seconds > 1
     assert estimated.train_seconds + estimated.score_seconds < 0.5
     assert "compiling up to 0:00:0" in " ".join(printed(estimated).split())
@@ -337,12 +340,12 @@ def test_what_compiling_takes_is_told_apart_from_the_time_of_steps_and_of_scorin
     problem = replace(problem, compiled_before=compile_seconds())
     outcome = carry_out(tmp_path, problem, DOER, NoMentor(), (1,))
     assert 1 < outcome.compile_seconds < outcome.seconds
-    assert estimate(toy_problem(), DOER, NoMentor(), (1,)).compile_seconds is None
+    assert estimate_run(toy_problem(), DOER, NoMentor(), (1,)).compile_seconds is None
 
 
 def test_sizes_are_those_of_the_model_and_of_one_member() -> None:
     problem = toy_problem()
-    estimated = estimate(problem, DOER, NoMentor(), PLAN)
+    estimated = estimate_run(problem, DOER, NoMentor(), PLAN)
     assert estimated.weight_bytes == 4 * sum(p.numel() for p in problem.model.backbone.parameters())
     assert estimated.trained == 4 * 32 + 32 * 2 + 2
     assert estimated.device == "cpu"
@@ -385,7 +388,7 @@ def test_a_mentor_whose_first_answers_can_be_used_is_called_and_asked_what_was_c
     doer = Wandering(problem)
     with serve(*map(openai_chat, ANSWERS)) as server:
         mentor = asking(server.url, history=history)
-        estimated = estimate(problem, doer, mentor, PLAN)
+        estimated = estimate_run(problem, doer, mentor, PLAN)
         assert server.requests == []
         ledger = carry_out(tmp_path, problem, doer, mentor).ledger
     assert ledger.mentor_calls == estimated.bill.calls == estimated.consultations == 2
@@ -399,7 +402,7 @@ def test_a_mentor_whose_answers_are_all_unusable_costs_no_more_than_the_most(tmp
     rambling = openai_chat("it was so very long " * 110, finish_reason="content_filter")
     with serve(*[rambling] * 6) as server:
         mentor = asking(server.url, attempts=3)
-        estimated = estimate(problem, FAST, mentor, PLAN)
+        estimated = estimate_run(problem, FAST, mentor, PLAN)
         ledger = carry_out(tmp_path, problem, FAST, mentor).ledger
     assert ledger.mentor_calls == estimated.most.calls == 6
     assert 3 * estimated.bill.input_tokens < sent_tokens(problem, tmp_path) < estimated.most.input_tokens
@@ -414,10 +417,10 @@ def sent_tokens(problem: Problem, path: Path) -> int:
 
 
 def test_a_bill_is_priced_call_by_call_and_unknown_prices_stay_unknown() -> None:
-    known = estimate(toy_problem(), DOER, asking(), PLAN)
+    known = estimate_run(toy_problem(), DOER, asking(), PLAN)
     for bill in (known.bill, known.most):
         assert bill.cost_usd == pytest.approx((0.15 * bill.input_tokens + 0.6 * bill.output_tokens) / 1e6)
-    unknown = estimate(toy_problem(), DOER, asking(model="my-own"), PLAN)
+    unknown = estimate_run(toy_problem(), DOER, asking(model="my-own"), PLAN)
     assert (unknown.bill.cost_usd, unknown.most.cost_usd, unknown.unpriced) == (None, None, ("my-own",))
     assert unknown.bill.input_tokens == known.bill.input_tokens
     assert "unknown: conf/prices.yaml has no price for my-own" in printed(unknown)
@@ -427,31 +430,31 @@ def test_a_bill_is_priced_call_by_call_and_unknown_prices_stay_unknown() -> None
     ("client", "calls"), [(Human(), 2), (LocalModel("any"), 2), (Replay("any"), 0)], ids=["human", "local", "replay"]
 )
 def test_mentors_that_send_no_bill_cost_nothing(client: Any, calls: int) -> None:
-    estimated = estimate(toy_problem(), DOER, LanguageModel(client, Paper()), PLAN)
+    estimated = estimate_run(toy_problem(), DOER, LanguageModel(client, Paper()), PLAN)
     assert (estimated.bill.calls, estimated.bill.cost_usd, estimated.most.cost_usd) == (calls, 0.0, 0.0)
     assert (estimated.bill.input_tokens > 0) is isinstance(client, LocalModel)
     assert "nothing" in printed(estimated)
 
 
 def test_fallbacks_are_in_the_most_only() -> None:
-    alone = estimate(toy_problem(), DOER, asking(), PLAN)
+    alone = estimate_run(toy_problem(), DOER, asking(), PLAN)
     second, third = (asking(model=name, attempts=1) for name in ("gpt-4o-mini", "my-own"))
-    backed = estimate(toy_problem(), DOER, asking(fallbacks=[Evolution(), second]), PLAN)
+    backed = estimate_run(toy_problem(), DOER, asking(fallbacks=[Evolution(), second]), PLAN)
     assert backed.bill == alone.bill
     assert (alone.most.calls, backed.most.calls) == (4, 6)
     assert backed.most.cost_usd > alone.most.cost_usd
-    unknown = estimate(toy_problem(), DOER, asking(fallbacks=[third]), PLAN)
+    unknown = estimate_run(toy_problem(), DOER, asking(fallbacks=[third]), PLAN)
     assert (unknown.bill, unknown.most.cost_usd) == (alone.bill, None)
     assert "without fallbacks; with them unknown: conf/prices.yaml has no price for my-own" in printed(unknown)
 
 
 def test_a_single_stage_asks_nobody() -> None:
-    estimated = estimate(toy_problem(), DOER, asking(), (3,))
+    estimated = estimate_run(toy_problem(), DOER, asking(), (3,))
     assert (estimated.consultations, estimated.bill, estimated.most) == (0, MentorCost(), MentorCost())
 
 
 def test_a_causal_model_under_a_verbalizer_is_estimated_too() -> None:
-    estimated = estimate(toy_problem("gpt2", Verbalizer()), DOER, asking(), PLAN)
+    estimated = estimate_run(toy_problem("gpt2", Verbalizer()), DOER, asking(), PLAN)
     assert estimated.bill.input_tokens > 300
     assert estimated.trained == 4 * 32
 
@@ -462,7 +465,7 @@ def test_a_causal_model_under_a_verbalizer_is_estimated_too() -> None:
 def test_an_estimate_is_read_at_a_glance() -> None:
     text = printed(
         replace(
-            estimate(toy_problem(), DOER, asking(), (3, 3, 3)),
+            estimate_run(toy_problem(), DOER, asking(), (3, 3, 3)),
             bill=MentorCost(2, 1624, 121, 0.0021),
             most=MentorCost(4, 4210, 2400, 0.08),
             train_seconds=909.5,
@@ -487,8 +490,8 @@ def test_an_estimate_is_read_at_a_glance() -> None:
 
 def test_a_sweep_is_the_sum_of_its_runs_and_needs_the_memory_of_the_largest() -> None:
     problem = toy_problem()
-    runs = [estimate(problem, DOER, mentor, plan) for mentor, plan in ((asking(), PLAN), (NoMentor(), (3,)))]
-    both = total(
+    runs = [estimate_run(problem, DOER, mentor, plan) for mentor, plan in ((asking(), PLAN), (NoMentor(), (3,)))]
+    both = sum_estimates(
         [
             replace(runs[0], peak_memory_bytes=5 * 2**20, train_seconds=60.0),
             replace(runs[1], peak_memory_bytes=3 * 2**20, train_seconds=5.0),
@@ -499,6 +502,6 @@ def test_a_sweep_is_the_sum_of_its_runs_and_needs_the_memory_of_the_largest() ->
     assert both.bill == runs[0].bill
     assert "2 runs, one after another" in printed(both)
     assert "14 steps, on" in printed(both)
-    unknown = total([runs[0], estimate(problem, DOER, asking(model="my-own"), PLAN)])
+    unknown = sum_estimates([runs[0], estimate_run(problem, DOER, asking(model="my-own"), PLAN)])
     assert (unknown.bill.cost_usd, unknown.unpriced) == (None, ("my-own",))
-    assert total([total(runs), *runs]).runs == 4
+    assert sum_estimates([sum_estimates(runs), *runs]).runs == 4

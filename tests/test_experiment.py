@@ -51,7 +51,7 @@ from llm_catalyst.runs.records import (
     ScoredPrompt,
     Snapshot,
 )
-from llm_catalyst.training.evaluation import evaluate
+from llm_catalyst.training.evaluation import evaluate_members
 from llm_catalyst.training.loop import Experiment
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.state import State
@@ -249,7 +249,7 @@ def test_each_member_has_the_score_of_its_own_projection_where_another_has_none(
     one = dict(problem.start())
     other, nowhere = {name: 2 * p for name, p in one.items()}, one | {"prompt": one["prompt"] * math.nan}
     emitted: list[Any] = []
-    state, _ = evaluate(problem, State(tuple(map(Member.of, (one, nowhere, other)))), emitted.append)
+    state, _ = evaluate_members(problem, State(tuple(map(Member.of, (one, nowhere, other)))), emitted.append)
     assert [evaluation.member for evaluation in emitted] == [0, 2]
     for evaluation, parameters in zip(emitted, (one, other), strict=True):
         (alone,) = problem.score_prompts(problem.space.project(parameters["prompt"][None])[0], parameters)

@@ -18,20 +18,20 @@ from torch import Tensor
 from llm_catalyst.models.backbones import loading
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.loading import (
-    attention_for,
     check_extras,
     compile_base,
     compile_seconds,
-    dtype_for,
     free_memory,
+    resolve_attention,
+    resolve_dtype,
     set_tf32,
     weight_bytes,
     weight_shapes,
 )
-from llm_catalyst.models.backbones.text import FrozenText, load
-from llm_catalyst.tasks.batching import TextBatch, collate
+from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
+from llm_catalyst.tasks.batching import TextBatch, collate_rows
 from llm_catalyst.tasks.text_task import Example
-from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.utils.validation import ConfigurationError
 
 CUDA = torch.device("cuda")
@@ -39,8 +39,8 @@ TEXTS = ("the film was good", "slow", "it was a very long and bad movie scene")
 
 
 def batch_of(model: FrozenText, texts: tuple[str, ...] = TEXTS, pad_to: int | None = None) -> TextBatch:
-    data = encode(model.tokenizer, [Example(((text, None),), 0) for text in texts], 40)
-    return collate(data, [range(len(texts))], CPU, pad_to)
+    data = encode_examples(model.tokenizer, [Example(((text, None),), 0) for text in texts], 40)
+    return collate_rows(data, [range(len(texts))], CPU, pad_to)
 
 
 def loss_and_gradient(model: FrozenText, batch: TextBatch, read: str = "mean") -> tuple[Tensor, Tensor]:
@@ -72,17 +72,17 @@ def test_attention_auto_takes_the_kernel_that_is_fastest_here_and_the_facts_name
 
 
 def test_attention_auto_leaves_a_gpu_to_transformers_and_a_named_kernel_is_taken_as_it_is() -> None:
-    assert attention_for("auto", "bfloat16", CUDA) is None
-    assert attention_for("sdpa", "bfloat16", CPU) == "sdpa"
-    assert attention_for("eager", "float32", CUDA) == "eager"
+    assert resolve_attention("auto", "bfloat16", CUDA) is None
+    assert resolve_attention("sdpa", "bfloat16", CPU) == "sdpa"
+    assert resolve_attention("eager", "float32", CUDA) == "eager"
 
 
 def test_dtype_auto_is_bfloat16_on_a_gpu_that_has_it_else_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     for capability, expected in (((9, 0), "bfloat16"), ((8, 0), "bfloat16"), ((7, 5), "float32")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        assert dtype_for("auto", CUDA) == expected
-    assert dtype_for("float16", CUDA) == "float16"
-    assert dtype_for("auto", torch.device("mps")) == "float32"
+        assert resolve_dtype("auto", CUDA) == expected
+    assert resolve_dtype("float16", CUDA) == "float16"
+    assert resolve_dtype("auto", torch.device("mps")) == "float32"
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,12 @@ def test_dtype_auto_follows_what_the_processor_can_do_and_the_facts_name_it(
     lines = f"processor\t: 0\nmodel name\t: some\nflags\t\t: {flags}\n\nprocessor\t: 1\nflags\t\t: amx_bf16\n"
     (tmp_path / "cpuinfo").write_text(lines)
     monkeypatch.setattr(loading, "PROCESSOR", tmp_path / "cpuinfo")
-    model = load(TextBackbone(folder("bert"), dtype="auto"), False, CPU)
+    model = load_text_backbone(TextBackbone(folder("bert"), dtype="auto"), False, CPU)
     assert model.facts()["dtype"] == dtype
     assert model.vocabulary.dtype == getattr(torch, dtype)
     assert model.facts()["attention"] == ("eager" if dtype == "bfloat16" else "sdpa")
     monkeypatch.setattr(loading, "PROCESSOR", tmp_path / "nowhere")
-    assert dtype_for("auto", CPU) == "float32"
+    assert resolve_dtype("auto", CPU) == "float32"
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_checkpointing_gives_the_same_gradient_and_keeps_less(name: str) -> None
 def test_checkpointing_repeats_the_dropout_of_the_first_pass() -> None:
     gradients = []
     for checkpointing in (False, True):
-        model = load(TextBackbone(folder("bert"), checkpointing=checkpointing), False, CPU)
+        model = load_text_backbone(TextBackbone(folder("bert"), checkpointing=checkpointing), False, CPU)
         model.train(True)
         torch.manual_seed(3)
         gradients.append(loss_and_gradient(model, batch_of(model))[1])
@@ -169,7 +169,7 @@ def test_checkpointing_repeats_the_dropout_of_the_first_pass() -> None:
 @pytest.mark.parametrize("read", ["mean", "pooled"])  # of all states, and of the last layer at one position
 def test_a_compiled_model_gives_the_same_loss_and_gradient_and_no_length_compiles_anew(read: str) -> None:
     plain, before = backbone("bert"), compile_seconds()
-    compiled = load(TextBackbone(folder("bert"), compile=True), False, CPU)
+    compiled = load_text_backbone(TextBackbone(folder("bert"), compile=True), False, CPU)
     loss_and_gradient(compiled, batch_of(compiled), read)
     spent = compile_seconds()
     assert spent > before
@@ -205,7 +205,7 @@ def missing(package: str) -> bool:
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
 def test_quantization_on_a_cpu_is_refused_before_anything_is_read(bits: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=rf"quantization={bits} needs a CUDA device.*is on cpu; use null"):
-        load(TextBackbone(str(tmp_path), quantization=bits), False, CPU)
+        load_text_backbone(TextBackbone(str(tmp_path), quantization=bits), False, CPU)
 
 
 @pytest.mark.skipif(not (missing("bitsandbytes") and missing("accelerate")), reason="the packages are installed")
@@ -213,7 +213,7 @@ def test_packages_that_quantization_and_device_map_lack_are_named_with_the_comma
     with pytest.raises(ConfigurationError, match=r"=4bit needs bitsandbytes and accelerate: pip install 'llm-catalyst"):
         check_extras(TextBackbone("x", quantization="4bit"), CUDA)
     with pytest.raises(ConfigurationError, match=r"device_map=auto needs accelerate: pip install .*device_map=null"):
-        load(TextBackbone(folder("bert"), device_map="auto"), False, CPU)
+        load_text_backbone(TextBackbone(folder("bert"), device_map="auto"), False, CPU)
 
 
 @pytest.mark.skipif(missing("accelerate"), reason="accelerate is not installed")
@@ -251,9 +251,9 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers_before_anything_i
     sparse(tmp_path / "model.safetensors", weight=(2**20, 2**18))  # and no configuration, no tokenizer
     numbers = r"take 1,024\.0 GiB in float32, and [\d,]+\.\d GiB are free on cpu; try backbone\.dtype=bfloat16, or a sm"
     with pytest.raises(ConfigurationError, match=numbers):
-        load(TextBackbone(str(tmp_path)), False, CPU)
+        load_text_backbone(TextBackbone(str(tmp_path)), False, CPU)
     with pytest.raises(ConfigurationError, match=r"take 512\.0 GiB in bfloat16.*; try a smaller backbone"):
-        load(TextBackbone(str(tmp_path), dtype="bfloat16"), False, CPU)
+        load_text_backbone(TextBackbone(str(tmp_path), dtype="bfloat16"), False, CPU)
 
 
 def test_a_model_that_does_not_fit_a_gpu_is_told_what_helps_there(
@@ -264,7 +264,7 @@ def test_a_model_that_does_not_fit_a_gpu_is_told_what_helps_there(
     sparse(tmp_path / "model.safetensors", weight=(2**20, 2**16))
     helps = r"take 128\.0 GiB in bfloat16, and 80\.0 GiB are free on cuda; try backbone\.quantization=8bit or 4bit, or"
     with pytest.raises(ConfigurationError, match=helps):
-        load(TextBackbone(str(tmp_path), dtype="bfloat16"), False, CUDA)
+        load_text_backbone(TextBackbone(str(tmp_path), dtype="bfloat16"), False, CUDA)
 
 
 def test_the_parts_of_a_model_are_added_up_and_other_files_are_not(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_clip import CPU, backbone, drawing, folder
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from llm_catalyst.models.image_features import ImageFeatures, augmented, load, plain, random_box
+from llm_catalyst.models.image_features import ImageFeatures, augment_image, load_features, preprocess_image, random_box
 from llm_catalyst.tasks.image_task import open_image
 from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.utils.validation import ConfigurationError
@@ -49,7 +49,7 @@ def everything(split: ImageFeatures, epoch: int = 0) -> torch.Tensor:
 def test_a_plain_image_has_the_pixels_of_clips_own_processor(size: tuple[int, int], tmp_path: Path) -> None:
     image = open_image(drawing(tmp_path / "x.png", 3, size))
     expected = CLIPImageProcessorPil.from_pretrained(folder())(image, return_tensors="pt").pixel_values[0]
-    torch.testing.assert_close(plain(image, backbone().pixels), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(preprocess_image(image, backbone().pixels), expected, atol=1e-5, rtol=0)
 
 
 def test_random_crops_lie_in_the_image_and_have_coops_areas_and_ratios() -> None:
@@ -67,7 +67,7 @@ def test_random_crops_lie_in_the_image_and_have_coops_areas_and_ratios() -> None
 def test_a_view_is_flipped_every_other_time(tmp_path: Path) -> None:
     half = Image.new("RGB", (64, 64), "black")
     half.paste("white", (32, 0, 64, 64))
-    views = [augmented(half, backbone().pixels, 0.08, random.Random(i)) for i in range(200)]
+    views = [augment_image(half, backbone().pixels, 0.08, random.Random(i)) for i in range(200)]
     brighter_left = [bool(v[0, :, 0].mean() > v[0, :, -1].mean()) for v in views]
     brighter_right = [bool(v[0, :, 0].mean() < v[0, :, -1].mean()) for v in views]
     assert all(v.shape == (3, 32, 32) for v in views)
@@ -78,16 +78,16 @@ def test_a_view_is_flipped_every_other_time(tmp_path: Path) -> None:
 
 
 def test_features_are_the_backbones_own_for_each_image(examples: list[Example]) -> None:
-    split = load(backbone(), examples)
+    split = load_features(backbone(), examples)
     with torch.no_grad():
         for example, found in zip(examples, everything(split), strict=True):
-            pixels = plain(open_image(example.sequences[0][0]), backbone().pixels)
+            pixels = preprocess_image(open_image(example.sequences[0][0]), backbone().pixels)
             torch.testing.assert_close(found, backbone().image_features(pixels[None])[0], atol=1e-5, rtol=0)
     assert (len(split), split.labels, split.choices, split.length(0)) == (5, (0, 1, 0, 1, 0), 1, 1)
 
 
 def test_a_batch_holds_each_members_images_and_comes_apart_and_together(examples: list[Example]) -> None:
-    split = load(backbone(), examples)
+    split = load_features(backbone(), examples)
     rows = everything(split)
     batch = split.batch([[0, 1, 2], [4, 3, 0]], CPU)
     assert torch.equal(batch.features, torch.stack([rows[[0, 1, 2]], rows[[4, 3, 0]]]))
@@ -104,12 +104,12 @@ def test_a_batch_holds_each_members_images_and_comes_apart_and_together(examples
 
 
 def test_views_differ_by_epoch_come_again_and_follow_from_the_seed(examples: list[Example]) -> None:
-    split = load(backbone(), examples, views=2, seed=1)
+    split = load_features(backbone(), examples, views=2, seed=1)
     first, second, third = (everything(split, epoch) for epoch in range(3))
     assert torch.equal(first, third)
     assert ((first - second).norm(dim=1) > 1e-3).all()
-    assert torch.equal(everything(load(backbone(), examples, views=3, seed=1), 1), second)
-    assert not torch.equal(everything(load(backbone(), examples, views=1, seed=2)), first)
+    assert torch.equal(everything(load_features(backbone(), examples, views=3, seed=1), 1), second)
+    assert not torch.equal(everything(load_features(backbone(), examples, views=1, seed=2)), first)
 
 
 def test_an_images_view_depends_on_its_content_and_not_on_its_path_or_neighbours(
@@ -117,8 +117,8 @@ def test_an_images_view_depends_on_its_content_and_not_on_its_path_or_neighbours
 ) -> None:
     moved = tmp_path / "moved.jpg"
     moved.write_bytes(Path(examples[3].sequences[0][0]).read_bytes())
-    alone = load(backbone(), [Example(((str(moved), None),), 0)], views=2, seed=1)
-    whole = load(backbone(), examples, views=2, seed=1)
+    alone = load_features(backbone(), [Example(((str(moved), None),), 0)], views=2, seed=1)
+    whole = load_features(backbone(), examples, views=2, seed=1)
     torch.testing.assert_close(everything(alone, 1)[0], everything(whole, 1)[3], atol=1e-5, rtol=0)
 
 
@@ -127,9 +127,9 @@ def test_an_images_view_depends_on_its_content_and_not_on_its_path_or_neighbours
 
 def test_features_are_computed_once_and_read_back_as_a_memory_map(examples: list[Example], cache: Path) -> None:
     lines, tell = counted()
-    first = load(backbone(), examples, views=2, seed=1, tell=tell)
+    first = load_features(backbone(), examples, views=2, seed=1, tell=tell)
     assert lines == ["image features, view 1: 0 of 5", "image features, view 2: 0 of 5"]
-    again = load(backbone(), examples, views=2, seed=1, tell=tell)
+    again = load_features(backbone(), examples, views=2, seed=1, tell=tell)
     assert len(lines) == 2
     assert all(isinstance(view, np.memmap) for view in again.views)
     assert torch.equal(everything(first, 1), everything(again, 1))
@@ -138,11 +138,11 @@ def test_features_are_computed_once_and_read_back_as_a_memory_map(examples: list
 
 def test_files_of_equal_content_and_other_orders_share_their_features(examples: list[Example], tmp_path: Path) -> None:
     lines, tell = counted()
-    rows = everything(load(backbone(), examples, tell=tell))
+    rows = everything(load_features(backbone(), examples, tell=tell))
     copy = tmp_path / "copy.png"
     copy.write_bytes(Path(examples[2].sequences[0][0]).read_bytes())
     more = [Example(((str(copy), None),), 7), *reversed(examples)]
-    split = load(backbone(), more, tell=tell)
+    split = load_features(backbone(), more, tell=tell)
     assert len(lines) == 1
     assert torch.equal(everything(split), rows[[2, 4, 3, 2, 1, 0]])
     assert split.labels[0] == 7
@@ -150,13 +150,13 @@ def test_files_of_equal_content_and_other_orders_share_their_features(examples: 
 
 def test_another_image_dtype_or_crop_is_computed_anew(examples: list[Example]) -> None:
     lines, tell = counted()
-    load(backbone(), examples, tell=tell)
-    half = load(backbone(dtype="float16"), examples, tell=tell)
+    load_features(backbone(), examples, tell=tell)
+    half = load_features(backbone(dtype="float16"), examples, tell=tell)
     assert half.views[0].dtype == np.float16
     drawing(Path(examples[0].sequences[0][0]), 99)
-    load(backbone(), examples, tell=tell)
-    load(backbone(), examples, views=1, tell=tell)
-    load(backbone(crop=0.5), examples, views=1, tell=tell)
+    load_features(backbone(), examples, tell=tell)
+    load_features(backbone(), examples, views=1, tell=tell)
+    load_features(backbone(crop=0.5), examples, views=1, tell=tell)
     assert len(lines) == 5
 
 
@@ -172,7 +172,7 @@ def damage_bit(path: Path) -> None:
 
 def damage_foreign(path: Path) -> None:
     others = [drawing(path.with_name(f"{i}.png"), 50 + i) for i in range(5)]
-    load(backbone(), [Example(((other, None),), 0) for other in others])
+    load_features(backbone(), [Example(((other, None),), 0) for other in others])
     other = next(file for file in path.parent.glob("*.npy") if file != path)
     path.write_bytes(other.read_bytes())
 
@@ -184,12 +184,12 @@ def damage_empty(path: Path) -> None:
 @pytest.mark.parametrize("damage", [damage_cut, damage_bit, damage_foreign, damage_empty])
 def test_a_damaged_or_foreign_file_is_computed_anew(damage: Any, examples: list[Example], cache: Path) -> None:
     lines, tell = counted()
-    before = everything(load(backbone(), examples)).clone()
+    before = everything(load_features(backbone(), examples)).clone()
     path = next(iter(cache.glob("*.npy")))
     damage(path)
-    assert torch.equal(everything(load(backbone(), examples, tell=tell)), before)
+    assert torch.equal(everything(load_features(backbone(), examples, tell=tell)), before)
     assert len(lines) == 1
-    load(backbone(), examples, tell=tell)
+    load_features(backbone(), examples, tell=tell)
     assert len(lines) == 1
 
 
@@ -200,7 +200,7 @@ def test_a_write_that_fails_leaves_the_run_with_its_features(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("llm_catalyst.models.image_features.write_atomically", full)
-    assert everything(load(backbone(), examples)).shape == (5, 16)
+    assert everything(load_features(backbone(), examples)).shape == (5, 16)
     assert not list(cache.glob("*.npy"))
 
 
@@ -210,7 +210,7 @@ def test_a_cache_that_cannot_be_made_is_named(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CATALYST_CACHE", str(tmp_path / "file"))
     with pytest.raises(ConfigurationError, match="set CATALYST_CACHE to a folder of yours"):
-        load(backbone(), examples)
+        load_features(backbone(), examples)
 
 
 # Bad images
@@ -225,13 +225,13 @@ def test_bad_images_are_named_together_and_nothing_is_kept(
     text.write_text("no image")
     bad = [Example(((str(path), None),), 0) for path in (cut, text)]
     with pytest.raises(ConfigurationError, match="2 of 7") as caught:
-        load(backbone(), [*examples, *bad])
+        load_features(backbone(), [*examples, *bad])
     assert "cut.jpg" in str(caught.value)
     assert "text.png" in str(caught.value)
     assert not list(cache.glob("*.npy"))
     missing = Example(((str(tmp_path / "gone.png"), None),), 0)
     with pytest.raises(ConfigurationError, match=r"gone\.png cannot be read"):
-        load(backbone(), [missing])
+        load_features(backbone(), [missing])
 
 
 def test_odd_but_good_images_are_read(tmp_path: Path) -> None:
@@ -241,5 +241,5 @@ def test_odd_but_good_images_are_read(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), "red").save(tmp_path / "dot.png")
     (tmp_path / "wrong.jpg").write_bytes((tmp_path / "x.png").read_bytes())
     names = ("cmyk.jpg", "palette.png", "gray.png", "dot.png", "wrong.jpg")
-    split = load(backbone(), [Example(((str(tmp_path / name), None),), 0) for name in names], views=1)
+    split = load_features(backbone(), [Example(((str(tmp_path / name), None),), 0) for name in names], views=1)
     assert torch.isfinite(everything(split)).all()

@@ -18,7 +18,7 @@ from recorded_tables import SEEDS, config, ended, write_result
 import llm_catalyst
 from llm_catalyst.report import dataframes
 from llm_catalyst.report.dataframes import load_metrics, load_runs, load_trajectories
-from llm_catalyst.report.statistics import Comparison, Summary, compare
+from llm_catalyst.report.statistics import Comparison, Summary, compare_paired
 from llm_catalyst.runs.records import Score
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.utils.validation import ConfigurationError
@@ -253,5 +253,5 @@ def test_the_page_names_every_column_and_none_that_is_not_there() -> None:
 def test_the_page_gives_the_smallest_p_values_that_the_test_can_have() -> None:
     rows = re.findall(r"^  \|(.*)\|$", PAGE, flags=re.M)
     pairs, least = ([cell.strip() for cell in row.split("|")[1:]] for row in (rows[0], rows[2]))
-    best = [compare(range(1, int(n) + 1), [0] * int(n)).wilcoxon_p for n in pairs]
+    best = [compare_paired(range(1, int(n) + 1), [0] * int(n)).wilcoxon_p for n in pairs]
     assert [float(p) for p in least] == pytest.approx(best, rel=0.01)

@@ -14,14 +14,14 @@ from tiny_models import StoppingView, Stops, toy_data, toy_settings
 from llm_catalyst.config.settings import Checkpoints, Protocol
 from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.models.backbones.config import TextBackbone
-from llm_catalyst.models.backbones.text import load
+from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.optimizers.zeroth_order import ForwardGradient, ZerothOrderSGD
 from llm_catalyst.runs.records import Event
-from llm_catalyst.training.problem import Problem, assemble
-from llm_catalyst.training.shared_backbone import SharedBackboneRuns, in_step
+from llm_catalyst.training.problem import Problem, assemble_text_problem
+from llm_catalyst.training.shared_backbone import SharedBackboneRuns, share_steps
 from llm_catalyst.utils.memory import forget_peak, peak_memory
 from llm_catalyst.utils.signals import SignalHandler
 from llm_catalyst.utils.validation import ConfigurationError
@@ -36,9 +36,11 @@ MIB = 2**20
 
 def problem(dtype: str = "float32", how: dict[str, Any] | None = None, **changes: Any) -> Problem:
     """The toy task for MiniLM on the GPU, in large batches of texts that are padded to full length."""
-    backbone = load(replace(MINILM, dtype=dtype, **(how or {})), False, torch.device("cuda"))
+    backbone = load_text_backbone(replace(MINILM, dtype=dtype, **(how or {})), False, torch.device("cuda"))
     large = {"batch_size": 128, "protocol": Protocol(pad_to_max_length=True), "device": "cuda", "token_budget": 10**6}
-    return assemble(toy_data(train=256, dev=256, test=64), backbone, Classifier(), toy_settings(**large | changes))
+    return assemble_text_problem(
+        toy_data(train=256, dev=256, test=64), backbone, Classifier(), toy_settings(**large | changes)
+    )
 
 
 def test_a_gpu_without_more_memory_trains_and_scores_less_at_a_time_to_the_same_result(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_a_backbone_that_does_not_fit_beside_what_a_gpu_holds_is_refused_with_th
     free, _ = torch.cuda.mem_get_info()
     hoard = torch.empty(free - 50 * MIB, dtype=torch.uint8, device="cuda")  # the weights take 87
     with pytest.raises(ConfigurationError, match=r"GiB are free on cuda"):
-        load(MINILM, False, torch.device("cuda"))
+        load_text_backbone(MINILM, False, torch.device("cuda"))
     del hoard
 
 
@@ -153,6 +155,6 @@ def test_runs_in_company_take_their_steps_in_one_pass_on_a_gpu() -> None:
 
 def train_losses(found: Problem) -> list[float]:
     """The losses of four steps, taken with what company there is."""
-    doer = in_step(Gradient(partial(torch.optim.AdamW, lr=0.01)), found.device)
+    doer = share_steps(Gradient(partial(torch.optim.AdamW, lr=0.01)), found.device)
     steps = doer.train(found.model, [Member.of(found.start())], found.batches(1, 0), StepRange(0, 4, 4, 0))
     return [step.losses[0] for step in steps]

@@ -23,9 +23,9 @@ from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer, first_token
 from llm_catalyst.models.prompted_text import PromptedText
-from llm_catalyst.tasks.batching import Batch, collate
+from llm_catalyst.tasks.batching import Batch, collate_rows
 from llm_catalyst.tasks.text_task import Example
-from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -37,7 +37,7 @@ def generator(seed: int = 1) -> torch.Generator:
 
 
 def batch_of(examples: tuple[Example, ...], name: str = "bert") -> Batch:
-    return collate(encode(backbone(name).tokenizer, examples, 40), [range(len(examples))], CPU)
+    return collate_rows(encode_examples(backbone(name).tokenizer, examples, 40), [range(len(examples))], CPU)
 
 
 def prompts(k: int) -> Tensor:
@@ -197,5 +197,5 @@ def test_a_cloze_that_begins_with_the_mask_adds_nothing_to_a_causal_models_text(
     assert cloze_for(backbone("gpt2"), "{mask}.") == ""
     assert cloze_for(backbone("gpt2"), "It was {mask}.") == " It was"
     data = toy_data()
-    plain = encode(backbone("gpt2").tokenizer, data.dev, 30)
-    assert encode(backbone("gpt2").tokenizer, data.dev, 30, "").tokens == plain.tokens
+    plain = encode_examples(backbone("gpt2").tokenizer, data.dev, 30)
+    assert encode_examples(backbone("gpt2").tokenizer, data.dev, 30, "").tokens == plain.tokens

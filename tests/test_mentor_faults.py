@@ -17,7 +17,7 @@ from loopback import Loopback, Response, anthropic_message, error, model_list, o
 from omegaconf import OmegaConf
 from tiny import prompt_space, scored
 
-from llm_catalyst.config.build import build_mentor, expand_fallbacks
+from llm_catalyst.config.build import build_mentor, resolve_fallbacks
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.clients import http
 from llm_catalyst.mentors.clients.anthropic import Claude
@@ -339,7 +339,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def expanded(*fallbacks: Any, folders: tuple[Path, ...] = ()) -> list[Any]:
     config = {"mentor": {**read(conf_directory() / "mentor" / "gpt4.yaml"), "fallbacks": list(fallbacks)}, "seed": 1}
-    result = expand_fallbacks(config, [*folders, conf_directory()], read)
+    result = resolve_fallbacks(config, [*folders, conf_directory()], read)
     assert result["seed"] == 1
     assert config["mentor"]["fallbacks"] == list(fallbacks)
     nodes: list[Any] = result["mentor"]["fallbacks"]
@@ -380,7 +380,7 @@ def test_a_choice_of_the_users_own_stands_before_a_packaged_one_and_a_node_for_i
 def test_a_fallback_that_cannot_be_is_named(fallbacks: Any, words: str) -> None:
     mentor = {**read(conf_directory() / "mentor" / "gpt4.yaml"), "fallbacks": fallbacks}
     with pytest.raises(ConfigurationError, match=words):
-        expand_fallbacks({"mentor": mentor}, [conf_directory()], read)
+        resolve_fallbacks({"mentor": mentor}, [conf_directory()], read)
 
 
 def test_a_name_that_was_not_expanded_is_refused() -> None:
@@ -392,4 +392,4 @@ def test_a_name_that_was_not_expanded_is_refused() -> None:
 def test_a_mentor_without_fallbacks_is_left_as_it_is() -> None:
     for name in ("none", "gpt4", "evolution"):
         config = {"mentor": read(conf_directory() / "mentor" / f"{name}.yaml")}
-        assert expand_fallbacks(config, [conf_directory()], read) == config
+        assert resolve_fallbacks(config, [conf_directory()], read) == config

@@ -36,7 +36,7 @@ from llm_catalyst.config.build import RunComponents, build_components
 from llm_catalyst.config.settings import Evaluations, Interval, Settings
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.models.backbones.config import TextBackbone
-from llm_catalyst.models.backbones.text import load
+from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.prompted_text import PromptedText
 from llm_catalyst.models.soft_prompt import PromptSpace
@@ -44,11 +44,11 @@ from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.runs.reader import read_lines
 from llm_catalyst.runs.records import Advice, Proposal, Restart, Snapshot
-from llm_catalyst.tasks.batching import Batch, collate
+from llm_catalyst.tasks.batching import Batch, collate_rows
 from llm_catalyst.tasks.text_task import Example
-from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.training.problem import Problem, assemble
+from llm_catalyst.training.problem import Problem, assemble_text_problem
 from llm_catalyst.training.run import load_problem
 from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.validation import ConfigurationError
@@ -106,7 +106,7 @@ def tiny(protocol: str, **changes: Any) -> Problem:
         max_length=30,
         pooling=chosen.backbone.pooling,
     )
-    return assemble(data, model, chosen.head, settings)
+    return assemble_text_problem(data, model, chosen.head, settings)
 
 
 # The presets, key by key.
@@ -302,7 +302,7 @@ def published_logits(model: Any, prompt: Tensor, batch: Batch, weight: Tensor, b
 def test_row_the_official_forward_pass_equals_the_published_one_written_out(twice: bool, pad_to: int | None) -> None:
     frozen = backbone("roberta", False, twice, kind="encoder", max_length=30, pooling="pooler")
     head, data = Classifier(), toy_data()
-    batch = collate(encode(frozen.tokenizer, data.dev, 30), [range(6)], CPU, pad_to)
+    batch = collate_rows(encode_examples(frozen.tokenizer, data.dev, 30), [range(6)], CPU, pad_to)
     rng = torch.Generator().manual_seed(3)
     prompt, weight, bias = (torch.randn(shape, generator=rng) for shape in ((8, 32), (2, 32), (2,)))
     parameters = {"prompt": prompt[None], "head.weight": weight[None], "head.bias": bias[None]}
@@ -532,11 +532,11 @@ def test_row_texts_are_padded_to_the_full_length_only_under_official(protocol: s
 
 def test_the_full_length_is_128_for_a_model_with_room_for_it() -> None:
     chosen = parts("protocol=official")
-    model = load(TextBackbone(folder("roberta"), max_length=chosen.backbone.max_length), False, CPU, True)
+    model = load_text_backbone(TextBackbone(folder("roberta"), max_length=chosen.backbone.max_length), False, CPU, True)
     model.base.config.max_position_embeddings = 514  # as RoBERTa-large has; only the length is asked for
-    problem = assemble(toy_data(), model, chosen.head, replace(chosen.settings, device="cpu"))
+    problem = assemble_text_problem(toy_data(), model, chosen.head, replace(chosen.settings, device="cpu"))
     assert problem.padding == 128
-    heldout = assemble(toy_data(), model, chosen.head, toy_settings())
+    heldout = assemble_text_problem(toy_data(), model, chosen.head, toy_settings())
     assert heldout.padding is None
 
 
@@ -544,7 +544,7 @@ def test_a_text_longer_than_the_positions_is_cut_under_official_too() -> None:
     problem = toy_problem("roberta", Classifier(), twice=True, protocol=settings_of("official").protocol)
     long = Example(((" ".join(sentences(40)), None),), 0)
     data = replace(problem.data, train=(long, *problem.data.train))
-    again = assemble(data, problem.model.backbone, problem.model.head, problem.settings)
+    again = assemble_text_problem(data, problem.model.backbone, problem.model.head, problem.settings)
     assert again.padding == 64 - 2 - 4
     (found,) = again.score([again.start()], "train")
     assert found is not None

@@ -18,8 +18,8 @@ from recorded_tables import write_results
 from rich.console import Console
 from test_figures import results_of, write_told
 
-from llm_catalyst.report.html.page import ranges
-from llm_catalyst.report.write import PAGE, contents, report
+from llm_catalyst.report.html.page import format_ranges
+from llm_catalyst.report.write import PAGE, build_files, write_report
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.signals import INTERRUPTED, RunInterrupted, stop_now
@@ -66,7 +66,7 @@ def quiet() -> Console:
 
 
 def page_of(folder: Path) -> Page:
-    return Page(contents([results_of(folder)])[PAGE].decode())
+    return Page(build_files([results_of(folder)])[PAGE].decode())
 
 
 def write_two(folder: Path) -> Path:
@@ -81,7 +81,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def raw(told: Path) -> str:
-    return contents([results_of(told)])[PAGE].decode()
+    return build_files([results_of(told)])[PAGE].decode()
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_hostile_texts_are_text(tmp_path: Path) -> None:
         results, title=POISON, note=POISON, rows=rows, columns=(POISON,), entries=entries, reference=rows[0],
         problems=(POISON,), command=POISON, metric="accuracy",
     )  # fmt: skip
-    files = contents([hostile])
+    files = build_files([hostile])
     raw = files[PAGE].decode()
     page = Page(raw)
     assert not {tag for tag, _ in page.tags} & ACTIVE
@@ -169,7 +169,7 @@ def test_hostile_texts_are_text(tmp_path: Path) -> None:
 
 def test_a_report_says_where_it_lies_changes_no_file_without_need_and_leaves_none_behind(tmp_path: Path) -> None:
     told, folder, console = write_two(tmp_path / "told"), tmp_path / "told" / "report", quiet()
-    report([told], None, console)
+    write_report([told], None, console)
     said = console.file.getvalue().replace("\n", "")  # type: ignore[attr-defined]
     for words in (str(folder / PAGE), f"{folder / 'tables'}: 4 files", "70.3 ± 0.1", "what it cost"):
         assert words in said
@@ -178,18 +178,18 @@ def test_a_report_says_where_it_lies_changes_no_file_without_need_and_leaves_non
     assert {PAGE, *tables, "figures/told-pool.svg", "figures/told-pool.pdf"} <= set(written)
     assert (folder / "figures" / "told-pool.pdf").read_bytes().startswith(b"%PDF")
 
-    report([told], None, quiet())
+    write_report([told], None, quiet())
     assert written == {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*.*")}
 
     (folder / "figures" / "mine.svg").write_text("mine")
     (folder / "figures" / "told-pool.pdf").write_text("mine, too")
     for path in told.rglob("*.jsonl"):
         path.unlink()
-    report([told], None, quiet())
+    write_report([told], None, quiet())
     figures = {f"figures/told-{name}.{end}" for name in ("scores", "cost", "ledger") for end in ("svg", "pdf")}
     made = checksums.read_list(folder)
     assert set(made) == {PAGE, *tables, *figures}
-    assert not checksums.wrong(folder, made)
+    assert not checksums.find_changed(folder, made)
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
     assert left == {*made, "figures/mine.svg", "figures/told-pool.pdf"}
 
@@ -197,7 +197,7 @@ def test_a_report_says_where_it_lies_changes_no_file_without_need_and_leaves_non
 def test_several_places_share_a_page_with_a_name_for_each(tmp_path: Path) -> None:
     for folder in ("a/same", "b/same"):
         write_results(tmp_path / folder, {("plain", "sst2"): [0.8, 0.9]}, seeds=(1, 2))
-    report([tmp_path / "a", tmp_path / "b"], None, quiet())
+    write_report([tmp_path / "a", tmp_path / "b"], None, quiet())
     assert sorted(path.name for path in (tmp_path / "report" / "tables").glob("*.md")) == ["same-2.md", "same.md"]
     page = Page((tmp_path / "report" / PAGE).read_text("utf-8"))
     assert "2 reports" in page.text
@@ -213,7 +213,7 @@ def test_a_table_of_which_nothing_is_run_yet_has_a_page_that_says_so(tmp_path: P
 
 
 def test_a_run_of_no_table_is_reported_too(tmp_path: Path) -> None:
-    report([recorded.write_run(tmp_path / "run")], tmp_path / "here", quiet())
+    write_report([recorded.write_run(tmp_path / "run")], tmp_path / "here", quiet())
     assert "Feel the tone of the review" in (tmp_path / "here" / PAGE).read_text("utf-8")
 
 
@@ -240,12 +240,12 @@ def test_a_folder_that_cannot_be_written_is_refused_with_the_mend(tmp_path: Path
     (tmp_path / "taken").write_text("a file")
     run = recorded.write_run(tmp_path / "run", stages=0, finished=False)
     with pytest.raises(ConfigurationError, match="choose another folder: --output FOLDER"):
-        report([run], tmp_path / "taken", quiet())
+        write_report([run], tmp_path / "taken", quiet())
 
 
 def test_a_place_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no run directory lies below"):
-        report([tmp_path], None, quiet())
+        write_report([tmp_path], None, quiet())
 
 
 # --- watched
@@ -273,7 +273,7 @@ def test_a_watched_report_follows_its_runs_reloads_itself_and_ends_with_them(tmp
         directory.close()
 
     as_soon_as_there(page, end)
-    report([path], tmp_path / "here", quiet(), watch=0.5)
+    write_report([path], tmp_path / "here", quiet(), watch=0.5)
     assert '<meta http-equiv="refresh" content="0.5">' in before[0]
     after = page.read_text("utf-8")
     assert 'http-equiv="refresh"' not in after
@@ -283,7 +283,7 @@ def test_a_watched_report_follows_its_runs_reloads_itself_and_ends_with_them(tmp
 def test_a_watched_report_gives_up_where_nothing_comes_and_says_so(tmp_path: Path) -> None:
     path = recorded.write_run(tmp_path / "run", stages=0, finished=False)
     console = quiet()
-    report([path], tmp_path / "here", console, watch=0.01)
+    write_report([path], tmp_path / "here", console, watch=0.01)
     assert "nothing new in 20 looks: 1 run did not end" in console.file.getvalue()  # type: ignore[attr-defined]
     assert 'http-equiv="refresh"' not in (tmp_path / "here" / PAGE).read_text("utf-8")
 
@@ -294,7 +294,7 @@ def test_a_signal_ends_a_watched_report_with_its_exit_code_and_a_page_that_rests
     before = signal.signal(signal.SIGINT, stop_now)
     try:
         with pytest.raises(RunInterrupted) as stopped:
-            report([path], tmp_path / "here", quiet(), watch=30)
+            write_report([path], tmp_path / "here", quiet(), watch=30)
     finally:
         signal.signal(signal.SIGINT, before)
     assert stopped.value.code == INTERRUPTED
@@ -302,5 +302,5 @@ def test_a_signal_ends_a_watched_report_with_its_exit_code_and_a_page_that_rests
 
 
 def test_ranges_of_runs() -> None:
-    assert ranges([3, 1, 2, 7]) == "1–3, 7"
-    assert ranges([]) == ""
+    assert format_ranges([3, 1, 2, 7]) == "1–3, 7"
+    assert format_ranges([]) == ""

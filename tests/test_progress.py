@@ -14,12 +14,12 @@ from recorded import DIRECTORY, HOSTILE, OVERVIEW, PLAN, evaluation, exchange, o
 from rich.console import Console
 
 from llm_catalyst.callbacks.base import NoCallback, RunCallback
-from llm_catalyst.callbacks.console import PlainView, view_for
+from llm_catalyst.callbacks.console import PlainView, make_callback
 from llm_catalyst.callbacks.live import POINTS, Curve, LiveView, Pace, stage_bar
-from llm_catalyst.runs.analysis import MentorUsage, dollars, sum_usage
+from llm_catalyst.runs.analysis import MentorUsage, format_dollars, sum_usage
 from llm_catalyst.runs.records import Event, Prompt, Score, ScoredPrompt
-from llm_catalyst.utils.terminal import paragraphs, printable, quoted
-from llm_catalyst.utils.text_plot import area, curve, span
+from llm_catalyst.utils.terminal import escape_controls, escape_paragraphs, quote_prompt
+from llm_catalyst.utils.text_plot import draw_area, draw_curve, value_span
 from llm_catalyst.utils.validation import ConfigurationError
 
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u200b]")
@@ -105,7 +105,7 @@ def test_each_plain_line_is_flushed_at_once() -> None:
 
 def test_a_stream_that_knows_only_ascii_gets_escapes_instead_of_an_error() -> None:
     raw = io.BytesIO()
-    view = view_for("plain", Console(file=io.TextIOWrapper(raw, encoding="ascii")))
+    view = make_callback("plain", Console(file=io.TextIOWrapper(raw, encoding="ascii")))
     play(view, extra=HOSTILE)
     assert b"\\u65e5\\u672c" in raw.getvalue()
 
@@ -189,7 +189,7 @@ def test_an_unknown_price_is_never_shown_as_zero() -> None:
     ("amount", "shown"), [(0.0, "$0.00"), (0.00123, "$0.0012"), (0.0000045, "$0.0000045"), (12.5, "$12.50")]
 )
 def test_small_amounts_of_money_do_not_vanish(amount: float, shown: str) -> None:
-    assert dollars(amount) == shown
+    assert format_dollars(amount) == shown
 
 
 def test_the_live_view_shows_all_its_parts_in_80_by_24() -> None:
@@ -322,18 +322,18 @@ def test_the_bar_of_stages_has_its_width_and_fills_up(plan: tuple[int, ...], wid
 
 
 def test_an_area_rises_with_its_values_and_marks_the_restarts() -> None:
-    rows = area([(0, 0.0), (4, 1.0)], 10, 2, (0, 9), (0.0, 1.0), [7], "cyan")
+    rows = draw_area([(0, 0.0), (4, 1.0)], 10, 2, (0, 9), (0.0, 1.0), [7], "cyan")
     assert [row.plain for row in rows] == ["  ▁▄█  ┊  ", "▁▅███  ┊  "]
 
 
 def test_a_curve_turns_its_corners_over_the_majority_class() -> None:
-    rows = curve([[(0, 0.0), (2, 0.0), (3, 1.0), (6, 1.0)]], 8, 3, (0, 7), (0.0, 1.0), [5], 0.5, "cyan")
+    rows = draw_curve([[(0, 0.0), (2, 0.0), (3, 1.0), (6, 1.0)]], 8, 3, (0, 7), (0.0, 1.0), [5], 0.5, "cyan")
     assert [row.plain for row in rows] == ["   ╭─── ", "╌╌╌│╌┊╌╌", "───╯ ┊  "]
 
 
 def test_a_constant_series_has_a_range_to_be_drawn_in() -> None:
-    assert span([0.0, 0.0]) == (-0.5, 0.5)
-    assert span([2.0]) == (1.0, 3.0)
+    assert value_span([0.0, 0.0]) == (-0.5, 0.5)
+    assert value_span([2.0]) == (1.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -350,17 +350,17 @@ def test_the_view_is_live_in_a_terminal_unless_told_otherwise(
     mode: str, terminal: bool, kind: type[RunCallback], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    assert isinstance(view_for(mode, Console(file=io.StringIO(), force_terminal=terminal)), kind)
+    assert isinstance(make_callback(mode, Console(file=io.StringIO(), force_terminal=terminal)), kind)
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
-    assert isinstance(view_for("auto", Console(file=io.StringIO(), force_terminal=True)), PlainView)
+    assert isinstance(make_callback("auto", Console(file=io.StringIO(), force_terminal=True)), PlainView)
 
 
 def test_an_unknown_view_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match="auto, live, plain, none"):
-        view_for("lively", Console())
+        make_callback("lively", Console())
 
 
 def test_an_exception_in_a_run_leaves_a_real_terminal_as_it_was() -> None:
@@ -386,11 +386,11 @@ def test_the_views_and_the_story_need_no_torch() -> None:
 
 
 def test_text_is_made_safe_but_stays_legible() -> None:
-    assert printable("日本語 zażółć [/x] a\\b") == "日本語 zażółć [/x] a\\b"
-    assert printable("a\x1b[2J\nb\ud800\u202e") == "a\\x1b[2J\\nb\\ud800\\u202e"
-    assert quoted(" film ") == '" film "'
-    assert quoted("film tone", 4) == '"film…"'
-    assert paragraphs("a\tb\r\nc\x07\rd") == "a   b\nc\\x07\\rd"
+    assert escape_controls("日本語 zażółć [/x] a\\b") == "日本語 zażółć [/x] a\\b"
+    assert escape_controls("a\x1b[2J\nb\ud800\u202e") == "a\\x1b[2J\\nb\\ud800\\u202e"
+    assert quote_prompt(" film ") == '" film "'
+    assert quote_prompt("film tone", 4) == '"film…"'
+    assert escape_paragraphs("a\tb\r\nc\x07\rd") == "a   b\nc\\x07\\rd"
 
 
 def test_spending_adds_up() -> None:

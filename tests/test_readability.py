@@ -2,7 +2,7 @@
 
 import pytest
 
-from llm_catalyst.report.readability import share_of_words
+from llm_catalyst.report.readability import dictionary_share
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,9 @@ from llm_catalyst.report.readability import share_of_words
     ],
 )
 def test_words_count_word_pieces_and_numbers_do_not_and_punctuation_is_no_part(text: str, share: float) -> None:
-    assert share_of_words(text) == share
+    assert dictionary_share(text) == share
 
 
 @pytest.mark.parametrize("text", ["", " \n\u2003", "? !"])
 def test_a_text_without_any_part_has_no_share(text: str) -> None:
-    assert share_of_words(text) is None
+    assert dictionary_share(text) is None

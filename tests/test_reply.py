@@ -8,13 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_catalyst.mentors.reply_parser import LONGEST, MOST_LINES, MOST_REJECTED, clean, parse, parse_official
+from llm_catalyst.mentors.reply_parser import (
+    LONGEST,
+    MOST_LINES,
+    MOST_REJECTED,
+    clean_line,
+    parse_official,
+    parse_proposals,
+)
 
 WANTED = ["Is this film good?", "What does it say"]
 
 
 def texts(reply: str, limit: int = 10) -> list[str]:
-    return parse(reply, limit)[0]
+    return parse_proposals(reply, limit)[0]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +114,7 @@ def test_marks_that_belong_to_a_proposal_stay(reply: str, wanted: str) -> None:
     ],
 )
 def test_a_dropped_line_says_why(reply: str, reason: str) -> None:
-    assert reason in [rejected.reason for rejected in parse(reply, 2)[1]]
+    assert reason in [rejected.reason for rejected in parse_proposals(reply, 2)[1]]
 
 
 def test_odd_escapes_in_a_python_list_are_read_without_a_warning() -> None:
@@ -117,22 +124,22 @@ def test_odd_escapes_in_a_python_list_are_read_without_a_warning() -> None:
 
 
 def test_an_empty_answer_gives_nothing() -> None:
-    assert parse("", 3) == ([], [])
-    assert parse(" \n\t\n", 3) == ([], [])
+    assert parse_proposals("", 3) == ([], [])
+    assert parse_proposals(" \n\t\n", 3) == ([], [])
 
 
 def test_the_kept_rejections_are_few_and_the_others_are_counted() -> None:
-    kept, rejected = parse("\n".join(f"- prompt number {i} of many" for i in range(5000)), 3)
+    kept, rejected = parse_proposals("\n".join(f"- prompt number {i} of many" for i in range(5000)), 3)
     assert len(kept) == 3
     assert len(rejected) == MOST_REJECTED + 1
     assert rejected[-1].reason == f"{5000 - 3 - MOST_REJECTED} further lines were dropped too"
 
 
 def test_lines_beyond_the_first_ten_thousand_are_not_read() -> None:
-    kept, rejected = parse("- a film\n" * (MOST_LINES - 1) + "- the last\n- one too many", 3)
+    kept, rejected = parse_proposals("- a film\n" * (MOST_LINES - 1) + "- the last\n- one too many", 3)
     assert kept == ["a film", "the last"]
     assert len(rejected) == MOST_REJECTED + 1
-    assert parse("x\n" * MOST_LINES + "- too late", 1)[0] == ["x"]
+    assert parse_proposals("x\n" * MOST_LINES + "- too late", 1)[0] == ["x"]
 
 
 def test_the_official_parser_keeps_little_of_a_huge_answer() -> None:
@@ -149,7 +156,7 @@ def test_the_official_parser_keeps_little_of_a_huge_answer() -> None:
 def test_a_long_answer_is_read_in_linear_time(unit: str) -> None:
     def seconds(size: int) -> float:
         begun = time.process_time()
-        parse(unit * (size // len(unit)), 3)
+        parse_proposals(unit * (size // len(unit)), 3)
         return time.process_time() - begun
 
     assert seconds(400_000) < 20 * max(seconds(50_000), 0.05)  # quadratic would be 64 times as long
@@ -158,11 +165,11 @@ def test_a_long_answer_is_read_in_linear_time(unit: str) -> None:
 @settings(max_examples=1000)
 @given(st.text(alphabet=st.characters(), max_size=400), st.integers(1, 5))
 def test_any_text_gives_few_clean_distinct_lines(reply: str, limit: int) -> None:
-    kept, rejected = parse(reply, limit)
+    kept, rejected = parse_proposals(reply, limit)
     assert len(kept) <= limit
     assert len({text.casefold() for text in kept}) == len(kept)
     for text in kept:
-        assert text == clean(text) == " ".join(text.split())
+        assert text == clean_line(text) == " ".join(text.split())
         assert any(character.isalnum() for character in text)
         assert not {unicodedata.category(character) for character in text} & {"Cc", "Cs"}
     assert all(line.reason for line in rejected)
@@ -191,7 +198,7 @@ WORDS = (
 @settings(max_examples=1000)
 @given(st.lists(st.sampled_from(MARKS + WORDS), max_size=30).map("".join))
 def test_no_mixture_of_marks_breaks_either_parser(reply: str) -> None:
-    kept, _ = parse(reply, 64)
+    kept, _ = parse_proposals(reply, 64)
     assert not any("<s>" in text or "[SEP]" in text or "\x1b" in text for text in kept)
     assert all(len(text) > 10 for text in parse_official(reply, 64)[0])
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from recorded_tables import config, ended, write_result, write_results
 
 from llm_catalyst.config.table import FILE, read_table, write_table
-from llm_catalyst.report.labels import column_names, in_order, row_names
-from llm_catalyst.report.results import Results, gather
-from llm_catalyst.report.runs import Run, settings_of
+from llm_catalyst.report.labels import column_names, row_names, sort_names
+from llm_catalyst.report.results import Results, collect_results
+from llm_catalyst.report.runs import Run, read_settings
 from llm_catalyst.utils.validation import ConfigurationError
 
 TWO = {("Alone", "BoolQ"): (0.7, 0.8, 0.9), ("+ GPT-4", "BoolQ"): (0.75, 0.85, 0.95)}
@@ -26,7 +26,7 @@ def seeds_of(results: Results, row: str, column: str) -> list[int]:
 
 
 def one(*places: Path) -> Results:
-    (results,) = gather(places)
+    (results,) = collect_results(places)
     return results
 
 
@@ -61,7 +61,7 @@ def test_runs_that_are_unfinished_or_missing_count_as_such(tmp_path: Path) -> No
 def test_tables_and_loose_runs_below_one_place_are_kept_apart(tmp_path: Path) -> None:
     write_results(tmp_path / "tables" / "nlu", TWO, (1, 2, 3))
     write_result(tmp_path / "sst2" / "run", 0.5, config())
-    table, loose = gather([tmp_path])
+    table, loose = collect_results([tmp_path])
     assert (table.source, len(table.runs)) == (tmp_path / "tables" / "nlu", 6)
     assert [run.path for run in loose.runs] == [tmp_path / "sst2" / "run"]
 
@@ -148,9 +148,9 @@ def test_a_place_without_a_readable_run_still_tells_why(tmp_path: Path) -> None:
 
 def test_a_place_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no run directory lies below"):
-        gather([tmp_path])
+        collect_results([tmp_path])
     with pytest.raises(ConfigurationError, match="nowhere"):
-        gather([tmp_path / "nowhere"])
+        collect_results([tmp_path / "nowhere"])
 
 
 # --- runs side by side
@@ -294,7 +294,7 @@ def test_two_runs_share_an_entry_only_if_nothing_but_the_seed_sets_them_apart(ru
     columns = column_names(runs)
     settings: dict[tuple[str, str], dict[str, str]] = {}
     for run, place in zip(runs, zip(row_names(runs, columns), columns, strict=True), strict=True):
-        assert settings.setdefault(place, settings_of(run.config)) == settings_of(run.config)
+        assert settings.setdefault(place, read_settings(run.config)) == read_settings(run.config)
 
 
 @given(runs())
@@ -308,4 +308,4 @@ def test_runs_that_differ_in_the_seed_only_share_an_entry(runs: list[Run]) -> No
 
 def test_names_are_sorted_by_their_numbers() -> None:
     names = ["lr=0.1", "lr=1e-3", "lr=0.02", "length=16", "length=8", "none"]
-    assert in_order(names, first=["none"]) == ["none", "length=8", "length=16", "lr=1e-3", "lr=0.02", "lr=0.1"]
+    assert sort_names(names, first=["none"]) == ["none", "length=8", "length=16", "lr=1e-3", "lr=0.02", "lr=0.1"]

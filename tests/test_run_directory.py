@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from recorded import CONFIG, evaluation, exchange, manifest, outcome, restart, run_records, stage_records, write_run
 
 from llm_catalyst.runs.checkpoints import read_state
-from llm_catalyst.runs.reader import FILES, parse, read_lines, read_run
+from llm_catalyst.runs.reader import FILES, parse_line, read_lines, read_run
 from llm_catalyst.runs.records import (
     Evaluation,
     Event,
@@ -328,7 +328,7 @@ def test_a_checkpoint_that_a_killed_run_left_beside_the_save_after_it_is_removed
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("llm_catalyst.runs.writer.discard", killed)
+        patch.setattr("llm_catalyst.runs.writer.discard_state", killed)
         with pytest.raises(KeyboardInterrupt):
             directory.commit(0, tensors(2.0), {"stage": 1, "step": 1})
     assert [folder.name for folder in directory.saved()] == ["00.step000001", "00"]
@@ -511,7 +511,7 @@ def test_any_record_with_any_text_is_written_on_a_line_and_read_back_as_it_was(k
         line = to_json(record)
         assert line.isascii()
         assert "\n" not in line
-        again = parse(kind, line.encode(), "a line")
+        again = parse_line(kind, line.encode(), "a line")
         assert to_json(again) == line  # in which -0.0 is not 0.0, and 1 not 1.0
         assert again == record or re.search(r"[\ud800-\udfff]", "".join(texts_in(asdict(record))))
 

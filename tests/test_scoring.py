@@ -15,7 +15,7 @@ from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.models.prompted_text import Parameters
 from llm_catalyst.tasks.batching import Batch, Encoded
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.scoring import classification_metrics, result, score
+from llm_catalyst.training.scoring import classification_metrics, make_result, score_members
 from llm_catalyst.utils.memory import PassLimits
 
 
@@ -62,7 +62,7 @@ def test_the_scores_do_not_depend_on_the_budget(budget: int) -> None:
     members = members_of(problem, 3)
     usual = problem.score(members)
     narrow = replace(problem.model, room=PassLimits(8, budget))
-    other = score(narrow, members, problem.splits["dev"], "accuracy")
+    other = score_members(narrow, members, problem.splits["dev"], "accuracy")
     for a, b in zip(usual, other, strict=True):
         assert a is not None
         assert b is not None
@@ -74,7 +74,7 @@ def test_the_scores_do_not_depend_on_the_budget(budget: int) -> None:
 def test_forward_passes_stay_within_the_token_budget_prompts_and_padding_included(pad_to: int | None) -> None:
     problem = toy_problem(data=toy_data(dev=60))
     watched, budget = Watched(problem, PassLimits(8, 400)), 400
-    score(watched, members_of(problem, 3), problem.splits["dev"], "accuracy", pad_to)  # type: ignore[arg-type]
+    score_members(watched, members_of(problem, 3), problem.splits["dev"], "accuracy", pad_to)  # type: ignore[arg-type]
     assert len(watched.passes) > 1
     assert max(watched.passes) <= budget
 
@@ -82,7 +82,7 @@ def test_forward_passes_stay_within_the_token_budget_prompts_and_padding_include
 def test_the_loss_and_the_answers_are_those_of_the_formula() -> None:
     """Logits (0, 1) for every example: cross-entropy is log(1 + e^-1) for label 1, log(1 + e) for label 0."""
     data = Encoded(((1,), (1, 2), (3,)), None, (1, 1, 0), 1, 0)
-    (found,) = score(PromptIsLogits(), [{"prompt": torch.tensor([[0.0, 1.0]])}], data, "macro_f1")  # type: ignore[arg-type]
+    (found,) = score_members(PromptIsLogits(), [{"prompt": torch.tensor([[0.0, 1.0]])}], data, "macro_f1")  # type: ignore[arg-type]
     assert found is not None
     one, other = torch.tensor([1 + torch.e**-1, 1 + torch.e]).log().tolist()
     assert found.score.loss == pytest.approx((2 * one + other) / 3, abs=1e-6)
@@ -105,9 +105,9 @@ def test_a_member_whose_loss_is_not_finite_has_no_score_and_the_others_keep_thei
 
 def test_a_loss_that_is_not_finite_is_no_result() -> None:
     answers, truth = torch.tensor([0, 1]), torch.tensor([0, 1])
-    assert result(float("nan"), answers, truth, "accuracy") is None
-    assert result(float("inf"), answers, truth, "accuracy") is None
-    assert result(0.5, answers, truth, "accuracy") is not None
+    assert make_result(float("nan"), answers, truth, "accuracy") is None
+    assert make_result(float("inf"), answers, truth, "accuracy") is None
+    assert make_result(0.5, answers, truth, "accuracy") is not None
 
 
 @pytest.mark.parametrize("always", [0, 1])
@@ -122,7 +122,7 @@ def test_answers_that_are_always_the_same_are_named(always: int) -> None:
 
 
 def test_answers_that_vary_name_no_class() -> None:
-    found = result(0.5, torch.tensor([0, 0, 1]), torch.tensor([0, 0, 0]), "accuracy")
+    found = make_result(0.5, torch.tensor([0, 0, 1]), torch.tensor([0, 0, 0]), "accuracy")
     assert found is not None
     assert found.constant is None
     assert toy_problem().label(None) is None

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from llm_catalyst.tasks import shapes
-from llm_catalyst.tasks.image_task import ImageTask, load, load_new
-from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw
+from llm_catalyst.tasks.image_task import ImageTask, load_image_task, load_new_classes
+from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw_shape
 from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -35,23 +35,27 @@ def path(example: Example) -> str:
 @pytest.mark.parametrize("size", [32, 64])
 def test_a_picture_is_a_function_of_its_shape_colour_seed_and_size(size: int) -> None:
     random.seed(0)
-    first = draw("square", "red", 5, size)
+    first = draw_shape("square", "red", 5, size)
     random.seed(1)
     assert (first.mode, first.size) == ("RGB", (size, size))
-    assert first.tobytes() == draw("square", "red", 5, size).tobytes()
-    others = [draw("square", "red", 6, size), draw("circle", "red", 5, size), draw("square", "blue", 5, size)]
+    assert first.tobytes() == draw_shape("square", "red", 5, size).tobytes()
+    others = [
+        draw_shape("square", "red", 6, size),
+        draw_shape("circle", "red", 5, size),
+        draw_shape("square", "blue", 5, size),
+    ]
     assert first.tobytes() not in [other.tobytes() for other in others]
 
 
 def test_a_shape_or_colour_that_is_not_known_is_refused() -> None:
     with pytest.raises(KeyError, match="hexagon"):
-        draw("hexagon", "red", 1)
+        draw_shape("hexagon", "red", 1)
     with pytest.raises(ValueError, match="colourless"):
-        draw("circle", "colourless", 1)
+        draw_shape("circle", "colourless", 1)
 
 
 def test_a_first_run_finds_enough_pictures_of_twelve_classes() -> None:
-    data = load(TASK, seed=1)
+    data = load_image_task(TASK, seed=1)
     assert set(data.labels) == {f"{colour} {shape}" for colour in COLOURS for shape in SHAPES}
     assert Counter(e.label for e in data.train) == dict.fromkeys(range(12), 16)
     assert Counter(e.label for e in data.dev) == dict.fromkeys(range(12), 4)
@@ -62,18 +66,18 @@ def test_a_first_run_finds_enough_pictures_of_twelve_classes() -> None:
 
 
 def test_pictures_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = shapes.drawn()
-    monkeypatch.setattr(shapes, "draw", lambda *arguments: pytest.fail("drawn again"))
-    assert shapes.drawn() == folder
+    folder = shapes.ensure_drawn()
+    monkeypatch.setattr(shapes, "draw_shape", lambda *arguments: pytest.fail("drawn again"))
+    assert shapes.ensure_drawn() == folder
 
 
 def test_pictures_are_the_same_wherever_they_are_drawn_and_by_however_many_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = shapes.drawn()
+    folder = shapes.ensure_drawn()
     monkeypatch.setenv("CATALYST_CACHE", str(tmp_path))
     with ThreadPoolExecutor(2) as pool:
-        places = {task.result() for task in [pool.submit(shapes.drawn) for _ in range(2)]}
+        places = {task.result() for task in [pool.submit(shapes.ensure_drawn) for _ in range(2)]}
     assert places == set((tmp_path / "images").iterdir())
     (other,) = places
     files = sorted(folder.rglob("*.png"))
@@ -85,12 +89,12 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_mend(tmp_path: Path, m
     (tmp_path / "file").touch()
     monkeypatch.setenv("CATALYST_CACHE", str(tmp_path / "file"))
     with pytest.raises(ConfigurationError, match=r"kept in .*/file/images, .*set CATALYST_CACHE to a folder of yours"):
-        load(TASK, seed=1)
+        load_image_task(TASK, seed=1)
 
 
 def test_base_and_new_shapes_differ_in_colour() -> None:
     base_task = ImageTask("shapes", layout="shapes", classes="base")
-    base, new = load(base_task, seed=1), load_new(base_task, seed=1)
+    base, new = load_image_task(base_task, seed=1), load_new_classes(base_task, seed=1)
     assert new is not None
     assert {label.split()[0] for label in base.labels} == {"blue", "green"}
     assert {label.split()[0] for label in new.labels} == {"red", "yellow"}
@@ -106,7 +110,7 @@ def description(file: str) -> np.ndarray:
 
 
 def test_classes_can_be_told_apart_by_colour_and_outline() -> None:
-    data = load(TASK, seed=1)
+    data = load_image_task(TASK, seed=1)
     centres = np.stack([np.mean([description(path(e)) for e in data.train if e.label == i], 0) for i in range(12)])
     right = [np.linalg.norm(centres - description(path(e)), axis=1).argmin() == e.label for e in data.test]
     assert np.mean(right) > 0.95

@@ -11,9 +11,9 @@ from recorded import HOSTILE, evaluation, manifest, outcome, prompt, write_run
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from llm_catalyst.report.show import show, story
-from llm_catalyst.report.summary import summary
-from llm_catalyst.runs.analysis import best_prompts, warnings_of
+from llm_catalyst.report.show import render_run, show_run
+from llm_catalyst.report.summary import summarize_run
+from llm_catalyst.runs.analysis import best_prompts, collect_warnings
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import Event, Score, ScoredPrompt
 from llm_catalyst.runs.writer import RunDirectory
@@ -32,7 +32,7 @@ def squeezed(text: str) -> str:
 
 
 def test_the_summary_holds_the_figures_of_the_records(tmp_path: Path) -> None:
-    text = squeezed(text_of(summary(read_run(write_run(tmp_path / "run")))))
+    text = squeezed(text_of(summarize_run(read_run(write_run(tmp_path / "run")))))
     for figures in (
         "done accuracy 0.871 beats the majority class (0.509)",
         "soft prompt 0.3612 0.866 0.3724 0.871",
@@ -53,25 +53,25 @@ def test_the_summary_holds_the_figures_of_the_records(tmp_path: Path) -> None:
 def test_the_summary_tells_the_share_of_padding_where_texts_were_trained_on(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run"))
     ledger = replace(outcome().ledger, train_tokens=2000, padding_tokens=147)
-    assert "padding" not in text_of(summary(run))
+    assert "padding" not in text_of(summarize_run(run))
     padded = replace(run, outcome=replace(outcome(), ledger=ledger))
-    assert "padding 7.3 % of the texts' tokens in training" in squeezed(text_of(summary(padded)))
+    assert "padding 7.3 % of the texts' tokens in training" in squeezed(text_of(summarize_run(padded)))
 
 
 def test_the_summary_tells_how_much_of_the_time_went_into_compiling_where_it_did(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run"))
     compiled = replace(run, outcome=replace(outcome(), compile_seconds=41.2))
-    assert "time 0:01:14 on cpu, 0:00:41 of it compiling" in squeezed(text_of(summary(compiled)))
-    assert "compiling" not in text_of(summary(run))
+    assert "time 0:01:14 on cpu, 0:00:41 of it compiling" in squeezed(text_of(summarize_run(compiled)))
+    assert "compiling" not in text_of(summarize_run(run))
 
 
 def test_the_summary_says_where_the_files_are_and_what_to_type(tmp_path: Path) -> None:
     path = write_run(tmp_path / "a run")
-    assert f"catalyst show '{path}'" in squeezed(text_of(summary(read_run(path)), width=200))
+    assert f"catalyst show '{path}'" in squeezed(text_of(summarize_run(read_run(path)), width=200))
 
 
 def test_a_restart_takes_one_line_of_the_summary_however_long_its_prompt(tmp_path: Path) -> None:
-    lines = text_of(summary(read_run(write_run(tmp_path / "run", extra=HOSTILE)))).splitlines()
+    lines = text_of(summarize_run(read_run(write_run(tmp_path / "run", extra=HOSTILE)))).splitlines()
     restarts = lines.index("Restarts, by dev loss")
     assert lines[restarts + 2].endswith("…")
     assert lines[restarts + 3].split()[0] == "2"
@@ -86,11 +86,11 @@ def test_a_summary_without_any_finite_state_still_tells_how_the_run_ended(tmp_pa
     directory = RunDirectory(path)
     directory.finish(diverged)
     directory.close()
-    assert "diverged no finite state was found" in squeezed(text_of(summary(read_run(path))))
+    assert "diverged no finite state was found" in squeezed(text_of(summarize_run(read_run(path))))
 
 
 def test_the_story_tells_each_restart_with_what_was_weighed(tmp_path: Path) -> None:
-    text = squeezed(text_of(story(read_run(write_run(tmp_path / "run")))))
+    text = squeezed(text_of(render_run(read_run(write_run(tmp_path / "run")))))
     assert "Restart after stage 1 dev loss 0.6200 → 0.5500 at the restart → 0.5200 after stage 2" in text
     assert '▸ 0.5500 0.717 "Judge the mood of the review" cut off: " and its tone" names what is asked' in text
     assert '0.6400 0.687 "1. Verdict:"' in text
@@ -98,7 +98,7 @@ def test_the_story_tells_each_restart_with_what_was_weighed(tmp_path: Path) -> N
 
 
 def test_the_story_tells_what_was_run_and_each_call_of_the_mentor(tmp_path: Path) -> None:
-    text = squeezed(text_of(story(read_run(write_run(tmp_path / "run", fails=True)))))
+    text = squeezed(text_of(render_run(read_run(write_run(tmp_path / "run", fails=True)))))
     for words in (
         "sst2 · minilm · similarity · claude_haiku",
         "command catalyst run task=sst2 backbone=minilm head=similarity mentor=claude_haiku seed=3",
@@ -115,7 +115,7 @@ def test_the_story_tells_what_was_run_and_each_call_of_the_mentor(tmp_path: Path
 
 
 def test_the_training_curve_marks_the_restarts_and_the_majority_class(tmp_path: Path) -> None:
-    lines = text_of(story(read_run(write_run(tmp_path / "run")))).splitlines()
+    lines = text_of(render_run(read_run(write_run(tmp_path / "run")))).splitlines()
     rows = [line for line in lines if "┤" in line]
     columns = {match.start() for line in rows for match in re.finditer("┊", line)}
     left, width = rows[0].index("┤") + 1, 64
@@ -127,15 +127,15 @@ def test_the_training_curve_marks_the_restarts_and_the_majority_class(tmp_path: 
 
 def test_a_long_message_is_shortened_unless_asked_for_in_full(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run"))
-    assert "… 3 more lines (--full shows them)" in text_of(story(run))
-    assert "film tone 8: 0.8" not in text_of(story(run))
-    assert "film tone 8: 0.8" in text_of(story(run, full=True))
-    assert "--full" not in text_of(story(run, full=True))
+    assert "… 3 more lines (--full shows them)" in text_of(render_run(run))
+    assert "film tone 8: 0.8" not in text_of(render_run(run))
+    assert "film tone 8: 0.8" in text_of(render_run(run, full=True))
+    assert "--full" not in text_of(render_run(run, full=True))
 
 
 def test_an_unfinished_run_tells_how_far_it_got_and_how_it_goes_on(tmp_path: Path) -> None:
     path = write_run(tmp_path / "run", stages=2, finished=False)
-    text = squeezed(text_of(story(read_run(path)), width=200))
+    text = squeezed(text_of(render_run(read_run(path)), width=200))
     assert "unfinished: the last record is of stage 2, step 400" in text
     assert "0.6200 → 0.5000 at the restart → – (not trained yet)" in text
     assert f"catalyst resume {path}" in text
@@ -147,25 +147,25 @@ def test_a_stage_under_way_is_not_told_as_over(tmp_path: Path) -> None:
     directory = RunDirectory(path)
     directory.append(evaluation(2, 450, 0.4321, 0.75))
     directory.close()
-    assert "0.4321 so far" in text_of(story(read_run(path)))
+    assert "0.4321 so far" in text_of(render_run(read_run(path)))
 
 
 def test_a_run_that_has_recorded_nothing_yet_has_a_story(tmp_path: Path) -> None:
     path = write_run(tmp_path / "run", stages=0, finished=False)
     (path / "metrics.jsonl").unlink()
     (path / "config.yaml").write_text("[not: a mapping")
-    assert "nothing is recorded yet" in text_of(story(read_run(path)))
+    assert "nothing is recorded yet" in text_of(render_run(read_run(path)))
 
 
 @pytest.mark.parametrize("full", [False, True])
 def test_hostile_text_is_shown_as_text_and_within_80_columns(tmp_path: Path, full: bool) -> None:
     path = write_run(tmp_path / "run", extra=HOSTILE)
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    show(path, console, full=full)
+    show_run(path, console, full=full)
     output = console.file.getvalue()  # type: ignore[attr-defined]
     for poison in ("\x1b[31mred", "\x1b]", "\x07", "\x08", "\x9b", "\x00", "\r", "\u202e", "\u200b"):
         assert poison not in output
-    lines = text_of(story(read_run(path), full)).splitlines()
+    lines = text_of(render_run(read_run(path), full)).splitlines()
     assert max(map(cell_len, lines)) <= 80
     text = squeezed("\n".join(lines))
     assert "[bold]markup[/bold]" in text
@@ -175,7 +175,7 @@ def test_hostile_text_is_shown_as_text_and_within_80_columns(tmp_path: Path, ful
 def test_the_svg_is_valid_xml_that_holds_the_story(tmp_path: Path) -> None:
     path, picture = write_run(tmp_path / "run <&>", extra=HOSTILE), tmp_path / "story.svg"
     console = Console(file=io.StringIO(), width=80)
-    show(path, console, svg=picture)
+    show_run(path, console, svg=picture)
     root = ElementTree.parse(picture).getroot()
     words = "".join(root.itertext()).replace("\xa0", " ")
     assert root.tag.endswith("svg")
@@ -187,7 +187,7 @@ def test_the_svg_is_valid_xml_that_holds_the_story(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is not a run directory"):
-        show(tmp_path, Console(file=io.StringIO()))
+        show_run(tmp_path, Console(file=io.StringIO()))
 
 
 def scored(text: str, loss: float, stage: int) -> ScoredPrompt:
@@ -219,7 +219,7 @@ def test_stages_that_learned_nothing_are_among_the_warnings(tmp_path: Path) -> N
     directory.append(scored("tone", 0.6, 1))
     directory.append(Event(-1, -1, "stopped", "KeyboardInterrupt: \x1b[2J"))
     directory.close()
-    warnings = warnings_of(read_run(tmp_path / "run"))
+    warnings = collect_warnings(read_run(tmp_path / "run"))
     assert [warning.partition(";")[0] for warning in warnings] == [
         "stopped: KeyboardInterrupt: \\x1b[2J",
         'stage 1, step 200: every answer is "positive"',
@@ -229,8 +229,8 @@ def test_stages_that_learned_nothing_are_among_the_warnings(tmp_path: Path) -> N
 
 def test_a_figure_that_was_changed_after_the_run_is_not_told_without_a_warning(tmp_path: Path) -> None:
     path = write_run(tmp_path / "run", stages=1)
-    assert "since it was written" not in text_of(story(read_run(path)))
+    assert "since it was written" not in text_of(render_run(read_run(path)))
     outcome = (path / "outcome.json").read_text()
     (path / "outcome.json").write_text(outcome.replace("0.", "0.9", 1))
-    warned = squeezed(text_of(story(read_run(path))))
+    warned = squeezed(text_of(render_run(read_run(path))))
     assert "outcome.json is changed since it was written (catalyst show --verify)" in warned

@@ -15,7 +15,7 @@ from tiny_models import CPU, PromptIsLogits, labels_only
 from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.runs.records import Best, LLMCall, Message, Prompt, Score, ScoredPrompt, Usage
-from llm_catalyst.training.state import State, pack, unpack
+from llm_catalyst.training.state import State, pack_state, unpack_state
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "AdamW": partial(torch.optim.AdamW, lr=0.02, betas=(0.8, 0.95), weight_decay=0.01),
@@ -75,9 +75,9 @@ def state_of(members: list[Member]) -> State:
 
 def through_disk(state: State) -> State:
     """The state written as a stage's files hold it, and read back."""
-    tensors, values = pack(state)
+    tensors, values = pack_state(state)
     raw = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
-    return unpack(load(raw), json.loads(json.dumps(values, allow_nan=False)), CPU)
+    return unpack_state(load(raw), json.loads(json.dumps(values, allow_nan=False)), CPU)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -17,7 +17,7 @@ from tiny import EXAMPLES, consultation, prompt_space, scored
 
 from llm_catalyst.mentors.base import MentorContext, Trial
 from llm_catalyst.mentors.strategies.capo import Capo, better_ones
-from llm_catalyst.mentors.strategies.capo_members import CapoMember, CapoSchedule, found, member_of
+from llm_catalyst.mentors.strategies.capo_members import CapoMember, CapoSchedule, make_member, member_from_prompt
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -107,23 +107,23 @@ def test_among_equals_the_shorter_prompt_is_first_and_without_a_penalty_the_earl
 
 
 def test_examples_stand_in_a_prompt_where_all_of_it_fits() -> None:
-    (roomy,) = member_of("is it good", [5, 0, 4], asked(), "")
+    (roomy,) = make_member("is it good", [5, 0, 4], asked(), "")
     assert roomy.shots == (5,)  # "it was great", and no room for a second one
     assert roomy.length == 11
     assert roomy.prompt.text.startswith("is it good : it was great : positive")
-    (tight,) = member_of("is it good", [5], asked(space=prompt_space(length=8)), "")
+    (tight,) = make_member("is it good", [5], asked(space=prompt_space(length=8)), "")
     assert (tight.shots, tight.length) == ((), 3)
-    (cut,) = member_of("is it good or bad", [5], asked(space=prompt_space(length=4)), "")
+    (cut,) = make_member("is it good or bad", [5], asked(space=prompt_space(length=4)), "")
     assert (cut.shots, cut.length, cut.lost) == ((), 4, "bad")
-    assert member_of("好", [], asked(), "") == []
+    assert make_member("好", [], asked(), "") == []
 
 
 def test_a_prompt_of_the_pool_is_a_member_by_the_text_that_was_repeated_in_it() -> None:
     for text, instruction, length in (("is it good or bad", "is it good or bad", 5), ("dull dull", "dull", 1)):
         prompt = SPACE.fit(text)[0]
-        assert found(prompt, SPACE) == CapoMember(prompt, instruction, (), length)
+        assert member_from_prompt(prompt, SPACE) == CapoMember(prompt, instruction, (), length)
     odd = SPACE.prompt(range(20, 36))
-    assert found(odd, SPACE) == CapoMember(odd, odd.text, (), 16)
+    assert member_from_prompt(odd, SPACE) == CapoMember(odd, odd.text, (), 16)
 
 
 def test_a_child_takes_half_of_the_examples_and_gains_or_loses_one_a_third_of_the_time_each() -> None:

@@ -11,7 +11,7 @@ from dialogues import Talk, after, talk
 from omegaconf import OmegaConf
 from tiny import EXAMPLES, consultation
 
-from llm_catalyst.mentors.base import MentorContext, Trial, nobody
+from llm_catalyst.mentors.base import MentorContext, Trial, refuse_probe
 from llm_catalyst.mentors.strategies.directional import LONGEST_DIRECTION, Directional, read_direction
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.utils.validation import ConfigurationError
@@ -103,7 +103,7 @@ def test_without_examples_nothing_is_tried(examples: int) -> None:
     told = consultation()
     if examples:
         told = replace(told, task=replace(told.task, examples=()))
-    spoken = talk(Directional(examples=examples), replace(told, attempt=nobody), DIRECTION, STEPS)
+    spoken = talk(Directional(examples=examples), replace(told, attempt=refuse_probe), DIRECTION, STEPS)
     assert len(spoken.texts) == 3
     assert "training example" not in asked(spoken, 0)
 

@@ -12,7 +12,7 @@ from dialogues import Talk, after, talk
 from omegaconf import OmegaConf
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.strategies.evoprompt import EvoPromptDE, EvoPromptGA, last_prompt, pair
+from llm_catalyst.mentors.strategies.evoprompt import EvoPromptDE, EvoPromptGA, last_prompt, select_parents
 from llm_catalyst.runs.records import Advice, Score, ScoredPrompt
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -130,7 +130,7 @@ def test_two_parents_are_never_the_same_whatever_the_scores(selection: str, metr
         ScoredPrompt(SPACE.fit(t)[0], Score(0.5, m, 32), "user", 0) for t, m in zip(TEXTS, metrics, strict=False)
     ]
     rng = random.Random(0)
-    pairs = [pair(entries, selection, rng) for _ in range(300)]
+    pairs = [select_parents(entries, selection, rng) for _ in range(300)]
     assert all(mother != father for mother, father in pairs)
     assert {entry.prompt.text for both in pairs for entry in both} == set(TEXTS[:4])
 
@@ -143,7 +143,7 @@ def test_parents_are_drawn_as_often_as_their_selection_says(selection: str, shar
     """By roulette in proportion to the metric; in a tournament of two of three the worst never wins."""
     entries = [found(text, 1 - metric, 0) for text, metric in zip(TEXTS, (0.1, 0.2, 0.7), strict=False)]
     rng = random.Random(0)
-    drawn = Counter(pair(entries, selection, rng)[0].prompt.text for _ in range(3000))
+    drawn = Counter(select_parents(entries, selection, rng)[0].prompt.text for _ in range(3000))
     assert [drawn[text] / 3000 for text in TEXTS[:3]] == pytest.approx(shares, abs=0.03)
 
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from tiny import EXAMPLES, consultation, scored
 
 from llm_catalyst.mentors.base import MentorContext, Trial
-from llm_catalyst.mentors.strategies.gepa import Gepa, front, minibatches
+from llm_catalyst.mentors.strategies.gepa import Gepa, count_front_wins, draw_minibatches
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -61,7 +61,7 @@ def test_a_model_is_shown_exactly_the_golden_text() -> None:
 def test_parents_are_weighted_by_where_they_are_best_and_the_dominated_are_left_out(
     marks: tuple[str, ...], weights: list[int]
 ) -> None:
-    assert front(marks) == weights
+    assert count_front_wins(marks) == weights
 
 
 def test_only_a_child_that_gets_strictly_more_of_the_minibatch_right_is_proposed() -> None:
@@ -93,9 +93,9 @@ def test_where_no_mistake_is_found_nothing_is_asked() -> None:
 def test_minibatches_go_round_and_are_drawn_beside_the_pareto_examples_while_there_are_enough() -> None:
     assert gepa().rows_beside([0, 2, 3, 7], asked()) == [1, 4, 5, 6]
     assert gepa().rows_beside([0, 1, 2, 3, 4, 7], asked()) == list(range(8))
-    a, b, c, d = islice(minibatches(range(7), 3, random.Random(0)), 4)
+    a, b, c, d = islice(draw_minibatches(range(7), 3, random.Random(0)), 4)
     assert len({*a, *b}) == len({*c, *d}) == 6
-    assert [len(batch) for batch in islice(minibatches(range(2), 3, random.Random(0)), 2)] == [2, 2]
+    assert [len(batch) for batch in islice(draw_minibatches(range(2), 3, random.Random(0)), 2)] == [2, 2]
 
 
 class Counted:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from tiny import consultation as consult
 from tiny import conversation, prompt_space, scored
 
-from llm_catalyst.mentors.strategies.gpo import Gpo, edits, most_similar, read, words_of
+from llm_catalyst.mentors.strategies.gpo import Gpo, edit_distance, most_similar, read_within_limit, words_of
 from llm_catalyst.runs.records import Prompt, Score, ScoredPrompt
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -115,7 +115,7 @@ def test_a_prompt_of_the_current_length_is_always_allowed() -> None:
     ],
 )
 def test_the_edit_distance_counts_words(old: str, new: str, changed: int) -> None:
-    assert edits(words_of(old), words_of(new)) == edits(words_of(new), words_of(old)) == changed
+    assert edit_distance(words_of(old), words_of(new)) == edit_distance(words_of(new), words_of(old)) == changed
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_the_edit_distance_counts_words(old: str, new: str, changed: int) -> Non
     ],
 )
 def test_a_text_counts_as_it_is_written_or_as_it_is_used(text: str, near: bool) -> None:
-    texts, rejected = read(f"- {text}", "is it good or", 2, prompt_space())
+    texts, rejected = read_within_limit(f"- {text}", "is it good or", 2, prompt_space())
     assert bool(texts) is near
     assert bool(rejected) is not near
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from tiny import EXAMPLES, conversation, prompt_space, scored
 from tiny import consultation as consult
 
-from llm_catalyst.mentors.strategies.opro import LONGEST, Opro, read
+from llm_catalyst.mentors.strategies.opro import LONGEST, Opro, read_tagged
 from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_opro.txt"
@@ -114,13 +114,13 @@ def test_examples_are_drawn_by_the_stream_of_the_consultation() -> None:
     ],
 )
 def test_what_stands_between_tags_is_read_and_else_the_whole_answer(reply: str, texts: list[str]) -> None:
-    assert read(reply)[0] == texts
+    assert read_tagged(reply)[0] == texts
 
 
 @pytest.mark.parametrize("form", ["<INS>{}</INS>", "- {}"])
 def test_more_than_500_characters_are_no_prompt(form: str) -> None:
-    assert len(read(form.format("a" * LONGEST))[0]) == 1
-    texts, rejected = read(form.format("a" * (LONGEST + 1)))
+    assert len(read_tagged(form.format("a" * LONGEST))[0]) == 1
+    texts, rejected = read_tagged(form.format("a" * (LONGEST + 1)))
     assert texts == []
     assert rejected[-1].reason == "longer than 500 characters"
 

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from tiny import TASK, consultation, conversation
 
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.mentors.strategies.templates import LONGEST_ECHO, quoted
+from llm_catalyst.mentors.strategies.templates import LONGEST_ECHO, quote_json
 from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parent / "golden" / "strategy_paper.txt"
@@ -38,9 +38,9 @@ def test_the_best_prompt_stands_last_with_three_decimals_and_the_limits_are_told
 
 
 def test_a_text_from_tokens_cannot_break_out_of_its_line() -> None:
-    assert quoted('a "b"\nPrompt: c') == r'"a \"b\"\nPrompt: c"'
-    assert quoted("a\u202eb\u200b\x1b[0m\u2028c") == r'"a\u202eb\u200b\u001b[0m\u2028c"'
-    assert quoted("é 好 🎬") == '"é 好 🎬"'
+    assert quote_json('a "b"\nPrompt: c') == r'"a \"b\"\nPrompt: c"'
+    assert quote_json("a\u202eb\u200b\x1b[0m\u2028c") == r'"a\u202eb\u200b\u001b[0m\u2028c"'
+    assert quote_json("é 好 🎬") == '"é 好 🎬"'
     texts = Paper().messages(consultation())[1].content
     assert r'Prompt: "odd \"\n\u200b ##ing é 好"' in texts.split("\n")
 

@@ -14,7 +14,7 @@ from tiny import EXAMPLES, consultation, prompt_space
 
 from llm_catalyst.mentors.base import MentorContext, Trial
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.mentors.strategies.rank import Rank, choose, doubles, likeness
+from llm_catalyst.mentors.strategies.rank import Rank, choose_diverse, cosine_similarities, find_near_duplicates
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -76,35 +76,39 @@ def test_the_question_is_that_of_the_paper_for_more_prompts() -> None:
 
 
 def test_a_prompt_too_like_a_better_one_that_stays_is_a_double() -> None:
-    assert doubles(FOUR, 0.95) == {1: 0}
-    assert doubles(FOUR, 0.5) == {1: 0, 2: 0}
-    assert doubles(FOUR, 1.0) == {}
+    assert find_near_duplicates(FOUR, 0.95) == {1: 0}
+    assert find_near_duplicates(FOUR, 0.5) == {1: 0, 2: 0}
+    assert find_near_duplicates(FOUR, 1.0) == {}
     chain = torch.tensor([[1.0, 0.96, 0.9], [0.96, 1.0, 0.96], [0.9, 0.96, 1.0]])
-    assert doubles(chain, 0.95) == {1: 0}, "the third is like the second alone, which does not stay"
+    assert find_near_duplicates(chain, 0.95) == {1: 0}, "the third is like the second alone, which does not stay"
 
 
 def test_the_choice_weighs_goodness_against_the_likeness_to_what_was_chosen() -> None:
     """After the first, the others' goodness is 2/3, 1/3 and 0, and their closeness to it 1, 0.57 and 0."""
-    assert choose(FOUR, 3, diversity=0) == [0, 1, 2]
-    assert choose(FOUR, 2, diversity=0.6) == [0, 1]
-    assert choose(FOUR, 2, diversity=0.7) == [0, 3]
-    assert choose(FOUR, 4, diversity=1) == [0, 3, 2, 1]
+    assert choose_diverse(FOUR, 3, diversity=0) == [0, 1, 2]
+    assert choose_diverse(FOUR, 2, diversity=0.6) == [0, 1]
+    assert choose_diverse(FOUR, 2, diversity=0.7) == [0, 3]
+    assert choose_diverse(FOUR, 4, diversity=1) == [0, 3, 2, 1]
 
 
 def test_the_choice_depends_on_no_scale_of_the_cosines() -> None:
     narrow = 0.9 + FOUR / 100  # as where all embeddings point the same way
-    assert [choose(narrow, 2, d) for d in (0.6, 0.7)] == [choose(FOUR, 2, d) for d in (0.6, 0.7)] == [[0, 1], [0, 3]]
+    assert (
+        [choose_diverse(narrow, 2, d) for d in (0.6, 0.7)]
+        == [choose_diverse(FOUR, 2, d) for d in (0.6, 0.7)]
+        == [[0, 1], [0, 3]]
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_candidates_that_are_few_or_equally_alike_are_taken_in_their_order(n: int) -> None:
-    assert choose(torch.full((n, n), 0.3), 5, diversity=2) == list(range(n))
+    assert choose_diverse(torch.full((n, n), 0.3), 5, diversity=2) == list(range(n))
 
 
 def test_likeness_is_the_one_by_which_the_spread_of_proposals_is_told() -> None:
     space = prompt_space()
     two = [space.fit(text)[0] for text in ("is it good", "tell me the mood")]
-    assert 1 - likeness(two, space)[0, 1].item() == pytest.approx(space.spread(two), abs=1e-6)
+    assert 1 - cosine_similarities(two, space)[0, 1].item() == pytest.approx(space.spread(two), abs=1e-6)
 
 
 def test_the_same_answer_brings_the_same_choice_and_one_kept_from_before_is_not_asked_for_again() -> None:

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from llm_catalyst.sweeps.job import ENDED, RUNNING, JobStatus, read_notes, take_gpu, write_note
-from llm_catalyst.sweeps.launchers import Sweep, begin, cause, consecutive, in_a_pool, running_here
-from llm_catalyst.sweeps.status import apart, summary
+from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, describe_cause, group_consecutive, in_a_pool, running_here
+from llm_catalyst.sweeps.status import distinguish_jobs, summarize_jobs
 from llm_catalyst.utils.validation import ConfigurationError
 
 optuna = pytest.importorskip("optuna", reason="the sweep extra is not installed")
@@ -35,15 +35,15 @@ optuna = pytest.importorskip("optuna", reason="the sweep extra is not installed"
 from llm_catalyst.sweeps.optuna_search import (  # noqa: E402
     SAMPLERS,
     Plan,
-    distribution,
+    make_row,
     next_trials,
     open_study,
-    ranked,
+    parse_distribution,
+    rank_rows,
     read_rows,
-    results,
-    row,
-    split,
-    tell,
+    render_results,
+    split_overrides,
+    tell_study,
     write_rows,
 )
 
@@ -111,8 +111,8 @@ def sweep_in(folder: Path, launcher: Launcher) -> Sweep:
 
 def test_two_processes_do_not_carry_out_one_sweep(tmp_path: Path) -> None:
     with FileLock(tmp_path / ".lock"), pytest.raises(ConfigurationError, match="another process carries out the sweep"):
-        begin(sweep_in(tmp_path, BasicLauncher()))
-    begin(sweep_in(tmp_path, BasicLauncher()))
+        begin_sweep(sweep_in(tmp_path, BasicLauncher()))
+    begin_sweep(sweep_in(tmp_path, BasicLauncher()))
 
 
 def test_a_sweep_waits_for_what_is_left_of_one_that_was_killed_and_forgets_its_notes(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_sweep_waits_for_what_is_left_of_one_that_was_killed_and_forgets_its_n
     write_note(tmp_path, note(1, None, host="elsewhere", pid=worker.pid))
     assert [one.number for one in running_here(tmp_path)] == [0]
     threading.Timer(0.3, worker.communicate, [b"\n"]).start()
-    begin(sweep_in(tmp_path, BasicLauncher()))
+    begin_sweep(sweep_in(tmp_path, BasicLauncher()))
     assert worker.poll() == 0
     assert read_notes(tmp_path) == {}
 
@@ -130,7 +130,7 @@ def test_a_sweep_waits_for_what_is_left_of_one_that_was_killed_and_forgets_its_n
 
 
 def told(*notes: JobStatus) -> list[str]:
-    return [line.plain for line in summary({one.number: one for one in notes}, Path("outputs/sweeps/x"))]
+    return [line.plain for line in summarize_jobs({one.number: one for one in notes}, Path("outputs/sweeps/x"))]
 
 
 def test_a_sweep_that_has_finished_needs_one_line() -> None:
@@ -174,8 +174,8 @@ def test_dry_runs_are_estimated_and_not_finished() -> None:
 
 def test_runs_are_told_apart_by_what_not_all_share() -> None:
     jobs = {0: ["task=sst2", "seed=1", "mentor=none"], 1: ["task=sst2", "seed=2", "mentor=none"]}
-    assert apart(jobs) == {0: "seed=1", 1: "seed=2"}
-    assert apart({0: ["task=sst2"]}) == {0: "task=sst2"}
+    assert distinguish_jobs(jobs) == {0: "seed=1", 1: "seed=2"}
+    assert distinguish_jobs({0: ["task=sst2"]}) == {0: "task=sst2"}
 
 
 class Fragile(Launcher):
@@ -218,13 +218,16 @@ def test_a_pool_that_breaks_at_some_jobs_carries_out_all_others(words: list[str]
 
 def test_the_cause_of_a_lost_run_is_the_end_of_a_traceback_that_a_launcher_hands_on() -> None:
     handed_on = "Job failed with trace:\n---\nTraceback:\n  File x\nFileExistsError: [Errno 17] there\n---\nsee the log"
-    assert cause(RuntimeError(handed_on)) == "FileExistsError: [Errno 17] there"
-    assert cause(RuntimeError("a worker was\x1b terminated\nit says")) == r"RuntimeError: a worker was\x1b terminated"
+    assert describe_cause(RuntimeError(handed_on)) == "FileExistsError: [Errno 17] there"
+    assert (
+        describe_cause(RuntimeError("a worker was\x1b terminated\nit says"))
+        == r"RuntimeError: a worker was\x1b terminated"
+    )
 
 
 @given(st.sets(st.integers(0, 30)))
 def test_jobs_are_handed_over_in_groups_that_a_launcher_numbers_rightly(numbers: set[int]) -> None:
-    groups = consecutive({number: [f"seed={number}"] for number in numbers})
+    groups = group_consecutive({number: [f"seed={number}"] for number in numbers})
     assert [number for group in groups for number in group] == sorted(numbers)
     for group in groups:
         assert list(group) == list(range(min(group), min(group) + len(group)))
@@ -236,7 +239,7 @@ def test_jobs_are_handed_over_in_groups_that_a_launcher_numbers_rightly(numbers:
 
 
 def test_overrides_are_split_into_what_all_trials_share_and_what_is_searched() -> None:
-    fixed, space = split(
+    fixed, space = split_overrides(
         parsed(
             "task=sst2",
             "stage.steps=[2,2]",
@@ -259,7 +262,7 @@ def test_overrides_are_split_into_what_all_trials_share_and_what_is_searched() -
 
 
 def test_a_list_among_choices_reaches_the_run_as_it_was_written() -> None:
-    assert distribution(parsed("stage.steps=[2,2],[4,4]")[0]).choices == ("[2,2]", "[4,4]")
+    assert parse_distribution(parsed("stage.steps=[2,2],[4,4]")[0]).choices == ("[2,2]", "[4,4]")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +271,7 @@ def test_a_list_among_choices_reaches_the_run_as_it_was_written() -> None:
 )
 def test_what_cannot_be_searched_is_refused(words: list[str], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        split(parsed(*words))
+        split_overrides(parsed(*words))
 
 
 @pytest.mark.parametrize("wrong", [{"trials": 0}, {"at_once": 0}, {"sampler": "Guess"}])
@@ -287,7 +290,7 @@ def searched(folder: Path, plan: Plan, until: int) -> list[float]:
     study = open_study(folder, WORDS)
     while len(study.trials) < until and (trials := next_trials(study, SPACE, plan)):
         for trial in trials:
-            assert tell(study, trial.number, note(trial.number, dev=1 - trial.params["lr"]))
+            assert tell_study(study, trial.number, note(trial.number, dev=1 - trial.params["lr"]))
     return [trial.params["lr"] for trial in study.trials]
 
 
@@ -322,18 +325,18 @@ def test_a_study_whose_last_line_a_crash_has_cut_off_is_gone_on_with(tmp_path: P
 def test_a_study_is_gone_on_with_after_its_process_is_gone(tmp_path: Path) -> None:
     study = open_study(tmp_path, WORDS)
     first = next_trials(study, SPACE, PLAN)
-    assert tell(study, first[0].number, note(0, dev=0.75))
-    assert not tell(study, first[1].number, note(1, 75, "stopped by SIGTERM"))
+    assert tell_study(study, first[0].number, note(0, dev=0.75))
+    assert not tell_study(study, first[1].number, note(1, 75, "stopped by SIGTERM"))
 
     later = open_study(tmp_path, WORDS)
     (cut_off,) = next_trials(later, SPACE, PLAN)
     assert (cut_off.number, cut_off.params) == (first[1].number, first[1].params)
-    assert tell(later, cut_off.number, note(1, dev=0.5))
+    assert tell_study(later, cut_off.number, note(1, dev=0.5))
     last = next_trials(later, SPACE, PLAN)
     assert [trial.number for trial in last] == [2, 3]
     assert not {trial.params["lr"] for trial in last} & {trial.params["lr"] for trial in first}
     for trial in last:
-        assert tell(later, trial.number, note(trial.number, 1, "boom"))
+        assert tell_study(later, trial.number, note(trial.number, 1, "boom"))
     assert next_trials(later, SPACE, PLAN) == []
     assert (later.best_trial.number, later.best_value) == (0, 0.75)
     assert [trial.state.name for trial in later.trials] == ["COMPLETE", "COMPLETE", "FAIL", "FAIL"]
@@ -349,16 +352,16 @@ def test_a_trial_whose_values_were_never_written_is_given_up(tmp_path: Path) -> 
 def test_a_run_that_finished_without_a_score_on_dev_is_a_failed_trial(tmp_path: Path) -> None:
     study = open_study(tmp_path, WORDS)
     trial, *_ = next_trials(study, SPACE, PLAN)
-    assert tell(study, trial.number, note(0, dev=None))
+    assert tell_study(study, trial.number, note(0, dev=None))
     assert study.trials[0].state.name == "FAIL"
 
 
 def test_the_results_of_a_search_rank_by_dev_and_keep_failed_trials(tmp_path: Path) -> None:
     ended = [note(0, dev=0.5), note(1, dev=0.75), note(2, 1, "boom"), note(3, dev=0.75)]
-    rows = {one.number: row({"lr": one.number / 10}, one) for one in ended}
+    rows = {one.number: make_row({"lr": one.number / 10}, one) for one in ended}
     write_rows(tmp_path, rows)
     assert read_rows(tmp_path) == rows
-    assert [one["number"] for one in ranked(rows)] == [1, 3, 0]
+    assert [one["number"] for one in rank_rows(rows)] == [1, 3, 0]
     written = json.loads((tmp_path / "search.json").read_bytes())
     assert written["best"]["values"] == {"lr": 0.1}
     assert written["best"]["command"] == "catalyst run task=sst2 seed=1"
@@ -366,7 +369,7 @@ def test_the_results_of_a_search_rank_by_dev_and_keep_failed_trials(tmp_path: Pa
 
 
 def test_a_search_without_any_score_has_no_best(tmp_path: Path) -> None:
-    rows = {0: row({"lr": 1.0}, note(0, 1, "boom"))}
+    rows = {0: make_row({"lr": 1.0}, note(0, 1, "boom"))}
     write_rows(tmp_path, rows)
     assert json.loads((tmp_path / "search.json").read_bytes())["best"] is None
-    assert "no trial has a score" in str(results(rows, tmp_path))
+    assert "no trial has a score" in str(render_results(rows, tmp_path))

@@ -12,14 +12,14 @@ from llm_catalyst.config.table import (
     Line,
     Published,
     Table,
-    cells,
+    apply_smoke,
     find_table,
     folder_of,
-    merged,
-    narrowed,
-    published,
+    list_runs,
+    merge_overrides,
+    read_published,
     read_table,
-    smoked,
+    select_runs,
     write_table,
 )
 from llm_catalyst.utils.validation import ConfigurationError
@@ -38,34 +38,34 @@ FILES = sorted((REPOSITORY / "conf/table").glob("*.yaml"))
 
 
 def test_a_table_comes_seed_after_seed_and_column_after_column() -> None:
-    found = [(cell.seed, cell.column, cell.row) for cell in cells(TABLE)]
+    found = [(cell.seed, cell.column, cell.row) for cell in list_runs(TABLE)]
     assert found == [(s, c, r) for s in (1, 2, 3) for c in ("RTE", "CB") for r in ("Prompt tuning", "+ GPT-4")]
-    assert len({cell.folder for cell in cells(TABLE)}) == 12
+    assert len({cell.folder for cell in list_runs(TABLE)}) == 12
 
 
 def test_the_row_has_the_last_word_in_a_cell_and_the_seed_after_it() -> None:
-    first, second = cells(TABLE)[:2]
+    first, second = list_runs(TABLE)[:2]
     assert first.overrides == ("batch_size=4", "task=rte", "mentor=none", "seed=1")
     assert second.overrides == ("batch_size=4", "task=rte", "mentor=gpt4", "seed=1")
     assert second.folder == "gpt_4/rte/seed1"
 
 
 def test_a_smoke_run_puts_what_stands_in_into_the_place_of_the_overrides() -> None:
-    table = smoked(TABLE)
+    table = apply_smoke(TABLE)
     assert table.name == "drinks_smoke"
     assert "figures mean nothing" in table.title
     assert table.seeds == (1, 2)
-    last = [cell.overrides for cell in cells(table)][3]
+    last = [cell.overrides for cell in list_runs(table)][3]
     assert last == ("experiment=quickstart", "mentor=evolution", "seed=1")
-    assert cells(table)[0].overrides == ("experiment=quickstart", "task=rte", "mentor=none", "seed=1")
+    assert list_runs(table)[0].overrides == ("experiment=quickstart", "task=rte", "mentor=none", "seed=1")
 
 
 @pytest.mark.parametrize("row", ["+ GPT-4", "gpt_4", "+ gpt-4"])
 def test_a_table_is_narrowed_by_names_as_they_are_typed(row: str) -> None:
-    table = narrowed(TABLE, {"row": [row], "column": ["cb"], "seed": ["2", "3"]})
-    assert [cell.folder for cell in cells(table)] == ["gpt_4/cb/seed2", "gpt_4/cb/seed3"]
+    table = select_runs(TABLE, {"row": [row], "column": ["cb"], "seed": ["2", "3"]})
+    assert [cell.folder for cell in list_runs(table)] == ["gpt_4/cb/seed2", "gpt_4/cb/seed3"]
     assert table.reference is None
-    assert narrowed(TABLE, {}) == TABLE
+    assert select_runs(TABLE, {}) == TABLE
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_table_is_narrowed_by_names_as_they_are_typed(row: str) -> None:
 )
 def test_a_line_that_the_table_lacks_is_refused_with_those_that_it_has(only: dict[str, list[str]], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said.replace("+", r"\+")):
-        narrowed(TABLE, only)
+        select_runs(TABLE, only)
 
 
 def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_an_unknown_table_is_refused_with_those_that_there_are(tmp_path: Path) -
 
 
 def test_of_overrides_with_one_key_the_last_stays() -> None:
-    assert merged(["a=1", "b=2"], ["a=3"], ["c=4"]) == ("a=3", "b=2", "c=4")
+    assert merge_overrides(["a=1", "b=2"], ["a=3"], ["c=4"]) == ("a=3", "b=2", "c=4")
 
 
 def test_no_name_leads_out_of_the_tables_folder() -> None:
@@ -135,13 +135,13 @@ def test_nothing_counts_as_published_until_a_user_writes_it(tmp_path: Path) -> N
     assert {file.stem for file in files} <= {file.stem for file in FILES}
     assert len(files) == 7
     for file in files:
-        assert published(file.stem) == {}
+        assert read_published(file.stem) == {}
     mine = tmp_path / "mine.yaml"
     mine.write_text("Prompt tuning:\n  RTE: {mean: 0.5, source: a paper}\n")
-    assert published("nlu", mine) == {("Prompt tuning", "RTE"): Published(0.5, None, "a paper")}
+    assert read_published("nlu", mine) == {("Prompt tuning", "RTE"): Published(0.5, None, "a paper")}
     mine.write_text("Prompt tuning:\n  RTE: {men: 0.5}\n")
     with pytest.raises(ConfigurationError, match=r"mine.yaml: Prompt tuning.RTE.*mean"):
-        published("nlu", mine)
+        read_published("nlu", mine)
 
 
 # The packaged tables
@@ -154,8 +154,8 @@ def test_a_packaged_table_composes_and_its_smoke_run_needs_neither_key_nor_hub(
     assert file.read_text().startswith(f"# catalyst reproduce {file.stem}\n")
     table = read_table(file)
     assert table.name == file.stem
-    for form in (table, smoked(table)):
-        every = {(cell.row, cell.column): cell for cell in cells(form)}
+    for form in (table, apply_smoke(table)):
+        every = {(cell.row, cell.column): cell for cell in list_runs(form)}
         rows, columns = [line.name for line in form.rows], [line.name for line in form.columns]
         for place in dict.fromkeys([*((row, columns[0]) for row in rows), *((rows[-1], column) for column in columns)]):
             config = composed(*every[place].overrides)

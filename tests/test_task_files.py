@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_catalyst.tasks import row_files
-from llm_catalyst.tasks.text_task import TaskData, TextTask, load
+from llm_catalyst.tasks.text_task import TaskData, TextTask, load_text_task
 from llm_catalyst.utils.validation import ConfigurationError
 
 ROWS = [{"text": f"text {i}", "label": i % 2} for i in range(20)]
@@ -33,7 +33,9 @@ def write_splits(folder: Path, name: str, content: bytes) -> Path:
 
 
 def loaded(folder: Path, **changes: Any) -> TaskData:
-    return load(TextTask(**{"name": "local", "text": "{text}", "path": str(folder), "test": "test", **changes}), seed=1)
+    return load_text_task(
+        TextTask(**{"name": "local", "text": "{text}", "path": str(folder), "test": "test", **changes}), seed=1
+    )
 
 
 def refusal(folder: Path, **changes: Any) -> str:
@@ -264,9 +266,9 @@ def test_a_large_file_is_checked_line_by_line_and_in_linear_time(tmp_path: Path,
         took = []
         for _ in range(3):
             start = time.perf_counter()
-            assert row_files.check(file) == rows
+            assert row_files.check_file(file) == rows
             took.append(time.perf_counter() - start)
-        assert row_files.place(file, rows - 1) == f"{file}, line {rows + (suffix == 'csv')}"
+        assert row_files.locate_row(file, rows - 1) == f"{file}, line {rows + (suffix == 'csv')}"
         return min(took)
 
     assert seconds(64_000) < 40 * seconds(8_000)

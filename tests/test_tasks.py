@@ -16,7 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_catalyst.config.build import build_node
-from llm_catalyst.tasks.text_task import BUILT_IN, Example, TaskData, TextTask, carve, fingerprint, load, majority
+from llm_catalyst.tasks.text_task import (
+    BUILT_IN,
+    Example,
+    TaskData,
+    TextTask,
+    carve_dev,
+    fingerprint_split,
+    load_text_task,
+    majority_share,
+)
 from llm_catalyst.utils.validation import ConfigurationError
 
 CONF = REPOSITORY / "conf"
@@ -103,18 +112,18 @@ def test_a_packaged_task_composes_and_says_all_that_a_mentor_and_the_heads_need(
 
 @pytest.mark.parametrize("name", sorted(COUNTS))
 def test_a_real_task_has_the_rows_and_labels_of_its_readme(name: str, real: Callable[[str], Path]) -> None:
-    data = load(packaged(name, path=str(real(name))), seed=1)
+    data = load_text_task(packaged(name, path=str(real(name))), seed=1)
     train, test = COUNTS[name]
     assert counts(data.test) == test
     assert Counter(counts(data.train)) + Counter(counts(data.dev)) == Counter(train)
-    assert majority(data.test) == max(test.values()) / sum(test.values())
+    assert majority_share(data.test) == max(test.values()) / sum(test.values())
 
 
 @pytest.mark.parametrize("name", sorted(METHOD))
 def test_templates_are_filled_as_the_method_has_it(name: str, real: Callable[[str], Path]) -> None:
     path = real(name)
     raw = [json.loads(line) for line in (path / "validation.jsonl").read_bytes().split(b"\n") if line]
-    data = load(packaged(name, path=str(path)), seed=1)
+    data = load_text_task(packaged(name, path=str(path)), seed=1)
     wanted = [METHOD[name](row) for row in raw]
     stripped = [tuple((text.strip(), pair and pair.strip()) for text, pair in sequences) for sequences in wanted]
     assert [e.sequences for e in data.test] == stripped
@@ -122,7 +131,7 @@ def test_templates_are_filled_as_the_method_has_it(name: str, real: Callable[[st
 
 
 def test_both_questions_of_copa_occur_and_each_choice_stands_in_the_second_place(real: Callable[[str], Path]) -> None:
-    data = load(packaged("copa", path=str(real("copa"))), seed=1)
+    data = load_text_task(packaged("copa", path=str(real("copa"))), seed=1)
     ends = {text.rsplit(" ", 1)[1] for e in data.test for text, _ in e.sequences}
     assert ends == {"because", "so"}
     assert all(len(e.sequences) == 2 for e in (*data.train, *data.dev, *data.test))
@@ -131,14 +140,14 @@ def test_both_questions_of_copa_occur_and_each_choice_stands_in_the_second_place
 def test_the_data_folder_of_the_environment_is_found(real: Callable[[str], Path], monkeypatch: Any) -> None:
     path = real("cb")
     monkeypatch.setenv("CATALYST_DATA", str(path.parent))
-    data = load(packaged("cb"), seed=1)
+    data = load_text_task(packaged("cb"), seed=1)
     assert data.source == str(path)
     assert len(data.test) == 56
 
 
 def test_the_built_in_quickstart_data_is_found_without_any_path(monkeypatch: Any) -> None:
     monkeypatch.delenv("CATALYST_DATA", raising=False)
-    data = load(TextTask(name="quickstart", text="{text}", test="test", dev="validation"), seed=1)
+    data = load_text_task(TextTask(name="quickstart", text="{text}", test="test", dev="validation"), seed=1)
     assert (len(data.train), len(data.dev), len(data.test)) == (240, 160, 400)
     for split in (data.train, data.dev, data.test):
         assert counts(split) == {0: len(split) / 2, 1: len(split) / 2}
@@ -160,7 +169,7 @@ def test_the_example_of_the_documentation_runs_as_it_is_written(
     assert yaml.safe_load(done.stdout)["task"] == node
     labels = list(range(len(node["labels"])))
     path = folder(train=rows_of(*labels * 10), test=rows_of(*labels))
-    assert load(build_node(node | {"path": str(path)}, "task"), seed=1).labels == tuple(node["labels"])
+    assert load_text_task(build_node(node | {"path": str(path)}, "task"), seed=1).labels == tuple(node["labels"])
 
 
 # --- splits
@@ -168,14 +177,14 @@ def test_the_example_of_the_documentation_runs_as_it_is_written(
 
 @pytest.mark.parametrize("shots", [1, 4, 9])
 def test_shots_are_exact_for_each_label_in_train_and_dev(tiny_task: Path, shots: int) -> None:
-    data = load(local(tiny_task, shots=shots), seed=1)
+    data = load_text_task(local(tiny_task, shots=shots), seed=1)
     assert counts(data.train) == counts(data.dev) == {0: shots, 1: shots}
     assert len(data.test) == 20
 
 
 def test_the_seed_draws_the_shots_and_the_same_seed_draws_them_again(tiny_task: Path) -> None:
     def drawn(seed: int) -> TaskData:
-        return load(local(tiny_task, shots=4), seed)
+        return load_text_task(local(tiny_task, shots=4), seed)
 
     assert drawn(1) == drawn(1)
     assert set(drawn(1).train) != set(drawn(2).train)
@@ -185,7 +194,7 @@ def test_the_seed_draws_the_shots_and_the_same_seed_draws_them_again(tiny_task: 
 
 @pytest.mark.parametrize("settings", [{}, {"shots": 4}, {"test": None}, {"test": None, "shots": 4}], ids=str)
 def test_train_dev_and_test_share_no_row_under_heldout(tiny_task: Path, settings: dict[str, Any]) -> None:
-    data = load(local(tiny_task, **settings), seed=3)
+    data = load_text_task(local(tiny_task, **settings), seed=3)
     splits = [set(data.train), set(data.dev), set(data.test)]
     assert all(splits)
     assert len(set.union(*splits)) == sum(map(len, splits)) == len(data.train) + len(data.dev) + len(data.test)
@@ -193,7 +202,7 @@ def test_train_dev_and_test_share_no_row_under_heldout(tiny_task: Path, settings
 
 @pytest.mark.parametrize("settings", [{}, {"shots": 4}, {"test": None}], ids=str)
 def test_dev_is_test_where_the_protocol_reports_on_dev(tiny_task: Path, settings: dict[str, Any]) -> None:
-    data = load(local(tiny_task, **settings), seed=1, report_on_dev=True)
+    data = load_text_task(local(tiny_task, **settings), seed=1, report_on_dev=True)
     assert data.dev == data.test
     assert not set(data.train) & set(data.test)
     assert counts(data.train) == {0: settings["shots"], 1: settings["shots"]} if "shots" in settings else data.train
@@ -201,16 +210,16 @@ def test_dev_is_test_where_the_protocol_reports_on_dev(tiny_task: Path, settings
 
 def test_a_dev_split_of_the_tasks_own_is_taken_whole(folder: Callable[..., Path]) -> None:
     path = folder(train=rows_of(*[0, 1] * 10), mine=rows_of(1, 0, 1), test=rows_of(0, 1))
-    data = load(local(path, dev="mine"), seed=1)
+    data = load_text_task(local(path, dev="mine"), seed=1)
     assert len(data.train) == 20
     assert [e.label for e in data.dev] == [1, 0, 1]
 
 
 def test_dev_is_carved_by_label_and_bounded(folder: Callable[..., Path]) -> None:
     path = folder(train=rows_of(*[0] * 60, *[1] * 20), test=rows_of(0, 1))
-    assert counts(load(local(path), seed=1).dev) == {0: 6, 1: 2}
-    assert counts(load(local(path, dev_share=0.5), seed=1).dev) == {0: 30, 1: 10}
-    assert counts(load(local(path, dev_share=0.5, dev_rows=4), seed=1).dev) == {0: 3, 1: 1}
+    assert counts(load_text_task(local(path), seed=1).dev) == {0: 6, 1: 2}
+    assert counts(load_text_task(local(path, dev_share=0.5), seed=1).dev) == {0: 30, 1: 10}
+    assert counts(load_text_task(local(path, dev_share=0.5, dev_rows=4), seed=1).dev) == {0: 3, 1: 1}
 
 
 @given(
@@ -224,7 +233,7 @@ def test_a_carved_part_takes_of_each_label_and_never_more_than_its_limit(
     sizes: list[int], share: float, limit: int, seed: int
 ) -> None:
     rows = [Example(((f"{label} {i}", None),), label) for label, n in enumerate(sizes) for i in range(n)]
-    rest, taken = carve(rows, share, limit, seed)
+    rest, taken = carve_dev(rows, share, limit, seed)
     assert Counter(rest) + Counter(taken) == Counter(rows)
     assert counts(taken).keys() == counts(rest).keys() == set(range(len(sizes)))
     assert len(taken) <= max(limit, len(sizes))
@@ -239,26 +248,26 @@ def test_of_a_carved_part_that_is_too_large_the_largest_label_gives_first(
     wanted = [min(max(1, round(min(share, limit / len(rows)) * n)), n - 1) for n in sizes]
     while sum(wanted) > max(limit, len(wanted)):
         wanted[wanted.index(max(wanted))] -= 1
-    assert counts(carve(rows, share, limit, 0)[1]) == dict(enumerate(wanted))
+    assert counts(carve_dev(rows, share, limit, 0)[1]) == dict(enumerate(wanted))
 
 
 def test_carving_is_quick_with_very_many_labels() -> None:
     rows = [Example(((f"{i}", None),), i // 3) for i in range(60_000)]
     start = time.perf_counter()
-    assert len(carve(rows, 0.5, 30_000, 0)[1]) == 30_000
+    assert len(carve_dev(rows, 0.5, 30_000, 0)[1]) == 30_000
     assert time.perf_counter() - start < 3
 
 
 def test_a_label_with_a_single_row_is_trained_on(folder: Callable[..., Path]) -> None:
     path = folder(train=rows_of(*[0, 1] * 10, 2), test=rows_of(0, 1, 2))
-    assert 2 in counts(load(local(path), seed=1).train)
+    assert 2 in counts(load_text_task(local(path), seed=1).train)
 
 
 def test_fingerprints_change_with_one_character_and_with_one_label(folder: Callable[..., Path]) -> None:
     train, test = rows_of(*[0, 1] * 10), rows_of(0, 1, 1)
 
     def prints(test: list[dict[str, Any]]) -> dict[str, Any]:
-        return load(local(folder(train=train, test=test)), seed=1).fingerprints()
+        return load_text_task(local(folder(train=train, test=test)), seed=1).fingerprints()
 
     before = prints(test)
     assert (before["test"]["rows"], before["test"]["labels"]) == (3, {"0": 1, "1": 2})
@@ -271,7 +280,7 @@ def test_fingerprints_change_with_one_character_and_with_one_label(folder: Calla
 
 def test_a_fingerprint_tells_a_pair_from_a_longer_text_and_one_order_from_another() -> None:
     whole, split = Example((("a b", None),), 0), Example((("a", "b"),), 0)
-    hashes = [fingerprint(rows)["sha256"] for rows in ([whole, split], [split, whole], [whole, whole], [whole])]
+    hashes = [fingerprint_split(rows)["sha256"] for rows in ([whole, split], [split, whole], [whole, whole], [whole])]
     assert len(set(hashes)) == 4
 
 
@@ -305,36 +314,36 @@ def test_local_files_are_read_in_every_form_with_every_kind_of_label(tmp_path: P
     for split, times in (("train", 8), ("test", 2)):
         rows = [{"text": f"{split} {i}, with a comma", "mark": values[i % len(values)]} for i in range(times * 5)]
         write_table(tmp_path / split, rows, form)
-    data = load(local(tmp_path, label="mark", labels=named), seed=1)
+    data = load_text_task(local(tmp_path, label="mark", labels=named), seed=1)
     assert data.labels == wanted
     assert [e.label for e in data.test] == [i % len(values) for i in range(10)]
     assert data.test[3].sequences == (("test 3, with a comma", None),)
 
 
 def test_unnamed_booleans_get_their_own_names(folder: Callable[..., Path]) -> None:
-    data = load(local(folder(train=rows_of(*[True, False] * 10), test=rows_of(True, False, False))), seed=1)
+    data = load_text_task(local(folder(train=rows_of(*[True, False] * 10), test=rows_of(True, False, False))), seed=1)
     assert set(data.labels) == {"True", "False"}
     assert [data.labels[e.label] for e in data.test] == ["True", "False", "False"]
 
 
 def test_ten_and_more_numbers_are_ordered_as_numbers(folder: Callable[..., Path]) -> None:
     numbers = list(range(1, 13))
-    data = load(local(folder(train=rows_of(*numbers * 3), test=rows_of(*numbers))), seed=1)
+    data = load_text_task(local(folder(train=rows_of(*numbers * 3), test=rows_of(*numbers))), seed=1)
     assert data.labels == tuple(map(str, numbers))
 
 
 def test_multiple_choice_rows_have_a_sequence_for_each_choice(folder: Callable[..., Path]) -> None:
     rows = [{"start": f"Then {i}", "a": "it rained ", "b": "it ran", "c": "it is", "label": i % 3} for i in range(12)]
     task = local(folder(train=rows, test=rows[:3]), text="{start}", choices=["{a}", "and {b}", "{c}"])
-    data = load(task, seed=1)
+    data = load_text_task(task, seed=1)
     assert data.test[1] == Example((("Then 1", "it rained"), ("Then 1", "and it ran"), ("Then 1", "it is")), 1)
     assert data.labels == ("choice 1", "choice 2", "choice 3")
 
 
 def test_changed_rows_are_seen_although_datasets_keeps_copies(folder: Callable[..., Path]) -> None:
     test = rows_of(0, 1)
-    assert load(local(folder(train=rows_of(*[0, 1] * 5), test=test)), seed=1).test[0].label == 0
-    assert load(local(folder(train=rows_of(*[0, 1] * 5), test=rows_of(1, 0))), seed=1).test[0].label == 1
+    assert load_text_task(local(folder(train=rows_of(*[0, 1] * 5), test=test)), seed=1).test[0].label == 0
+    assert load_text_task(local(folder(train=rows_of(*[0, 1] * 5), test=rows_of(1, 0))), seed=1).test[0].label == 1
 
 
 def test_local_files_are_read_without_asking_the_network(folder: Callable[..., Path], monkeypatch: Any) -> None:
@@ -350,7 +359,7 @@ def test_local_files_are_read_without_asking_the_network(folder: Callable[..., P
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    load(local(folder(train=rows_of(*[0, 1] * 5), test=rows_of(0, 1))), seed=1)
+    load_text_task(local(folder(train=rows_of(*[0, 1] * 5), test=rows_of(0, 1))), seed=1)
     assert asked == []
 
 
@@ -359,7 +368,7 @@ def test_local_files_are_read_without_asking_the_network(folder: Callable[..., P
 
 def refusal(task: TextTask, **settings: Any) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        load(task, seed=1, **settings)
+        load_text_task(task, seed=1, **settings)
     return str(caught.value)
 
 
@@ -393,7 +402,7 @@ def test_what_the_configuration_gets_wrong_is_named_with_the_mend(
 def test_a_malformed_template_is_refused_by_its_key(folder: Callable[..., Path], text: str) -> None:
     path = folder(train=GOOD, test=GOOD[:4])
     with pytest.raises(ConfigurationError, match=r"task\.text|template"):
-        load(local(path, text=text), seed=1)
+        load_text_task(local(path, text=text), seed=1)
 
 
 @pytest.mark.parametrize(

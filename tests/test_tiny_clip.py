@@ -16,7 +16,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
 from llm_catalyst.models.backbones import tiny_clip
-from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw
+from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw_shape
 from llm_catalyst.utils.validation import ConfigurationError
 
 STEPS = 300  # enough to tell colours; shapes take more
@@ -31,16 +31,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A tiny CLIP in a cache of its own, where a build had been killed before."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CATALYST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        part = tiny_clip.place(STEPS).with_name(f"{tiny_clip.place(STEPS).name}.part")
+        part = tiny_clip.cache_path(STEPS).with_name(f"{tiny_clip.cache_path(STEPS).name}.part")
         part.mkdir(parents=True)
         (part / "half.safetensors").write_text("half")
-        yield tiny_clip.location(STEPS)
+        yield tiny_clip.ensure_tiny_clip(STEPS)
 
 
 @pytest.fixture(scope="module")
 def pictures(folder: Path) -> torch.Tensor:
     """Unit-length features (classes, 8, e) of pictures that are in nobody's training split."""
-    images = [draw(shape, colour, seed=10**6 + i) for colour in COLOURS for shape in SHAPES for i in range(8)]
+    images = [draw_shape(shape, colour, seed=10**6 + i) for colour in COLOURS for shape in SHAPES for i in range(8)]
     pixels = AutoImageProcessor.from_pretrained(folder)(images, return_tensors="pt").pixel_values
     return features(CLIPModel.from_pretrained(folder).get_image_features(pixels)).unflatten(0, (len(LABELS), 8))
 
@@ -84,7 +84,7 @@ def test_two_builds_have_the_same_bytes_whatever_the_threads_and_the_global_seed
         torch.set_num_threads(threads)
         torch.manual_seed(threads)
         before = torch.get_rng_state()
-        tiny_clip.build(tmp_path / name, steps=40)
+        tiny_clip.build_tiny_clip(tmp_path / name, steps=40)
         assert torch.equal(torch.get_rng_state(), before)
         assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
@@ -115,7 +115,7 @@ def test_a_second_process_waits_for_the_first_and_takes_what_that_made(folder: P
 
 def test_what_is_there_is_not_made_again(folder: Path) -> None:
     before = (folder / "model.safetensors").stat().st_mtime_ns
-    assert tiny_clip.location(STEPS) == folder
+    assert tiny_clip.ensure_tiny_clip(STEPS) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -123,7 +123,7 @@ def test_a_cache_that_cannot_be_written_is_refused_by_name(tmp_path: Path, monke
     (tmp_path / "file").touch()
     monkeypatch.setenv("CATALYST_CACHE", str(tmp_path / "file"))
     with pytest.raises(ConfigurationError, match=r"backbone\.name=tiny-clip .*Not a directory.*set CATALYST_CACHE"):
-        tiny_clip.location()
+        tiny_clip.ensure_tiny_clip()
 
 
 def test_each_word_of_the_captions_is_one_token_and_any_text_comes_back(folder: Path) -> None:

@@ -20,8 +20,8 @@ from tiny_models import (
 
 from llm_catalyst.tasks.batching import Encoded
 from llm_catalyst.tasks.text_task import Example
-from llm_catalyst.tasks.token_cache import LARGE, encode_all
-from llm_catalyst.tasks.tokenization import encode
+from llm_catalyst.tasks.token_cache import LARGE, encode_splits
+from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for
 
 TEXTS = list(dict.fromkeys(sentences(3 * LARGE)))[: LARGE + 500]
@@ -45,7 +45,7 @@ def choices(texts: Sequence[str] = TEXTS) -> list[Example]:
 
 def once(tokenizer: Any, examples: Sequence[Example], *rest: Any) -> Encoded:
     """A single split, kept or read back."""
-    return encode_all(tokenizer, [examples], *rest)[0]
+    return encode_splits(tokenizer, [examples], *rest)[0]
 
 
 def kept(cache: Path) -> list[Path]:
@@ -56,7 +56,7 @@ def kept(cache: Path) -> list[Path]:
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_token_ids_read_back_equal_those_made_anew(cache: Path, name: str, examples: Any) -> None:
     tokenizer, split, lines = TOKENIZERS[name](), examples(), list[str]()
-    fresh = encode(tokenizer, split, 9)
+    fresh = encode_examples(tokenizer, split, 9)
     assert once(tokenizer, split, 9, None, lines.append) == fresh
     count = len(split) * fresh.choices
     assert lines == [f"tokens: {done:,} of {count:,} texts" for done in range(0, count, 1000)]
@@ -69,7 +69,7 @@ def test_token_ids_read_back_equal_those_made_anew(cache: Path, name: str, examp
 def test_a_verbalizers_token_ids_keep_their_cloze(cache: Path, name: str) -> None:
     tokenizer, cloze = backbone(name, words=True).tokenizer, cloze_for(backbone(name, words=True), "It was {mask}.")
     for _ in range(2):
-        assert once(tokenizer, choices(), 9, cloze) == encode(tokenizer, choices(), 9, cloze)
+        assert once(tokenizer, choices(), 9, cloze) == encode_examples(tokenizer, choices(), 9, cloze)
     assert len(kept(cache)) == 1
 
 
@@ -104,7 +104,7 @@ def test_whatever_token_ids_follow_from_makes_them_anew_where_it_changes(cache: 
         (left, singles(), 9),
     ]
     for number, call in enumerate(calls, start=1):
-        assert once(*call) == encode(*call)
+        assert once(*call) == encode_examples(*call)
         assert len(kept(cache)) == number
 
 
@@ -112,14 +112,14 @@ def test_whatever_token_ids_follow_from_makes_them_anew_where_it_changes(cache: 
 def test_the_same_texts_are_found_in_whatever_split_and_order_they_stand(cache: Path, examples: Any) -> None:
     rows, lines = examples(), list[str]()
     for splits in ([rows[:900], rows[900:]], [rows[:200], rows[100:], rows[:3]], [rows[::-1]]):
-        found = encode_all(word_piece(), splits, 9, None, lines.append)
-        assert found == [encode(word_piece(), split, 9) for split in splits]
+        found = encode_splits(word_piece(), splits, 9, None, lines.append)
+        assert found == [encode_examples(word_piece(), split, 9) for split in splits]
     assert len(lines) == 2 * found[0].choices - (found[0].choices > 1)
     assert len(kept(cache)) == 1
 
 
 def test_few_texts_are_not_kept_and_those_of_a_large_problem_are(cache: Path) -> None:
-    assert once(word_piece(), singles()[: LARGE - 1], 9) == encode(word_piece(), singles()[: LARGE - 1], 9)
+    assert once(word_piece(), singles()[: LARGE - 1], 9) == encode_examples(word_piece(), singles()[: LARGE - 1], 9)
     assert not cache.exists()
     toy_problem(data=toy_data(train=2 * LARGE))
     assert len(kept(cache)) == 1
@@ -162,7 +162,7 @@ def test_several_at_once_make_the_same_file_once(cache: Path) -> None:
     lines: list[str] = []
     with ThreadPoolExecutor(4) as pool:
         found = pool.map(lambda _: once(reloaded_tokenizer("bert"), singles(), 9, None, lines.append), range(4))
-    assert set(found) == {encode(word_piece(), singles(), 9)}
+    assert set(found) == {encode_examples(word_piece(), singles(), 9)}
     assert len(lines) == 2
     assert sorted(path.suffix for path in cache.iterdir()) == [".arrow", ".lock"]
 
@@ -170,12 +170,12 @@ def test_several_at_once_make_the_same_file_once(cache: Path) -> None:
 def test_a_run_goes_on_where_its_cache_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CATALYST_CACHE", str(tmp_path / "file"))
-    assert once(word_piece(), singles(), 9) == encode(word_piece(), singles(), 9)
+    assert once(word_piece(), singles(), 9) == encode_examples(word_piece(), singles(), 9)
 
 
 def test_a_run_goes_on_where_its_cache_is_full_and_leaves_nothing_half_written(cache: Path) -> None:
     with no_file_larger_than(20_000):  # the tokenizer is smaller, and the token ids are larger
-        assert once(word_piece(), singles(), 9) == encode(word_piece(), singles(), 9)
+        assert once(word_piece(), singles(), 9) == encode_examples(word_piece(), singles(), 9)
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
     once(word_piece(), singles(), 9)
     assert kept(cache)[0].stat().st_size > 20_000

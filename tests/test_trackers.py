@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_models import StoppingView, Stops, adamw, run_in, toy_problem
 
 from llm_catalyst.callbacks.base import CallbackList, NoCallback, RunInfo
-from llm_catalyst.callbacks.tracker import Point, Tracker, point_of
-from llm_catalyst.callbacks.trackers import trackers
+from llm_catalyst.callbacks.tracker import Point, Tracker, make_point
+from llm_catalyst.callbacks.trackers import make_trackers
 from llm_catalyst.cli.run import run_command
 from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.optimizers.backprop import Gradient
@@ -33,7 +33,7 @@ KEY = "0123456789abcdef" * 3
 
 def track(path: Path, name: str = "tensorboard") -> Tracker:
     """A tracker of the run in `path` that has begun."""
-    (tracker,) = trackers([name], path, SETTINGS)
+    (tracker,) = make_trackers([name], path, SETTINGS)
     tracker.begin(OVERVIEW)
     return tracker
 
@@ -66,7 +66,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, tracked by TensorBoard from its first record to its outcome."""
     path = tmp_path_factory.mktemp("runs") / "run"
     directory = RunDirectory(path)
-    (tracker,) = trackers(["tensorboard"], path, SETTINGS)
+    (tracker,) = make_trackers(["tensorboard"], path, SETTINGS)
     tracker.begin(OVERVIEW)
     for record in run_records():
         directory.append(record)
@@ -110,13 +110,13 @@ def test_text_of_a_model_is_shown_as_it_is_and_not_as_markdown(tmp_path: Path) -
 
 def test_prompts_side_by_side_have_their_own_names() -> None:
     ends = (200, 400)
-    assert set(point_of(evaluation(0, 50, 0.6, 0.5, member=2), ends).figures) == {
+    assert set(make_point(evaluation(0, 50, 0.6, 0.5, member=2), ends).figures) == {
         "dev/loss/3",
         "dev/accuracy/3",
         "dev/macro_f1/3",
     }
     projected = replace(evaluation(0, 50, 0.6, 0.5), projected=Score(0.9, 0.4, 400))
-    shown = point_of(projected, ends).figures
+    shown = make_point(projected, ends).figures
     assert (shown["dev/projected_loss"], shown["dev/projected_metric"]) == (0.9, 0.4)
 
 
@@ -138,7 +138,7 @@ def carry_out(path: Path, tracked: bool, stop_at: int | None = None) -> None:
     problem = toy_problem()
     experiment = Experiment(problem, Gradient(adamw), RandomTokens(), problem.settings, (3, 3, 3))
     shown = StoppingView(stop_at) if stop_at else NoCallback()
-    view = CallbackList(*trackers(["tensorboard"] if tracked else [], path, SETTINGS), shown)
+    view = CallbackList(*make_trackers(["tensorboard"] if tracked else [], path, SETTINGS), shown)
     path.mkdir(exist_ok=True)
     view.begin(RunInfo("toy", str(path), (3, 3, 3), 0.5, "accuracy"))
     try:
@@ -277,7 +277,7 @@ def test_a_library_that_is_not_installed_is_named_with_the_mend(
         with pytest.raises(
             ConfigurationError, match=rf"track=\[{name}\] needs .*: pip install {name}, or leave it out"
         ):
-            trackers([name], tmp_path, SETTINGS)
+            make_trackers([name], tmp_path, SETTINGS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -329,4 +329,4 @@ def test_without_a_usable_key_wandb_is_refused_before_any_work(
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", key)
     with pytest.raises(ConfigurationError, match=re.escape(words)):
-        trackers(["wandb"], tmp_path / "run", SETTINGS)
+        make_trackers(["wandb"], tmp_path / "run", SETTINGS)

@@ -8,18 +8,18 @@ from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.models.prompted_text import example_losses
 from llm_catalyst.optimizers.base import Member
 from llm_catalyst.runs.records import Prompt
-from llm_catalyst.tasks.batching import collate
+from llm_catalyst.tasks.batching import collate_rows
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.prompt_probe import HINT_TOKENS, STEP, PromptProbe
-from llm_catalyst.training.scoring import score
+from llm_catalyst.training.scoring import score_members
 from llm_catalyst.training.state import State
 from llm_catalyst.utils.memory import PassLimits
-from llm_catalyst.utils.rng import stream
+from llm_catalyst.utils.rng import make_generator
 
 
 def trials_of(problem: Problem) -> tuple[PromptProbe, State, list[Prompt]]:
     state = State((Member.of(problem.start()),))
-    prompts = [problem.space.sample(stream(seed, "test")) for seed in range(3)]
+    prompts = [problem.space.sample(make_generator(seed, "test")) for seed in range(3)]
     return PromptProbe(problem, state), state, prompts
 
 
@@ -32,7 +32,7 @@ def test_trials_are_the_answers_behind_a_score_in_the_order_of_the_rows(tokens: 
     for prompt, found in zip(prompts, trials.attempt(prompts, rows), strict=True):
         member = {**state.parameters[0], "prompt": problem.space.embed([prompt])[0]}
         for row, trial in zip(rows, found, strict=True):
-            alone = score(problem.model, [member], problem.splits["train"].pick([row]), "accuracy")[0]
+            alone = score_members(problem.model, [member], problem.splits["train"].pick([row]), "accuracy")[0]
             assert alone is not None
             assert trial.loss == pytest.approx(alone.score.loss, abs=1e-5)
             assert trial.right == (alone.score.metric == 1)
@@ -47,7 +47,7 @@ def test_hints_are_the_tokens_nearest_to_a_step_against_the_gradient() -> None:
     trials, state, prompts = trials_of(problem)
     hints = trials.hints(prompts)
     space, train = problem.space, problem.splits["train"]
-    batch = collate(train, [list(range(len(train)))], "cpu")  # 24 examples: all of them
+    batch = collate_rows(train, [list(range(len(train)))], "cpu")  # 24 examples: all of them
     for prompt, found in zip(prompts, hints, strict=True):
         rows = space.embed([prompt]).requires_grad_()
         example_losses(problem.model.logits({"prompt": rows}, batch), batch.labels).mean().backward()

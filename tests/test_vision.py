@@ -10,7 +10,7 @@ import pytest
 import tiny_clip
 from tiny_models import StoppingView, Stops, adamw, run_in, toy_settings
 
-from llm_catalyst.config.build import build_components, check_kinds
+from llm_catalyst.config.build import build_components, check_modalities
 from llm_catalyst.config.settings import Checkpoints
 from llm_catalyst.mentors.clients.mock import MockModel
 from llm_catalyst.mentors.controls import Perturb
@@ -29,7 +29,7 @@ from llm_catalyst.runs.records import Outcome
 from llm_catalyst.tasks import image_task
 from llm_catalyst.tasks.image_task import ImageTask
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.training.problem import Problem, assemble_images
+from llm_catalyst.training.problem import Problem, assemble_image_problem
 from llm_catalyst.training.run import load_problem
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -40,8 +40,8 @@ START = PromptSettings(length=4, start="text", text="a photo of a")
 
 def problem_of(head: Any, classes: str = "all", **changes: Any) -> Problem:
     task, settings = replace(SHAPES, classes=classes), toy_settings(prompt=START, **changes)
-    data, unseen = image_task.load(task, 1), image_task.load_new(task, 1)
-    return assemble_images(data, unseen, tiny_clip.backbone(views=2), head, settings)
+    data, unseen = image_task.load_image_task(task, 1), image_task.load_new_classes(task, 1)
+    return assemble_image_problem(data, unseen, tiny_clip.backbone(views=2), head, settings)
 
 
 def carry_out(path: Path, head: Any, mentor: Any = None, doer: Any = None, view: Any = None, **changes: Any) -> Outcome:
@@ -115,7 +115,7 @@ def test_what_is_for_texts_and_what_is_for_pictures_do_not_mix(composed: Callabl
     }.items():
         with pytest.raises(ConfigurationError, match=why):
             build_components(composed(*words))
-    check_kinds(SHAPES, tiny_clip.backbone().settings, Coop())
+    check_modalities(SHAPES, tiny_clip.backbone().settings, Coop())
 
 
 def test_contexts_of_single_classes_are_refused_where_others_are_to_be_reported(

@@ -28,7 +28,7 @@ from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer
-from llm_catalyst.models.prompted_text import Parameters, example_losses, stack
+from llm_catalyst.models.prompted_text import Parameters, example_losses, stack_members
 from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.optimizers.descent import Schedule
@@ -38,16 +38,16 @@ from llm_catalyst.optimizers.zeroth_order import (
     ZerothOrderAdam,
     ZerothOrderConservative,
     ZerothOrderSGD,
-    directional,
-    two_sided,
+    directional_derivatives,
+    two_sided_slopes,
 )
 from llm_catalyst.tasks.batching import Batch
-from llm_catalyst.training.estimate import estimate
+from llm_catalyst.training.estimate import estimate_run
 from llm_catalyst.training.loop import Experiment
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.state import State, pack
+from llm_catalyst.training.state import State, pack_state
 from llm_catalyst.utils.memory import PassLimits
-from llm_catalyst.utils.rng import stream
+from llm_catalyst.utils.rng import make_generator
 from llm_catalyst.utils.validation import ConfigurationError
 
 # torch makes its forward derivatives with a function that it calls deprecated.
@@ -122,7 +122,7 @@ def test_the_mean_of_estimates_is_the_gradient_of_a_quadratic_with_the_predicted
     at = {"prompt": torch.linspace(-1, 1, 6, dtype=torch.double).view(1, 2, 3)}
     gradient = model.curve @ at["prompt"].flatten() + model.tilt
     directions = Directions(5, draws)
-    loss, slopes = two_sided(model, at, batch, 1, directions, eps=0.1)  # type: ignore[arg-type]
+    loss, slopes = two_sided_slopes(model, at, batch, 1, directions, eps=0.1)  # type: ignore[arg-type]
     z = torch.stack([z["prompt"].flatten() for z in directions.draw(1, at)])
     assert loss.item() == pytest.approx(model.value(at["prompt"].flatten()).item(), abs=1e-9)
     torch.testing.assert_close(slopes[:, 0], z @ gradient, atol=1e-7, rtol=1e-7)
@@ -144,8 +144,8 @@ def problem() -> Problem:
 def two_members(problem: Problem) -> dict[str, Tensor]:
     """Two members of a problem that are not the same."""
     start = problem.start()
-    other = {name: p + 0.2 * torch.randn(p.shape, generator=stream(0, name)) for name, p in start.items()}
-    return stack([start, other])
+    other = {name: p + 0.2 * torch.randn(p.shape, generator=make_generator(0, name)) for name, p in start.items()}
+    return stack_members([start, other])
 
 
 @pytest.mark.parametrize("way", ["two-sided", "forward"])
@@ -154,9 +154,9 @@ def test_slopes_of_a_real_model_are_its_gradient_along_the_directions(problem: P
     drawn = list(directions.draw(7, at))
     with torch.no_grad():
         if way == "forward":
-            losses, slopes = directional(problem.model, at, batch, drawn)
+            losses, slopes = directional_derivatives(problem.model, at, batch, drawn)
         else:
-            losses, slopes = two_sided(problem.model, at, batch, 7, directions, eps=1e-3)
+            losses, slopes = two_sided_slopes(problem.model, at, batch, 7, directions, eps=1e-3)
     gradient = flat(exact_gradient(problem.model, at, batch))
     z = torch.stack([flat({name: p[None] for name, p in z.items()})[0] for z in drawn])
     tolerance = 1e-5 if way == "forward" else 2e-3  # the latter has rounding / eps, and eps^2 of a third derivative
@@ -175,7 +175,7 @@ def test_the_mean_of_many_directions_is_the_gradient_of_a_real_model_within_the_
     with torch.no_grad():
         for step in range(rounds):
             directions = Directions(4, q)
-            _, slopes = two_sided(problem.model, at, batch, step, directions, eps=1e-3)
+            _, slopes = two_sided_slopes(problem.model, at, batch, step, directions, eps=1e-3)
             total += flat(directions.combine(step, at, slopes)) / rounds
     for mean, exact in zip(total, gradient, strict=True):
         relative = ((mean - exact).square().sum() / exact.square().sum()).item()
@@ -256,7 +256,7 @@ def test_steps_are_the_optimizers_own_along_the_estimate_or_the_sign_that_is_nam
 def test_a_conservative_step_never_makes_its_batch_worse(lr: float) -> None:
     learner, model, batch = member(0.5, -0.2), PromptIsLogits(), labels_only([[0, 1, 1]])
     losses = [step.losses[0] for step in train(ZerothOrderConservative(lr), [learner], 30, model)]
-    losses.append(mean_loss(model, stack([learner.parameters]), batch).item())
+    losses.append(mean_loss(model, stack_members([learner.parameters]), batch).item())
     assert all(after <= before + 1e-6 for before, after in itertools.pairwise(losses))
     assert losses[-1] < losses[0]
 
@@ -281,7 +281,7 @@ def test_a_conservative_step_goes_down_or_up_the_estimate_or_nowhere_as_the_loss
 def test_the_losses_told_are_those_at_the_members_themselves(problem: Problem, name: str) -> None:
     learner, batches = Member.of(problem.start()), problem.batches(1, 0)
     batch = next(problem.batches(1, 0))
-    at = stack([{name: p.detach().clone() for name, p in learner.parameters.items()}])
+    at = stack_members([{name: p.detach().clone() for name, p in learner.parameters.items()}])
     (step,) = train(DOERS[name](directions=3), [learner], 1, problem.model, batches)
     assert step.losses[0] == pytest.approx(mean_loss(problem.model, at, batch).item(), abs=1e-6)
     assert all(
@@ -377,7 +377,7 @@ def test_nothing_is_kept_for_a_backward_pass_but_by_the_gradient(problem: Proble
 def test_no_perturbation_stands_in_the_saved_state(problem: Problem, name: str, moments: int) -> None:
     learner = Member.of(problem.start())
     train(DOERS[name](directions=4), [learner], 2, problem.model, problem.batches(1, 0))
-    tensors, _ = pack(State((learner,)))
+    tensors, _ = pack_state(State((learner,)))
     size = sum(p.numel() for p in learner.parameters.values())
     assert sum(tensor.numel() for tensor in tensors.values() if tensor.dim()) == (1 + moments) * size
 
@@ -398,7 +398,7 @@ def test_directions_are_a_function_of_seed_step_and_number() -> None:
 
 def test_a_dry_run_counts_the_examples_that_a_run_then_sends_forward(tmp_path: Path) -> None:
     problem, doer, plan = toy_problem(restart="all"), ZerothOrderAdam(0.3, directions=2), (3, 2)
-    expected = estimate(problem, doer, RandomTokens(2), plan)
+    expected = estimate_run(problem, doer, RandomTokens(2), plan)
     outcome = run_in(tmp_path, Experiment(problem, doer, RandomTokens(2), problem.settings, plan))
     assert expected.train_examples == outcome.ledger.train_examples == 5 * 8 * (3 + 2 * 2)
     assert expected.steps == (3, 2 * 2)

@@ -13,7 +13,7 @@ from transformers.models.clip import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.utils import logging
 
-from llm_catalyst.models.backbones.clip import ClipBackbone, FrozenClip, load
+from llm_catalyst.models.backbones.clip import ClipBackbone, FrozenClip, load_clip
 from llm_catalyst.models.prompted_clip import ImageHead, PromptedClip
 from llm_catalyst.tasks.image_task import ImageTask
 from llm_catalyst.tasks.text_task import Example, TaskData
@@ -67,7 +67,7 @@ def folder(eos: int | None = None) -> str:
 @cache
 def backbone(**settings: Any) -> FrozenClip:
     """The tiny CLIP as a run loads it."""
-    return load(ClipBackbone(folder(), **settings), CPU)
+    return load_clip(ClipBackbone(folder(), **settings), CPU)
 
 
 def shape_data(labels: tuple[str, ...] = LABELS, **fields: Any) -> TaskData:

@@ -27,7 +27,7 @@ from transformers.utils import logging
 from llm_catalyst.callbacks.base import NoCallback
 from llm_catalyst.config.settings import Evaluations, Interval, PoolSettings, Settings
 from llm_catalyst.models.backbones.config import TextBackbone
-from llm_catalyst.models.backbones.text import FrozenText, load
+from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.prompted_text import Parameters, example_losses
 from llm_catalyst.models.soft_prompt import PromptSettings
@@ -35,8 +35,8 @@ from llm_catalyst.runs.records import Outcome
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.tasks.text_task import Example, TaskData, TextTask
-from llm_catalyst.training.loop import Experiment, run
-from llm_catalyst.training.problem import Problem, assemble
+from llm_catalyst.training.loop import Experiment, run_experiment
+from llm_catalyst.training.problem import Problem, assemble_text_problem
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.signals import SignalHandler
 
@@ -197,7 +197,7 @@ def backbone(name: str, words: bool = False, twice: bool = False, **settings: An
     """The tiny model of a family, loaded as a run loads it; with `words` its language-model head, too."""
     defaults = {"kind": ZOO[name][0], "attention": "eager" if name == "deberta" else "sdpa"}
     torch.manual_seed(1)
-    return load(TextBackbone(folder(name), **{**defaults, **settings}), words, CPU, twice)
+    return load_text_backbone(TextBackbone(folder(name), **{**defaults, **settings}), words, CPU, twice)
 
 
 def reloaded_tokenizer(name: str) -> Any:
@@ -253,7 +253,7 @@ def toy_problem(
 ) -> Problem:
     """The toy task for a tiny model under a head (a classifier by default)."""
     head = head or Classifier()
-    return assemble(data or toy_data(), backbone(name, head.words, twice), head, toy_settings(**changes))
+    return assemble_text_problem(data or toy_data(), backbone(name, head.words, twice), head, toy_settings(**changes))
 
 
 def plenty() -> PassLimits:
@@ -280,7 +280,7 @@ def run_in(path: Path, experiment: Experiment, view: Any = None, interruption: S
     """Carry out a run in a directory, or go on with the one that is there; its lock is free again in any case."""
     with closing(RunDirectory(path)) as directory:
         directory.write_config(CONFIG, manifest())
-        return run(experiment, directory, view or NoCallback(), interruption)
+        return run_experiment(experiment, directory, view or NoCallback(), interruption)
 
 
 # A model that is nothing but its prompt: what a doer does to it can be worked out by hand.

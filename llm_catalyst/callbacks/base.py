@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from llm_catalyst.runs.analysis import (
-    accuracy,
     constant_warning,
-    counted,
-    event_words,
+    describe_event,
+    format_count,
     majority_warning,
+    read_accuracy,
 )
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Record, Restart, ScoredPrompt
-from llm_catalyst.utils.terminal import printable
+from llm_catalyst.utils.terminal import escape_controls
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,15 @@ class RunWatcher:
         notes = self.close()
         self.stage, self.members, self.training, self.accuracies = stage, members, True, []
         side_by_side = f", {members} prompts side by side" if members > 1 else ""
-        steps = counted(self.overview.plan[stage], "step")
+        steps = format_count(self.overview.plan[stage], "step")
         return [*notes, Notice(f"stage {stage + 1}/{len(self.ends)} begins: {steps}{side_by_side}")]
 
     def heed(self, record: Record) -> list[Notice]:
         """The notes that a record causes."""
         if isinstance(record, Event):
-            return [Notice(event_words(record), warning=True)]
+            return [Notice(describe_event(record), warning=True)]
         if isinstance(record, Evaluation) and record.split == "dev" and self.training:
-            self.accuracies.append(accuracy(record))
+            self.accuracies.append(read_accuracy(record))
             before, self.constant[record.member] = self.constant.get(record.member), record.constant
             if record.constant is not None and record.constant != before:
                 return [Notice(constant_warning(record.stage, record.step, record.constant), warning=True)]
@@ -120,9 +120,9 @@ class NoCallback:
         pass
 
 
-def unfinished(overview: RunInfo) -> str:
+def describe_unfinished(overview: RunInfo) -> str:
     """What to say where a run was stopped or failed."""
-    return f"the run did not end; go on with: catalyst resume {printable(overview.directory)}"
+    return f"the run did not end; go on with: catalyst resume {escape_controls(overview.directory)}"
 
 
 class CallbackList:

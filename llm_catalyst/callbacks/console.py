@@ -5,23 +5,23 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from llm_catalyst.callbacks.base import NoCallback, Notice, RunCallback, RunInfo, RunWatcher, unfinished
+from llm_catalyst.callbacks.base import NoCallback, Notice, RunCallback, RunInfo, RunWatcher, describe_unfinished
 from llm_catalyst.runs.analysis import (
-    clock,
-    counted,
+    format_count,
+    format_duration,
     sum_usage,
 )
 from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart
-from llm_catalyst.utils.terminal import forgive, printable, quoted
-from llm_catalyst.utils.validation import one_of
+from llm_catalyst.utils.terminal import escape_controls, forgive_encoding, quote_prompt
+from llm_catalyst.utils.validation import check_choice
 
 MODES = ("auto", "live", "plain", "none")
 
 
-def view_for(mode: str, console: Console) -> RunCallback:
+def make_callback(mode: str, console: Console) -> RunCallback:
     """The view of that name; `auto` is live where the console is a terminal that can move its cursor."""
-    one_of("view", mode, MODES)
-    forgive(console)
+    check_choice("view", mode, MODES)
+    forgive_encoding(console)
     if mode == "none":
         return NoCallback()
     capable = console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
@@ -41,9 +41,9 @@ class PlainView:
     def begin(self, overview: RunInfo) -> None:
         self.began, self.watch, self.ended = time.monotonic(), RunWatcher(overview), False
         resumed = f", resumed from {overview.resumed}" if overview.resumed else ""
-        plan = f"{counted(len(overview.plan), 'stage')}, {counted(sum(overview.plan), 'step')}{resumed}"
-        where = printable(overview.directory)
-        self.say(f"{printable(overview.title)}: {plan}; majority class {overview.majority:.3f}; {where}")
+        plan = f"{format_count(len(overview.plan), 'stage')}, {format_count(sum(overview.plan), 'step')}{resumed}"
+        where = escape_controls(overview.directory)
+        self.say(f"{escape_controls(overview.title)}: {plan}; majority class {overview.majority:.3f}; {where}")
 
     def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
         self.note(self.watch.tick(stage, step, len(losses)))
@@ -54,9 +54,9 @@ class PlainView:
             self.say(self.evaluated(record))
         self.note(notes)
         if isinstance(record, LLMCall):
-            self.say(exchanged(record))
+            self.say(describe_call(record))
         if isinstance(record, Restart):
-            self.say(restarted(record))
+            self.say(describe_restart(record))
 
     def end(self, outcome: Outcome | None) -> None:
         if not hasattr(self, "watch") or self.ended:
@@ -64,14 +64,14 @@ class PlainView:
         self.ended = True
         self.note(self.watch.close())
         if outcome is None:
-            self.say(unfinished(self.watch.overview))
+            self.say(describe_unfinished(self.watch.overview))
         else:
-            self.say(f"{outcome.status}: {printable(outcome.message)}")
+            self.say(f"{outcome.status}: {escape_controls(outcome.message)}")
 
     def evaluated(self, record: Evaluation) -> str:
         overview = self.watch.overview
         member = f"  member {record.member + 1}" if self.watch.members > 1 else ""
-        only = f"  every answer {quoted(record.constant)}" if record.constant is not None else ""
+        only = f"  every answer {quote_prompt(record.constant)}" if record.constant is not None else ""
         return (
             f"step {record.step}/{sum(overview.plan)}{member}  {record.split} loss {record.score.loss:.4f}  "
             f"{overview.metric} {record.score.metric:.3f}{only}"
@@ -82,23 +82,24 @@ class PlainView:
             self.say(f"warning: {note.text}" if note.warning else note.text)
 
     def say(self, line: str) -> None:
-        print(f"{clock(time.monotonic() - self.began)}  {line}", file=self.console.file, flush=True)
+        print(f"{format_duration(time.monotonic() - self.began)}  {line}", file=self.console.file, flush=True)
 
 
-def exchanged(record: LLMCall) -> str:
+def describe_call(record: LLMCall) -> str:
     """An exchange on one line."""
-    who = printable(record.answered or record.asked)
+    who = escape_controls(record.answered or record.asked)
     if record.error is not None:
-        return f"mentor {who} failed after {record.latency_s:.1f} s: {printable(record.error)}"
+        return f"mentor {who} failed after {record.latency_s:.1f} s: {escape_controls(record.error)}"
     cost = sum_usage([record]).words().partition(", ")[2]
     if record.reused is not None:
-        return f"mentor {who}: {cost} ({printable(record.reused)})"
+        return f"mentor {who}: {cost} ({escape_controls(record.reused)})"
     return f"mentor {who} answered in {record.latency_s:.1f} s: {cost}"
 
 
-def restarted(record: Restart) -> str:
+def describe_restart(record: Restart) -> str:
     """A restart on one line."""
     before = f"{record.score_before.loss:.4f} -> " if record.score_before else ""
     after = f"{record.score.loss:.4f}" if record.score else "not scored"
-    reason = f" ({printable(record.reason).rstrip(': ')})" if record.reason else ""
-    return f"restart after stage {record.stage + 1} from {quoted(record.prompt.text)}, dev loss {before}{after}{reason}"
+    reason = f" ({escape_controls(record.reason).rstrip(': ')})" if record.reason else ""
+    prompt = quote_prompt(record.prompt.text)
+    return f"restart after stage {record.stage + 1} from {prompt}, dev loss {before}{after}{reason}"

@@ -9,11 +9,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from llm_catalyst.callbacks.base import RunInfo, RunWatcher, unfinished
-from llm_catalyst.runs.analysis import MentorUsage, accuracy, best_prompts, clock
+from llm_catalyst.callbacks.base import RunInfo, RunWatcher, describe_unfinished
+from llm_catalyst.runs.analysis import MentorUsage, best_prompts, format_duration, read_accuracy
 from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart, ScoredPrompt
-from llm_catalyst.utils.terminal import printable, quoted
-from llm_catalyst.utils.text_plot import Point, area, span
+from llm_catalyst.utils.terminal import escape_controls, quote_prompt
+from llm_catalyst.utils.text_plot import Point, draw_area, value_span
 
 REFRESHES = 4  # a second
 LABEL = 24  # columns of the text to the left of a curve
@@ -130,7 +130,7 @@ class LiveView:
         if last is not None and last.step == record.step and last.score.loss <= record.score.loss:
             return
         self.evaluation = record
-        self.best = max(accuracy(record), self.best or 0.0)
+        self.best = max(read_accuracy(record), self.best or 0.0)
         self.dev.add(record.step, record.score.loss)
         end = self.watch.ends[record.stage]
         if self.watch.training and record.step >= end:
@@ -146,7 +146,7 @@ class LiveView:
             self.live.stop()
             self.live = None
             if outcome is None:
-                self.console.print(Text(unfinished(self.watch.overview)), soft_wrap=True)
+                self.console.print(Text(describe_unfinished(self.watch.overview)), soft_wrap=True)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in self.screen(options.max_width, console.height - 1):
@@ -157,7 +157,7 @@ class LiveView:
         """The lines of one screen: what does not fit is left out in a fixed order, room to spare goes to the curves."""
         warnings = [Text(f"! {text}", "yellow") for text in self.warnings[-3:]]
         # Rows that are still empty keep their place, so that nothing jumps when they are filled.
-        top, proposals = padded(self.pool(), 1 + TOP), padded(self.proposals(), 1 + PROPOSALS)
+        top, proposals = pad_lines(self.pool(), 1 + TOP), pad_lines(self.proposals(), 1 + PROPOSALS)
         room = max(0, height - 7 - len(warnings))  # 7: the header, two curves of one line, the dev metric
         top = top[:room]
         proposals = proposals[: room - len(top)]
@@ -185,20 +185,24 @@ class LiveView:
         bar = stage_bar(overview.plan, watch.step, width - len(place) - len(step))
         waiting = f" ({now - self.since:.0f} s)" if self.doing != "training" and now - self.since >= 1 else ""
         pace = f"{self.pace.rate:.1f} steps/s" if self.pace.rate else ""
-        rest = f"about {clock(left)} left" if left is not None else ""
+        rest = f"about {format_duration(left)} left" if left is not None else ""
         return [
-            apart(Text(printable(overview.title), "bold"), Text(clock(now - self.began), "dim"), width),
-            apart(Text(printable(overview.directory), "dim"), Text(), width),
+            justify_line(
+                Text(escape_controls(overview.title), "bold"), Text(format_duration(now - self.began), "dim"), width
+            ),
+            justify_line(Text(escape_controls(overview.directory), "dim"), Text(), width),
             Text.assemble(place, bar, step),
-            apart(Text(self.doing + waiting, "cyan"), Text("   ".join(filter(None, (pace, rest))), "dim"), width),
+            justify_line(
+                Text(self.doing + waiting, "cyan"), Text("   ".join(filter(None, (pace, rest))), "dim"), width
+            ),
         ]
 
     def curves(self, width: int, height: int) -> list[Text]:
         overview = self.watch.overview
         lines = []
         for name, curve, style in (("train loss", self.train, "cyan"), ("dev loss", self.dev, "green")):
-            steps, low_high = (0, sum(overview.plan)), span([y for _, y in curve.points] or [0.0])
-            rows = area(curve.points, max(8, width - LABEL), height, steps, low_high, self.watch.ends[:-1], style)
+            steps, low_high = (0, sum(overview.plan)), value_span([y for _, y in curve.points] or [0.0])
+            rows = draw_area(curve.points, max(8, width - LABEL), height, steps, low_high, self.watch.ends[:-1], style)
             latest, lowest = ("", "") if curve.latest is None else (f"{curve.latest:.4f}", f"{curve.lowest:.4f}")
             labels = [Text(f"{name:<14}{latest:<10}"), Text(f"{'  lowest':<14}{lowest:<10}", "dim")]
             labels += [Text(" " * LABEL)] * (height - 2)
@@ -210,7 +214,7 @@ class LiveView:
         overview, latest = self.watch.overview, self.evaluation
         text = Text()
         if latest is not None:
-            above = accuracy(latest) > overview.majority
+            above = read_accuracy(latest) > overview.majority
             text.append(f"{'dev ' + overview.metric:<14}")
             text.append(f"{latest.score.metric:<10.3f}", "green" if above else "yellow")
             text.append(f"best accuracy {self.best:.3f}   majority class {overview.majority:.3f}", "dim")
@@ -220,7 +224,7 @@ class LiveView:
         lines = [Text(f"{'dev loss':>8}  {self.watch.overview.metric:>8}  {'from':<8}  best discrete prompts", "dim")]
         for entry in self.top[:TOP]:
             numbers = f"{entry.score.loss:8.4f}  {entry.score.metric:8.3f}  {entry.origin:<8}  "
-            lines.append(Text(numbers).append(quoted(entry.prompt.text, 300)))
+            lines.append(Text(numbers).append(quote_prompt(entry.prompt.text, 300)))
         return lines
 
     def proposals(self) -> list[Text]:
@@ -236,16 +240,16 @@ class LiveView:
             mine = proposal.prompt in chosen
             numbers = f"{score.loss:8.4f}  {score.metric:8.3f}" if score else f"{'':8}  {'':8}"
             line = Text(f"{numbers}  {'restart' if mine else '':<8}  ", "" if mine else "dim")
-            lines.append(line.append(quoted(proposal.prompt.text, 300)))
+            lines.append(line.append(quote_prompt(proposal.prompt.text, 300)))
         return lines
 
 
-def padded(lines: list[Text], length: int) -> list[Text]:
+def pad_lines(lines: list[Text], length: int) -> list[Text]:
     """The lines, and empty ones up to this length."""
     return lines + [Text()] * (length - len(lines))
 
 
-def apart(left: Text, right: Text, width: int) -> Text:
+def justify_line(left: Text, right: Text, width: int) -> Text:
     """One line with `left` at its left, cut where needed, and `right` at its right."""
     room = max(0, width - right.cell_len - (2 if right else 0))
     left.truncate(room, overflow="ellipsis", pad=True)

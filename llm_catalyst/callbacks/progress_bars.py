@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from llm_catalyst.callbacks.base import RunInfo
-from llm_catalyst.runs.analysis import accuracy
+from llm_catalyst.runs.analysis import read_accuracy
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Record, Restart
-from llm_catalyst.utils.terminal import printable
+from llm_catalyst.utils.terminal import escape_controls
 
 
 class Bar:
@@ -18,7 +18,7 @@ class Bar:
         self.progress, self.task = progress, task
 
     def say(self, words: str) -> None:
-        self.progress.update(self.task, words=printable(words))
+        self.progress.update(self.task, words=escape_controls(words))
 
     def begin(self, overview: RunInfo) -> None:
         self.progress.update(self.task, total=sum(overview.plan))
@@ -29,7 +29,7 @@ class Bar:
 
     def show(self, record: Record) -> None:
         if isinstance(record, Evaluation):
-            self.say(f"{record.split} {accuracy(record):.3f}")
+            self.say(f"{record.split} {read_accuracy(record):.3f}")
         elif isinstance(record, LLMCall):
             self.say("the mentor failed" if record.error else "the mentor answered")
         elif isinstance(record, Restart):

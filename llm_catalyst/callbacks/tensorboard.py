@@ -7,8 +7,8 @@ from typing import Any
 
 from llm_catalyst.callbacks.base import RunInfo
 from llm_catalyst.callbacks.tracker import FLUSH_S, MISSING, Point
-from llm_catalyst.utils.terminal import printable
-from llm_catalyst.utils.validation import ConfigurationError, leaves
+from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
 
 
 class TensorBoard:
@@ -30,19 +30,21 @@ class TensorBoard:
         for name, value in point.figures.items():
             self.writer.add_scalar(name, value, point.step)
         for name, text in point.texts.items():
-            self.writer.add_text(name, verbatim(text), point.step)
+            self.writer.add_text(name, escape_markdown(text), point.step)
 
     def close(self, result: Mapping[str, float | str] | None) -> None:
         if result is not None:
             for name, value in result.items():
                 if isinstance(value, str):
-                    self.writer.add_text(f"outcome/{name}", verbatim(value))
-            settings = {key: value for key, value in leaves(self.config) if isinstance(value, bool | int | float | str)}
+                    self.writer.add_text(f"outcome/{name}", escape_markdown(value))
+            settings = {
+                key: value for key, value in flatten_leaves(self.config) if isinstance(value, bool | int | float | str)
+            }
             figures = {f"outcome/{name}": value for name, value in result.items() if not isinstance(value, str)}
             self.writer.add_hparams(settings, figures, run_name=".")
         self.writer.close()
 
 
-def verbatim(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text as Markdown that shows it as it is: TensorBoard reads all text as Markdown."""
-    return "\n".join(f"    {printable(line)}" for line in text.split("\n"))
+    return "\n".join(f"    {escape_controls(line)}" for line in text.split("\n"))

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from llm_catalyst.callbacks.base import RunInfo
-from llm_catalyst.callbacks.console import restarted
+from llm_catalyst.callbacks.console import describe_restart
 from llm_catalyst.runs.analysis import outcome_columns, sum_usage, usage_columns
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_lines
 from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart, Snapshot
-from llm_catalyst.utils.terminal import printable, quoted
+from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
 FLUSH_S = 30  # seconds after which TensorBoard sees what was written
 
@@ -88,19 +88,19 @@ class Tracker:
             yield
         except Exception as error:
             self.open = False
-            why = f"{type(error).__name__}: {printable(str(error))}"
+            why = f"{type(error).__name__}: {escape_controls(str(error))}"
             print(f"warning: track=[{self.name}] failed; the run goes on without it ({why})", file=sys.stderr)
 
     def _catch_up(self) -> None:
         """Add the points of all records so far, in the order of their steps."""
         self.caught_up = True
         records = [record for kind in TRACKED for record in read_lines(self.path / FILES[kind], kind)]
-        for record in sorted(records, key=lambda record: step_of(record, self.ends)):
+        for record in sorted(records, key=lambda record: locate_step(record, self.ends)):
             self._add(record)
 
     def _add(self, record: Record) -> None:
         if isinstance(record, TRACKED):
-            self.log.add(point_of(record, self.ends))
+            self.log.add(make_point(record, self.ends))
 
     def _result(self, outcome: Outcome) -> dict[str, float | str]:
         """What the run came to, as far as it is known, by the names of `load_runs`."""
@@ -109,12 +109,12 @@ class Tracker:
         return {name: value for name, value in result.items() if isinstance(value, int | float | str)}
 
 
-def step_of(record: Snapshot | Evaluation | Restart, ends: Sequence[int]) -> int:
+def locate_step(record: Snapshot | Evaluation | Restart, ends: Sequence[int]) -> int:
     """The optimizer step of a record; that of a restart is the end of the stage before it."""
     return ends[record.stage] if isinstance(record, Restart) else record.step
 
 
-def point_of(record: Snapshot | Evaluation | Restart, ends: Sequence[int]) -> Point:
+def make_point(record: Snapshot | Evaluation | Restart, ends: Sequence[int]) -> Point:
     """What a record adds; names of prompts beside the first one end with their number."""
     figures: dict[str, float] = {}
     texts: dict[str, str] = {}
@@ -126,17 +126,17 @@ def point_of(record: Snapshot | Evaluation | Restart, ends: Sequence[int]) -> Po
             figures[f"{record.split}/projected_metric"] = record.projected.metric
     elif isinstance(record, Snapshot):
         figures = {"train/loss": record.train_loss, "prompt/similarity": record.similarity}
-        texts = {"prompt/text": quoted(record.prompt.text)}
+        texts = {"prompt/text": quote_prompt(record.prompt.text)}
     else:
         scores = {"restart/dev_loss_before": record.score_before, "restart/dev_loss": record.score}
         figures = {name: score.loss for name, score in scores.items() if score is not None}
         losses = [f"{score.loss:.4f}" if score else "not scored" for _, score in record.considered]
-        proposals = [quoted(proposal.prompt.text) for proposal, _ in record.considered]
+        proposals = [quote_prompt(proposal.prompt.text) for proposal, _ in record.considered]
         lines = [f"{loss}  {text}" for loss, text in zip(losses, proposals, strict=True)]
-        texts = {"restart/text": "\n".join([restarted(record), "proposals, by dev loss:", *lines])}
+        texts = {"restart/text": "\n".join([describe_restart(record), "proposals, by dev loss:", *lines])}
     end = f"/{record.member + 1}" if record.member else ""
     return Point(
-        step_of(record, ends),
+        locate_step(record, ends),
         {f"{name}{end}": value for name, value in figures.items()},
         {f"{name}{end}": text for name, text in texts.items()},
     )

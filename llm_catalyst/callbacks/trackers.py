@@ -13,7 +13,7 @@ from llm_catalyst.callbacks.tracker import Tracker
 from llm_catalyst.callbacks.wandb import WeightsAndBiases
 
 
-def trackers(names: Sequence[str], path: Path, config: Mapping[str, Any]) -> list[Tracker]:
+def make_trackers(names: Sequence[str], path: Path, config: Mapping[str, Any]) -> list[Tracker]:
     """A tracker for each name, of the run in `path`; nothing is written yet.
 
     Raises ConfigurationError where a library is not installed, or W&B has no key that it can use.

@@ -9,7 +9,7 @@ from typing import Any
 from llm_catalyst.callbacks.base import RunInfo
 from llm_catalyst.callbacks.tracker import MISSING, Point
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.terminal import printable
+from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -24,7 +24,7 @@ class WeightsAndBiases:
         try:
             keyless = wandb.setup().settings.mode == "online" and not wandb.login(prompt=False, verify=False)
         except wandb.Error as error:
-            raise ConfigurationError(f"track=[wandb]: {printable(str(error))}") from None
+            raise ConfigurationError(f"track=[wandb]: {escape_controls(str(error))}") from None
         if keyless:
             raise ConfigurationError("track=[wandb] finds no key of W&B: call `wandb login`, or set WANDB_MODE=offline")
         self.path, self.config, self.wandb = path, config, wandb

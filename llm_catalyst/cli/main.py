@@ -61,15 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "COMP_LINE" in os.environ:
             os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace("catalyst run ", "catalyst ", 1)
         sys.exit(run_command(words if completes else words[1:]))
-    options, rest = parser().parse_known_args(words)
+    options, rest = build_parser().parse_known_args(words)
     if not hasattr(options, "words") or any(word.startswith("-") for word in rest):
-        options = parser().parse_args(words)  # which tells of what is not known
+        options = build_parser().parse_args(words)  # which tells of what is not known
     else:
         options.words += rest  # argparse takes no overrides behind an option
     sys.exit(options.action(options))
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The commands that are not Hydra's."""
     top = argparse.ArgumentParser("catalyst", description=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"catalyst {__version__}")
@@ -117,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--watch",
         nargs="?",
-        type=seconds,
+        type=parse_seconds,
         const=30,
         metavar="SECONDS",
         help="write it anew every SECONDS (30) until all runs, or the news for 20 looks, have ended; or until Ctrl-C",
@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def seconds(text: str) -> int:
+def parse_seconds(text: str) -> int:
     """A whole number of seconds, 1 at least."""
     number = int(text)
     if number < 1:
@@ -146,13 +146,15 @@ def show_action(options: argparse.Namespace) -> int:
     from llm_catalyst.config.errors import run_with_exit_code
 
     if options.verify:
-        from llm_catalyst.runs.verify import report
+        from llm_catalyst.runs.verify import print_verification
 
-        code, whole = run_with_exit_code(lambda: report(options.directory, Console()))
+        code, whole = run_with_exit_code(lambda: print_verification(options.directory, Console()))
         return code or int(not whole)
-    from llm_catalyst.report.show import show
+    from llm_catalyst.report.show import show_run
 
-    return run_with_exit_code(lambda: show(options.directory, Console(), options.svg, options.full, options.brief))[0]
+    return run_with_exit_code(lambda: show_run(options.directory, Console(), options.svg, options.full, options.brief))[
+        0
+    ]
 
 
 def reproduce_action(options: argparse.Namespace) -> int:
@@ -172,6 +174,6 @@ def report_action(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from llm_catalyst.config.errors import run_with_exit_code
-    from llm_catalyst.report.write import report
+    from llm_catalyst.report.write import write_report
 
-    return run_with_exit_code(lambda: report(options.places, options.output, Console(), options.watch))[0]
+    return run_with_exit_code(lambda: write_report(options.places, options.output, Console(), options.watch))[0]

@@ -16,7 +16,13 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from llm_catalyst.utils.validation import SHORTEST_SECRET, ConfigurationError, did_you_mean, leaves, one_of
+from llm_catalyst.utils.validation import (
+    SHORTEST_SECRET,
+    ConfigurationError,
+    check_choice,
+    did_you_mean,
+    flatten_leaves,
+)
 
 PREFIXES = ("llm_catalyst.", "torch.optim.")
 SECRET = re.compile(r"\b(sk|hf|gsk|xai|key)[-_][A-Za-z0-9_-]{16,}")
@@ -62,7 +68,7 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
             "mentor.overlap=true asks while a stage trains, and doer=none trains nothing; choose mentor.overlap=false"
         )
     task, backbone = build_node(config["task"], "task"), build_node(config["backbone"], "backbone")
-    check_kinds(task, backbone, head)
+    check_modalities(task, backbone, head)
     return RunComponents(
         task=task,
         backbone=backbone,
@@ -73,7 +79,7 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
     )
 
 
-def check_kinds(task: Any, backbone: Any, head: Any) -> None:
+def check_modalities(task: Any, backbone: Any, head: Any) -> None:
     """Raise ConfigurationError where one of them is for texts and another for pictures."""
     from llm_catalyst.models.backbones.clip import ClipBackbone
     from llm_catalyst.tasks.image_task import ImageTask
@@ -103,7 +109,7 @@ def build_mentor(node: Mapping[str, Any], strategy: Any, where: str = "mentor") 
     return build_node(own, where, strategy=strategy, fallbacks=fallbacks)
 
 
-def expand_fallbacks(
+def resolve_fallbacks(
     config: Mapping[str, Any], folders: Sequence[Path], read: Callable[[Path], dict[str, Any]]
 ) -> dict[str, Any]:
     """The configuration with each name in mentor.fallbacks replaced by the node that it stands for.
@@ -122,9 +128,9 @@ def expand_fallbacks(
     def expanded(fallback: Any) -> Any:
         if not isinstance(fallback, str):
             return fallback
-        one_of("mentor.fallbacks", fallback, sorted(choices))
+        check_choice("mentor.fallbacks", fallback, sorted(choices))
         node = read(choices[fallback])
-        if missing := ", ".join(path for path, value in leaves(node) if value == "???"):
+        if missing := ", ".join(path for path, value in flatten_leaves(node) if value == "???"):
             raise ConfigurationError(
                 f"mentor.fallbacks={fallback} leaves {missing} open; "
                 "write a choice of your own that gives it, DIR/mentor/NAME.yaml, and add --config-dir DIR"
@@ -241,7 +247,7 @@ def refuse_secrets(config: Mapping[str, Any]) -> None:
     That is what looks like a provider's key, and the value of an environment variable whose name says that it is one.
     """
     known = {name: value.strip() for name, value in os.environ.items() if SECRET_NAME.search(name)}
-    for path, value in leaves(config):
+    for path, value in flatten_leaves(config):
         for where, text in (("the name of a key", path), (path, str(value))):
             names = [name for name, secret in known.items() if len(secret) >= SHORTEST_SECRET and secret in text]
             if names or SECRET.search(text):

@@ -8,7 +8,7 @@ from typing import Any
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.descent import Schedule
 from llm_catalyst.tasks.batching import steps_per_epoch
-from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of
+from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
 
 DEFAULT_STAGES = 4
 
@@ -59,8 +59,8 @@ class PoolSettings:
     keep: bool = True
 
     def __post_init__(self) -> None:
-        at_least("pool.candidates", self.candidates, 1)
-        at_least("pool.size", self.size, 1)
+        check_at_least("pool.candidates", self.candidates, 1)
+        check_at_least("pool.size", self.size, 1)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Protocol:
     first_candidates: bool = False
 
     def __post_init__(self) -> None:
-        one_of("protocol.report_on", self.report_on, ("test", "dev"))
+        check_choice("protocol.report_on", self.report_on, ("test", "dev"))
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name in ("usd", "tokens", "scored_examples", "minutes"):
-            at_least(f"budget.{name}", getattr(self, name), 0)
-        one_of("budget.when_spent", self.when_spent, ("stop", "conclude"))
+            check_at_least(f"budget.{name}", getattr(self, name), 0)
+        check_choice("budget.when_spent", self.when_spent, ("stop", "conclude"))
 
 
 @dataclass(frozen=True)
@@ -144,18 +144,18 @@ class Settings:
     track: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        at_least("seed", self.seed, 0)
-        at_least("stages", self.stages, 1)
-        at_least("batch_size", self.batch_size, 1)
-        at_least("threads", self.threads, 1)
-        at_least("token_budget", self.token_budget, 1)
-        at_least("micro_batch", self.micro_batch, 1)
-        at_least("clip_norm", self.clip_norm, 1e-9)
-        one_of("restart", self.restart, ("best", "first", "all"))
-        one_of("moments", self.moments, ("reset", "keep"))
-        one_of("view", self.view, ("auto", "live", "plain", "none"))
+        check_at_least("seed", self.seed, 0)
+        check_at_least("stages", self.stages, 1)
+        check_at_least("batch_size", self.batch_size, 1)
+        check_at_least("threads", self.threads, 1)
+        check_at_least("token_budget", self.token_budget, 1)
+        check_at_least("micro_batch", self.micro_batch, 1)
+        check_at_least("clip_norm", self.clip_norm, 1e-9)
+        check_choice("restart", self.restart, ("best", "first", "all"))
+        check_choice("moments", self.moments, ("reset", "keep"))
+        check_choice("view", self.view, ("auto", "live", "plain", "none"))
         for name in self.track:
-            one_of("track", name, ("tensorboard", "wandb"))
+            check_choice("track", name, ("tensorboard", "wandb"))
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise ConfigurationError(f"device={self.device} is not known; there are: auto, cpu, cuda, cuda:0, …, mps")
         self.plan(examples=1)

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from llm_catalyst.runs.writer import write_atomically
 from llm_catalyst.utils.paths import conf_directory
-from llm_catalyst.utils.validation import ConfigurationError, did_you_mean, one_of
+from llm_catalyst.utils.validation import ConfigurationError, check_choice, did_you_mean
 
 FILE = "table.yaml"  # the table itself, beside the runs that fill it
 SMOKE_SEEDS = 2  # the fewest that have a spread
@@ -63,7 +63,7 @@ class Table:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigurationError(f"table {self.name}: its seeds must be different numbers, and one at least")
         if self.reference is not None:
-            one_of(f"table {self.name}: reference", self.reference, [row.name for row in self.rows])
+            check_choice(f"table {self.name}: reference", self.reference, [row.name for row in self.rows])
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,17 @@ def known_tables() -> list[Table]:
 
 def read_table(path: Path) -> Table:
     """The table that a file describes. Raises ConfigurationError naming the key that does not fit."""
-    table: Table = read(path, Table)
+    table: Table = read_yaml(path, Table)
     return table
 
 
 def write_table(table: Table, folder: Path) -> None:
     """The table into `folder`, in which its runs lie."""
-    text = yaml.safe_dump(plain(asdict(table)), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(tuples_to_lists(asdict(table)), sort_keys=False, allow_unicode=True)
     write_atomically(folder / FILE, text.encode())  # a report may be watching
 
 
-def smoked(table: Table) -> Table:
+def apply_smoke(table: Table) -> Table:
     """The table as a smoke run carries it out: every `smoke` in the place of its overrides, and few seeds."""
 
     def stand_in(line: Line) -> Line:
@@ -133,10 +133,10 @@ def smoked(table: Table) -> Table:
     )
 
 
-def narrowed(table: Table, only: Mapping[str, Sequence[str]]) -> Table:
+def select_runs(table: Table, only: Mapping[str, Sequence[str]]) -> Table:
     """The table with only these rows, columns and seeds; a name may be given as its folder, or in any case."""
     for key in only:
-        one_of("--only", key, ("row", "column", "seed"))
+        check_choice("--only", key, ("row", "column", "seed"))
 
     def kept(kind: str, lines: tuple[Line, ...]) -> tuple[Line, ...]:
         wanted = {folder_of(name) for name in only.get(kind, ())}
@@ -151,7 +151,7 @@ def narrowed(table: Table, only: Mapping[str, Sequence[str]]) -> Table:
 
     rows, seeds = kept("row", table.rows), only.get("seed", ())
     for seed in seeds:
-        one_of("--only seed", seed, [str(seed) for seed in table.seeds])
+        check_choice("--only seed", seed, [str(seed) for seed in table.seeds])
     return replace(
         table,
         rows=rows,
@@ -161,14 +161,14 @@ def narrowed(table: Table, only: Mapping[str, Sequence[str]]) -> Table:
     )
 
 
-def cells(table: Table) -> tuple[PlannedRun, ...]:
+def list_runs(table: Table) -> tuple[PlannedRun, ...]:
     """The runs of a table, all of one seed before the next seed's: a table with every cell comes early."""
     return tuple(
         PlannedRun(
             row.name,
             column.name,
             seed,
-            merged(table.overrides, column.overrides, row.overrides, (f"seed={seed}",)),
+            merge_overrides(table.overrides, column.overrides, row.overrides, (f"seed={seed}",)),
             f"{folder_of(row.name)}/{folder_of(column.name)}/seed{seed}",
         )
         for seed in table.seeds
@@ -177,7 +177,7 @@ def cells(table: Table) -> tuple[PlannedRun, ...]:
     )
 
 
-def merged(*overrides: Sequence[str]) -> tuple[str, ...]:
+def merge_overrides(*overrides: Sequence[str]) -> tuple[str, ...]:
     """All overrides, of those with the same key the last."""
     last = {word.partition("=")[0]: word for words in overrides for word in words}
     return tuple(last.values())
@@ -188,16 +188,16 @@ def folder_of(name: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("._") or "_"
 
 
-def published(name: str, file: Path | None = None) -> dict[tuple[str, str], Published]:
+def read_published(name: str, file: Path | None = None) -> dict[tuple[str, str], Published]:
     """What others have published, by (row, column): nothing, unless a user has filled in the file."""
     packaged = conf_directory() / "published" / f"{name}.yaml"
     if file is None and not packaged.is_file():
         return {}
-    rows: dict[str, dict[str, Published]] = read(file or packaged, dict[str, dict[str, Published]] | None) or {}
+    rows: dict[str, dict[str, Published]] = read_yaml(file or packaged, dict[str, dict[str, Published]] | None) or {}
     return {(row, column): entry for row, columns in rows.items() for column, entry in columns.items()}
 
 
-def read(path: Path, kind: Any) -> Any:
+def read_yaml(path: Path, kind: Any) -> Any:
     """What a YAML file holds, as `kind`."""
     try:
         return TypeAdapter(kind).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -208,8 +208,8 @@ def read(path: Path, kind: Any) -> Any:
         raise ConfigurationError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def plain(node: Any) -> Any:
+def tuples_to_lists(node: Any) -> Any:
     """Tuples as lists, as YAML has them."""
     if isinstance(node, Mapping):
-        return {key: plain(value) for key, value in node.items()}
-    return [plain(value) for value in node] if isinstance(node, list | tuple) else node
+        return {key: tuples_to_lists(value) for key, value in node.items()}
+    return [tuples_to_lists(value) for value in node] if isinstance(node, list | tuple) else node

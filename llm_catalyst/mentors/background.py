@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
-from llm_catalyst.utils.turn_taking import away
+from llm_catalyst.utils.turn_taking import yield_turn
 
 T = TypeVar("T")
 
 
-def begin(call: Callable[[], T]) -> "Future[T]":
+def start_call(call: Callable[[], T]) -> "Future[T]":
     """What `call` will return or raise; the thread that carries it out does not keep the process from ending."""
     result: Future[T] = Future()
 
@@ -24,13 +24,13 @@ def begin(call: Callable[[], T]) -> "Future[T]":
     return result
 
 
-def awaited(result: "Future[T]") -> T:
+def wait_for(result: "Future[T]") -> T:
     """What was begun, when it is there. A signal is heard meanwhile, and who shares the process may compute."""
-    with away():
+    with yield_turn():
         return result.result()
 
 
-def side_by_side(calls: Sequence[Callable[[], bool]], at_once: int) -> None:
+def run_concurrently(calls: Sequence[Callable[[], bool]], at_once: int) -> None:
     """Begin the calls in their order, `at_once` of them under way at a time, and wait for all that were begun.
 
     After one that returned False or raised, no further one is begun; what was raised is raised here. The same goes
@@ -47,9 +47,9 @@ def side_by_side(calls: Sequence[Callable[[], bool]], at_once: int) -> None:
             stop.set()
             raise
 
-    workers = [begin(work) for _ in range(min(at_once, len(calls)))]
+    workers = [start_call(work) for _ in range(min(at_once, len(calls)))]
     try:
-        with away():
+        with yield_turn():
             wait(workers)
     finally:
         stop.set()

@@ -29,7 +29,7 @@ class Trial:
     right: bool
 
 
-def nobody(*_: Any) -> Any:
+def refuse_probe(*_: Any) -> Any:
     """Stands where a consultation has no model to try prompts on."""
     raise NotImplementedError("this consultation has no model at hand")
 
@@ -61,8 +61,8 @@ class MentorContext:
     before_call: Callable[[], None] = lambda: None
     scored: tuple[ScoredPrompt, ...] = ()
     memory: Mapping[str, Any] = field(default_factory=dict)
-    attempt: Callable[[Sequence[Prompt], Sequence[int]], list[list[Trial]]] = nobody
-    hints: Callable[[Sequence[Prompt]], list[tuple[tuple[int, ...], ...]]] = nobody
+    attempt: Callable[[Sequence[Prompt], Sequence[int]], list[list[Trial]]] = refuse_probe
+    hints: Callable[[Sequence[Prompt]], list[tuple[tuple[int, ...], ...]]] = refuse_probe
 
     def draw_examples(self, most: int) -> list[int]:
         """Numbers of at most `most` distinct training examples, drawn by `rng`."""

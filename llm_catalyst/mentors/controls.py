@@ -7,7 +7,7 @@ import torch
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.runs.records import Advice, Proposal
-from llm_catalyst.utils.validation import at_least, one_of, within
+from llm_catalyst.utils.validation import check_at_least, check_choice, check_range
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RandomTokens:
     proposals: int = 3
 
     def __post_init__(self) -> None:
-        at_least("mentor.proposals", self.proposals, 1)
+        check_at_least("mentor.proposals", self.proposals, 1)
 
     def propose(self, consultation: MentorContext) -> Advice:
         generator = torch.Generator().manual_seed(consultation.rng.getrandbits(63))
@@ -62,10 +62,10 @@ class Perturb:
     toward: str = "neighbours"
 
     def __post_init__(self) -> None:
-        at_least("mentor.proposals", self.proposals, 1)
-        at_least("mentor.neighbours", self.neighbours, 1)
-        within("mentor.rate", self.rate, 0, 1)
-        one_of("mentor.toward", self.toward, ("neighbours", "gradient"))
+        check_at_least("mentor.proposals", self.proposals, 1)
+        check_at_least("mentor.neighbours", self.neighbours, 1)
+        check_range("mentor.rate", self.rate, 0, 1)
+        check_choice("mentor.toward", self.toward, ("neighbours", "gradient"))
 
     @property
     def needs_model(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients.base import NotRecordedError
-from llm_catalyst.mentors.requests import Questions, Request, silent
+from llm_catalyst.mentors.requests import Questions, Request, has_no_response
 from llm_catalyst.mentors.strategies.base import Dialogue, Question, Reply
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, LLMCall, Message, Proposal, Rejected
@@ -65,7 +65,7 @@ class Conversation:
         return Request(client, messages, self._consultation.rng.getrandbits(31))
 
     def _heard(self, question: Question, exchange: LLMCall) -> Reply:
-        texts, dropped = read(question, exchange)
+        texts, dropped = read_response(question, exchange)
         self.rejected += dropped
         reply = self._taken(texts, question) if question.prompts else Reply(texts=tuple(texts))
         if reply.proposals or reply.texts:
@@ -80,18 +80,18 @@ class Conversation:
                 if self._alone:
                     raise answer
                 raise NoResponseError(str(answer))
-            if answer and silent(answer):
+            if answer and has_no_response(answer):
                 raise NoResponseError(answer.error)
 
     def _taken(self, texts: list[str], question: Question) -> Reply:
-        proposals, unfit = fit(texts, self._consultation.space, self._tried, question.prompts)
+        proposals, unfit = fit_prompts(texts, self._consultation.space, self._tried, question.prompts)
         self.rejected += unfit
         proposals = [replace(proposal, rationale=question.rationale) for proposal in proposals]
         self.proposals += proposals
         return Reply(tuple(proposals))
 
 
-def carry_on(dialogue: Dialogue, ask: Callable[[tuple[Question, ...]], tuple[Reply, ...]]) -> Advice:
+def run_dialogue(dialogue: Dialogue, ask: Callable[[tuple[Question, ...]], tuple[Reply, ...]]) -> Advice:
     """The advice at the end of a strategy's dialogue, its questions answered by `ask`."""
     try:
         questions = next(dialogue)
@@ -102,7 +102,7 @@ def carry_on(dialogue: Dialogue, ask: Callable[[tuple[Question, ...]], tuple[Rep
         return advice
 
 
-def read(question: Question, exchange: LLMCall) -> tuple[list[str], list[Rejected]]:
+def read_response(question: Question, exchange: LLMCall) -> tuple[list[str], list[Rejected]]:
     """The texts in an exchange; the last prompt of a truncated answer is rejected, as it is likely half a one."""
     if exchange.error:
         return [], []
@@ -113,7 +113,7 @@ def read(question: Question, exchange: LLMCall) -> tuple[list[str], list[Rejecte
     return texts, rejected
 
 
-def fit(
+def fit_prompts(
     texts: list[str], space: PromptSpace, tried: set[tuple[int, ...]], most: int
 ) -> tuple[list[Proposal], list[Rejected]]:
     """At most `most` texts as prompts of m tokens that are not in `tried`, to which they are added, and the others."""

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.models.soft_prompt import PromptSpace
-from llm_catalyst.runs.analysis import counted
+from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.checkpoints import DamagedStateError, read_state, read_tensors, saved_states
 from llm_catalyst.runs.reader import FILES, find_runs, read_lines
 from llm_catalyst.runs.records import Advice, Proposal, Restart, ScoredPrompt
 from llm_catalyst.runs.writer import read_config
-from llm_catalyst.utils.validation import ConfigurationError, at_least
+from llm_catalyst.utils.validation import ConfigurationError, check_at_least
 
 BATCH = 64  # prompts of one training step; drawn with replacement, as there may be fewer
 
@@ -55,8 +55,8 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         for name in ("proposals", "dimensions", "levels", "width", "steps"):
-            at_least(f"mentor.{name}", getattr(self, name), 1)
-        at_least("mentor.lr", self.lr, 1e-9)
+            check_at_least(f"mentor.{name}", getattr(self, name), 1)
+        check_at_least("mentor.lr", self.lr, 1e-9)
 
     def preflight(self) -> None:
         """Raise ConfigurationError where no run in the folder is of this task, backbone and head."""
@@ -64,7 +64,8 @@ class Diffusion:
         if all(reasons):
             raise ConfigurationError(
                 f"mentor.runs={self.runs} holds no run of task {self.task} with backbone {self.backbone} and this head "
-                f"({told(reasons)}); make some first, with mentor=none and several seeds, or give another folder"
+                f"({describe_unsuitable(reasons)}); make some first, with mentor=none and several seeds, or give "
+                "another folder"
             )
 
     def propose(self, consultation: MentorContext) -> Advice:
@@ -73,11 +74,13 @@ class Diffusion:
         found, reasons = self.gather(space)
         prompts = [row for _, rows in found for row in rows]
         if len(prompts) < 2:
-            return Advice(fallback=f"mentor.runs={self.runs} holds no two prompts that fit ({told(reasons)})")
+            return Advice(
+                fallback=f"mentor.runs={self.runs} holds no two prompts that fit ({describe_unsuitable(reasons)})"
+            )
         plane = Plane.through(torch.stack(prompts), self.dimensions)
         course = Points.of([(losses, plane.coordinates(torch.stack(rows))) for losses, rows in found])
         generator = torch.Generator().manual_seed(consultation.rng.getrandbits(63))
-        denoiser = learn(course, self, generator)
+        denoiser = train_denoiser(course, self, generator)
         best = [scored.prompt for scored in consultation.pool[-1:]]
         stand = space.embed(best).cpu().flatten(1) if best else plane.mean[None]
         here = plane.coordinates(stand).clamp(course.low, course.high).expand(self.proposals, -1)
@@ -120,10 +123,10 @@ class UnsuitableRunError(ValueError):
     """A run whose prompts are of no use, and why."""
 
 
-def told(reasons: Sequence[str]) -> str:
+def describe_unsuitable(reasons: Sequence[str]) -> str:
     """How many runs were seen, and for what reasons how many of them did not fit: '4 runs: 3 of another task'."""
     counts = [f"{n} {reason}" for reason, n in Counter(filter(None, reasons)).items()]
-    return counted(len(reasons), "run") + f": {', '.join(counts)}" * bool(counts)
+    return format_count(len(reasons), "run") + f": {', '.join(counts)}" * bool(counts)
 
 
 def prompts_of(path: Path, space: PromptSpace) -> tuple[list[float], list[Tensor]]:
@@ -265,7 +268,7 @@ class Denoiser:
         return x
 
 
-def learn(seen: Points, settings: Diffusion, generator: torch.Generator) -> Denoiser:
+def train_denoiser(seen: Points, settings: Diffusion, generator: torch.Generator) -> Denoiser:
     """A denoiser trained by Adam on points, each noisy one beside a point of its run that was no better.
 
     A point is drawn in proportion to exp(quality): the model is there for the good ones.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, Prompt, Proposal, ScoredPrompt
-from llm_catalyst.utils.validation import at_least, within
+from llm_catalyst.utils.validation import check_at_least, check_range
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Evolution:
     neighbours: int = 20
 
     def __post_init__(self) -> None:
-        at_least("mentor.proposals", self.proposals, 1)
-        at_least("mentor.neighbours", self.neighbours, 1)
-        within("mentor.mutation", self.mutation, 0, 1)
+        check_at_least("mentor.proposals", self.proposals, 1)
+        check_at_least("mentor.neighbours", self.neighbours, 1)
+        check_range("mentor.mutation", self.mutation, 0, 1)
 
     def propose(self, consultation: MentorContext) -> Advice:
         if not consultation.pool:
@@ -41,7 +41,7 @@ class Evolution:
             child = self._child(mother.prompt, father.prompt, space, rng)
             if child.tokens not in seen:
                 seen.add(child.tokens)
-                children.append(Proposal(child, ancestry(mother.prompt, father.prompt)))
+                children.append(Proposal(child, describe_parents(mother.prompt, father.prompt)))
             if len(children) == self.proposals:
                 break
         return Advice(tuple(children), fallback=None if children else "no new child was found")
@@ -61,7 +61,7 @@ class Evolution:
         return space.neighbour(token, self.neighbours, rng)
 
 
-def ancestry(mother: Prompt, father: Prompt) -> str:
+def describe_parents(mother: Prompt, father: Prompt) -> str:
     """A child's parents in words."""
     if mother == father:
         return f"a mutation of {mother.text!r}"

@@ -10,13 +10,13 @@ from typing import Any
 from llm_catalyst.mentors import response_cache
 from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.mentors.clients.base import Client
-from llm_catalyst.mentors.conversation import Conversation, NoResponseError, carry_on
-from llm_catalyst.mentors.pricing import prices
+from llm_catalyst.mentors.conversation import Conversation, NoResponseError, run_dialogue
+from llm_catalyst.mentors.pricing import load_prices
 from llm_catalyst.mentors.requests import Questions
 from llm_catalyst.mentors.strategies.base import Strategy
 from llm_catalyst.runs.records import Advice, Rejected, ScoredPrompt
-from llm_catalyst.utils.rng import derive
-from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of
+from llm_catalyst.utils.rng import derive_seed
+from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
 
 
 class MentorError(RuntimeError):
@@ -44,15 +44,17 @@ class LanguageModel:
     overlap: bool = False
 
     def __post_init__(self) -> None:
-        one_of("mentor.history", "true" if self.history is True else str(self.history), ("true", "shuffled", "absent"))
+        check_choice(
+            "mentor.history", "true" if self.history is True else str(self.history), ("true", "shuffled", "absent")
+        )
         for model in (self, *(mentor for _, mentor in self._models())):
             if self.history == "absent" and model.strategy.needs_pool:
                 raise ConfigurationError(
                     f"mentor.history=absent leaves strategy {type(model.strategy).__name__} nothing to ask about; "
                     "choose another strategy (strategy=paper), or mentor.history=shuffled"
                 )
-        at_least("mentor.attempts", self.attempts, 1)
-        one_of("mentor.on_failure", self.on_failure, ("fallback", "stop"))
+        check_at_least("mentor.attempts", self.attempts, 1)
+        check_choice("mentor.on_failure", self.on_failure, ("fallback", "stop"))
         if any(getattr(mentor, "fallbacks", None) for mentor in self.fallbacks):
             raise ConfigurationError("a mentor in mentor.fallbacks has fallbacks of its own; name them all in one list")
         if self.overlap:
@@ -76,37 +78,37 @@ class LanguageModel:
         """
         self.client.preflight()
         if self.cache:
-            response_cache.preflight()
+            response_cache.prepare_cache()
         for i, mentor in self._models():
-            with named(i):
+            with prefix_fallback_errors(i):
                 mentor.preflight()
 
     def reach(self) -> None:
         """Raise ConfigurationError where a provider, a fallback's included, is not there or refuses key or model."""
         self.client.reach()
         for i, mentor in self._models():
-            with named(i):
+            with prefix_fallback_errors(i):
                 mentor.reach()
 
     def unpriced(self) -> list[str]:
         """The models, those of fallbacks included, whose answers cost a sum that is not known."""
         clients: list[Client] = [self.client, *(mentor.client for _, mentor in self._models())]
-        return [client.model for client in clients if client.paid and client.model not in prices()]
+        return [client.model for client in clients if client.paid and client.model not in load_prices()]
 
     def propose(self, consultation: MentorContext) -> Advice:
         """At most `proposals` new prompts, the lines that were rejected, or why there is none.
 
         Raises MentorFailed instead of the latter with on_failure=stop, and NotRecorded where a replay does not fit.
         """
-        questions, asked = Questions(consultation), shown(consultation, self.history)
+        questions, asked = Questions(consultation), apply_history(consultation, self.history)
         rejected: list[Rejected] = []
         reasons: list[str] = []
         for mentor in (self, *self.fallbacks):
-            advice = consult(mentor, consultation, asked, questions)
+            advice = consult_mentor(mentor, consultation, asked, questions)
             rejected += advice.rejected
             if advice.proposals or (isinstance(mentor, LanguageModel) and not advice.fallback):
                 return replace(advice, rejected=tuple(rejected))
-            reasons.append(f"{who(mentor)}: " * bool(self.fallbacks) + (advice.fallback or "no proposal"))
+            reasons.append(f"{name_mentor(mentor)}: " * bool(self.fallbacks) + (advice.fallback or "no proposal"))
         why = "; ".join(reasons)
         if self.on_failure == "stop":
             raise MentorError(
@@ -135,7 +137,7 @@ def refuse_overlap(mentor: Any) -> None:
         )
 
 
-def shown(consultation: MentorContext, history: bool | str) -> MentorContext:
+def apply_history(consultation: MentorContext, history: bool | str) -> MentorContext:
     """The consultation with the pool that a model is shown: does it use the trajectory?
 
     true: the pool as it is. shuffled: the same prompts and scores, but each score at a prompt drawn at random, and the
@@ -145,19 +147,19 @@ def shown(consultation: MentorContext, history: bool | str) -> MentorContext:
     if history == "absent":
         return replace(consultation, pool=(), scored=())
     if history == "shuffled":
-        rng = Random(derive(copy(consultation.rng).getrandbits(63), "history"))
-        pool, scored = (shuffled(entries, rng) for entries in (consultation.pool, consultation.scored))
+        rng = Random(derive_seed(copy(consultation.rng).getrandbits(63), "history"))
+        pool, scored = (shuffle_scores(entries, rng) for entries in (consultation.pool, consultation.scored))
         return replace(consultation, pool=pool, scored=scored)
     return consultation
 
 
-def shuffled(entries: tuple[ScoredPrompt, ...], rng: Random) -> tuple[ScoredPrompt, ...]:
+def shuffle_scores(entries: tuple[ScoredPrompt, ...], rng: Random) -> tuple[ScoredPrompt, ...]:
     """The same prompts in a drawn order, under the scores in the order that they had."""
     mixed = zip(rng.sample(entries, len(entries)), entries, strict=True)
     return tuple(replace(entry, score=other.score) for entry, other in mixed)
 
 
-def consult(mentor: Mentor, consultation: MentorContext, asked: MentorContext, questions: Questions) -> Advice:
+def consult_mentor(mentor: Mentor, consultation: MentorContext, asked: MentorContext, questions: Questions) -> Advice:
     """The advice of one mentor alone, without its fallbacks. A model is asked about `asked`, with the pool shown to it.
 
     It draws from a copy of the consultation's stream: what it would draw, were it the only one.
@@ -171,8 +173,8 @@ def consult(mentor: Mentor, consultation: MentorContext, asked: MentorContext, q
     alone = not mentor.fallbacks
     interview = Conversation(mentor.client, mentor.attempts, mentor.cache, alone, consultation, questions)
     try:
-        rng = Random(derive(copy(consultation.rng).getrandbits(63), "strategy"))
-        advice = carry_on(strategy.propose(replace(asked, rng=rng)), interview.ask)
+        rng = Random(derive_seed(copy(consultation.rng).getrandbits(63), "strategy"))
+        advice = run_dialogue(strategy.propose(replace(asked, rng=rng)), interview.ask)
     except NoResponseError as failure:  # what was paid for until then is used
         advice = Advice(
             tuple(interview.proposals[: mentor.proposals]), fallback=None if interview.proposals else str(failure)
@@ -182,13 +184,13 @@ def consult(mentor: Mentor, consultation: MentorContext, asked: MentorContext, q
     return replace(advice, rejected=(*interview.rejected, *advice.rejected), fallback=why)
 
 
-def who(mentor: Mentor) -> str:
+def name_mentor(mentor: Mentor) -> str:
     """The name of a mentor among others."""
     return str(mentor.client.model) if isinstance(mentor, LanguageModel) else type(mentor).__name__
 
 
 @contextmanager
-def named(i: int) -> Iterator[None]:
+def prefix_fallback_errors(i: int) -> Iterator[None]:
     """Say of a ConfigurationError that it is a fallback's: its keys do not stand under `mentor.client` then."""
     try:
         yield

@@ -22,18 +22,18 @@ class TokenPrice:
 
 
 @cache
-def prices() -> dict[str, TokenPrice]:
+def load_prices() -> dict[str, TokenPrice]:
     """Prices by the exact name of the model that answers."""
     table = yaml.safe_load((conf_directory() / "prices.yaml").read_text(encoding="utf-8"))
     return {model: TokenPrice(**{**row, "date": str(row["date"])}) for model, row in table["models"].items()}
 
 
-def cost(model: str, input_tokens: int | None, output_tokens: int | None) -> float | None:
+def compute_cost(model: str, input_tokens: int | None, output_tokens: int | None) -> float | None:
     """USD of one answer; None, never zero, where the price or the usage is not known.
 
     Only exact names are found: a dated snapshot can cost something else than the name it is known by.
     """
-    price = prices().get(model)
+    price = load_prices().get(model)
     if price is None or input_tokens is None or output_tokens is None:
         return None
     if price.up_to is not None and input_tokens > price.up_to:

@@ -75,15 +75,15 @@ class Candidate:
     reason: str | None = None
 
 
-def parse(reply: str, limit: int) -> tuple[list[str], list[Rejected]]:
+def parse_proposals(reply: str, limit: int) -> tuple[list[str], list[Rejected]]:
     """At most `limit` clean, distinct proposals from any reasonable answer, and the lines that were dropped."""
-    text = legible(reply)
+    text = strip_invisible(reply)
     thoughts, closed, answer = text.rpartition("</think>")
     if not closed and text.lstrip().startswith("<think>"):
-        return [], [Rejected(shorten(text), "reasoning without an answer; the answer may have been cut off")]
-    dropped = [Rejected(shorten(thoughts), "reasoning before the answer")] if closed else []
+        return [], [Rejected(shorten_line(text), "reasoning without an answer; the answer may have been cut off")]
+    dropped = [Rejected(shorten_line(thoughts), "reasoning before the answer")] if closed else []
     candidates = from_json(answer) or from_lines(answer)
-    texts, rejected = screen(candidates, limit)
+    texts, rejected = screen_candidates(candidates, limit)
     return texts, dropped + rejected
 
 
@@ -111,45 +111,45 @@ def parse_official(reply: str, limit: int) -> tuple[list[str], list[Rejected]]:
         if len(text) > 1 and text[0] == text[-1] == '"':
             text = text[1:-1].strip()
         if len(text) <= 10:
-            rejected.append(Rejected(shorten(line.strip()), "10 characters or fewer"))
+            rejected.append(Rejected(shorten_line(line.strip()), "10 characters or fewer"))
         elif len(texts) >= limit:
-            rejected.append(Rejected(shorten(line.strip()), f"more than {limit} proposals"))
+            rejected.append(Rejected(shorten_line(line.strip()), f"more than {limit} proposals"))
         else:
             texts.append(text[:LONGEST])
     return texts, first_of(rejected)
 
 
-def legible(text: str) -> str:
+def strip_invisible(text: str) -> str:
     """`text` without terminal escapes, control and invisible characters; newlines and tabs stay."""
     text = ANSI.sub("", INVISIBLE.sub("", text))
     return CONTROL.sub(" ", NEWLINE.sub("\n", text))
 
 
-def clean(text: str) -> str:
+def clean_line(text: str) -> str:
     """`text` on one line, without special tokens, control or invisible characters."""
-    return " ".join(SPECIAL.sub(" ", legible(text)).split())
+    return " ".join(SPECIAL.sub(" ", strip_invisible(text)).split())
 
 
-def shorten(line: str) -> str:
+def shorten_line(line: str) -> str:
     """The first characters of a line, for a record."""
     return line if len(line) <= SHOWN else line[:SHOWN] + "…"
 
 
-def screen(candidates: list[Candidate], limit: int) -> tuple[list[str], list[Rejected]]:
+def screen_candidates(candidates: list[Candidate], limit: int) -> tuple[list[str], list[Rejected]]:
     """The first `limit` clean and distinct texts, and what was dropped on the way."""
     texts: list[str] = []
     rejected: list[Rejected] = []
     seen: set[str] = set()
     for candidate in candidates:
-        text = clean(candidate.text)
-        reason = candidate.reason or fault(text, seen)
+        text = clean_line(candidate.text)
+        reason = candidate.reason or find_fault(text, seen)
         if reason is None and len(texts) >= limit:
             reason = f"more than {limit} proposals"
         if reason is None:
             texts.append(text)
             seen.add(text.casefold())
         else:
-            rejected.append(Rejected(shorten(candidate.line.strip()), reason))
+            rejected.append(Rejected(shorten_line(candidate.line.strip()), reason))
     return texts, first_of(rejected)
 
 
@@ -160,7 +160,7 @@ def first_of(rejected: list[Rejected]) -> list[Rejected]:
     return rejected[:MOST_REJECTED] + more
 
 
-def fault(text: str, seen: set[str]) -> str | None:
+def find_fault(text: str, seen: set[str]) -> str | None:
     """Why a clean text cannot be a proposal, or None."""
     if not any(character.isalnum() for character in text):
         return "no letter or digit in it"
@@ -185,7 +185,7 @@ def from_lines(answer: str) -> list[Candidate]:
         if FENCE.match(line):
             fenced = not fenced
             continue
-        text, marked = peel(line)
+        text, marked = peel_markup(line)
         if not text or HEADING.match(text) or (line.lstrip().startswith("#") and not marked):
             items.append((Candidate(line, text, "a heading"), False))
             expected = True  # the line below "Template 1:" is the template
@@ -197,24 +197,24 @@ def from_lines(answer: str) -> list[Candidate]:
     if rest:
         items.append((Candidate(rest, rest, f"beyond the first {MOST_LINES} lines"), False))
     if any(listed and not item.reason for item, listed in items):
-        return [item if listed else because(item, "prose beside the list") for item, listed in items]
+        return [item if listed else drop_candidate(item, "prose beside the list") for item, listed in items]
     return without_chatter([item for item, _ in items])
 
 
 def without_chatter(lines: list[Candidate]) -> list[Candidate]:
     """An answer without any list: all its lines, save an introduction and polite phrases."""
-    kept = [because(line, "a phrase, not a proposal") if CHATTER.match(line.text) else line for line in lines]
+    kept = [drop_candidate(line, "a phrase, not a proposal") if CHATTER.match(line.text) else line for line in lines]
     if len(kept) > 1 and kept[0].text.endswith(":"):
-        kept[0] = because(kept[0], "an introduction")
+        kept[0] = drop_candidate(kept[0], "an introduction")
     return kept
 
 
-def because(candidate: Candidate, reason: str) -> Candidate:
+def drop_candidate(candidate: Candidate, reason: str) -> Candidate:
     """The candidate, dropped for `reason` unless it was dropped before."""
     return candidate if candidate.reason else Candidate(candidate.line, candidate.text, reason)
 
 
-def peel(line: str) -> tuple[str, bool]:
+def peel_markup(line: str) -> tuple[str, bool]:
     """The text of a line without list mark, label, emphasis and quotes; whether it had one of these."""
     text = line.strip().lstrip("#").replace("**", "").strip()
     marked = False
@@ -225,7 +225,7 @@ def peel(line: str) -> tuple[str, bool]:
         for pattern in (MARKER, LABEL):
             if found := pattern.match(text):
                 text, marked = text[found.end() :].strip(), True
-        inner = unquote(text)
+        inner = unquote_text(text)
         marked = marked or inner != text
         text = inner
         if text == before:
@@ -233,7 +233,7 @@ def peel(line: str) -> tuple[str, bool]:
     return text, marked
 
 
-def unquote(text: str) -> str:
+def unquote_text(text: str) -> str:
     """The quoted part of a text that is a quotation, with or without a remark behind it; else the text."""
     close = QUOTES.get(text[:1])
     if close is None:
@@ -257,7 +257,7 @@ def from_json(answer: str) -> list[Candidate]:
     for start in JSON_START.finditer(answer):
         if start.start(1) < position:
             continue
-        value, end = decode(answer, start.start(1))
+        value, end = decode_list(answer, start.start(1))
         texts = list(texts_in(value))
         if all(candidate.reason for candidate in texts):
             failures += 1
@@ -274,7 +274,7 @@ def from_json(answer: str) -> list[Candidate]:
     return found + [Candidate(line, line, "prose beside the JSON") for line in lines if any(map(str.isalnum, line))]
 
 
-def decode(answer: str, start: int) -> tuple[Any, int]:
+def decode_list(answer: str, start: int) -> tuple[Any, int]:
     """The JSON value, or the Python list of strings, at `start`, and where it ends; None where there is none."""
     try:
         return json.JSONDecoder().raw_decode(answer, start)
@@ -292,7 +292,7 @@ def decode(answer: str, start: int) -> tuple[Any, int]:
 def texts_in(value: Any, depth: int = 0) -> Iterator[Candidate]:
     """The texts in a decoded value: a string, a list, or an object with a text-like field."""
     if isinstance(value, str):
-        yield Candidate(value, peel(value)[0])
+        yield Candidate(value, peel_markup(value)[0])
     elif isinstance(value, list) and depth < JSON_DEPTH:
         for item in value:
             yield from texts_in(item, depth + 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from llm_catalyst.mentors import response_cache
-from llm_catalyst.mentors.background import side_by_side
+from llm_catalyst.mentors.background import run_concurrently
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients.base import Client, NotRecordedError
 from llm_catalyst.runs.records import LLMCall, Message
@@ -42,7 +42,7 @@ class Questions:
         A provider has as many under way at once as its client's `at_once` says. After one without any answer no further
         one is begun: those have None. Raises what `before_call` raises, when all that are under way have come.
         """
-        known = matched(requests, self._unused)
+        known = match_calls(requests, self._unused)
         refused: dict[int, NotRecordedError] = {}
         calls = []
         for i, request in enumerate(requests):
@@ -51,14 +51,14 @@ class Questions:
             self._asked[asked] += 1
             if known[i] is None:
                 calls.append(partial(self._goes_on, call, i, refused))
-        if any(exchange and silent(exchange) for exchange in known):
+        if any(exchange and has_no_response(exchange) for exchange in known):
             calls.clear()
         at_once: int | None = getattr(requests[0].client, "at_once", None)
         if at_once is None:
             all(call() for call in calls)
         else:
-            side_by_side(calls, at_once)
-        found = matched(requests, self._unused)
+            run_concurrently(calls, at_once)
+        found = match_calls(requests, self._unused)
         for exchange in found:
             if exchange is not None:
                 self._unused.remove(exchange)
@@ -71,7 +71,7 @@ class Questions:
         except NotRecordedError as error:
             refused[i] = error
             return False
-        return not silent(exchange)
+        return not has_no_response(exchange)
 
     def _ask(self, request: Request, number: int, repetition: int, cache: bool) -> LLMCall:
         client, messages, seed = request.client, request.messages, request.seed
@@ -82,7 +82,7 @@ class Questions:
 
         if not cache:
             return anew()
-        exchange = response_cache.answer(client.model, client.parameters(seed), messages, anew, repetition)
+        exchange = response_cache.get_response(client.model, client.parameters(seed), messages, anew, repetition)
         if exchange.reused == response_cache.REUSED:
             self._recorded(replace(exchange, stage=self._consultation.stage))
         return exchange
@@ -95,12 +95,12 @@ class Questions:
         return exchange
 
 
-def silent(exchange: LLMCall) -> bool:
+def has_no_response(exchange: LLMCall) -> bool:
     """Whether nobody answered at all; the same question would fail the same way."""
     return exchange.error is not None and exchange.answered is None
 
 
-def matched(requests: Sequence[Request], exchanges: Sequence[LLMCall]) -> list[LLMCall | None]:
+def match_calls(requests: Sequence[Request], exchanges: Sequence[LLMCall]) -> list[LLMCall | None]:
     """Which of the exchanges answers which request, None where none does; each answers one.
 
     The messages must be the same, and the seed where it was sent, unless a request would go without: a run may go on
@@ -111,12 +111,12 @@ def matched(requests: Sequence[Request], exchanges: Sequence[LLMCall]) -> list[L
     for by_seed in (True, False):
         for i, request in enumerate(requests):
             if found[i] is None:
-                found[i] = next((e for e in left if answers(e, request, by_seed)), None)
+                found[i] = next((e for e in left if matches_request(e, request, by_seed)), None)
                 left = [exchange for exchange in left if exchange is not found[i]]
     return found
 
 
-def answers(exchange: LLMCall, request: Request, by_seed: bool) -> bool:
+def matches_request(exchange: LLMCall, request: Request, by_seed: bool) -> bool:
     """Whether an exchange has the request's messages and, if that is asked, no other seed."""
     same_seed = exchange.parameters.get("seed", request.seed) == request.seed
     return exchange.messages == request.messages and (same_seed or not by_seed)

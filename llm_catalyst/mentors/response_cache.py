@@ -21,17 +21,17 @@ from llm_catalyst.utils.caches import cache_directory, writable_cache
 REUSED = "cache"  # what `Exchange.reused` says of an answer from here
 
 
-def folder() -> Path:
+def cache_folder() -> Path:
     """Where the answers lie."""
     return cache_directory("answers")
 
 
-def preflight() -> None:
+def prepare_cache() -> None:
     """Make the folder, for its owner only. Raises ConfigurationError where nothing can be written there."""
     writable_cache("answers", "mentor.cache=true keeps answers")
 
 
-def answer(
+def get_response(
     model: str,
     parameters: Mapping[str, float | int | str],
     messages: Sequence[Message],
@@ -52,24 +52,24 @@ def answer(
     }
     asked |= {"repetition": repetition} if repetition else {}
     key = checksums.sha256(json.dumps(asked, sort_keys=True).encode())
-    path = folder() / f"{key}.json"
+    path = cache_folder() / f"{key}.json"
     with FileLock(path.with_suffix(".lock"), mode=0o600):
-        stored = read(path)
+        stored = read_response(path)
         if stored and (stored.asked, stored.parameters, stored.messages) == (model, parameters, tuple(messages)):
             return replace(stored, cost_usd=0.0, latency_s=0.0, reused=REUSED)
         exchange = ask()
         if exchange.error is None and exchange.reused is None:
             with suppress(OSError):  # a run must not die of a full cache
-                write_atomically(path, checksums.sealed(to_json(exchange).encode()))
+                write_atomically(path, checksums.seal_line(to_json(exchange).encode()))
                 path.chmod(0o600)
     return exchange
 
 
-def read(path: Path) -> LLMCall | None:
+def read_response(path: Path) -> LLMCall | None:
     """The usable exchange in a file; None where there is none, or where the file is damaged."""
     try:
         line = path.read_bytes()
         stored = from_json(LLMCall, line)
     except (OSError, ValidationError):
         return None
-    return stored if stored.error is None and checksums.unbroken(line) else None
+    return stored if stored.error is None and checksums.is_unbroken(line) else None

@@ -31,7 +31,7 @@ from llm_catalyst.tasks.image_task import open_image, open_images
 from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.utils.caches import writable_cache
 from llm_catalyst.utils.checksums import sha256
-from llm_catalyst.utils.rng import derive
+from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.validation import ConfigurationError
 
 IMAGES = 64  # that go forward together
@@ -117,7 +117,7 @@ class ImageFeatures:
         return ImageBatch(features.to(device), labels.to(device))
 
 
-def load(
+def load_features(
     backbone: FrozenClip,
     examples: Sequence[Example],
     views: int = 0,
@@ -135,7 +135,7 @@ def load(
     files = dict(sorted((digest, path) for path, digest in content.items()))
     place = {digest: i for i, digest in enumerate(files)}
     numbers = range(views) if views else (None,)
-    made = tuple(view(backbone, files, number, seed, tell) for number in numbers)
+    made = tuple(load_view(backbone, files, number, seed, tell) for number in numbers)
     return ImageFeatures(made, tuple(place[content[path]] for path in paths), tuple(e.label for e in examples))
 
 
@@ -147,7 +147,7 @@ def content_of(path: str) -> str:
         raise ConfigurationError(f"{path} cannot be read ({error.strerror}); mend it, or leave its row out") from None
 
 
-def view(
+def load_view(
     backbone: FrozenClip, files: Mapping[str, str], number: int | None, seed: int, tell: Callable[[str], None]
 ) -> NDArray[np.floating]:
     """The features (n, e) of the images `files` (content to path) in one view, from the cache or computed now."""
@@ -155,30 +155,32 @@ def view(
     drawn_from = None if number is None else (number, seed, backbone.settings.crop)
     made_of = [FORMAT, backbone.identity, asdict(backbone.pixels), drawn_from]
     key = sha256(json.dumps([*made_of, *files]).encode())
-    path, shape = folder() / f"{key}.npy", (len(files), backbone.width)
+    path, shape = feature_folder() / f"{key}.npy", (len(files), backbone.width)
     with FileLock(path.with_suffix(".lock")):  # of two processes that want it, one computes
-        stored = read(path, key, shape, dtype)
+        stored = read_array(path, key, shape, dtype)
         if stored is None:
             name = "image features" if number is None else f"image features, view {number + 1}"
-            computed = compute(backbone, files, number, seed, lambda done: tell(f"{name}: {done} of {len(files)}"))
+            computed = compute_features(
+                backbone, files, number, seed, lambda done: tell(f"{name}: {done} of {len(files)}")
+            )
             computed = computed.astype(dtype)
             with suppress(OSError):  # a run must not die of a full cache
-                write(path, key, computed)
-            stored = read(path, key, shape, dtype)
+                write_array(path, key, computed)
+            stored = read_array(path, key, shape, dtype)
             return computed if stored is None else stored
     return stored
 
 
-def folder() -> Path:
+def feature_folder() -> Path:
     """Where the features lie. Raises ConfigurationError where nothing can be written there."""
     return writable_cache("features", "image features are kept")
 
 
-def read(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype) -> NDArray[np.floating] | None:
+def read_array(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype) -> NDArray[np.floating] | None:
     """The array in a file, memory-mapped; None where there is none, or where it is damaged or another's."""
     try:
         whole = path.read_bytes()
-        if checksum(key, whole[:-DIGEST]) != whole[-DIGEST:]:
+        if keyed_checksum(key, whole[:-DIGEST]) != whole[-DIGEST:]:
             return None
         # Copied where it is written to: torch takes no array that is read-only.
         stored = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -187,20 +189,20 @@ def read(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype) -> NDArr
     return stored if stored.shape == shape and stored.dtype == dtype else None
 
 
-def write(path: Path, key: str, array: NDArray[np.floating]) -> None:
+def write_array(path: Path, key: str, array: NDArray[np.floating]) -> None:
     """The array as .npy, and the checksum behind it, which numpy does not look at."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    write_atomically(path, buffer.getvalue() + checksum(key, buffer.getvalue()))
+    write_atomically(path, buffer.getvalue() + keyed_checksum(key, buffer.getvalue()))
 
 
-def checksum(key: str, content: bytes) -> bytes:
+def keyed_checksum(key: str, content: bytes) -> bytes:
     """Of a file's content under its name: a whole file under another's name is found out, too."""
     return hashlib.sha256(key.encode() + content).digest()
 
 
 @torch.inference_mode()
-def compute(
+def compute_features(
     backbone: FrozenClip, files: Mapping[str, str], number: int | None, seed: int, tell: Callable[[int], None]
 ) -> NDArray[np.floating]:
     """The features (n, e) of images in one view, batch by batch; `tell` hears how many are done."""
@@ -209,9 +211,9 @@ def compute(
         content, path = item
         image, edge = open_image(path), backbone.pixels
         if number is None:
-            return plain(image, edge)
-        rng = random.Random(derive(seed, "view", number, content))
-        return augmented(image, edge, backbone.settings.crop, rng)
+            return preprocess_image(image, edge)
+        rng = random.Random(derive_seed(seed, "view", number, content))
+        return augment_image(image, edge, backbone.settings.crop, rng)
 
     items, done = list(files.items()), []
     with ThreadPoolExecutor() as pool:
@@ -227,17 +229,17 @@ def compute(
     return torch.cat(done).numpy()
 
 
-def plain(image: Image.Image, pixels: Pixels) -> Tensor:
+def preprocess_image(image: Image.Image, pixels: Pixels) -> Tensor:
     """An image as CLIP sees it: shortest edge scaled, middle cut out, channels normalized (3, h, w)."""
     width, height = image.size
     shortest, crop = pixels.shortest, pixels.crop
     scaled = [max(shortest, shortest * side // min(width, height)) for side in (width, height)]
     image = image.resize((scaled[0], scaled[1]), Image.Resampling.BICUBIC)
     left, top = ((side - crop) // 2 for side in scaled)
-    return normalized(image.crop((left, top, left + crop, top + crop)), pixels)
+    return normalize_pixels(image.crop((left, top, left + crop, top + crop)), pixels)
 
 
-def augmented(image: Image.Image, pixels: Pixels, least: float, rng: random.Random) -> Tensor:
+def augment_image(image: Image.Image, pixels: Pixels, least: float, rng: random.Random) -> Tensor:
     """A random view of an image (3, h, w): CoOp's random resized crop, bicubic, and a flip every other time.
 
     The crop (Szegedy et al. 2015, arXiv 1409.4842, section 6) takes a share of the area, even from `least` to 1, and a
@@ -246,7 +248,7 @@ def augmented(image: Image.Image, pixels: Pixels, least: float, rng: random.Rand
     """
     box = random_box(*image.size, least, rng)
     image = image.crop(box).resize((pixels.crop, pixels.crop), Image.Resampling.BICUBIC)
-    return normalized(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image, pixels)
+    return normalize_pixels(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image, pixels)
 
 
 def random_box(width: int, height: int, least: float, rng: random.Random) -> tuple[int, int, int, int]:
@@ -263,7 +265,7 @@ def random_box(width: int, height: int, least: float, rng: random.Random) -> tup
     return left, top, left + w, top + h
 
 
-def normalized(image: Image.Image, pixels: Pixels) -> Tensor:
+def normalize_pixels(image: Image.Image, pixels: Pixels) -> Tensor:
     """An RGB image as numbers (3, h, w): each channel less its mean, over its deviation."""
     numbers = torch.from_numpy(np.array(image, dtype=np.float32) / 255)
     return ((numbers - torch.tensor(pixels.mean)) / torch.tensor(pixels.std)).permute(2, 0, 1)

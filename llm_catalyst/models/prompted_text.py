@@ -104,6 +104,6 @@ def example_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return losses.view(labels.shape)
 
 
-def stack(members: Sequence[Parameters]) -> dict[str, Tensor]:
+def stack_members(members: Sequence[Parameters]) -> dict[str, Tensor]:
     """The members' parameters with a leading dimension k."""
     return {name: torch.stack([member[name] for member in members]) for name in members[0]}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llm_catalyst.runs.records import Prompt
-from llm_catalyst.utils.validation import at_least, one_of
+from llm_catalyst.utils.validation import check_at_least, check_choice
 
 # Vocabulary rows that stand for nothing a person could read: reserved slots of BERT, T5, Llama and
 # RoBERTa's vocabularies, and SentencePiece's single bytes.
@@ -35,10 +35,10 @@ class PromptSettings:
     fill: str = "repeat"
 
     def __post_init__(self) -> None:
-        at_least("prompt.length", self.length, 1)
-        at_least("prompt.std", self.std, 0)
-        one_of("prompt.start", self.start, ("vocabulary", "normal", "text"))
-        one_of("prompt.projection", self.projection, ("cosine", "l2", "dot", "official"))
+        check_at_least("prompt.length", self.length, 1)
+        check_at_least("prompt.std", self.std, 0)
+        check_choice("prompt.start", self.start, ("vocabulary", "normal", "text"))
+        check_choice("prompt.projection", self.projection, ("cosine", "l2", "dot", "official"))
         if self.start == "text" and not self.text:
             raise ValueError("prompt.start=text needs prompt.text='a few words to start from'")
 

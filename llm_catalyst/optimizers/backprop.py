@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from llm_catalyst.models.prompted_text import Model, stack
+from llm_catalyst.models.prompted_text import Model, stack_members
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.optimizers.descent import Descent, Schedule
 from llm_catalyst.tasks.batching import Batch
-from llm_catalyst.utils.validation import at_least
+from llm_catalyst.utils.validation import check_at_least
 
 
 def mean_gradients(model: Model, members: Sequence[Member], batch: Batch) -> list[float]:
@@ -24,7 +24,7 @@ def mean_gradients(model: Model, members: Sequence[Member], batch: Batch) -> lis
                 parameter.grad = None  # what a pass that ran out of memory may have left
         total = torch.zeros(len(members), device=batch.labels.device)
         for part in batch.parts(size):
-            losses = model.losses(stack([member.parameters for member in members]), part).sum(1) / batch.size
+            losses = model.losses(stack_members([member.parameters for member in members]), part).sum(1) / batch.size
             losses.nansum().backward()
             total += losses.detach()
         return total.tolist()
@@ -47,7 +47,7 @@ class Gradient:
     gradients: Callable[[Model, Sequence[Member], Batch], list[float]] = mean_gradients
 
     def __post_init__(self) -> None:
-        at_least("clip_norm", self.clip_norm, 1e-9)
+        check_at_least("clip_norm", self.clip_norm, 1e-9)
 
     def train(
         self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.tasks.batching import Batch
-from llm_catalyst.utils.validation import at_least, one_of, within
+from llm_catalyst.utils.validation import check_at_least, check_choice, check_range
 
 SCHEDULES: dict[str, Callable[..., Any]] = {
     "constant": lambda optimizer, warm_up, total, last: transformers.get_constant_schedule_with_warmup(
@@ -43,10 +43,10 @@ class Schedule:
     warm_up_rate: float | None = None
 
     def __post_init__(self) -> None:
-        one_of("schedule.name", self.name, tuple(SCHEDULES))
-        one_of("schedule.over", self.over, ("run", "stage"))
-        within("schedule.warm_up", self.warm_up, 0, 1)
-        at_least("schedule.warm_up_rate", self.warm_up_rate, 0)
+        check_choice("schedule.name", self.name, tuple(SCHEDULES))
+        check_choice("schedule.over", self.over, ("run", "stage"))
+        check_range("schedule.warm_up", self.warm_up, 0, 1)
+        check_at_least("schedule.warm_up_rate", self.warm_up_rate, 0)
 
 
 @dataclass(frozen=True)

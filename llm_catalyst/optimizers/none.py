@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from llm_catalyst.models.prompted_text import Model, stack
+from llm_catalyst.models.prompted_text import Model, stack_members
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.tasks.batching import Batch
 
@@ -30,6 +30,6 @@ class NoTraining:
 
 def mean_losses(model: Model, members: Sequence[Member], batch: Batch, size: int) -> Tensor:
     """Each member's mean cross-entropy (k,) in nats, from `size` examples at a time."""
-    parameters = stack([member.parameters for member in members])
+    parameters = stack_members([member.parameters for member in members])
     parts = [model.losses(parameters, part).sum(1) for part in batch.parts(size)]
     return torch.stack(parts).sum(0) / batch.size

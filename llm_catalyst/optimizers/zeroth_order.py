@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from llm_catalyst.models.prompted_text import Model, Parameters, stack
+from llm_catalyst.models.prompted_text import Model, Parameters, stack_members
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.optimizers.descent import Descent, Schedule
 from llm_catalyst.tasks.batching import Batch
-from llm_catalyst.utils.rng import stream
-from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of, within
+from llm_catalyst.utils.rng import make_generator
+from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice, check_range
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Directions:
         """The step's directions, one by one: N(0, 1) in the shape of one member of `like`, the same for all members."""
         for i in range(self.count):
             yield {
-                name: torch.randn(p.shape[1:], generator=stream(self.seed, "direction", step, i, name)).to(p)
+                name: torch.randn(p.shape[1:], generator=make_generator(self.seed, "direction", step, i, name)).to(p)
                 for name, p in like.items()
             }
 
@@ -53,7 +53,7 @@ class Directions:
         total = {name: torch.zeros_like(p) for name, p in like.items()}
         for along, z in zip(slopes, self.draw(step, like), strict=True):
             for name, p in total.items():
-                p += each(along, p) * z[name] / self.count
+                p += broadcast_members(along, p) * z[name] / self.count
         return total
 
 
@@ -75,9 +75,9 @@ class ZerothOrderSGD:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        check(self.lr, self.directions, self.eps, self.clip_norm)
-        within("optimizer.momentum", self.momentum, 0, 1)
-        one_of("optimizer.sign_of", self.sign_of or "estimate", ("estimate", "slope"))
+        check_bounds(self.lr, self.directions, self.eps, self.clip_norm)
+        check_range("optimizer.momentum", self.momentum, 0, 1)
+        check_choice("optimizer.sign_of", self.sign_of or "estimate", ("estimate", "slope"))
 
     def train(
         self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
@@ -85,7 +85,7 @@ class ZerothOrderSGD:
         """Train without a backward pass (see `Doer.train`)."""
         optimizer = partial(torch.optim.SGD, lr=self.lr, momentum=self.momentum)
         directions = Directions(self.seed, self.directions)
-        estimate = partial(estimated, model, members, directions, self.eps, self.sign_of)
+        estimate = partial(estimate_gradients, model, members, directions, self.eps, self.sign_of)
         return Descent(optimizer, self.schedule, self.clip_norm).steps(members, batches, course, estimate)
 
 
@@ -103,10 +103,10 @@ class ZerothOrderAdam:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        check(self.lr, self.directions, self.eps, self.clip_norm)
-        at_least("optimizer.adam_eps", self.adam_eps, 0)
+        check_bounds(self.lr, self.directions, self.eps, self.clip_norm)
+        check_at_least("optimizer.adam_eps", self.adam_eps, 0)
         for beta in self.betas:
-            within("optimizer.betas", beta, 0, 0.999999)
+            check_range("optimizer.betas", beta, 0, 0.999999)
 
     def train(
         self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
@@ -114,7 +114,7 @@ class ZerothOrderAdam:
         """Train without a backward pass (see `Doer.train`); Adam's moments are left in the members."""
         optimizer = partial(torch.optim.Adam, lr=self.lr, betas=self.betas, eps=self.adam_eps)
         directions = Directions(self.seed, self.directions)
-        estimate = partial(estimated, model, members, directions, self.eps, None)
+        estimate = partial(estimate_gradients, model, members, directions, self.eps, None)
         return Descent(optimizer, self.schedule, self.clip_norm).steps(members, batches, course, estimate)
 
 
@@ -132,7 +132,7 @@ class ZerothOrderConservative:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        check(self.lr, self.directions, self.eps)
+        check_bounds(self.lr, self.directions, self.eps)
 
     def train(
         self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
@@ -147,14 +147,14 @@ class ZerothOrderConservative:
     ) -> tuple[list[float], int]:
         """Leave the estimate as gradient where descending is best, its negative or nothing where that is."""
         directions = Directions(self.seed, self.directions)
-        at = stack([member.parameters for member in members])
-        here, slopes = two_sided(model, at, batch, number, directions, self.eps)
+        at = stack_members([member.parameters for member in members])
+        here, slopes = two_sided_slopes(model, at, batch, number, directions, self.eps)
         estimate = directions.combine(number, at, slopes)
-        step = {name: each(rates, g) * g for name, g in estimate.items()}
-        down, up = losses_at(model, [moved(at, step, -1.0), moved(at, step, 1.0)], batch)
+        step = {name: broadcast_members(rates, g) * g for name, g in estimate.items()}
+        down, up = evaluate_points(model, [move_along(at, step, -1.0), move_along(at, step, 1.0)], batch)
         best = torch.stack([here, down, up]).nan_to_num(nan=torch.inf).argmin(0)  # the first where some are equal
         along = torch.tensor([0.0, 1.0, -1.0])[best]
-        leave(members, {name: each(along, g) * g for name, g in estimate.items()})
+        set_gradients(members, {name: broadcast_members(along, g) * g for name, g in estimate.items()})
         return here.tolist(), 2 * self.directions + 3
 
 
@@ -174,7 +174,7 @@ class ForwardGradient:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        check(self.lr, self.directions, clip_norm=self.clip_norm)
+        check_bounds(self.lr, self.directions, clip_norm=self.clip_norm)
 
     def train(
         self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
@@ -191,22 +191,22 @@ class ForwardGradient:
         self, model: Model, members: Sequence[Member], number: int, batch: Batch, rates: Sequence[float]
     ) -> tuple[list[float], int]:
         directions = Directions(self.seed, self.directions)
-        at = stack([member.parameters for member in members])
-        losses, slopes = directional(model, at, batch, list(directions.draw(number, at)))
-        leave(members, directions.combine(number, at, slopes))
+        at = stack_members([member.parameters for member in members])
+        losses, slopes = directional_derivatives(model, at, batch, list(directions.draw(number, at)))
+        set_gradients(members, directions.combine(number, at, slopes))
         return losses.tolist(), self.directions
 
 
-def check(lr: float, directions: int, eps: float = 1e-3, clip_norm: float | None = None) -> None:
+def check_bounds(lr: float, directions: int, eps: float = 1e-3, clip_norm: float | None = None) -> None:
     """Raise ConfigurationError where a setting that these doers share is out of bounds."""
-    at_least("optimizer.lr", lr, 0)
-    at_least("optimizer.directions", directions, 1)
-    at_least("optimizer.eps", eps, 1e-12)
-    at_least("optimizer.clip_norm", clip_norm, 1e-9)
+    check_at_least("optimizer.lr", lr, 0)
+    check_at_least("optimizer.directions", directions, 1)
+    check_at_least("optimizer.eps", eps, 1e-12)
+    check_at_least("optimizer.clip_norm", clip_norm, 1e-9)
 
 
 @torch.no_grad()
-def estimated(
+def estimate_gradients(
     model: Model,
     members: Sequence[Member],
     directions: Directions,
@@ -217,28 +217,30 @@ def estimated(
     rates: Sequence[float],
 ) -> tuple[list[float], int]:
     """Leave the estimate, or its sign, as the members' gradients: `descent.Gradients`."""
-    at = stack([member.parameters for member in members])
-    losses, slopes = two_sided(model, at, batch, number, directions, eps)
-    estimate = directions.combine(number, at, sign(slopes) if sign_of == "slope" else slopes)
-    leave(members, {name: sign(g) for name, g in estimate.items()} if sign_of == "estimate" else estimate)
+    at = stack_members([member.parameters for member in members])
+    losses, slopes = two_sided_slopes(model, at, batch, number, directions, eps)
+    estimate = directions.combine(number, at, sign_with_nan(slopes) if sign_of == "slope" else slopes)
+    set_gradients(
+        members, {name: sign_with_nan(g) for name, g in estimate.items()} if sign_of == "estimate" else estimate
+    )
     return losses.tolist(), 2 * directions.count + 1
 
 
-def two_sided(
+def two_sided_slopes(
     model: Model, at: Parameters, batch: Batch, number: int, directions: Directions, eps: float
 ) -> tuple[Tensor, Tensor]:
     """The loss (k,) at the members `at` (k, ...), and its slope (q, k) along the directions of step `number`."""
-    sides = [moved(at, z, side) for z in directions.draw(number, at) for side in (eps, -eps)]
-    here, *there = losses_at(model, [at, *sides], batch)
+    sides = [move_along(at, z, side) for z in directions.draw(number, at) for side in (eps, -eps)]
+    here, *there = evaluate_points(model, [at, *sides], batch)
     return here, (torch.stack(there[::2]) - torch.stack(there[1::2])) / (2 * eps)
 
 
-def losses_at(model: Model, points: Sequence[Parameters], batch: Batch) -> Tensor:
+def evaluate_points(model: Model, points: Sequence[Parameters], batch: Batch) -> Tensor:
     """Mean cross-entropy (p, k), float64 on the CPU, of p points of each of k members, all in one forward pass.
 
     In passes of fewer examples (all points of each) where memory runs out.
     """
-    parameters, wide = joined(points), batch.repeat(len(points))
+    parameters, wide = concatenate_points(points), batch.repeat(len(points))
 
     def evaluate(size: int) -> Tensor:
         parts = (model.losses(parameters, part) for part in wide.parts(size))
@@ -247,11 +249,13 @@ def losses_at(model: Model, points: Sequence[Parameters], batch: Batch) -> Tenso
     return model.room.fit("examples", 1, batch.size, evaluate).unflatten(0, (len(points), -1))
 
 
-def directional(model: Model, at: Parameters, batch: Batch, directions: Sequence[Parameters]) -> tuple[Tensor, Tensor]:
+def directional_derivatives(
+    model: Model, at: Parameters, batch: Batch, directions: Sequence[Parameters]
+) -> tuple[Tensor, Tensor]:
     """The loss (k,) at the members `at`, and its exact derivative (q, k) along q directions; float64 on the CPU."""
     q = len(directions)
-    points, wide = joined([at] * q), batch.repeat(q)
-    tangents = joined([{name: z[name].expand_as(p) for name, p in at.items()} for z in directions])
+    points, wide = concatenate_points([at] * q), batch.repeat(q)
+    tangents = concatenate_points([{name: z[name].expand_as(p) for name, p in at.items()} for z in directions])
 
     def losses_of(part: Batch, parameters: Parameters) -> Tensor:
         return model.losses(parameters, part)
@@ -271,26 +275,26 @@ def directional(model: Model, at: Parameters, batch: Batch, directions: Sequence
     return losses[0], slopes
 
 
-def joined(points: Sequence[Parameters]) -> dict[str, Tensor]:
+def concatenate_points(points: Sequence[Parameters]) -> dict[str, Tensor]:
     """The members of every point, one point after another: (p k, ...)."""
     return {name: torch.cat([point[name] for point in points]) for name in points[0]}
 
 
-def moved(at: Parameters, move: Parameters, by: float) -> dict[str, Tensor]:
+def move_along(at: Parameters, move: Parameters, by: float) -> dict[str, Tensor]:
     return {name: p + by * move[name] for name, p in at.items()}
 
 
-def each(numbers: Sequence[float] | Tensor, like: Tensor) -> Tensor:
+def broadcast_members(numbers: Sequence[float] | Tensor, like: Tensor) -> Tensor:
     """One number for each member, to be multiplied with `like` (k, ...)."""
     return torch.as_tensor(numbers).to(like).view(-1, *[1] * (like.dim() - 1))
 
 
-def sign(values: Tensor) -> Tensor:
+def sign_with_nan(values: Tensor) -> Tensor:
     """-1, 0 or 1; what is not finite becomes NaN, where torch's own sign would hide it."""
     return values.sign() + 0 * values
 
 
-def leave(members: Sequence[Member], gradients: Parameters) -> None:
+def set_gradients(members: Sequence[Member], gradients: Parameters) -> None:
     """Put each member's row of `gradients` (k, ...) where its optimizer looks for it."""
     for i, member in enumerate(members):
         for name, parameter in member.parameters.items():

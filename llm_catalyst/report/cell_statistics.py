@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from llm_catalyst.config.table import Published
 from llm_catalyst.report.results import Cell, Place, Results
-from llm_catalyst.report.statistics import Comparison, Summary, compare, holm, summarize
+from llm_catalyst.report.statistics import Comparison, Summary, adjust_holm, compare_paired, summarize_values
 from llm_catalyst.runs.records import Outcome, Score
 
 ALPHA = 0.05  # level of the Holm-adjusted p-value from which on an entry is set in bold
@@ -23,40 +23,40 @@ class Measure:
     better: int = 0
 
 
-def metric(score: Score | None) -> float | None:
+def read_metric(score: Score | None) -> float | None:
     return None if score is None else score.metric
 
 
-def loss(score: Score | None) -> float | None:
+def read_loss(score: Score | None) -> float | None:
     return None if score is None else score.loss
 
 
-def tokens(outcome: Outcome) -> float | None:
+def count_tokens(outcome: Outcome) -> float | None:
     """Tokens sent to mentors and received; None where some were called and none told."""
     ledger = outcome.ledger
     total = ledger.input_tokens + ledger.output_tokens
     return None if ledger.mentor_calls and not total else total
 
 
-def usd(outcome: Outcome) -> float | None:
+def sum_usd(outcome: Outcome) -> float | None:
     return None if outcome.ledger.unpriced_calls else outcome.ledger.cost_usd
 
 
 MEASURES: Mapping[str, Measure] = {
-    "test": Measure(lambda outcome: metric(outcome.test), better=1),
-    "test_loss": Measure(lambda outcome: loss(outcome.test), better=-1),
-    "dev": Measure(lambda outcome: metric(outcome.best.score if outcome.best else None), better=1),
-    "dev_loss": Measure(lambda outcome: loss(outcome.best.score if outcome.best else None), better=-1),
-    "best_prompt": Measure(lambda outcome: metric(outcome.test_best_prompt), better=1),
-    "best_prompt_loss": Measure(lambda outcome: loss(outcome.test_best_prompt), better=-1),
+    "test": Measure(lambda outcome: read_metric(outcome.test), better=1),
+    "test_loss": Measure(lambda outcome: read_loss(outcome.test), better=-1),
+    "dev": Measure(lambda outcome: read_metric(outcome.best.score if outcome.best else None), better=1),
+    "dev_loss": Measure(lambda outcome: read_loss(outcome.best.score if outcome.best else None), better=-1),
+    "best_prompt": Measure(lambda outcome: read_metric(outcome.test_best_prompt), better=1),
+    "best_prompt_loss": Measure(lambda outcome: read_loss(outcome.test_best_prompt), better=-1),
     "seconds": Measure(lambda outcome: outcome.seconds),
     "memory": Measure(lambda outcome: outcome.peak_memory_bytes),
     "steps": Measure(lambda outcome: outcome.ledger.gradient_steps),
     "trained": Measure(lambda outcome: outcome.ledger.train_examples),
     "scored": Measure(lambda outcome: outcome.ledger.scored_examples),
     "calls": Measure(lambda outcome: outcome.ledger.mentor_calls),
-    "tokens": Measure(tokens),
-    "usd": Measure(usd),
+    "tokens": Measure(count_tokens),
+    "usd": Measure(sum_usd),
 }
 COSTS = tuple(name for name, measure in MEASURES.items() if not measure.better)
 
@@ -80,13 +80,13 @@ class CellStatistics:
 
 
 @lru_cache(maxsize=4)  # each table and file of a report asks for them
-def values(results: Results, measure: str = "test") -> Mapping[Place, CellStatistics]:
+def compute_statistics(results: Results, measure: str = "test") -> Mapping[Place, CellStatistics]:
     """The value of each row and column by the measure of that name, one of MEASURES."""
     better = MEASURES[measure].better
-    found = {place: of_seeds(entry, measure) for place, entry in results.entries.items()}
-    summaries = {place: summarize([*own.values()]) if own else None for place, own in found.items()}
+    found = {place: describe_seeds(entry, measure) for place, entry in results.entries.items()}
+    summaries = {place: summarize_values([*own.values()]) if own else None for place, own in found.items()}
     comparisons = {place: with_reference(results, found, place) for place in found}
-    adjusted = dict(zip(found, holm([c.t_p if c else None for c in comparisons.values()]), strict=True))
+    adjusted = dict(zip(found, adjust_holm([c.t_p if c else None for c in comparisons.values()]), strict=True))
 
     def bold(place: Place) -> bool:
         own, comparison, p = summaries[place], comparisons[place], adjusted[place]
@@ -109,7 +109,7 @@ def values(results: Results, measure: str = "test") -> Mapping[Place, CellStatis
     }
 
 
-def of_seeds(entry: Cell, measure: str) -> dict[int, float]:
+def describe_seeds(entry: Cell, measure: str) -> dict[int, float]:
     """The measure by seed, of those finished runs that have it."""
     read = MEASURES[measure].read
     found = {run.seed: read(run.outcome) for run in entry.runs if run.outcome is not None}
@@ -123,10 +123,10 @@ def with_reference(results: Results, found: Mapping[Place, Mapping[int, float]],
         return None
     own, reference = found[place], found[results.reference or "", column]
     seeds = sorted(own.keys() & reference.keys())
-    return compare([own[seed] for seed in seeds], [reference[seed] for seed in seeds]) if seeds else None
+    return compare_paired([own[seed] for seed in seeds], [reference[seed] for seed in seeds]) if seeds else None
 
 
-def averages(results: Results, found: Mapping[Place, CellStatistics]) -> dict[str, float]:
+def average_columns(results: Results, found: Mapping[Place, CellStatistics]) -> dict[str, float]:
     """The mean over the columns, of those rows that have a value in every column; columns of one metric only."""
     if len(results.columns) < 2 or results.metric == "metric":
         return {}
@@ -134,7 +134,9 @@ def averages(results: Results, found: Mapping[Place, CellStatistics]) -> dict[st
     return {row: sum(s.mean for s in own if s) / len(own) for row, own in means.items() if all(own)}
 
 
-def tallies(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> dict[str, tuple[int, int, int]]:
+def count_wins(
+    results: Results, found: Mapping[Place, CellStatistics], measure: str
+) -> dict[str, tuple[int, int, int]]:
     """How often each row is better than, the same as and worse than the reference row, over all columns and seeds."""
     sums = {}
     for row in results.rows:

@@ -37,9 +37,9 @@ def projected_score(evaluation: Evaluation) -> Score | None:
     return evaluation.projected
 
 
-def course(runs: Sequence[Run], read: RecordReader, pick: Pick = own_score) -> DevCurve | None:
+def average_curve(runs: Sequence[Run], read: RecordReader, pick: Pick = own_score) -> DevCurve | None:
     """The course over these runs, at the places that all of them have; None where there is no such place."""
-    lines = [line for run in runs if (line := line_of(run, read, pick))]
+    lines = [line for run in runs if (line := collect_points(run, read, pick))]
     places = sorted(set.intersection(*map(set, lines))) if lines else []
     if not places:
         return None
@@ -54,7 +54,7 @@ def course(runs: Sequence[Run], read: RecordReader, pick: Pick = own_score) -> D
     )
 
 
-def line_of(run: Run, read: RecordReader, pick: Pick = own_score) -> dict[Place, float]:
+def collect_points(run: Run, read: RecordReader, pick: Pick = own_score) -> dict[Place, float]:
     """A run's metric on dev at each place; of prompts trained side by side the best."""
     line: dict[Place, float] = {}
     for evaluation in read(run, Evaluation):

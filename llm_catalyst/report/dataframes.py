@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from llm_catalyst.report.runs import Run, as_text, dotted, read_or_tell, settings_of
+from llm_catalyst.report.runs import Run, flatten_config, read_or_note, read_settings, to_json_text
 from llm_catalyst.runs.analysis import outcome_columns, score_columns, sum_usage, usage_columns
 from llm_catalyst.runs.reader import FILES, find_runs, read_lines
 from llm_catalyst.runs.records import Evaluation, LLMCall, Snapshot
@@ -96,29 +96,29 @@ def load_runs(*places: str | Path) -> pd.DataFrame:
     A run that cannot be read does not count, and a warning says why. Raises ConfigurationError where a place is no
     folder.
     """
-    found = read_each(places, LLMCall)
-    keys = [key for key in differing([run for run, _ in found]) if key not in SETTINGS]
+    found = read_runs_and_records(places, LLMCall)
+    keys = [key for key in find_differing_keys([run for run, _ in found]) if key not in SETTINGS]
     rows = [
         {"path": str(run.path), "status": run.outcome.status if run.outcome else "unfinished"}
         | {group: run.manifest.choices.get(group) for group in CHOICES}
-        | chosen(run.config, [*SETTINGS, *keys])
+        | select_settings(run.config, [*SETTINGS, *keys])
         | {"metric": run.metric, "started": run.manifest.started}
         | usage_columns(sum_usage(exchanges))
         | (outcome_columns(run.outcome) if run.outcome else {})
         for run, exchanges in found
     ]
-    return frame(rows, {**MADE_BY, **CHOICES, **SETTINGS, **dict.fromkeys(keys), **OUTCOME})
+    return make_frame(rows, {**MADE_BY, **CHOICES, **SETTINGS, **dict.fromkeys(keys), **OUTCOME})
 
 
 def load_trajectories(*places: str | Path) -> pd.DataFrame:
     """One row for each projected prompt that the runs at or below `places` passed through (see `load_runs`)."""
-    return of_records(read_each(places, Snapshot), TRAJECTORY, lambda s: {"text": s.prompt.text})
+    return frame_of_records(read_runs_and_records(places, Snapshot), TRAJECTORY, lambda s: {"text": s.prompt.text})
 
 
 def load_metrics(*places: str | Path) -> pd.DataFrame:
     """One row for each evaluation of the runs at or below `places`, with all its metrics (see `load_runs`)."""
-    return of_records(
-        read_each(places, Evaluation),
+    return frame_of_records(
+        read_runs_and_records(places, Evaluation),
         METRICS,
         lambda e: {
             "loss": e.score.loss,
@@ -130,11 +130,11 @@ def load_metrics(*places: str | Path) -> pd.DataFrame:
     )
 
 
-def read_each(places: Sequence[str | Path], kind: type[Any]) -> list[tuple[Run, tuple[Any, ...]]]:
+def read_runs_and_records(places: Sequence[str | Path], kind: type[Any]) -> list[tuple[Run, tuple[Any, ...]]]:
     """Each run with its records of a kind; one that cannot be read does not count, and a warning says why."""
     found, problems = [], list[str]()
     for path in find_runs(*map(Path, places)):
-        run = read_or_tell(path, problems)
+        run = read_or_note(path, problems)
         try:
             found += [] if run is None else [(run, read_lines(path / FILES[kind], kind))]
         except (OSError, ValueError) as error:
@@ -144,7 +144,7 @@ def read_each(places: Sequence[str | Path], kind: type[Any]) -> list[tuple[Run, 
     return found
 
 
-def of_records(
+def frame_of_records(
     found: Sequence[tuple[Run, Sequence[Any]]], columns: Mapping[str, str], more: Callable[[Any], Row]
 ) -> pd.DataFrame:
     """A row for each record: its own fields that are columns, and `more`."""
@@ -155,13 +155,13 @@ def of_records(
         for run, records in found
         for record in records
     ]
-    return frame(rows, columns)
+    return make_frame(rows, columns)
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
+def find_differing_keys(runs: Sequence[Run]) -> list[str]:
     """The settings in which runs differ though they made the same choice for the group that the key belongs to."""
     values: dict[str, dict[str | None, set[str | None]]] = defaultdict(lambda: defaultdict(set))
-    everything = [settings_of(run.config) for run in runs]
+    everything = [read_settings(run.config) for run in runs]
     keys = dict.fromkeys(key for own in everything for key in own)
     for run, own in zip(runs, everything, strict=True):
         for key in keys:
@@ -169,20 +169,20 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return [key for key in keys if any(len(found) > 1 for found in values[key].values())]
 
 
-def chosen(config: Mapping[str, Any], keys: Sequence[str]) -> Row:
+def select_settings(config: Mapping[str, Any], keys: Sequence[str]) -> Row:
     """The settings of these dotted keys; a list as JSON text."""
-    settings = dict(dotted(config))
+    settings = dict(flatten_config(config))
     found = {key: settings.get(key) for key in keys}
-    return {key: as_text(value) if isinstance(value, list) else value for key, value in found.items()}
+    return {key: to_json_text(value) if isinstance(value, list) else value for key, value in found.items()}
 
 
-def frame(rows: Sequence[Row], columns: Mapping[str, str | None]) -> pd.DataFrame:
+def make_frame(rows: Sequence[Row], columns: Mapping[str, str | None]) -> pd.DataFrame:
     """The rows with these columns, and behind them the others that occur; what a row does not have is NA."""
     names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
-    return pd.DataFrame({name: array([row.get(name) for row in rows], columns.get(name)) for name in names})
+    return pd.DataFrame({name: make_array([row.get(name) for row in rows], columns.get(name)) for name in names})
 
 
-def array(values: Sequence[Any], kind: Any) -> Any:
+def make_array(values: Sequence[Any], kind: Any) -> Any:
     """The values as a pandas array that can hold NA; without a kind, one that fits all of them."""
     if kind == DATE:
         return pd.array([pd.NaT if value is None else pd.Timestamp(value) for value in values], dtype=kind)

@@ -4,8 +4,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from llm_catalyst.report.runs import Run, settings_of
-from llm_catalyst.runs.analysis import at
+from llm_catalyst.report.runs import Run, read_settings
+from llm_catalyst.runs.analysis import get_nested
 from llm_catalyst.utils.checksums import sha256
 
 LONGEST = 40  # characters of a setting in a name
@@ -14,8 +14,8 @@ NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
 
 def column_names(runs: Sequence[Run]) -> list[str]:
     """The task of each run; where tasks of one name differ in their settings, with these: 'sst2, shots=16'."""
-    tasks = [str(at(run.config, "task", "name") or "task") for run in runs]
-    settings = [{key: text for key, text in settings_of(run.config).items() if key[:5] == "task."} for run in runs]
+    tasks = [str(get_nested(run.config, "task", "name") or "task") for run in runs]
+    settings = [{key: text for key, text in read_settings(run.config).items() if key[:5] == "task."} for run in runs]
     return told_apart(tasks, [""] * len(runs), settings)
 
 
@@ -27,7 +27,7 @@ def row_names(runs: Sequence[Run], columns: Sequence[str]) -> list[str]:
     """
     choices = [{group: name for group, name in run.manifest.choices.items() if group != "task"} for run in runs]
     names = told_apart([run.mentor for run in runs], columns, choices)
-    return told_apart(names, columns, [settings_of(run.config) for run in runs])
+    return told_apart(names, columns, [read_settings(run.config) for run in runs])
 
 
 def told_apart(names: Sequence[str], columns: Sequence[str], settings: Sequence[Mapping[str, str]]) -> list[str]:
@@ -38,14 +38,16 @@ def told_apart(names: Sequence[str], columns: Sequence[str], settings: Sequence[
         for key in keys:
             values[name, key, column].add(own.get(key, "null"))
     telling = {(name, key) for (name, key, _), found in values.items() if len(found) > 1}
-    short = shortest(keys)
+    short = shorten_keys(keys)
     return [
-        ", ".join([name, *(f"{short[key]}={brief(own.get(key, 'null'))}" for key in keys if (name, key) in telling)])
+        ", ".join(
+            [name, *(f"{short[key]}={shorten_name(own.get(key, 'null'))}" for key in keys if (name, key) in telling)]
+        )
         for name, own in zip(names, settings, strict=True)
     ]
 
 
-def shortest(keys: Sequence[str]) -> dict[str, str]:
+def shorten_keys(keys: Sequence[str]) -> dict[str, str]:
     """For each dotted key its shortest ending that no other key has: lr, stage.steps, record.steps."""
 
     def endings(key: str) -> list[str]:
@@ -56,12 +58,12 @@ def shortest(keys: Sequence[str]) -> dict[str, str]:
     return {key: next((ending for ending in endings(key) if shared[ending] == 1), key) for key in keys}
 
 
-def brief(text: str) -> str:
+def shorten_name(text: str) -> str:
     """The text; of a long one its beginning, and some digits that tell it from others with the same beginning."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… #{sha256(text.encode())[:6]}"
 
 
-def in_order(names: Iterable[str], first: Collection[str] = ()) -> list[str]:
+def sort_names(names: Iterable[str], first: Collection[str] = ()) -> list[str]:
     """Names sorted with their numbers as numbers, those of `first` before the others."""
 
     def order(name: str) -> tuple[bool, list[tuple[float, str]]]:

@@ -14,7 +14,7 @@ LONG = 3  # letters from which on any dictionary word counts
 COMMON = 100_000  # occurrences in the dictionary's corpus: "am", "of" and "us" have more, "dr", "er" and "th" fewer
 
 
-def share_of_words(text: str) -> float | None:
+def dictionary_share(text: str) -> float | None:
     """The share of the whitespace-separated parts of `text` that are English words, in [0, 1]; None where it has none.
 
     A word may have capitals, an apostrophe within ("don't"), and punctuation around it. A number, and a word piece such
@@ -27,11 +27,11 @@ def share_of_words(text: str) -> float | None:
 def is_word(part: str) -> bool:
     """Whether a dictionary has this part of a text, the punctuation around it left out."""
     word = part.strip(PUNCTUATION).replace("’", "'").lower()
-    times = dictionary().get(word, 0)
+    times = load_dictionary().get(word, 0)
     return times >= COMMON or (times > 0 and len(word) >= LONG)
 
 
 @cache
-def dictionary() -> dict[str, int]:
+def load_dictionary() -> dict[str, int]:
     """English words in lower case, with their occurrences; loaded once, in about a quarter of a second."""
     return SpellChecker(language="en", distance=1).word_frequency.dictionary

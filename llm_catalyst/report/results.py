@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_catalyst.config.table import FILE, Published, cells, published, read_table
-from llm_catalyst.report.labels import column_names, in_order, row_names
-from llm_catalyst.report.runs import Run, read_or_tell, settings_of
-from llm_catalyst.runs.analysis import at, counted, first_of
+from llm_catalyst.config.table import FILE, Published, list_runs, read_published, read_table
+from llm_catalyst.report.labels import column_names, row_names, sort_names
+from llm_catalyst.report.runs import Run, read_or_note, read_settings
+from llm_catalyst.runs.analysis import first_of, format_count, get_nested
 from llm_catalyst.runs.reader import find_runs
 from llm_catalyst.runs.records import Outcome
 from llm_catalyst.utils.validation import ConfigurationError
@@ -67,7 +67,7 @@ class Results:
         return metrics_of(self.entries[row, column] for row in self.rows)
 
 
-def gather(places: Sequence[Path]) -> list[Results]:
+def collect_results(places: Sequence[Path]) -> list[Results]:
     """The runs below `places`: each folder with a table.yaml in its own layout, all other runs side by side.
 
     A run that cannot be read stops nothing: `Results.problems` names it. Raises ConfigurationError where there is
@@ -101,9 +101,9 @@ def laid_out(folder: Path, paths: Sequence[Path]) -> Results:
     table = read_table(folder / FILE)
     problems: list[str] = []
     here, found = set(paths), defaultdict[Place, list[Run]](list)
-    for cell in cells(table):
+    for cell in list_runs(table):
         path = folder / cell.folder
-        run = read_or_tell(path, problems) if path in here else None
+        run = read_or_note(path, problems) if path in here else None
         here.discard(path)
         if run is not None and run.seed != cell.seed:
             problems.append(f"{path} does not count: it holds a run of seed {run.seed}")
@@ -111,7 +111,7 @@ def laid_out(folder: Path, paths: Sequence[Path]) -> Results:
             found[cell.row, cell.column].append(run)
     if here:
         which = first_of(sorted(map(str, here)))
-        problems.append(f"{folder} holds {counted(len(here), 'run')} outside its table's cells: {which}")
+        problems.append(f"{folder} holds {format_count(len(here), 'run')} outside its table's cells: {which}")
     rows, columns = (tuple(line.name for line in lines) for lines in (table.rows, table.columns))
     seeds = tuple(sorted(table.seeds))
     entries = {(r, c): Cell(r, c, tuple(by_seed(found[r, c])), seeds) for r in rows for c in columns}
@@ -125,10 +125,10 @@ def laid_out(folder: Path, paths: Sequence[Path]) -> Results:
         metric=common_metric(entries.values()),
         note=table.note,
         figures=table.figures,
-        published=published(table.name, theirs if theirs.is_file() else None),
+        published=read_published(table.name, theirs if theirs.is_file() else None),
         source=folder,
         command=table.command or shlex.join(["catalyst", "report", str(folder)]),
-        problems=(*problems, *mixtures(entries)),
+        problems=(*problems, *find_mixtures(entries)),
     )
 
 
@@ -138,7 +138,7 @@ def side_by_side(paths: Sequence[Path], places: Sequence[Path]) -> Results:
     An entry should have each seed that any run of its column has.
     """
     problems: list[str] = []
-    runs = [run for path in paths if (run := read_or_tell(path, problems)) is not None]
+    runs = [run for path in paths if (run := read_or_note(path, problems)) is not None]
     columns = column_names(runs)
     rows = row_names(runs, columns)
     found, seeds = defaultdict[Place, list[Run]](list), defaultdict[str, set[int]](set)
@@ -150,11 +150,11 @@ def side_by_side(paths: Sequence[Path], places: Sequence[Path]) -> Results:
         (row, column): Cell(
             row,
             column,
-            runs=tuple(once(found[row, column], problems)),
+            runs=tuple(one_run_per_seed(found[row, column], problems)),
             seeds=tuple(sorted(seeds[column])) if found[row, column] else (),
         )
-        for row in in_order(set(rows), first=alone)
-        for column in in_order(seeds)
+        for row in sort_names(set(rows), first=alone)
+        for column in sort_names(seeds)
     }
     return Results(
         title=f"Runs below {' and '.join(map(str, places))}",
@@ -168,7 +168,7 @@ def side_by_side(paths: Sequence[Path], places: Sequence[Path]) -> Results:
         published={},
         source=places[0] if len(places) == 1 else Path(os.path.commonpath([place.absolute() for place in places])),
         command=shlex.join(["catalyst", "report", *map(str, places)]),
-        problems=(*problems, *mixtures(entries)),
+        problems=(*problems, *find_mixtures(entries)),
     )
 
 
@@ -176,7 +176,7 @@ def by_seed(runs: Iterable[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: run.seed)
 
 
-def once(runs: Iterable[Run], problems: list[str]) -> list[Run]:
+def one_run_per_seed(runs: Iterable[Run], problems: list[str]) -> list[Run]:
     """One run of each seed: of several, the finished one that was started last; `problems` tells of the others."""
     latest: dict[int, Run] = {}
     for run in sorted(runs, key=lambda run: (run.outcome is not None, run.manifest.started)):
@@ -195,19 +195,23 @@ def common_metric(entries: Iterable[Cell]) -> str:
     return names[0] if len(names) == 1 else "metric"
 
 
-def mixtures(entries: Mapping[Place, Cell]) -> list[str]:
+def find_mixtures(entries: Mapping[Place, Cell]) -> list[str]:
     """What sets runs apart that a table puts side by side: configurations, metrics, data, revisions of the code."""
     problems = [words for entry in entries.values() for words in unlike_seeds(entry)]
     for column in dict.fromkeys(column for _, column in entries):
         here = [entry for entry in entries.values() if entry.column == column]
         if len(names := metrics_of(here)) > 1:
             problems.append(f"{column}: rows are scored by different metrics ({', '.join(names)}), and not compared")
-        data = {(run.seed, str(at(run.manifest.data, "test", "sha256"))) for entry in here for run in entry.runs}
+        data = {
+            (run.seed, str(get_nested(run.manifest.data, "test", "sha256"))) for entry in here for run in entry.runs
+        }
         if len(data) > len({seed for seed, _ in data}):
             problems.append(f"{column}: rows with the same seed report on different texts (sha256 in manifest.json)")
     revisions = Counter(str(r.manifest.git.get("revision", "")) for entry in entries.values() for r in entry.runs)
     if len(revisions) > 1:
-        made = ", ".join(f"{name[:10] or 'unknown'} made {counted(n, 'run')}" for name, n in revisions.most_common())
+        made = ", ".join(
+            f"{name[:10] or 'unknown'} made {format_count(n, 'run')}" for name, n in revisions.most_common()
+        )
         problems.append(f"the code had {len(revisions)} revisions: {made}")
     return problems
 
@@ -215,7 +219,7 @@ def mixtures(entries: Mapping[Place, Cell]) -> list[str]:
 def unlike_seeds(entry: Cell) -> list[str]:
     """Which of an entry's runs differ from its first one in more than the seed."""
     problems = []
-    everything = [settings_of(run.config) for run in entry.runs]
+    everything = [read_settings(run.config) for run in entry.runs]
     for run, own in zip(entry.runs, everything, strict=True):
         if keys := [key for key in {*everything[0], *own} if everything[0].get(key) != own.get(key)]:
             which = f"seeds {entry.runs[0].seed} and {run.seed} differ in more than the seed"
@@ -228,7 +232,7 @@ def between_columns(entries: Iterable[Cell]) -> str:
     values: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for entry in entries:
         for run in entry.runs:
-            for key, text in settings_of(run.config).items():
+            for key, text in read_settings(run.config).items():
                 values[key][entry.column].add(text)
     differing = [
         key

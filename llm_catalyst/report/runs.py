@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from llm_catalyst.runs.analysis import at
+from llm_catalyst.runs.analysis import get_nested
 from llm_catalyst.runs.reader import read_json, read_manifest
 from llm_catalyst.runs.records import Manifest, Outcome
 from llm_catalyst.runs.writer import PLACE
@@ -33,53 +33,53 @@ class Run:
     @property
     def metric(self) -> str:
         """The name of the metric that scores it: accuracy, macro_f1."""
-        return str(at(self.config, "task", "metric") or "metric")
+        return str(get_nested(self.config, "task", "metric") or "metric")
 
     @property
     def mentor(self) -> str:
         """The choice of its mentor, or the mentor's class."""
-        target = str(at(self.config, "mentor", "_target_") or "?")
+        target = str(get_nested(self.config, "mentor", "_target_") or "?")
         return self.manifest.choices.get("mentor", target.rpartition(".")[2])
 
 
-def read_or_tell(path: Path, problems: list[str]) -> Run | None:
+def read_or_note(path: Path, problems: list[str]) -> Run | None:
     """The run in `path`; None where it cannot be read, which `problems` then tells."""
     try:
-        return read(path, problems)
+        return read_report_run(path, problems)
     except (OSError, ValueError, yaml.YAMLError) as error:
         problems.append(f"{path} does not count: {' '.join(str(error).split())}")
         return None
 
 
-def read(path: Path, problems: list[str]) -> Run:
+def read_report_run(path: Path, problems: list[str]) -> Run:
     """The run in `path`. Raises ConfigurationError where a file that a report needs is not what the run wrote."""
     names = [name for name in ("manifest.json", "config.yaml", "outcome.json") if (path / name).exists()]
-    damage = checksums.wrong(path, names)
+    damage = checksums.find_changed(path, names)
     if checksums.SUMS in damage:
         problems.append(f"{path / checksums.SUMS} is {damage.pop(checksums.SUMS)}: nothing vouches for the run's files")
     for name, how in damage.items():
         raise ConfigurationError(f"{name} is {how} (catalyst show --verify {path})")
     config = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), LOADER)
-    seed = at(config, "seed")
+    seed = get_nested(config, "seed")
     if not isinstance(seed, int):
         raise ConfigurationError("config.yaml holds no seed")
     outcome: Outcome | None = read_json(path / "outcome.json", Outcome) if "outcome.json" in names else None
     return Run(path, read_manifest(path), config, outcome, seed)
 
 
-def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
+def read_settings(config: Mapping[str, Any]) -> dict[str, str]:
     """What a run computes: each setting as text, by its dotted key, but for the seed and where it is carried out."""
-    return {key: as_text(value) for key, value in dotted(config) if not APART.fullmatch(key)}
+    return {key: to_json_text(value) for key, value in flatten_config(config) if not APART.fullmatch(key)}
 
 
-def dotted(node: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+def flatten_config(node: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
     """The values of nested mappings, each with its dotted key; a list is one value."""
     for name, value in node.items():
         if isinstance(value, Mapping):
-            yield from dotted(value, f"{above}{name}.")
+            yield from flatten_config(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
 
 
-def as_text(value: Any) -> str:
+def to_json_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

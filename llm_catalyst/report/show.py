@@ -10,13 +10,21 @@ from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from llm_catalyst.report.summary import figures, later, loss, summary
-from llm_catalyst.runs.analysis import arcs, at, best_prompts, majority_of, metric_of, read_config, sum_usage
+from llm_catalyst.report.summary import format_later_loss, format_loss, score_cells, summarize_run
+from llm_catalyst.runs.analysis import (
+    best_prompts,
+    get_nested,
+    read_config,
+    read_majority,
+    read_metric_name,
+    sum_usage,
+    trace_restarts,
+)
 from llm_catalyst.runs.reader import RunRecords, read_run
 from llm_catalyst.runs.records import Evaluation, LLMCall, Restart
-from llm_catalyst.utils.rich_layout import columns, heading, indented, pairs
-from llm_catalyst.utils.terminal import forgive, paragraphs, printable, quoted
-from llm_catalyst.utils.text_plot import Point, curve, span
+from llm_catalyst.utils.rich_layout import indent_text, make_columns, make_heading, make_pairs
+from llm_catalyst.utils.terminal import escape_controls, escape_paragraphs, forgive_encoding, quote_prompt
+from llm_catalyst.utils.text_plot import Point, draw_curve, value_span
 
 POOL = 10  # entries shown
 SHORT = 8  # lines of a message shown without --full
@@ -25,96 +33,105 @@ SHORT_PROMPT = 200  # characters of a prompt in a table, without --full
 CURVE = (64, 8)  # cells of a plot: with its labels it fits 80 columns
 
 
-def show(path: Path, console: Console, svg: Path | None = None, full: bool = False, brief: bool = False) -> None:
+def show_run(path: Path, console: Console, svg: Path | None = None, full: bool = False, brief: bool = False) -> None:
     """Print the run's story (`brief`: its curves and its summary), or write the same as an SVG picture."""
-    forgive(console)
+    forgive_encoding(console)
     run = read_run(path)
-    told = in_brief(run) if brief else story(run, full)
+    told = render_brief(run) if brief else render_run(run, full)
     if svg is None:
         console.print(told)
         return
     picture = Console(record=True, width=min(console.width, 100), file=io.StringIO(), force_terminal=True)
     picture.print(told)
-    picture.save_svg(str(svg), title=f"catalyst show {printable(str(path))}")
-    console.print(Text(f"{printable(str(svg))} is written"))
+    picture.save_svg(str(svg), title=f"catalyst show {escape_controls(str(path))}")
+    console.print(Text(f"{escape_controls(str(svg))} is written"))
 
 
-def story(run: RunRecords, full: bool = False) -> RenderableType:
+def render_run(run: RunRecords, full: bool = False) -> RenderableType:
     """All that happened, in order, and the summary; messages are shortened unless `full`."""
-    metric = metric_of(run)
+    metric = read_metric_name(run)
     return Group(
-        *header(run, read_config(run.path)),
-        *curves(run, metric),
-        *pool(run, metric, None if full else SHORT_PROMPT),
-        *restarts(run, metric, None if full else SHORT_PROMPT),
-        *exchanges(run, full),
-        *heading("Summary" if run.outcome else "So far"),
-        summary(run),
+        *render_header(run, read_config(run.path)),
+        *render_curves(run, metric),
+        *render_pool(run, metric, None if full else SHORT_PROMPT),
+        *render_restarts(run, metric, None if full else SHORT_PROMPT),
+        *render_calls(run, full),
+        *make_heading("Summary" if run.outcome else "So far"),
+        summarize_run(run),
     )
 
 
-def in_brief(run: RunRecords) -> RenderableType:
+def render_brief(run: RunRecords) -> RenderableType:
     """The training curve and the summary."""
-    return Group(*curves(run, metric_of(run)), Text(), summary(run))
+    return Group(*render_curves(run, read_metric_name(run)), Text(), summarize_run(run))
 
 
-def named(node: Any) -> str:
+def name_node(node: Any) -> str:
     """What a node of the configuration is called: its name, its client's model, or the class that it builds."""
-    kind = str(at(node, "_target_") or "").rpartition(".")[2]
-    name = at(node, "name") or at(node, "client", "model") or at(node, "model") or kind
-    return printable(str(name or node or "unknown"))
+    kind = str(get_nested(node, "_target_") or "").rpartition(".")[2]
+    name = get_nested(node, "name") or get_nested(node, "client", "model") or get_nested(node, "model") or kind
+    return escape_controls(str(name or node or "unknown"))
 
 
-def header(run: RunRecords, config: Mapping[str, Any]) -> list[RenderableType]:
+def render_header(run: RunRecords, config: Mapping[str, Any]) -> list[RenderableType]:
     """What was run, with which command and versions, and how far it got."""
     manifest = run.manifest
-    title = " · ".join(printable(manifest.choices.get(group, "?")) for group in ("task", "backbone", "head", "mentor"))
-    head, mentor = named(at(config, "head")), named(at(config, "mentor"))
-    if at(config, "mentor", "client"):
-        mentor += f", strategy {printable(manifest.choices.get('strategy', '?'))}"
-    versions = "  ".join(f"{printable(name)} {printable(version)}" for name, version in manifest.versions.items())
+    title = " · ".join(
+        escape_controls(manifest.choices.get(group, "?")) for group in ("task", "backbone", "head", "mentor")
+    )
+    head, mentor = name_node(get_nested(config, "head")), name_node(get_nested(config, "mentor"))
+    if get_nested(config, "mentor", "client"):
+        mentor += f", strategy {escape_controls(manifest.choices.get('strategy', '?'))}"
+    versions = "  ".join(
+        f"{escape_controls(name)} {escape_controls(version)}" for name, version in manifest.versions.items()
+    )
     revision = str(manifest.git.get("revision", ""))[:10]
-    code = f"{printable(revision)}{', with changes' if manifest.git.get('dirty') else ''}" if revision else "no git"
+    code = (
+        f"{escape_controls(revision)}{', with changes' if manifest.git.get('dirty') else ''}" if revision else "no git"
+    )
     rows = [
-        ("command", printable(shlex.join(("catalyst", "run", *manifest.command)))),
-        ("started", f"{printable(manifest.started)}, seed {printable(str(at(config, 'seed')))}"),
-        ("ended", progress(run)),
-        ("task", named(at(config, "task"))),
-        ("backbone", f"{named(at(config, 'backbone'))}, head {head}"),
+        ("command", escape_controls(shlex.join(("catalyst", "run", *manifest.command)))),
+        ("started", f"{escape_controls(manifest.started)}, seed {escape_controls(str(get_nested(config, 'seed')))}"),
+        ("ended", describe_progress(run)),
+        ("task", name_node(get_nested(config, "task"))),
+        ("backbone", f"{name_node(get_nested(config, 'backbone'))}, head {head}"),
         ("mentor", mentor),
-        ("protocol", named(at(config, "protocol"))),
-        ("machine", f"{printable(manifest.device)}, {manifest.threads} threads, {printable(manifest.platform)}"),
-        ("versions", f"python {printable(manifest.python)}  {versions}"),
+        ("protocol", name_node(get_nested(config, "protocol"))),
+        (
+            "machine",
+            f"{escape_controls(manifest.device)}, {manifest.threads} threads, {escape_controls(manifest.platform)}",
+        ),
+        ("versions", f"python {escape_controls(manifest.python)}  {versions}"),
         ("code", code),
     ]
-    return [Text(title, "bold", overflow="fold"), pairs([(name, Text(value)) for name, value in rows])]
+    return [Text(title, "bold", overflow="fold"), make_pairs([(name, Text(value)) for name, value in rows])]
 
 
-def progress(run: RunRecords) -> str:
+def describe_progress(run: RunRecords) -> str:
     """When the run ended, or how far it got."""
     if run.outcome is not None:
-        return f"{printable(run.outcome.finished)}, {run.outcome.status}"
+        return f"{escape_controls(run.outcome.finished)}, {run.outcome.status}"
     places = [(e.stage, e.step) for e in run.metrics] + [(s.stage, s.step) for s in run.trajectory]
     stage, step = max(places, default=(0, 0))
     reached = f"the last record is of stage {stage + 1}, step {step}" if places else "nothing is recorded yet"
     return f"unfinished: {reached}"
 
 
-def curves(run: RunRecords, metric: str) -> list[RenderableType]:
+def render_curves(run: RunRecords, metric: str) -> list[RenderableType]:
     """Dev loss and metric over steps: a line for each stage, which begins at its restart's score."""
     dev = [e for e in run.metrics if e.split == "dev"]
     if not dev:
         return []
     starts = {e.stage + 1: e.step for e in dev}
     marks = sorted({float(starts[r.stage + 1]) for r in run.restarts if r.stage + 1 in starts})
-    lines: list[RenderableType] = [*heading("Training curve on dev")]
-    majority = majority_of(run) if metric == "accuracy" else None
+    lines: list[RenderableType] = [*make_heading("Training curve on dev")]
+    majority = read_majority(run) if metric == "accuracy" else None
     for name, style, level in (("loss", "cyan", None), (metric, "green", majority)):
-        segments = stage_lines(dev, run.restarts, starts, name == "loss")
+        segments = split_by_stage(dev, run.restarts, starts, name == "loss")
         values = [y for segment in segments for _, y in segment] + ([] if level is None else [level])
-        low, high = span(values)
-        steps = span([0.0, *(float(e.step) for e in dev)])
-        rows = curve(segments, *CURVE, steps, (low, high), marks, level, style)
+        low, high = value_span(values)
+        steps = value_span([0.0, *(float(e.step) for e in dev)])
+        rows = draw_curve(segments, *CURVE, steps, (low, high), marks, level, style)
         labels = [f"{high:.3f}", *[""] * (len(rows) - 2), f"{low:.3f}"]
         lines += [Text()] if name == metric else []
         names = [name, *[""] * (len(rows) - 1)]
@@ -126,7 +143,7 @@ def curves(run: RunRecords, metric: str) -> list[RenderableType]:
     return [*lines, Text(f"{'':15}{'   '.join(meaning)}", "dim")]
 
 
-def stage_lines(
+def split_by_stage(
     dev: list[Evaluation], restarts: tuple[Restart, ...], starts: Mapping[int, int], of_loss: bool
 ) -> list[list[Point]]:
     """The curve of each stage; of prompts trained side by side the best at each step."""
@@ -145,93 +162,102 @@ def stage_lines(
     return list(lines.values())
 
 
-def pool(run: RunRecords, metric: str, longest: int | None) -> list[RenderableType]:
+def render_pool(run: RunRecords, metric: str, longest: int | None) -> list[RenderableType]:
     """The best discrete prompts, by dev loss."""
     best = best_prompts(run.pool)
     if not best:
         return []
-    table = columns("dev loss", metric, "stage", "from", "prompt", wide=4)
+    table = make_columns("dev loss", metric, "stage", "from", "prompt", wide=4)
     table.columns[3].justify = "left"
     for entry in best[:POOL]:
-        text = Text(quoted(entry.prompt.text, longest))
-        table.add_row(*figures(entry.score), str(entry.stage + 1), entry.origin, text)
+        text = Text(quote_prompt(entry.prompt.text, longest))
+        table.add_row(*score_cells(entry.score), str(entry.stage + 1), entry.origin, text)
     title = f"Best discrete prompts ({min(POOL, len(best))} of {len(best)})"
-    return [*heading(title), Padding(table, (0, 0, 0, 2))]
+    return [*make_heading(title), Padding(table, (0, 0, 0, 2))]
 
 
-def restarts(run: RunRecords, metric: str, longest: int | None) -> list[RenderableType]:
+def render_restarts(run: RunRecords, metric: str, longest: int | None) -> list[RenderableType]:
     """How each restart came about and what became of it."""
     lines: list[RenderableType] = []
     told: set[int] = set()
-    for arc in arcs(run):
+    for arc in trace_restarts(run):
         restart = arc.restart
         member = f", prompt {restart.member + 1}" if restart.member else ""
-        lines += heading(f"Restart after stage {restart.stage + 1}{member}")
-        path = Text.assemble("dev loss ", loss(arc.before), " → ", loss(arc.at), " at the restart → ", later(arc))
-        lines.append(indented(path.append(f" after stage {restart.stage + 2}" if arc.after else " (not trained yet)")))
+        lines += make_heading(f"Restart after stage {restart.stage + 1}{member}")
+        path = Text.assemble(
+            "dev loss ",
+            format_loss(arc.before),
+            " → ",
+            format_loss(arc.at),
+            " at the restart → ",
+            format_later_loss(arc),
+        )
+        lines.append(
+            indent_text(path.append(f" after stage {restart.stage + 2}" if arc.after else " (not trained yet)"))
+        )
         if restart.fallback:
-            lines.append(indented(Text(f"fallback: {printable(restart.fallback)}", "yellow")))
+            lines.append(indent_text(Text(f"fallback: {escape_controls(restart.fallback)}", "yellow")))
         if restart.stage not in told:
             told.add(restart.stage)
-            lines += considered(run, restart, metric, longest)
+            lines += render_considered(run, restart, metric, longest)
     return lines
 
 
-def considered(run: RunRecords, restart: Restart, metric: str, longest: int | None) -> list[RenderableType]:
+def render_considered(run: RunRecords, restart: Restart, metric: str, longest: int | None) -> list[RenderableType]:
     """What was proposed, what was chosen, what was lost or rejected, and why."""
     chosen = {r.prompt for r in run.restarts if r.stage == restart.stage}
-    table = columns("", "dev loss", metric, "proposal", wide=3)
+    table = make_columns("", "dev loss", metric, "proposal", wide=3)
     for proposal, score in restart.considered:
         mine = proposal.prompt in chosen
-        text = Text(quoted(proposal.prompt.text, longest), "" if mine else "dim")
+        text = Text(quote_prompt(proposal.prompt.text, longest), "" if mine else "dim")
         if proposal.lost:
-            text.append(f"  cut off: {quoted(proposal.lost, longest)}", "yellow")
+            text.append(f"  cut off: {quote_prompt(proposal.lost, longest)}", "yellow")
         if proposal.rationale:
-            text.append(f"\n{printable(proposal.rationale)}", "dim italic")
-        table.add_row(Text("▸" if mine else " ", "cyan"), *figures(score), text)
+            text.append(f"\n{escape_controls(proposal.rationale)}", "dim italic")
+        table.add_row(Text("▸" if mine else " ", "cyan"), *score_cells(score), text)
     lines: list[RenderableType] = [Padding(table, (0, 0, 0, 2))]
     for rejected in restart.rejected:
-        line = Text.assemble(("rejected ", "dim"), quoted(rejected.line, longest))
-        lines.append(indented(line.append(f"  {printable(rejected.reason)}", "dim")))
+        line = Text.assemble(("rejected ", "dim"), quote_prompt(rejected.line, longest))
+        lines.append(indent_text(line.append(f"  {escape_controls(rejected.reason)}", "dim")))
     return lines
 
 
-def exchanges(run: RunRecords, full: bool) -> list[RenderableType]:
+def render_calls(run: RunRecords, full: bool) -> list[RenderableType]:
     """Each call of the mentor, as sent and as received."""
     lines: list[RenderableType] = []
     for number, exchange in enumerate(run.exchanges, start=1):
-        lines += heading(f"Mentor call {number}, after stage {exchange.stage + 1}")
-        lines.append(indented(Text(call_facts(exchange), "dim")))
+        lines += make_heading(f"Mentor call {number}, after stage {exchange.stage + 1}")
+        lines.append(indent_text(Text(describe_call(exchange), "dim")))
         if exchange.error is not None:
-            lines.append(indented(Text(f"error: {printable(exchange.error)}", "yellow")))
+            lines.append(indent_text(Text(f"error: {escape_controls(exchange.error)}", "yellow")))
         for message in exchange.messages:
-            lines += spoken(message.role, message.content, full)
+            lines += render_message(message.role, message.content, full)
         if exchange.reply:
-            lines += spoken("reply", exchange.reply, full)
+            lines += render_message("reply", exchange.reply, full)
     return lines
 
 
-def call_facts(exchange: LLMCall) -> str:
+def describe_call(exchange: LLMCall) -> str:
     """Who was asked and answered, when, how long it took and what it cost, and with which settings."""
-    asked, answered = printable(exchange.asked), printable(exchange.answered or "nobody")
-    facts = [f"asked {asked}", f"answered by {answered}", printable(exchange.date), f"{exchange.latency_s:.1f} s"]
+    asked, answered = escape_controls(exchange.asked), escape_controls(exchange.answered or "nobody")
+    facts = [f"asked {asked}", f"answered by {answered}", escape_controls(exchange.date), f"{exchange.latency_s:.1f} s"]
     facts.append(sum_usage([exchange]).words().partition(", ")[2])
     if exchange.attempts > 1:
         facts.append(f"{exchange.attempts} attempts")
     if exchange.stop_reason:
-        facts.append(f"ended by {printable(exchange.stop_reason)}")
-    facts += [f"{printable(name)}={printable(str(value))}" for name, value in exchange.parameters.items()]
-    facts += [f"{printable(name)} not sent" for name in exchange.not_sent]
+        facts.append(f"ended by {escape_controls(exchange.stop_reason)}")
+    facts += [f"{escape_controls(name)}={escape_controls(str(value))}" for name, value in exchange.parameters.items()]
+    facts += [f"{escape_controls(name)} not sent" for name in exchange.not_sent]
     return "; ".join(facts)
 
 
-def spoken(who: str, content: str, full: bool) -> list[RenderableType]:
+def render_message(who: str, content: str, full: bool) -> list[RenderableType]:
     """A message under the name of its speaker."""
-    lines = paragraphs(content.strip("\n")).split("\n")
+    lines = escape_paragraphs(content.strip("\n")).split("\n")
     hidden = 0 if full else len(lines) - SHORT
     if not full:
         lines = [line if len(line) <= SHORT_LINE else line[:SHORT_LINE] + "…" for line in lines[:SHORT]]
     text = Text("\n".join(lines))
     if hidden > 0:
         text.append(f"\n… {hidden} more lines (--full shows them)", "dim")
-    return [indented(Text(who, "cyan")), Padding(indented(text), (0, 0, 0, 2))]
+    return [indent_text(Text(who, "cyan")), Padding(indent_text(text), (0, 0, 0, 2))]

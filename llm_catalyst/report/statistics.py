@@ -54,27 +54,27 @@ class Comparison:
     warning: str
 
 
-def summarize(values: Iterable[float], level: float = 0.95) -> Summary:
+def summarize_values(values: Iterable[float], level: float = 0.95) -> Summary:
     """Mean, spread and interval of the mean, whatever the order of the values; a column of a table is welcome.
 
     Raises ValueError where there are none, or where one is missing or not finite.
     """
-    known = numbers(values)
+    known = to_floats(values)
     std = stdev(known) if len(known) > 1 else None
-    return Summary(len(known), fmean(known), std, *interval(known, level))
+    return Summary(len(known), fmean(known), std, *bootstrap_interval(known, level))
 
 
-def compare(values: Iterable[float], reference: Iterable[float]) -> Comparison:
+def compare_paired(values: Iterable[float], reference: Iterable[float]) -> Comparison:
     """Paired comparison of `values` with a `reference` in the same order, such as that of seeds.
 
     Raises ValueError where there are no pairs, or where a number is missing or not finite.
     """
-    ours, theirs = numbers(values), numbers(reference)
+    ours, theirs = to_floats(values), to_floats(reference)
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} values and {len(theirs)} of the reference do not make pairs")
     differences = [round(value - other, DECIMALS) for value, other in zip(ours, theirs, strict=True)]
     mean, std = fmean(differences), stdev(differences) if len(differences) > 1 else None
-    low, high = interval(differences)
+    low, high = bootstrap_interval(differences)
     return Comparison(
         pairs=len(differences),
         difference=mean,
@@ -86,11 +86,11 @@ def compare(values: Iterable[float], reference: Iterable[float]) -> Comparison:
         wins=sum(d > 0 for d in differences),
         ties=differences.count(0),
         losses=sum(d < 0 for d in differences),
-        warning=warning(differences),
+        warning=warn_of_sample(differences),
     )
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
+def adjust_holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Each p-value adjusted for all of them, so that 5 % is the chance of one false finding among them or more.
 
     Holm (1979), Scandinavian Journal of Statistics 6, 65-70. None, a test that was not made, stays None and does not
@@ -106,7 +106,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | tuple[None, None]:
+def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | tuple[None, None]:
     """The percentile bootstrap interval of the mean; not defined for one value."""
     if len(values) < 2:
         return None, None
@@ -145,7 +145,7 @@ def wilcoxon_test(differences: Sequence[float]) -> float | None:
     return min(1.0, 2 * float(min(chances[: seen + 1].sum(), chances[seen:].sum())))
 
 
-def warning(differences: Sequence[float]) -> str:
+def warn_of_sample(differences: Sequence[float]) -> str:
     """What so few or such differences cannot tell."""
     n, others = len(differences), sum(d != 0 for d in differences)
     if n < 3:
@@ -159,7 +159,7 @@ def warning(differences: Sequence[float]) -> str:
     return "; ".join(words)
 
 
-def numbers(values: Iterable[float]) -> list[float]:
+def to_floats(values: Iterable[float]) -> list[float]:
     """The values as floats. Raises ValueError unless there are some, all of them known and finite."""
     try:
         found = [float(value) for value in values]

@@ -7,54 +7,64 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llm_catalyst.runs.analysis import RestartEffect, arcs, clock, counted, metric_of, sum_usage, warnings_of
+from llm_catalyst.runs.analysis import (
+    RestartEffect,
+    collect_warnings,
+    format_count,
+    format_duration,
+    read_metric_name,
+    sum_usage,
+    trace_restarts,
+)
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Outcome, Score
-from llm_catalyst.utils.rich_layout import columns, heading, indented, pairs
-from llm_catalyst.utils.terminal import printable, quoted
+from llm_catalyst.utils.rich_layout import indent_text, make_columns, make_heading, make_pairs
+from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
 # What base-to-new adds, of the soft prompt.
 NEW = {"new_accuracy": "on new classes (accuracy)", "harmonic_mean": "harmonic mean of both"}
 
 
-def summary(run: RunRecords) -> RenderableType:
+def summarize_run(run: RunRecords) -> RenderableType:
     """The verdict, scores, best prompts, restarts, costs and what to type next; a short one for an unfinished run."""
     outcome = run.outcome
     if outcome is None:
-        return Group(*spent(run), *warned(run), *next_steps(run))
+        return Group(*render_usage(run), *render_warnings(run), *next_steps(run))
     return Group(
-        verdict(run, outcome),
+        render_verdict(run, outcome),
         Text(),
-        scores(outcome, metric_of(run)),
-        *best_texts(run, outcome),
-        *changes(run),
-        *spent(run),
-        *warned(run),
+        render_scores(outcome, read_metric_name(run)),
+        *render_best_prompts(run, outcome),
+        *render_restarts(run),
+        *render_usage(run),
+        *render_warnings(run),
         *next_steps(run),
     )
 
 
-def figures(score: Score | None) -> list[str]:
+def score_cells(score: Score | None) -> list[str]:
     """A score as two cells: loss, metric."""
     return ["", ""] if score is None else [f"{score.loss:.4f}", f"{score.metric:.3f}"]
 
 
-def verdict(run: RunRecords, outcome: Outcome) -> Text:
+def render_verdict(run: RunRecords, outcome: Outcome) -> Text:
     reached = outcome.status == "done" and outcome.test_metrics.get("accuracy", 0.0) > outcome.majority
     constant = any(e.constant is not None for e in run.metrics[-1:])
     style = "bold green" if reached and not constant else "bold yellow" if outcome.status == "done" else "bold red"
-    return Text.assemble((outcome.status, style), "  ", (printable(outcome.message), "bold"))
+    return Text.assemble((outcome.status, style), "  ", (escape_controls(outcome.message), "bold"))
 
 
-def scores(outcome: Outcome, metric: str) -> Table:
+def render_scores(outcome: Outcome, metric: str) -> Table:
     """Dev and reported scores of the soft prompt and of the pool's best, against the majority class."""
     reported = outcome.reported_on
-    table = columns("", "dev loss", metric, f"{reported} loss", metric)
+    table = make_columns("", "dev loss", metric, f"{reported} loss", metric)
     table.columns[0].justify = "left"
     dev = outcome.best.score if outcome.best else None
-    table.add_row("soft prompt", *figures(dev), *figures(outcome.test))
+    table.add_row("soft prompt", *score_cells(dev), *score_cells(outcome.test))
     if outcome.best_prompt:
-        table.add_row("best discrete prompt", *figures(outcome.best_prompt.score), *figures(outcome.test_best_prompt))
+        table.add_row(
+            "best discrete prompt", *score_cells(outcome.best_prompt.score), *score_cells(outcome.test_best_prompt)
+        )
     for name, words in NEW.items():
         if name in outcome.test_metrics:
             table.add_row(words, "", "", "", f"{outcome.test_metrics[name]:.3f}")
@@ -62,72 +72,79 @@ def scores(outcome: Outcome, metric: str) -> Table:
     return table
 
 
-def best_texts(run: RunRecords, outcome: Outcome) -> list[RenderableType]:
+def render_best_prompts(run: RunRecords, outcome: Outcome) -> list[RenderableType]:
     """The two best prompts as text."""
     lines: list[RenderableType] = []
     if outcome.best:
         best = outcome.best
-        lines += heading("Best soft prompt, as its nearest tokens")
-        lines.append(indented(Text(quoted(best.prompt.text), "cyan")))
+        lines += make_heading("Best soft prompt, as its nearest tokens")
+        lines.append(indent_text(Text(quote_prompt(best.prompt.text), "cyan")))
         near = f"similarity {best.similarity:.2f} (1: these tokens are the soft prompt)"
-        lines.append(indented(Text(f"{near}, stage {best.stage + 1}, step {best.step}", "dim")))
+        lines.append(indent_text(Text(f"{near}, stage {best.stage + 1}, step {best.step}", "dim")))
     if outcome.best_prompt:
         entry = outcome.best_prompt
         # The gradient may have passed through a prompt that the mentor had proposed: the first has the merit.
         entry = next((e for e in run.pool if e.prompt.tokens == entry.prompt.tokens), entry)
-        lines += heading("Best discrete prompt")
-        lines.append(indented(Text(quoted(entry.prompt.text), "cyan")))
-        lines.append(indented(Text(f"first proposed by the {entry.origin}, in stage {entry.stage + 1}", "dim")))
+        lines += make_heading("Best discrete prompt")
+        lines.append(indent_text(Text(quote_prompt(entry.prompt.text), "cyan")))
+        lines.append(indent_text(Text(f"first proposed by the {entry.origin}, in stage {entry.stage + 1}", "dim")))
     return lines
 
 
-def changes(run: RunRecords) -> list[RenderableType]:
+def render_restarts(run: RunRecords) -> list[RenderableType]:
     """What each restart changed, one line each."""
     if not run.restarts:
         return []
-    table = columns("after stage", "before", "restart", "a stage later", "from", wide=4)
-    for arc in arcs(run):
-        text = Text(quoted(arc.restart.prompt.text), no_wrap=True, overflow="ellipsis")
-        table.add_row(str(arc.restart.stage + 1), loss(arc.before), loss(arc.at), later(arc), text)
-    return [*heading("Restarts, by dev loss"), Padding(table, (0, 0, 0, 2))]
+    table = make_columns("after stage", "before", "restart", "a stage later", "from", wide=4)
+    for arc in trace_restarts(run):
+        text = Text(quote_prompt(arc.restart.prompt.text), no_wrap=True, overflow="ellipsis")
+        table.add_row(
+            str(arc.restart.stage + 1), format_loss(arc.before), format_loss(arc.at), format_later_loss(arc), text
+        )
+    return [*make_heading("Restarts, by dev loss"), Padding(table, (0, 0, 0, 2))]
 
 
-def loss(score: Score | None) -> str:
+def format_loss(score: Score | None) -> str:
     return f"{score.loss:.4f}" if score else "–"
 
 
-def later(arc: RestartEffect) -> Text:
+def format_later_loss(arc: RestartEffect) -> Text:
     """The dev loss after the stage that the restart began: green where the restart point and the training won."""
     better = arc.before is not None and arc.after is not None and arc.after.loss < arc.before.loss
-    return Text(loss(arc.after) + ("" if arc.ended or arc.after is None else " so far"), "green" if better else "")
+    return Text(
+        format_loss(arc.after) + ("" if arc.ended or arc.after is None else " so far"), "green" if better else ""
+    )
 
 
-def spent(run: RunRecords) -> list[RenderableType]:
+def render_usage(run: RunRecords) -> list[RenderableType]:
     """Time, memory, steps, and what the mentor cost."""
     rows: list[tuple[str, Text]] = []
     if run.outcome:
         ledger = run.outcome.ledger
         compiling = run.outcome.compile_seconds
-        of_it = f", {clock(compiling)} of it compiling" if compiling else ""
-        rows.append(("time", Text(f"{clock(run.outcome.seconds)} on {printable(run.outcome.device)}{of_it}")))
+        of_it = f", {format_duration(compiling)} of it compiling" if compiling else ""
+        rows.append(
+            ("time", Text(f"{format_duration(run.outcome.seconds)} on {escape_controls(run.outcome.device)}{of_it}"))
+        )
         rows.append(("peak memory", Text(f"{run.outcome.peak_memory_bytes / 2**20:,.0f} MiB")))
-        steps = f"{counted(ledger.gradient_steps, 'step')} of training on {counted(ledger.train_examples, 'example')}"
-        rows.append(("work", Text(f"{steps}, {counted(ledger.scored_examples, 'example')} scored")))
+        examples = format_count(ledger.train_examples, "example")
+        steps = f"{format_count(ledger.gradient_steps, 'step')} of training on {examples}"
+        rows.append(("work", Text(f"{steps}, {format_count(ledger.scored_examples, 'example')} scored")))
         if ledger.train_tokens:
             padding = ledger.padding_tokens / ledger.train_tokens
             rows.append(("padding", Text(f"{100 * padding:.1f} % of the texts' tokens in training")))
     rows.append(("mentor", Text(sum_usage(run.exchanges).words() if run.exchanges else "no calls")))
-    return [*heading("Spent"), pairs(rows)]
+    return [*make_heading("Spent"), make_pairs(rows)]
 
 
-def warned(run: RunRecords) -> list[RenderableType]:
-    found = warnings_of(run)
-    return [*heading("Warnings"), *(indented(Text(line, "yellow")) for line in found)] if found else []
+def render_warnings(run: RunRecords) -> list[RenderableType]:
+    found = collect_warnings(run)
+    return [*make_heading("Warnings"), *(indent_text(Text(line, "yellow")) for line in found)] if found else []
 
 
 def next_steps(run: RunRecords) -> list[RenderableType]:
     """Where the files are, and the commands to type next."""
-    path = printable(shlex.quote(str(run.path)))
+    path = escape_controls(shlex.quote(str(run.path)))
     verb = "show" if run.outcome else "resume"
     commands = Text(f"catalyst {verb} {path}", "cyan", overflow="fold")
-    return [*heading("Next"), pairs([("files", Text(path)), ("command", commands)])]
+    return [*make_heading("Next"), make_pairs([("files", Text(path)), ("command", commands)])]

@@ -9,20 +9,20 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.config.table import FILE, folder_of
-from llm_catalyst.report.figures.drawing import saved
-from llm_catalyst.report.figures.gallery import gallery
-from llm_catalyst.report.html.page import html, section
+from llm_catalyst.report.figures.drawing import save_figure
+from llm_catalyst.report.figures.gallery import draw_figures
+from llm_catalyst.report.html.page import build_section, render_page
 from llm_catalyst.report.record_reader import RecordReader
-from llm_catalyst.report.results import Results, gather
-from llm_catalyst.report.tables.build import latex, markdown, render
-from llm_catalyst.report.tables.costs import price
-from llm_catalyst.report.tables.export import csv, summary_csv
-from llm_catalyst.runs.analysis import counted
+from llm_catalyst.report.results import Results, collect_results
+from llm_catalyst.report.tables.build import render_scores, to_latex, to_markdown
+from llm_catalyst.report.tables.costs import build_cost_table
+from llm_catalyst.report.tables.export import summary_csv, to_csv
+from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.reader import FILES, find_runs
 from llm_catalyst.runs.records import Snapshot
 from llm_catalyst.runs.writer import write_atomically
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.terminal import forgive, printable
+from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
 from llm_catalyst.utils.validation import ConfigurationError
 
 PAGE = "report.html"
@@ -33,51 +33,53 @@ PATIENCE = 20  # looks without any change, after which a watch ends
 State = Mapping[Path, tuple[int, int]]
 
 
-def report(places: Sequence[Path], target: Path | None, console: Console, watch: float | None = None) -> None:
+def write_report(places: Sequence[Path], target: Path | None, console: Console, watch: float | None = None) -> None:
     """Write a report on the runs below `places`, and print its tables and where it lies.
 
     It goes to `target`, or to report/ in the folder around all places. With `watch` it is written again, at most once
     in so many seconds, while its runs go on. Raises ConfigurationError where there is no run, or the folder cannot be
     written.
     """
-    forgive(console)
+    forgive_encoding(console)
     target = target or Path(os.path.commonpath([place.absolute() for place in places])) / "report"
     try:
         if watch is not None:
-            follow(places, target, console, watch)
+            watch_runs(places, target, console, watch)
     finally:  # whatever ended the watch, the page then tells how things stand, and stops reloading
-        results = gather(places)
-        files = contents(results)
-        update(target, files)
+        results = collect_results(places)
+        files = build_files(results)
+        update_files(target, files)
     for one in results:
-        console.print(render(one), Text(), price(one), Text())
-    console.print(Text(printable(str(target / PAGE))), soft_wrap=True)
+        console.print(render_scores(one), Text(), build_cost_table(one), Text())
+    console.print(Text(escape_controls(str(target / PAGE))), soft_wrap=True)
     for folder in FOLDERS:
         if number := sum(name.startswith(f"{folder}/") for name in files):
-            console.print(Text(f"{printable(str(target / folder))}: {counted(number, 'file')}", "dim"), soft_wrap=True)
+            console.print(
+                Text(f"{escape_controls(str(target / folder))}: {format_count(number, 'file')}", "dim"), soft_wrap=True
+            )
 
 
-def contents(results: Sequence[Results], refresh: float | None = None) -> dict[str, bytes]:
+def build_files(results: Sequence[Results], refresh: float | None = None) -> dict[str, bytes]:
     """The files of a report by their names, the page last: where it is there, all others are."""
     files: dict[str, bytes] = {}
     sections = []
-    for name, one in named(results).items():
+    for name, one in name_results(results).items():
         read = RecordReader()
-        texts = {"md": markdown(one), "tex": latex(one), "csv": csv(one), "summary.csv": summary_csv(one)}
+        texts = {"md": to_markdown(one), "tex": to_latex(one), "csv": to_csv(one), "summary.csv": summary_csv(one)}
         files |= {f"tables/{name}.{ending}": text.encode() for ending, text in texts.items()}
-        drawings = gallery(one, read)
+        drawings = draw_figures(one, read)
         svgs = {}
         for figure, drawing in drawings.items():
             if drawing.figure is not None:
-                svgs[figure], pdf = saved(drawing.figure)
+                svgs[figure], pdf = save_figure(drawing.figure)
                 files[f"figures/{name}-{figure}.svg"] = svgs[figure].encode()
                 files[f"figures/{name}-{figure}.pdf"] = pdf
-        sections.append(section(name, one, read, drawings, svgs))
-    files[PAGE] = html(sections, refresh).encode()
+        sections.append(build_section(name, one, read, drawings, svgs))
+    files[PAGE] = render_page(sections, refresh).encode()
     return files
 
 
-def named(results: Sequence[Results]) -> dict[str, Results]:
+def name_results(results: Sequence[Results]) -> dict[str, Results]:
     """Each of the results by a name for its files: that of its folder, with a number where two are alike."""
     names: dict[str, Results] = {}
     for one in results:
@@ -89,7 +91,7 @@ def named(results: Sequence[Results]) -> dict[str, Results]:
     return names
 
 
-def update(target: Path, files: Mapping[str, bytes]) -> None:
+def update_files(target: Path, files: Mapping[str, bytes]) -> None:
     """Write those files that are not there already, each at once, and take away those of the report before.
 
     SHA256SUMS lists them all; a file that is not as it was listed was made by somebody else, and stays.
@@ -97,7 +99,7 @@ def update(target: Path, files: Mapping[str, bytes]) -> None:
     before = checksums.read_list(target)
     now = {name: checksums.sha256(content) for name, content in files.items()}
     try:
-        for name, content in {**files, checksums.SUMS: checksums.list_of(now)}.items():
+        for name, content in {**files, checksums.SUMS: checksums.format_list(now)}.items():
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.is_file() or path.read_bytes() != content:
@@ -112,7 +114,7 @@ def update(target: Path, files: Mapping[str, bytes]) -> None:
         ) from None
 
 
-def follow(places: Sequence[Path], target: Path, console: Console, seconds: float) -> None:
+def watch_runs(places: Sequence[Path], target: Path, console: Console, seconds: float) -> None:
     """Keep the report up to date until the runs have ended, or PATIENCE looks in a row have found nothing new.
 
     A run whose process was killed does not tell: it is like one that takes long over a step.
@@ -120,24 +122,24 @@ def follow(places: Sequence[Path], target: Path, console: Console, seconds: floa
     seen: State | None = None
     said, quiet, left = "", 0, 0
     while quiet < PATIENCE:
-        now = state(places)
+        now = snapshot_files(places)
         quiet = quiet + 1 if now == seen else 0
-        if seen is None or shown(now) != shown(seen):
-            results = gather(places)
+        if seen is None or visible_files(now) != visible_files(seen):
+            results = collect_results(places)
             left = sum(map(to_come, results))
-            finished = sum(len(one.runs) - unfinished(one) for one in results)
-            if (words := f"{counted(finished, 'run')} finished, {left} to come: {target / PAGE}") != said:
-                console.print(Text(printable(words)), soft_wrap=True)
+            finished = sum(len(one.runs) - has_unfinished(one) for one in results)
+            if (words := f"{format_count(finished, 'run')} finished, {left} to come: {target / PAGE}") != said:
+                console.print(Text(escape_controls(words)), soft_wrap=True)
                 said = words
             if not left:
                 return
-            update(target, contents(results, seconds))
+            update_files(target, build_files(results, seconds))
         seen = now
         time.sleep(seconds)
-    console.print(Text(f"nothing new in {PATIENCE} looks: {counted(left, 'run')} did not end"), soft_wrap=True)
+    console.print(Text(f"nothing new in {PATIENCE} looks: {format_count(left, 'run')} did not end"), soft_wrap=True)
 
 
-def state(places: Sequence[Path]) -> State:
+def snapshot_files(places: Sequence[Path]) -> State:
     """The files that runs have written, when each was changed, and its size."""
     found = {}
     for path in [run / name for run in find_runs(*places) for name in WATCHED]:
@@ -147,16 +149,16 @@ def state(places: Sequence[Path]) -> State:
     return found
 
 
-def shown(state: State) -> State:
+def visible_files(state: State) -> State:
     """The part of which something is shown: not the trajectory, which only tells that a run goes on."""
     return {path: status for path, status in state.items() if path.name != FILES[Snapshot]}
 
 
-def unfinished(results: Results) -> int:
+def has_unfinished(results: Results) -> int:
     return sum(run.outcome is None for run in results.runs)
 
 
 def to_come(results: Results) -> int:
     """How many runs have not finished, or are missing from a table's cells."""
     expected = sum(len(entry.seeds) for entry in results.entries.values()) if (results.source / FILE).is_file() else 0
-    return unfinished(results) + max(0, expected - len(results.runs))
+    return has_unfinished(results) + max(0, expected - len(results.runs))

@@ -11,7 +11,7 @@ import yaml
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Restart, Score, ScoredPrompt
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.terminal import printable, quoted
+from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
 MEND = "try a larger optimizer.lr, another head, or more steps a stage"
 SAME_LOSS = 1e-3  # nats; under one head a prompt's dev loss differs by less, however it is batched
@@ -47,15 +47,15 @@ class MentorUsage:
 
     def words(self) -> str:
         """'2 calls, 1,624 + 121 tokens, $0.0012'; unknown is never shown as 0."""
-        again = counted(self.reused, "reused answer") if self.reused else ""
+        again = format_count(self.reused, "reused answer") if self.reused else ""
         if again and not self.calls:
             return f"no calls, {again}"
-        tokens, cost = f"{self.input_tokens:,} + {self.output_tokens:,} tokens", dollars(self.cost_usd)
+        tokens, cost = f"{self.input_tokens:,} + {self.output_tokens:,} tokens", format_dollars(self.cost_usd)
         if self.uncounted:
             tokens = "tokens unknown" if self.uncounted == self.calls else f"≥ {tokens}"
         if self.unpriced:
             cost = "cost unknown" if self.unpriced == self.calls else f"≥ {cost}"
-        return f"{counted(self.calls, 'call')}, {tokens}, {cost}{again and f', {again}'}"
+        return f"{format_count(self.calls, 'call')}, {tokens}, {cost}{again and f', {again}'}"
 
 
 def sum_usage(exchanges: Iterable[LLMCall]) -> MentorUsage:
@@ -84,13 +84,13 @@ def best_prompts(entries: Iterable[ScoredPrompt]) -> list[ScoredPrompt]:
     return sorted((replace(first[t], score=latest[t].score) for t in valid), key=lambda entry: entry.score.loss)
 
 
-def accuracy(evaluation: Evaluation) -> float:
+def read_accuracy(evaluation: Evaluation) -> float:
     """The evaluation's accuracy, which alone compares with the majority class; the metric where there is none."""
     return evaluation.metrics.get("accuracy", evaluation.score.metric)
 
 
 def constant_warning(stage: int, step: int, label: str) -> str:
-    return f"stage {stage + 1}, step {step}: every answer is {quoted(label)}; {MEND}"
+    return f"stage {stage + 1}, step {step}: every answer is {quote_prompt(label)}; {MEND}"
 
 
 def majority_warning(stage: int, trained: Sequence[float], majority: float | None) -> str | None:
@@ -101,7 +101,7 @@ def majority_warning(stage: int, trained: Sequence[float], majority: float | Non
     return f"stage {stage + 1}: dev accuracy (best {best:.3f}) is not above the majority class ({majority:.3f}); {MEND}"
 
 
-def counted(number: int, noun: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """'1 call', '1,200 calls'."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -112,14 +112,14 @@ def first_of(names: Sequence[str], most: int = 3, between: str = ", ") -> str:
     return between.join(names[:most]) + more
 
 
-def dollars(amount: float) -> str:
+def format_dollars(amount: float) -> str:
     """Dollars with cents; less than one with four digits after the point, or more until two are not zero."""
     if amount >= 1 or amount == 0:
         return f"${amount:,.2f}"
     return f"${amount:.{max(4, 1 - math.floor(math.log10(amount)))}f}"
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """'0:01:12', hours first."""
     whole = max(0, int(seconds))
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
@@ -134,19 +134,19 @@ def read_config(path: Path) -> Mapping[str, Any]:
     return config if isinstance(config, Mapping) else {}
 
 
-def at(node: Any, *keys: str) -> Any:
+def get_nested(node: Any, *keys: str) -> Any:
     """A configuration's value at these keys, or None."""
     for key in keys:
         node = node.get(key) if isinstance(node, Mapping) else None
     return node
 
 
-def metric_of(run: RunRecords) -> str:
+def read_metric_name(run: RunRecords) -> str:
     """The name of the metric that chose: accuracy, macro_f1."""
-    return printable(str(at(read_config(run.path), "task", "metric") or "metric"))
+    return escape_controls(str(get_nested(read_config(run.path), "task", "metric") or "metric"))
 
 
-def majority_of(run: RunRecords) -> float | None:
+def read_majority(run: RunRecords) -> float | None:
     """The accuracy of always answering the reporting split's most frequent label, or None where no record tells."""
     if run.outcome is not None:
         return run.outcome.majority
@@ -155,13 +155,14 @@ def majority_of(run: RunRecords) -> float | None:
     return max(labels.values()) / sum(labels.values()) if labels else None
 
 
-def warnings_of(run: RunRecords) -> list[str]:
+def collect_warnings(run: RunRecords) -> list[str]:
     """What a reader of the run must know: damage, events, constant answers, stages that learned nothing."""
-    damage = checksums.wrong(run.path, checksums.read_list(run.path))
+    damage = checksums.find_changed(run.path, checksums.read_list(run.path))
     found = [
-        f"{printable(file)} is {how} since it was written (catalyst show --verify)" for file, how in damage.items()
+        f"{escape_controls(file)} is {how} since it was written (catalyst show --verify)"
+        for file, how in damage.items()
     ]
-    found += [event_words(event) for event in run.events]
+    found += [describe_event(event) for event in run.events]
     trained = [e for e in run.metrics if e.split == "dev" and e.step > 0]
     for stage in sorted({e.stage for e in trained}):
         here = [e for e in trained if e.stage == stage]
@@ -169,15 +170,15 @@ def warnings_of(run: RunRecords) -> list[str]:
         if constant:
             found.append(constant_warning(stage, constant[-1].step, constant[-1].constant or ""))
         ended = stage in {entry.stage for entry in run.pool} or run.outcome is not None
-        stuck = majority_warning(stage, [accuracy(e) for e in here], majority_of(run)) if ended else None
+        stuck = majority_warning(stage, [read_accuracy(e) for e in here], read_majority(run)) if ended else None
         found += [stuck] if stuck else []
     return found
 
 
-def event_words(event: Event) -> str:
+def describe_event(event: Event) -> str:
     """An event on one line, with its place where it has one."""
     place = f"stage {event.stage + 1}, step {event.step}: " if event.stage >= 0 else ""
-    return f"{place}{printable(event.kind)}: {printable(event.message)}"
+    return f"{place}{escape_controls(event.kind)}: {escape_controls(event.message)}"
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class RestartEffect:
     ended: bool
 
 
-def arcs(run: RunRecords) -> list[RestartEffect]:
+def trace_restarts(run: RunRecords) -> list[RestartEffect]:
     """The effect of each restart."""
     found = []
     for restart in run.restarts:

@@ -39,7 +39,7 @@ def read_state(path: Path, folder: Path) -> dict[str, Any]:
     and ConfigurationError where the exchanges are not.
     """
     name = f"stages/{folder.name}"
-    if wrong := checksums.wrong(folder, STATE):
+    if wrong := checksums.find_changed(folder, STATE):
         raise DamagedStateError(f"{name} is damaged ({', '.join(f'{file} is {how}' for file, how in wrong.items())})")
     content: dict[str, Any] = json.loads((folder / "state.json").read_bytes())
     wrong = wrong_records(path, content["records"])

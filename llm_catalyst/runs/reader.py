@@ -24,7 +24,7 @@ from llm_catalyst.runs.records import (
     from_json,
 )
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.terminal import printable
+from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
 FILES: dict[type[Any], str] = {
@@ -95,27 +95,27 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_json(path: Path, kind: type[Any]) -> Any:
-    return parse(kind, path.read_bytes(), str(path))
+    return parse_line(kind, path.read_bytes(), str(path))
 
 
 def read_lines(path: Path, kind: type[Any]) -> tuple[Any, ...]:
     """The records of a JSONL file; a last line without its line end was cut off and does not count."""
-    return tuple(parse(kind, line, f"{path}, line {i}") for i, line in enumerate(raw_lines(path), start=1))
+    return tuple(parse_line(kind, line, f"{path}, line {i}") for i, line in enumerate(read_raw_lines(path), start=1))
 
 
-def raw_lines(path: Path) -> list[bytes]:
+def read_raw_lines(path: Path) -> list[bytes]:
     """The whole lines of a file, without their ends; none where it does not exist."""
     return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
-def parse(kind: Any, line: bytes, where: str) -> Any:
+def parse_line(kind: Any, line: bytes, where: str) -> Any:
     """The record that a line holds. Raises ConfigurationError saying where it stands, what is wrong and the mend."""
     try:
         record = from_json(kind, line)
-        why = "" if kind is not LLMCall or checksums.unbroken(line) else "its sha256 says that it was another"
+        why = "" if kind is not LLMCall or checksums.is_unbroken(line) else "its sha256 says that it was another"
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        why = printable(": ".join([".".join(map(str, first["loc"])), first["msg"]][not first["loc"] :]))
+        why = escape_controls(": ".join([".".join(map(str, first["loc"])), first["msg"]][not first["loc"] :]))
     if not why:
         return record
     names = ", ".join(f.name for f in fields(kind))

@@ -293,10 +293,10 @@ def to_json(record: Any) -> str:
 
 def from_json(kind: type[R], line: str | bytes) -> R:
     """The record of class `kind` that `line` holds. Raises pydantic.ValidationError naming the field."""
-    return cast(R, reader(cast(Any, kind)).validate_json(line))
+    return cast(R, record_reader(cast(Any, kind)).validate_json(line))
 
 
 @cache
-def reader(kind: Any) -> TypeAdapter[Any]:
+def record_reader(kind: Any) -> TypeAdapter[Any]:
     """What reads records of this class: to make one takes as long as to read some hundreds of lines."""
     return TypeAdapter(kind)

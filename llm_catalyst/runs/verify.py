@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llm_catalyst.runs.analysis import counted
+from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.checkpoints import STATE, saved_states, wrong_records
-from llm_catalyst.runs.reader import EXCHANGES, FILES, parse, raw_lines, read_manifest
+from llm_catalyst.runs.reader import EXCHANGES, FILES, parse_line, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Manifest, Outcome
 from llm_catalyst.runs.writer import FIXED
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.terminal import forgive, printable
+from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
 from llm_catalyst.utils.validation import ConfigurationError
 
 OUTCOME = "outcome.json"
@@ -34,22 +34,22 @@ class Finding:
     remark: str = ""
 
 
-def report(path: Path, console: Console) -> bool:
+def print_verification(path: Path, console: Console) -> bool:
     """Print what became of each file, and in a sentence what to do; whether all are what the run wrote.
 
     Raises ConfigurationError where `path` is no run directory, or is being written.
     """
-    forgive(console)
+    forgive_encoding(console)
     with left_alone(path):
-        findings = verify(path)
+        findings = verify_run(path)
         advice = what_to_do(path, [finding.file for finding in findings if finding.damage])
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for finding in findings:
-        verdict = Text(printable(finding.damage), "bold red") if finding.damage else Text("ok", "green")
-        table.add_row(Text(printable(finding.file), overflow="fold"), verdict, Text(finding.remark, "dim"))
+        verdict = Text(escape_controls(finding.damage), "bold red") if finding.damage else Text("ok", "green")
+        table.add_row(Text(escape_controls(finding.file), overflow="fold"), verdict, Text(finding.remark, "dim"))
     console.print(table)
     whole = not any(finding.damage for finding in findings)
-    console.print(Text(printable(advice), "bold green" if whole else "bold red"), soft_wrap=True)
+    console.print(Text(escape_controls(advice), "bold green" if whole else "bold red"), soft_wrap=True)
     return whole
 
 
@@ -70,14 +70,14 @@ def left_alone(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def verify(path: Path) -> list[Finding]:
+def verify_run(path: Path) -> list[Finding]:
     """What became of each file of a run. Raises ConfigurationError where `path` holds none."""
     if not any((path / name).exists() for name in (*FIXED, *FILES.values(), "stages", OUTCOME)):
         read_manifest(path)
-    return finished_run(path) if ended(path) else unfinished_run(path)
+    return finished_run(path) if has_ended(path) else unfinished_run(path)
 
 
-def ended(path: Path) -> bool:
+def has_ended(path: Path) -> bool:
     """Whether the run has come to its end, though its outcome may have been lost since."""
     return (path / OUTCOME).exists() or OUTCOME in checksums.read_list(path)
 
@@ -88,13 +88,13 @@ def finished_run(path: Path) -> list[Finding]:
     records = [name for name in FILES.values() if (path / name).exists() and (path / name).read_bytes()]
     needed = [*FIXED, *records, *(f"{state}/{file}" for state in states for file in (*STATE, checksums.SUMS)), OUTCOME]
     names = dict.fromkeys([*needed, *checksums.read_list(path)])
-    wrong = checksums.wrong(path, names)
+    wrong = checksums.find_changed(path, names)
     findings = [Finding(checksums.SUMS, wrong[checksums.SUMS])] if checksums.SUMS in wrong else []
     for name in names:
         if name in FILES.values():
             findings.append(record_finding(path, name, wrong.get(name, "")))
         elif name in (*FIXED, OUTCOME):
-            findings.append(Finding(name, wrong.get(name) or unreadable(path / name)))
+            findings.append(Finding(name, wrong.get(name) or find_unreadable(path / name)))
         elif not name.startswith(tuple(f"{state}/" for state in states)):
             findings.append(Finding(name, wrong.get(name, "")))
     for state in states:
@@ -105,11 +105,11 @@ def finished_run(path: Path) -> list[Finding]:
 
 def unfinished_run(path: Path) -> list[Finding]:
     """The saved states by their lists, and the records by the newest state that is whole, as a resume takes them."""
-    wrong = checksums.wrong(path, FIXED)
+    wrong = checksums.find_changed(path, FIXED)
     findings = [Finding(checksums.SUMS, wrong[checksums.SUMS])] if checksums.SUMS in wrong else []
-    findings += [Finding(name, wrong.get(name) or unreadable(path / name)) for name in FIXED]
+    findings += [Finding(name, wrong.get(name) or find_unreadable(path / name)) for name in FIXED]
     states = [f"stages/{state.name}" for state in saved_states(path)]
-    whole = [state for state in states if not checksums.wrong(path / state, STATE)]
+    whole = [state for state in states if not checksums.find_changed(path / state, STATE)]
     saved = records_of(path, whole[-1]) if whole else {}
     wrong = wrong_records(path, saved)
     for name in FILES.values():
@@ -121,14 +121,14 @@ def unfinished_run(path: Path) -> list[Finding]:
 def record_finding(path: Path, name: str, damage: str, saved: int | None = None) -> Finding:
     """A record file, each line of which is read; `saved` are the bytes that the newest state covers."""
     kinds = {file: kind for kind, file in FILES.items()}
-    lines = raw_lines(path / name)
+    lines = read_raw_lines(path / name)
     broken = next((i for i, line in enumerate(lines, start=1) if not is_record(kinds[name], line)), None)
     damage = ", ".join(filter(None, [damage, f"line {broken} cannot be read" if broken else ""]))
     if saved is None or damage == "missing":
-        return Finding(name, damage, counted(len(lines), "line"))
+        return Finding(name, damage, format_count(len(lines), "line"))
     content = (path / name).read_bytes()
     later = content[saved:].count(b"\n")
-    remarks = [counted(len(lines), "line"), f"{later} not saved yet" if later else ""]
+    remarks = [format_count(len(lines), "line"), f"{later} not saved yet" if later else ""]
     remarks.append(
         "" if content[saved:].endswith(b"\n") or len(content) <= saved else "the last was not written to its end"
     )
@@ -137,7 +137,7 @@ def record_finding(path: Path, name: str, damage: str, saved: int | None = None)
 
 def state_finding(path: Path, state: str, wrong: dict[str, str]) -> Finding:
     """A saved state's folder, by its own list and what is known to be wrong in it."""
-    wrong = wrong | checksums.wrong(path / state, STATE)
+    wrong = wrong | checksums.find_changed(path / state, STATE)
     return Finding(state, ", ".join(f"{file} {how}" for file, how in wrong.items()))
 
 
@@ -149,13 +149,13 @@ def records_of(path: Path, state: str) -> dict[str, tuple[int, str]]:
 
 def is_record(kind: type[Any], line: bytes) -> bool:
     try:
-        parse(kind, line, "")
+        parse_line(kind, line, "")
     except ConfigurationError:
         return False
     return True
 
 
-def unreadable(path: Path) -> str:
+def find_unreadable(path: Path) -> str:
     """What is wrong with one of the files beside the records, whatever its sum may be."""
     if not path.is_file():
         return "missing"
@@ -167,16 +167,20 @@ def what_to_do(path: Path, damaged: Sequence[str]) -> str:
     """The verdict in a sentence, with the next command."""
     resume = f"catalyst resume {shlex.quote(str(path))}"
     states = [f"stages/{state.name}" for state in saved_states(path)]
-    whole = [s for s in states if not checksums.wrong(path / s, STATE) and not wrong_records(path, records_of(path, s))]
+    whole = [
+        s
+        for s in states
+        if not checksums.find_changed(path / s, STATE) and not wrong_records(path, records_of(path, s))
+    ]
     start = f"goes on from {whole[-1] if whole else 'the beginning'}"
     if not damaged:
-        return "whole: these are the bytes that the run wrote" + ("" if ended(path) else f"; {resume} {start}")
+        return "whole: these are the bytes that the run wrote" + ("" if has_ended(path) else f"; {resume} {start}")
     lost = [name for name in damaged if name in (*FIXED, EXCHANGES, checksums.SUMS)]
     if lost:
         return f"damaged; put {' and '.join(lost)} back as it was: nothing can make that again"
     if damaged == [OUTCOME] and not (path / OUTCOME).exists():
         return f"not whole; {OUTCOME} was removed, or never written: {resume} makes it"
-    if ended(path):
+    if has_ended(path):
         return (
             f"damaged; put it back from a copy, or remove {OUTCOME} (if it is there) and make it anew: {resume} {start}"
         )

@@ -21,10 +21,10 @@ import yaml
 from filelock import FileLock, Timeout
 
 from llm_catalyst.runs.checkpoints import STATE, DamagedStateError, read_state, read_tensors, saved_states
-from llm_catalyst.runs.reader import EXCHANGES, FILES, raw_lines, read_lines, read_manifest
+from llm_catalyst.runs.reader import EXCHANGES, FILES, read_lines, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Emit, Event, LLMCall, Manifest, Outcome, Record, ScoredPrompt, Snapshot, to_json
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.validation import ConfigurationError, leaves
+from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
 
 FIXED = ("config.yaml", "manifest.json")
 # Keys that say where a run is carried out, when it stops and how patient it is, not what it computes.
@@ -78,7 +78,7 @@ class RunDirectory:
             config, made_by = text.encode(), to_json(manifest).encode() + b"\n"
             self._fixed = dict(zip(FIXED, map(checksums.sha256, (config, made_by)), strict=True))
             write_atomically(self.path / "config.yaml", config)
-            write_atomically(self.path / checksums.SUMS, checksums.list_of(self._fixed))
+            write_atomically(self.path / checksums.SUMS, checksums.format_list(self._fixed))
             write_atomically(self.path / "manifest.json", made_by)
             return
         changed = changed_keys(self.path, yaml.safe_load(text), f"{PLACE}|{MENDS}")
@@ -111,7 +111,7 @@ class RunDirectory:
         An exchange, which was paid for, is sealed with its checksum and flushed to the disk.
         """
         name, line = FILES[type(record)], to_json(record).encode()
-        line = (checksums.sealed(line) if isinstance(record, LLMCall) else line) + b"\n"
+        line = (checksums.seal_line(line) if isinstance(record, LLMCall) else line) + b"\n"
         with self._writing:
             self.refuse_closed()
             append_whole(self.path / name, line)
@@ -120,8 +120,8 @@ class RunDirectory:
             # An exchange may be about a stage before.
             self.reached = max(self.reached, (record.stage, getattr(record, "step", self.reached[1])))
         if isinstance(record, LLMCall):
-            sync(self.path / name)
-            sync(self.path)
+            sync_path(self.path / name)
+            sync_path(self.path)
 
     def refuse_closed(self) -> None:
         """Raise RuntimeError after `close`: who still waits for a mentor then belongs to a run that has ended."""
@@ -152,23 +152,23 @@ class RunDirectory:
         }
         digests = {file: checksums.sha256(content) for file, content in files.items()}
         try:
-            for file, content in {**files, checksums.SUMS: checksums.list_of(digests)}.items():
+            for file, content in {**files, checksums.SUMS: checksums.format_list(digests)}.items():
                 write_flushed(part / file, content)
         except OSError:
             shutil.rmtree(part, ignore_errors=True)  # on a full disk, a sign of the end may find room then
             raise
         for file, length in lengths.items():
             if length:
-                sync(self.path / file)
-        sync(part)
+                sync_path(self.path / file)
+        sync_path(part)
         if final.exists():  # damaged, or the run would not have come here again
-            discard(final)
+            discard_state(final)
         part.rename(final)
         for folder in (final.parent, self.path):
-            sync(folder)
+            sync_path(folder)
         states = self.saved()
         for later in states[states.index(final) + 1 :]:
-            discard(later)  # it was damaged when the run was restored
+            discard_state(later)  # it was damaged when the run was restored
         self._discard_checkpoints_before(final)
 
     def _discard_checkpoints_before(self, state: Path) -> None:
@@ -176,7 +176,7 @@ class RunDirectory:
         states = self.saved()
         for earlier in states[: states.index(state)]:
             if ".step" in earlier.name:
-                discard(earlier)
+                discard_state(earlier)
 
     def saved(self) -> list[Path]:
         """The folders of the stages and of the checkpoint that were saved, in order."""
@@ -218,7 +218,7 @@ class RunDirectory:
         exchanges = self.path / EXCHANGES
         kept = lengths[EXCHANGES]
         end = 0
-        for exchange, line in zip(read_lines(exchanges, LLMCall), raw_lines(exchanges), strict=True):
+        for exchange, line in zip(read_lines(exchanges, LLMCall), read_raw_lines(exchanges), strict=True):
             end += len(line) + 1
             kept = max(kept, end) if exchange.answered is not None else kept
         for name, length in {**lengths, EXCHANGES: kept}.items():
@@ -248,7 +248,7 @@ class RunDirectory:
             for file in (folder / name for name in (*STATE, checksums.SUMS) if (folder / name).is_file()):
                 digests[file.relative_to(self.path).as_posix()] = checksums.sha256(file.read_bytes())
         digests["outcome.json"] = checksums.sha256(content)
-        write_atomically(self.path / checksums.SUMS, checksums.list_of(digests))
+        write_atomically(self.path / checksums.SUMS, checksums.format_list(digests))
         write_atomically(self.path / "outcome.json", content)
 
     def close(self) -> None:
@@ -275,7 +275,7 @@ def refuse_finished(path: Path) -> None:
         raise ConfigurationError(f"{path} holds a finished run; see it with: catalyst show {path}")
 
 
-def discard(state: Path) -> None:
+def discard_state(state: Path) -> None:
     """Remove a saved state's folder: by one rename, so that half of it never stands there, and then for good."""
     trash = state.with_name(state.name + ".old.part")
     shutil.rmtree(trash, ignore_errors=True)
@@ -292,7 +292,7 @@ def cut_torn_line(path: Path) -> None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The resolved configuration of a run. Raises ConfigurationError where it or the manifest is not as written."""
-    for name, how in checksums.wrong(path, FIXED).items():
+    for name, how in checksums.find_changed(path, FIXED).items():
         raise ConfigurationError(
             f"{path / name} is {how}; put it back as it was when the run began (where you trust "
             f"{' and '.join(FIXED)} as they are, list their sums anew: sha256sum {' '.join(FIXED)} > {checksums.SUMS})"
@@ -308,7 +308,7 @@ def changed_keys(path: Path, config: Any, allowed: str) -> list[str]:
 
     Raises ConfigurationError where a key differs that the pattern `allowed` does not match.
     """
-    before, now = dict(leaves(read_config(path))), dict(leaves(config))
+    before, now = dict(flatten_leaves(read_config(path))), dict(flatten_leaves(config))
     keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if other := [key for key in keys if not re.fullmatch(allowed, key)]:
         shown = ", ".join(f"{key}={before.get(key)!r} there and {now.get(key)!r} here" for key in other[:3])
@@ -321,7 +321,7 @@ def without_source(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if name != "source"}
 
 
-def sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Flush a file or a folder's entries to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -343,4 +343,4 @@ def write_atomically(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + ".part")
     write_flushed(part, content)
     part.replace(path)
-    sync(path.parent)
+    sync_path(path.parent)

@@ -31,7 +31,7 @@ from llm_catalyst.config.overrides import (
     absolutize_paths,
     sanitize_folder_name,
 )
-from llm_catalyst.report.summary import summary as summarize_run
+from llm_catalyst.report.summary import summarize_run as summarize_run
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import from_json, to_json
 from llm_catalyst.runs.writer import write_atomically
@@ -75,7 +75,7 @@ class Job:
         """The best metric on dev, as sweepers want it; NaN where there is none. The only run ends with its code."""
         hydra = HydraConfig.get()
         if hydra.mode != RunMode.RUN:
-            dev = carry_out(config, self.words).dev
+            dev = carry_out_job(config, self.words).dev
         else:
             code, result = run_with_exit_code(lambda: execute_composed(config, self.words))
             remove_if_empty(Path(hydra.runtime.output_dir))
@@ -85,7 +85,7 @@ class Job:
         return float("nan") if dev is None else dev
 
 
-def carry_out(config: DictConfig, words: Sequence[str]) -> JobStatus:
+def carry_out_job(config: DictConfig, words: Sequence[str]) -> JobStatus:
     """One job of a sweep, from what Hydra composed: its note, which lies in the sweep's folder, too.
 
     No exception leaves it, and Stopped only where the job shares its process with the sweep.
@@ -99,7 +99,7 @@ def carry_out(config: DictConfig, words: Sequence[str]) -> JobStatus:
     shared = hydra.launcher._target_.endswith(".Together")
     alone = not (shared or hydra.launcher._target_.endswith(".BasicLauncher"))
     if alone:
-        settle(config, sweep)
+        prepare_worker(config, sweep)
     if config.view == "auto" and (alone or shared):
         config.view = "none"  # it would draw over those of the others
     note = write_note(sweep, replace(note, state=RUNNING, host=socket.gethostname(), pid=os.getpid()))
@@ -119,7 +119,7 @@ def carry_out(config: DictConfig, words: Sequence[str]) -> JobStatus:
     return write_note(sweep, replace(note, state=ENDED, code=code, estimate=estimate, **told))
 
 
-def settle(config: DictConfig, sweep: Path) -> None:
+def prepare_worker(config: DictConfig, sweep: Path) -> None:
     """Make a worker's process what a command's is: signals, and a GPU of its own."""
     handle_signals()
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # a cluster's SIGTERM is followed by SIGUSR2; this one is not
@@ -224,29 +224,29 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
     runtime = HydraConfig.get().runtime
     choices = {group: name for group, name in runtime.choices.items() if name and not group.startswith("hydra/")}
     folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
-    return execute(absolutize_paths(with_fallbacks(plain, folders)), choices, Path(runtime.output_dir), words)
+    return execute_run(absolutize_paths(load_fallbacks(plain, folders)), choices, Path(runtime.output_dir), words)
 
 
-def with_fallbacks(config: dict[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+def load_fallbacks(config: dict[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
     """The configuration with the mentors that mentor.fallbacks names written out, from files below `folders`."""
     from omegaconf import OmegaConf
 
-    from llm_catalyst.config.build import expand_fallbacks
+    from llm_catalyst.config.build import resolve_fallbacks
 
     def read(path: Path) -> dict[str, Any]:
         node: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
         return dict(node)
 
-    return expand_fallbacks(config, folders, read)
+    return resolve_fallbacks(config, folders, read)
 
 
-def execute(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:
+def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:
     """One run from a resolved configuration; its outcome in a few plain values, as sweepers want it."""
     from llm_catalyst.config.build import build_components
 
     quiet_libraries()
     parts = build_components(config)
-    from llm_catalyst.training.run import dry_run, read_finished, run_session
+    from llm_catalyst.training.run import dry_run, read_finished, run_training
 
     if parts.settings.dry_run:
         return {"status": "dry run", "estimate": dry_run(parts)}
@@ -254,7 +254,7 @@ def execute(config: dict[str, Any], choices: Mapping[str, str], path: Path, word
     if outcome is not None:
         Console().print(Text(f"finished already, nothing to do: {path} ({outcome.status}: {outcome.message})"))
     else:
-        outcome = run_session(parts, config, choices, path, words)
+        outcome = run_training(parts, config, choices, path, words)
         if parts.settings.view != "none":
             Console().print(summarize_run(read_run(path)))
     return {"status": outcome.status, "dev": outcome.best and outcome.best.score.metric, "directory": str(path)}

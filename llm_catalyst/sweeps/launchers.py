@@ -24,9 +24,9 @@ from llm_catalyst.callbacks.base import NoCallback, RunCallback
 from llm_catalyst.callbacks.progress_bars import Bars
 from llm_catalyst.config.errors import FAILED, WRONG_USE, explain_config_error, print_error
 from llm_catalyst.sweeps.job import ENDED, NOTES, RUNNING, STOP, WAITING, JobStatus, read_note, read_notes, write_note
-from llm_catalyst.sweeps.status import Jobs, apart, telling
+from llm_catalyst.sweeps.status import Jobs, distinguish_jobs, print_endings
 from llm_catalyst.utils.signals import PATIENCE_S, SIGNALS, RunInterrupted, SignalHandler, stop_now
-from llm_catalyst.utils.terminal import printable
+from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
 GRACE_S = 15.0  # for jobs on this machine to save themselves after a signal
@@ -51,13 +51,13 @@ class Sweep:
         return type(self.launcher).__name__
 
 
-def begin(sweep: Sweep) -> None:
+def begin_sweep(sweep: Sweep) -> None:
     """Take the sweep's folder, and forget how its jobs ended before; a finished run knows it itself.
 
     Raises ConfigurationError where another process is carrying it out. Waits for workers of one that was killed.
     """
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    hold(sweep.folder)
+    lock_folder(sweep.folder)
     deadline = time.monotonic() + GRACE_S
     while running_here(sweep.folder) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -66,7 +66,7 @@ def begin(sweep: Sweep) -> None:
 
 
 @cache
-def hold(folder: Path) -> FileLock:
+def lock_folder(folder: Path) -> FileLock:
     """The lock of a sweep's folder, which is held until this process ends."""
     lock = FileLock(folder / ".lock")
     try:
@@ -76,23 +76,28 @@ def hold(folder: Path) -> FileLock:
     return lock
 
 
-def launch(sweep: Sweep, jobs: Jobs) -> dict[int, JobStatus]:
+def launch_jobs(sweep: Sweep, jobs: Jobs) -> dict[int, JobStatus]:
     """Have the launcher carry out jobs; their notes. One that fails, or loses its process, takes no other down.
 
     Raises Stopped at a signal, after the jobs on this machine have saved themselves.
     """
     for number, overrides in jobs.items():
         write_note(sweep.folder, JobStatus(number, tuple(overrides)))
-    ready = {number: overrides for number, overrides in jobs.items() if composes(sweep, number, overrides)}
-    kinds = {"BasicLauncher": in_turn, "Together": together, "LocalLauncher": beside, "SlurmLauncher": beside}
+    ready = {number: overrides for number, overrides in jobs.items() if check_composition(sweep, number, overrides)}
+    kinds = {
+        "BasicLauncher": in_turn,
+        "Together": launch_together,
+        "LocalLauncher": launch_separately,
+        "SlurmLauncher": launch_separately,
+    }
     carry_out = kinds.get(sweep.kind, in_a_pool)
-    with nullcontext() if carry_out in (in_turn, together) else attended(sweep, jobs):
+    with nullcontext() if carry_out in (in_turn, launch_together) else forward_signals(sweep, jobs):
         carry_out(sweep, ready)
     notes = read_notes(sweep.folder)
     return {number: notes[number] for number in jobs}
 
 
-def composes(sweep: Sweep, number: int, overrides: Sequence[str]) -> bool:
+def check_composition(sweep: Sweep, number: int, overrides: Sequence[str]) -> bool:
     """Whether a job's configuration can be composed; where not, its note says why."""
     try:
         sweep.loader.load_sweep_config(sweep.config, list(overrides))
@@ -114,19 +119,19 @@ def in_turn(sweep: Sweep, jobs: Jobs) -> None:
         try:
             sweep.launcher.launch([overrides], number)
         except Exception as error:
-            lose(sweep, [number], error)
+            record_lost(sweep, [number], error)
         else:
-            lose(sweep, [number], None)
+            record_lost(sweep, [number], None)
 
 
-def together(sweep: Sweep, jobs: Jobs) -> None:
+def launch_together(sweep: Sweep, jobs: Jobs) -> None:
     """Those that can share a backbone at once, each in a thread of this process. Raises Stopped at a signal."""
     from llm_catalyst.training.shared_backbone import SharedBackboneRuns
 
     launcher: Any = sweep.launcher
-    for group in sharing(sweep, jobs, launcher.at_once):
+    for group in group_by_backbone(sweep, jobs, launcher.at_once):
         # A step of all of them takes as long as theirs do.
-        with SignalHandler(PATIENCE_S * len(group)) as interruption, shown(sweep, group) as views:
+        with SignalHandler(PATIENCE_S * len(group)) as interruption, show_bars(sweep, group) as views:
             company = SharedBackboneRuns(len(group), launcher.joint, interruption, views)
 
             def one(number: int, overrides: Sequence[str], company: SharedBackboneRuns = company) -> None:
@@ -143,7 +148,7 @@ def together(sweep: Sweep, jobs: Jobs) -> None:
 
 
 @contextmanager
-def shown(sweep: Sweep, jobs: Jobs) -> Iterator[Mapping[int, RunCallback]]:
+def show_bars(sweep: Sweep, jobs: Jobs) -> Iterator[Mapping[int, RunCallback]]:
     """While entered, jobs that share a terminal have a bar each, which are their views; elsewhere none has any.
 
     Then a line is printed for each that ends.
@@ -152,14 +157,14 @@ def shown(sweep: Sweep, jobs: Jobs) -> Iterator[Mapping[int, RunCallback]]:
     if not sweep.tells:
         yield dict.fromkeys(jobs, NoCallback())
     elif console.is_terminal and not console.is_dumb_terminal:
-        with Bars(apart(jobs), console) as bars:
+        with Bars(distinguish_jobs(jobs), console) as bars:
             yield bars.views
     else:
-        with telling(sweep.folder, jobs):
+        with print_endings(sweep.folder, jobs):
             yield dict.fromkeys(jobs, NoCallback())
 
 
-def sharing(sweep: Sweep, jobs: Jobs, at_once: int) -> Iterator[dict[int, Sequence[str]]]:
+def group_by_backbone(sweep: Sweep, jobs: Jobs, at_once: int) -> Iterator[dict[int, Sequence[str]]]:
     """The jobs in groups of at most `at_once` that can share a backbone, in the order of their first ones."""
     groups: dict[str, list[int]] = {}
     for number, overrides in jobs.items():
@@ -171,7 +176,7 @@ def sharing(sweep: Sweep, jobs: Jobs, at_once: int) -> Iterator[dict[int, Sequen
             yield {number: jobs[number] for number in numbers[i : i + at_once]}
 
 
-def beside(sweep: Sweep, jobs: Jobs) -> None:
+def launch_separately(sweep: Sweep, jobs: Jobs) -> None:
     """Each job by a launch of its own, as submitit's stops waiting for all where one has lost its process."""
     free = threading.Semaphore(sweep.config.hydra.launcher.get("array_parallelism") or os.cpu_count() or 1)
 
@@ -198,25 +203,25 @@ def in_a_pool(sweep: Sweep, jobs: Jobs) -> None:
 
     So the one at fault is found, and the others go on from their checkpoints. Where none was, the first gets its own.
     """
-    groups = consecutive(jobs)
+    groups = group_consecutive(jobs)
     while groups:
         chunk = groups.pop(0)
         try:
             sweep.launcher.launch([*chunk.values()], next(iter(chunk)))
         except Exception as error:
             if len(chunk) == 1:
-                lose(sweep, [*chunk], error)
+                record_lost(sweep, [*chunk], error)
                 continue
             notes = read_notes(sweep.folder)
             waiting = [number for number in chunk if notes[number].state == WAITING]
             begun = [number for number in chunk if notes[number].state == RUNNING] or waiting[:1]
             rest = {number: chunk[number] for number in waiting if number not in begun}
-            groups = [{number: chunk[number]} for number in begun] + consecutive(rest) + groups
+            groups = [{number: chunk[number]} for number in begun] + group_consecutive(rest) + groups
         else:
-            lose(sweep, [*chunk], None)
+            record_lost(sweep, [*chunk], None)
 
 
-def consecutive(jobs: Jobs) -> list[dict[int, Sequence[str]]]:
+def group_consecutive(jobs: Jobs) -> list[dict[int, Sequence[str]]]:
     """The jobs in groups with numbers in a row, as launchers count them."""
     groups: list[dict[int, Sequence[str]]] = []
     for number, overrides in sorted(jobs.items()):
@@ -226,20 +231,20 @@ def consecutive(jobs: Jobs) -> list[dict[int, Sequence[str]]]:
     return groups
 
 
-def lose(sweep: Sweep, numbers: Sequence[int], error: Exception | None) -> None:
+def record_lost(sweep: Sweep, numbers: Sequence[int], error: Exception | None) -> None:
     """Note that these jobs ended without a word, but for those that have said something."""
     for number in numbers:
         note = read_note(sweep.folder, number) if error else last_note(sweep, number)
         if note.state != ENDED and not (sweep.folder / NOTES / STOP).exists():
             what = "its process is lost" if note.state == RUNNING else "it cannot begin"
-            message = f"{what} ({cause(error)})" if error else "it ended without a word"
+            message = f"{what} ({describe_cause(error)})" if error else "it ended without a word"
             write_note(sweep.folder, replace(note, state=ENDED, code=FAILED, status="lost", message=message))
 
 
-def cause(error: Exception) -> str:
+def describe_cause(error: Exception) -> str:
     """What went wrong, in one line: where a launcher hands on the traceback of a job's process, the end of that."""
     ends = re.findall(r"^[\w.]+(?:Error|Exception|Exit|Interrupt): .+$", str(error), re.MULTILINE)
-    return printable(ends[-1] if ends else f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0])
+    return escape_controls(ends[-1] if ends else f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0])
 
 
 def last_note(sweep: Sweep, number: int) -> JobStatus:
@@ -254,9 +259,9 @@ def last_note(sweep: Sweep, number: int) -> JobStatus:
 
 
 @contextmanager
-def attended(sweep: Sweep, jobs: Jobs) -> Iterator[None]:
+def forward_signals(sweep: Sweep, jobs: Jobs) -> Iterator[None]:
     """While entered, a signal is passed on to the jobs, and a line is printed for each that ends."""
-    with passing_on(sweep), telling(sweep.folder, jobs) if sweep.tells else nullcontext():
+    with passing_on(sweep), print_endings(sweep.folder, jobs) if sweep.tells else nullcontext():
         yield
 
 

@@ -19,13 +19,13 @@ from rich.text import Text
 
 from llm_catalyst.config.errors import FAILED, WRONG_USE
 from llm_catalyst.config.overrides import name_sweep
-from llm_catalyst.runs.analysis import counted
+from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.writer import write_atomically
 from llm_catalyst.sweeps.job import JobStatus
-from llm_catalyst.sweeps.launchers import Sweep, begin, launch
-from llm_catalyst.sweeps.status import concluded
-from llm_catalyst.utils.terminal import printable
-from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of
+from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, launch_jobs
+from llm_catalyst.sweeps.status import conclude_sweep
+from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
 
 JOURNAL, RESULTS = "study.journal", "search.json"
 SAMPLERS = ("TPESampler", "RandomSampler", "GPSampler")
@@ -42,12 +42,12 @@ class Plan:
     seed: int
 
     def __post_init__(self) -> None:
-        at_least("hydra.sweeper.trials", self.trials, 1)
-        at_least("hydra.sweeper.at_once", self.at_once, 1)
-        one_of("hydra.sweeper.sampler", self.sampler, SAMPLERS)
+        check_at_least("hydra.sweeper.trials", self.trials, 1)
+        check_at_least("hydra.sweeper.at_once", self.at_once, 1)
+        check_choice("hydra.sweeper.sampler", self.sampler, SAMPLERS)
 
 
-def search(sweep: Sweep, overrides: Sequence[Override], plan: Plan) -> None:
+def run_search(sweep: Sweep, overrides: Sequence[Override], plan: Plan) -> None:
     """Carry out trials until there are `plan.trials`, tell the best, and end the process where not all have finished.
 
     A trial whose run fails is a failed trial; one whose run was cut off is gone on with by the same command. Where
@@ -57,30 +57,30 @@ def search(sweep: Sweep, overrides: Sequence[Override], plan: Plan) -> None:
         import optuna  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(f"a search needs Optuna ({error}): pip install 'llm-catalyst[sweep]'") from None
-    fixed, space = split(overrides)
-    begin(sweep)
+    fixed, space = split_overrides(overrides)
+    begin_sweep(sweep)
     study = open_study(sweep.folder, [*fixed, *(f"{key}={values}" for key, values in space.items())])
     rows = read_rows(sweep.folder)
     try:
-        with concluded(sweep.folder):
+        with conclude_sweep(sweep.folder):
             while trials := next_trials(study, space, plan):
                 jobs = {t.number: [*fixed, *(f"{key}={value}" for key, value in t.params.items())] for t in trials}
-                notes = launch(sweep, jobs)
-                rows |= {trial.number: row(trial.params, notes[trial.number]) for trial in trials}
+                notes = launch_jobs(sweep, jobs)
+                rows |= {trial.number: make_row(trial.params, notes[trial.number]) for trial in trials}
                 write_rows(sweep.folder, rows)
-                told = [tell(study, trial.number, notes[trial.number]) for trial in trials]
+                told = [tell_study(study, trial.number, notes[trial.number]) for trial in trials]
                 if not all(told):
                     break
     finally:
-        Console(soft_wrap=True).print(results(rows, sweep.folder))
+        Console(soft_wrap=True).print(render_results(rows, sweep.folder))
 
 
-def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
+def split_overrides(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
     """The overrides that all trials share, and the distributions of the others by key."""
     fixed, space = [], {}
     for override in overrides:
         if override.is_sweep_override():
-            space[override.get_key_element()] = distribution(override)
+            space[override.get_key_element()] = parse_distribution(override)
         else:
             fixed.append(f"{override.get_key_element()}={override.get_value_element_as_str()}")
     if not space:
@@ -96,7 +96,7 @@ def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
     return fixed, space
 
 
-def distribution(override: Override) -> Any:
+def parse_distribution(override: Override) -> Any:
     """Optuna's distribution for the values that an override gives: a choice, a range, or an interval."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -156,7 +156,7 @@ def next_trials(study: Any, space: dict[str, Any], plan: Plan) -> list[Any]:
     return [study.get_trials(deepcopy=False)[number] for number in new]
 
 
-def tell(study: Any, number: int, note: JobStatus) -> bool:
+def tell_study(study: Any, number: int, note: JobStatus) -> bool:
     """Tell the study what a trial's run reached on dev, or that it failed; False where it can be gone on with."""
     from optuna.trial import TrialState
 
@@ -172,7 +172,7 @@ def tell(study: Any, number: int, note: JobStatus) -> bool:
 # --- what is left behind
 
 
-def row(values: dict[str, Any], note: JobStatus) -> dict[str, Any]:
+def make_row(values: dict[str, Any], note: JobStatus) -> dict[str, Any]:
     """A trial as search.json has it. Without a score on dev, `dev` is null; `command` carries it out alone."""
     told = {"number": note.number, "state": note.status or note.state, "dev": note.dev, "values": values}
     command = shlex.join(["catalyst", "run", *note.overrides])
@@ -186,36 +186,37 @@ def read_rows(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def write_rows(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
-    best = ranked(rows)[:1]
+    best = rank_rows(rows)[:1]
     content = {"best": best[0] if best else None, "trials": [rows[number] for number in sorted(rows)]}
     write_atomically(folder / RESULTS, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
 
 
-def ranked(rows: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+def rank_rows(rows: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
     """The trials with a score on dev, the best first; of equal ones the earlier."""
     return sorted(
         (one for one in rows.values() if one["dev"] is not None), key=lambda one: (-one["dev"], one["number"])
     )
 
 
-def results(rows: dict[int, dict[str, Any]], folder: Path) -> RenderableType:
+def render_results(rows: dict[int, dict[str, Any]], folder: Path) -> RenderableType:
     """The best trials at a glance."""
-    best = ranked(rows)
+    best = rank_rows(rows)
     if not best:
         return Text("no trial has a score on dev yet")
     table = Table("trial", "dev", *best[0]["values"], box=None, pad_edge=False)
     for one in best[:SHOWN]:
-        values = [printable(short(value)) for value in one["values"].values()]
+        values = [escape_controls(format_short(value)) for value in one["values"].values()]
         table.add_row(str(one["number"]), f"{one['dev']:.3f}", *map(Text, values))
     return Group(
         Text(
-            f"{len(best)} of {counted(len(rows), 'trial')} have a score on dev, which chose; {folder / RESULTS}", "bold"
+            f"{len(best)} of {format_count(len(rows), 'trial')} have a score on dev, which chose; {folder / RESULTS}",
+            "bold",
         ),
         table,
-        Text(f"best on dev: {printable(best[0]['directory'])}\n  {printable(best[0]['command'])}"),
+        Text(f"best on dev: {escape_controls(best[0]['directory'])}\n  {escape_controls(best[0]['command'])}"),
         Text("A search overfits dev: run the best values with seeds of their own before you report them.", "dim"),
     )
 
 
-def short(value: Any) -> str:
+def format_short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

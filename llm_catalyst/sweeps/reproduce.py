@@ -20,19 +20,19 @@ from llm_catalyst.config.overrides import name_sweep
 from llm_catalyst.config.table import (
     PlannedRun,
     Table,
-    cells,
+    apply_smoke,
     find_table,
     known_tables,
-    merged,
-    narrowed,
-    published,
-    smoked,
+    list_runs,
+    merge_overrides,
+    read_published,
+    select_runs,
     write_table,
 )
-from llm_catalyst.report.results import PUBLISHED, gather
-from llm_catalyst.runs.analysis import clock, dollars, first_of
+from llm_catalyst.report.results import PUBLISHED, collect_results
+from llm_catalyst.runs.analysis import first_of, format_dollars, format_duration
 from llm_catalyst.runs.reader import read_manifest
-from llm_catalyst.sweeps.table_progress import TableProgress, name, summary
+from llm_catalyst.sweeps.table_progress import TableProgress, name_run, summarize_progress
 from llm_catalyst.utils.paths import conf_directory
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ class ReproduceOptions:
     @property
     def overrides(self) -> list[str]:
         """Those of every run; also where they were typed behind --only."""
-        return [word for word in (*self.words, *self.only) if not word.startswith("hydra") and key(word) not in ONLY]
+        return [
+            word for word in (*self.words, *self.only) if not word.startswith("hydra") and option_key(word) not in ONLY
+        ]
 
     @property
     def hydra(self) -> list[str]:
@@ -69,22 +71,24 @@ class ReproduceOptions:
     def command(self) -> str:
         """What fills the whole table, in the words that were typed."""
         options = ["--smoke"] * self.smoke + (["--config-dir", str(self.config_dir)] if self.config_dir else [])
-        words = [word for word in (*self.words, *self.only) if key(word) not in ONLY]
+        words = [word for word in (*self.words, *self.only) if option_key(word) not in ONLY]
         return shlex.join(["catalyst", "reproduce", self.table, *options, *words])
 
     @property
     def lines(self) -> dict[str, list[str]]:
         """The rows, columns and seeds to be carried out; a key that is not there stands for all."""
-        return {key(word): word.partition("=")[2].split(",") for word in self.only if key(word) in ONLY}
+        return {option_key(word): word.partition("=")[2].split(",") for word in self.only if option_key(word) in ONLY}
 
 
-def key(word: str) -> str:
+def option_key(word: str) -> str:
     return word.partition("=")[0]
 
 
 def reproduce_command(request: ReproduceOptions, dry_run: bool) -> int:
     """Carry out a table's runs, or only estimate them; the exit code."""
-    code, all_finished = run_with_exit_code(lambda: (estimate if dry_run else reproduce)(request, Console()))
+    code, all_finished = run_with_exit_code(
+        lambda: (print_estimate if dry_run else reproduce_table)(request, Console())
+    )
     return code or (0 if all_finished else FAILED)
 
 
@@ -100,53 +104,53 @@ def list_tables(console: Console) -> int:
 def laid_out(request: ReproduceOptions) -> tuple[Table, Path]:
     """The table as it is to be carried out, and its folder, which follows from its name and the overrides."""
     table = find_table(request.table, [request.config_dir] if request.config_dir else [])
-    table = smoked(table) if request.smoke else table
-    rows = tuple(replace(row, overrides=merged(row.overrides, request.overrides)) for row in table.rows)
+    table = apply_smoke(table) if request.smoke else table
+    rows = tuple(replace(row, overrides=merge_overrides(row.overrides, request.overrides)) for row in table.rows)
     folder = HOME / "_".join(filter(None, [table.name, name_sweep(request.overrides)]))
     return replace(table, rows=rows, command=request.command), folder
 
 
-def reproduce(request: ReproduceOptions, console: Console) -> bool:
+def reproduce_table(request: ReproduceOptions, console: Console) -> bool:
     """Carry out the runs that are not finished, seed after seed, and print the table; whether all have finished."""
-    from llm_catalyst.report.tables.build import render
-    from llm_catalyst.report.tables.costs import price
+    from llm_catalyst.report.tables.build import render_scores
+    from llm_catalyst.report.tables.costs import build_cost_table
     from llm_catalyst.sweeps.job import read_notes
-    from llm_catalyst.sweeps.launchers import launch
+    from llm_catalyst.sweeps.launchers import launch_jobs
 
     table, folder = laid_out(request)
-    chosen = narrowed(table, request.lines)
+    chosen = select_runs(table, request.lines)
     if request.published:
-        published(table.name, request.published)  # raises where it cannot be read
-    jobs = dict(enumerate(c for c in cells(chosen) if not is_finished(folder, c)))
+        read_published(table.name, request.published)  # raises where it cannot be read
+    jobs = dict(enumerate(c for c in list_runs(chosen) if not is_finished(folder, c)))
 
     def failures() -> dict[PlannedRun, str]:
         return {jobs[note.number]: note.message for note in read_notes(folder).values() if note.code}
 
-    with sweeping(folder, request.hydra, jobs.values()) as sweep:
+    with make_sweep(folder, request.hydra, jobs.values()) as sweep:
         board = TableProgress(
-            chosen, cells(chosen), folder, failures, console
+            chosen, list_runs(chosen), folder, failures, console
         )  # the notes of an earlier launch are gone now
         write_table(table, folder)
         if request.published:
             shutil.copyfile(request.published, folder / PUBLISHED)
         try:
             with board:
-                launch(sweep, {i: overrides(cell) for i, cell in jobs.items()})
+                launch_jobs(sweep, {i: compose_overrides(cell) for i, cell in jobs.items()})
         finally:
-            (results,) = gather([folder])
-            console.print(render(results), Text(), price(results))
-            console.print(ending(request, board, folder))
+            (results,) = collect_results([folder])
+            console.print(render_scores(results), Text(), build_cost_table(results))
+            console.print(describe_ending(request, board, folder))
     return board.count("done") == len(board.cells)
 
 
-def ending(request: ReproduceOptions, board: TableProgress, folder: Path) -> RenderableType:
+def describe_ending(request: ReproduceOptions, board: TableProgress, folder: Path) -> RenderableType:
     """What became of the runs, why those failed that did, and what to type next."""
     whole = board.count("done") == len(board.cells)
-    lines = [Text(summary(board.sights), "bold green" if whole else "bold red")]
+    lines = [Text(summarize_progress(board.sights), "bold green" if whole else "bold red")]
     failures: dict[str, list[str]] = {}
     for cell, sight in board.sights.items():
         if sight.state == "failed":
-            failures.setdefault(sight.words, []).append(name(cell))
+            failures.setdefault(sight.words, []).append(name_run(cell))
     lines += [Text(f"  {first_of(sorted(cells))}: {words}", "red") for words, cells in failures.items()]
     lines += [] if whole else [Text(f"the same command goes on with what is left: {request.command}")]
     lines.append(Text(f"a page with figures, and files for a paper: catalyst report {shlex.quote(str(folder))}"))
@@ -162,13 +166,13 @@ def is_finished(folder: Path, cell: PlannedRun) -> bool:
     return (path / "outcome.json").exists() and set(read_manifest(path).command) == set(cell.overrides)
 
 
-def overrides(cell: PlannedRun, *more: str) -> tuple[str, ...]:
+def compose_overrides(cell: PlannedRun, *more: str) -> tuple[str, ...]:
     """What Hydra composes the cell's run from."""
-    return (*merged(cell.overrides, (QUIET, *more)), f"hydra.sweep.subdir={cell.folder}")
+    return (*merge_overrides(cell.overrides, (QUIET, *more)), f"hydra.sweep.subdir={cell.folder}")
 
 
 @contextmanager
-def sweeping(folder: Path, hydra_words: Sequence[str], waiting: Iterable[PlannedRun]) -> Iterator["Sweep"]:
+def make_sweep(folder: Path, hydra_words: Sequence[str], waiting: Iterable[PlannedRun]) -> Iterator["Sweep"]:
     """A sweep of cells into `folder`, by the launcher that Hydra's own words name.
 
     Raises what Hydra raises where no waiting cell's configuration can be composed: a word is wrong for all of them.
@@ -179,7 +183,7 @@ def sweeping(folder: Path, hydra_words: Sequence[str], waiting: Iterable[Planned
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
 
-    from llm_catalyst.sweeps.launchers import Sweep, begin
+    from llm_catalyst.sweeps.launchers import Sweep, begin_sweep
 
     with initialize_config_dir(str(conf_directory()), version_base="1.3", job_name="catalyst"):
         hydra = GlobalHydra.instance().hydra
@@ -190,7 +194,7 @@ def sweeping(folder: Path, hydra_words: Sequence[str], waiting: Iterable[Planned
         launcher = Plugins.instance().instantiate_launcher(config=config, hydra_context=context, task_function=run_cell)
         sweep = Sweep(launcher, config, hydra.config_loader, tells=False)
         refuse_what_no_cell_takes(sweep, waiting)
-        begin(sweep)
+        begin_sweep(sweep)
         yield sweep
 
 
@@ -199,7 +203,7 @@ def refuse_what_no_cell_takes(sweep: "Sweep", waiting: Iterable[PlannedRun]) -> 
     problem: Exception | None = None
     for cell in {(cell.row, cell.column): cell for cell in waiting}.values():
         try:
-            sweep.loader.load_sweep_config(sweep.config, list(overrides(cell)))
+            sweep.loader.load_sweep_config(sweep.config, list(compose_overrides(cell)))
             return
         except Exception as error:
             problem = error
@@ -211,40 +215,40 @@ def run_cell(config: Any) -> None:
     """One cell, in whatever process the launcher has chosen; its note tells what came of it."""
     from hydra.core.hydra_config import HydraConfig
 
-    from llm_catalyst.sweeps.job import carry_out
+    from llm_catalyst.sweeps.job import carry_out_job
 
-    carry_out(config, [word for word in HydraConfig.get().overrides.task if word != QUIET])
+    carry_out_job(config, [word for word in HydraConfig.get().overrides.task if word != QUIET])
 
 
-def estimate(request: ReproduceOptions, console: Console) -> bool:
+def print_estimate(request: ReproduceOptions, console: Console) -> bool:
     """Print what the runs that are not finished will take; nothing is trained, paid or kept. Whether all could tell."""
-    from llm_catalyst.sweeps.launchers import launch
-    from llm_catalyst.training.estimate import Estimate, render, total
+    from llm_catalyst.sweeps.launchers import launch_jobs
+    from llm_catalyst.training.estimate import Estimate, render_estimate, sum_estimates
 
     table, folder = laid_out(request)
-    chosen = narrowed(table, request.lines)
-    waiting = [cell for cell in cells(chosen) if not is_finished(folder, cell)]
+    chosen = select_runs(table, request.lines)
+    waiting = [cell for cell in list_runs(chosen) if not is_finished(folder, cell)]
     first = {(cell.row, cell.column): cell for cell in reversed(waiting)}  # the same for all seeds
     found: dict[tuple[str, str], Estimate] = {}
     unknown: dict[PlannedRun, str] = {}
-    with tempfile.TemporaryDirectory() as scratch, sweeping(Path(scratch), request.hydra, waiting) as sweep:
+    with tempfile.TemporaryDirectory() as scratch, make_sweep(Path(scratch), request.hydra, waiting) as sweep:
         # One at a time, as they are timed.
         for place, cell in track(first.items(), "measuring", console=console, transient=True):
-            note = launch(sweep, {0: overrides(cell, "dry_run=true")})[0]
+            note = launch_jobs(sweep, {0: compose_overrides(cell, "dry_run=true")})[0]
             if note.estimate:
                 runs = sum((c.row, c.column) == place for c in waiting)
-                found[place] = total([TypeAdapter(Estimate).validate_python(note.estimate)] * runs)
+                found[place] = sum_estimates([TypeAdapter(Estimate).validate_python(note.estimate)] * runs)
             else:
                 unknown[cell] = note.message
-    console.print(Text(chosen.title, "bold"), estimates(chosen, found, first), sep="\n\n", soft_wrap=True)
+    console.print(Text(chosen.title, "bold"), render_estimates(chosen, found, first), sep="\n\n", soft_wrap=True)
     if found:
-        console.print(render(total([*found.values()])))
+        console.print(render_estimate(sum_estimates([*found.values()])))
     for cell, why in unknown.items():
-        console.print(Text(f"not known: {name(cell)}: {why}", "red"), soft_wrap=True)
+        console.print(Text(f"not known: {name_run(cell)}: {why}", "red"), soft_wrap=True)
     return not unknown
 
 
-def estimates(
+def render_estimates(
     table: Table, found: Mapping[tuple[str, str], Any], waiting: Mapping[tuple[str, str], PlannedRun]
 ) -> Grid:
     """Rows and columns: how many runs, their time and their price."""
@@ -259,8 +263,8 @@ def estimates(
         if place not in found:
             return "–"
         estimated = found[place]
-        cost = "cost unknown" if estimated.bill.cost_usd is None else dollars(estimated.bill.cost_usd)
-        return f"{estimated.runs}: {clock(estimated.train_seconds + estimated.score_seconds)}, {cost}"
+        cost = "cost unknown" if estimated.bill.cost_usd is None else format_dollars(estimated.bill.cost_usd)
+        return f"{estimated.runs}: {format_duration(estimated.train_seconds + estimated.score_seconds)}, {cost}"
 
     for row in table.rows:
         grid.add_row(Text(row.name), *(Text(field((row.name, column.name))) for column in table.columns))

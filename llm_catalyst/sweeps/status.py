@@ -10,18 +10,18 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.config.errors import BUDGET_SPENT, FAILED
-from llm_catalyst.runs.analysis import counted, first_of
+from llm_catalyst.runs.analysis import first_of, format_count
 from llm_catalyst.sweeps.job import ENDED, WAITING, JobStatus, read_note, read_notes
 from llm_catalyst.utils.signals import INTERRUPTED, STOPPED
-from llm_catalyst.utils.terminal import printable
+from llm_catalyst.utils.terminal import escape_controls
 
 Jobs = Mapping[int, Sequence[str]]  # overrides by number
 
 
 @contextmanager
-def telling(folder: Path, jobs: Jobs) -> Iterator[None]:
+def print_endings(folder: Path, jobs: Jobs) -> Iterator[None]:
     """While entered, print a line for each job that ends: one view over all processes and machines."""
-    names, console, told = apart(jobs), Console(soft_wrap=True), set[int]()
+    names, console, told = distinguish_jobs(jobs), Console(soft_wrap=True), set[int]()
     over = threading.Event()
 
     def tell() -> None:
@@ -46,14 +46,14 @@ def telling(folder: Path, jobs: Jobs) -> Iterator[None]:
 
 
 @contextmanager
-def concluded(folder: Path) -> Iterator[None]:
+def conclude_sweep(folder: Path) -> Iterator[None]:
     """When left, what became of the sweep's jobs is printed; then ends the process where not all have finished."""
     try:
         yield
     finally:
         notes = read_notes(folder)
         tell_estimates(notes)
-        for line in summary(notes, folder) if notes else []:
+        for line in summarize_jobs(notes, folder) if notes else []:
             Console(stderr=True, soft_wrap=True).print(line)
     code = max((FAILED if note.code is None else note.code for note in notes.values()), default=0)
     if code:
@@ -66,25 +66,25 @@ def tell_estimates(notes: Mapping[int, JobStatus]) -> None:
     if found:
         from pydantic import TypeAdapter
 
-        from llm_catalyst.training.estimate import Estimate, render, total
+        from llm_catalyst.training.estimate import Estimate, render_estimate, sum_estimates
 
-        Console().print(render(total([TypeAdapter(Estimate).validate_python(one) for one in found])))
+        Console().print(render_estimate(sum_estimates([TypeAdapter(Estimate).validate_python(one) for one in found])))
 
 
-def summary(notes: Mapping[int, JobStatus], folder: Path) -> list[Text]:
+def summarize_jobs(notes: Mapping[int, JobStatus], folder: Path) -> list[Text]:
     """'38 of 40 runs finished; 1 failed; 1 was not run; the same command goes on with them', and who failed and why."""
     kinds: dict[str, list[JobStatus]] = {"finished": [], "failed": [], "stopped": [], "not run": []}
     for note in notes.values():
         kinds[kind_of(note)].append(note)
     done, failed, stopped, waiting = kinds.values()
     verb = "estimated" if any(note.estimate for note in done) else "finished"
-    parts = [f"{len(done)} of {counted(len(notes), 'run')} {verb}"]
+    parts = [f"{len(done)} of {format_count(len(notes), 'run')} {verb}"]
     parts += [f"{len(failed)} failed"] if failed else []
     parts += [f"{len(stopped)} stopped before the end"] if stopped else []
     parts += [f"{len(waiting)} {'was' if len(waiting) == 1 else 'were'} not run"] if waiting else []
     left = len(notes) - len(done)
     parts += [f"the same command goes on with {'it' if left == 1 else 'them'} ({folder})"] if left else []
-    names = apart({note.number: note.overrides for note in notes.values()})
+    names = distinguish_jobs({note.number: note.overrides for note in notes.values()})
     reasons: dict[str, list[str]] = {}
     for note in (*failed, *stopped):
         there = note.directory and Path(note.directory).is_dir()
@@ -93,7 +93,7 @@ def summary(notes: Mapping[int, JobStatus], folder: Path) -> list[Text]:
         )
     lines = [Text("; ".join(parts), "bold red" if failed else "")]
     for message, places in reasons.items():
-        lines.append(Text(printable(f"  {first_of(places)}: {message}"), "red"))
+        lines.append(Text(escape_controls(f"  {first_of(places)}: {message}"), "red"))
     return lines
 
 
@@ -106,10 +106,10 @@ def kind_of(note: JobStatus) -> str:
     )
 
 
-def apart(jobs: Jobs) -> dict[int, str]:
+def distinguish_jobs(jobs: Jobs) -> dict[int, str]:
     """What tells each job from the others: the overrides that not all have."""
     shared = set.intersection(*(set(overrides) for overrides in jobs.values())) if len(jobs) > 1 else set()
     return {
-        number: printable(" ".join(word for word in overrides if word not in shared))
+        number: escape_controls(" ".join(word for word in overrides if word not in shared))
         for number, overrides in jobs.items()
     }

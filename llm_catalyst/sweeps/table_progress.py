@@ -17,10 +17,10 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from llm_catalyst.config.table import PlannedRun, Table
-from llm_catalyst.runs.analysis import MentorUsage, clock, counted, sum_usage
-from llm_catalyst.runs.reader import EXCHANGES, FILES, raw_lines, read_json, read_lines
+from llm_catalyst.runs.analysis import MentorUsage, format_count, format_duration, sum_usage
+from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines, read_raw_lines
 from llm_catalyst.runs.records import LLMCall, Outcome
-from llm_catalyst.utils.terminal import forgive, printable
+from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
 from llm_catalyst.utils.validation import ConfigurationError
 
 REFRESH_S = 1.0
@@ -38,22 +38,22 @@ class ProgressSnapshot:
     spent: MentorUsage = NOTHING
 
 
-def look(path: Path, since: float) -> ProgressSnapshot:
+def inspect_run(path: Path, since: float) -> ProgressSnapshot:
     """How far the run in `path` is; it is under way where its files changed after the time `since`."""
     spent = sum_usage(read_lines(path / EXCHANGES, LLMCall))
     if (path / "outcome.json").exists():
         outcome: Outcome = read_json(path / "outcome.json", Outcome)
         result = f"{outcome.reported_on} {outcome.test.metric:.3f}" if outcome.test else outcome.status
-        return ProgressSnapshot("done", f"{result} in {clock(outcome.seconds)}", outcome, spent)
+        return ProgressSnapshot("done", f"{result} in {format_duration(outcome.seconds)}", outcome, spent)
     files = [path / name for name in ("manifest.json", *FILES.values())]
     if any(file.exists() and file.stat().st_mtime > since for file in files):
-        return ProgressSnapshot("running", progress(path), None, spent)
+        return ProgressSnapshot("running", last_evaluation(path), None, spent)
     return ProgressSnapshot("waiting", "", None, spent)
 
 
-def progress(path: Path) -> str:
+def last_evaluation(path: Path) -> str:
     """The place of a run's last evaluation, and its dev metric."""
-    lines = raw_lines(path / "metrics.jsonl")
+    lines = read_raw_lines(path / "metrics.jsonl")
     if not lines:
         return "loading"
     last = json.loads(lines[-1])
@@ -78,7 +78,7 @@ class TableProgress:
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        forgive(console)
+        forgive_encoding(console)
         live = console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
         self.live = Live(self, console=console, auto_refresh=False, transient=True) if live else None
         self.refresh()
@@ -122,22 +122,23 @@ class TableProgress:
     def _look(self, cell: PlannedRun, before: ProgressSnapshot | None, failure: str | None) -> ProgressSnapshot:
         sight = before or ProgressSnapshot("waiting")
         with suppress(OSError, ConfigurationError, ValueError):  # a file that is being written, or is damaged
-            sight = look(self.folder / cell.folder, self.since)
+            sight = inspect_run(self.folder / cell.folder, self.since)
         if failure is not None and sight.state != "done":
             return ProgressSnapshot("failed", failure, None, sight.spent)
         return sight
 
     def _say(self, cell: PlannedRun, sight: ProgressSnapshot) -> None:
         words = f": {sight.words}" if sight.state != "running" else ""
-        line = f"{clock(time.monotonic() - self.began)}  [{self.count('done')}/{len(self.cells)}] {name(cell)}"
-        print(f"{line}: {sight.state}{printable(words)}", file=self.console.file, flush=True)
+        elapsed = format_duration(time.monotonic() - self.began)
+        line = f"{elapsed}  [{self.count('done')}/{len(self.cells)}] {name_run(cell)}"
+        print(f"{line}: {sight.state}{escape_controls(words)}", file=self.console.file, flush=True)
 
     def __rich__(self) -> RenderableType:
         done, whole = self.count("done"), len(self.cells)
-        head = Text(printable(self.table.title), "bold", overflow="ellipsis", no_wrap=True)
+        head = Text(escape_controls(self.table.title), "bold", overflow="ellipsis", no_wrap=True)
         states = [f"{done} of {whole} runs done"]
         states += [f"{self.count(state)} {state}" for state in ("running", "failed") if self.count(state)]
-        times = f"{clock(time.monotonic() - self.began)} gone, {self.left()} left"
+        times = f"{format_duration(time.monotonic() - self.began)} gone, {self.left()} left"
         bill = sum_of([sight.spent for sight in self.sights.values()])
         return Group(
             head,
@@ -154,19 +155,19 @@ class TableProgress:
         """The time that the other runs take, if they go on as those since the start did."""
         new = self.count("done") - self.already
         to_do = len(self.cells) - self.count("done") - self.count("failed")
-        return f"about {clock((time.monotonic() - self.began) / new * to_do)}" if new else "–"
+        return f"about {format_duration((time.monotonic() - self.began) / new * to_do)}" if new else "–"
 
     def grid(self) -> Grid:
         """Rows and columns: the mean of the seeds that are done, how many they are, and what goes on."""
         grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         grid.add_column()
         for column in self.table.columns:
-            grid.add_column(Text(printable(column.name)), justify="right", no_wrap=True)
+            grid.add_column(Text(escape_controls(column.name)), justify="right", no_wrap=True)
         for row in self.table.rows:
             grid.add_row(
-                Text(printable(row.name)),
+                Text(escape_controls(row.name)),
                 *(
-                    field([self.sights[c] for c in self.cells if (c.row, c.column) == (row.name, column.name)])
+                    render_cell([self.sights[c] for c in self.cells if (c.row, c.column) == (row.name, column.name)])
                     for column in self.table.columns
                 ),
             )
@@ -175,12 +176,14 @@ class TableProgress:
     def lines(self, state: str, style: str) -> list[Text]:
         """A line for each of the first runs in a state."""
         those = [(cell, sight) for cell, sight in self.sights.items() if sight.state == state]
-        lines = [Text(f"{state}  {name(cell)}: {printable(sight.words)}", style) for cell, sight in those[:SHOWN]]
+        lines = [
+            Text(f"{state}  {name_run(cell)}: {escape_controls(sight.words)}", style) for cell, sight in those[:SHOWN]
+        ]
         more = [Text(f"{state}  and {len(those) - SHOWN} more", style)] if len(those) > SHOWN else []
         return [Text(line.plain, style, no_wrap=True, overflow="ellipsis") for line in [*lines, *more]]
 
 
-def field(sights: Sequence[ProgressSnapshot]) -> Text:
+def render_cell(sights: Sequence[ProgressSnapshot]) -> Text:
     """A cell of the grid, over its seeds."""
     scores = [sight.outcome.test.metric for sight in sights if sight.outcome and sight.outcome.test]
     done = sum(sight.state == "done" for sight in sights)
@@ -191,8 +194,8 @@ def field(sights: Sequence[ProgressSnapshot]) -> Text:
     return text
 
 
-def name(cell: PlannedRun) -> str:
-    return printable(f"{cell.row} · {cell.column} · seed {cell.seed}")
+def name_run(cell: PlannedRun) -> str:
+    return escape_controls(f"{cell.row} · {cell.column} · seed {cell.seed}")
 
 
 def sum_of(parts: Sequence[MentorUsage]) -> MentorUsage:
@@ -201,12 +204,12 @@ def sum_of(parts: Sequence[MentorUsage]) -> MentorUsage:
     return MentorUsage(**{field: sum(getattr(part, field) for part in parts) for field in fields})
 
 
-def summary(sights: Mapping[PlannedRun, ProgressSnapshot]) -> str:
+def summarize_progress(sights: Mapping[PlannedRun, ProgressSnapshot]) -> str:
     """'58 of 60 runs finished, 1 failed, 1 was not run'."""
     states = [sight.state for sight in sights.values()]
     finished, failed = states.count("done"), states.count("failed")
     rest = len(states) - finished - failed
-    words = [f"{finished} of {counted(len(states), 'run')} finished"]
+    words = [f"{finished} of {format_count(len(states), 'run')} finished"]
     words += [f"{failed} failed"] if failed else []
     words += [f"{rest} {'was' if rest == 1 else 'were'} not run to the end"] if rest else []
     return ", ".join(words)

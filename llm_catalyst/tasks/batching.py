@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from llm_catalyst.utils.rng import stream
+from llm_catalyst.utils.rng import make_generator
 
 Rows = Sequence[Sequence[int]]  # of each sequence: its token ids, or their types
 
@@ -123,7 +123,7 @@ class Encoded:
         self, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None, epoch: int = 0
     ) -> "TextBatch":
         """The examples `rows[j]` for member j, the same in every epoch; padded as `collate` does."""
-        return collate(self, rows, device, pad_to)
+        return collate_rows(self, rows, device, pad_to)
 
     def pick(self, rows: Sequence[int]) -> "Encoded":
         """These examples, in this order."""
@@ -213,7 +213,7 @@ class TextBatch:
         return TextBatch(again(self.tokens), again(self.mask), types, again(self.labels), self.choices)
 
 
-def collate(
+def collate_rows(
     data: Encoded, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None
 ) -> TextBatch:
     """The examples `rows[j]` for member j, padded to the longest of all (or to `pad_to` tokens)."""
@@ -259,7 +259,7 @@ def training_rows(data: Examples, batch_size: int, seed: int, first_step: int) -
 
 def epoch_rows(data: Examples, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """The batches of one epoch: every example exactly once."""
-    generator = stream(seed, "batches", epoch)
+    generator = make_generator(seed, "batches", epoch)
     order = torch.randperm(len(data), generator=generator).tolist()
     bucket = batch_size * BUCKET
     batches = []

@@ -13,11 +13,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from llm_catalyst.tasks.row_files import brief, listed
+from llm_catalyst.tasks.row_files import list_names, shorten_value
 from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.utils.caches import writable_cache
-from llm_catalyst.utils.rng import derive
-from llm_catalyst.utils.terminal import printable
+from llm_catalyst.utils.rng import derive_seed
+from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -40,12 +40,12 @@ class Pictures:
     file: Callable[[str], str] = str
 
 
-def row(path: Path | str, label: int) -> Example:
+def picture_row(path: Path | str, label: int) -> Example:
     """A picture and its label id."""
     return Example(((str(path), None),), label)
 
 
-def cache() -> Path:
+def picture_cache() -> Path:
     """Where pictures are written to. Raises ConfigurationError where they cannot be."""
     return writable_cache("images", "pictures are kept")
 
@@ -55,7 +55,7 @@ def read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{printable(str(file))} cannot be read ({error}); fetch it anew") from None
+        raise ConfigurationError(f"{escape_controls(str(file))} cannot be read ({error}); fetch it anew") from None
 
 
 def read_split_file(file: Path, pictures: Path) -> Pictures:
@@ -67,7 +67,7 @@ def read_split_file(file: Path, pictures: Path) -> Pictures:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{printable(str(file))} is no JSON ({error}); fetch it anew") from None
+        raise ConfigurationError(f"{escape_controls(str(file))} is no JSON ({error}); fetch it anew") from None
     names: dict[int, str] = {}
     train, dev, test = (list(split_rows(file, content, split, pictures, names)) for split in ("train", "val", "test"))
     return Pictures(names, train, dev, test, str(file))
@@ -77,14 +77,15 @@ def split_rows(file: Path, content: Any, split: str, pictures: Path, names: dict
     """The rows of one split of a split file; fills `names`."""
     items = content.get(split) if isinstance(content, dict) else None
     if not isinstance(items, list) or not items:
-        raise ConfigurationError(f"{printable(str(file))} has no list {split!r}; fetch it anew")
+        raise ConfigurationError(f"{escape_controls(str(file))} has no list {split!r}; fetch it anew")
     for number, item in enumerate(items, start=1):
         match item:
             case [str(path), int(label), str(name)] if names.setdefault(label, name) == name:
-                yield row(pictures / path, label)
+                yield picture_row(pictures / path, label)
             case _:
-                problem = f"{split}, entry {number}: {brief(item)} is no [path, label id, class], or names a class anew"
-                raise ConfigurationError(f"{printable(str(file))}, {problem}; mend it, or fetch the file anew")
+                shown = shorten_value(item)
+                problem = f"{split}, entry {number}: {shown} is no [path, label id, class], or names a class anew"
+                raise ConfigurationError(f"{escape_controls(str(file))}, {problem}; mend it, or fetch the file anew")
 
 
 def read_aircraft(folder: Path) -> Pictures:
@@ -97,9 +98,9 @@ def read_aircraft(folder: Path) -> Pictures:
         for line, text in enumerate(read_text(file).splitlines(), start=1):
             picture, _, variant = text.strip().partition(" ")
             if variant not in number:
-                problem = f"{brief(variant)} is not in variants.txt; fetch both anew"
-                raise ConfigurationError(f"{printable(str(file))}, line {line}: {problem}")
-            yield row(folder / "images" / f"{picture}.jpg", number[variant])
+                problem = f"{shorten_value(variant)} is not in variants.txt; fetch both anew"
+                raise ConfigurationError(f"{escape_controls(str(file))}, line {line}: {problem}")
+            yield picture_row(folder / "images" / f"{picture}.jpg", number[variant])
 
     names = {i: name for name, i in number.items()}
     return Pictures(names, list(rows("train")), list(rows("val")), list(rows("test")), str(folder))
@@ -115,7 +116,7 @@ def read_imagenet(folder: Path) -> Pictures:
     train, val = (folders_of(folder / "images" / split) for split in ("train", "val"))
     classes = sorted({*train, *val})
     if unnamed := [name for name in classes if name not in known]:
-        raise ConfigurationError(f"{printable(str(file))} does not name {listed(unnamed)}; fetch it anew")
+        raise ConfigurationError(f"{escape_controls(str(file))} does not name {list_names(unnamed)}; fetch it anew")
     number = {name: i for i, name in enumerate(classes)}
     names = {i: known[name] for name, i in number.items()}
     return Pictures(names, class_rows(train, number), None, class_rows(val, number), str(folder))
@@ -129,7 +130,7 @@ def read_folders(folder: Path, train: str, dev: str | None, test: str | None, se
     if not (folder / train).is_dir():
         classes = folders_of(folder)
         number = {name: i for i, name in enumerate(classes)}
-        return divided(class_rows(classes, number), classes, folder, seed)
+        return divide_rows(class_rows(classes, number), classes, folder, seed)
     splits = {split: folders_of(folder / split) for split in (train, dev, test) if split}
     number = {name: i for i, name in enumerate(sorted({name for classes in splits.values() for name in classes}))}
     rows = {split: class_rows(classes, number) for split, classes in splits.items()}
@@ -144,11 +145,13 @@ def folders_of(folder: Path) -> dict[str, Path]:
     except OSError:
         there = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
         raise ConfigurationError(
-            f"there is no folder {printable(str(folder))} (beside it: {listed(there) or 'nothing'}); "
+            f"there is no folder {escape_controls(str(folder))} (beside it: {list_names(there) or 'nothing'}); "
             "name the splits by task.train, task.dev and task.test (null: held out of train)"
         ) from None
     if not found:
-        raise ConfigurationError(f"{printable(str(folder))} holds no folder; put the pictures of each class into one")
+        raise ConfigurationError(
+            f"{escape_controls(str(folder))} holds no folder; put the pictures of each class into one"
+        )
     return found
 
 
@@ -159,21 +162,23 @@ def class_rows(classes: Mapping[str, Path], number: Mapping[str, int]) -> list[E
         files = sorted(e.name for e in os.scandir(folder) if e.name.lower().endswith(SUFFIXES) and e.name[0] != ".")
         if not files:
             raise ConfigurationError(
-                f"{printable(str(folder))} holds no picture ({', '.join(SUFFIXES)}); add some, or remove the folder"
+                f"{escape_controls(str(folder))} holds no picture ({', '.join(SUFFIXES)}); add some, or remove "
+                "the folder"
             )
-        rows += [row(folder / file, number[name]) for file in files]
+        rows += [picture_row(folder / file, number[name]) for file in files]
     return rows
 
 
-def divided(rows: Sequence[Example], classes: Mapping[str, Path], folder: Path, seed: int) -> Pictures:
+def divide_rows(rows: Sequence[Example], classes: Mapping[str, Path], folder: Path, seed: int) -> Pictures:
     """The rows of each class divided into train, dev and test, each with one picture at least."""
-    rng = random.Random(derive(seed, "split of pictures"))
+    rng = random.Random(derive_seed(seed, "split of pictures"))
     train, dev, test = list[Example](), list[Example](), list[Example]()
     for label, name in enumerate(classes):
         own = [r for r in rows if r.label == label]
         if len(own) < 3:
             raise ConfigurationError(
-                f"{printable(str(folder / name))} holds {len(own)} pictures; there must be 3, for train, dev and test"
+                f"{escape_controls(str(folder / name))} holds {len(own)} pictures; there must be 3, for train, "
+                "dev and test"
             )
         rng.shuffle(own)
         for_train, for_dev = (max(1, round(share * len(own))) for share in SHARES)
@@ -197,7 +202,7 @@ def hub_pictures(
     image, label = columns
     for split, table in data.items():
         check_columns(table, columns, f"{source}, {split}")
-    folder = cache()
+    folder = picture_cache()
     encoded = {split: table.cast_column(image, datasets.Image(decode=False)) for split, table in data.items()}
     names = hub_names(data, label, source)
     rows = {split: list(hub_rows(table, split, label, names, source)) for split, table in data.items()}
@@ -205,7 +210,7 @@ def hub_pictures(
     def file(place: str) -> str:
         split, _, number = place.rpartition("/")
         where = f"{source}, {split}, row {int(number) + 1}"
-        return str(stored(encoded[split][int(number)][image], folder, where))
+        return str(store_picture(encoded[split][int(number)][image], folder, where))
 
     train, dev, test = splits
     return Pictures(names, rows[train], rows[dev] if dev else None, rows[test] if test else None, source, file)
@@ -217,9 +222,9 @@ def check_columns(table: Any, columns: tuple[str, str], where: str) -> None:
 
     lacking = [name for name in columns if name not in table.column_names]
     if lacking or not isinstance(table.features[columns[0]], datasets.Image):
-        problem = f"there is no column {listed(lacking)}" if lacking else f"column {columns[0]} holds no pictures"
+        problem = f"there is no column {list_names(lacking)}" if lacking else f"column {columns[0]} holds no pictures"
         mend = "name the columns in task.image and task.label"
-        raise ConfigurationError(f"{where}: {problem}; there are: {listed(table.column_names)}; {mend}")
+        raise ConfigurationError(f"{where}: {problem}; there are: {list_names(table.column_names)}; {mend}")
 
 
 def hub_names(data: Mapping[str, Any], label: str, source: str) -> dict[int, str]:
@@ -245,8 +250,10 @@ def hub_rows(table: Any, split: str, label: str, names: Mapping[int, str], sourc
         known = number.get(value, -1) if isinstance(value, str) else value
         if known not in names:
             mend = "name splits that have labels in task.train, task.dev and task.test"
-            raise ConfigurationError(f"{source}, {split}, row {i + 1}: label {brief(value)} is no class; {mend}")
-        yield row(f"{split}/{i}", known)
+            raise ConfigurationError(
+                f"{source}, {split}, row {i + 1}: label {shorten_value(value)} is no class; {mend}"
+            )
+        yield picture_row(f"{split}/{i}", known)
 
 
 def values_of(table: Any, column: str) -> list[Any]:
@@ -254,7 +261,7 @@ def values_of(table: Any, column: str) -> list[Any]:
     return list(table.select_columns([column])[:][column])
 
 
-def stored(cell: Mapping[str, Any] | None, folder: Path, where: str) -> Path:
+def store_picture(cell: Mapping[str, Any] | None, folder: Path, where: str) -> Path:
     """The file in `folder` that holds an encoded picture ({bytes, path}) of a data set; written if it is not there."""
     cell = cell or {}
     name = str(cell.get("path") or "")

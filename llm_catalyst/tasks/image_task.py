@@ -20,11 +20,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llm_catalyst.tasks import image_layouts, shapes
 from llm_catalyst.tasks.image_layouts import Pictures
-from llm_catalyst.tasks.row_files import listed
-from llm_catalyst.tasks.text_task import Example, TaskData, carve, read_hub
-from llm_catalyst.utils.rng import derive
-from llm_catalyst.utils.terminal import printable
-from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of
+from llm_catalyst.tasks.row_files import list_names
+from llm_catalyst.tasks.text_task import Example, TaskData, carve_dev, read_hub
+from llm_catalyst.utils.rng import derive_seed
+from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
 
 # The file by which a layout is known, below the data set's folder; `coop` has it in `split_file`.
 MARKERS = {"aircraft": "variants.txt", "imagenet": "classnames.txt", "folders": "", "shapes": ""}
@@ -68,10 +68,10 @@ class ImageTask:
     test: str | None = "test"
 
     def __post_init__(self) -> None:
-        at_least("task.shots", self.shots, 1)
-        one_of("task.metric", self.metric, ("accuracy", "macro_f1"))
-        one_of("task.classes", self.classes, ("all", "base", "new"))
-        one_of("task.layout", self.layout, ("coop", *MARKERS))
+        check_at_least("task.shots", self.shots, 1)
+        check_choice("task.metric", self.metric, ("accuracy", "macro_f1"))
+        check_choice("task.classes", self.classes, ("all", "base", "new"))
+        check_choice("task.layout", self.layout, ("coop", *MARKERS))
         if self.layout == "coop" and not self.split_file:
             raise ConfigurationError("task.layout=coop needs task.split_file, such as split_zhou_Caltech101.json")
         for key, template in [("template", self.template), *(("templates", t) for t in self.templates)]:
@@ -84,42 +84,42 @@ class ImageTask:
         return self.split_file if self.layout == "coop" else MARKERS[self.layout]
 
 
-def load(task: ImageTask, seed: int, report_on_dev: bool = False) -> TaskData:
+def load_image_task(task: ImageTask, seed: int, report_on_dev: bool = False) -> TaskData:
     """The task's pictures as train, dev and test; labels are the names of the chosen classes, in their order.
 
     With `task.shots`, train has that many pictures of each class and dev at most 4, drawn by `seed`; test is whole.
     With `report_on_dev` (protocol `official`) dev is test. Pictures are not opened here. Raises ConfigurationError
     where data, a class or a picture is missing.
     """
-    pictures = read(task, seed)
-    train, dev, test = splits(task, pictures, seed, report_on_dev)
+    pictures = read_pictures(task, seed)
+    train, dev, test = split_pictures(task, pictures, seed, report_on_dev)
     trained = {example.label for example in train}
     if unknown := sorted({e.label for e in (*dev, *test)} - trained):
-        names = listed(pictures.names[label] for label in unknown)
+        names = list_names(pictures.names[label] for label in unknown)
         raise ConfigurationError(f"task={task.name}: train has no picture of {names}; add some, or leave the class out")
-    chosen = half(trained, task.classes)
+    chosen = select_half(trained, task.classes)
     if len(chosen) < 2:
         raise ConfigurationError(
             f"task={task.name}: there are {len(trained)} classes, and task.classes={task.classes} takes {len(chosen)}; "
             "at least two are needed to tell apart: add another, or set task.classes=all"
         )
-    labels = tuple(spoken(task, pictures.names[label]) for label in chosen)
+    labels = tuple(name_class(task, pictures.names[label]) for label in chosen)
     found = {}
     for name, rows in (("train", train), ("dev", dev), ("test", test)):
-        found[name] = renumbered(pictures, rows, chosen)
+        found[name] = renumber_labels(pictures, rows, chosen)
         check_there(f"task={task.name}, {name}", found[name], pictures.source)
     return TaskData(task, labels, found["train"], found["dev"], found["test"], pictures.source)
 
 
-def load_new(task: ImageTask, seed: int, report_on_dev: bool = False) -> TaskData | None:
+def load_new_classes(task: ImageTask, seed: int, report_on_dev: bool = False) -> TaskData | None:
     """The other half of the classes of a task with `classes=base`: what base-to-new reports on; None for others."""
-    return load(replace(task, classes="new"), seed, report_on_dev) if task.classes == "base" else None
+    return load_image_task(replace(task, classes="new"), seed, report_on_dev) if task.classes == "base" else None
 
 
-def read(task: ImageTask, seed: int) -> Pictures:
+def read_pictures(task: ImageTask, seed: int) -> Pictures:
     """Every picture of the task's data set. Raises ConfigurationError where it is not there or not as it should be."""
     if task.layout == "shapes":
-        return image_layouts.read_folders(shapes.drawn(), "train", "val", "test", seed)
+        return image_layouts.read_folders(shapes.ensure_drawn(), "train", "val", "test", seed)
     folder = local_folder(task)
     if folder is None:
         data = {split: read_hub(task, split) for split in (task.train, task.dev, task.test) if split}
@@ -153,14 +153,14 @@ def local_folder(task: ImageTask) -> Path | None:
             return place
     if task.hub and not task.path and not any(place.is_dir() for place in places):
         return None
-    looked = f" (looked into {', '.join(printable(str(place)) for place in places)})" if places else ""
+    looked = f" (looked into {', '.join(escape_controls(str(place)) for place in places)})" if places else ""
     mend = "set task.path=FOLDER, or put its folder into $CATALYST_DATA"
     if task.marker:
         mend += ", laid out as https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md says"
     raise ConfigurationError(f"task={task.name}: there is no {task.marker or 'folder of pictures'}{looked}; {mend}")
 
 
-def splits(
+def split_pictures(
     task: ImageTask, pictures: Pictures, seed: int, report_on_dev: bool
 ) -> tuple[Sequence[Example], Sequence[Example], Sequence[Example]]:
     """The rows of train, dev and test, of all classes.
@@ -169,19 +169,19 @@ def splits(
     """
     rows, dev, test = pictures.train, pictures.dev, pictures.test
     if test is None:
-        rows, test = carve(rows, DEV_SHARE, DEV_ROWS, derive(seed, "test"))
+        rows, test = carve_dev(rows, DEV_SHARE, DEV_ROWS, derive_seed(seed, "test"))
     rng = random.Random(seed)
     if task.shots:
-        train = sampled(rows, task.shots, rng)
+        train = sample_shots(rows, task.shots, rng)
         taken = set(train)
         dev = [row for row in rows if row not in taken] if dev is None else dev
-        return train, test if report_on_dev else sampled(dev, min(task.shots, COOP_DEV_SHOTS), rng), test
+        return train, test if report_on_dev else sample_shots(dev, min(task.shots, COOP_DEV_SHOTS), rng), test
     if dev is None and not report_on_dev:
-        rows, dev = carve(rows, DEV_SHARE, DEV_ROWS, derive(seed, "dev"))
+        rows, dev = carve_dev(rows, DEV_SHARE, DEV_ROWS, derive_seed(seed, "dev"))
     return rows, test if report_on_dev or dev is None else dev, test
 
 
-def sampled(rows: Sequence[Example], shots: int, rng: random.Random) -> list[Example]:
+def sample_shots(rows: Sequence[Example], shots: int, rng: random.Random) -> list[Example]:
     """`shots` rows of each class, in the order in which classes first appear.
 
     A class that has fewer gives some of its rows more than once, drawn with replacement, as in CoOp.
@@ -193,19 +193,19 @@ def sampled(rows: Sequence[Example], shots: int, rng: random.Random) -> list[Exa
     return [row for own in drawn for row in own]
 
 
-def half(labels: set[int], classes: str) -> list[int]:
+def select_half(labels: set[int], classes: str) -> list[int]:
     """The label ids of a half of the classes, sorted: base is the first, the larger where their number is odd."""
     ordered = sorted(labels)
     middle = (len(ordered) + 1) // 2
     return {"all": ordered, "base": ordered[:middle], "new": ordered[middle:]}[classes]
 
 
-def spoken(task: ImageTask, name: str) -> str:
+def name_class(task: ImageTask, name: str) -> str:
     """A class as it stands in prompts: renamed where the task says so, with blanks for underscores."""
     return task.names.get(name, name).replace("_", " ").strip()
 
 
-def renumbered(pictures: Pictures, rows: Sequence[Example], chosen: Sequence[int]) -> tuple[Example, ...]:
+def renumber_labels(pictures: Pictures, rows: Sequence[Example], chosen: Sequence[int]) -> tuple[Example, ...]:
     """The rows of the chosen classes with ids from 0 on, each with the path of its picture."""
     number = {label: i for i, label in enumerate(chosen)}
     kept = [row for row in rows if row.label in number]
@@ -219,7 +219,7 @@ def check_there(where: str, examples: Sequence[Example], source: str) -> None:
     missing = [path for example in examples for path, _ in example.sequences if not os.path.isfile(path)]
     if missing:
         raise ConfigurationError(
-            f"{where}: {len(missing)} of {len(examples)} pictures are missing, such as {printable(missing[0])}; "
+            f"{where}: {len(missing)} of {len(examples)} pictures are missing, such as {escape_controls(missing[0])}; "
             "is the archive unpacked as a whole, and in the right folder?"
         )
 
@@ -231,7 +231,7 @@ def open_image(path: str | Path) -> Image.Image:
     says; of an animation the first frame counts. (CoOp converts to RGB only.) Raises ConfigurationError with the file
     and the mend for what is no picture, ends too early, or is too large or too long to be scaled.
     """
-    file = printable(str(path))
+    file = escape_controls(str(path))
     if not os.path.isfile(path):
         raise ConfigurationError(f"{file}: there is no such file; fetch it anew, or leave its row out")
     try:
@@ -243,7 +243,7 @@ def open_image(path: str | Path) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ConfigurationError(f"{file}: the picture is too large ({error}); scale it down") from None
     except Exception as error:  # the content is untrusted, and decoders raise whatever comes to them
-        problem = printable(str(error)[:200])
+        problem = escape_controls(str(error)[:200])
         raise ConfigurationError(f"{file}: the picture is damaged ({problem}); fetch it anew, or remove it") from None
     if max(rgb.size) > LONGEST * min(rgb.size):
         raise ConfigurationError(f"{file}: {rgb.width} x {rgb.height} pixels are too long a strip; crop it")

@@ -15,7 +15,7 @@ from pathlib import Path
 import PIL
 from PIL import Image, ImageColor, ImageDraw
 
-from llm_catalyst.tasks.image_layouts import cache
+from llm_catalyst.tasks.image_layouts import picture_cache
 
 SIDES = {"circle": 60, "square": 4, "triangle": 3}
 SHAPES = tuple(SIDES)
@@ -25,7 +25,7 @@ SIZE = 64  # pixels
 FINE = 4  # drawn so many times larger, then scaled down: smooth edges
 
 
-def draw(shape: str, colour: str, seed: int, size: int = SIZE) -> Image.Image:
+def draw_shape(shape: str, colour: str, seed: int, size: int = SIZE) -> Image.Image:
     """The picture (RGB, size x size pixels) of one of SHAPES in one of COLOURS; the same for the same seed."""
     rng = random.Random(f"{shape} {colour} {seed}")
     noise = Image.frombytes("RGB", (size, size), rng.randbytes(3 * size * size))
@@ -34,29 +34,31 @@ def draw(shape: str, colour: str, seed: int, size: int = SIZE) -> Image.Image:
     radius = rng.uniform(0.2, 0.4) * size
     x, y = (rng.uniform(radius, size - radius) for _ in range(2))
     mask = Image.new("L", (FINE * size, FINE * size))
-    ImageDraw.Draw(mask).polygon(outline(shape, FINE * x, FINE * y, FINE * radius, rng.uniform(-0.3, 0.3)), fill=255)
+    ImageDraw.Draw(mask).polygon(
+        shape_outline(shape, FINE * x, FINE * y, FINE * radius, rng.uniform(-0.3, 0.3)), fill=255
+    )
     picture = Image.blend(ground, noise, 0.3)
     picture.paste(Image.blend(Image.new("RGB", (size, size), fill), noise, 0.1), mask=mask.resize((size, size)))
     return picture
 
 
-def outline(shape: str, x: float, y: float, radius: float, turn: float) -> list[tuple[float, float]]:
+def shape_outline(shape: str, x: float, y: float, radius: float, turn: float) -> list[tuple[float, float]]:
     """The corners of a shape around (x, y), turned by `turn` radians from lying on a side."""
     sides = SIDES[shape]
     angles = [turn + pi / 2 + pi / sides + 2 * pi * i / sides for i in range(sides)]
     return [(x + radius * cos(a), y + radius * sin(a)) for a in angles]
 
 
-def drawn() -> Path:
+def ensure_drawn() -> Path:
     """The folder split/class/*.png of the task `shapes`, drawn into the cache where it is not there yet.
 
     It is named by what makes the pictures: this file and the version of Pillow.
     """
     version = sha256(Path(__file__).read_bytes() + PIL.__version__.encode()).hexdigest()[:16]
-    folder = cache() / f"shapes-{version}"
+    folder = picture_cache() / f"shapes-{version}"
     if folder.is_dir():
         return folder
-    part = Path(tempfile.mkdtemp(prefix="shapes-", dir=cache()))
+    part = Path(tempfile.mkdtemp(prefix="shapes-", dir=picture_cache()))
     try:
         seed = 0
         for split, count in COUNTS.items():
@@ -64,7 +66,7 @@ def drawn() -> Path:
                 of_class = part / split / f"{colour} {shape}"
                 of_class.mkdir(parents=True)
                 for number in range(count):
-                    draw(shape, colour, seed).save(of_class / f"{number:02}.png")
+                    draw_shape(shape, colour, seed).save(of_class / f"{number:02}.png")
                     seed += 1
         os.rename(part, folder)
     except OSError:

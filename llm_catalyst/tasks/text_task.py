@@ -18,10 +18,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from llm_catalyst.tasks.row_files import READERS, brief, listed, place, read
-from llm_catalyst.utils.rng import derive
-from llm_catalyst.utils.terminal import printable
-from llm_catalyst.utils.validation import ConfigurationError, at_least, did_you_mean, one_of, within
+from llm_catalyst.tasks.row_files import READERS, list_names, locate_row, read_file, shorten_value
+from llm_catalyst.utils.rng import derive_seed
+from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice, check_range, did_you_mean
 
 BUILT_IN = Path(__file__).parent
 # What a template takes, and a label may be; a list or a dict would enter a text as Python writes it.
@@ -85,10 +85,10 @@ class TextTask:
     shots: int | None = None
 
     def __post_init__(self) -> None:
-        at_least("task.shots", self.shots, 1)
-        at_least("task.dev_rows", self.dev_rows, 1)
-        within("task.dev_share", self.dev_share, 0.01, 0.5)
-        one_of("task.metric", self.metric, ("accuracy", "macro_f1"))
+        check_at_least("task.shots", self.shots, 1)
+        check_at_least("task.dev_rows", self.dev_rows, 1)
+        check_range("task.dev_share", self.dev_share, 0.01, 0.5)
+        check_choice("task.metric", self.metric, ("accuracy", "macro_f1"))
         check_template("task.cloze", self.cloze)
         if names_in(self.cloze) != {"mask"}:
             raise ConfigurationError(f"task.cloze={self.cloze!r} must hold {{mask}}, and no other braces")
@@ -122,10 +122,10 @@ class Split:
 
     def place(self, row: int) -> str:
         """Where a row (from 0) stands, for an error."""
-        return place(self.file, row) if self.file else f"split {self.name}, row {row + 1}"
+        return locate_row(self.file, row) if self.file else f"split {self.name}, row {row + 1}"
 
     def __str__(self) -> str:
-        return printable(str(self.file)) if self.file else f"split {self.name}"
+        return escape_controls(str(self.file)) if self.file else f"split {self.name}"
 
 
 @dataclass(frozen=True)
@@ -154,22 +154,22 @@ class TaskData:
         """Rows, label counts and a hash of each split's texts and labels, and where they came from."""
         splits = {"train": self.train, "dev": self.dev, "test": self.test}
         if not isinstance(self.task, TextTask):
-            splits = {name: tuple(map(placeless, rows)) for name, rows in splits.items()}
-        return {"source": self.source} | {name: fingerprint(rows) for name, rows in splits.items()}
+            splits = {name: tuple(map(relative_picture, rows)) for name, rows in splits.items()}
+        return {"source": self.source} | {name: fingerprint_split(rows) for name, rows in splits.items()}
 
 
-def placeless(picture: Example) -> Example:
+def relative_picture(picture: Example) -> Example:
     """A picture by its own name and its folder's, wherever that lies now."""
     ((path, _),) = picture.sequences
     return Example((("/".join(Path(path).parts[-2:]), None),), picture.label)
 
 
-def majority(examples: Sequence[Example]) -> float:
+def majority_share(examples: Sequence[Example]) -> float:
     """The accuracy of always answering the most frequent label."""
     return max(Counter(e.label for e in examples).values()) / len(examples)
 
 
-def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
+def fingerprint_split(examples: Sequence[Example]) -> dict[str, Any]:
     """Rows, label counts and sha256 of a split: equal hashes mean equal texts, labels and order."""
     digest = hashlib.sha256()
     for example in examples:
@@ -178,7 +178,7 @@ def fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
     return {"rows": len(examples), "labels": {str(k): counts[k] for k in sorted(counts)}, "sha256": digest.hexdigest()}
 
 
-def load(task: TextTask, seed: int, report_on_dev: bool = False) -> TaskData:
+def load_text_task(task: TextTask, seed: int, report_on_dev: bool = False) -> TaskData:
     """The task's rows as train, dev and test.
 
     By default dev, which chooses, is a part of the training split (or the task's own dev split), and test,
@@ -193,18 +193,18 @@ def load(task: TextTask, seed: int, report_on_dev: bool = False) -> TaskData:
     if task.test:
         test = examples_of(task, read_split(task, folder, task.test), labels)
     else:
-        train, test = carve(train, task.dev_share, task.dev_rows, derive(seed, "test"))
-    rng = random.Random(derive(seed, "shots"))
+        train, test = carve_dev(train, task.dev_share, task.dev_rows, derive_seed(seed, "test"))
+    rng = random.Random(derive_seed(seed, "shots"))
     if report_on_dev:
-        train, dev = sample(train, task.shots, rng)[0], test
+        train, dev = sample_shots(train, task.shots, rng)[0], test
     elif task.dev:
         dev = examples_of(task, read_split(task, folder, task.dev), labels)
-        train, dev = sample(train, task.shots, rng)[0], sample(dev, task.shots, rng)[0]
+        train, dev = sample_shots(train, task.shots, rng)[0], sample_shots(dev, task.shots, rng)[0]
     elif task.shots:
-        train, rest = sample(train, task.shots, rng)
-        dev = sample(rest, task.shots, rng)[0]
+        train, rest = sample_shots(train, task.shots, rng)
+        dev = sample_shots(rest, task.shots, rng)[0]
     else:
-        train, dev = carve(train, task.dev_share, task.dev_rows, derive(seed, "dev"))
+        train, dev = carve_dev(train, task.dev_share, task.dev_rows, derive_seed(seed, "dev"))
     for name, rows in (("train", train), ("dev", dev), ("test", test)):
         if not rows:
             why = f"; task.shots={task.shots} leaves it no row" if task.shots else ""
@@ -235,7 +235,7 @@ def local_folder(task: TextTask) -> Path | None:
 def read_split(task: TextTask, folder: Path | None, split: str) -> Split:
     """The rows of one split, from its file or the hub, in the columns that the task needs."""
     file = split_file(task, folder, split) if folder else None
-    data = read(file) if file else read_hub(task, split)
+    data = read_file(file) if file else read_hub(task, split)
     where = f"task={task.name}, {Split(split, file, [])}"
     if not len(data):
         raise ConfigurationError(f"{where}: there are no rows")
@@ -244,7 +244,7 @@ def read_split(task: TextTask, folder: Path | None, split: str) -> Split:
         columns = data.select_columns(needed)[:]
     except Exception as error:
         raise ConfigurationError(
-            f"{where}: {listed(needed)} could not be read: {printable(str(error)[:300])}"
+            f"{where}: {list_names(needed)} could not be read: {escape_controls(str(error)[:300])}"
         ) from error
     if file and file.suffix == ".csv":
         columns = {name: [cell or None for cell in cells] for name, cells in columns.items()}
@@ -278,7 +278,7 @@ def split_file(task: TextTask, folder: Path, split: str) -> Path:
             raise ConfigurationError(
                 f"task={task.name}: {file} is a folder, a pipe, a device or a broken link; put a file there"
             )
-    there = listed(sorted(p.name for p in folder.iterdir() if p.suffix in READERS)) or "no data file"
+    there = list_names(sorted(p.name for p in folder.iterdir() if p.suffix in READERS)) or "no data file"
     raise ConfigurationError(
         f"task={task.name}: {folder} holds no {split}.jsonl, .csv or .parquet (there: {there}); "
         f"name the splits by task.train, task.dev and task.test"
@@ -301,8 +301,9 @@ def examples_of(task: TextTask, split: Split, labels: list[str]) -> list[Example
         if label is None:
             numbers = f" nor an integer in 0..{count - 1}" if count else "; all others were read off the training rows"
             raise ConfigurationError(
-                f"task={task.name}, {split.place(number)}: label {brief(row[task.label])} is neither one of the labels "
-                f"({listed(labels) or 'none'}){numbers}; mend the row, or name the labels in task.labels"
+                f"task={task.name}, {split.place(number)}: label {shorten_value(row[task.label])} is neither one of the "
+                "labels "
+                f"({list_names(labels) or 'none'}){numbers}; mend the row, or name the labels in task.labels"
             )
         texts = {key: task.values.get(key, {}).get(str(value), str(value)) for key, value in row.items()}
         text = task.text.format_map(texts).strip()
@@ -324,7 +325,7 @@ def needed_columns(task: TextTask, there: list[str], where: str) -> list[str]:
         if name not in there:
             near = did_you_mean(name, [other for other in there[:1000] if len(other) < 100])
             raise ConfigurationError(
-                f"{where}: there is no column {name!r}; there are: {listed(there)}{near}; "
+                f"{where}: there is no column {name!r}; there are: {list_names(there)}{near}; "
                 "name the columns in task.text, task.pair, task.choices and task.label"
             )
     return needed
@@ -333,7 +334,7 @@ def needed_columns(task: TextTask, there: list[str], where: str) -> list[str]:
 def problem_of(name: str, value: Any, task: TextTask) -> str:
     """What makes a cell unusable, and the mend; '' where it can be a text or a label."""
     if value is not None and not isinstance(value, PLAIN):
-        return f"{name} is a {type(value).__name__}, {brief(value)}; it must be a text or a number"
+        return f"{name} is a {type(value).__name__}, {shorten_value(value)}; it must be a text or a number"
     if value is None or value != value or (name == task.label and str(value).strip().lower() in ("", "nan")):
         return f"there is no {name}; fill it in or remove the row"
     return ""
@@ -346,7 +347,7 @@ def labels_of(task: TextTask, split: Split) -> list[str]:
     if len(named) > MOST_LABELS or len(longest) > LONGEST_LABEL:
         what = f"{len(named)} different labels" if len(named) > MOST_LABELS else f"a label of {len(longest)} characters"
         raise ConfigurationError(
-            f"task={task.name}, {split}: column {task.label!r} holds {what}, such as {brief(longest)}; "
+            f"task={task.name}, {split}: column {task.label!r} holds {what}, such as {shorten_value(longest)}; "
             "name the right column in task.label, or the labels in task.labels"
         )
     return named
@@ -364,7 +365,7 @@ def label_id(value: Any, known: Mapping[str, int], count: int) -> int | None:
     return int(number) if number.is_integer() and 0 <= number < count else None
 
 
-def carve(rows: Sequence[Example], share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:
+def carve_dev(rows: Sequence[Example], share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:
     """The rows without, and with only, a random share of each label (stratified), at most `limit` in all."""
     share = min(share, limit / len(rows))
     order = list(range(len(rows)))
@@ -393,7 +394,7 @@ def first_of_each(rows: Sequence[Example], order: Sequence[int], wanted: Mapping
     return taken
 
 
-def sample(rows: Sequence[Example], shots: int | None, rng: random.Random) -> tuple[list[Example], list[Example]]:
+def sample_shots(rows: Sequence[Example], shots: int | None, rng: random.Random) -> tuple[list[Example], list[Example]]:
     """`shots` rows of each label (fewer where a label has fewer), and the rest; everything without `shots`."""
     if shots is None:
         return list(rows), []

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from llm_catalyst.tasks.batching import Encoded, Rows
 from llm_catalyst.tasks.text_task import Example
-from llm_catalyst.tasks.tokenization import encode, encoded, sequences_of, tokenize
+from llm_catalyst.tasks.tokenization import build_encoded, encode_examples, list_sequences, tokenize_sequences
 from llm_catalyst.utils.caches import writable_cache
 from llm_catalyst.utils.checksums import sha256
 from llm_catalyst.utils.validation import ConfigurationError
@@ -31,7 +31,7 @@ DIGEST = 64  # characters of a checksum
 Columns = Callable[[list[int]], dict[str, Rows]]  # from texts' numbers to their token ids and types
 
 
-def encode_all(
+def encode_splits(
     tokenizer: Any,
     splits: Sequence[Sequence[Example]],
     max_length: int,
@@ -42,22 +42,24 @@ def encode_all(
 
     `tell` hears how far it is. Few texts are encoded anew, and so are many where nothing can be kept.
     """
-    different = {text for split in splits for text in sequences_of(split)}
+    different = {text for split in splits for text in list_sequences(split)}
     texts = sorted(different, key=lambda text: (text[0], text[1] or ""))
-    found = table(tokenizer, texts, max_length, cloze, tell) if len(texts) >= LARGE else None
+    found = load_tokens(tokenizer, texts, max_length, cloze, tell) if len(texts) >= LARGE else None
     if found is None:
-        return [encode(tokenizer, split, max_length, cloze) for split in splits]
+        return [encode_examples(tokenizer, split, max_length, cloze) for split in splits]
     tokens, types = found["input_ids"], found.get("token_type_ids")
     place = {text: i for i, text in enumerate(texts)}
 
     def cut_out(examples: Sequence[Example]) -> Encoded:
-        at = [place[text] for text in sequences_of(examples)]
-        return encoded(tokenizer, examples, [tokens[i] for i in at], None if types is None else [types[i] for i in at])
+        at = [place[text] for text in list_sequences(examples)]
+        return build_encoded(
+            tokenizer, examples, [tokens[i] for i in at], None if types is None else [types[i] for i in at]
+        )
 
     return [cut_out(split) for split in splits]
 
 
-def table(
+def load_tokens(
     tokenizer: Any,
     texts: Sequence[tuple[str, str | None]],
     max_length: int,
@@ -68,17 +70,17 @@ def table(
 
     def columns(numbers: list[int]) -> dict[str, Rows]:
         tell(f"tokens: {numbers[0]:,} of {len(texts):,} texts")
-        tokens, types = tokenize(tokenizer, [texts[i] for i in numbers], max_length, cloze)
+        tokens, types = tokenize_sequences(tokenizer, [texts[i] for i in numbers], max_length, cloze)
         return {"input_ids": tokens} | ({} if types is None else {"token_type_ids": types})
 
     try:
-        key = sha256(json.dumps([identity(tokenizer), max_length, cloze, texts]).encode())
-        return kept(key, len(texts), columns)
+        key = sha256(json.dumps([tokenizer_identity(tokenizer), max_length, cloze, texts]).encode())
+        return load_or_make(key, len(texts), columns)
     except (ConfigurationError, OSError):
         return None  # a run must not die of its cache
 
 
-def identity(tokenizer: Any) -> list[str]:
+def tokenizer_identity(tokenizer: Any) -> list[str]:
     """Checksums of the files that a tokenizer saves, and the versions of the libraries that read them."""
     import tokenizers
     import transformers
@@ -93,19 +95,19 @@ def identity(tokenizer: Any) -> list[str]:
         return [transformers.__version__, tokenizers.__version__, *(sha256(file.read_bytes()) for file in files)]
 
 
-def kept(key: str, number: int, columns: Columns) -> dict[str, Rows]:
+def load_or_make(key: str, number: int, columns: Columns) -> dict[str, Rows]:
     """The columns of so many texts, read back or made now. Raises ConfigurationError or OSError without a cache."""
     import datasets
 
     path = writable_cache("tokens", "token ids are kept") / f"{key}.arrow"
     with FileLock(path.with_suffix(".lock")):  # of two processes that want them, one makes them
-        if not unbroken(path):
-            make(path, number, columns)
+        if not is_whole(path):
+            write_columns(path, number, columns)
         stored = datasets.Dataset.from_file(str(path))
-        return {name: rows(stored.data.column(name)) for name in stored.column_names}
+        return {name: column_rows(stored.data.column(name)) for name in stored.column_names}
 
 
-def make(path: Path, number: int, columns: Columns) -> None:
+def write_columns(path: Path, number: int, columns: Columns) -> None:
     """Write the columns of so many texts, and the checksum behind the end of the Arrow file, where none looks."""
     import datasets
     import pyarrow
@@ -121,26 +123,26 @@ def make(path: Path, number: int, columns: Columns) -> None:
         new = Path(aside) / path.name
         numbers.map(arrow, batched=True, remove_columns=["number"], cache_file_name=str(new), new_fingerprint=path.stem)
         with new.open("ab") as file:
-            file.write(checksum(path.stem, new.read_bytes()))
+            file.write(keyed_checksum(path.stem, new.read_bytes()))
         new.replace(path)
 
 
-def rows(column: Any) -> Rows:
+def column_rows(column: Any) -> Rows:
     """A column of lists, as tuples: several times as fast as Arrow's own way, which takes one number at a time."""
     whole = column.combine_chunks()
     values = whole.values.to_pylist()
     return tuple(tuple(values[begin:end]) for begin, end in pairwise(whole.offsets.to_pylist()))
 
 
-def unbroken(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
     """Whether a file is there, whole, and the one that was written under this name."""
     try:
         whole = path.read_bytes()
     except OSError:
         return False
-    return whole[-DIGEST:] == checksum(path.stem, whole[:-DIGEST])
+    return whole[-DIGEST:] == keyed_checksum(path.stem, whole[:-DIGEST])
 
 
-def checksum(key: str, content: bytes) -> bytes:
+def keyed_checksum(key: str, content: bytes) -> bytes:
     """Of a file's content under its name."""
     return sha256(key.encode() + content).encode()

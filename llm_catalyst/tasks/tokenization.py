@@ -7,22 +7,22 @@ from llm_catalyst.tasks.batching import Encoded, Rows
 from llm_catalyst.tasks.text_task import Example
 
 
-def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, cloze: str | None = None) -> Encoded:
+def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int, cloze: str | None = None) -> Encoded:
     """Token ids with special tokens, each sequence cut to `max_length`.
 
     With `cloze` (for the verbalizer) text and pair are joined into the first segment, the only one that is
     cut, and the cloze becomes the second, so that the place of the label word is never lost.
     """
-    tokens, types = tokenize(tokenizer, sequences_of(examples), max_length, cloze)
-    return encoded(tokenizer, examples, tokens, types)
+    tokens, types = tokenize_sequences(tokenizer, list_sequences(examples), max_length, cloze)
+    return build_encoded(tokenizer, examples, tokens, types)
 
 
-def sequences_of(examples: Sequence[Example]) -> list[tuple[str, str | None]]:
+def list_sequences(examples: Sequence[Example]) -> list[tuple[str, str | None]]:
     """Every (text, pair) of a split, example by example."""
     return [sequence for example in examples for sequence in example.sequences]
 
 
-def tokenize(
+def tokenize_sequences(
     tokenizer: Any, sequences: Sequence[tuple[str, str | None]], max_length: int, cloze: str | None = None
 ) -> tuple[Rows, Rows | None]:
     """Each sequence's token ids, cut as `encode` says, and their types, where the tokenizer knows such."""
@@ -45,7 +45,7 @@ def tokenize(
     return found["input_ids"], found.get("token_type_ids")
 
 
-def encoded(tokenizer: Any, examples: Sequence[Example], tokens: Rows, types: Rows | None) -> Encoded:
+def build_encoded(tokenizer: Any, examples: Sequence[Example], tokens: Rows, types: Rows | None) -> Encoded:
     """The split whose sequences have these token ids, and these types, which count where any is not 0."""
     return Encoded(
         tokens=tuple(map(tuple, tokens)),

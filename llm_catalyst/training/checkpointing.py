@@ -8,7 +8,7 @@ import torch
 from llm_catalyst.config.settings import Budget, Settings
 from llm_catalyst.runs.records import Emit, Event, Usage
 from llm_catalyst.runs.writer import RunDirectory
-from llm_catalyst.training.state import State, pack, unpack
+from llm_catalyst.training.state import State, pack_state, unpack_state
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.signals import BudgetExceededError, SignalHandler
 
@@ -33,7 +33,7 @@ class Checkpointer:
         restored = self.directory.restore(emit)
         if restored is None:
             return None
-        state = unpack(*restored, device)
+        state = unpack_state(*restored, device)
         self._began -= state.seconds
         if state.room:
             self.room.narrow(*state.room)
@@ -51,7 +51,7 @@ class Checkpointer:
     def checkpoint(self, state: State) -> State:
         """Save a state within a stage."""
         state = self._dated(state)
-        self.directory.checkpoint(state.stage, state.step, *pack(state))
+        self.directory.checkpoint(state.stage, state.step, *pack_state(state))
         return state
 
     def stage_ended(self, stage: int, state: State, last: bool) -> State:
@@ -60,7 +60,7 @@ class Checkpointer:
         After the last stage only a signal stops it: what is left costs no more than a score on test.
         """
         state = self._dated(state)
-        self.directory.commit(stage, *pack(state))
+        self.directory.commit(stage, *pack_state(state))
         self._end(self._minutes_spent() and not last)
         return state
 
@@ -69,12 +69,12 @@ class Checkpointer:
 
         What answers under way will cost is not known: with `at_once` of them, those of `at_once` - 1 may come on top.
         """
-        if self.settings.budget.when_spent == "stop" and (why := spent(self.settings.budget, ledger)):
+        if self.settings.budget.when_spent == "stop" and (why := spent_budget(self.settings.budget, ledger)):
             raise BudgetExceededError(why)
 
     def mentor_may_speak(self, state: State, emit: Emit) -> bool:
         """Whether the mentor is consulted: not with its budget spent where the run concludes then; an event tells."""
-        why = spent(self.settings.budget, state.ledger) if self.settings.budget.when_spent == "conclude" else ""
+        why = spent_budget(self.settings.budget, state.ledger) if self.settings.budget.when_spent == "conclude" else ""
         if why:
             emit(Event(state.stage, state.step, "budget", f"{why}; the mentor is asked no more"))
         return not why
@@ -96,7 +96,7 @@ class Checkpointer:
             )
 
 
-def spent(budget: Budget, ledger: Usage) -> str:
+def spent_budget(budget: Budget, ledger: Usage) -> str:
     """Which part of its budget a run's mentor has used up; '' where something is left of each."""
     tokens = ledger.input_tokens + ledger.output_tokens
     if budget.usd is not None and ledger.unpriced_calls:

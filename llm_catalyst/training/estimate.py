@@ -14,15 +14,15 @@ from rich.text import Text
 from llm_catalyst.mentors.base import Mentor, overlaps
 from llm_catalyst.models.prompted_text import Model
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
-from llm_catalyst.runs.analysis import clock, counted, dollars
+from llm_catalyst.runs.analysis import format_count, format_dollars, format_duration
 from llm_catalyst.tasks.batching import Examples, scoring_rows, training_rows
 from llm_catalyst.training.final_evaluation import device_name
-from llm_catalyst.training.mentor_cost import MentorCost, account, asked, together
+from llm_catalyst.training.mentor_cost import MentorCost, estimate_mentor_cost, list_mentors, sum_costs
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.scoring import score
+from llm_catalyst.training.scoring import score_members
 from llm_catalyst.utils.memory import PassLimits, peak_memory
-from llm_catalyst.utils.rich_layout import heading, indented, pairs
-from llm_catalyst.utils.terminal import printable
+from llm_catalyst.utils.rich_layout import indent_text, make_heading, make_pairs
+from llm_catalyst.utils.terminal import escape_controls
 
 REPEATS, PATIENCE_S = 3, 2.0  # a measurement is repeated so many times, but not beyond so many seconds
 
@@ -92,18 +92,18 @@ class Measured:
     notes: tuple[str, ...]
 
 
-def estimate(problem: Problem, doer: PromptOptimizer, mentor: Mentor, plan: tuple[int, ...]) -> Estimate:
+def estimate_run(problem: Problem, doer: PromptOptimizer, mentor: Mentor, plan: tuple[int, ...]) -> Estimate:
     """What a run of `plan` (steps of each stage) will take. Nothing of it is kept, no random stream moves.
 
     Trains a few of its steps on copies and scores a pass of dev; asks no mentor. Raises ConfigurationError where
     not even one example fits into memory.
     """
-    proposals = max(getattr(who, "proposals", 0) for who in asked(mentor))
-    work = count(problem, proposals, plan, late=overlaps(mentor))
+    proposals = max(getattr(who, "proposals", 0) for who in list_mentors(mentor))
+    work = count_work(problem, proposals, plan, late=overlaps(mentor))
     devices = [problem.device] if problem.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # dropout draws from the global generators
-        measured = measure(problem, doer, work)
-    mentors = account(problem, mentor, work.pools, len(plan))
+        measured = measure_run(problem, doer, work)
+    mentors = estimate_mentor_cost(problem, mentor, work.pools, len(plan))
     members = [k for k, steps in zip(work.members, plan, strict=True) for _ in range(steps)]
     dev, test = problem.splits["dev"], problem.splits["test"]
     scored_tokens = sum(work.scored) * split_tokens(problem, dev) + 2 * split_tokens(problem, test)
@@ -128,7 +128,7 @@ def estimate(problem: Problem, doer: PromptOptimizer, mentor: Mentor, plan: tupl
     )
 
 
-def count(problem: Problem, proposals: int, plan: Sequence[int], late: bool = False) -> Work:
+def count_work(problem: Problem, proposals: int, plan: Sequence[int], late: bool = False) -> Work:
     """The work of a run in which each projection and each of the mentor's `proposals` is new, and none diverges.
 
     Where advice comes `late`, it is used a stage after the question.
@@ -142,8 +142,8 @@ def count(problem: Problem, proposals: int, plan: Sequence[int], late: bool = Fa
     for stage, steps in enumerate(plan):
         k = proposals if stage > late and proposals and settings.restart == "all" else 1
         kept = pool if settings.pool.keep else 0
-        new = min(settings.pool.candidates, k * occasions(begin, begin + steps, record))
-        scored += [k] * (looks * occasions(begin, begin + steps, measure)) + [new + kept * rescores]
+        new = min(settings.pool.candidates, k * count_multiples(begin, begin + steps, record))
+        scored += [k] * (looks * count_multiples(begin, begin + steps, measure)) + [new + kept * rescores]
         pool = min(settings.pool.size, kept + new)
         shown = pool
         if proposals and late <= stage < len(plan) - 1 and settings.restart != "first":
@@ -158,7 +158,7 @@ def count(problem: Problem, proposals: int, plan: Sequence[int], late: bool = Fa
     return Work(tuple(members), tuple(scored), tuple(pools), examples, tokens)
 
 
-def occasions(begin: int, end: int, every: int) -> int:
+def count_multiples(begin: int, end: int, every: int) -> int:
     """How many of the steps `begin` + 1 to `end` are multiples of `every`, or the last."""
     return end // every - begin // every + (end % every > 0)
 
@@ -175,7 +175,7 @@ def split_tokens(problem: Problem, data: Examples) -> int:
     return sum(padded_tokens(problem, data, rows) for rows in passes)
 
 
-def measure(problem: Problem, doer: PromptOptimizer, work: Work) -> Measured:
+def measure_run(problem: Problem, doer: PromptOptimizer, work: Work) -> Measured:
     """Time of a step of about the mean size and of a scoring pass, and the memory that they and the longest step take.
 
     A step's time grows with its tokens: the mean size gives the time of them all, where the median would not.
@@ -185,12 +185,12 @@ def measure(problem: Problem, doer: PromptOptimizer, work: Work) -> Measured:
     longest = work.tokens.index(max(work.tokens))
     mean = statistics.fmean(work.tokens)
     usual = min(range(len(work.tokens)), key=lambda step: abs(work.tokens[step] - mean))
-    passes = step_of(problem, doer, model, max(work.members), longest, len(work.tokens))()  # it warms up, too
+    passes = make_step(problem, doer, model, max(work.members), longest, len(work.tokens))()  # it warms up, too
     times = {
-        k: seconds_of(step_of(problem, doer, model, k, usual, len(work.tokens)), problem.compiled)
+        k: time_calls(make_step(problem, doer, model, k, usual, len(work.tokens)), problem.compiled)
         for k in sorted(set(work.members))
     }
-    token = seconds_of_a_scored_token(problem, model, max(work.scored))
+    token = time_scored_token(problem, model, max(work.scored))
     return Measured(
         step={k: statistics.median_low(seconds) for k, seconds in times.items()},
         token=token,
@@ -201,7 +201,9 @@ def measure(problem: Problem, doer: PromptOptimizer, work: Work) -> Measured:
     )
 
 
-def step_of(problem: Problem, doer: PromptOptimizer, model: Model, k: int, done: int, total: int) -> Callable[[], int]:
+def make_step(
+    problem: Problem, doer: PromptOptimizer, model: Model, k: int, done: int, total: int
+) -> Callable[[], int]:
     """A function that takes the run's step after `done`, with k new members, and says how often each example passed."""
     start, batch = problem.start(), next(problem.batches(k, done))
 
@@ -213,17 +215,17 @@ def step_of(problem: Problem, doer: PromptOptimizer, model: Model, k: int, done:
     return train
 
 
-def seconds_of_a_scored_token(problem: Problem, model: Model, k: int) -> float:
+def time_scored_token(problem: Problem, model: Model, k: int) -> float:
     """Seconds of the largest pass over dev, of k prompts together, by its tokens."""
     dev, prompt = problem.splits["dev"], problem.start()
     passes = scoring_rows(dev, max(1, model.room.tokens // k), problem.space.length, problem.padding)
     tokens, rows = max((padded_tokens(problem, dev, rows), rows) for rows in passes)
     sample, metric = dev.pick(rows), problem.data.task.metric
-    times = seconds_of(lambda: score(model, [prompt] * k, sample, metric, problem.padding), problem.compiled)
+    times = time_calls(lambda: score_members(model, [prompt] * k, sample, metric, problem.padding), problem.compiled)
     return statistics.median_low(times) / (k * tokens)
 
 
-def seconds_of(work: Callable[[], object], compiled: bool) -> list[float]:
+def time_calls(work: Callable[[], object], compiled: bool) -> list[float]:
     """Seconds of each repetition; on a GPU too, as losses and answers come back only when they are there.
 
     What is `compiled` is done once before, as that takes its time when shapes of a new kind come.
@@ -238,7 +240,7 @@ def seconds_of(work: Callable[[], object], compiled: bool) -> list[float]:
     return times
 
 
-def total(estimates: Sequence[Estimate]) -> Estimate:
+def sum_estimates(estimates: Sequence[Estimate]) -> Estimate:
     """At least one run, all of them one after another: sums, but the largest memory and sizes."""
     return Estimate(
         steps=tuple(map(sum, zip_longest(*(e.steps for e in estimates), fillvalue=0))),
@@ -246,8 +248,8 @@ def total(estimates: Sequence[Estimate]) -> Estimate:
         scored_examples=sum(e.scored_examples for e in estimates),
         test_examples=sum(e.test_examples for e in estimates),
         consultations=sum(e.consultations for e in estimates),
-        bill=together([e.bill for e in estimates]),
-        most=together([e.most for e in estimates]),
+        bill=sum_costs([e.bill for e in estimates]),
+        most=sum_costs([e.most for e in estimates]),
         unpriced=tuple(dict.fromkeys(name for e in estimates for name in e.unpriced)),
         train_seconds=sum(e.train_seconds for e in estimates),
         score_seconds=sum(e.score_seconds for e in estimates),
@@ -262,38 +264,45 @@ def total(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
-def render(estimate: Estimate) -> RenderableType:
+def render_estimate(estimate: Estimate) -> RenderableType:
     """The estimate of one run, or the total of a sweep, at a glance."""
     bill, most, test = estimate.bill, estimate.most, f"{estimate.test_examples:,}"
     training, scoring = estimate.train_seconds, estimate.score_seconds
-    split = f"training {rounded(training)}, scoring {rounded(scoring)}"
+    split = f"training {format_seconds(training)}, scoring {format_seconds(scoring)}"
     heap = "; a long run's heap can grow by a quarter" if "cpu" in estimate.device else ""
     rows = [
-        ("training", f"{stages(estimate)}, on {counted(estimate.train_examples, 'example')}"),
-        ("scoring", f"up to {counted(estimate.scored_examples, 'example')}, and {test} at the end"),
-        ("time", f"about {rounded(training + scoring)} on {printable(estimate.device)}: {split}"),
-        ("peak memory", f"about {mebibytes(estimate.peak_memory_bytes)}" + heap),
-        ("model", f"{mebibytes(estimate.weight_bytes)} of weights, {counted(estimate.trained, 'parameter')} trained"),
-        ("mentor", f"{counted(estimate.consultations, 'consultation')}, {span(bill.calls, most.calls)} calls"),
+        ("training", f"{describe_stages(estimate)}, on {format_count(estimate.train_examples, 'example')}"),
+        ("scoring", f"up to {format_count(estimate.scored_examples, 'example')}, and {test} at the end"),
+        ("time", f"about {format_seconds(training + scoring)} on {escape_controls(estimate.device)}: {split}"),
+        ("peak memory", f"about {format_mebibytes(estimate.peak_memory_bytes)}" + heap),
+        (
+            "model",
+            f"{format_mebibytes(estimate.weight_bytes)} of weights, "
+            f"{format_count(estimate.trained, 'parameter')} trained",
+        ),
+        (
+            "mentor",
+            f"{format_count(estimate.consultations, 'consultation')}, {format_range(bill.calls, most.calls)} calls",
+        ),
     ]
     if estimate.compile_seconds:
-        more = f"up to {rounded(estimate.compile_seconds)} more, when training and scoring begin"
+        more = f"up to {format_seconds(estimate.compile_seconds)} more, when training and scoring begin"
         rows.insert(3, ("compiling", more))
     if most.input_tokens:
         sent, received = (bill.input_tokens, most.input_tokens), (bill.output_tokens, most.output_tokens)
-        rows.append(("tokens", f"about {span(*sent)} sent, {span(*received)} received"))
-    rows.append(("cost", price(estimate)))
+        rows.append(("tokens", f"about {format_range(*sent)} sent, {format_range(*received)} received"))
+    rows.append(("cost", format_cost(estimate)))
     return Group(
-        *heading("Estimate" if estimate.runs == 1 else f"Estimate: {estimate.runs} runs, one after another"),
-        pairs([(name, Text(value)) for name, value in rows]),
-        *(indented(Text(printable(note), "yellow")) for note in estimate.notes),
-        indented(Text(caution(estimate), "dim")),
+        *make_heading("Estimate" if estimate.runs == 1 else f"Estimate: {estimate.runs} runs, one after another"),
+        make_pairs([(name, Text(value)) for name, value in rows]),
+        *(indent_text(Text(escape_controls(note), "yellow")) for note in estimate.notes),
+        indent_text(Text(describe_caution(estimate), "dim")),
     )
 
 
-def stages(estimate: Estimate) -> str:
+def describe_stages(estimate: Estimate) -> str:
     """'800 steps in 4 stages of 200', '800 steps in stages of 200, 600'; of a sweep only the sum."""
-    steps, whole = estimate.steps, counted(sum(estimate.steps), "step")
+    steps, whole = estimate.steps, format_count(sum(estimate.steps), "step")
     if estimate.runs > 1 or len(steps) == 1:
         return whole
     if len(set(steps)) == 1:
@@ -301,9 +310,11 @@ def stages(estimate: Estimate) -> str:
     return f"{whole} in stages of {', '.join(f'{n:,}' for n in steps)}"
 
 
-def caution(estimate: Estimate) -> str:
+def describe_caution(estimate: Estimate) -> str:
     """What the figures rest on, and so how far they can be wrong."""
-    measured = f"Time and memory were measured here, on {counted(estimate.measured_steps, 'step')} and a scoring pass"
+    measured = (
+        f"Time and memory were measured here, on {format_count(estimate.measured_steps, 'step')} and a scoring pass"
+    )
     alone = f"{measured} each run" if estimate.runs > 1 else measured
     if not estimate.most.calls:
         return f"{alone}; a busier machine is slower."
@@ -313,26 +324,30 @@ def caution(estimate: Estimate) -> str:
     )
 
 
-def price(estimate: Estimate) -> str:
+def format_cost(estimate: Estimate) -> str:
     """'nothing', '$0.0021 to $0.08', or for which model there is no price."""
     least, most = estimate.bill.cost_usd, estimate.most.cost_usd
-    unknown = f"unknown: conf/prices.yaml has no price for {', '.join(map(printable, estimate.unpriced))}"
+    unknown = f"unknown: conf/prices.yaml has no price for {', '.join(map(escape_controls, estimate.unpriced))}"
     if most == 0:
         return "nothing"
     if least is None:
         return unknown
     if most is None:
-        return f"about {dollars(least)} without fallbacks; with them {unknown}"
-    return f"about {dollars(least)}" if least == most else f"about {dollars(least)}, at most {dollars(most)}"
+        return f"about {format_dollars(least)} without fallbacks; with them {unknown}"
+    return (
+        f"about {format_dollars(least)}"
+        if least == most
+        else f"about {format_dollars(least)}, at most {format_dollars(most)}"
+    )
 
 
-def span(least: int, most: int) -> str:
+def format_range(least: int, most: int) -> str:
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
-def rounded(seconds: float) -> str:
-    return clock(math.ceil(seconds))
+def format_seconds(seconds: float) -> str:
+    return format_duration(math.ceil(seconds))
 
 
-def mebibytes(size: int) -> str:
+def format_mebibytes(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB"

@@ -22,12 +22,12 @@ from llm_catalyst.runs.records import (
     ScoredPrompt,
 )
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.state import State, ranked
+from llm_catalyst.training.state import State, rank_entries
 
 Considered = tuple[tuple[Proposal, Score | None], ...]
 
 
-def evaluate(problem: Problem, state: State, emit: Emit) -> tuple[State, list[Score | None]]:
+def evaluate_members(problem: Problem, state: State, emit: Emit) -> tuple[State, list[Score | None]]:
     """The members' dev scores (None where not finite), and the state that remembers the best of the run."""
     results = problem.score(state.parameters)
     state = state.spent(scored_examples=len(results) * len(problem.splits["dev"]))
@@ -61,13 +61,13 @@ def score_projections(problem: Problem, state: State, members: Sequence[int]) ->
     return state, {i: result.score if result else None for i, result in zip(members, results, strict=True)}
 
 
-def tell_memory(problem: Problem, state: State, emit: Emit) -> None:
+def record_memory(problem: Problem, state: State, emit: Emit) -> None:
     """An event for each time that memory ran out since the last call."""
     for words in problem.model.room.told():
         emit(Event(state.stage, state.step, "out_of_memory", words))
 
 
-def settle(state: State, scores: Sequence[Score | None], emit: Emit) -> State:
+def settle_stage(state: State, scores: Sequence[Score | None], emit: Emit) -> State:
     """The stage's best member goes on alone; where every member diverged, the best state of the run does."""
     if None in scores:
         message = "loss or gradient was not finite; the best finite state goes on (a smaller optimizer.lr may help)"
@@ -94,11 +94,11 @@ def score_prompts(
     scored = [ScoredPrompt(p, r.score, origins[p], state.stage) for p, r in zip(prompts, results, strict=True) if r]
     for entry in scored:
         emit(entry)
-    tell_memory(problem, state, emit)
+    record_memory(problem, state, emit)
     return state.spent(scored_examples=len(prompts) * len(problem.splits["dev"])), scored
 
 
-def weigh(
+def rank_proposals(
     problem: Problem, state: State, proposals: Sequence[Proposal], soft: Tensor | None, emit: Emit
 ) -> tuple[State, Considered, Tensor]:
     """The proposals with their dev scores, lowest loss first, and their rows (n, m, d) in the same order.
@@ -124,7 +124,7 @@ def weigh(
     return state, tuple((proposals[i], scores[i]) for i in order), rows[order]
 
 
-def tell_restarts(
+def record_restarts(
     problem: Problem, state: State, chosen: Considered, considered: Considered, advice: Advice, emit: Emit
 ) -> None:
     """A record for each prompt that was chosen to restart from, with all that was weighed."""
@@ -139,10 +139,10 @@ def tell_restarts(
 def known_scores(problem: Problem, state: State, entries: Sequence[ScoredPrompt]) -> tuple[ScoredPrompt, ...]:
     """Of all entries of a run those whose scores hold: a trained head has moved since the stages before."""
     trained = problem.model.head.trained
-    return ranked([entry for entry in entries if entry.stage == state.stage or not trained])
+    return rank_entries([entry for entry in entries if entry.stage == state.stage or not trained])
 
 
-def fall_back(state: State, why: str, emit: Emit) -> tuple[State, tuple[Proposal, ...]]:
+def use_fallback(state: State, why: str, emit: Emit) -> tuple[State, tuple[Proposal, ...]]:
     """The pool's best as the proposal of a mentor that could not answer."""
     emit(Event(state.stage, state.step, "fallback", f"{why}; the pool's best restarts"))
     proposals = tuple(Proposal(scored.prompt, "the pool's best") for scored in state.pool[-1:])

@@ -12,7 +12,7 @@ from llm_catalyst.training.state import State
 from llm_catalyst.utils.memory import peak_memory
 
 
-def conclude(problem: Problem, state: State) -> Outcome:
+def evaluate_outcome(problem: Problem, state: State) -> Outcome:
     """The outcome: what dev chose, scored on the reporting split, and what the run has spent.
 
     The soft prompt is scored with its own head, the pool's best discrete prompt under the last stage's.
@@ -23,7 +23,7 @@ def conclude(problem: Problem, state: State) -> Outcome:
     discrete = problem.score_prompts([best_prompt.prompt], state.parameters[0], "test")[0] if best_prompt else None
     return Outcome(
         status="done" if soft else "diverged",
-        message=verdict(problem, soft),
+        message=describe_verdict(problem, soft),
         protocol=problem.settings.protocol.name,
         reported_on=problem.settings.protocol.report_on,
         best=state.best,
@@ -54,7 +54,7 @@ def on_unseen(problem: Problem, state: State, result: ScoringResult) -> dict[str
     return {"base_accuracy": base, "new_accuracy": other, "harmonic_mean": harmonic_mean([base, other])}
 
 
-def verdict(problem: Problem, result: ScoringResult | None) -> str:
+def describe_verdict(problem: Problem, result: ScoringResult | None) -> str:
     """One sentence that compares the reported accuracy with the majority class's."""
     if result is None:
         return "no finite state was found; try a smaller optimizer.lr or backbone.dtype=float32"

@@ -13,16 +13,16 @@ from llm_catalyst.runs.records import Advice, Emit, Origin, Outcome, Prompt, Rec
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training.checkpointing import Checkpointer
 from llm_catalyst.training.evaluation import (
-    evaluate,
-    fall_back,
+    evaluate_members,
     known_scores,
+    rank_proposals,
+    record_memory,
+    record_restarts,
     score_prompts,
-    settle,
-    tell_memory,
-    tell_restarts,
-    weigh,
+    settle_stage,
+    use_fallback,
 )
-from llm_catalyst.training.final_evaluation import conclude
+from llm_catalyst.training.final_evaluation import evaluate_outcome
 from llm_catalyst.training.mentor_queries import MentorScheduler
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.state import State
@@ -40,7 +40,7 @@ class Experiment:
     plan: tuple[int, ...]
 
 
-def run(
+def run_experiment(
     experiment: Experiment, directory: RunDirectory, view: RunCallback, interruption: SignalHandler | None = None
 ) -> Outcome:
     """Train stage by stage, each after the first from the mentor's restart point; report on test once.
@@ -56,38 +56,38 @@ def run(
             view.show(record)
 
     safe = Checkpointer(directory, experiment.settings, interruption or SignalHandler(), experiment.problem.model.room)
-    state = safe.restore(emit, experiment.problem.device) or start(experiment, emit)
+    state = safe.restore(emit, experiment.problem.device) or start_state(experiment, emit)
     counsel = MentorScheduler(experiment.problem, experiment.mentor, len(experiment.plan), safe, emit)
     while left := experiment.plan[state.stage :]:
         advice = counsel.begin(state)
         if not state.trained:
-            state = train(experiment, state, emit, view, safe)
+            state = train_stage(experiment, state, emit, view, safe)
             state = grow_pool(experiment, state, directory, emit)
             state = safe.checkpoint(replace(state, trained=True))
         left = left[1:]
         if advice:
-            state = restart(experiment, *counsel.collect(advice, state), emit)
+            state = restart_stage(experiment, *counsel.collect(advice, state), emit)
         if counsel.overlaps:
             state = counsel.note(state, left)
         elif left and safe.mentor_may_speak(state, emit):
-            state = restart(experiment, *counsel.ask(state), emit)
+            state = restart_stage(experiment, *counsel.ask(state), emit)
         elif isinstance(experiment.doer, NoTraining):
             left = ()  # nobody would move the prompt any more
         stage, state = state.stage, replace(state, stage=len(experiment.plan) - len(left), trained=False)
         state = safe.stage_ended(stage, state, last=not left)
-    outcome = conclude(experiment.problem, state)
-    tell_memory(experiment.problem, state, emit)
+    outcome = evaluate_outcome(experiment.problem, state)
+    record_memory(experiment.problem, state, emit)
     directory.finish(outcome)
     return outcome
 
 
-def start(experiment: Experiment, emit: Emit) -> State:
+def start_state(experiment: Experiment, emit: Emit) -> State:
     """One member at the configured starting point, scored on dev before any training."""
     state = State((Member.of(experiment.problem.start()),))
-    return evaluate(experiment.problem, state, emit)[0]
+    return evaluate_members(experiment.problem, state, emit)[0]
 
 
-def train(experiment: Experiment, state: State, emit: Emit, view: RunCallback, safe: Checkpointer) -> State:
+def train_stage(experiment: Experiment, state: State, emit: Emit, view: RunCallback, safe: Checkpointer) -> State:
     """The doer's stage, or the rest of it: the state with its best member; the trajectory is recorded on the way."""
     problem, settings, plan = experiment.problem, experiment.settings, experiment.plan
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
@@ -101,12 +101,12 @@ def train(experiment: Experiment, state: State, emit: Emit, view: RunCallback, s
             for snapshot in problem.snapshots(state.stage, step, state.parameters):
                 emit(snapshot)
         if step.number == end or step.number % measure == 0:
-            state, scores = evaluate(problem, state, emit)
+            state, scores = evaluate_members(problem, state, emit)
         scores = [score if math.isfinite(loss) else None for loss, score in zip(step.losses, scores, strict=True)]
-        tell_memory(problem, state, emit)
+        record_memory(problem, state, emit)
         if step.number < end:
             safe.step_taken(state)
-    return settle(state.at(end), scores, emit)
+    return settle_stage(state.at(end), scores, emit)
 
 
 def grow_pool(experiment: Experiment, state: State, directory: RunDirectory, emit: Emit) -> State:
@@ -123,15 +123,15 @@ def grow_pool(experiment: Experiment, state: State, directory: RunDirectory, emi
     return state.with_pool([*(known[prompt] for prompt in entries if prompt in known), *scored], pool.size)
 
 
-def restart(experiment: Experiment, state: State, advice: Advice, emit: Emit) -> State:
+def restart_stage(experiment: Experiment, state: State, advice: Advice, emit: Emit) -> State:
     """Weigh the mentor's proposals on dev, and restart from the best (or the first, or all)."""
     problem, settings, proposals = experiment.problem, experiment.settings, advice.proposals
     if advice.fallback:
-        state, proposals = fall_back(state, advice.fallback, emit)
+        state, proposals = use_fallback(state, advice.fallback, emit)
     if not proposals:
         return state
-    state, considered, rows = weigh(problem, state, proposals, advice.rows, emit)
+    state, considered, rows = rank_proposals(problem, state, proposals, advice.rows, emit)
     chosen = considered if settings.restart == "all" else considered[:1]
-    tell_restarts(problem, state, chosen, considered, advice, emit)
+    record_restarts(problem, state, chosen, considered, advice, emit)
     keep = settings.moments == "keep"
     return replace(state, members=tuple(state.members[0].restarted(row, keep) for row in rows[: len(chosen)]))

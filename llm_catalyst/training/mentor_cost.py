@@ -9,14 +9,14 @@ from llm_catalyst.mentors.base import Mentor, MentorContext, Trial
 from llm_catalyst.mentors.clients.base import Client
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.mentors.conversation import carry_on
-from llm_catalyst.mentors.llm import LanguageModel, shown
-from llm_catalyst.mentors.pricing import cost
+from llm_catalyst.mentors.conversation import run_dialogue
+from llm_catalyst.mentors.llm import LanguageModel, apply_history
+from llm_catalyst.mentors.pricing import compute_cost
 from llm_catalyst.mentors.strategies.base import Question, Reply, Strategy
 from llm_catalyst.runs.records import Prompt, Proposal, Score, ScoredPrompt
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.prompt_probe import HINT_TOKENS
-from llm_catalyst.utils.rng import derive, stream
+from llm_catalyst.utils.rng import derive_seed, make_generator
 
 AROUND_A_PROPOSAL = 3  # tokens of an answer beside each prompt: the dash, the line's end
 WORDS_OF_ITS_OWN = 150  # tokens of an answer that is no prompt: a critique, a direction
@@ -45,7 +45,7 @@ class CostAccount:
     tried: int
 
 
-def account(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int) -> CostAccount:
+def estimate_mentor_cost(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int) -> CostAccount:
     """What the mentor will take; `pools` are the numbers of prompts in the pool at each consultation."""
     usual: list[MentorCost] = []
     most: list[MentorCost] = []
@@ -53,8 +53,8 @@ def account(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int)
     tried = 0
     memories: dict[int, Mapping[str, Any]] = {}
     for stage, size in enumerate(pools):
-        consultation = shown(imagined(problem, stage, stages, size), getattr(mentor, "history", True))
-        for number, who in enumerate(asked(mentor)):
+        consultation = apply_history(imagine_context(problem, stage, stages, size), getattr(mentor, "history", True))
+        for number, who in enumerate(list_mentors(mentor)):
             if not isinstance(who, LanguageModel) or isinstance(who.client, Replay):
                 continue
             talk = Talk(replace(consultation, memory=memories.get(number, {})), who.strategy)
@@ -65,22 +65,22 @@ def account(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int)
                 longest = getattr(who.client, "max_tokens", answer)
                 attempts = question_tokens(consultation, question, who.attempts, longest)
                 if who is mentor:
-                    usual.append(call(who.client, attempts[0], min(answer, longest)))
-                calls = [call(who.client, tokens, longest) for tokens in attempts]
+                    usual.append(cost_of_call(who.client, attempts[0], min(answer, longest)))
+                calls = [cost_of_call(who.client, tokens, longest) for tokens in attempts]
                 if any(bill.cost_usd is None for bill in calls):
                     unpriced[who.client.model] = None
                 most += calls
-    return CostAccount(together(usual), together(most), tuple(unpriced), tried)
+    return CostAccount(sum_costs(usual), sum_costs(most), tuple(unpriced), tried)
 
 
-def asked(mentor: Mentor) -> list[Mentor]:
+def list_mentors(mentor: Mentor) -> list[Mentor]:
     """The mentor, and those that stand in for it."""
     return [mentor, *getattr(mentor, "fallbacks", ())]
 
 
-def imagined(problem: Problem, stage: int, stages: int, size: int) -> MentorContext:
+def imagine_context(problem: Problem, stage: int, stages: int, size: int) -> MentorContext:
     """A consultation whose pool holds random prompts, about as long as real ones; their scores are made up."""
-    generator = stream(problem.settings.seed, "estimate", stage)
+    generator = make_generator(problem.settings.seed, "estimate", stage)
     made_up = Score(1.0, 0.5, len(problem.splits["dev"]))
     pool = tuple(ScoredPrompt(problem.space.sample(generator), made_up, "gradient", stage) for _ in range(size))
     near = problem.space.allowed_ids[0]
@@ -90,7 +90,7 @@ def imagined(problem: Problem, stage: int, stages: int, size: int) -> MentorCont
         stage=stage,
         stages=stages,
         space=problem.space,
-        rng=random.Random(derive(problem.settings.seed, "estimate", stage)),
+        rng=random.Random(derive_seed(problem.settings.seed, "estimate", stage)),
         record=lambda exchange: None,
         scored=pool,
         hints=lambda prompts: [tuple((near,) * HINT_TOKENS for _ in prompt.tokens) for prompt in prompts],
@@ -103,8 +103,8 @@ class Talk:
     def __init__(self, consultation: MentorContext, strategy: Strategy) -> None:
         self.questions: list[Question] = []
         self.tried = 0
-        self._space, self._generator = consultation.space, stream(consultation.stage, "answers")
-        advice = carry_on(strategy.propose(replace(consultation, attempt=self._attempt)), self._answers)
+        self._space, self._generator = consultation.space, make_generator(consultation.stage, "answers")
+        advice = run_dialogue(strategy.propose(replace(consultation, attempt=self._attempt)), self._answers)
         self.memory = consultation.memory if advice.memory is None else advice.memory
 
     def _answers(self, questions: Sequence[Question]) -> tuple[Reply, ...]:
@@ -132,14 +132,14 @@ def question_tokens(consultation: MentorContext, question: Question, attempts: i
     return tokens
 
 
-def call(client: Client, question: int, answer: int) -> MentorCost:
+def cost_of_call(client: Client, question: int, answer: int) -> MentorCost:
     """One call; what a person reads and types is not counted."""
     if isinstance(client, Human):
         return MentorCost(1)
-    return MentorCost(1, question, answer, cost(client.model, question, answer) if client.paid else 0.0)
+    return MentorCost(1, question, answer, compute_cost(client.model, question, answer) if client.paid else 0.0)
 
 
-def together(bills: Sequence[MentorCost]) -> MentorCost:
+def sum_costs(bills: Sequence[MentorCost]) -> MentorCost:
     """The sum of bills; its price is unknown where that of one is."""
     costs = [bill.cost_usd for bill in bills if bill.cost_usd is not None]
     return MentorCost(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from llm_catalyst.mentors.background import awaited, begin
+from llm_catalyst.mentors.background import start_call, wait_for
 from llm_catalyst.mentors.base import Mentor, MentorContext, overlaps
 from llm_catalyst.runs.records import Advice, Emit, LLMCall, ScoredPrompt
 from llm_catalyst.training.checkpointing import Checkpointer
@@ -13,7 +13,7 @@ from llm_catalyst.training.evaluation import known_scores
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.prompt_probe import PromptProbe
 from llm_catalyst.training.state import State
-from llm_catalyst.utils.rng import derive
+from llm_catalyst.utils.rng import derive_seed
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class MentorScheduler:
         if state.shown is None:
             return None
         consultation = self._consultation(state, state.stage - 1, state.shown)
-        return begin(lambda: self.mentor.propose(consultation))
+        return start_call(lambda: self.mentor.propose(consultation))
 
     def collect(self, advice: "Future[Advice]", state: State) -> tuple[State, Advice]:
         """The advice that was begun, and the state that has paid for it. Raises what the mentor raised."""
-        told = awaited(advice)
+        told = wait_for(advice)
         return self._paid(state, state.stage - 1).remembering(told), told
 
     def _consultation(self, state: State, stage: int, pool: tuple[ScoredPrompt, ...]) -> MentorContext:
@@ -83,7 +83,7 @@ class MentorScheduler:
             stage=stage,
             stages=self.stages,
             space=self.problem.space,
-            rng=random.Random(derive(self.problem.settings.seed, "mentor", stage)),
+            rng=random.Random(derive_seed(self.problem.settings.seed, "mentor", stage)),
             record=self.emit,
             answered=up_to_the_last_answer(directory.answered(stage)),
             before_call=before_call,

@@ -24,11 +24,11 @@ from llm_catalyst.models.soft_prompt import CLASS, PromptSpace
 from llm_catalyst.optimizers.base import StepResult
 from llm_catalyst.runs.records import Prompt, Snapshot, Split
 from llm_catalyst.tasks.batching import Batch, Examples, steps_per_epoch, training_rows
-from llm_catalyst.tasks.text_task import Example, TaskData, majority
-from llm_catalyst.tasks.token_cache import encode_all
-from llm_catalyst.training.scoring import ScoringResult, score
+from llm_catalyst.tasks.text_task import Example, TaskData, majority_share
+from llm_catalyst.tasks.token_cache import encode_splits
+from llm_catalyst.training.scoring import ScoringResult, score_members
 from llm_catalyst.utils.memory import PassLimits
-from llm_catalyst.utils.rng import derive, stream
+from llm_catalyst.utils.rng import derive_seed, make_generator
 
 PICTURE = "(a picture)"  # stands for one in words
 
@@ -74,7 +74,7 @@ class Problem:
     @property
     def majority(self) -> float:
         """Accuracy of always answering the reporting split's most frequent label."""
-        return majority(self.data.test)
+        return majority_share(self.data.test)
 
     @property
     def padding(self) -> int | None:
@@ -96,8 +96,8 @@ class Problem:
     def start(self) -> dict[str, Tensor]:
         """A new member's parameters: the soft prompt where `prompt.start` says, and a new head."""
         model: Any = self.model
-        head = model.head.weights(model.backbone, self.data, stream(self.settings.seed, "head"))
-        return {"prompt": self.space.start(stream(self.settings.seed, "prompt"))} | head
+        head = model.head.weights(model.backbone, self.data, make_generator(self.settings.seed, "head"))
+        return {"prompt": self.space.start(make_generator(self.settings.seed, "prompt"))} | head
 
     def batches(self, k: int, first_step: int) -> Iterator[Batch]:
         """Training batches from a step on, the same examples for each of k members."""
@@ -105,14 +105,14 @@ class Problem:
         for step, rows in enumerate(training_rows(train, settings.batch_size, settings.seed, first_step), first_step):
             # Dropout, where a protocol has it, draws from torch's global generator: seeded at each step, it does
             # not depend on the steps before.
-            torch.manual_seed(derive(settings.seed, "dropout", step))
+            torch.manual_seed(derive_seed(settings.seed, "dropout", step))
             epoch = step // steps_per_epoch(len(train), settings.batch_size)
             yield train.batch([rows], self.device, self.padding, epoch).expand(k)
 
     def score(self, members: Sequence[Parameters], split: Split = "dev") -> list[ScoringResult | None]:
         """Each member's loss and metrics on a split."""
         data, metric = self.splits[split], self.data.task.metric
-        return score(self.model, members, data, metric, self.padding)
+        return score_members(self.model, members, data, metric, self.padding)
 
     def score_prompts(
         self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev"
@@ -140,7 +140,7 @@ class Problem:
         return [distinct[-1 - round(i * (len(distinct) - 1) / max(1, n - 1))] for i in range(n)][::-1]
 
 
-def assemble(
+def assemble_text_problem(
     data: TaskData,
     backbone: FrozenText,
     head: Head,
@@ -150,7 +150,7 @@ def assemble(
     """The problem of training a soft prompt of `backbone` under `head`; `tell` hears how far its texts' tokens are."""
     longest = backbone.longest_text(settings.prompt.length)
     cloze = cloze_for(backbone, data.task.cloze) if head.words else None
-    train, dev, test = encode_all(backbone.tokenizer, (data.train, data.dev, data.test), longest, cloze, tell)
+    train, dev, test = encode_splits(backbone.tokenizer, (data.train, data.dev, data.test), longest, cloze, tell)
     splits: dict[Split, Examples] = {"train": train, "dev": dev, "test": test}
     model = PromptedText(backbone, head, head.constants(backbone, data), room_for(settings))
     space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt)
@@ -158,7 +158,7 @@ def assemble(
     return Problem(data, splits, model, space, settings, compiled_before=compiled_before)
 
 
-def assemble_images(
+def assemble_image_problem(
     data: TaskData,
     unseen: TaskData | None,
     backbone: FrozenClip,
@@ -169,15 +169,15 @@ def assemble_images(
     """The problem of learning a context of CLIP's class names; `tell` hears how far the images' features are."""
     views = backbone.settings.views
     splits: dict[Split, Examples] = {
-        "train": image_features.load(backbone, data.train, views, settings.seed, tell),
-        "dev": image_features.load(backbone, data.dev, tell=tell),
-        "test": image_features.load(backbone, data.test, tell=tell),
+        "train": image_features.load_features(backbone, data.train, views, settings.seed, tell),
+        "dev": image_features.load_features(backbone, data.dev, tell=tell),
+        "test": image_features.load_features(backbone, data.test, tell=tell),
     }
     m = settings.prompt.length
     place = {"end": m, "middle": m // 2, "front": 0}[getattr(head, "class_position", "end")]
     space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt, place)
     model = PromptedClip(backbone, head, head.constants(backbone, data), room_for(settings))
-    other = assemble_images(unseen, None, backbone, head, settings, tell) if unseen else None
+    other = assemble_image_problem(unseen, None, backbone, head, settings, tell) if unseen else None
     return Problem(data, splits, model, space, settings, other)
 
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from llm_catalyst.mentors.base import Trial
-from llm_catalyst.models.prompted_text import Model, Parameters, stack
+from llm_catalyst.models.prompted_text import Model, Parameters, stack_members
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.scoring import try_examples
+from llm_catalyst.training.scoring import score_examples
 from llm_catalyst.training.state import State
-from llm_catalyst.utils.rng import stream
+from llm_catalyst.utils.rng import make_generator
 
 HINT_EXAMPLES = 64  # training examples over which a prompt's gradient is taken
 HINT_TOKENS = 3  # tokens named for each row
@@ -41,7 +41,7 @@ class PromptProbe:
             return [[] for _ in prompts]
         problem = self._problem
         data = problem.splits["train"].pick(rows)
-        losses, answers = try_examples(problem.model, self._members(prompts), data, problem.padding)
+        losses, answers = score_examples(problem.model, self._members(prompts), data, problem.padding)
         self._scored += losses.numel()
         return [
             [Trial(loss, answer, answer == label) for loss, answer, label in zip(*pair, data.labels, strict=True)]
@@ -80,13 +80,13 @@ class PromptProbe:
         """The examples for gradients, drawn for this stage."""
         problem = self._problem
         train = problem.splits["train"]
-        order = torch.randperm(len(train), generator=stream(problem.settings.seed, "hints", self._state.stage))
+        order = torch.randperm(len(train), generator=make_generator(problem.settings.seed, "hints", self._state.stage))
         return train.batch([order[:HINT_EXAMPLES].tolist()], problem.device, problem.padding)
 
     def _gradients(self, prompts: Sequence[Prompt]) -> Tensor:
         """Gradients (k, m, d) of each prompt's mean loss in its embeddings."""
         model: Model = self._problem.model
-        parameters = stack(self._members(prompts))
+        parameters = stack_members(self._members(prompts))
         rows = parameters["prompt"].requires_grad_()
         batch = self._batch.expand(len(prompts))
 

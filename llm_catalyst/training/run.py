@@ -16,26 +16,26 @@ import yaml
 from rich.console import Console
 
 from llm_catalyst.callbacks.base import CallbackList, RunInfo
-from llm_catalyst.callbacks.trackers import trackers
+from llm_catalyst.callbacks.trackers import make_trackers
 from llm_catalyst.config.build import RunComponents
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.models.backbones import clip
 from llm_catalyst.models.backbones.loading import check_dtype, check_extras, set_tf32
 from llm_catalyst.models.backbones.text import check_attention
-from llm_catalyst.models.backbones.text import load as load_backbone
+from llm_catalyst.models.backbones.text import load_text_backbone as load_backbone
 from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
 from llm_catalyst.runs.writer import PLACE, RunDirectory, changed_keys
 from llm_catalyst.tasks import image_task
 from llm_catalyst.tasks.image_task import ImageTask
-from llm_catalyst.tasks.text_task import load as load_task
+from llm_catalyst.tasks.text_task import load_text_task as load_task
 from llm_catalyst.training import shared_backbone
-from llm_catalyst.training.estimate import Estimate, estimate, render
-from llm_catalyst.training.loop import Experiment, run
-from llm_catalyst.training.problem import Problem, assemble, assemble_images
-from llm_catalyst.utils.cpu import usable_cores
+from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate
+from llm_catalyst.training.loop import Experiment, run_experiment
+from llm_catalyst.training.problem import Problem, assemble_image_problem, assemble_text_problem
+from llm_catalyst.utils.cpu import count_usable_cores
 from llm_catalyst.utils.memory import forget_peak
-from llm_catalyst.utils.rng import derive
+from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.signals import PATIENCE_S
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -54,7 +54,7 @@ PACKAGES = (
 )
 
 
-def run_session(
+def run_training(
     parts: RunComponents, config: Mapping[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]
 ) -> Outcome:
     """Carry out a run, new or cut off, in the directory `path`.
@@ -63,17 +63,17 @@ def run_session(
     """
     console = Console()
     settings = parts.settings
-    logs = trackers(settings.track, path, config)
+    logs = make_trackers(settings.track, path, config)
     check_mentor(parts, console)
     directory = RunDirectory(path)
     try:
-        with waiting(parts, console, "loading data and model …") as status:
-            problem = load_problem(parts, status.update if status else ignore)
+        with show_status(parts, console, "loading data and model …") as status:
+            problem = load_problem(parts, status.update if status else ignore_progress)
         plan = settings.plan(problem.examples)
-        directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), manifest(problem, choices, words))
+        directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), build_manifest(problem, choices, words))
         asks_a_person = isinstance(getattr(parts.mentor, "client", None), Human)
         # A live view would draw over what a person types.
-        shown = shared_backbone.view(
+        shown = shared_backbone.get_callback(
             "plain" if asks_a_person and settings.view in ("auto", "live") else settings.view, console
         )
         view = CallbackList(*logs, shown)
@@ -81,10 +81,10 @@ def run_session(
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
         view.begin(RunInfo(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
         try:
-            with shared_backbone.interruption(0.0 if asks_a_person else PATIENCE_S) as interruption:
-                doer = shared_backbone.in_step(parts.doer, problem.device)
+            with shared_backbone.get_signal_handler(0.0 if asks_a_person else PATIENCE_S) as interruption:
+                doer = shared_backbone.share_steps(parts.doer, problem.device)
                 experiment = Experiment(problem, doer, parts.mentor, settings, plan)
-                outcome = run(experiment, directory, view, interruption)
+                outcome = run_experiment(experiment, directory, view, interruption)
         except BaseException as error:
             view.end(None)
             with suppress(OSError):  # a full disk may be what stopped it
@@ -111,15 +111,15 @@ def dry_run(parts: RunComponents) -> Estimate:
     """What a run would take, measured, and printed unless view=none; nothing is trained, paid or written."""
     console = Console()
     check_mentor(parts, console)
-    with waiting(parts, console, "loading data and model, and measuring a step …") as status:
-        problem = load_problem(parts, status.update if status else ignore)
-    estimated = estimate(problem, parts.doer, parts.mentor, parts.settings.plan(problem.examples))
+    with show_status(parts, console, "loading data and model, and measuring a step …") as status:
+        problem = load_problem(parts, status.update if status else ignore_progress)
+    estimated = estimate_run(problem, parts.doer, parts.mentor, parts.settings.plan(problem.examples))
     if parts.settings.view != "none":
-        console.print(render(estimated))
+        console.print(render_estimate(estimated))
     return estimated
 
 
-def ignore(line: str) -> None:
+def ignore_progress(line: str) -> None:
     """For who does not want to hear how far something is."""
 
 
@@ -127,7 +127,7 @@ def check_mentor(parts: RunComponents, console: Console) -> None:
     """Raise ConfigurationError where the mentor's provider refuses its key or model, or its price is not known."""
     if not hasattr(parts.mentor, "reach"):
         return
-    with waiting(parts, console, "asking for the mentor …"):
+    with show_status(parts, console, "asking for the mentor …"):
         parts.mentor.reach()
     unpriced = parts.mentor.unpriced()
     if parts.settings.budget.usd is not None and unpriced:
@@ -137,12 +137,12 @@ def check_mentor(parts: RunComponents, console: Console) -> None:
         )
 
 
-def waiting(parts: RunComponents, console: Console, words: str) -> AbstractContextManager[Any]:
+def show_status(parts: RunComponents, console: Console, words: str) -> AbstractContextManager[Any]:
     """Shows `words` while something takes its time."""
     return console.status(words) if parts.settings.view != "none" else nullcontext()
 
 
-def load_problem(parts: RunComponents, tell: Callable[[str], None] = ignore) -> Problem:
+def load_problem(parts: RunComponents, tell: Callable[[str], None] = ignore_progress) -> Problem:
     """The task's data and the frozen backbone, loaded; `tell` hears how far that is where it takes long.
 
     What does not fit together is refused by name.
@@ -151,7 +151,7 @@ def load_problem(parts: RunComponents, tell: Callable[[str], None] = ignore) -> 
     device = choose_device(settings.device)
     check_dtype(parts.backbone.dtype, device)
     # What torch takes by itself follows OMP_NUM_THREADS, by which a sweep's workers share a machine, but no quota.
-    torch.set_num_threads(settings.threads or min(torch.get_num_threads(), usable_cores()))
+    torch.set_num_threads(settings.threads or min(torch.get_num_threads(), count_usable_cores()))
     if isinstance(parts.task, ImageTask):
         return load_images(parts, device, tell)
     check_attention(parts.backbone, device)
@@ -162,12 +162,12 @@ def load_problem(parts: RunComponents, tell: Callable[[str], None] = ignore) -> 
             f"choose head=classifier or head=similarity, or a backbone such as roberta_base, bert_base or gpt2"
         )
     data = load_task(parts.task, settings.seed, settings.protocol.report_on == "dev")
-    backbone = frozen(
+    backbone = load_frozen(
         settings.seed,
         device,
         lambda: load_backbone(parts.backbone, parts.head.words, device, settings.protocol.embed_twice),
     )
-    return assemble(data, backbone, parts.head, settings, tell)
+    return assemble_text_problem(data, backbone, parts.head, settings, tell)
 
 
 def load_images(parts: RunComponents, device: torch.device, tell: Callable[[str], None]) -> Problem:
@@ -180,12 +180,15 @@ def load_images(parts: RunComponents, device: torch.device, tell: Callable[[str]
         )
     on_dev = settings.protocol.report_on == "dev"
     set_tf32(False, device)  # a run of texts in this process may have set it
-    data, unseen = image_task.load(task, settings.seed, on_dev), image_task.load_new(task, settings.seed, on_dev)
-    backbone = frozen(settings.seed, device, lambda: clip.load(parts.backbone, device))
-    return assemble_images(data, unseen, backbone, parts.head, settings, tell)
+    data, unseen = (
+        image_task.load_image_task(task, settings.seed, on_dev),
+        image_task.load_new_classes(task, settings.seed, on_dev),
+    )
+    backbone = load_frozen(settings.seed, device, lambda: clip.load_clip(parts.backbone, device))
+    return assemble_image_problem(data, unseen, backbone, parts.head, settings, tell)
 
 
-def frozen(seed: int, device: torch.device, load: Callable[[], T]) -> T:
+def load_frozen(seed: int, device: torch.device, load: Callable[[], T]) -> T:
     """The backbone that `load` gives, or that of the run's company; its memory is measured from here on.
 
     Weights that a checkpoint lacks, such as RoBERTa's pooler, are drawn while it loads, and follow from the run's seed.
@@ -196,7 +199,7 @@ def frozen(seed: int, device: torch.device, load: Callable[[], T]) -> T:
         torch.manual_seed(drawn)
         return load()
 
-    return shared_backbone.shared(derive(seed, "backbone"), fresh)
+    return shared_backbone.share_backbone(derive_seed(seed, "backbone"), fresh)
 
 
 def choose_device(name: str) -> torch.device:
@@ -218,7 +221,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def manifest(problem: Problem, choices: Mapping[str, str], words: Sequence[str]) -> Manifest:
+def build_manifest(problem: Problem, choices: Mapping[str, str], words: Sequence[str]) -> Manifest:
     """What made this run."""
     return Manifest(
         command=tuple(words),
@@ -232,7 +235,7 @@ def manifest(problem: Problem, choices: Mapping[str, str], words: Sequence[str])
         threads=torch.get_num_threads(),
         backbone=problem.model.backbone.facts(),
         data=problem.data.fingerprints(),
-        together=shared_backbone.size(),
+        together=shared_backbone.count_runs(),
     )
 
 

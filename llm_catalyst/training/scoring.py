@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from llm_catalyst.models.prompted_text import Model, Parameters, example_losses, stack
+from llm_catalyst.models.prompted_text import Model, Parameters, example_losses, stack_members
 from llm_catalyst.runs.records import Score
 from llm_catalyst.tasks.batching import Examples, scoring_rows
 
@@ -25,31 +25,31 @@ class ScoringResult:
 
 
 @torch.inference_mode()
-def score(
+def score_members(
     model: Model, members: Sequence[Parameters], data: Examples, metric: str, pad_to: int | None = None
 ) -> list[ScoringResult | None]:
     """The result of each member on `data`, or None where its loss is not finite.
 
     All members are scored together, in forward passes of at most `model.room.tokens` tokens, prompts included.
     """
-    losses, answers, truth = in_room(passes, model, members, data, pad_to)
+    losses, answers, truth = in_room(score_passes, model, members, data, pad_to)
     means = losses.double().sum(0) / len(data)
-    return [result(mean, row, truth, metric) for mean, row in zip(means.tolist(), answers, strict=True)]
+    return [make_result(mean, row, truth, metric) for mean, row in zip(means.tolist(), answers, strict=True)]
 
 
-def passes(
+def score_passes(
     model: Model, parameters: Parameters, data: Examples, budget: int, pad_to: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Summed losses (passes, k), answers (k, n) and true labels (n,) of all examples, shortest first, on the CPU."""
     losses, answers, truth = [], [], []
-    for _, labels, logits in forward(model, parameters, data, budget, pad_to):
+    for _, labels, logits in forward_passes(model, parameters, data, budget, pad_to):
         losses.append(example_losses(logits, labels).sum(1))
         answers.append(logits.argmax(-1))
         truth.append(labels[0])
     return torch.stack(losses).cpu(), torch.cat(answers, dim=1).cpu(), torch.cat(truth).cpu()
 
 
-def forward(
+def forward_passes(
     model: Model, parameters: Parameters, data: Examples, budget: int, pad_to: int | None
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Rows, their labels (k, b) and class logits (k, b, c), pass by pass, shortest first."""
@@ -61,7 +61,7 @@ def forward(
 
 
 @torch.inference_mode()
-def try_examples(
+def score_examples(
     model: Model, members: Sequence[Parameters], data: Examples, pad_to: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Each member's loss in nats and answered label id on each example of `data`, (k, n) both, on the CPU."""
@@ -74,7 +74,7 @@ def each_example(
     """Losses and answers (k, n) in the order of `data`, on the CPU."""
     k, n = len(parameters["prompt"]), len(data)
     losses, answers = torch.empty(k, n), torch.empty(k, n, dtype=torch.long)
-    for rows, labels, logits in forward(model, parameters, data, budget, pad_to):
+    for rows, labels, logits in forward_passes(model, parameters, data, budget, pad_to):
         losses[:, rows] = example_losses(logits, labels).cpu()
         answers[:, rows] = logits.argmax(-1).cpu()
     return losses, answers
@@ -86,7 +86,7 @@ def in_room(
     """What `work` gives, with the backbone in evaluation mode and as many tokens in one pass as memory has room for."""
     training = model.backbone.training
     model.backbone.train(False)
-    parameters = stack(members)
+    parameters = stack_members(members)
     least = len(members) * padded_tokens(data, parameters["prompt"].shape[1], pad_to)
     done = model.room.fit(
         "tokens", least, least * len(data), lambda budget: work(model, parameters, data, budget, pad_to)
@@ -100,7 +100,7 @@ def padded_tokens(data: Examples, prompt_length: int, pad_to: int | None) -> int
     return ((pad_to or max(map(data.length, range(len(data))))) + prompt_length) * data.choices
 
 
-def result(loss: float, answers: Tensor, truth: Tensor, metric: str) -> ScoringResult | None:
+def make_result(loss: float, answers: Tensor, truth: Tensor, metric: str) -> ScoringResult | None:
     if not math.isfinite(loss):
         return None
     metrics = classification_metrics(answers, truth)

@@ -18,13 +18,13 @@ import torch
 from rich.console import Console
 
 from llm_catalyst.callbacks.base import RunCallback
-from llm_catalyst.callbacks.console import view_for
+from llm_catalyst.callbacks.console import make_callback
 from llm_catalyst.models.prompted_text import Model
 from llm_catalyst.optimizers.backprop import Gradient, mean_gradients
 from llm_catalyst.optimizers.base import Member, PromptOptimizer
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.signals import SignalHandler
-from llm_catalyst.utils.turn_taking import taking
+from llm_catalyst.utils.turn_taking import take_turn
 
 # What a pass costs on a GPU beside its tokens, for launching its kernels, in tokens. A batch that would have to be
 # padded by more, to go with longer ones, goes in a pass of its own. Estimated, not measured.
@@ -62,7 +62,7 @@ class SharedBackboneRuns:
     @contextmanager
     def seat(self, number: int) -> Iterator[None]:
         """While entered, this thread carries out run `number`, and it is its turn."""
-        with taking(self._turn):
+        with take_turn(self._turn):
             token = _seat.set((self, number))
             try:
                 yield
@@ -92,7 +92,7 @@ class SharedBackboneRuns:
         if self._waiting and len(self._waiting) == self.runs:
             # In an order that does not depend on who came first.
             requests, self._waiting = sorted(self._waiting, key=lambda request: request.number), []
-            for group in passes(requests, math.inf if self.joint == "all" else PASS_TOKENS):
+            for group in group_requests(requests, math.inf if self.joint == "all" else PASS_TOKENS):
                 carry_out(group)
             self._turn.notify_all()
 
@@ -100,11 +100,11 @@ class SharedBackboneRuns:
 _seat: ContextVar[tuple[SharedBackboneRuns, int] | None] = ContextVar("seat", default=None)
 
 
-def passes(requests: Sequence[GradientRequest], spare: float) -> list[list[GradientRequest]]:
+def group_requests(requests: Sequence[GradientRequest], spare: float) -> list[list[GradientRequest]]:
     """The requests in groups that go forward together; none adds more than `spare` tokens to its group by padding."""
     groups: list[list[GradientRequest]] = []
     for request in sorted(requests, key=lambda request: -request.batch.width):
-        group = next((group for group in groups if fits(request, group[0], spare)), None)
+        group = next((group for group in groups if can_join(request, group[0], spare)), None)
         if group is None:
             groups.append([request])
         else:
@@ -112,7 +112,7 @@ def passes(requests: Sequence[GradientRequest], spare: float) -> list[list[Gradi
     return groups
 
 
-def fits(request: GradientRequest, widest: GradientRequest, spare: float) -> bool:
+def can_join(request: GradientRequest, widest: GradientRequest, spare: float) -> bool:
     """Whether a request can go with one whose batch is as wide or wider, padded by no more than `spare` tokens."""
     rows = len(request.members) * request.batch.size
     alike = request.batch.size == widest.batch.size and request.model.backbone is widest.model.backbone
@@ -136,7 +136,7 @@ def carry_out(group: Sequence[GradientRequest]) -> None:
 # --- what a run asks of its company, if it has any
 
 
-def shared(seed: int, load: Callable[[int], T]) -> T:
+def share_backbone(seed: int, load: Callable[[int], T]) -> T:
     """The backbone that `load` gives, or has given to another run of this one's company.
 
     `load` seeds torch's global generator, from which it may draw, with what it is given: `seed`.
@@ -145,7 +145,7 @@ def shared(seed: int, load: Callable[[int], T]) -> T:
     return seat[0].load(seed, load) if seat else load(seed)
 
 
-def in_step(doer: PromptOptimizer, device: torch.device) -> PromptOptimizer:
+def share_steps(doer: PromptOptimizer, device: torch.device) -> PromptOptimizer:
     """The doer, whose steps are taken in one pass with those of the company, where that is wanted and can be.
 
     Dropout draws from one stream for all in a pass, and so a run that trains with it goes alone.
@@ -159,19 +159,19 @@ def in_step(doer: PromptOptimizer, device: torch.device) -> PromptOptimizer:
     return replace(doer, gradients=lambda *asked: company.step(GradientRequest(number, *asked)))
 
 
-def interruption(patience_s: float) -> AbstractContextManager[SignalHandler]:
+def get_signal_handler(patience_s: float) -> AbstractContextManager[SignalHandler]:
     """What tells a run of a signal: its own, or that of its company, which the main thread has entered."""
     seat = _seat.get()
     return nullcontext(seat[0].interruption) if seat else SignalHandler(patience_s)
 
 
-def view(mode: str, console: Console) -> RunCallback:
+def get_callback(mode: str, console: Console) -> RunCallback:
     """The view of that name (see `view_for`); that which its company has for the run stands for none."""
     seat = _seat.get()
-    return seat[0].views[seat[1]] if seat and mode == "none" else view_for(mode, console)
+    return seat[0].views[seat[1]] if seat and mode == "none" else make_callback(mode, console)
 
 
-def size() -> int:
+def count_runs() -> int:
     """How many runs began together, this one included."""
     seat = _seat.get()
     return seat[0].size if seat else 1

@@ -59,7 +59,7 @@ class State:
 
     def with_pool(self, entries: Sequence[ScoredPrompt], size: int) -> "State":
         """The state whose pool holds the `size` entries of lowest loss, the best last, no prompt twice."""
-        return replace(self, pool=ranked(entries)[-size:])
+        return replace(self, pool=rank_entries(entries)[-size:])
 
     def remembering(self, advice: Advice) -> "State":
         """The state with what the mentor wishes to know again."""
@@ -82,7 +82,7 @@ class State:
         return replace(self, ledger=replace(self.ledger, **sums))
 
 
-def ranked(entries: Sequence[ScoredPrompt]) -> tuple[ScoredPrompt, ...]:
+def rank_entries(entries: Sequence[ScoredPrompt]) -> tuple[ScoredPrompt, ...]:
     """Each prompt with its latest score, highest loss first."""
     latest = {entry.prompt.tokens: entry for entry in entries}
     return tuple(sorted(latest.values(), key=lambda entry: -entry.score.loss))
@@ -105,7 +105,7 @@ SCALARS = (
 )
 
 
-def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def pack_state(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state as named tensors (for safetensors) and as JSON values."""
     tensors = {f"best/{name}": tensor for name, tensor in state.best_parameters.items()}
     optimizers: list[Any] = []
@@ -125,7 +125,7 @@ def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {name: values[name] for name in SCALARS} | members
 
 
-def unpack(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: torch.device) -> State:
+def unpack_state(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: torch.device) -> State:
     """The state that `pack` laid out, its tensors on `device`."""
 
     def named(prefix: str) -> dict[str, Tensor]:

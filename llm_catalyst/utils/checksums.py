@@ -12,7 +12,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def list_of(digests: Mapping[str, str]) -> bytes:
+def format_list(digests: Mapping[str, str]) -> bytes:
     """The content of a SHA256SUMS file: a line for each file name and its digest."""
     return "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()
 
@@ -27,7 +27,7 @@ def read_list(folder: Path) -> dict[str, str]:
     return {} if any(len(digest) != 64 for digest, _, _ in pairs) else {name: digest for digest, _, name in pairs}
 
 
-def wrong(folder: Path, names: Iterable[str]) -> dict[str, str]:
+def find_changed(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Which of these files are not as the folder's SHA256SUMS has them, and how: missing, changed or not listed.
 
     Where there is no such list, that alone is wrong.
@@ -47,12 +47,12 @@ def wrong(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def sealed(line: bytes) -> bytes:
+def seal_line(line: bytes) -> bytes:
     """The line of a JSON object with its own SHA-256 added as the last value, "sha256"."""
     return line[:-1] + SEAL + sha256(line).encode() + b'"}'
 
 
-def unbroken(line: bytes) -> bool:
+def is_unbroken(line: bytes) -> bool:
     """Whether a line that was sealed is as it was; one that never was passes."""
     head, seal, digest = line.rpartition(SEAL)
     return not seal or digest == sha256(head + b"}").encode() + b'"}'

@@ -7,16 +7,16 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 
-def usable_cores(root: Path = Path("/")) -> int:
+def count_usable_cores(root: Path = Path("/")) -> int:
     """At least one; a quota of two and a half cores counts as three. Where there is no Linux, all cores there are.
 
     `root` is the folder that holds proc and sys.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([allowed, *map(math.ceil, quotas(root))]))
+    return max(1, min([allowed, *map(math.ceil, read_quotas(root))]))
 
 
-def quotas(root: Path) -> Iterator[float]:
+def read_quotas(root: Path) -> Iterator[float]:
     """Cores that this process's control group, and each one above it, may keep busy; nothing of those without a limit.
 
     In version 2 (Linux's Documentation/admin-guide/cgroup-v2.rst) one file holds quota and period, in version 1

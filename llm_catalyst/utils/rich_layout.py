@@ -7,18 +7,18 @@ from rich.table import Table
 from rich.text import Text
 
 
-def heading(text: str) -> list[Text]:
+def make_heading(text: str) -> list[Text]:
     """A section's first lines."""
     return [Text(), Text(text, "bold")]
 
 
-def indented(text: Text) -> Padding:
+def indent_text(text: Text) -> Padding:
     """Text that wraps two columns from the left."""
     text.overflow = "fold"
     return Padding(text, (0, 0, 0, 2), expand=False)
 
 
-def columns(*names: str, wide: int | None = None) -> Table:
+def make_columns(*names: str, wide: int | None = None) -> Table:
     """An empty table with right-aligned figures; column `wide` holds text, which wraps."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     for number, name in enumerate(names):
@@ -29,7 +29,7 @@ def columns(*names: str, wide: int | None = None) -> Table:
     return table
 
 
-def pairs(rows: Sequence[tuple[str, Text]]) -> Padding:
+def make_pairs(rows: Sequence[tuple[str, Text]]) -> Padding:
     """Names to the left, their values, which wrap, to the right."""
     table = Table.grid(padding=(0, 2, 0, 0), expand=False)
     table.add_column(style="dim", no_wrap=True)

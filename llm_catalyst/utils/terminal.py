@@ -3,25 +3,25 @@
 from rich.console import Console
 
 
-def printable(text: str) -> str:
+def escape_controls(text: str) -> str:
     """`text` on one line: line ends, control, bidirectional and invisible characters become visible escapes (\\x1b)."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def quoted(text: str, longest: int | None = None) -> str:
+def quote_prompt(text: str, longest: int | None = None) -> str:
     """A prompt between quotation marks, so that blanks at its ends are seen; shortened where `longest` is given."""
-    shown = printable(text)
+    shown = escape_controls(text)
     return f'"{shown}"' if longest is None or len(shown) <= longest else f'"{shown[:longest]}…"'
 
 
-def paragraphs(text: str) -> str:
+def escape_paragraphs(text: str) -> str:
     """`text` with its line ends and tabs kept as such, and everything else as `printable` has it."""
-    return "\n".join(printable(line.expandtabs(4)) for line in text.replace("\r\n", "\n").split("\n"))
+    return "\n".join(escape_controls(line.expandtabs(4)) for line in text.replace("\r\n", "\n").split("\n"))
 
 
-def forgive(console: Console) -> None:
+def forgive_encoding(console: Console) -> None:
     """Let the console's stream write what its encoding lacks as an escape, instead of failing half-way."""
     reconfigure = getattr(console.file, "reconfigure", None)
     if reconfigure is not None:

@@ -12,13 +12,13 @@ Range = tuple[float, float]
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
-def span(values: Sequence[float]) -> Range:
+def value_span(values: Sequence[float]) -> Range:
     """The smallest and largest value, never the same."""
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1))
 
 
-def position(value: float, over: Range, cells: int) -> int:
+def cell_index(value: float, over: Range, cells: int) -> int:
     """Which of `cells` places from the range's one end to its other is nearest to a value."""
     share = (value - over[0]) / (over[1] - over[0])
     return min(cells - 1, max(0, math.floor(share * (cells - 1) + 0.5)))
@@ -28,28 +28,28 @@ def columns_of(lines: Sequence[Sequence[Point]], width: int, x: Range) -> dict[i
     """The value at each column that a line passes, its points joined; where two lines meet, the later one's."""
     values: dict[int, float] = {}
     for line in lines:
-        places = [(position(a, x, width), b) for a, b in line]
+        places = [(cell_index(a, x, width), b) for a, b in line]
         for (left, a), (right, b) in zip(places, [*places[1:], *places[-1:]], strict=True):
             for column in range(left, right + 1):
                 values[column] = a + (b - a) * (column - left) / (right - left) if right > left else b
     return values
 
 
-def area(
+def draw_area(
     points: Sequence[Point], width: int, height: int, x: Range, y: Range, marks: Sequence[float], style: str
 ) -> list[Text]:
     """`height` lines of text: the area below the points, eight levels a line; dashes upright at `marks` on x."""
-    levels = {c: 1 + position(v, y, 8 * height) for c, v in columns_of([points], width, x).items()}
+    levels = {c: 1 + cell_index(v, y, 8 * height) for c, v in columns_of([points], width, x).items()}
     cells = {}
     for column, level in levels.items():
         for row in range(height):
             eighths = min(8, level - 8 * (height - 1 - row))
             if eighths > 0:
                 cells[row, column] = BLOCKS[eighths]
-    return draw(cells, width, height, {position(mark, x, width) for mark in marks}, None, style)
+    return draw_cells(cells, width, height, {cell_index(mark, x, width) for mark in marks}, None, style)
 
 
-def curve(
+def draw_curve(
     lines: Sequence[Sequence[Point]],
     width: int,
     height: int,
@@ -60,7 +60,7 @@ def curve(
     style: str,
 ) -> list[Text]:
     """`height` lines of text: a line through the points; dashes upright at `marks` on x, and across at `level` on y."""
-    rows = {c: height - 1 - position(v, y, height) for c, v in columns_of(lines, width, x).items()}
+    rows = {c: height - 1 - cell_index(v, y, height) for c, v in columns_of(lines, width, x).items()}
     cells = {}
     for column, row in rows.items():
         before = rows.get(column - 1, row)
@@ -68,11 +68,11 @@ def curve(
             cells[between, column] = "│"
         cells[before, column] = "╮" if before < row else "╯"
         cells[row, column] = "─" if before == row else "╰" if before < row else "╭"
-    across = None if level is None else height - 1 - position(level, y, height)
-    return draw(cells, width, height, {position(mark, x, width) for mark in marks}, across, style)
+    across = None if level is None else height - 1 - cell_index(level, y, height)
+    return draw_cells(cells, width, height, {cell_index(mark, x, width) for mark in marks}, across, style)
 
 
-def draw(
+def draw_cells(
     cells: Mapping[tuple[int, int], str], width: int, height: int, upright: Set[int], across: int | None, style: str
 ) -> list[Text]:
     """Lines of text from the cells at (row, column), with dashes behind them."""

@@ -10,7 +10,7 @@ _turn: ContextVar[threading.Condition | None] = ContextVar("turn", default=None)
 
 
 @contextmanager
-def taking(turn: threading.Condition) -> Iterator[None]:
+def take_turn(turn: threading.Condition) -> Iterator[None]:
     """While entered, it is this thread's turn, but where it is `away` or waits for the condition."""
     with turn:
         token = _turn.set(turn)
@@ -21,7 +21,7 @@ def taking(turn: threading.Condition) -> Iterator[None]:
 
 
 @contextmanager
-def away() -> Iterator[None]:
+def yield_turn() -> Iterator[None]:
     """While entered, it is the others' turn."""
     turn = _turn.get()
     if turn is None:

@@ -11,7 +11,7 @@ class ConfigurationError(ValueError):
     """A configuration that cannot run; the message says what is wrong, where, and what to do."""
 
 
-def one_of(key: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
     """Raise ConfigurationError unless `value` is one of `choices`."""
     if value not in choices:
         raise ConfigurationError(
@@ -19,13 +19,13 @@ def one_of(key: str, value: str, choices: Sequence[str]) -> None:
         )
 
 
-def at_least(key: str, value: float | None, bound: float) -> None:
+def check_at_least(key: str, value: float | None, bound: float) -> None:
     """Raise ConfigurationError where `value` is given and below `bound`."""
     if value is not None and not value >= bound:
         raise ConfigurationError(f"{key}={value} is too small; it must be at least {bound}")
 
 
-def within(key: str, value: float, low: float, high: float) -> None:
+def check_range(key: str, value: float, low: float, high: float) -> None:
     """Raise ConfigurationError unless low <= value <= high."""
     if not low <= value <= high:
         raise ConfigurationError(f"{key}={value} is out of range; it must lie between {low} and {high}")
@@ -37,13 +37,13 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def flatten_leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every value of nested dicts and lists, with its dotted path."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from leaves(value, f"{path}.{key}".lstrip("."))
+            yield from flatten_leaves(value, f"{path}.{key}".lstrip("."))
     elif isinstance(node, list):
         for i, value in enumerate(node):
-            yield from leaves(value, f"{path}[{i}]")
+            yield from flatten_leaves(value, f"{path}[{i}]")
     else:
         yield path, node

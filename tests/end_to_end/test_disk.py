@@ -19,7 +19,7 @@ from tiny_models import folder
 
 from llm_catalyst.runs.reader import read_json, read_run
 from llm_catalyst.runs.records import Outcome
-from llm_catalyst.runs.verify import verify
+from llm_catalyst.runs.verify import verify_run
 
 pytestmark = pytest.mark.slow
 
@@ -195,7 +195,7 @@ def check_equal(path: Path, other: Path) -> None:
     mine, theirs = (read_json(p / "outcome.json", Outcome) for p in (path, other))
     assert without_clock(mine) == without_clock(theirs)
     assert [e.reply for e in read_run(path).exchanges] == [REPLY]
-    assert not [finding for finding in verify(path) if finding.damage]
+    assert not [finding for finding in verify_run(path) if finding.damage]
 
 
 def without_clock(outcome: Outcome) -> Outcome:
@@ -208,7 +208,7 @@ def test_a_second_process_is_refused_at_once_and_the_first_is_not_disturbed(star
     assert (found.second.code, " ".join(found.second.said.split())) == (2, said)
     assert (found.first.code, found.first.said) == (0, "")
     assert read_run(found.path).events == ()
-    assert not [finding for finding in verify(found.path) if finding.damage]
+    assert not [finding for finding in verify_run(found.path) if finding.damage]
 
 
 def check_stops(story: Story, words: str) -> None:
@@ -254,7 +254,7 @@ def test_a_disk_that_cannot_be_written_is_told_with_the_mend(
     path = Path(shutil.copytree(disk.home / "copied", mounted / "run"))
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     remount(mounted, "ro")
-    assert not [finding for finding in verify(path) if finding.damage]
+    assert not [finding for finding in verify_run(path) if finding.damage]
     resumed = disk.end(disk.resume(path), path)
     assert resumed.code == 1
     assert re.fullmatch(

@@ -9,7 +9,7 @@ import pytest
 import recorded
 from test_figures import results_of, write_told
 
-from llm_catalyst.report.write import PAGE, contents
+from llm_catalyst.report.write import PAGE, build_files
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PROBE = "<script>onload = () => setTimeout(() => { const d = document.querySelector('iframe').contentDocument; "
@@ -22,7 +22,7 @@ PROBE += (
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_is_drawn_and_no_wider_than_the_window(tmp_path: Path, width: int) -> None:
     folder = write_told(tmp_path / "told", ["plain", "mentor"], records=recorded.run_records(extra="x" * 300))
-    (tmp_path / PAGE).write_bytes(contents([results_of(folder)])[PAGE])
+    (tmp_path / PAGE).write_bytes(build_files([results_of(folder)])[PAGE])
     frame = f'<iframe src="{PAGE}" style="width:{width}px;height:800px;border:0"></iframe>'
     (tmp_path / "frame.html").write_text(PROBE + frame)
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]

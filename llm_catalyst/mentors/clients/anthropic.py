@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from llm_catalyst.mentors.clients import http
 from llm_catalyst.mentors.clients.http import Answer
-from llm_catalyst.mentors.clients.rate_limit import pace
+from llm_catalyst.mentors.clients.rate_limit import limit_rate
 from llm_catalyst.runs.records import LLMCall, Message
 
 
@@ -35,11 +35,11 @@ class Claude:
         http.check_settings(
             self.temperature, self.max_tokens, self.timeout_s, self.retry_s, self.key_variable, self.base_url
         )
-        http.check_pace(self.at_once, self.per_minute)
+        http.check_rate(self.at_once, self.per_minute)
 
     def preflight(self) -> None:
         """Raise ConfigurationError where the SDK or the key is missing."""
-        http.preflight("anthropic", self.key_variable)
+        http.check_package_and_key("anthropic", self.key_variable)
 
     def reach(self) -> None:
         """Raise ConfigurationError where the server is not there, refuses the key or does not know the model."""
@@ -47,7 +47,7 @@ class Claude:
 
         if self.check_model:
             key = http.read_key(self.key_variable)
-            http.reach(anthropic, anthropic.Anthropic, key, self.base_url, self.model)
+            http.check_server(anthropic, anthropic.Anthropic, key, self.base_url, self.model)
 
     def parameters(self, seed: int) -> dict[str, Any]:
         """The sampling settings that go with each request."""
@@ -72,9 +72,11 @@ class Claude:
             return connection.messages.create(**request, **parameters)
 
         def ask() -> Answer:
-            return http.attempt(anthropic, anthropic.Anthropic, key, self.base_url, self.timeout_s, send, read)
+            return http.send_request(
+                anthropic, anthropic.Anthropic, key, self.base_url, self.timeout_s, send, read_response
+            )
 
-        return http.exchange(
+        return http.make_call(
             ask,
             messages=messages,
             stage=stage,
@@ -83,18 +85,18 @@ class Claude:
             not_sent=("seed",) if self.temperature is None else ("temperature", "seed"),
             key=key,
             retry_s=self.retry_s,
-            turn=pace(self.base_url, self.model, self.per_minute),
+            turn=limit_rate(self.base_url, self.model, self.per_minute),
         )
 
 
-def read(response: Any) -> Answer:
+def read_response(response: Any) -> Answer:
     """The Answer in a message; blocks of thinking are left out."""
     blocks, usage = getattr(response, "content", None), getattr(response, "usage", None)
     if not isinstance(blocks, list):
-        return http.no_answer(response)
+        return http.unreadable_response(response)
     texts = [getattr(block, "text", None) for block in blocks if getattr(block, "type", None) == "text"]
     text = "".join(part for part in texts if isinstance(part, str))
-    stop_reason = http.name(response.stop_reason)
+    stop_reason = http.read_name(response.stop_reason)
     broken = {"refusal": "the model refused", None: "the answer broke off"}
     tokens = getattr(usage, "input_tokens", None), getattr(usage, "output_tokens", None)
     return http.model_answer(response, text, stop_reason, tokens, broken.get(stop_reason), cut_off="max_tokens")

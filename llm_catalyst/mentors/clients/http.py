@@ -18,10 +18,10 @@ from urllib.parse import quote, urlsplit
 import tenacity
 
 from llm_catalyst.mentors import pricing
-from llm_catalyst.mentors.background import begin
-from llm_catalyst.mentors.reply_parser import clean
+from llm_catalyst.mentors.background import start_call
+from llm_catalyst.mentors.reply_parser import clean_line
 from llm_catalyst.runs.records import LLMCall, Message
-from llm_catalyst.utils.validation import SHORTEST_SECRET, ConfigurationError, at_least, did_you_mean
+from llm_catalyst.utils.validation import SHORTEST_SECRET, ConfigurationError, check_at_least, did_you_mean
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 LONGEST_ERROR = 500
@@ -54,11 +54,11 @@ class TemporaryError(Exception):
         self.wait_s = wait_s
 
 
-def no_wait() -> None:
+def wait_for_nothing() -> None:
     """For who may begin at any time."""
 
 
-def exchange(
+def make_call(
     ask: Callable[[], Answer],
     *,
     messages: Sequence[Message],
@@ -68,7 +68,7 @@ def exchange(
     not_sent: tuple[str, ...] = (),
     key: str = "",
     retry_s: float = 0.0,
-    turn: Callable[[], None] = no_wait,
+    turn: Callable[[], None] = wait_for_nothing,
     free: bool = False,
 ) -> LLMCall:
     """The exchange that `ask` brings, asked again while failures may pass and `retry_s` seconds last.
@@ -83,25 +83,25 @@ def exchange(
     return LLMCall(
         stage=stage,
         messages=tuple(messages),
-        reply=redact(answer.reply, key),
+        reply=redact_key(answer.reply, key),
         asked=model,
-        answered=redact(answer.answered, key) if answer.answered else None,
+        answered=redact_key(answer.answered, key) if answer.answered else None,
         parameters=dict(parameters),
         not_sent=not_sent,
         input_tokens=answer.input_tokens,
         output_tokens=answer.output_tokens,
-        cost_usd=0.0 if free else pricing.cost(asked, answer.input_tokens, answer.output_tokens),
+        cost_usd=0.0 if free else pricing.compute_cost(asked, answer.input_tokens, answer.output_tokens),
         latency_s=round(time.monotonic() - begun, 3),
         date=date,
-        request_id=redact(answer.request_id, key) if answer.request_id else None,
-        stop_reason=redact(answer.stop_reason, key) if answer.stop_reason else None,
+        request_id=redact_key(answer.request_id, key) if answer.request_id else None,
+        stop_reason=redact_key(answer.stop_reason, key) if answer.stop_reason else None,
         attempts=attempts,
-        error=redact(answer.error, key)[:LONGEST_ERROR] if answer.error else None,  # cut last: no half of a key
+        error=redact_key(answer.error, key)[:LONGEST_ERROR] if answer.error else None,  # cut last: no half of a key
     )
 
 
 def ask_until_answered(
-    ask: Callable[[], Answer], retry_s: float, turn: Callable[[], None] = no_wait
+    ask: Callable[[], Answer], retry_s: float, turn: Callable[[], None] = wait_for_nothing
 ) -> tuple[Answer, int]:
     """The first answer, or the last failure once `retry_s` seconds do not suffice for another try; the tries.
 
@@ -127,20 +127,20 @@ def ask_until_answered(
         reraise=True,
     )
     try:
-        return tries(ask), attempts_of(tries)
+        return tries(ask), count_attempts(tries)
     except TemporaryError as failure:
-        attempts = attempts_of(tries)
+        attempts = count_attempts(tries)
         wait = f"; the server asks to wait {failure.wait_s:.0f} s" if failure.wait_s else ""
         tried = f"given up after {attempts} {'try' if attempts == 1 else 'tries'}"
         error = f"{tried} (mentor.client.retry_s={retry_s:g}{wait}): {failure.answer.error}"
         return replace(failure.answer, error=error), attempts
 
 
-def attempts_of(tries: tenacity.Retrying) -> int:
+def count_attempts(tries: tenacity.Retrying) -> int:
     return int(tries.statistics["attempt_number"])
 
 
-def attempt(
+def send_request(
     sdk: Any, kind: Any, key: str, url: str, timeout_s: float, send: Callable[[Any], T], read: Callable[[T], Answer]
 ) -> Answer:
     """What `read` makes of one request, or an Answer with an error. Raises PassingError where a retry may help.
@@ -150,28 +150,28 @@ def attempt(
     """
     try:
         with kind(api_key=key, base_url=url, timeout=timeout_s, max_retries=0) as connection:
-            response = within(timeout_s, lambda: send(connection))
+            response = run_with_deadline(timeout_s, lambda: send(connection))
     except (sdk.APITimeoutError, DeadlineExceeded):
         raise TemporaryError(Answer(error=f"no answer from {url} within timeout_s={timeout_s:g}")) from None
     except sdk.APIConnectionError as error:
         raise TemporaryError(Answer(error=f"no connection to {url}: {error.__cause__ or error}")) from None
     except sdk.APIStatusError as error:
-        raise_if_passing(error, url)
+        raise_if_temporary(error, url)
         return status_answer(error, url)
     except Exception as error:
         return Answer(error=f"the answer of {url} could not be read: {type(error).__name__}: {error}")
     return read(response)
 
 
-def within(seconds: float, call: Callable[[], T]) -> T:
+def run_with_deadline(seconds: float, call: Callable[[], T]) -> T:
     """What `call` returns. Raises DeadlineExceeded after `seconds` in all.
 
     The SDKs' own timeouts count from one read to the next, so a server that drips bytes outlives them.
     """
-    return begin(call).result(timeout=seconds)
+    return start_call(call).result(timeout=seconds)
 
 
-def raise_if_passing(error: Any, url: str) -> None:
+def raise_if_temporary(error: Any, url: str) -> None:
     """Raise PassingError for a status that may pass; an exhausted quota (also 429) does not."""
     if "insufficient_quota" in str(error.body):
         return
@@ -238,18 +238,18 @@ def check_settings(
     temperature: float | None, max_tokens: int, timeout_s: float, retry_s: float, key_variable: str | None, url: str
 ) -> None:
     """Raise ConfigurationError unless the settings that the providers' clients share can be used."""
-    at_least("mentor.client.temperature", temperature, 0)
-    at_least("mentor.client.max_tokens", max_tokens, 1)
-    at_least("mentor.client.timeout_s", timeout_s, 0.001)
-    at_least("mentor.client.retry_s", retry_s, 0)
+    check_at_least("mentor.client.temperature", temperature, 0)
+    check_at_least("mentor.client.max_tokens", max_tokens, 1)
+    check_at_least("mentor.client.timeout_s", timeout_s, 0.001)
+    check_at_least("mentor.client.retry_s", retry_s, 0)
     check_key_variable(key_variable)
     check_url(url)
 
 
-def check_pace(at_once: int, per_minute: int | None) -> None:
+def check_rate(at_once: int, per_minute: int | None) -> None:
     """Raise ConfigurationError unless so many requests can be under way at once, and begin in a minute."""
-    at_least("mentor.client.at_once", at_once, 1)
-    at_least("mentor.client.per_minute", per_minute, 1)
+    check_at_least("mentor.client.at_once", at_once, 1)
+    check_at_least("mentor.client.per_minute", per_minute, 1)
 
 
 def check_key_variable(variable: str | None) -> None:
@@ -270,19 +270,19 @@ def check_url(url: str) -> None:
         raise ConfigurationError("mentor.client.base_url must not hold a user or password; use key_variable")
 
 
-def need_package(name: str) -> None:
+def require_package(name: str) -> None:
     """Raise ConfigurationError where a package that a client needs is not installed."""
     if importlib.util.find_spec(name) is None:
         raise ConfigurationError(f"this mentor needs the package {name}, which is not installed: pip install {name}")
 
 
-def preflight(package: str, key_variable: str | None) -> None:
+def check_package_and_key(package: str, key_variable: str | None) -> None:
     """Raise ConfigurationError where the SDK or the key is missing, or the key is not clean."""
-    need_package(package)
+    require_package(package)
     read_key(key_variable)
 
 
-def reach(sdk: Any, kind: Any, key: str, url: str, model: str) -> None:
+def check_server(sdk: Any, kind: Any, key: str, url: str, model: str) -> None:
     """Raise ConfigurationError where the server is not there, refuses the key or does not know the model.
 
     One free request, or two. What may pass (a busy server, no answer within REACH_S seconds) and what says
@@ -291,13 +291,14 @@ def reach(sdk: Any, kind: Any, key: str, url: str, model: str) -> None:
     try:
         connection = kind(api_key=key, base_url=url, timeout=REACH_S, max_retries=0)
     except Exception as error:
-        raise ConfigurationError(f"no connection to {url} can be made: {redact(str(error), key)}") from None
+        raise ConfigurationError(f"no connection to {url} can be made: {redact_key(str(error), key)}") from None
     fault: str | None = None
     try:
         with connection:
-            names = within(REACH_S, lambda: names_without(sdk, connection, model))
+            names = run_with_deadline(REACH_S, lambda: list_models_unless_known(sdk, connection, model))
         if names is not None:
-            fault = f"{url} does not know mentor.client.model={model}; it has {few(names)}{did_you_mean(model, names)}"
+            known = f"it has {list_some(names)}{did_you_mean(model, names)}"
+            fault = f"{url} does not know mentor.client.model={model}; {known}"
     except sdk.APIConnectionError as failure:
         cause = failure.__cause__
         # Without a connection at all; one that breaks, and a timeout, may pass.
@@ -309,10 +310,10 @@ def reach(sdk: Any, kind: Any, key: str, url: str, model: str) -> None:
         return  # an answer that cannot be read says nothing about the model
     if fault:
         hint = "mentor.client.check_model=false skips this check"
-        raise ConfigurationError(f"{clean(redact(fault, key))[:LONGEST_ERROR]} ({hint})") from None
+        raise ConfigurationError(f"{clean_line(redact_key(fault, key))[:LONGEST_ERROR]} ({hint})") from None
 
 
-def names_without(sdk: Any, connection: Any, model: str) -> list[str] | None:
+def list_models_unless_known(sdk: Any, connection: Any, model: str) -> list[str] | None:
     """The models that a server has where `model` is none of them; None where it is one, or where nothing is known."""
     try:
         connection.models.retrieve(model)
@@ -329,13 +330,13 @@ def names_without(sdk: Any, connection: Any, model: str) -> list[str] | None:
     return None if {model, f"{model}:latest"} & {*names} else names  # Ollama adds the tag
 
 
-def few(names: Sequence[str]) -> str:
+def list_some(names: Sequence[str]) -> str:
     """Some of these names, in one line."""
     shown = ", ".join(sorted(names)[:MOST_NAMED])
     return "none" if not names else f"{shown}, and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else shown
 
 
-def no_answer(response: Any) -> Answer:
+def unreadable_response(response: Any) -> Answer:
     """The Answer for a response of another kind. The SDKs check nothing: a page of HTML arrives as a str."""
     shown = " ".join(str(response).split())
     return Answer(error=f"no answer of a model came back (check mentor.client.base_url): {shown}")
@@ -349,16 +350,16 @@ def model_answer(
         error = "the answer is empty" + ("; raise mentor.client.max_tokens" if stop_reason == cut_off else "")
     return Answer(
         reply=text,
-        answered=name(response.model) or "unnamed",
-        input_tokens=count(usage[0]),
-        output_tokens=count(usage[1]),
-        request_id=name(getattr(response, "_request_id", None)) or name(response.id),
+        answered=read_name(response.model) or "unnamed",
+        input_tokens=read_count(usage[0]),
+        output_tokens=read_count(usage[1]),
+        request_id=read_name(getattr(response, "_request_id", None)) or read_name(response.id),
         stop_reason=stop_reason,
         error=error,
     )
 
 
-def redact(text: str, key: str) -> str:
+def redact_key(text: str, key: str) -> str:
     """`text` without the key, should a server echo it, and without the halves of broken UTF-16 pairs.
 
     The latter can stand in JSON, but not in a file of UTF-8.
@@ -371,12 +372,12 @@ def redact(text: str, key: str) -> str:
     return text
 
 
-def count(value: Any) -> int | None:
+def read_count(value: Any) -> int | None:
     """A token count as a server sent it, or None where it is no count."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def name(value: Any) -> str | None:
+def read_name(value: Any) -> str | None:
     """A name as a server sent it, or None where it is no text."""
     return value if isinstance(value, str) and value else None
 

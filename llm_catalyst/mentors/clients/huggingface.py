@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from llm_catalyst.mentors.clients.http import Answer, exchange
+from llm_catalyst.mentors.clients.http import Answer, make_call
 from llm_catalyst.runs.records import LLMCall, Message
-from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of
+from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class LocalModel:
     max_tokens: int = 200
 
     def __post_init__(self) -> None:
-        at_least("mentor.client.temperature", self.temperature, 0)
-        at_least("mentor.client.max_tokens", self.max_tokens, 1)
-        one_of("mentor.client.dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
+        check_at_least("mentor.client.temperature", self.temperature, 0)
+        check_at_least("mentor.client.max_tokens", self.max_tokens, 1)
+        check_choice("mentor.client.dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
 
     def preflight(self) -> None:
         """Raise ConfigurationError where the folder or the device does not exist."""
@@ -74,16 +74,16 @@ class LocalModel:
                 return Answer(error=f"{self.model} could not answer: {type(error).__name__}: {error}")
 
         parameters = self.parameters(seed)
-        return exchange(ask, messages=messages, stage=stage, model=self.model, parameters=parameters, free=True)
+        return make_call(ask, messages=messages, stage=stage, model=self.model, parameters=parameters, free=True)
 
     def _answer(self, messages: Sequence[Message], seed: int) -> Answer:
-        tokenizer, model = load(self.model, self.revision, self.dtype, pick_device(self.device))
-        inputs = encode(tokenizer, messages).to(model.device)
+        tokenizer, model = load_model(self.model, self.revision, self.dtype, pick_device(self.device))
+        inputs = encode_messages(tokenizer, messages).to(model.device)
         length = int(inputs["input_ids"].shape[1])
-        room = min(self.max_tokens, context(model) - length)
+        room = min(self.max_tokens, read_context_length(model) - length)
         if room < 1:
-            raise ValueError(f"the request has {length} tokens, the model reads {context(model)}")
-        new = generate(model, tokenizer, inputs, room, self.temperature, seed)
+            raise ValueError(f"the request has {length} tokens, the model reads {read_context_length(model)}")
+        new = generate_tokens(model, tokenizer, inputs, room, self.temperature, seed)
         reply = tokenizer.decode(new, skip_special_tokens=True)
         return Answer(
             reply=reply,
@@ -103,7 +103,7 @@ def pick_device(device: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def load(name: str, revision: str | None, dtype: str, device: str) -> tuple[Any, Any]:
+def load_model(name: str, revision: str | None, dtype: str, device: str) -> tuple[Any, Any]:
     """The tokenizer and the model, in evaluation mode, kept for later calls."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -114,7 +114,7 @@ def load(name: str, revision: str | None, dtype: str, device: str) -> tuple[Any,
     return tokenizer, model.to(device).eval()
 
 
-def encode(tokenizer: Any, messages: Sequence[Message]) -> Any:
+def encode_messages(tokenizer: Any, messages: Sequence[Message]) -> Any:
     """Input tensors: by the tokenizer's chat template where it has one, else the texts as plain paragraphs."""
     if not tokenizer.chat_template:
         return tokenizer("\n\n".join(message.content for message in messages), return_tensors="pt")
@@ -132,7 +132,7 @@ def without_system(messages: Sequence[Message]) -> list[Message]:
     return [Message(first.role, system + first.content), *rest]
 
 
-def context(model: Any) -> int:
+def read_context_length(model: Any) -> int:
     """The number of tokens that the model reads."""
     return int(getattr(model.config, "max_position_embeddings", None) or 1_000_000)
 
@@ -143,7 +143,9 @@ def end_tokens(model: Any) -> set[int]:
     return set(ends) if isinstance(ends, list) else {ends}
 
 
-def generate(model: Any, tokenizer: Any, inputs: Any, room: int, temperature: float | None, seed: int) -> list[int]:
+def generate_tokens(
+    model: Any, tokenizer: Any, inputs: Any, room: int, temperature: float | None, seed: int
+) -> list[int]:
     """New tokens. Sampled from a seed of their own: the streams of the run outside do not move.
 
     A temperature of 0 is greedy; none leaves the model's own generation settings.

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from llm_catalyst.mentors.clients.http import Answer, exchange
-from llm_catalyst.mentors.reply_parser import legible
+from llm_catalyst.mentors.clients.http import Answer, make_call
+from llm_catalyst.mentors.reply_parser import strip_invisible
 from llm_catalyst.runs.records import LLMCall, Message
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -48,19 +48,19 @@ class Human:
                 self.preflight()
             except ConfigurationError as failure:
                 return Answer(error=str(failure))
-            show(messages)
+            print_conversation(messages)
             reply = read_lines()
             return Answer(reply, answered="human", error=None if reply else "no proposal was typed")
 
-        return exchange(ask, messages=messages, stage=stage, model=self.model, parameters={}, free=True)
+        return make_call(ask, messages=messages, stage=stage, model=self.model, parameters={}, free=True)
 
 
-def show(messages: Sequence[Message]) -> None:
+def print_conversation(messages: Sequence[Message]) -> None:
     """Print the conversation, or after an answer only the reminder. The texts are untrusted: no markup."""
     console = Console(highlight=False)
     answered = any(message.role == "assistant" for message in messages)
     for message in messages[-1:] if answered else messages:
-        console.print(Panel(Text(legible(message.content)), title=message.role, title_align="left"))
+        console.print(Panel(Text(strip_invisible(message.content)), title=message.role, title_align="left"))
     console.print(Text("One proposal per line; an empty line ends."))
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llm_catalyst.mentors.clients.http import Answer, exchange
+from llm_catalyst.mentors.clients.http import Answer, make_call
 from llm_catalyst.runs.records import LLMCall, Message
-from llm_catalyst.utils.rng import derive
-from llm_catalyst.utils.validation import at_least
+from llm_catalyst.utils.rng import derive_seed
+from llm_catalyst.utils.validation import check_at_least
 
 WORD = re.compile(r"[^\W\d_]{2,}")
 QUOTED = re.compile(r'"(.*)"')  # how prompts stand in a question
@@ -31,8 +31,8 @@ class MockModel:
     words: int = 8
 
     def __post_init__(self) -> None:
-        at_least("mentor.client.lines", self.lines, 1)
-        at_least("mentor.client.words", self.words, 3)
+        check_at_least("mentor.client.lines", self.lines, 1)
+        check_at_least("mentor.client.words", self.words, 3)
 
     def preflight(self) -> None:
         """Nothing can fail."""
@@ -49,7 +49,7 @@ class MockModel:
     ) -> LLMCall:
         """The answer as an exchange, the same for the same question and seed. Costs no money."""
         parameters = self.parameters(seed)
-        return exchange(
+        return make_call(
             lambda: self._answer(messages, seed),
             messages=messages,
             stage=stage,
@@ -61,7 +61,7 @@ class MockModel:
     def _answer(self, messages: Sequence[Message], seed: int) -> Answer:
         question = "\n".join(message.content for message in messages)
         vocabulary = WORD.findall("\n".join(QUOTED.findall(question))) or WORD.findall(question) or ["anything"]
-        rng = random.Random(derive(seed, question))
+        rng = random.Random(derive_seed(seed, question))
         lines = [" ".join(rng.choices(vocabulary, k=rng.randint(3, self.words))) for _ in range(self.lines)]
         reply = "\n".join(f"- {line}" for line in lines)
         tokens = len(question.split()), len(reply.split())

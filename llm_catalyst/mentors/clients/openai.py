@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from llm_catalyst.mentors.clients import http
 from llm_catalyst.mentors.clients.http import Answer
-from llm_catalyst.mentors.clients.rate_limit import pace
+from llm_catalyst.mentors.clients.rate_limit import limit_rate
 from llm_catalyst.runs.records import LLMCall, Message
-from llm_catalyst.utils.validation import one_of
+from llm_catalyst.utils.validation import check_choice
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class OpenAIChat:
         http.check_settings(
             self.temperature, self.max_tokens, self.timeout_s, self.retry_s, self.key_variable, self.base_url
         )
-        http.check_pace(self.at_once, self.per_minute)
-        one_of("mentor.client.max_tokens_name", self.max_tokens_name, ("max_completion_tokens", "max_tokens"))
+        http.check_rate(self.at_once, self.per_minute)
+        check_choice("mentor.client.max_tokens_name", self.max_tokens_name, ("max_completion_tokens", "max_tokens"))
 
     def preflight(self) -> None:
         """Raise ConfigurationError where the SDK or the key is missing."""
-        http.preflight("openai", self.key_variable)
+        http.check_package_and_key("openai", self.key_variable)
 
     def reach(self) -> None:
         """Raise ConfigurationError where the server is not there, refuses the key or does not know the model."""
@@ -49,7 +49,7 @@ class OpenAIChat:
 
         if self.check_model:
             key = http.read_key(self.key_variable)
-            http.reach(openai, openai.OpenAI, key or "none", self.base_url, self.model)
+            http.check_server(openai, openai.OpenAI, key or "none", self.base_url, self.model)
 
     def complete(
         self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
@@ -65,9 +65,11 @@ class OpenAIChat:
             return connection.chat.completions.create(**request, **parameters)
 
         def ask() -> Answer:
-            return http.attempt(openai, openai.OpenAI, key or "none", self.base_url, self.timeout_s, send, read)
+            return http.send_request(
+                openai, openai.OpenAI, key or "none", self.base_url, self.timeout_s, send, read_response
+            )
 
-        return http.exchange(
+        return http.make_call(
             ask,
             messages=messages,
             stage=stage,
@@ -76,7 +78,7 @@ class OpenAIChat:
             not_sent=() if self.send_seed else ("seed",),
             key=key,
             retry_s=self.retry_s,
-            turn=pace(self.base_url, self.model, self.per_minute),
+            turn=limit_rate(self.base_url, self.model, self.per_minute),
         )
 
     def parameters(self, seed: int) -> dict[str, Any]:
@@ -90,14 +92,14 @@ class OpenAIChat:
         return sent
 
 
-def read(response: Any) -> Answer:
+def read_response(response: Any) -> Answer:
     """The Answer in a chat completion."""
     choices = getattr(response, "choices", None)
     if not isinstance(choices, list) or not choices:
-        return http.no_answer(response)
+        return http.unreadable_response(response)
     message, usage = getattr(choices[0], "message", None), getattr(response, "usage", None)
     text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
-    stop_reason = http.name(getattr(choices[0], "finish_reason", None))
+    stop_reason = http.read_name(getattr(choices[0], "finish_reason", None))
     text = text if isinstance(text, str) else ""
     error = None
     if refusal:

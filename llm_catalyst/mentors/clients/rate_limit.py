@@ -10,7 +10,7 @@ MINUTE_S = 60.0
 
 
 @cache
-def pace(url: str, model: str, per_minute: int | None, window_s: float = MINUTE_S) -> Callable[[], None]:
+def limit_rate(url: str, model: str, per_minute: int | None, window_s: float = MINUTE_S) -> Callable[[], None]:
     """A function that returns when a request to this model may begin: at most `per_minute` in any `window_s` seconds.
 
     The same one for the same arguments, whoever asks. None sets no limit.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from llm_catalyst.mentors.clients.base import NotRecordedError
-from llm_catalyst.mentors.clients.http import Answer, exchange, utc_now
+from llm_catalyst.mentors.clients.http import Answer, make_call, utc_now
 from llm_catalyst.runs.reader import read_lines
 from llm_catalyst.runs.records import LLMCall, Message, Restart
 from llm_catalyst.utils.validation import ConfigurationError
@@ -92,7 +92,7 @@ class Replay:
                 "ask no model"
             )
         failed = Answer(error=self.fallbacks[stage])
-        again = exchange(lambda: failed, messages=messages, stage=stage, model=self.model, parameters={}, free=True)
+        again = make_call(lambda: failed, messages=messages, stage=stage, model=self.model, parameters={}, free=True)
         return replace(again, latency_s=0.0, reused=self.run)
 
 

@@ -29,21 +29,21 @@ from statistics import fmean
 from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import parse
-from llm_catalyst.mentors.strategies.base import Dialogue, Question, proposals_of
+from llm_catalyst.mentors.reply_parser import parse_proposals
+from llm_catalyst.mentors.strategies.base import Dialogue, Question, collect_proposals
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
-    answer_of,
-    conversation,
-    input_of,
-    number_of,
-    quoted,
-    reminder,
+    build_messages,
+    build_reminder,
+    format_answer,
+    format_input,
+    format_number,
+    quote_json,
 )
 from llm_catalyst.runs.records import Advice, Message, Proposal, Rejected
-from llm_catalyst.utils.validation import at_least, one_of, within
+from llm_catalyst.utils.validation import check_at_least, check_choice, check_range
 
 ROLE = "You find out which instruction was followed, from what came out of it."
 STORY = (
@@ -81,21 +81,23 @@ class Ape:
     words: int = 9
 
     def __post_init__(self) -> None:
-        one_of("strategy.form", self.form, FORMS)
+        check_choice("strategy.form", self.form, FORMS)
         for name in ("proposals", "subsets", "demonstrations", "examples", "best"):
-            at_least(f"strategy.{name}", getattr(self, name), 1)
-        within("strategy.candidates", self.candidates, 1, MOST_READ)
-        at_least("strategy.temperature", self.temperature, 0)
-        at_least("strategy.words", self.words, 2)
+            check_at_least(f"strategy.{name}", getattr(self, name), 1)
+        check_range("strategy.candidates", self.candidates, 1, MOST_READ)
+        check_at_least("strategy.temperature", self.temperature, 0)
+        check_at_least("strategy.words", self.words, 2)
 
     def propose(self, consultation: MentorContext) -> Dialogue:
         """The best of the guesses; of variations, once guesses were made and where there is a prompt to vary."""
         vary = consultation.memory.get("guessed") and consultation.scored
-        candidates = proposals_of((yield tuple(self.variations(consultation) if vary else self.guesses(consultation))))
+        candidates = collect_proposals(
+            (yield tuple(self.variations(consultation) if vary else self.guesses(consultation)))
+        )
         if not candidates:
             return Advice()
         ranked = by_loss(candidates, consultation, self.examples)
-        rejected = [dropped(each, f"not among the best {self.proposals}") for each in ranked[self.proposals :]]
+        rejected = [reject_candidate(each, f"not among the best {self.proposals}") for each in ranked[self.proposals :]]
         return Advice(tuple(ranked[: self.proposals]), tuple(rejected), memory={"guessed": True})
 
     def guesses(self, consultation: MentorContext) -> Iterator[Question]:
@@ -110,26 +112,28 @@ class Ape:
         asked = Paraphrase(self.form, self.candidates, self.words)
         for parent in reversed(consultation.scored[-self.best :]):
             messages = asked.messages(replace(consultation, pool=(parent,)))
-            rationale = f"a variation of {quoted(parent.prompt.text)}"
+            rationale = f"a variation of {quote_json(parent.prompt.text)}"
             yield Question(messages, asked.read, asked.remind, self.candidates, self.temperature, rationale)
 
     def messages(self, consultation: MentorContext, rows: Sequence[int]) -> tuple[Message, ...]:
         """The conversation that asks which instruction led to the outputs of these training examples."""
         task = consultation.task
         examples = [task.examples[row] for row in rows]
-        shown = [f"Input: {input_of(example)}\nOutput: {answer_of(task, example.label)}" for example in examples]
+        shown = [
+            f"Input: {format_input(example)}\nOutput: {format_answer(task, example.label)}" for example in examples
+        ]
         rules = RULES.format(words=self.words, tokens=consultation.space.length)
-        wish = WISH.format(instructions=number_of(self.candidates, "instruction"))
-        return conversation(self.form, ROLE, [STORY, *shown, wish, rules], "Instructions:")
+        wish = WISH.format(instructions=format_number(self.candidates, "instruction"))
+        return build_messages(self.form, ROLE, [STORY, *shown, wish, rules], "Instructions:")
 
     def remind(self, reply: str) -> list[Message]:
         """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
-        wish = REMINDER.format(instructions=number_of(self.candidates, "instruction"))
-        return reminder(self.form, reply, wish)
+        wish = REMINDER.format(instructions=format_number(self.candidates, "instruction"))
+        return build_reminder(self.form, reply, wish)
 
     def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
         """The instructions in a reply, and the lines that are none."""
-        return parse(reply, MOST_READ)
+        return parse_proposals(reply, MOST_READ)
 
 
 def by_loss(candidates: Sequence[Proposal], consultation: MentorContext, examples: int) -> list[Proposal]:
@@ -141,13 +145,13 @@ def by_loss(candidates: Sequence[Proposal], consultation: MentorContext, example
     trials = consultation.attempt([candidate.prompt for candidate in candidates], rows)
     losses = [fmean(trial.loss for trial in each) for each in trials]
     order = sorted(range(len(candidates)), key=lambda i: math.inf if math.isnan(losses[i]) else losses[i])
-    told = [f"loss {loss:.3f} on {number_of(len(rows), 'training example')}" for loss in losses]
+    told = [f"loss {loss:.3f} on {format_number(len(rows), 'training example')}" for loss in losses]
     rationales = [
         f"{each.rationale}, " * bool(each.rationale) + loss for each, loss in zip(candidates, told, strict=True)
     ]
     return [replace(candidates[i], rationale=rationales[i]) for i in order]
 
 
-def dropped(candidate: Proposal, why: str) -> Rejected:
+def reject_candidate(candidate: Proposal, why: str) -> Rejected:
     """A candidate that is not proposed, with its rationale and the reason."""
     return Rejected(candidate.prompt.text, f"{candidate.rationale}: {why}")

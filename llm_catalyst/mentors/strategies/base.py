@@ -70,12 +70,12 @@ class Strategy(Protocol):
         ...
 
 
-def asked_alike(question: Question, times: int) -> Dialogue:
+def repeat_request(question: Question, times: int) -> Dialogue:
     """The same question so many times, all of whose prompts are proposed: sampling makes the answers differ."""
     replies = yield (question,) * times
-    return Advice(proposals_of(replies))
+    return Advice(collect_proposals(replies))
 
 
-def proposals_of(replies: Sequence[Reply]) -> tuple[Proposal, ...]:
+def collect_proposals(replies: Sequence[Reply]) -> tuple[Proposal, ...]:
     """The prompts of all these replies, in their order."""
     return tuple(proposal for reply in replies for proposal in reply.proposals)

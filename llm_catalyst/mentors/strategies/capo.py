@@ -37,29 +37,29 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import parse
+from llm_catalyst.mentors.reply_parser import parse_proposals
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.capo_members import (
     CapoMember,
     CapoSchedule,
     Crossing,
-    distinct,
-    member_of,
-    members,
-    remembered,
+    build_population,
+    drop_duplicates,
+    make_member,
+    population_to_json,
 )
-from llm_catalyst.mentors.strategies.gepa import answers
+from llm_catalyst.mentors.strategies.gepa import score_examples
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
-    conversation,
-    describe,
-    number_of,
-    quoted,
-    reminder,
+    build_messages,
+    build_reminder,
+    describe_task,
+    format_number,
+    quote_json,
 )
 from llm_catalyst.runs.records import Advice, Message, Proposal, Rejected
-from llm_catalyst.utils.validation import at_least, one_of, within
+from llm_catalyst.utils.validation import check_at_least, check_choice, check_range
 
 HELD_BACK = 0.1  # share of the training examples that may stand in prompts, and are in no block
 DECIMALS = 9  # of scores: what differs by the rounding of binary fractions only is the same
@@ -104,19 +104,19 @@ class Capo:
     words: int = 9
 
     def __post_init__(self) -> None:
-        one_of("strategy.form", self.form, FORMS)
+        check_choice("strategy.form", self.form, FORMS)
         for name in ("proposals", "crossovers", "block", "blocks"):
-            at_least(f"strategy.{name}", getattr(self, name), 1)
-        at_least("strategy.population", self.population, 2)
-        at_least("strategy.shots", self.shots, 0)
-        within("strategy.alpha", self.alpha, 0, 1)
-        at_least("strategy.penalty", self.penalty, 0)
-        at_least("strategy.temperature", self.temperature, 0)
-        at_least("strategy.words", self.words, 2)
+            check_at_least(f"strategy.{name}", getattr(self, name), 1)
+        check_at_least("strategy.population", self.population, 2)
+        check_at_least("strategy.shots", self.shots, 0)
+        check_range("strategy.alpha", self.alpha, 0, 1)
+        check_at_least("strategy.penalty", self.penalty, 0)
+        check_at_least("strategy.temperature", self.temperature, 0)
+        check_at_least("strategy.words", self.words, 2)
 
     def propose(self, consultation: MentorContext) -> Dialogue:
         """One step: the population is filled up, has children, and races; survivors new to the run are proposed."""
-        course, population = self.course(consultation), members(consultation, self.population)
+        course, population = self.course(consultation), build_population(consultation, self.population)
         if len(population) < self.population:
             (written,) = yield (self.first(consultation, population),)
             population = self.filled(population, written.texts, course, consultation)
@@ -131,7 +131,7 @@ class Capo:
             self.child(consultation, crossing, (*reply.texts, text)[0])
             for (crossing, text), reply in zip(pairs, rephrased, strict=True)
         ]
-        candidates = distinct([*population, *chain(*children)])
+        candidates = drop_duplicates([*population, *chain(*children)])
         survivors = self.race(candidates, course, consultation)
         known = {entry.prompt for entry in (*consultation.pool, *consultation.scored)}
         chosen = [member for member in survivors if member.prompt not in known][: self.proposals]
@@ -139,37 +139,39 @@ class Capo:
         return Advice(
             tuple(Proposal(member.prompt, member.rationale, member.lost) for member in chosen),
             tuple(Rejected(each.prompt.text, "lost the race") for each in candidates if each.prompt not in left),
-            memory=remembered(survivors, course, consultation.stage),
+            memory=population_to_json(survivors, course, consultation.stage),
         )
 
     def first(self, consultation: MentorContext, population: Sequence[CapoMember]) -> Question:
         """The question for what is missing in the population."""
-        prompts = number_of(self.population - len(population), "prompt")
-        there = [THERE.format(prompts=", ".join(quoted(member.instruction) for member in population))]
+        prompts = format_number(self.population - len(population), "prompt")
+        there = [THERE.format(prompts=", ".join(quote_json(member.instruction) for member in population))]
         return self.question(consultation, [FIRST.format(prompts=prompts), *there * bool(population)], prompts)
 
     def merge(self, consultation: MentorContext, crossing: Crossing) -> Question:
         """The question for one prompt of two."""
-        prompts = f"Prompt: {quoted(crossing.mother.instruction)}\nPrompt: {quoted(crossing.father.instruction)}"
+        prompts = (
+            f"Prompt: {quote_json(crossing.mother.instruction)}\nPrompt: {quote_json(crossing.father.instruction)}"
+        )
         return self.question(consultation, [MERGE, prompts], "1 prompt")
 
     def rephrase(self, consultation: MentorContext, instruction: str) -> Question:
         """The question for a prompt in other words."""
-        return self.question(consultation, [REPHRASE, f"Prompt: {quoted(instruction)}"], "1 prompt")
+        return self.question(consultation, [REPHRASE, f"Prompt: {quote_json(instruction)}"], "1 prompt")
 
     def question(self, consultation: MentorContext, parts: Sequence[str], prompts: str) -> Question:
         """A question for texts: examples may come to them before they are prompts."""
         rules = RULES.format(words=self.words, tokens=consultation.space.length, prompts=prompts)
-        messages = conversation(self.form, ROLE, [describe(consultation.task), *parts, rules], "New prompt:")
+        messages = build_messages(self.form, ROLE, [describe_task(consultation.task), *parts, rules], "New prompt:")
 
         def remind(reply: str) -> list[Message]:
-            return reminder(self.form, reply, REMINDER.format(prompts=prompts))
+            return build_reminder(self.form, reply, REMINDER.format(prompts=prompts))
 
         return Question(messages, self.read, remind, 0, self.temperature)
 
     def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
         """The prompts in a reply, and the lines that are none."""
-        return parse(reply, MOST_READ)
+        return parse_proposals(reply, MOST_READ)
 
     def filled(
         self, population: Sequence[CapoMember], texts: Sequence[str], course: CapoSchedule, consultation: MentorContext
@@ -178,8 +180,8 @@ class Capo:
         rng, made = consultation.rng, list(population)
         for text in texts:
             most = min(rng.randint(0, self.shots), len(course.held_back))
-            made += member_of(text, rng.sample(course.held_back, most), consultation, "written for the task")
-        return distinct(made)[: self.population]
+            made += make_member(text, rng.sample(course.held_back, most), consultation, "written for the task")
+        return drop_duplicates(made)[: self.population]
 
     def course(self, consultation: MentorContext) -> CapoSchedule:
         """What the first consultation settles for the run: a tenth of the examples held back, the others in blocks."""
@@ -207,8 +209,8 @@ class Capo:
 
     def child(self, consultation: MentorContext, crossing: Crossing, instruction: str) -> list[CapoMember]:
         """A child with those of its examples that fit into m tokens. Empty where the instruction holds no token."""
-        parents = f"{quoted(crossing.mother.instruction)} crossed with {quoted(crossing.father.instruction)}"
-        return member_of(instruction, crossing.shots, consultation, parents)
+        parents = f"{quote_json(crossing.mother.instruction)} crossed with {quote_json(crossing.father.instruction)}"
+        return make_member(instruction, crossing.shots, consultation, parents)
 
     def race(
         self, candidates: Sequence[CapoMember], course: CapoSchedule, consultation: MentorContext
@@ -220,7 +222,7 @@ class Capo:
         running, rows = list(candidates), 0
         for block in course.blocks:
             new = [member.prompt for member in running if len(member.right) <= rows]
-            marks = answers(new, block, consultation)
+            marks = score_examples(new, block, consultation)
             running = [replace(member, right=member.right + marks.get(member.prompt, "")) for member in running]
             rows += len(block)
             better = better_ones(self.scores(running, rows, course), self.alpha)

@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.gepa import still_hold
-from llm_catalyst.mentors.strategies.templates import answer_of, input_of
+from llm_catalyst.mentors.strategies.templates import format_answer, format_input
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Prompt
 
@@ -49,7 +49,7 @@ class Crossing:
     shots: tuple[int, ...]
 
 
-def members(consultation: MentorContext, most: int) -> list[CapoMember]:
+def build_population(consultation: MentorContext, most: int) -> list[CapoMember]:
     """The population of the consultation before, and what training has found since; at first the best of the pool.
 
     It does not matter whether the run has scored a member on dev: the race decides. Answers that may come from another
@@ -57,18 +57,18 @@ def members(consultation: MentorContext, most: int) -> list[CapoMember]:
     """
     memory, space = consultation.memory, consultation.space
     if not memory:
-        return [found(entry.prompt, space) for entry in reversed(consultation.pool[-most:])]
+        return [member_from_prompt(entry.prompt, space) for entry in reversed(consultation.pool[-most:])]
     hold = still_hold(memory["stage"], consultation)
-    kept = [recalled(each, space) for each in memory["population"]]
+    kept = [member_from_json(each, space) for each in memory["population"]]
     new = [
-        found(entry.prompt, space)
+        member_from_prompt(entry.prompt, space)
         for entry in reversed(consultation.pool)
         if entry.origin == "gradient" and entry.stage == consultation.stage
     ]
-    return distinct([*(member if hold else replace(member, right="") for member in kept), *new])
+    return drop_duplicates([*(member if hold else replace(member, right="") for member in kept), *new])
 
 
-def distinct(candidates: Sequence[CapoMember]) -> list[CapoMember]:
+def drop_duplicates(candidates: Sequence[CapoMember]) -> list[CapoMember]:
     """The first of each prompt."""
     first: dict[Prompt, CapoMember] = {}
     for member in candidates:
@@ -76,14 +76,16 @@ def distinct(candidates: Sequence[CapoMember]) -> list[CapoMember]:
     return list(first.values())
 
 
-def found(prompt: Prompt, space: PromptSpace) -> CapoMember:
+def member_from_prompt(prompt: Prompt, space: PromptSpace) -> CapoMember:
     """A prompt of the pool as a member. Where a text was repeated up to m tokens, that text is its instruction."""
     tokens, m = prompt.tokens, len(prompt.tokens)
     once = next(n for n in range(1, m + 1) if tokens[n:] == tokens[: m - n])
     return CapoMember(prompt, space.decode(tokens[:once]), (), once)
 
 
-def member_of(instruction: str, shots: Sequence[int], consultation: MentorContext, rationale: str) -> list[CapoMember]:
+def make_member(
+    instruction: str, shots: Sequence[int], consultation: MentorContext, rationale: str
+) -> list[CapoMember]:
     """An instruction with those of the examples, in their order, that fit into m tokens behind it.
 
     Empty where the instruction holds no token.
@@ -92,7 +94,7 @@ def member_of(instruction: str, shots: Sequence[int], consultation: MentorContex
     text, kept = instruction, list[int]()
     for row in shots:
         example = task.examples[row]
-        longer = f"{text} Input: {input_of(example)} Output: {answer_of(task, example.label)}"
+        longer = f"{text} Input: {format_input(example)} Output: {format_answer(task, example.label)}"
         if length_of(longer, space) <= space.length:
             text, kept = longer, [*kept, row]
     try:
@@ -109,7 +111,7 @@ def length_of(text: str, space: PromptSpace) -> int:
     return len(space.tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def remembered(survivors: Sequence[CapoMember], course: CapoSchedule, stage: int) -> dict[str, Any]:
+def population_to_json(survivors: Sequence[CapoMember], course: CapoSchedule, stage: int) -> dict[str, Any]:
     """What the next consultation is to know, as JSON has it."""
     population = [
         {**asdict(member), "prompt": list(member.prompt.tokens), "shots": list(member.shots)} for member in survivors
@@ -117,6 +119,6 @@ def remembered(survivors: Sequence[CapoMember], course: CapoSchedule, stage: int
     return {"stage": stage, "course": asdict(course), "population": population}
 
 
-def recalled(member: Mapping[str, Any], space: PromptSpace) -> CapoMember:
+def member_from_json(member: Mapping[str, Any], space: PromptSpace) -> CapoMember:
     """A member as it was remembered."""
     return CapoMember(**{**member, "prompt": space.prompt(member["prompt"]), "shots": tuple(member["shots"])})

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import clean, legible, parse, shorten
+from llm_catalyst.mentors.reply_parser import clean_line, parse_proposals, shorten_line, strip_invisible
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.templates import (
     ASK_AGAIN,
@@ -24,17 +24,17 @@ from llm_catalyst.mentors.strategies.templates import (
     MOST_READ,
     ORDER,
     RULES,
-    answer_of,
-    conversation,
-    describe,
-    entries,
-    input_of,
-    number_of,
-    quoted,
-    reminder,
+    build_messages,
+    build_reminder,
+    describe_task,
+    format_answer,
+    format_entries,
+    format_input,
+    format_number,
+    quote_json,
 )
 from llm_catalyst.runs.records import Advice, Message, Rejected
-from llm_catalyst.utils.validation import at_least, one_of
+from llm_catalyst.utils.validation import check_at_least, check_choice
 
 LONGEST_DIRECTION = 1000  # characters of a direction that are used
 
@@ -79,14 +79,14 @@ class Directional:
     show_gradient: bool = False
 
     def __post_init__(self) -> None:
-        one_of("strategy.form", self.form, FORMS)
-        at_least("strategy.proposals", self.proposals, 1)
-        at_least("strategy.words", self.words, 2)
-        at_least("strategy.trace", self.trace, 1)
-        at_least("strategy.examples", self.examples, 0)
-        at_least("strategy.outputs", self.outputs, 1)
-        at_least("strategy.directions", self.directions, 1)
-        at_least("strategy.temperature", self.temperature, 0)
+        check_choice("strategy.form", self.form, FORMS)
+        check_at_least("strategy.proposals", self.proposals, 1)
+        check_at_least("strategy.words", self.words, 2)
+        check_at_least("strategy.trace", self.trace, 1)
+        check_at_least("strategy.examples", self.examples, 0)
+        check_at_least("strategy.outputs", self.outputs, 1)
+        check_at_least("strategy.directions", self.directions, 1)
+        check_at_least("strategy.temperature", self.temperature, 0)
 
     @property
     def needs_model(self) -> bool:
@@ -113,44 +113,44 @@ class Directional:
     def ask_direction(self, consultation: MentorContext, taken: Sequence[Mapping[str, Any]]) -> Question:
         """The synthesizer's request: the history, the best prompt's outputs, and what came of earlier directions."""
         parts = [
-            describe(consultation.task),
+            describe_task(consultation.task),
             ORDER,
-            *entries(consultation.pool[-self.trace :], consultation, self.show_gradient),
+            *format_entries(consultation.pool[-self.trace :], consultation, self.show_gradient),
             *self.outputs_of_the_best(consultation),
-            *([TAKEN, *(fate(each, consultation) for each in taken)] if taken else []),
+            *([TAKEN, *(describe_outcome(each, consultation) for each in taken)] if taken else []),
             ASK_DIRECTION.format(tokens=consultation.space.length),
         ]
         return Question(
-            conversation(self.form, SYNTHESIZER, parts, "Direction:"),
+            build_messages(self.form, SYNTHESIZER, parts, "Direction:"),
             read_direction,
-            lambda reply: reminder(self.form, reply, ASK_DIRECTION_AGAIN),
+            lambda reply: build_reminder(self.form, reply, ASK_DIRECTION_AGAIN),
             prompts=0,
             temperature=self.temperature,
         )
 
     def ask_prompts(self, consultation: MentorContext, direction: str | None) -> Question:
         """The optimizer's request: the history, its best prompt, and the direction where there is one."""
-        wanted = number_of(self.proposals, "new prompt")
+        wanted = format_number(self.proposals, "new prompt")
         parts = [
-            describe(consultation.task),
+            describe_task(consultation.task),
             ORDER,
-            *entries(consultation.pool[-self.trace :], consultation),
-            f"The prompt to change: {quoted(consultation.pool[-1].prompt.text)}",
+            *format_entries(consultation.pool[-self.trace :], consultation),
+            f"The prompt to change: {quote_json(consultation.pool[-1].prompt.text)}",
             ALONG.format(direction=direction) if direction else FREELY,
             WISH.format(proposals=wanted),
             RULES.format(words=self.words, tokens=consultation.space.length),
         ]
 
         def remind(reply: str) -> list[Message]:
-            return reminder(self.form, reply, ASK_AGAIN.format(proposals=wanted))
+            return build_reminder(self.form, reply, ASK_AGAIN.format(proposals=wanted))
 
         return Question(
-            conversation(self.form, EDITOR, parts, "New prompts:"),
-            lambda reply: parse(reply, MOST_READ),
+            build_messages(self.form, EDITOR, parts, "New prompts:"),
+            lambda reply: parse_proposals(reply, MOST_READ),
             remind,
             self.proposals,
             self.temperature,
-            f"along: {shorten(direction)}" if direction else "the best prompt, changed",
+            f"along: {shorten_line(direction)}" if direction else "the best prompt, changed",
         )
 
     def outputs_of_the_best(self, consultation: MentorContext) -> list[str]:
@@ -166,25 +166,25 @@ class Directional:
             shown += [words] * bool(of_kind)
             for row, trial in of_kind:
                 example = task.examples[row]
-                answer = f"Input: {input_of(example)}\nIts answer: {answer_of(task, trial.answer)}"
-                shown.append(answer if right else f"{answer}\nThe right answer: {answer_of(task, example.label)}")
+                answer = f"Input: {format_input(example)}\nIts answer: {format_answer(task, trial.answer)}"
+                shown.append(answer if right else f"{answer}\nThe right answer: {format_answer(task, example.label)}")
         hits = sum(trial.right for _, trial in tried)
-        return [f"Of {number_of(len(rows), 'training example')} the best prompt got {hits} right.", *shown]
+        return [f"Of {format_number(len(rows), 'training example')} the best prompt got {hits} right.", *shown]
 
 
 def read_direction(reply: str) -> tuple[list[str], list[Rejected]]:
     """The direction in an answer, on one line; a model's reasoning before it is dropped."""
-    thoughts, closed, answer = legible(reply).rpartition("</think>")
-    text = clean(answer).removeprefix("Direction:").strip()[:LONGEST_DIRECTION]
+    thoughts, closed, answer = strip_invisible(reply).rpartition("</think>")
+    text = clean_line(answer).removeprefix("Direction:").strip()[:LONGEST_DIRECTION]
     if not closed and text.startswith("<think>"):
-        return [], [Rejected(shorten(text), "reasoning without an answer; the answer may have been cut off")]
-    dropped = [Rejected(shorten(thoughts.strip()), "reasoning before the answer")] if closed else []
+        return [], [Rejected(shorten_line(text), "reasoning without an answer; the answer may have been cut off")]
+    dropped = [Rejected(shorten_line(thoughts.strip()), "reasoning before the answer")] if closed else []
     if not any(character.isalnum() for character in text):
-        return [], [*dropped, Rejected(shorten(text), "no letter or digit in it")]
+        return [], [*dropped, Rejected(shorten_line(text), "no letter or digit in it")]
     return [text], dropped
 
 
-def fate(taken: Mapping[str, Any], consultation: MentorContext) -> str:
+def describe_outcome(taken: Mapping[str, Any], consultation: MentorContext) -> str:
     """A direction that was taken, and whether it helped: by the losses that the prompts before and after have now."""
     losses = {entry.prompt.tokens: entry.score.loss for entry in (*consultation.scored, *consultation.pool)}
     before = losses.get(tuple(taken["edited"]))

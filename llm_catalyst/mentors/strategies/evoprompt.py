@@ -24,20 +24,20 @@ from random import Random
 from typing import ClassVar, TypeAlias
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.evolution import ancestry
-from llm_catalyst.mentors.reply_parser import parse, shorten
-from llm_catalyst.mentors.strategies.base import Dialogue, Question, Reply, proposals_of
+from llm_catalyst.mentors.evolution import describe_parents
+from llm_catalyst.mentors.reply_parser import parse_proposals, shorten_line
+from llm_catalyst.mentors.strategies.base import Dialogue, Question, Reply, collect_proposals
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
-    conversation,
-    describe,
-    number_of,
-    quoted,
-    reminder,
+    build_messages,
+    build_reminder,
+    describe_task,
+    format_number,
+    quote_json,
 )
 from llm_catalyst.runs.records import Advice, Message, Prompt, Proposal, Rejected, ScoredPrompt
-from llm_catalyst.utils.validation import at_least, one_of
+from llm_catalyst.utils.validation import check_at_least, check_choice
 
 ROLE = (
     "You breed short text prompts that are put in front of the input of a frozen language model: "
@@ -115,8 +115,8 @@ class EvoPromptGA:
     show_task: bool = True
 
     def __post_init__(self) -> None:
-        check(self, smallest=2)
-        one_of("strategy.selection", self.selection, ("roulette", "random", "tournament"))
+        check_bounds(self, smallest=2)
+        check_choice("strategy.selection", self.selection, ("roulette", "random", "tournament"))
 
     @property
     def proposals(self) -> int:
@@ -125,19 +125,22 @@ class EvoPromptGA:
 
     def propose(self, consultation: MentorContext) -> Dialogue:
         """The paraphrases that the population lacks, or else a generation: a question for each child."""
-        return Advice((yield from paraphrases(self, consultation)) or (yield from self.generation(consultation)))
+        return Advice(
+            (yield from request_paraphrases(self, consultation)) or (yield from self.generation(consultation))
+        )
 
     def generation(self, consultation: MentorContext) -> Breeding:
         """As many children as members, each of two of the best; none of fewer than two."""
         members = best_first(consultation.scored)[: self.population]
         if len(members) < 2:
             return ()
-        pairs = [pair(members, self.selection, consultation.rng) for _ in range(self.population)]
+        pairs = [select_parents(members, self.selection, consultation.rng) for _ in range(self.population)]
         families = [(one.prompt, other.prompt) for one, other in pairs]
         replies = yield tuple(
-            child(self, consultation, GENETIC, GENETIC_EXAMPLE, parents, ancestry(*parents)) for parents in families
+            child_request(self, consultation, GENETIC, GENETIC_EXAMPLE, parents, describe_parents(*parents))
+            for parents in families
         )
-        return proposals_of(replies)
+        return collect_proposals(replies)
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class EvoPromptDE:
     show_task: bool = True
 
     def __post_init__(self) -> None:
-        check(self, smallest=3)
+        check_bounds(self, smallest=3)
 
     @property
     def proposals(self) -> int:
@@ -170,23 +173,27 @@ class EvoPromptDE:
 
     def propose(self, consultation: MentorContext) -> Dialogue:
         """The paraphrases that the population lacks, or else a generation: a question for each member's child."""
-        if initial := (yield from paraphrases(self, consultation)):
+        if initial := (yield from request_paraphrases(self, consultation)):
             return Advice(initial)
         members = self.members(consultation)
         if len(members) < 3:
             return Advice()
-        best = max(members, key=fitness)
+        best = max(members, key=rank_key)
         questions = []
         for member in members:
             others = [other for other in members if other is not member]
             sources = [each.prompt for each in (*consultation.rng.sample(others, 2), best, member)]
-            questions.append(child(self, consultation, DIFFERENTIAL, DIFFERENTIAL_EXAMPLE, sources, descent(*sources)))
+            questions.append(
+                child_request(
+                    self, consultation, DIFFERENTIAL, DIFFERENTIAL_EXAMPLE, sources, describe_differential(*sources)
+                )
+            )
         replies = yield tuple(questions)
         slots = [
             [list(prompt.tokens) for prompt in (member.prompt, *(child.prompt for child in reply.proposals))]
             for member, reply in zip(members, replies, strict=True)
         ]
-        return Advice(proposals_of(replies), memory={"slots": slots})
+        return Advice(collect_proposals(replies), memory={"slots": slots})
 
     def members(self, consultation: MentorContext) -> list[ScoredPrompt]:
         """The member in each slot, after the last generation's children and what training found since then."""
@@ -195,53 +202,53 @@ class EvoPromptDE:
         members: list[ScoredPrompt] = []
         for slot in consultation.memory.get("slots", ()):
             if found := [known[tokens] for tokens in map(tuple, slot) if tokens in known]:
-                members.append(max(found, key=fitness))  # the old one, where they are equal
+                members.append(max(found, key=rank_key))  # the old one, where they are equal
         outside = [entry for entry in ranked if entry not in members]
         free = max(0, self.population - len(members))
         members += outside[:free]
         for entry in outside[free:]:
-            worst = min(members, key=fitness)
+            worst = min(members, key=rank_key)
             new = entry.origin == "gradient" and entry.stage == consultation.stage
-            if new and fitness(entry) > fitness(worst):
+            if new and rank_key(entry) > rank_key(worst):
                 members[members.index(worst)] = entry
         return members
 
 
-def check(strategy: EvoPrompt, smallest: int) -> None:
+def check_bounds(strategy: EvoPrompt, smallest: int) -> None:
     """Raise ConfigurationError where a field that both have is out of bounds."""
-    one_of("strategy.form", strategy.form, FORMS)
-    at_least("strategy.population", strategy.population, smallest)
-    at_least("strategy.words", strategy.words, 2)
-    at_least("strategy.temperature", strategy.temperature, 0)
+    check_choice("strategy.form", strategy.form, FORMS)
+    check_at_least("strategy.population", strategy.population, smallest)
+    check_at_least("strategy.words", strategy.words, 2)
+    check_at_least("strategy.temperature", strategy.temperature, 0)
 
 
-def fitness(entry: ScoredPrompt) -> tuple[float, float]:
+def rank_key(entry: ScoredPrompt) -> tuple[float, float]:
     """What is to be high, in the order of `Score.better_than`."""
     return entry.score.metric, -entry.score.loss
 
 
 def best_first(entries: Sequence[ScoredPrompt]) -> list[ScoredPrompt]:
     """The fittest prompt first."""
-    return sorted(entries, key=fitness, reverse=True)
+    return sorted(entries, key=rank_key, reverse=True)
 
 
-def pair(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> tuple[ScoredPrompt, ScoredPrompt]:
+def select_parents(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> tuple[ScoredPrompt, ScoredPrompt]:
     """Two different members, drawn one after the other."""
-    first = drawn(members, selection, rng)
-    return first, drawn([member for member in members if member is not first], selection, rng)
+    first = select_one(members, selection, rng)
+    return first, select_one([member for member in members if member is not first], selection, rng)
 
 
-def drawn(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> ScoredPrompt:
+def select_one(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> ScoredPrompt:
     """One member: by roulette (as likely as its metric is high), at random, or the better of two drawn at random."""
     if selection == "tournament":
-        return max(rng.sample(members, min(2, len(members))), key=fitness)
+        return max(rng.sample(members, min(2, len(members))), key=rank_key)
     wheel = [member.score.metric for member in members]
     if selection == "random" or not any(wheel):  # nobody has a part of the wheel: all are alike
         return rng.choice(members)
     return rng.choices(members, wheel)[0]
 
 
-def paraphrases(strategy: EvoPrompt, consultation: MentorContext) -> Breeding:
+def request_paraphrases(strategy: EvoPrompt, consultation: MentorContext) -> Breeding:
     """Paraphrases of all scored prompts, in even shares, as many as the population lacks: the best one's first."""
     entries = best_first(consultation.scored)
     lacking = strategy.population - len(entries)
@@ -250,30 +257,32 @@ def paraphrases(strategy: EvoPrompt, consultation: MentorContext) -> Breeding:
         share = ceil((lacking - len(proposals)) / (len(entries) - i))
         if share < 1:
             break
-        (reply,) = yield (variation(strategy, consultation, entry.prompt, share),)
+        (reply,) = yield (paraphrase_request(strategy, consultation, entry.prompt, share),)
         proposals += reply.proposals
     return proposals
 
 
-def variation(strategy: EvoPrompt, consultation: MentorContext, prompt: Prompt, number: int) -> Question:
+def paraphrase_request(strategy: EvoPrompt, consultation: MentorContext, prompt: Prompt, number: int) -> Question:
     """The request for paraphrases of one prompt."""
-    variations = number_of(number, "variation")
+    variations = format_number(number, "variation")
     parts = [
-        *told(strategy, consultation),
+        *task_paragraph(strategy, consultation),
         f"{VARIATIONS.format(variations=variations)} {ODD}",
-        f"Prompt: {quoted(prompt.text)}",
+        f"Prompt: {quote_json(prompt.text)}",
         VARIATION_RULES.format(words=strategy.words, tokens=consultation.space.length),
     ]
 
     def remind(reply: str) -> list[Message]:
-        return reminder(strategy.form, reply, VARIATION_REMINDER.format(variations=variations))
+        return build_reminder(strategy.form, reply, VARIATION_REMINDER.format(variations=variations))
 
-    asked = conversation(strategy.form, ROLE, parts, "Variations:")
+    asked = build_messages(strategy.form, ROLE, parts, "Variations:")
     rationale = f"a paraphrase of {prompt.text!r}"
-    return Question(asked, lambda reply: parse(reply, MOST_READ), remind, number, strategy.temperature, rationale)
+    return Question(
+        asked, lambda reply: parse_proposals(reply, MOST_READ), remind, number, strategy.temperature, rationale
+    )
 
 
-def child(
+def child_request(
     strategy: EvoPrompt,
     consultation: MentorContext,
     steps: str,
@@ -282,9 +291,9 @@ def child(
     rationale: str,
 ) -> Question:
     """The request for one child of the prompts in `sources`, by these steps."""
-    prompts = "\n".join(f"Prompt {i}: {quoted(prompt.text)}" for i, prompt in enumerate(sources, start=1))
+    prompts = "\n".join(f"Prompt {i}: {quote_json(prompt.text)}" for i, prompt in enumerate(sources, start=1))
     parts = [
-        *told(strategy, consultation),
+        *task_paragraph(strategy, consultation),
         f"{steps}\n{ODD}",
         CHILD_RULES.format(words=strategy.words, tokens=consultation.space.length),
         example,
@@ -292,20 +301,20 @@ def child(
     ]
 
     def remind(reply: str) -> list[Message]:
-        return reminder(strategy.form, reply, CHILD_REMINDER)
+        return build_reminder(strategy.form, reply, CHILD_REMINDER)
 
-    asked = conversation(strategy.form, ROLE, parts, "1.")  # the example's next line
+    asked = build_messages(strategy.form, ROLE, parts, "1.")  # the example's next line
     return Question(asked, last_prompt, remind, 1, strategy.temperature, rationale)
 
 
-def told(strategy: EvoPrompt, consultation: MentorContext) -> list[str]:
+def task_paragraph(strategy: EvoPrompt, consultation: MentorContext) -> list[str]:
     """The paragraph about the task, if it is shown."""
-    return [describe(consultation.task)] if strategy.show_task else []
+    return [describe_task(consultation.task)] if strategy.show_task else []
 
 
-def descent(one: Prompt, other: Prompt, best: Prompt, member: Prompt) -> str:
+def describe_differential(one: Prompt, other: Prompt, best: Prompt, member: Prompt) -> str:
     """In words, where a child of differential evolution comes from."""
-    return f"{ancestry(member, best)}, changed where {one.text!r} and {other.text!r} differ"
+    return f"{describe_parents(member, best)}, changed where {one.text!r} and {other.text!r} differ"
 
 
 def last_prompt(reply: str) -> tuple[list[str], list[Rejected]]:
@@ -313,7 +322,7 @@ def last_prompt(reply: str) -> tuple[list[str], list[Rejected]]:
     before, closed, _ = THOUGHTS.sub("", reply).rpartition("</prompt>")
     _, opened, tagged = before.rpartition("<prompt>")
     if closed and opened:
-        return parse(" ".join(tagged.split()), 1)
-    texts, rejected = parse(reply, MOST_READ)
-    steps = [Rejected(shorten(text), "a step on the way to the last prompt") for text in texts[:-1]]
+        return parse_proposals(" ".join(tagged.split()), 1)
+    texts, rejected = parse_proposals(reply, MOST_READ)
+    steps = [Rejected(shorten_line(text), "a step on the way to the last prompt") for text in texts[:-1]]
     return texts[-1:], rejected + steps

@@ -27,20 +27,20 @@ from random import Random
 from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext, Trial
-from llm_catalyst.mentors.reply_parser import parse
+from llm_catalyst.mentors.reply_parser import parse_proposals
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
-    answer_of,
-    conversation,
-    describe,
-    input_of,
-    quoted,
-    reminder,
+    build_messages,
+    build_reminder,
+    describe_task,
+    format_answer,
+    format_input,
+    quote_json,
 )
 from llm_catalyst.runs.records import Advice, Message, Prompt, Proposal, Rejected
-from llm_catalyst.utils.validation import at_least, one_of
+from llm_catalyst.utils.validation import check_at_least, check_choice
 
 MOST_DRAWS = 10  # parents and minibatches that are tried in search of a mistake, for each question
 
@@ -79,16 +79,16 @@ class Gepa:
     words: int = 9
 
     def __post_init__(self) -> None:
-        one_of("strategy.form", self.form, FORMS)
+        check_choice("strategy.form", self.form, FORMS)
         for name in ("proposals", "minibatch", "pareto", "candidates"):
-            at_least(f"strategy.{name}", getattr(self, name), 1)
-        at_least("strategy.temperature", self.temperature, 0)
-        at_least("strategy.words", self.words, 2)
+            check_at_least(f"strategy.{name}", getattr(self, name), 1)
+        check_at_least("strategy.temperature", self.temperature, 0)
+        check_at_least("strategy.words", self.words, 2)
 
     def propose(self, consultation: MentorContext) -> Dialogue:
         """A question for each of `proposals` parents; the children that did better than theirs, in order."""
         rows, right = self.candidates_tried(consultation)
-        batches = minibatches(self.rows_beside(rows, consultation), self.minibatch, consultation.rng)
+        batches = draw_minibatches(self.rows_beside(rows, consultation), self.minibatch, consultation.rng)
         accepted: list[Proposal] = []
         refused: list[Rejected] = []
         asked = False
@@ -101,9 +101,9 @@ class Gepa:
             (reply,) = yield (self.question(consultation, parent, batch, before),)
             for child in reply.proposals:
                 after = consultation.attempt([child.prompt], batch)[0]
-                told = f"{correct(after)} of {len(batch)} examples right, its parent {correct(before)}"
-                if correct(after) > correct(before):
-                    right |= answers([child.prompt], rows, consultation)
+                told = f"{count_correct(after)} of {len(batch)} examples right, its parent {count_correct(before)}"
+                if count_correct(after) > count_correct(before):
+                    right |= score_examples([child.prompt], rows, consultation)
                     accepted.append(child)
                 else:
                     refused.append(Rejected(child.prompt.text, told))
@@ -125,7 +125,7 @@ class Gepa:
         if memory and still_hold(memory["stage"], consultation):
             known = {tuple(tokens): marks for tokens, marks in memory["right"]}
         prompts = [entry.prompt for entry in consultation.scored[-self.candidates :]]
-        tried = answers([prompt for prompt in prompts if prompt.tokens not in known], rows, consultation)
+        tried = score_examples([prompt for prompt in prompts if prompt.tokens not in known], rows, consultation)
         return rows, {prompt: known.get(prompt.tokens) or tried[prompt] for prompt in prompts}
 
     def rows_beside(self, pareto: Sequence[int], consultation: MentorContext) -> list[int]:
@@ -138,7 +138,7 @@ class Gepa:
         self, consultation: MentorContext, parent: Prompt, batch: Sequence[int], trials: Sequence[Trial]
     ) -> Question:
         """The question that shows a parent's answers to a minibatch and asks for a better prompt."""
-        rationale = f"rewritten from {quoted(parent.text)}"
+        rationale = f"rewritten from {quote_json(parent.text)}"
         messages = self.messages(consultation, parent, batch, trials)
         return Question(messages, self.read, self.remind, 1, self.temperature, rationale)
 
@@ -147,22 +147,22 @@ class Gepa:
     ) -> tuple[Message, ...]:
         """The conversation that shows a parent's answers to a minibatch and asks for a better prompt."""
         parts = [
-            describe(consultation.task),
-            f"The prompt: {quoted(parent.text)}",
+            describe_task(consultation.task),
+            f"The prompt: {quote_json(parent.text)}",
             "With this prompt, the model answered:",
-            *(shown(row, trial, consultation) for row, trial in zip(batch, trials, strict=True)),
+            *(format_trial(row, trial, consultation) for row, trial in zip(batch, trials, strict=True)),
             WISH,
             RULES.format(words=self.words, tokens=consultation.space.length),
         ]
-        return conversation(self.form, ROLE, parts, "New prompt:")
+        return build_messages(self.form, ROLE, parts, "New prompt:")
 
     def remind(self, reply: str) -> list[Message]:
         """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
-        return reminder(self.form, reply, REMINDER)
+        return build_reminder(self.form, reply, REMINDER)
 
     def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
         """The new prompt in a reply, and the lines that are none."""
-        return parse(reply, MOST_READ)
+        return parse_proposals(reply, MOST_READ)
 
 
 def still_hold(stage: int, consultation: MentorContext) -> bool:
@@ -174,7 +174,7 @@ def still_hold(stage: int, consultation: MentorContext) -> bool:
     return any(entry.stage <= stage for entry in consultation.scored)
 
 
-def answers(prompts: Sequence[Prompt], rows: Sequence[int], consultation: MentorContext) -> dict[Prompt, str]:
+def score_examples(prompts: Sequence[Prompt], rows: Sequence[int], consultation: MentorContext) -> dict[Prompt, str]:
     """Each prompt's marks on the training examples `rows`: a "1" for each right answer, a "0" for each wrong one."""
     tried = consultation.attempt(prompts, rows) if prompts else []
     return {
@@ -183,7 +183,7 @@ def answers(prompts: Sequence[Prompt], rows: Sequence[int], consultation: Mentor
     }
 
 
-def minibatches(rows: Sequence[int], size: int, rng: Random) -> Iterator[list[int]]:
+def draw_minibatches(rows: Sequence[int], size: int, rng: Random) -> Iterator[list[int]]:
     """Minibatches without end: all rows in a shuffled order, again and again; what does not fill one is left out."""
     size = min(size, len(rows))
     while True:
@@ -198,17 +198,17 @@ def find_mistake(
 
     The first parent with a mistake is taken, as theirs goes on to the next iteration where there is none.
     """
-    wins = front(list(right.values()))
+    wins = count_front_wins(list(right.values()))
     for _ in range(MOST_DRAWS):
         (parent,) = consultation.rng.choices(list(right), weights=wins)
         batch = next(batches)
         trials = consultation.attempt([parent], batch)[0]
-        if correct(trials) < len(batch):
+        if count_correct(trials) < len(batch):
             return parent, batch, trials
     return None
 
 
-def front(marks: Sequence[str]) -> list[int]:
+def count_front_wins(marks: Sequence[str]) -> list[int]:
     """On how many examples each candidate is one of the best; 0 for those that are dominated.
 
     Dominated is who is best only where another one, who is not dominated, is, too. The worst candidates are looked at
@@ -223,14 +223,14 @@ def front(marks: Sequence[str]) -> list[int]:
     return [sum(i in who for who in winners) for i in range(len(marks))]
 
 
-def shown(row: int, trial: Trial, consultation: MentorContext) -> str:
+def format_trial(row: int, trial: Trial, consultation: MentorContext) -> str:
     """A training example with the answer that was given to it, and the right one."""
     task = consultation.task
     example = task.examples[row]
-    verdict = "right" if trial.right else f"wrong, the right answer is {answer_of(task, example.label)}"
-    return f"Input: {input_of(example)}\nAnswer: {answer_of(task, trial.answer)} ({verdict})"
+    verdict = "right" if trial.right else f"wrong, the right answer is {format_answer(task, example.label)}"
+    return f"Input: {format_input(example)}\nAnswer: {format_answer(task, trial.answer)} ({verdict})"
 
 
-def correct(trials: Sequence[Trial]) -> int:
+def count_correct(trials: Sequence[Trial]) -> int:
     """The number of right answers."""
     return sum(trial.right for trial in trials)

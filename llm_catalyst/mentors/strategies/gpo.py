@@ -25,21 +25,21 @@ from functools import partial
 from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import parse, shorten
-from llm_catalyst.mentors.strategies.base import Dialogue, Question, asked_alike
+from llm_catalyst.mentors.reply_parser import parse_proposals, shorten_line
+from llm_catalyst.mentors.strategies.base import Dialogue, Question, repeat_request
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
-    conversation,
-    describe,
-    entries,
-    number_of,
-    reminder,
-    with_rating,
+    build_messages,
+    build_reminder,
+    describe_task,
+    format_entries,
+    format_number,
+    format_rating,
 )
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Message, Rejected, ScoredPrompt
-from llm_catalyst.utils.validation import at_least, one_of, within
+from llm_catalyst.utils.validation import check_at_least, check_choice, check_range
 
 ROLE = (
     "You improve a short text prompt that is put in front of the input of a frozen language model. You work step by "
@@ -80,14 +80,14 @@ class Gpo:
     show_gradient: bool = False
 
     def __post_init__(self) -> None:
-        one_of("strategy.form", self.form, FORMS)
-        at_least("strategy.proposals", self.proposals, 1)
-        at_least("strategy.similar", self.similar, 1)
-        within("strategy.first", self.first, 0, 1)
-        within("strategy.last", self.last, 0, self.first)
-        within("strategy.warmup", self.warmup, 0, 1)
-        at_least("strategy.temperature", self.temperature, 0)
-        at_least("strategy.words", self.words, 2)
+        check_choice("strategy.form", self.form, FORMS)
+        check_at_least("strategy.proposals", self.proposals, 1)
+        check_at_least("strategy.similar", self.similar, 1)
+        check_range("strategy.first", self.first, 0, 1)
+        check_range("strategy.last", self.last, 0, self.first)
+        check_range("strategy.warmup", self.warmup, 0, 1)
+        check_at_least("strategy.temperature", self.temperature, 0)
+        check_at_least("strategy.words", self.words, 2)
 
     @property
     def needs_model(self) -> bool:
@@ -99,30 +99,30 @@ class Gpo:
         current, most = consultation.pool[-1].prompt.text, self.changes(consultation)
         question = Question(
             self.messages(consultation),
-            partial(read, current=current, most=most, space=consultation.space),
+            partial(read_within_limit, current=current, most=most, space=consultation.space),
             partial(self.remind, most=most),
             1,
             self.temperature,
         )
-        return (yield from asked_alike(question, self.proposals))
+        return (yield from repeat_request(question, self.proposals))
 
     def messages(self, consultation: MentorContext) -> tuple[Message, ...]:
         """The conversation that asks for one new prompt within the limit."""
         current = consultation.pool[-1]
         alike = most_similar(consultation.scored, current, self.similar, consultation.space)
-        shown, *earlier = entries([current, *alike], consultation, self.show_gradient, with_rating)
+        shown, *earlier = format_entries([current, *alike], consultation, self.show_gradient, format_rating)
         size = len(words_of(current.prompt.text))
         limit = max(self.words, size + 1)  # a prompt of the current length must always be allowed
         parts = [
-            describe(consultation.task),
+            describe_task(consultation.task),
             CURRENT,
             shown,
             *([EARLIER] if alike else []),
             *earlier,
-            WISH.format(changes=number_of(self.changes(consultation), "word"), size=size),
+            WISH.format(changes=format_number(self.changes(consultation), "word"), size=size),
             RULES.format(words=limit, tokens=consultation.space.length),
         ]
-        return conversation(self.form, ROLE, parts, "New prompt:")
+        return build_messages(self.form, ROLE, parts, "New prompt:")
 
     def changes(self, consultation: MentorContext) -> int:
         """How many words of the current prompt may change (K): at least one."""
@@ -139,7 +139,7 @@ class Gpo:
 
     def remind(self, reply: str, most: int) -> list[Message]:
         """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
-        return reminder(self.form, reply, REMINDER.format(changes=number_of(most, "word")))
+        return build_reminder(self.form, reply, REMINDER.format(changes=format_number(most, "word")))
 
 
 def most_similar(
@@ -156,20 +156,20 @@ def most_similar(
     return [others[i] for i in ranked[-most:]]
 
 
-def read(reply: str, current: str, most: int, space: PromptSpace) -> tuple[list[str], list[Rejected]]:
+def read_within_limit(reply: str, current: str, most: int, space: PromptSpace) -> tuple[list[str], list[Rejected]]:
     """The prompts in a reply that are within `most` changed words of the current one, and the lines that are none."""
-    texts, rejected = parse(reply, MOST_READ)
-    changed = [distance(text, current, space) for text in texts]
+    texts, rejected = parse_proposals(reply, MOST_READ)
+    changed = [word_distance(text, current, space) for text in texts]
     near = [text for text, words in zip(texts, changed, strict=True) if words <= most]
     far = [
-        Rejected(shorten(text), f"{number_of(words, 'word')} changed, at most {most} may be")
+        Rejected(shorten_line(text), f"{format_number(words, 'word')} changed, at most {most} may be")
         for text, words in zip(texts, changed, strict=True)
         if words > most
     ]
     return near, rejected + far
 
 
-def distance(text: str, current: str, space: PromptSpace) -> int:
+def word_distance(text: str, current: str, space: PromptSpace) -> int:
     """Words changed between the current prompt and a text as it is written or, where that is nearer, as it is used.
 
     Used are m tokens: a text is cut or repeated to fit, as the current prompt was.
@@ -178,7 +178,7 @@ def distance(text: str, current: str, space: PromptSpace) -> int:
         forms = {text, space.fit(text)[0].text}
     except ValueError:
         forms = {text}  # no token at all: it is rejected for that later
-    return min(edits(words_of(current), words_of(form)) for form in forms)
+    return min(edit_distance(words_of(current), words_of(form)) for form in forms)
 
 
 def words_of(text: str) -> list[str]:
@@ -186,7 +186,7 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
-def edits(old: Sequence[str], new: Sequence[str]) -> int:
+def edit_distance(old: Sequence[str], new: Sequence[str]) -> int:
     """The fewest words added, removed or replaced that turn one text into the other (Levenshtein)."""
     row = list(range(len(new) + 1))
     for i, word in enumerate(old, start=1):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import parse
+from llm_catalyst.mentors.reply_parser import parse_proposals
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.templates import (
     ASK_AGAIN,
@@ -26,14 +26,14 @@ from llm_catalyst.mentors.strategies.templates import (
     MOST_READ,
     ORDER,
     RULES,
-    conversation,
-    describe,
-    entries,
-    number_of,
-    reminder,
+    build_messages,
+    build_reminder,
+    describe_task,
+    format_entries,
+    format_number,
 )
 from llm_catalyst.runs.records import Advice, Message, Proposal, ScoredPrompt
-from llm_catalyst.utils.validation import at_least, one_of
+from llm_catalyst.utils.validation import check_at_least, check_choice
 
 ROLE = "You search for short text prompts that make a frozen language model good at a task."
 EXPLORE = (
@@ -61,12 +61,12 @@ class Leo:
     show_gradient: bool = False
 
     def __post_init__(self) -> None:
-        one_of("strategy.form", self.form, FORMS)
-        at_least("strategy.proposals", self.proposals, 2)
-        at_least("strategy.size", self.size, 1)
-        at_least("strategy.words", self.words, 2)
-        at_least("strategy.explore_temperature", self.explore_temperature, 0)
-        at_least("strategy.exploit_temperature", self.exploit_temperature, 0)
+        check_choice("strategy.form", self.form, FORMS)
+        check_at_least("strategy.proposals", self.proposals, 2)
+        check_at_least("strategy.size", self.size, 1)
+        check_at_least("strategy.words", self.words, 2)
+        check_at_least("strategy.explore_temperature", self.explore_temperature, 0)
+        check_at_least("strategy.exploit_temperature", self.exploit_temperature, 0)
 
     @property
     def needs_model(self) -> bool:
@@ -106,45 +106,45 @@ class Leo:
         scored, memory, pool = consultation.scored, consultation.memory, consultation.pool
         known = {entry.prompt.tokens: entry for entry in (*scored, *pool)}
         half = (len(pool) + 1) // 2
-        explore = elite(remembered(memory, known, "explore", "explored") or pool[:-half] or pool, self.size)
-        exploit = elite(remembered(memory, known, "exploit", "exploited") or pool[-half:], self.size)
-        return explore, ported(known.values(), exploit, self.size)
+        explore = select_elite(recall_prompts(memory, known, "explore", "explored") or pool[:-half] or pool, self.size)
+        exploit = select_elite(recall_prompts(memory, known, "exploit", "exploited") or pool[-half:], self.size)
+        return explore, port_candidates(known.values(), exploit, self.size)
 
     def question(self, wish: str, pool: list[ScoredPrompt], number: int, consultation: MentorContext) -> Question:
         """The request of one pool for `number` new prompts."""
-        wanted = number_of(number, "new prompt")
+        wanted = format_number(number, "new prompt")
         parts = [
-            describe(consultation.task),
+            describe_task(consultation.task),
             ORDER,
-            *entries(pool, consultation, self.show_gradient),
+            *format_entries(pool, consultation, self.show_gradient),
             wish.format(proposals=wanted),
             RULES.format(words=self.words, tokens=consultation.space.length),
         ]
 
         def remind(reply: str) -> list[Message]:
-            return reminder(self.form, reply, ASK_AGAIN.format(proposals=wanted))
+            return build_reminder(self.form, reply, ASK_AGAIN.format(proposals=wanted))
 
         return Question(
-            conversation(self.form, ROLE, parts, "New prompts:"),
-            lambda reply: parse(reply, MOST_READ),
+            build_messages(self.form, ROLE, parts, "New prompts:"),
+            lambda reply: parse_proposals(reply, MOST_READ),
             remind,
             number,
         )
 
 
-def ported(candidates: Iterable[ScoredPrompt], exploit: list[ScoredPrompt], size: int) -> list[ScoredPrompt]:
+def port_candidates(candidates: Iterable[ScoredPrompt], exploit: list[ScoredPrompt], size: int) -> list[ScoredPrompt]:
     """The exploit pool after those candidates have entered it that are better than its worst prompt."""
     worst = exploit[0].score.loss if exploit else math.inf
-    return elite([*exploit, *(entry for entry in candidates if entry.score.loss < worst)], size)
+    return select_elite([*exploit, *(entry for entry in candidates if entry.score.loss < worst)], size)
 
 
-def elite(entries: Iterable[ScoredPrompt], size: int) -> list[ScoredPrompt]:
+def select_elite(entries: Iterable[ScoredPrompt], size: int) -> list[ScoredPrompt]:
     """The `size` distinct prompts with the lowest loss, the best one last."""
     distinct = {entry.prompt.tokens: entry for entry in entries}
     return sorted(distinct.values(), key=lambda entry: -entry.score.loss)[-size:]
 
 
-def remembered(
+def recall_prompts(
     memory: Mapping[str, list[list[int]]], known: Mapping[tuple[int, ...], ScoredPrompt], *names: str
 ) -> list[ScoredPrompt]:
     """The prompts that are remembered under these names and still have a score."""

@@ -19,21 +19,29 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import Candidate, clean, legible, parse, peel, screen, shorten
-from llm_catalyst.mentors.strategies.base import Dialogue, Question, asked_alike
+from llm_catalyst.mentors.reply_parser import (
+    Candidate,
+    clean_line,
+    parse_proposals,
+    peel_markup,
+    screen_candidates,
+    shorten_line,
+    strip_invisible,
+)
+from llm_catalyst.mentors.strategies.base import Dialogue, Question, repeat_request
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
-    answer_of,
-    conversation,
-    describe,
-    entries,
-    input_of,
-    reminder,
-    with_rating,
+    build_messages,
+    build_reminder,
+    describe_task,
+    format_answer,
+    format_entries,
+    format_input,
+    format_rating,
 )
 from llm_catalyst.runs.records import Message, Rejected, ScoredPrompt
-from llm_catalyst.utils.validation import at_least, one_of, within
+from llm_catalyst.utils.validation import check_at_least, check_choice, check_range
 
 LONGEST = 500  # characters of a prompt; longer ones are dropped
 TAGGED = re.compile(r"<INS>((?:(?!<INS>).)*?)</INS>", re.DOTALL | re.IGNORECASE)
@@ -77,13 +85,13 @@ class Opro:
     show_gradient: bool = False
 
     def __post_init__(self) -> None:
-        one_of("strategy.form", self.form, FORMS)
-        at_least("strategy.proposals", self.proposals, 1)
-        at_least("strategy.history", self.history, 1)
-        within("strategy.threshold", self.threshold, 0, 1)
-        at_least("strategy.exemplars", self.exemplars, 0)
-        at_least("strategy.temperature", self.temperature, 0)
-        at_least("strategy.words", self.words, 2)
+        check_choice("strategy.form", self.form, FORMS)
+        check_at_least("strategy.proposals", self.proposals, 1)
+        check_at_least("strategy.history", self.history, 1)
+        check_range("strategy.threshold", self.threshold, 0, 1)
+        check_at_least("strategy.exemplars", self.exemplars, 0)
+        check_at_least("strategy.temperature", self.temperature, 0)
+        check_at_least("strategy.words", self.words, 2)
 
     @property
     def needs_model(self) -> bool:
@@ -92,20 +100,20 @@ class Opro:
 
     def propose(self, consultation: MentorContext) -> Dialogue:
         """The same question for each of the proposals: the model's sampling makes the answers differ."""
-        question = Question(self.messages(consultation), read, self.remind, 1, self.temperature)
-        return (yield from asked_alike(question, self.proposals))
+        question = Question(self.messages(consultation), read_tagged, self.remind, 1, self.temperature)
+        return (yield from repeat_request(question, self.proposals))
 
     def messages(self, consultation: MentorContext) -> tuple[Message, ...]:
         """The conversation that asks for one new prompt; the examples in it are drawn from `consultation.rng`."""
         best = self.best(consultation.scored)
         parts = [
-            describe(consultation.task),
-            *([ORDER, *entries(best, consultation, self.show_gradient, with_rating), BEAT] if best else []),
+            describe_task(consultation.task),
+            *([ORDER, *format_entries(best, consultation, self.show_gradient, format_rating), BEAT] if best else []),
             *self.examples(consultation),
             WISH,
             RULES.format(words=self.words, tokens=consultation.space.length),
         ]
-        return conversation(self.form, ROLE, parts, "New prompt:")
+        return build_messages(self.form, ROLE, parts, "New prompt:")
 
     def best(self, scored: Sequence[ScoredPrompt]) -> list[ScoredPrompt]:
         """The prompts that are shown, the best one last: where the metric is equal, the loss tells."""
@@ -118,22 +126,24 @@ class Opro:
         task = consultation.task
         drawn = sorted(consultation.draw_examples(self.exemplars))
         shown = [
-            f"Input: <INS> {input_of(example)}\nAnswer: {answer_of(task, example.label)}"
+            f"Input: <INS> {format_input(example)}\nAnswer: {format_answer(task, example.label)}"
             for example in (task.examples[row] for row in drawn)
         ]
         return [EXEMPLARS, *shown] if shown else []
 
     def remind(self, reply: str) -> list[Message]:
         """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
-        return reminder(self.form, reply, REMINDER)
+        return build_reminder(self.form, reply, REMINDER)
 
 
-def read(reply: str) -> tuple[list[str], list[Rejected]]:
+def read_tagged(reply: str) -> tuple[list[str], list[Rejected]]:
     """What stands between tags in a reply or, without any, the prompts in it; and the lines that are none."""
-    tagged = [clean(text) for text in TAGGED.findall(legible(reply).rpartition("</think>")[2])]
+    tagged = [clean_line(text) for text in TAGGED.findall(strip_invisible(reply).rpartition("</think>")[2])]
     if any(tagged):
-        texts, rejected = screen([Candidate(text, peel(text)[0]) for text in tagged if text], MOST_READ)
+        texts, rejected = screen_candidates(
+            [Candidate(text, peel_markup(text)[0]) for text in tagged if text], MOST_READ
+        )
     else:
-        texts, rejected = parse(reply, MOST_READ)
-    long = [Rejected(shorten(text), f"longer than {LONGEST} characters") for text in texts if len(text) > LONGEST]
+        texts, rejected = parse_proposals(reply, MOST_READ)
+    long = [Rejected(shorten_line(text), f"longer than {LONGEST} characters") for text in texts if len(text) > LONGEST]
     return [text for text in texts if len(text) <= LONGEST], rejected + long

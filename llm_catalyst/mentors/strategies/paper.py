@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import parse, parse_official
+from llm_catalyst.mentors.reply_parser import parse_official, parse_proposals
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
     RULES,
-    conversation,
-    describe,
-    entries,
-    number_of,
-    reminder,
+    build_messages,
+    build_reminder,
+    describe_task,
+    format_entries,
+    format_number,
 )
 from llm_catalyst.runs.records import Advice, Message, Rejected
-from llm_catalyst.utils.validation import at_least, one_of
+from llm_catalyst.utils.validation import check_at_least, check_choice
 
 ROLE = (
     "You improve short text prompts that are put in front of the input of a frozen language model. "
@@ -58,10 +58,10 @@ class Paper:
     show_gradient: bool = False
 
     def __post_init__(self) -> None:
-        one_of("strategy.form", self.form, FORMS)
-        one_of("strategy.parsing", self.parsing, ("lenient", "official"))
-        at_least("strategy.proposals", self.proposals, 1)
-        at_least("strategy.words", self.words, 2)
+        check_choice("strategy.form", self.form, FORMS)
+        check_choice("strategy.parsing", self.parsing, ("lenient", "official"))
+        check_at_least("strategy.proposals", self.proposals, 1)
+        check_at_least("strategy.words", self.words, 2)
 
     @property
     def needs_model(self) -> bool:
@@ -76,19 +76,19 @@ class Paper:
     def messages(self, consultation: MentorContext) -> tuple[Message, ...]:
         """The conversation that asks for new prompts: system and user, or one plain text."""
         pool = consultation.pool
-        shown = [ORDER, *entries(pool, consultation, self.show_gradient), PATTERNS] if pool else []
+        shown = [ORDER, *format_entries(pool, consultation, self.show_gradient), PATTERNS] if pool else []
         parts = [
-            describe(consultation.task, self.description),
+            describe_task(consultation.task, self.description),
             *shown,
-            WISH.format(proposals=number_of(self.proposals, "new prompt")),
+            WISH.format(proposals=format_number(self.proposals, "new prompt")),
             RULES.format(words=self.words, tokens=consultation.space.length),
         ]
-        return conversation(self.form, ROLE, parts, "New prompts:")
+        return build_messages(self.form, ROLE, parts, "New prompts:")
 
     def remind(self, reply: str) -> list[Message]:
         """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
-        return reminder(self.form, reply, REMINDER.format(proposals=number_of(self.proposals, "new prompt")))
+        return build_reminder(self.form, reply, REMINDER.format(proposals=format_number(self.proposals, "new prompt")))
 
     def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
         """The proposals in a reply, and the lines that are none."""
-        return (parse_official if self.parsing == "official" else parse)(reply, MOST_READ)
+        return (parse_official if self.parsing == "official" else parse_proposals)(reply, MOST_READ)

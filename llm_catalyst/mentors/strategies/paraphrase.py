@@ -10,11 +10,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import parse
+from llm_catalyst.mentors.reply_parser import parse_proposals
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
-from llm_catalyst.mentors.strategies.templates import FORMS, MOST_READ, conversation, number_of, quoted, reminder
+from llm_catalyst.mentors.strategies.templates import (
+    FORMS,
+    MOST_READ,
+    build_messages,
+    build_reminder,
+    format_number,
+    quote_json,
+)
 from llm_catalyst.runs.records import Advice, Message, Rejected
-from llm_catalyst.utils.validation import at_least, one_of
+from llm_catalyst.utils.validation import check_at_least, check_choice
 
 ROLE = "You say short texts in other words."
 WISH = (
@@ -43,9 +50,9 @@ class Paraphrase:
     words: int = 9
 
     def __post_init__(self) -> None:
-        one_of("strategy.form", self.form, FORMS)
-        at_least("strategy.proposals", self.proposals, 1)
-        at_least("strategy.words", self.words, 2)
+        check_choice("strategy.form", self.form, FORMS)
+        check_at_least("strategy.proposals", self.proposals, 1)
+        check_at_least("strategy.words", self.words, 2)
 
     def propose(self, consultation: MentorContext) -> Dialogue:
         """One question, and its answer as it is."""
@@ -55,16 +62,16 @@ class Paraphrase:
     def messages(self, consultation: MentorContext) -> tuple[Message, ...]:
         """The conversation that asks for variations of the pool's best prompt."""
         parts = [
-            WISH.format(variations=number_of(self.proposals, "variation")),
-            f"Text: {quoted(consultation.pool[-1].prompt.text)}",
+            WISH.format(variations=format_number(self.proposals, "variation")),
+            f"Text: {quote_json(consultation.pool[-1].prompt.text)}",
             RULES.format(words=self.words, tokens=consultation.space.length),
         ]
-        return conversation(self.form, ROLE, parts, "Variations:")
+        return build_messages(self.form, ROLE, parts, "Variations:")
 
     def remind(self, reply: str) -> list[Message]:
         """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
-        return reminder(self.form, reply, REMINDER.format(variations=number_of(self.proposals, "variation")))
+        return build_reminder(self.form, reply, REMINDER.format(variations=format_number(self.proposals, "variation")))
 
     def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
         """The variations in a reply, and the lines that are none."""
-        return parse(reply, MOST_READ)
+        return parse_proposals(reply, MOST_READ)

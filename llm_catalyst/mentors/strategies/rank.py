@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.strategies.ape import by_loss, dropped
+from llm_catalyst.mentors.strategies.ape import by_loss, reject_candidate
 from llm_catalyst.mentors.strategies.base import Dialogue, Question
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.mentors.strategies.templates import MOST_READ, quoted
+from llm_catalyst.mentors.strategies.templates import MOST_READ, quote_json
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, Prompt
-from llm_catalyst.utils.validation import at_least, within
+from llm_catalyst.utils.validation import check_at_least, check_range
 
 SAME = 1e-9  # a difference of cosines that is but rounding
 
@@ -70,12 +70,12 @@ class Rank:
     show_gradient: bool = False
 
     def __post_init__(self) -> None:
-        at_least("strategy.proposals", self.proposals, 1)
-        within("strategy.candidates", self.candidates, self.proposals, MOST_READ)
-        at_least("strategy.examples", self.examples, 1)
-        within("strategy.similarity", self.similarity, -1, 1)
-        at_least("strategy.diversity", self.diversity, 0)
-        at_least("strategy.temperature", self.temperature, 0)
+        check_at_least("strategy.proposals", self.proposals, 1)
+        check_range("strategy.candidates", self.candidates, self.proposals, MOST_READ)
+        check_at_least("strategy.examples", self.examples, 1)
+        check_range("strategy.similarity", self.similarity, -1, 1)
+        check_at_least("strategy.diversity", self.diversity, 0)
+        check_at_least("strategy.temperature", self.temperature, 0)
         self.generator()
 
     def generator(self) -> Paper:
@@ -96,25 +96,27 @@ class Rank:
         if not reply.proposals:
             return Advice()
         ranked = by_loss(reply.proposals, consultation, self.examples)
-        cosines = likeness([each.prompt for each in ranked], consultation.space)
-        better = doubles(cosines, self.similarity)
+        cosines = cosine_similarities([each.prompt for each in ranked], consultation.space)
+        better = find_near_duplicates(cosines, self.similarity)
         rest = [i for i in range(len(ranked)) if i not in better]
-        chosen = [rest[i] for i in choose(cosines[rest][:, rest], self.proposals, self.diversity)]
+        chosen = [rest[i] for i in choose_diverse(cosines[rest][:, rest], self.proposals, self.diversity)]
         alike = [
-            dropped(ranked[i], f"nearly {quoted(ranked[j].prompt.text)} (cosine {cosines[i, j]:.3f})")
+            reject_candidate(ranked[i], f"nearly {quote_json(ranked[j].prompt.text)} (cosine {cosines[i, j]:.3f})")
             for i, j in better.items()
         ]
-        others = [dropped(ranked[i], f"not among the {self.proposals} chosen") for i in rest if i not in chosen]
+        others = [
+            reject_candidate(ranked[i], f"not among the {self.proposals} chosen") for i in rest if i not in chosen
+        ]
         return Advice(tuple(ranked[i] for i in chosen), (*alike, *others))
 
 
-def likeness(prompts: Sequence[Prompt], space: PromptSpace) -> Tensor:
+def cosine_similarities(prompts: Sequence[Prompt], space: PromptSpace) -> Tensor:
     """Cosines (n, n) between the means of the prompts' token embeddings, in float64."""
     directions = space.directions(prompts)
     return (directions @ directions.T).clamp(-1, 1)
 
 
-def doubles(cosines: Tensor, similarity: float) -> dict[int, int]:
+def find_near_duplicates(cosines: Tensor, similarity: float) -> dict[int, int]:
     """Of candidates in order, the best first, those too like a better one that is none itself, and which one that is.
 
     `cosines` (n, n) are their likeness; too like is what is more than `similarity`.
@@ -127,7 +129,7 @@ def doubles(cosines: Tensor, similarity: float) -> dict[int, int]:
     return better
 
 
-def choose(cosines: Tensor, most: int, diversity: float) -> list[int]:
+def choose_diverse(cosines: Tensor, most: int, diversity: float) -> list[int]:
     """At most `most` of n candidates in order, the best first, by goodness and closeness (see `Rank`), as chosen.
 
     `cosines` (n, n) are their likeness.

@@ -30,14 +30,14 @@ GRADIENT = (
 )
 
 
-def conversation(form: str, role: str, parts: Sequence[str], lead: str) -> tuple[Message, ...]:
+def build_messages(form: str, role: str, parts: Sequence[str], lead: str) -> tuple[Message, ...]:
     """Role and paragraphs as a system and a user message (chat), or as one text that ends with `lead` (plain)."""
     if form == "chat":
         return Message("system", role), Message("user", "\n\n".join(parts))
     return (Message("user", "\n\n".join([role, *parts, lead]) + "\n"),)
 
 
-def reminder(form: str, reply: str, wish: str) -> list[Message]:
+def build_reminder(form: str, reply: str, wish: str) -> list[Message]:
     """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
     if form == "plain":
         return []
@@ -45,7 +45,7 @@ def reminder(form: str, reply: str, wish: str) -> list[Message]:
     return [Message("assistant", echo), Message("user", wish)]
 
 
-def describe(task: TaskDescription, description: str | None = None) -> str:
+def describe_task(task: TaskDescription, description: str | None = None) -> str:
     """The paragraph about the task; `description` stands for the task's own text where it is given."""
     labels = f" The answers to choose from: {', '.join(task.labels)}." if task.labels else ""
     return f"The task of the language model: {(description or task.text).strip()}{labels}"
@@ -53,15 +53,17 @@ def describe(task: TaskDescription, description: str | None = None) -> str:
 
 def with_losses(scored: ScoredPrompt) -> str:
     """A prompt with its loss and accuracy; its text is quoted, so that odd tokens stay on their line."""
-    return f"Prompt: {quoted(scored.prompt.text)}\nLoss: {scored.score.loss:.3f}\nAccuracy: {scored.score.metric:.3f}"
+    return (
+        f"Prompt: {quote_json(scored.prompt.text)}\nLoss: {scored.score.loss:.3f}\nAccuracy: {scored.score.metric:.3f}"
+    )
 
 
-def with_rating(scored: ScoredPrompt) -> str:
+def format_rating(scored: ScoredPrompt) -> str:
     """A prompt with its score from 0 to 100: the metric."""
-    return f"Prompt: {quoted(scored.prompt.text)}\nScore: {round(100 * scored.score.metric)}"
+    return f"Prompt: {quote_json(scored.prompt.text)}\nScore: {round(100 * scored.score.metric)}"
 
 
-def entries(
+def format_entries(
     pool: Sequence[ScoredPrompt],
     consultation: MentorContext,
     show_gradient: bool = False,
@@ -71,21 +73,24 @@ def entries(
     if not show_gradient:
         return [form(scored) for scored in pool]
     hints = consultation.hints([scored.prompt for scored in pool])
-    shown = [f"{form(scored)}\n{moves(scored, hint, consultation)}" for scored, hint in zip(pool, hints, strict=True)]
+    shown = [
+        f"{form(scored)}\n{format_gradient_moves(scored, hint, consultation)}"
+        for scored, hint in zip(pool, hints, strict=True)
+    ]
     return [*shown, GRADIENT]
 
 
-def moves(scored: ScoredPrompt, hint: Sequence[Sequence[int]], consultation: MentorContext) -> str:
+def format_gradient_moves(scored: ScoredPrompt, hint: Sequence[Sequence[int]], consultation: MentorContext) -> str:
     """One line: each token of a prompt, and where the gradient would move it."""
 
     def shown(token: int) -> str:
-        return quoted(consultation.space.decode([token]))
+        return quote_json(consultation.space.decode([token]))
 
     pairs = zip(scored.prompt.tokens, hint, strict=True)
     return "Gradient: " + "; ".join(f"{shown(token)} to {', '.join(map(shown, near))}" for token, near in pairs)
 
 
-def input_of(example: Example) -> str:
+def format_input(example: Example) -> str:
     """The input of an example, as it is shown: its text and its pair, or its choices, a line each."""
     texts = dict.fromkeys(text for text, _ in example.sequences)
     pairs = [pair for _, pair in example.sequences if pair is not None]
@@ -93,17 +98,17 @@ def input_of(example: Example) -> str:
     return "\n".join([*texts, *numbered])[:LONGEST_INPUT]
 
 
-def answer_of(task: TaskDescription, label: int) -> str:
+def format_answer(task: TaskDescription, label: int) -> str:
     """A label id in words."""
     return task.labels[label]
 
 
-def quoted(text: str) -> str:
+def quote_json(text: str) -> str:
     """`text` as a JSON string in which letters of all scripts stay, and what cannot be seen is escaped."""
     shown = json.dumps(text, ensure_ascii=False)
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in shown)
 
 
-def number_of(number: int, thing: str) -> str:
+def format_number(number: int, thing: str) -> str:
     """'1 new prompt', '3 new prompts'."""
     return f"{number} {thing}{'' if number == 1 else 's'}"

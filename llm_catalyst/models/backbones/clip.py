@@ -18,9 +18,9 @@ from llm_catalyst.models.backbones import tiny_clip
 from llm_catalyst.models.backbones.clip_towers import Towers
 from llm_catalyst.models.backbones.config import DTYPES, refuse_pickle
 from llm_catalyst.models.backbones.loading import check_dtype
-from llm_catalyst.models.backbones.text import advice
+from llm_catalyst.models.backbones.text import explain_load_error
 from llm_catalyst.models.soft_prompt import special_ids
-from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of, within
+from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice, check_range
 
 RN50 = (
     "backbone.library=open_clip needs the package open_clip_torch, and that needs a torchvision which fits this torch "
@@ -46,15 +46,15 @@ class ClipBackbone:
     crop: float = 0.08
 
     def __post_init__(self) -> None:
-        one_of("backbone.library", self.library, ("transformers", "open_clip"))
-        one_of("backbone.dtype", self.dtype, tuple(DTYPES))
-        at_least("backbone.views", self.views, 0)
-        within("backbone.crop", self.crop, 0.01, 1)
+        check_choice("backbone.library", self.library, ("transformers", "open_clip"))
+        check_choice("backbone.dtype", self.dtype, tuple(DTYPES))
+        check_at_least("backbone.views", self.views, 0)
+        check_range("backbone.crop", self.crop, 0.01, 1)
 
     def location(self) -> str:
         """The hub name or local path; for `tiny-clip` the folder of a model that is made on this machine."""
         if self.name == tiny_clip.NAME:
-            return str(tiny_clip.location())
+            return str(tiny_clip.ensure_tiny_clip())
         return str(Path(self.name).expanduser()) if self.name.startswith("~") else self.name
 
 
@@ -163,7 +163,7 @@ class FrozenClip(nn.Module):
         }
 
 
-def load(settings: ClipBackbone, device: torch.device) -> FrozenClip:
+def load_clip(settings: ClipBackbone, device: torch.device) -> FrozenClip:
     """The frozen CLIP on `device`. Raises ConfigurationError where it cannot be loaded."""
     import transformers
     from safetensors import SafetensorError
@@ -178,7 +178,9 @@ def load(settings: ClipBackbone, device: torch.device) -> FrozenClip:
     except ConfigurationError:
         raise
     except (OSError, ValueError, LookupError, ImportError, SafetensorError, RuntimeError, MemoryError) as error:
-        raise ConfigurationError(f"backbone.name={settings.name} could not be loaded: {advice(error)}") from error
+        raise ConfigurationError(
+            f"backbone.name={settings.name} could not be loaded: {explain_load_error(error)}"
+        ) from error
 
 
 def with_transformers(settings: ClipBackbone, device: torch.device) -> FrozenClip:

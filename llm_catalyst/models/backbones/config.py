@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of
+from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Bytes of a matrix's entry; embeddings and vectors stay in backbone.dtype.
@@ -53,13 +53,13 @@ class TextBackbone:
     device_map: str | None = None
 
     def __post_init__(self) -> None:
-        one_of("backbone.kind", self.kind, ("encoder", "masked_lm", "causal_lm"))
-        one_of("backbone.dtype", self.dtype, ("auto", *DTYPES))
-        one_of("backbone.attention", self.attention, ("auto", "sdpa", "eager", "flash_attention_2"))
-        one_of("backbone.quantization", self.quantization or "8bit", tuple(QUANTIZED))
-        one_of("backbone.device_map", self.device_map or "auto", ("auto",))
-        at_least("backbone.max_length", self.max_length, 4)
-        one_of("backbone.pooling", self.pooling or "first", ("first", "pooler", "mean", "last"))
+        check_choice("backbone.kind", self.kind, ("encoder", "masked_lm", "causal_lm"))
+        check_choice("backbone.dtype", self.dtype, ("auto", *DTYPES))
+        check_choice("backbone.attention", self.attention, ("auto", "sdpa", "eager", "flash_attention_2"))
+        check_choice("backbone.quantization", self.quantization or "8bit", tuple(QUANTIZED))
+        check_choice("backbone.device_map", self.device_map or "auto", ("auto",))
+        check_at_least("backbone.max_length", self.max_length, 4)
+        check_choice("backbone.pooling", self.pooling or "first", ("first", "pooler", "mean", "last"))
         if self.checkpointing and self.compile:
             raise ConfigurationError(
                 "torch cannot compile a model with checkpointing (2.13): set backbone.checkpointing or compile to false"

@@ -32,7 +32,7 @@ HEADS = ("lm_head", "cls", "lm_predictions", "mask_predictions")  # not read whe
 Shapes = dict[str, tuple[str, Sequence[int]]]  # of each tensor: its type as safetensors calls it, and its sizes
 
 
-def dtype_for(dtype: str, device: torch.device) -> str:
+def resolve_dtype(dtype: str, device: torch.device) -> str:
     """The key of `DTYPES` that `backbone.dtype` stands for.
 
     `auto` is bfloat16 on a GPU that computes in it (see `check_dtype`), and on a CPU with an instruction for its
@@ -65,7 +65,7 @@ def check_dtype(dtype: str, device: torch.device) -> None:
             )
 
 
-def attention_for(attention: str, dtype: str, device: torch.device) -> str | None:
+def resolve_attention(attention: str, dtype: str, device: torch.device) -> str | None:
     """The attention kernel that `backbone.attention` stands for; None leaves it to transformers.
 
     `auto` is what a training step was measured to be fastest with: `eager` in bfloat16 on a CPU, where the backward
@@ -141,12 +141,12 @@ def check_extras(settings: TextBackbone, device: torch.device) -> None:
             "null, and backbone.dtype=bfloat16 to halve the memory"
         )
     if settings.quantization:
-        demand("backbone.quantization", settings.quantization, ("bitsandbytes", "accelerate"))
+        require_packages("backbone.quantization", settings.quantization, ("bitsandbytes", "accelerate"))
     if settings.device_map:
-        demand("backbone.device_map", settings.device_map, ("accelerate",))
+        require_packages("backbone.device_map", settings.device_map, ("accelerate",))
 
 
-def demand(key: str, value: str, packages: Sequence[str]) -> None:
+def require_packages(key: str, value: str, packages: Sequence[str]) -> None:
     """Raise ConfigurationError unless all the packages are installed."""
     if lacking := [package for package in packages if importlib.util.find_spec(package) is None]:
         raise ConfigurationError(
@@ -154,7 +154,7 @@ def demand(key: str, value: str, packages: Sequence[str]) -> None:
         )
 
 
-def placement(settings: TextBackbone, device: torch.device) -> dict[str, Any]:
+def placement_arguments(settings: TextBackbone, device: torch.device) -> dict[str, Any]:
     """What transformers is told of quantization and devices; {} for a model that is moved to `device` as it is.
 
     With 8 bits, bitsandbytes multiplies in float16, whatever `backbone.dtype` is; 4 bits are NF4 (Dettmers et al. 2023,
@@ -202,8 +202,9 @@ def refuse_too_large(settings: TextBackbone, words: bool, device: torch.device) 
             "a smaller backbone": True,
         }
         raise ConfigurationError(
-            f"backbone.name={settings.name} does not fit: its weights alone take {gibibytes(need)} GiB in "
-            f"{bits or settings.dtype}, and {gibibytes(sum(known))} GiB are free on {' and '.join(map(str, places))}; "
+            f"backbone.name={settings.name} does not fit: its weights alone take {format_gibibytes(need)} GiB in "
+            f"{bits or settings.dtype}, and {format_gibibytes(sum(known))} GiB are free on "
+            f"{' and '.join(map(str, places))}; "
             f"try {', or '.join(mend for mend, helps in mends.items() if helps)}"
         )
 
@@ -276,5 +277,5 @@ def free_memory(device: torch.device) -> int | None:
     return int(meminfo.read_text().split("MemAvailable:")[1].split()[0]) * 1024
 
 
-def gibibytes(size: int) -> str:
+def format_gibibytes(size: int) -> str:
     return f"{size / 2**30:,.1f}"

@@ -31,7 +31,7 @@ def at_positions(hidden: Tensor, positions: Tensor) -> Tensor:
     return hidden.gather(-2, index).squeeze(-2)
 
 
-def narrow(base: nn.Module) -> bool:
+def restrict_last_layer(base: nn.Module) -> bool:
     """Let the base model take `places` (n,) and `real` (n, s), and then give those states alone (n, 1, h).
 
     They reach the last layer through the keyword arguments that transformers hands on from layer to layer. Without them
@@ -40,11 +40,11 @@ def narrow(base: nn.Module) -> bool:
     layers = getattr(getattr(base, "encoder", None), "layer", None)
     if not layers or type(layers[-1]).__module__ not in LIKE_BERT or layers[-1].is_decoder:
         return False
-    layers[-1].forward = partial(forward, layers[-1], layers[-1].forward)
+    layers[-1].forward = partial(forward_layer, layers[-1], layers[-1].forward)
     return True
 
 
-def forward(
+def forward_layer(
     layer: Any, whole: Any, hidden: Tensor, *rest: Any, places: Tensor | None = None, real: Any = None, **named: Any
 ) -> Tensor:
     """The layer's states at `places`, or without them what its own forward pass gives."""

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from llm_catalyst.models.backbones.config import CONVERT, DTYPES, TextBackbone, refuse_pickle
 from llm_catalyst.models.backbones.loading import (
-    attention_for,
     check_dtype,
     check_extras,
     checkpoint_layers,
     compile_base,
-    dtype_for,
-    placement,
+    placement_arguments,
     refuse_too_large,
+    resolve_attention,
+    resolve_dtype,
     set_tf32,
 )
-from llm_catalyst.models.backbones.single_position import at_positions, narrow
+from llm_catalyst.models.backbones.single_position import at_positions, restrict_last_layer
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.utils.memory import out_of_memory
 from llm_catalyst.utils.validation import ConfigurationError
@@ -159,7 +159,7 @@ def language_model_head(model: nn.Module) -> nn.Module:
     return after[0] if len(after) == 1 else nn.Sequential(*after)
 
 
-def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool = False) -> FrozenText:
+def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device, twice: bool = False) -> FrozenText:
     """The frozen model on `device`; with `words` its language-model head too.
 
     Weights that a checkpoint lacks (RoBERTa's pooler) are drawn from torch's global generator: seed it.
@@ -168,7 +168,7 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
     import transformers
     from safetensors import SafetensorError
 
-    settings = replace(settings, dtype=dtype_for(settings.dtype, device))
+    settings = replace(settings, dtype=resolve_dtype(settings.dtype, device))
     check_dtype(settings.dtype, device)
     check_attention(settings, device)
     check_extras(settings, device)
@@ -180,8 +180,8 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
     refuse_pickle("backbone.name", where)
     refuse_too_large(settings, words, device)
     set_tf32(settings.tf32, device)
-    placed = placement(settings, device)
-    attention = attention_for(settings.attention, settings.dtype, device)
+    placed = placement_arguments(settings, device)
+    attention = resolve_attention(settings.attention, settings.dtype, device)
     common: dict[str, Any] = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     common = {key: value for key, value in common.items() if value is not None}
     try:
@@ -196,7 +196,9 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
         )
         model = model if placed else model.to(device)
     except (OSError, ValueError, ImportError, SafetensorError, RuntimeError, MemoryError) as error:
-        raise ConfigurationError(f"backbone.name={settings.name} could not be loaded: {advice(error)}") from error
+        raise ConfigurationError(
+            f"backbone.name={settings.name} could not be loaded: {explain_load_error(error)}"
+        ) from error
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
         raise ConfigurationError(f"{settings.name} has no pooling layer of its own; use backbone.pooling=first or mean")
     if twice and not hasattr(model.base_model, "embeddings"):
@@ -204,7 +206,7 @@ def load(settings: TextBackbone, words: bool, device: torch.device, twice: bool 
             f"protocol=official needs a BERT-like encoder; {settings.name} has no such embedding layer"
         )
     # A layer that accelerate placed has its inputs moved, which the narrow way would go past; flash attention: untried.
-    narrowed = not placed and attention != "flash_attention_2" and narrow(model.base_model)
+    narrowed = not placed and attention != "flash_attention_2" and restrict_last_layer(model.base_model)
     if settings.checkpointing:
         checkpoint_layers(settings.name, model)
     if settings.compile:
@@ -229,7 +231,7 @@ def check_attention(settings: TextBackbone, device: torch.device) -> None:
         )
 
 
-def advice(error: Exception) -> str:
+def explain_load_error(error: Exception) -> str:
     """Why a model could not be loaded, and what to do."""
     why = " ".join(str(error).split())
     if out_of_memory(error):

@@ -20,9 +20,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw
+from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw_shape
 from llm_catalyst.utils.caches import cache_directory
-from llm_catalyst.utils.rng import derive, stream
+from llm_catalyst.utils.rng import derive_seed, make_generator
 from llm_catalyst.utils.validation import ConfigurationError
 
 NAME = "tiny-clip"  # backbone.name
@@ -80,17 +80,17 @@ CARELESS_SHARE, ASIDE_SHARE, STOP_SHARE = 0.4, 0.3, 0.3  # of the captions: care
 Pair = tuple[str, str]  # a colour and a shape, or two pieces of a word
 
 
-def place(steps: int = STEPS) -> Path:
+def cache_path(steps: int = STEPS) -> Path:
     """The folder of the tiny CLIP that is trained for so many steps."""
     return cache_directory("models") / f"{NAME}-{VERSION}-{steps}"
 
 
-def location(steps: int = STEPS) -> Path:
+def ensure_tiny_clip(steps: int = STEPS) -> Path:
     """That folder, which is made where it is not there: by one process, and others wait for it.
 
     Raises ConfigurationError where nothing can be written there.
     """
-    ready = place(steps)
+    ready = cache_path(steps)
     if ready.is_dir():
         return ready
     part = ready.with_name(f"{ready.name}.part")
@@ -99,7 +99,7 @@ def location(steps: int = STEPS) -> Path:
         with FileLock(ready.with_name(f"{ready.name}.lock")):
             if not ready.is_dir():
                 shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
-                build(part, steps)
+                build_tiny_clip(part, steps)
                 part.rename(ready)
     except OSError as error:
         raise ConfigurationError(
@@ -109,18 +109,18 @@ def location(steps: int = STEPS) -> Path:
     return ready
 
 
-def build(folder: Path, steps: int = STEPS) -> None:
+def build_tiny_clip(folder: Path, steps: int = STEPS) -> None:
     """Train a tiny CLIP for so many steps, and save it: the same bytes each time on the same machine."""
     from transformers import CLIPModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    words = tokenizer()
+    words = build_tokenizer()
     with one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(SEED, NAME, "weights"))
-        model = CLIPModel(configuration(words))
-        train(model, words, steps)
-    for part in (model.eval(), words, processor()):
+        torch.manual_seed(derive_seed(SEED, NAME, "weights"))
+        model = CLIPModel(build_configuration(words))
+        train_tiny_clip(model, words, steps)
+    for part in (model.eval(), words, build_processor()):
         part.save_pretrained(folder)
 
 
@@ -135,7 +135,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def tokenizer() -> Any:
+def build_tokenizer() -> Any:
     """CLIP's tokenizer, with a vocabulary of its own.
 
     Its tokens are 256 bytes, the same at a word's end, what makes each word of the captions one token, and CLIP's two
@@ -146,13 +146,13 @@ def tokenizer() -> Any:
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     text = " ".join((*CARELESS, *CAREFUL, *ASIDES, *COLOURS, *OTHERS, *SHAPES))
-    pairs: Any = merges(sorted(set(re.findall("[a-z]+", text))))
+    pairs: Any = build_merges(sorted(set(re.findall("[a-z]+", text))))
     merged = dict.fromkeys(map("".join, pairs))
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *merged, "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=pairs, model_max_length=POSITIONS)
 
 
-def merges(words: Sequence[str]) -> list[Pair]:
+def build_merges(words: Sequence[str]) -> list[Pair]:
     """Byte-pair merges that make each word one token.
 
     Each is built from its beginning on, so that a token which ends a word is a word or a letter. (The trainer of
@@ -162,14 +162,14 @@ def merges(words: Sequence[str]) -> list[Pair]:
     for word in words:
         pieces = [*word[:-1], f"{word[-1]}</w>"]
         for pair in found:
-            pieces = joined(pieces, pair)
+            pieces = merge_pair(pieces, pair)
         while len(pieces) > 1:
             found.append((pieces[0], pieces[1]))
-            pieces = joined(pieces, found[-1])
+            pieces = merge_pair(pieces, found[-1])
     return found
 
 
-def joined(pieces: Sequence[str], pair: Pair) -> list[str]:
+def merge_pair(pieces: Sequence[str], pair: Pair) -> list[str]:
     """The pieces of a word, with each two that are the pair as one."""
     done: list[str] = []
     for piece in pieces:
@@ -180,14 +180,14 @@ def joined(pieces: Sequence[str], pair: Pair) -> list[str]:
     return done
 
 
-def processor() -> Any:
+def build_processor() -> Any:
     """CLIP's way from a picture to pixels, at this model's size."""
     from transformers import CLIPImageProcessorPil
 
     return CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
 
 
-def configuration(words: Any) -> Any:
+def build_configuration(words: Any) -> Any:
     """The sizes of both towers, for a tokenizer."""
     from transformers import CLIPConfig
 
@@ -197,18 +197,18 @@ def configuration(words: Any) -> Any:
     return CLIPConfig(text_config=text, vision_config=vision, projection_dim=TOWER["projection_dim"])
 
 
-def train(model: Any, words: Any, steps: int) -> None:
+def train_tiny_clip(model: Any, words: Any, steps: int) -> None:
     """Steps of AdamW on CLIP's loss: one picture of every pair of colour and shape, and a caption for each."""
     pairs = [(colour, shape) for colour in (*COLOURS, *OTHERS) for shape in SHAPES]
-    pixels, every = drawn(pairs), torch.arange(len(pairs))
-    rng, chance = random.Random(derive(SEED, NAME, "captions")), stream(SEED, NAME, "pictures")
+    pixels, every = draw_pictures(pairs), torch.arange(len(pairs))
+    rng, chance = random.Random(derive_seed(SEED, NAME, "captions")), make_generator(SEED, NAME, "pictures")
     optimizer = torch.optim.AdamW(model.parameters(), RATE, BETAS, weight_decay=WEIGHT_DECAY, fused=True)
     course = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, RATE, total_steps=steps, pct_start=0.1, cycle_momentum=False
     )
     model.train()
     for _ in range(steps):
-        texts = words([caption(pair, rng) for pair in pairs], padding=True, return_tensors="pt")
+        texts = words([write_caption(pair, rng) for pair in pairs], padding=True, return_tensors="pt")
         chosen = pixels[every, torch.randint(PICTURES, (len(pairs),), generator=chance)]
         model(**texts, pixel_values=chosen, return_loss=True).loss.backward()
         optimizer.step()
@@ -216,14 +216,14 @@ def train(model: Any, words: Any, steps: int) -> None:
         course.step()
 
 
-def drawn(pairs: Sequence[Pair]) -> Tensor:
+def draw_pictures(pairs: Sequence[Pair]) -> Tensor:
     """Pixels (pairs, PICTURES, 3, SIDE, SIDE) of drawings; none of them is one of the task's."""
-    seeds = [derive(SEED, NAME, number) for number in range(PICTURES)]
-    pictures = [draw(shape, colour, seed) for colour, shape in pairs for seed in seeds]
-    return processor()(pictures, return_tensors="pt").pixel_values.unflatten(0, (len(pairs), PICTURES))
+    seeds = [derive_seed(SEED, NAME, number) for number in range(PICTURES)]
+    pictures = [draw_shape(shape, colour, seed) for colour, shape in pairs for seed in seeds]
+    return build_processor()(pictures, return_tensors="pt").pixel_values.unflatten(0, (len(pairs), PICTURES))
 
 
-def caption(pair: Pair, rng: random.Random) -> str:
+def write_caption(pair: Pair, rng: random.Random) -> str:
     """What somebody might have written below a picture of this colour and shape."""
     colour, shape = pair
     careless = rng.random() < CARELESS_SHARE

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from llm_catalyst.models.backbones.text import FrozenText
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.tasks.text_task import TaskData
-from llm_catalyst.utils.validation import within
+from llm_catalyst.utils.validation import check_range
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Classifier:
     trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        within("head.dropout", self.dropout, 0, 0.9)
+        check_range("head.dropout", self.dropout, 0, 0.9)
 
     def weights(self, backbone: FrozenText, task: TaskData, generator: torch.Generator) -> dict[str, Tensor]:
         """New trainable weights: head.weight (c, h) and head.bias (c,), float32."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from llm_catalyst.models.backbones.clip import FrozenClip
 from llm_catalyst.models.prompted_text import Parameters
 from llm_catalyst.tasks.text_task import TaskData
-from llm_catalyst.utils.validation import ConfigurationError, at_least, one_of
+from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
 
 POSITIONS = ("end", "middle", "front")
 
@@ -40,9 +40,9 @@ class Coop:
     words: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        at_least("head.length", self.length, 1)
-        at_least("head.spread", self.spread, 0)
-        one_of("head.class_position", self.class_position, POSITIONS)
+        check_at_least("head.length", self.length, 1)
+        check_at_least("head.spread", self.spread, 0)
+        check_choice("head.class_position", self.class_position, POSITIONS)
 
     @property
     def trained(self) -> bool:
@@ -79,7 +79,7 @@ class Coop:
             # The prompt's value, with 1/c of what would be its gradient: the classes' mean instead of their sum.
             contexts = contexts.detach() + (contexts - contexts.detach()) / c
             contexts = contexts + deviations - deviations.mean(1, keepdim=True)
-        return backbone.towers.text_features(*filled(constants, contexts)).unflatten(0, (k, c))
+        return backbone.towers.text_features(*insert_context(constants, contexts)).unflatten(0, (k, c))
 
     def penalty(self, features: Tensor, constants: dict[str, Tensor]) -> Tensor:
         """What is added to each member's loss (k,): nothing."""
@@ -108,7 +108,7 @@ def class_rows(
     return {"rows": rows, "ends": ends, "places": torch.tensor(places, device=backbone.device)}
 
 
-def filled(constants: dict[str, Tensor], context: Tensor) -> tuple[Tensor, Tensor]:
+def insert_context(constants: dict[str, Tensor], context: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (k * c, s, d) of the classes' texts with contexts (k, c, m, d) in them, and the texts' ends (k * c,)."""
     k, c = context.shape[:2]
     rows = constants["rows"].to(context.dtype).repeat(k, 1, 1, 1)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from llm_catalyst.models.backbones.text import FrozenText
-from llm_catalyst.tasks.batching import TextBatch, collate
+from llm_catalyst.tasks.batching import TextBatch, collate_rows
 from llm_catalyst.tasks.text_task import Example, TaskData
-from llm_catalyst.tasks.tokenization import encode
-from llm_catalyst.utils.validation import at_least
+from llm_catalyst.tasks.tokenization import encode_examples
+from llm_catalyst.utils.validation import check_at_least
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Similarity:
     trained: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        at_least("head.scale", self.scale, 0.01)
+        check_at_least("head.scale", self.scale, 0.01)
 
     def weights(self, backbone: FrozenText, task: TaskData, generator: torch.Generator) -> dict[str, Tensor]:
         return {}
@@ -36,7 +36,7 @@ class Similarity:
     def constants(self, backbone: FrozenText, task: TaskData) -> dict[str, Tensor]:
         """Unit-length embeddings (c, h) of the label descriptions."""
         examples = [Example(((text, None),), 0) for text in task.descriptions]
-        batch = collate(encode(backbone.tokenizer, examples, 64), [range(len(examples))], backbone.device)
+        batch = collate_rows(encode_examples(backbone.tokenizer, examples, 64), [range(len(examples))], backbone.device)
         none = torch.zeros(1, 0, backbone.vocabulary.shape[1], device=backbone.device)
         return {"descriptions": backbone.sentence(none, batch)[0]}
 

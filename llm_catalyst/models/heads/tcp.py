@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from llm_catalyst.models.backbones.clip import FrozenClip
-from llm_catalyst.models.heads.coop import class_rows, filled
+from llm_catalyst.models.heads.coop import class_rows, insert_context
 from llm_catalyst.models.heads.zero_shot import hand_made, image_task
 from llm_catalyst.models.prompted_text import Parameters
 from llm_catalyst.tasks.text_task import TaskData
-from llm_catalyst.utils.validation import ConfigurationError, at_least
+from llm_catalyst.utils.validation import ConfigurationError, check_at_least
 
 REDUCTION = 4  # the bottleneck is a quarter of the features' width
 
@@ -41,9 +41,9 @@ class Tcp:
     transfers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        at_least("head.length", self.length, 1)
-        at_least("head.layer", self.layer, 0)
-        at_least("head.weight", self.weight, 0)
+        check_at_least("head.length", self.length, 1)
+        check_at_least("head.layer", self.layer, 0)
+        check_at_least("head.weight", self.weight, 0)
 
     def weights(self, backbone: FrozenClip, data: TaskData, generator: torch.Generator) -> dict[str, Tensor]:
         """The bottleneck's weights and biases, float32: U(-1 / sqrt(inputs), 1 / sqrt(inputs))."""
@@ -77,7 +77,7 @@ class Tcp:
         """Unit-length features (k, c, e) of the classes."""
         k, c = len(parameters["prompt"]), len(constants["rows"])
         knowledge = self.knowledge(parameters, constants["zero_shot"])
-        rows, ends = filled(constants, parameters["prompt"][:, None].expand(k, c, -1, -1))
+        rows, ends = insert_context(constants, parameters["prompt"][:, None].expand(k, c, -1, -1))
         features = backbone.towers.text_features(rows, ends, (self.layer, knowledge.flatten(0, 1)))
         return features.unflatten(0, (k, c))
 

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from llm_catalyst.report.runs import Run
-from llm_catalyst.utils.terminal import printable
+from llm_catalyst.utils.terminal import escape_controls
 
 WIDTH = 3.3  # inches: one column of a two-column paper
 INK, FAINT, PAPER = "#262626", "#d4d4d4", "#ffffff"
@@ -76,14 +76,14 @@ class Drawing:
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def matplotlib_style() -> Iterator[None]:
     """Matplotlib as figures need it, whatever the user's own settings; a name that the font lacks is no warning."""
     with matplotlib.style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
-def panels(
+def make_panels(
     titles: Sequence[str], keys: Sequence[Line2D] = (), height: float = 0.0, x: str = "", y: str = ""
 ) -> tuple[Figure, list[Axes]]:
     """A figure one column wide with a panel for each title, two abreast, and a legend of `keys` above them.
@@ -100,11 +100,11 @@ def panels(
     for axis in axes[len(titles) :]:
         axis.set_axis_off()
     for axis, title in zip(axes, titles, strict=False):
-        axis.set_title(shortened(title, 60 // across))
+        axis.set_title(shorten_label(title, 60 // across))
     if x:
-        figure.supxlabel(printable(x), fontsize=7)
+        figure.supxlabel(escape_controls(x), fontsize=7)
     if y:
-        figure.supylabel(printable(y), fontsize=7, y=below / (below + legend) / 2)  # beside the panels alone
+        figure.supylabel(escape_controls(y), fontsize=7, y=below / (below + legend) / 2)  # beside the panels alone
     if keys:
         figure.legend(handles=list(keys), loc="outside upper left", ncols=abreast, columnspacing=1.0, handlelength=2.4)
     return figure, axes[: len(titles)]
@@ -116,12 +116,12 @@ def legend_columns(labels: Sequence[str]) -> int:
     return max(1, min(len(labels), int(WIDTH / (0.05 * longest + 0.45))))
 
 
-def key(number: int, name: str, **changes: Any) -> Line2D:
+def legend_entry(number: int, name: str, **changes: Any) -> Line2D:
     """The legend's entry of a row: its colour, marker and dashes."""
-    return Line2D([], [], label=shortened(name, 40), **(look(number) | changes))
+    return Line2D([], [], label=shorten_label(name, 40), **(row_style(number) | changes))
 
 
-def look(number: int) -> dict[str, Any]:
+def row_style(number: int) -> dict[str, Any]:
     """Colour, marker and dashes of a row, by its place."""
     return {
         "color": COLOURS[number % len(COLOURS)],
@@ -132,33 +132,33 @@ def look(number: int) -> dict[str, Any]:
     }
 
 
-def shortened(text: str, longest: int) -> str:
+def shorten_label(text: str, longest: int) -> str:
     """Text on one line, without control characters, and no longer than that."""
-    text = printable(text)
+    text = escape_controls(text)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def few_ticks(axis: Axes, x: str = "", y: str = "") -> None:
+def limit_ticks(axis: Axes, x: str = "", y: str = "") -> None:
     """At most five ticks on each side, labelled by these formats; without one, by short numbers."""
     for side, form in ((axis.xaxis, x), (axis.yaxis, y)):
         side.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=form == "d"))
         side.set_major_formatter(
-            FuncFormatter(lambda value, _, form=form: compact(value) if not form else plain(value, form))
+            FuncFormatter(lambda value, _, form=form: format_compact(value) if not form else format_plain(value, form))
         )
 
 
 def name_rows(axis: Axes, names: Sequence[str]) -> None:
     """The first of the names at the top, at 0, and the others below it at 1, 2, …"""
-    axis.set_yticks(range(len(names)), [shortened(name, 30) for name in names])
+    axis.set_yticks(range(len(names)), [shorten_label(name, 30) for name in names])
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.tick_params("y", length=0)
 
 
-def plain(value: float, form: str) -> str:
+def format_plain(value: float, form: str) -> str:
     return f"{round(value)}" if form == "d" else f"{value:{form}}"
 
 
-def compact(value: float) -> str:
+def format_compact(value: float) -> str:
     """'1.5k', '20M', '0.05'."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
@@ -166,10 +166,10 @@ def compact(value: float) -> str:
     return f"{value:.3g}"
 
 
-def saved(figure: Figure) -> tuple[str, bytes]:
+def save_figure(figure: Figure) -> tuple[str, bytes]:
     """The figure as SVG and as PDF, laid out once; neither holds a date."""
     svg, pdf = io.StringIO(), io.BytesIO()
-    with style():
+    with matplotlib_style():
         figure.savefig(svg, format="svg", metadata={"Date": None})
         figure.set_layout_engine("none")
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})

@@ -2,30 +2,37 @@
 
 from collections.abc import Callable
 
-from llm_catalyst.report.figures.drawing import Drawing, style
-from llm_catalyst.report.figures.prompts import diversity, pool, readability, words
-from llm_catalyst.report.figures.scores import convergence, cost, ledger, projection, scores, sensitivity
+from llm_catalyst.report.figures.drawing import Drawing, matplotlib_style
+from llm_catalyst.report.figures.prompts import draw_diversity, draw_pool, draw_readability, draw_words
+from llm_catalyst.report.figures.scores import (
+    draw_convergence,
+    draw_cost,
+    draw_projection,
+    draw_scores,
+    draw_sensitivity,
+    draw_usage,
+)
 from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results
-from llm_catalyst.utils.validation import one_of
+from llm_catalyst.utils.validation import check_choice
 
 FIGURES: dict[str, Callable[[Results, RecordReader], Drawing]] = {
-    "scores": scores,
-    "convergence": convergence,
-    "cost": cost,
-    "sensitivity": sensitivity,
-    "pool": pool,
-    "words": words,
-    "projection": projection,
-    "diversity": diversity,
-    "readability": readability,
-    "ledger": ledger,
+    "scores": draw_scores,
+    "convergence": draw_convergence,
+    "cost": draw_cost,
+    "sensitivity": draw_sensitivity,
+    "pool": draw_pool,
+    "words": draw_words,
+    "projection": draw_projection,
+    "diversity": draw_diversity,
+    "readability": draw_readability,
+    "ledger": draw_usage,
 }
 
 
-def gallery(results: Results, read: RecordReader) -> dict[str, Drawing]:
+def draw_figures(results: Results, read: RecordReader) -> dict[str, Drawing]:
     """All figures by name, those first that the results' table asks for."""
     for name in results.figures:
-        one_of(f"{results.source}: figures", name, [*FIGURES])
-    with style():
+        check_choice(f"{results.source}: figures", name, [*FIGURES])
+    with matplotlib_style():
         return {name: FIGURES[name](results, read) for name in dict.fromkeys((*results.figures, *FIGURES))}

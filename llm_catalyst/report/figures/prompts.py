@@ -7,14 +7,22 @@ from statistics import fmean
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
-from llm_catalyst.report.figures.drawing import INK, Drawing, few_ticks, key, look, name_rows, panels
-from llm_catalyst.report.figures.rows import scope_of
-from llm_catalyst.report.figures.scores import deviation
-from llm_catalyst.report.readability import share_of_words
+from llm_catalyst.report.figures.drawing import (
+    INK,
+    Drawing,
+    legend_entry,
+    limit_ticks,
+    make_panels,
+    name_rows,
+    row_style,
+)
+from llm_catalyst.report.figures.rows import select_rows
+from llm_catalyst.report.figures.scores import standard_deviation
+from llm_catalyst.report.readability import dictionary_share
 from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results
 from llm_catalyst.report.runs import Run
-from llm_catalyst.runs.analysis import arcs
+from llm_catalyst.runs.analysis import trace_restarts
 from llm_catalyst.runs.records import Origin, Restart, ScoredPrompt, Snapshot
 
 ORIGINS: tuple[Origin, ...] = ("gradient", "mentor", "user")  # each with the colour and marker of its place
@@ -22,9 +30,9 @@ MOST_PROMPTS = 16  # of a run, in one figure
 MEASURES = ("distinct-1", "distinct-2", "spread")
 
 
-def pool(results: Results, read: RecordReader) -> Drawing:
+def draw_pool(results: Results, read: RecordReader) -> Drawing:
     """The loss on dev of the pool's entries by stage, and who proposed them."""
-    scope = scope_of(results)
+    scope = select_rows(results)
     pools = {run.path: read(run, ScoredPrompt) for run in scope.runs}
     columns = [column for column in scope.columns if any(pools[run.path] for run in scope.of(columns=[column]).runs)]
     scope = scope.of(columns=columns[:1])  # losses of different tasks do not compare
@@ -33,12 +41,12 @@ def pool(results: Results, read: RecordReader) -> Drawing:
     if not scope.rows:
         return Drawing("no prompt is in a pool yet")
     origins = [origin for origin in ORIGINS if any(e.origin == origin for row in scope.rows for e in entries[row])]
-    keys = [key(ORIGINS.index(origin), f"from the {origin}") for origin in origins]
-    figure, axes = panels(scope.rows, keys, x="stage", y="loss on dev (nats)")
+    keys = [legend_entry(ORIGINS.index(origin), f"from the {origin}") for origin in origins]
+    figure, axes = make_panels(scope.rows, keys, x="stage", y="loss on dev (nats)")
     for axis, row in zip(axes, scope.rows, strict=True):
         for origin in origins:
             losses_by_stage(axis, [entry for entry in entries[row] if entry.origin == origin], ORIGINS.index(origin))
-        few_ticks(axis, x="d")
+        limit_ticks(axis, x="d")
         axis.set_xlim(0.5, max(entry.stage for entry in entries[row]) + 1.5)
     where = f" of {columns[0]}" if len(results.columns) > 1 else ""
     words = f"The prompts that entered the pool{where}: loss on dev in the stage in which each was scored, all seeds"
@@ -47,7 +55,7 @@ def pool(results: Results, read: RecordReader) -> Drawing:
 
 def losses_by_stage(axis: Axes, entries: Sequence[ScoredPrompt], number: int) -> None:
     """The losses of entries over stages, counted from 1, and their means; shifted a little to cover no other's."""
-    shift, looks = 0.12 * (number - 1), look(number)
+    shift, looks = 0.12 * (number - 1), row_style(number)
     losses: dict[int, list[float]] = {}
     for entry in entries:
         losses.setdefault(entry.stage, []).append(entry.score.loss)
@@ -58,9 +66,9 @@ def losses_by_stage(axis: Axes, entries: Sequence[ScoredPrompt], number: int) ->
     axis.plot([stage + 1 + shift for stage in stages], means, **(looks | {"marker": "none"}))
 
 
-def words(results: Results, read: RecordReader) -> Drawing:
+def draw_words(results: Results, read: RecordReader) -> Drawing:
     """What a soft prompt's nearest words were along training, and how near, in the run that is best on dev."""
-    ended = [(run.outcome.best.score, run) for run in scope_of(results).runs if run.outcome and run.outcome.best]
+    ended = [(run.outcome.best.score, run) for run in select_rows(results).runs if run.outcome and run.outcome.best]
     told = [(score, run) for score, run in ended if read(run, Snapshot)]
     if not told:
         return Drawing("no run has come to an end that projected its prompt on the way")
@@ -69,10 +77,10 @@ def words(results: Results, read: RecordReader) -> Drawing:
     held = Counter(snapshot.prompt.text for snapshot in snapshots)  # in the order in which they came
     longest = {text for text, _ in held.most_common(MOST_PROMPTS)}
     texts = [text for text in held if text in longest]
-    figure, (axis,) = panels([""], height=0.6 + 0.15 * len(texts), x="gradient steps")
+    figure, (axis,) = make_panels([""], height=0.6 + 0.15 * len(texts), x="gradient steps")
     shown = [snapshot for snapshot in snapshots if snapshot.prompt.text in longest]
     places = [texts.index(snapshot.prompt.text) for snapshot in shown]
-    near = [to_rgba(look(0)["color"], min(1.0, max(0.05, snapshot.similarity))) for snapshot in shown]
+    near = [to_rgba(row_style(0)["color"], min(1.0, max(0.05, snapshot.similarity))) for snapshot in shown]
     axis.scatter([s.step for s in shown], places, s=9, color=near, marker="s", linewidths=0)
     ends = [max(s.step for s in snapshots if s.stage == stage) for stage in {r.stage for r in read(run, Restart)}]
     for end in ends:
@@ -87,24 +95,26 @@ def words(results: Results, read: RecordReader) -> Drawing:
     )
 
 
-def diversity(results: Results, read: RecordReader) -> Drawing:
+def draw_diversity(results: Results, read: RecordReader) -> Drawing:
     """How unlike each other a mentor's proposals were, against what the restart gained."""
-    scope = scope_of(results)
-    points = {row: [point for run in scope.of([row]).runs for point in gains(run, read)] for row in scope.rows}
+    scope = select_rows(results)
+    points = {
+        row: [point for run in scope.of([row]).runs for point in measure_diversity(run, read)] for row in scope.rows
+    }
     scope = scope.of(rows=[row for row in scope.rows if points[row]])
     if not scope.rows:
         return Drawing("no restart had two proposals to choose from and a whole stage after it")
     measures = [name for name in MEASURES if any(name in known for row in scope.rows for known, _ in points[row])]
-    keys = [key(scope.number(row), row, linestyle="none") for row in scope.rows]
-    figure, axes = panels(measures, keys, y=f"gain in {results.metric} on dev")
+    keys = [legend_entry(scope.number(row), row, linestyle="none") for row in scope.rows]
+    figure, axes = make_panels(measures, keys, y=f"gain in {results.metric} on dev")
     for axis, measure in zip(axes, measures, strict=True):
         axis.axhline(0, color=INK, lw=0.5)
         for row in scope.rows:
             known = [(measured[measure], gain) for measured, gain in points[row] if measure in measured]
-            looks = look(scope.number(row)) | {"linestyle": "none", "alpha": 0.8}
+            looks = row_style(scope.number(row)) | {"linestyle": "none", "alpha": 0.8}
             axis.plot([value for value, _ in known], [gain for _, gain in known], **looks)
         axis.margins(0.1)
-        few_ticks(axis)
+        limit_ticks(axis)
     words = (
         "How diverse the proposals of a question were, and the gain of its restart: from the prompt that it replaced "
         "to the end of the stage that it began. distinct-n: different n-grams as a share of all (Li et al. 2016, arXiv "
@@ -113,28 +123,30 @@ def diversity(results: Results, read: RecordReader) -> Drawing:
     return Drawing(words + scope.left_out, figure, scope.runs)
 
 
-def gains(run: Run, read: RecordReader) -> list[tuple[dict[str, float], float]]:
+def measure_diversity(run: Run, read: RecordReader) -> list[tuple[dict[str, float], float]]:
     """For each restart, of those measures of its proposals' diversity that are known the values, and its gain."""
     found = []
-    for arc in arcs(read.records(run)):
+    for arc in trace_restarts(read.records(run)):
         texts = [proposal.prompt.text for proposal, _ in arc.restart.considered]
         if len(texts) > 1 and arc.ended and arc.before and arc.after:
-            measured = zip(MEASURES, (distinct(texts, 1), distinct(texts, 2), arc.restart.spread), strict=True)
+            measured = zip(
+                MEASURES, (distinct_ngrams(texts, 1), distinct_ngrams(texts, 2), arc.restart.spread), strict=True
+            )
             known = {name: value for name, value in measured if value is not None}
             found.append((known, arc.after.metric - arc.before.metric))
     return found
 
 
-def distinct(texts: Sequence[str], n: int) -> float | None:
+def distinct_ngrams(texts: Sequence[str], n: int) -> float | None:
     """Different n-grams of words as a share of all in these texts; None where there are none."""
     lines = [text.lower().split() for text in texts]
     grams = [tuple(line[i : i + n]) for line in lines for i in range(len(line) - n + 1)]
     return len(set(grams)) / len(grams) if grams else None
 
 
-def readability(results: Results, read: RecordReader) -> Drawing:
+def draw_readability(results: Results, read: RecordReader) -> Drawing:
     """The share of dictionary words in the pool's prompts, of the gradient's and of the mentor's."""
-    scope = scope_of(results)
+    scope = select_rows(results)
     shares = {
         (row, origin): [
             s for run in scope.of([row]).runs if (s := words_share(read(run, ScoredPrompt), origin)) is not None
@@ -146,13 +158,13 @@ def readability(results: Results, read: RecordReader) -> Drawing:
     if not scope.rows:
         return Drawing("no prompt is in a pool yet, or there is no dictionary to look its words up in")
     origins = [origin for origin in ORIGINS if any(shares[row, origin] for row in scope.rows)]
-    keys = [key(ORIGINS.index(origin), f"from the {origin}", linestyle="none") for origin in origins]
-    figure, (axis,) = panels([""], keys, height=0.4 + 0.2 * len(scope.rows))
+    keys = [legend_entry(ORIGINS.index(origin), f"from the {origin}", linestyle="none") for origin in origins]
+    figure, (axis,) = make_panels([""], keys, height=0.4 + 0.2 * len(scope.rows))
     for origin in origins:
-        looks = look(ORIGINS.index(origin)) | {"linestyle": "none", "elinewidth": 0.7}
+        looks = row_style(ORIGINS.index(origin)) | {"linestyle": "none", "elinewidth": 0.7}
         for place, row in enumerate(scope.rows):
             if values := shares[row, origin]:
-                axis.errorbar(fmean(values), place, xerr=deviation(values), **looks)
+                axis.errorbar(fmean(values), place, xerr=standard_deviation(values), **looks)
     name_rows(axis, scope.rows)
     axis.set_xlim(-0.02, 1.02)
     axis.set_xlabel("share of dictionary words")
@@ -163,5 +175,5 @@ def readability(results: Results, read: RecordReader) -> Drawing:
 def words_share(entries: Sequence[ScoredPrompt], origin: Origin) -> float | None:
     """The mean share of dictionary words over the different prompts of that origin."""
     texts = sorted({entry.prompt.text for entry in entries if entry.origin == origin})
-    shares = [share for text in texts if (share := share_of_words(text)) is not None]
+    shares = [share for text in texts if (share := dictionary_share(text)) is not None]
     return fmean(shares) if shares else None

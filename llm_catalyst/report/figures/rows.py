@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from llm_catalyst.report.figures.drawing import COLOURS, shortened
+from llm_catalyst.report.figures.drawing import COLOURS, shorten_label
 from llm_catalyst.report.results import Place, Results
 from llm_catalyst.report.runs import Run
 from llm_catalyst.runs.records import Outcome
@@ -57,14 +57,14 @@ class RowSelection:
         rows, columns = len(self.results.rows), len(self.results.columns)
         words = []
         if rows > MOST_ROWS:
-            first = f"{shortened(self.results.reference, 40)} and " if self.results.reference else ""
+            first = f"{shorten_label(self.results.reference, 40)} and " if self.results.reference else ""
             words.append(f"{MOST_ROWS} of {rows} rows, {first}the best on dev")
         if columns > MOST_COLUMNS:
             words.append(f"the first {MOST_COLUMNS} of {columns} columns")
         return f" Drawn: {', and '.join(words)}." if words else ""
 
 
-def scope_of(results: Results) -> RowSelection:
+def select_rows(results: Results) -> RowSelection:
     """All rows and columns; of too many rows the reference and those that are best on dev, of columns the first."""
     rows = results.rows
     if len(rows) > MOST_ROWS:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results
 from llm_catalyst.report.runs import Run
-from llm_catalyst.runs.analysis import counted, warnings_of
+from llm_catalyst.runs.analysis import collect_warnings, format_count
 from llm_catalyst.runs.records import LLMCall, Manifest
 
 Tally = dict[str, int]  # a value, and the number of runs that have it
@@ -37,7 +37,7 @@ class Fingerprint:
     runs: int
 
 
-def facts(runs: Sequence[Run]) -> dict[str, Tally]:
+def collect_facts(runs: Sequence[Run]) -> dict[str, Tally]:
     """By name, what the runs ran with, each value with the number of runs that had it."""
     found: dict[str, Tally] = defaultdict(lambda: defaultdict(int))
     for run in runs:
@@ -47,7 +47,7 @@ def facts(runs: Sequence[Run]) -> dict[str, Tally]:
 
 
 def made_with(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    yield "device", f"{manifest.device}, {counted(manifest.threads, 'thread')}"
+    yield "device", f"{manifest.device}, {format_count(manifest.threads, 'thread')}"
     yield "platform", manifest.platform
     yield "python", manifest.python
     yield from manifest.versions.items()
@@ -57,7 +57,7 @@ def made_with(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "backbone", f"{manifest.backbone.get('name', '?')}{f', commit {str(commit)[:10]}' if commit else ''}"
 
 
-def fingerprints(results: Results) -> list[Fingerprint]:
+def collect_fingerprints(results: Results) -> list[Fingerprint]:
     """The splits that the runs read, column by column."""
     found: dict[tuple[str, str, str, str], int] = defaultdict(int)
     for column in results.columns:
@@ -68,7 +68,7 @@ def fingerprints(results: Results) -> list[Fingerprint]:
     return [Fingerprint(*key, runs) for key, runs in found.items()]
 
 
-def calls(runs: Iterable[Run], read: RecordReader) -> list[Calls]:
+def collect_calls(runs: Iterable[Run], read: RecordReader) -> list[Calls]:
     """Which models were asked, which answered, and when."""
     found: dict[tuple[str, str], list[LLMCall]] = defaultdict(list)
     for run in runs:
@@ -88,7 +88,7 @@ def calls(runs: Iterable[Run], read: RecordReader) -> list[Calls]:
     ]
 
 
-def problems(results: Results, read: RecordReader) -> list[tuple[str, list[str]]]:
+def collect_problems(results: Results, read: RecordReader) -> list[tuple[str, list[str]]]:
     """What a reader must know, each with the runs that it is true of; none where it is true of all together."""
     found: list[tuple[str, list[str]]] = [(words, []) for words in results.problems]
     of_runs: dict[str, list[str]] = defaultdict(list)
@@ -116,4 +116,4 @@ def of_run(run: Run, read: RecordReader) -> Iterator[str]:
         accuracy = outcome.test_metrics.get("accuracy")
         if accuracy is not None and accuracy <= outcome.majority:
             yield f"accuracy on {outcome.reported_on} is not above that of the majority class"
-    yield from warnings_of(read.records(run))
+    yield from collect_warnings(read.records(run))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Cell, Results
 from llm_catalyst.report.runs import Run
-from llm_catalyst.runs.analysis import RestartEffect, arcs
+from llm_catalyst.runs.analysis import RestartEffect, trace_restarts
 from llm_catalyst.runs.records import Outcome, Prompt, Proposal, Rejected, Restart, Score
 
 MOST = 12  # runs whose restarts are told
@@ -47,7 +47,7 @@ class RunRestarts:
     stages: tuple[Stage, ...]
 
 
-def bests(results: Results) -> list[Best]:
+def select_best_runs(results: Results) -> list[Best]:
     """For each entry its run with the best dev score: dev chooses, here, too."""
     found = []
     for entry in results.entries.values():
@@ -67,7 +67,7 @@ def best_run(entry: Cell) -> Run | None:
     return best
 
 
-def stories(results: Results, read: RecordReader) -> tuple[list[RunRestarts], int]:
+def collect_restarts(results: Results, read: RecordReader) -> tuple[list[RunRestarts], int]:
     """The restarts of each entry's best run, of so many entries at most; and how many entries had restarts."""
     told: list[RunRestarts] = []
     there = 0
@@ -76,14 +76,14 @@ def stories(results: Results, read: RecordReader) -> tuple[list[RunRestarts], in
         if run is not None and read(run, Restart):
             there += 1
             if len(told) < MOST:
-                told.append(RunRestarts(entry.row, entry.column, run, stages(run, read)))
+                told.append(RunRestarts(entry.row, entry.column, run, group_by_stage(run, read)))
     return told, there
 
 
-def stages(run: Run, read: RecordReader) -> tuple[Stage, ...]:
+def group_by_stage(run: Run, read: RecordReader) -> tuple[Stage, ...]:
     """A run's restarts by the stage after which they were made: several, where prompts train side by side."""
     by_stage: dict[int, list[RestartEffect]] = {}
-    for arc in arcs(read.records(run)):
+    for arc in trace_restarts(read.records(run)):
         by_stage.setdefault(arc.restart.stage, []).append(arc)
     return tuple(
         Stage(

@@ -4,13 +4,20 @@ import re
 from collections.abc import Mapping
 
 from llm_catalyst.config.table import Published
-from llm_catalyst.report.cell_statistics import ALPHA, MEASURES, CellStatistics, averages, tallies, values
+from llm_catalyst.report.cell_statistics import (
+    ALPHA,
+    MEASURES,
+    CellStatistics,
+    average_columns,
+    compute_statistics,
+    count_wins,
+)
 from llm_catalyst.report.results import Place, Results
-from llm_catalyst.report.tables.costs import price, price_by_entry
-from llm_catalyst.report.tables.export import command_of
-from llm_catalyst.report.tables.rendered import Field, RenderedTable, beyond_latin, in_latex, in_markdown
-from llm_catalyst.runs.analysis import counted, first_of
-from llm_catalyst.utils.terminal import printable
+from llm_catalyst.report.tables.costs import build_cost_table, cost_by_cell
+from llm_catalyst.report.tables.export import format_command
+from llm_catalyst.report.tables.rendered import Field, RenderedTable, beyond_latin, escape_latex, escape_markdown
+from llm_catalyst.runs.analysis import first_of, format_count
+from llm_catalyst.utils.terminal import escape_controls
 
 UNKNOWN = Field("–", "dim")
 FIGURES = (
@@ -33,51 +40,57 @@ OF = {
 }
 
 
-def markdown(results: Results) -> str:
+def to_markdown(results: Results) -> str:
     """All tables in GitHub's Markdown, and the run directories behind them, folded."""
-    listed = "\n".join(f"{printable(str(run.path))}\n    {printable(command_of(run))}" for run in results.runs)
+    listed = "\n".join(
+        f"{escape_controls(str(run.path))}\n    {escape_controls(format_command(run))}" for run in results.runs
+    )
     fence = "`" * (3 + max(map(len, re.findall("`+", listed)), default=0))
-    title = f"{counted(len(results.runs), 'run')}: directories and commands"
+    title = f"{format_count(len(results.runs), 'run')}: directories and commands"
     folded = f"<details><summary>{title}</summary>\n\n{fence}text\n{listed}\n{fence}\n\n</details>\n"
-    return "\n".join([*map(in_markdown, sheets(results)), folded])
+    return "\n".join([*map(escape_markdown, build_tables(results)), folded])
 
 
-def latex(results: Results) -> str:
+def to_latex(results: Results) -> str:
     """All tables as LaTeX with booktabs; the run directories behind them are comments."""
-    texts = [in_latex(sheet, f"{results.source.name}-{sheet.name}") for sheet in sheets(results)]
+    texts = [escape_latex(sheet, f"{results.source.name}-{sheet.name}") for sheet in build_tables(results)]
     head = [r"\usepackage{booktabs} goes before \begin{document}"]
     head += ["names hold letters that pdfLaTeX does not know: use LuaLaTeX"] if beyond_latin("".join(texts)) else []
-    head += [f"{run.path}   {command_of(run)}" for run in results.runs]
-    return "\n".join([*(f"% {printable(line)}" for line in head), *texts])
+    head += [f"{run.path}   {format_command(run)}" for run in results.runs]
+    return "\n".join([*(f"% {escape_controls(line)}" for line in head), *texts])
 
 
-def sheets(results: Results) -> list[RenderedTable]:
+def build_tables(results: Results) -> list[RenderedTable]:
     """The tables of a report: with comparisons where there is a reference row, by entry where there are columns."""
-    compared = [comparisons(results)] if results.reference else []
-    by_entry = [price_by_entry(results)] if len(results.columns) > 1 else []
-    return [render(results), *compared, price(results), *by_entry]
+    compared = [build_comparisons(results)] if results.reference else []
+    by_entry = [cost_by_cell(results)] if len(results.columns) > 1 else []
+    return [render_scores(results), *compared, build_cost_table(results), *by_entry]
 
 
-def render(results: Results, measure: str = "test") -> RenderedTable:
+def render_scores(results: Results, measure: str = "test") -> RenderedTable:
     """The table of scores: each entry's mean and spread, and in lines of their own the figures that others published.
 
     rich prints it, as it does all sheets.
     """
-    found = values(results, measure)
-    means, won = averages(results, found), tallies(results, found, measure)
-    headings = ["", *(heading(results, column) for column in results.columns)]
+    found = compute_statistics(results, measure)
+    means, won = average_columns(results, found), count_wins(results, found, measure)
+    headings = ["", *(column_heading(results, column) for column in results.columns)]
     headings += (["mean"] if means else []) + (["wins / ties / losses"] if won else [])
     lines = []
     for row in results.rows:
-        line = [Field(row), *(score(found[row, column], measure) for column in results.columns)]
-        line += [Field(figure(means[row], measure)) if row in means else UNKNOWN] if means else []
+        line = [Field(row), *(format_score(found[row, column], measure) for column in results.columns)]
+        line += [Field(format_figure(means[row], measure)) if row in means else UNKNOWN] if means else []
         line += [Field("/".join(map(str, won[row])) if row in won else "")] if won else []
         lines.append(tuple(line))
         theirs = [found[row, column].published for column in results.columns]
         if any(theirs):
-            cited = [Field(f"{row}, published", "cited"), *(citation(entry) for entry in theirs)]
+            cited = [Field(f"{row}, published", "cited"), *(cite_published(entry) for entry in theirs)]
             lines.append((*cited, *[Field("")] * (len(headings) - len(cited))))
-    notes = [*caption(results, found, measure), *compared(results, found, measure), *sources(found)]
+    notes = [
+        *build_caption(results, found, measure),
+        *describe_comparison(results, found, measure),
+        *list_sources(found),
+    ]
     return RenderedTable(
         "scores",
         results.title,
@@ -85,43 +98,43 @@ def render(results: Results, measure: str = "test") -> RenderedTable:
         tuple(lines),
         results.command,
         notes=(*notes, *[results.note] * bool(results.note)),
-        warnings=(*warned(found), *diverged(results)),
+        warnings=(*collect_warnings(found), *describe_diverged(results)),
         problems=results.problems,
     )
 
 
-def heading(results: Results, column: str) -> str:
+def column_heading(results: Results, column: str) -> str:
     """The column's name, with its metric where that is not the same in all columns."""
     names = results.metrics(column) if results.metric == "metric" else ()
     return f"{column} ({', '.join(names)})" if names else column
 
 
-def figure(value: float, measure: str) -> str:
+def format_figure(value: float, measure: str) -> str:
     return f"{value:.4f}" if measure.endswith("loss") else f"{100 * value:.1f}"
 
 
-def score(value: CellStatistics, measure: str) -> Field:
+def format_score(value: CellStatistics, measure: str) -> Field:
     """'87.3 ± 1.2', and how many seeds that are where it is not all of them: '87.3 ± 1.2 (2/3)'."""
     missing = f" ({value.runs}/{value.expected})" if value.runs < value.expected else ""
     if value.summary is None:
         return Field(f"–{missing}", "dim")
-    spread = "" if value.summary.std is None else f" ± {figure(value.summary.std, measure)}"
-    return Field(f"{figure(value.summary.mean, measure)}{spread}{missing}", "bold" if value.bold else "")
+    spread = "" if value.summary.std is None else f" ± {format_figure(value.summary.std, measure)}"
+    return Field(f"{format_figure(value.summary.mean, measure)}{spread}{missing}", "bold" if value.bold else "")
 
 
-def citation(published: Published | None) -> Field:
+def cite_published(published: Published | None) -> Field:
     if published is None:
         return UNKNOWN
-    spread = "" if published.std is None else f" ± {figure(published.std, 'test')}"
-    return Field(f"{figure(published.mean, 'test')}{spread}", "cited")
+    spread = "" if published.std is None else f" ± {format_figure(published.std, 'test')}"
+    return Field(f"{format_figure(published.mean, 'test')}{spread}", "cited")
 
 
-def caption(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> list[str]:
+def build_caption(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> list[str]:
     """The unit, what a figure and its spread are, and whether the data that chose report, too."""
     named = "the column's metric" if results.metric == "metric" else results.metric
     what = "In nats: loss" if measure.endswith("loss") else f"In %: {named}"
     seeds = {value.expected for value in found.values()} - {0}
-    over = f"over {counted(max(seeds), 'seed')}" if len(seeds) == 1 else "over seeds"
+    over = f"over {format_count(max(seeds), 'seed')}" if len(seeds) == 1 else "over seeds"
     spread = "one seed, which has no spread" if seeds == {1} else f"mean ± sample standard deviation {over}"
     notes = [f"{what} {OF[measure]}; {spread}."]
     if any(value.runs < value.expected for value in found.values()):
@@ -129,25 +142,25 @@ def caption(results: Results, found: Mapping[Place, CellStatistics], measure: st
     outcomes = [run.outcome for run in results.runs if run.outcome]
     chose = [outcome for outcome in outcomes if outcome.reported_on == "dev"]
     if chose and not measure.startswith("dev"):
-        which = "The" if len(chose) == len(outcomes) else f"In {len(chose)} of {counted(len(outcomes), 'run')} the"
+        which = "The" if len(chose) == len(outcomes) else f"In {len(chose)} of {format_count(len(outcomes), 'run')} the"
         protocols = ", ".join(dict.fromkeys(outcome.protocol for outcome in chose))
         notes.append(f"{which} data that report also chose (protocol {protocols}): such figures are optimistic.")
     return notes
 
 
-def compared(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> list[str]:
+def describe_comparison(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> list[str]:
     """What bold means, and what the last columns are."""
     tests = sum(value.p is not None for value in found.values())
     if not results.reference or all(value.comparison is None for value in found.values()):
         return []
     none = "" if any(value.bold for value in found.values()) else "; here none is"
-    test = f"p < {ALPHA} (t test paired by seed, Holm-adjusted over {counted(tests, 'comparison')})"
+    test = f"p < {ALPHA} (t test paired by seed, Holm-adjusted over {format_count(tests, 'comparison')})"
     best = "highest" if MEASURES[measure].better > 0 else "lowest"
     rule = f"Bold: the {best} mean of its column, and better than {results.reference} with {test}{none}."
     return [rule] * bool(tests) + [f"Wins, ties and losses: against {results.reference}, over columns and seeds."]
 
 
-def warned(found: Mapping[Place, CellStatistics]) -> list[str]:
+def collect_warnings(found: Mapping[Place, CellStatistics]) -> list[str]:
     """The warnings of the statistics, each once; where only some comparisons have it, with their names."""
     of: dict[str, list[str]] = {}
     for (row, column), value in found.items():
@@ -156,7 +169,7 @@ def warned(found: Mapping[Place, CellStatistics]) -> list[str]:
     return [words + (f" ({first_of(sorted(names))})" if len(of) > 1 else "") for words, names in of.items() if words]
 
 
-def diverged(results: Results) -> list[str]:
+def describe_diverged(results: Results) -> list[str]:
     """The runs that ended without a score: a mean over the others is one over those that went well."""
     names = [
         f"{entry.row} · {entry.column} · seed {run.seed}"
@@ -164,23 +177,27 @@ def diverged(results: Results) -> list[str]:
         for run in entry.runs
         if run.outcome is not None and run.outcome.test is None
     ]
-    return [f"{counted(len(names), 'run')} diverged, without a score for the mean: {', '.join(names)}"] if names else []
+    return (
+        [f"{format_count(len(names), 'run')} diverged, without a score for the mean: {', '.join(names)}"]
+        if names
+        else []
+    )
 
 
-def sources(found: Mapping[Place, CellStatistics]) -> list[str]:
+def list_sources(found: Mapping[Place, CellStatistics]) -> list[str]:
     """Where the published figures stand."""
     published = [value.published for value in found.values() if value.published]
     named = "; ".join(dict.fromkeys(entry.source for entry in published if entry.source))
     return [f"Published: {named or 'the source is not given'}."] if published else []
 
 
-def comparisons(results: Results) -> RenderedTable:
+def build_comparisons(results: Results) -> RenderedTable:
     """Each entry against the reference row's in its column, over the seeds that both have."""
-    found = values(results)
+    found = compute_statistics(results)
     lines = []
     for (row, column), value in found.items():
         if value.comparison is not None:
-            lines.append((Field(row), Field(column), *comparison(value)))
+            lines.append((Field(row), Field(column), *format_comparison(value)))
     return RenderedTable(
         "comparisons",
         f"{results.title}: compared with {results.reference}",
@@ -188,30 +205,30 @@ def comparisons(results: Results) -> RenderedTable:
         tuple(lines),
         results.command,
         ("Differences in points of %, paired by seed; d_z: the mean difference over its standard deviation.",),
-        tuple(warned(found)),
+        tuple(collect_warnings(found)),
         texts=2,
     )
 
 
-def comparison(value: CellStatistics) -> list[Field]:
+def format_comparison(value: CellStatistics) -> list[Field]:
     """A comparison's figures."""
     c = value.comparison
     assert c is not None
-    ends = [signed(100 * end) for end in (c.low, c.high) if end is not None]
+    ends = [format_signed(100 * end) for end in (c.low, c.high) if end is not None]
     return [
         Field(str(c.pairs)),
-        Field(signed(100 * c.difference)),
+        Field(format_signed(100 * c.difference)),
         Field(f"[{', '.join(ends)}]") if ends else UNKNOWN,
-        *(probability(p) for p in (c.t_p, value.p, c.wilcoxon_p)),
-        UNKNOWN if c.effect is None else Field(signed(c.effect, 2)),
+        *(format_probability(p) for p in (c.t_p, value.p, c.wilcoxon_p)),
+        UNKNOWN if c.effect is None else Field(format_signed(c.effect, 2)),
         Field(f"{c.wins}/{c.ties}/{c.losses}"),
     ]
 
 
-def signed(value: float, digits: int = 1) -> str:
+def format_signed(value: float, digits: int = 1) -> str:
     """'+1.2', '−0.4', with a minus sign that is no hyphen."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-def probability(p: float | None) -> Field:
+def format_probability(p: float | None) -> Field:
     return UNKNOWN if p is None else Field("< 0.001" if p < 0.001 else f"{p:.3f}")

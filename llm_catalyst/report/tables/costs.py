@@ -4,31 +4,31 @@ from collections.abc import Sequence
 
 from llm_catalyst.report.results import Results
 from llm_catalyst.report.tables.rendered import Field, RenderedTable
-from llm_catalyst.runs.analysis import clock, counted, dollars
+from llm_catalyst.runs.analysis import format_count, format_dollars, format_duration
 from llm_catalyst.runs.records import Outcome
 
 HEADINGS = ("time", "peak MiB", "steps", "trained", "scored", "calls", "tokens", "US dollars")
 
 
-def price(results: Results) -> RenderedTable:
+def build_cost_table(results: Results) -> RenderedTable:
     """For each row what a run of it takes on average, and what all of its runs together."""
     lines: list[tuple[Field, ...]] = []
     finished = {row: [o for column in results.columns for o in results.outcomes(row, column)] for row in results.rows}
     for row, outcomes in finished.items():
-        lines.append((Field(row), *spent(outcomes, len(outcomes))))
+        lines.append((Field(row), *sum_costs(outcomes, len(outcomes))))
         if len(outcomes) > 1:
-            lines.append((Field(f"  {len(outcomes)} runs", "dim"), *spent(outcomes, 1)))
+            lines.append((Field(f"  {len(outcomes)} runs", "dim"), *sum_costs(outcomes, 1)))
     everything = [outcome for outcomes in finished.values() for outcome in outcomes]
     if len(finished) > 1:
-        lines.append((Field(f"all {counted(len(everything), 'run')}"), *spent(everything, 1)))
+        lines.append((Field(f"all {format_count(len(everything), 'run')}"), *sum_costs(everything, 1)))
     means = ["A row's own line is the mean of its runs, the line below it their sum."] * (len(everything) > 1)
-    return sheet_of(results, "prices", "what it cost", lines, (*means, *notes(results, everything)))
+    return sheet_of(results, "prices", "what it cost", lines, (*means, *build_notes(results, everything)))
 
 
-def price_by_entry(results: Results) -> RenderedTable:
+def cost_by_cell(results: Results) -> RenderedTable:
     """For each row and column what a run takes on average."""
     lines = [
-        (Field(row), Field(column), *spent(outcomes, len(outcomes)))
+        (Field(row), Field(column), *sum_costs(outcomes, len(outcomes)))
         for row, column in results.entries
         if (outcomes := results.outcomes(row, column))
     ]
@@ -43,7 +43,7 @@ def sheet_of(
     return RenderedTable(name, f"{results.title}: {title}", headings, tuple(lines), results.command, notes, texts=texts)
 
 
-def notes(results: Results, outcomes: Sequence[Outcome]) -> list[str]:
+def build_notes(results: Results, outcomes: Sequence[Outcome]) -> list[str]:
     devices = dict.fromkeys(outcome.device for outcome in outcomes)
     found = [f"Time in h:mm:ss, on {' and '.join(devices)}."] if devices else []
     found.append("Trained and scored: examples, each once for every prompt that saw it.")
@@ -51,11 +51,11 @@ def notes(results: Results, outcomes: Sequence[Outcome]) -> list[str]:
     if any(outcome.ledger.unpriced_calls for outcome in outcomes):
         found.append("≥ and unknown: calls whose tokens or price are not known are not in the figure.")
     if unfinished := len(results.runs) - len(outcomes):
-        found.append(f"{counted(unfinished, 'run')} not finished yet: nothing of it is counted here.")
+        found.append(f"{format_count(unfinished, 'run')} not finished yet: nothing of it is counted here.")
     return found
 
 
-def spent(outcomes: Sequence[Outcome], parts: int) -> list[Field]:
+def sum_costs(outcomes: Sequence[Outcome], parts: int) -> list[Field]:
     """Sums over runs, in `parts` equal ones: 1, or as many as runs for their mean, which alone has a peak memory."""
     if not outcomes:
         return [Field("–", "dim")] * len(HEADINGS)
@@ -70,18 +70,18 @@ def spent(outcomes: Sequence[Outcome], parts: int) -> list[Field]:
     tokens = sum(each.input_tokens + each.output_tokens for each in ledgers)
     cost = sum(each.cost_usd for each in ledgers)
     return [
-        Field(clock(sum(outcome.seconds for outcome in outcomes) / parts)),
-        Field(number(memory) if parts == len(outcomes) else ""),
-        Field(number(sum(each.gradient_steps for each in ledgers) / parts)),
-        Field(number(sum(each.train_examples for each in ledgers) / parts)),
-        Field(number(sum(each.scored_examples for each in ledgers) / parts)),
-        Field(number(calls / parts)),
-        Field("unknown" if calls and not tokens else at_least(tokens, number(tokens / parts))),
-        Field(at_least(cost, dollars(cost / parts))),
+        Field(format_duration(sum(outcome.seconds for outcome in outcomes) / parts)),
+        Field(format_number(memory) if parts == len(outcomes) else ""),
+        Field(format_number(sum(each.gradient_steps for each in ledgers) / parts)),
+        Field(format_number(sum(each.train_examples for each in ledgers) / parts)),
+        Field(format_number(sum(each.scored_examples for each in ledgers) / parts)),
+        Field(format_number(calls / parts)),
+        Field("unknown" if calls and not tokens else at_least(tokens, format_number(tokens / parts))),
+        Field(at_least(cost, format_dollars(cost / parts))),
     ]
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """'2.5', '800', '9,200', '25.6k', '1.7M'."""
     if value >= 999_950:
         return f"{value / 1e6:,.1f}M"

@@ -8,15 +8,15 @@ from io import StringIO
 from statistics import fmean
 from typing import Any
 
-from llm_catalyst.report.cell_statistics import COSTS, MEASURES, CellStatistics, Measure, values
+from llm_catalyst.report.cell_statistics import COSTS, MEASURES, CellStatistics, Measure, compute_statistics
 from llm_catalyst.report.results import Cell, Results
 from llm_catalyst.report.runs import Run
 
 
-def csv(results: Results) -> str:
+def to_csv(results: Results) -> str:
     """A line for each run, finished or not. What is not known is empty; `usd_at_least` is the known part of `usd`."""
     entries = [results.entries[row, column] for row in results.rows for column in results.columns]
-    return written([line_of(entry, run) for entry in entries for run in entry.runs])
+    return write_csv([line_of(entry, run) for entry in entries for run in entry.runs])
 
 
 def line_of(entry: Cell, run: Run) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def line_of(entry: Cell, run: Run) -> dict[str, Any]:
         "revision": run.manifest.git.get("revision"),
         "dirty": run.manifest.git.get("dirty"),
         "torch": run.manifest.versions.get("torch"),
-        "command": command_of(run),
+        "command": format_command(run),
     }
     outcome = run.outcome
     if outcome is None:
@@ -50,14 +50,14 @@ def line_of(entry: Cell, run: Run) -> dict[str, Any]:
     return place | ended | made
 
 
-def command_of(run: Run) -> str:
+def format_command(run: Run) -> str:
     return shlex.join(("catalyst", "run", *run.manifest.command))
 
 
 def summary_csv(results: Results, measure: str = "test") -> str:
     """A line for each entry: mean and spread, the paired comparison with the reference row, and what a run costs."""
-    found = values(results, measure)
-    return written([summary_line(results, row, column, found[row, column]) for row, column in found])
+    found = compute_statistics(results, measure)
+    return write_csv([summary_line(results, row, column, found[row, column]) for row, column in found])
 
 
 def summary_line(results: Results, row: str, column: str, value: CellStatistics) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def mean_of(results: Results, row: str, column: str, measure: Measure) -> float 
     return fmean(known) if known and len(known) == len(read) else None
 
 
-def written(lines: Sequence[Mapping[str, Any]]) -> str:
+def write_csv(lines: Sequence[Mapping[str, Any]]) -> str:
     """CSV under the names of all values that any line has."""
     names = dict.fromkeys(name for line in lines for name in line)
     file = StringIO()

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType,
 from rich.table import Table as Grid
 from rich.text import Text
 
-from llm_catalyst.utils.terminal import printable
+from llm_catalyst.utils.terminal import escape_controls
 
 BETWEEN, NAME = 2, 16  # cells between two columns of a terminal, and of a name's longest word before it is broken
 LATEX = str.maketrans(
@@ -75,21 +75,21 @@ class RenderedTable:
 def in_terminal(sheet: RenderedTable, width: int) -> Iterator[RenderableType]:
     """The table for a terminal of so many cells."""
     styles = {"": "", "bold": "bold", "dim": "dim", "cited": "dim italic"}
-    yield from (Text(printable(sheet.title), "bold"), Text())
-    for block in blocks(sheet, width):
+    yield from (Text(escape_controls(sheet.title), "bold"), Text())
+    for block in split_columns(sheet, width):
         grid = Grid(box=None, pad_edge=False, padding=(0, BETWEEN, 0, 0), header_style="dim", show_edge=False)
         for number, cells in block.items():
             side: JustifyMethod = "left" if number < sheet.texts else "right"
-            heading = Text(printable(sheet.headings[number]))
+            heading = Text(escape_controls(sheet.headings[number]))
             grid.add_column(heading, justify=side, overflow="fold", width=cells)
         for line in sheet.lines:
-            grid.add_row(*(Text(printable(line[number].text), styles[line[number].style]) for number in block))
+            grid.add_row(*(Text(escape_controls(line[number].text), styles[line[number].style]) for number in block))
         yield from (grid, Text())
-    yield from (Text(printable(note), "dim") for note in (*sheet.notes, f"Made by: {sheet.made_by}"))
-    yield from (Text(printable(warning), "yellow") for warning in (*sheet.warnings, *sheet.problems))
+    yield from (Text(escape_controls(note), "dim") for note in (*sheet.notes, f"Made by: {sheet.made_by}"))
+    yield from (Text(escape_controls(warning), "yellow") for warning in (*sheet.warnings, *sheet.problems))
 
 
-def blocks(sheet: RenderedTable, width: int) -> list[dict[int, int | None]]:
+def split_columns(sheet: RenderedTable, width: int) -> list[dict[int, int | None]]:
     """The columns that stand side by side, and their cells; what finds no room is a block below, with the names again.
 
     Names and headings wrap between words, figures do not. Where even that is too wide, cells are None: rich then breaks
@@ -97,8 +97,8 @@ def blocks(sheet: RenderedTable, width: int) -> list[dict[int, int | None]]:
     """
     wished, least = [], []
     for number, heading in enumerate(sheet.headings):
-        fields = [printable(line[number].text) for line in sheet.lines]
-        texts = [printable(heading), *fields]
+        fields = [escape_controls(line[number].text) for line in sheet.lines]
+        texts = [escape_controls(heading), *fields]
         longest = max((cell_len(word) for text in texts for word in text.split()), default=0)
         # One cell at least: a letter may take none, and rich shows no column without a cell.
         wished.append(max(1, *map(cell_len, texts)))
@@ -109,10 +109,10 @@ def blocks(sheet: RenderedTable, width: int) -> list[dict[int, int | None]]:
         if groups[-1] != names and sum(least[n] + BETWEEN for n in (*groups[-1], number)) > width + BETWEEN:
             groups.append(list(names))
         groups[-1].append(number)
-    return [fitted({n: (least[n], wished[n]) for n in group}, width) for group in groups]
+    return [fit_widths({n: (least[n], wished[n]) for n in group}, width) for group in groups]
 
 
-def fitted(bounds: Mapping[int, tuple[int, int]], width: int) -> dict[int, int | None]:
+def fit_widths(bounds: Mapping[int, tuple[int, int]], width: int) -> dict[int, int | None]:
     """Cells between the least and the wished ones of each column, the first served first; None where none fit."""
     spare = width + BETWEEN - sum(least + BETWEEN for least, _ in bounds.values())
     if spare < 0:
@@ -125,7 +125,7 @@ def fitted(bounds: Mapping[int, tuple[int, int]], width: int) -> dict[int, int |
     return cells
 
 
-def in_markdown(sheet: RenderedTable) -> str:
+def escape_markdown(sheet: RenderedTable) -> str:
     """The table in GitHub's Markdown, between a title and a list of notes."""
 
     def line(fields: Iterable[str]) -> str:
@@ -133,13 +133,13 @@ def in_markdown(sheet: RenderedTable) -> str:
 
     sides = ["---" if number < sheet.texts else "---:" for number in range(len(sheet.headings))]
     head = [f"### {plain_markdown(sheet.title)}", "", line(map(plain_markdown, sheet.headings)), line(sides)]
-    rows = [line(map(marked, fields)) for fields in sheet.lines]
+    rows = [line(map(mark_field, fields)) for fields in sheet.lines]
     below = [f"- {plain_markdown(note)}" for note in (*sheet.notes, f"Made by: {sheet.made_by}")]
     below += [f"- **Note:** {plain_markdown(warning)}" for warning in (*sheet.warnings, *sheet.problems)]
     return "\n".join([*head, *rows, "", *below]) + "\n"
 
 
-def marked(field: Field) -> str:
+def mark_field(field: Field) -> str:
     text = plain_markdown(field.text)
     sign = {"bold": "**", "cited": "*"}.get(field.style, "") if text else ""
     return f"{sign}{text}{sign}"
@@ -147,17 +147,17 @@ def marked(field: Field) -> str:
 
 def plain_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return BLOCK.sub(r"\1\\\2", INLINE.sub(r"\\\1", html.escape(printable(text.strip()), quote=False)))
+    return BLOCK.sub(r"\1\\\2", INLINE.sub(r"\\\1", html.escape(escape_controls(text.strip()), quote=False)))
 
 
-def in_latex(sheet: RenderedTable, label: str) -> str:
+def escape_latex(sheet: RenderedTable, label: str) -> str:
     """A table environment with booktabs' lines; title, notes and warnings are its caption."""
     words = [text if text.endswith(".") else f"{text}." for text in (sheet.title, *sheet.notes, *sheet.warnings)]
     sides = "".join("l" if number < sheet.texts else "r" for number in range(len(sheet.headings)))
     kind = "table*" if len(sheet.headings) > NARROW else "table"
     return "\n".join(
         [
-            *(f"% {printable(line)}" for line in (f"made by: {sheet.made_by}", *sheet.problems)),
+            *(f"% {escape_controls(line)}" for line in (f"made by: {sheet.made_by}", *sheet.problems)),
             rf"\begin{{{kind}}}",
             r"  \centering",
             rf"  \caption{{{plain_latex(' '.join(words))}}}",
@@ -183,7 +183,7 @@ def set_in_latex(field: Field) -> str:
 
 def plain_latex(text: str) -> str:
     """Text that LaTeX sets as it is, on one line."""
-    return re.sub("-(?=-)", "-{}", printable(text).translate(LATEX))
+    return re.sub("-(?=-)", "-{}", escape_controls(text).translate(LATEX))
 
 
 def beyond_latin(text: str) -> bool:
