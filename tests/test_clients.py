@@ -657,8 +657,8 @@ def test_without_a_terminal_a_person_cannot_be_asked(monkeypatch: pytest.MonkeyP
 
 
 def test_the_clients_module_loads_neither_sdk_nor_torch() -> None:
-    names = ("openai", "anthropic", "local", "replay", "human")
-    imports = "; ".join(f"import llm_catalyst.mentors.clients.base.{name}" for name in names)
+    names = ("openai", "anthropic", "huggingface", "replay", "human")
+    imports = "; ".join(f"import llm_catalyst.mentors.clients.{name}" for name in names)
     heavy = ("openai", "anthropic", "torch", "transformers")
     check = f"import sys, json; {imports}; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     begun = time.monotonic()

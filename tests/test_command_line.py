@@ -34,7 +34,7 @@ def loaded_by(*words: str) -> str:
     """Code that runs the command and prints which heavy packages it has imported."""
     return f"""
 import contextlib, io, sys
-from llm_catalyst.cli import main
+from llm_catalyst.cli.main import main
 with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
     main({list(words)!r})
 print([name for name in {HEAVY!r} if name in sys.modules])
@@ -423,7 +423,7 @@ def strike(event, arguments):
         os.kill(os.getpid(), signal.{sent})
 
 sys.addaudithook(strike)
-from llm_catalyst.cli import main
+from llm_catalyst.cli.main import main
 main(["run", "experiment=quickstart"])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)

@@ -222,7 +222,7 @@ def test_the_command_writes_a_report_without_torch(tmp_path: Path, python: Calla
     told = python(
         f"""
 import sys, llm_catalyst.report.tables
-from llm_catalyst.cli import main
+from llm_catalyst.cli.main import main
 print("tables alone draw:", "matplotlib" in sys.modules)
 try:
     main(["report", {str(run)!r}, "--output", {str(tmp_path / "here")!r}])

@@ -381,7 +381,7 @@ def test_an_exception_in_a_run_leaves_a_real_terminal_as_it_was() -> None:
 
 
 def test_the_views_and_the_story_need_no_torch() -> None:
-    code = "import sys, llm_catalyst.callbacks.live, llm_catalyst.show; sys.exit('torch' in sys.modules)"
+    code = "import sys, llm_catalyst.callbacks.live, llm_catalyst.report.show; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

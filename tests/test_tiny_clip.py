@@ -95,8 +95,8 @@ def test_two_builds_have_the_same_bytes_whatever_the_threads_and_the_global_seed
 
 def test_a_second_process_waits_for_the_first_and_takes_what_that_made(folder: Path, tmp_path: Path) -> None:
     code = (
-        "from llm_catalyst.backbones import tiny_clip; print('ready', flush=True); "
-        f"print(tiny_clip.location({STEPS}), flush=True)"
+        "from llm_catalyst.models.backbones import tiny_clip; print('ready', flush=True); "
+        f"print(tiny_clip.ensure_tiny_clip({STEPS}), flush=True)"
     )
     ready = tmp_path / "models" / folder.name
     ready.parent.mkdir()

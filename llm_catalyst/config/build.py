@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import is_pydantic_dataclass
 
 from llm_catalyst.utils.validation import (
     SHORTEST_SECRET,
@@ -184,7 +185,7 @@ def build_dataclass(schema: Any, values: Mapping[str, Any], where: str, extra: M
         elif is_dataclass(hints[key]) and isinstance(value, Mapping):
             built[key] = build_dataclass(hints[key], value, path)
         else:
-            built[key] = convert_value(hints[key], value, path)
+            built[key] = value if is_pydantic_dataclass(schema) else convert_value(hints[key], value, path)
     try:
         return schema(**built, **extra)
     except ConfigurationError:

@@ -3,12 +3,14 @@
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
 
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.descent import Schedule
 from llm_catalyst.tasks.batching import steps_per_epoch
-from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 DEFAULT_STAGES = 4
 
@@ -47,38 +49,31 @@ class Evaluations:
     projected: bool = False
 
 
-@dataclass(frozen=True)
+@config_dataclass("pool")
 class PoolSettings:
     """The prompt pool: how many of a stage's projected prompts are scored, and how many entries stay.
 
     Without `keep` a stage's pool forgets the stages before.
     """
 
-    candidates: int = 8
-    size: int = 10
+    candidates: Annotated[int, Ge(1)] = 8
+    size: Annotated[int, Ge(1)] = 10
     keep: bool = True
 
-    def __post_init__(self) -> None:
-        check_at_least("pool.candidates", self.candidates, 1)
-        check_at_least("pool.size", self.size, 1)
 
-
-@dataclass(frozen=True)
+@config_dataclass("protocol")
 class Protocol:
     """How data are split, and which of the published code's choices are followed (docs/protocols.md)."""
 
     name: str = "heldout"
-    report_on: str = "test"
+    report_on: Literal["test", "dev"] = "test"
     embed_twice: bool = False
     dropout: bool = False
     pad_to_max_length: bool = False
     first_candidates: bool = False
 
-    def __post_init__(self) -> None:
-        check_choice("protocol.report_on", self.report_on, ("test", "dev"))
 
-
-@dataclass(frozen=True)
+@config_dataclass("checkpoint")
 class Checkpoints:
     """How often a stage's progress is saved: every so many optimizer steps, or seconds ('60s')."""
 
@@ -96,7 +91,7 @@ class Checkpoints:
         return seconds >= float(every[:-1]) if every.endswith("s") else steps >= int(every)
 
 
-@dataclass(frozen=True)
+@config_dataclass("budget")
 class Budget:
     """What a run may spend: US dollars and tokens (sent and received) on its mentor, minutes of its own time.
 
@@ -104,58 +99,41 @@ class Budget:
     resumed with more, or goes on to its end without its mentor; when its minutes are spent it stops in any case.
     """
 
-    usd: float | None = None
-    tokens: int | None = None
-    scored_examples: int | None = None
-    minutes: float | None = None
-    when_spent: str = "stop"
-
-    def __post_init__(self) -> None:
-        for name in ("usd", "tokens", "scored_examples", "minutes"):
-            check_at_least(f"budget.{name}", getattr(self, name), 0)
-        check_choice("budget.when_spent", self.when_spent, ("stop", "conclude"))
+    usd: Annotated[float, Ge(0)] | None = None
+    tokens: Annotated[int, Ge(0)] | None = None
+    scored_examples: Annotated[int, Ge(0)] | None = None
+    minutes: Annotated[float, Ge(0)] | None = None
+    when_spent: Literal["stop", "conclude"] = "stop"
 
 
-@dataclass(frozen=True)
+@config_dataclass("")
 class Settings:
     """Top level of the configuration; conf/config.yaml says what each key means."""
 
-    seed: int = 1
-    stages: int | None = None
+    seed: Annotated[int, Ge(0)] = 1
+    stages: Annotated[int, Ge(1)] | None = None
     stage: Interval = field(default_factory=lambda: Interval(steps=200))
-    batch_size: int = 32
+    batch_size: Annotated[int, Ge(1)] = 32
     schedule: Schedule = field(default_factory=Schedule)
-    clip_norm: float | None = 1.0
+    clip_norm: Annotated[float, Ge(1e-9)] | None = 1.0
     prompt: PromptSettings = field(default_factory=PromptSettings)
     record: Interval = field(default_factory=lambda: Interval(steps=10))
     evaluate: Evaluations = field(default_factory=lambda: Evaluations(steps=50))
     pool: PoolSettings = field(default_factory=PoolSettings)
-    restart: str = "best"
-    moments: str = "reset"
+    restart: Literal["best", "first", "all"] = "best"
+    moments: Literal["reset", "keep"] = "reset"
     protocol: Protocol = field(default_factory=Protocol)
     device: str = "auto"
-    threads: int | None = None
-    token_budget: int = 16384
-    micro_batch: int | None = None
+    threads: Annotated[int, Ge(1)] | None = None
+    token_budget: Annotated[int, Ge(1)] = 16384
+    micro_batch: Annotated[int, Ge(1)] | None = None
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
     budget: Budget = field(default_factory=Budget)
     dry_run: bool = False
-    view: str = "auto"
-    track: tuple[str, ...] = ()
+    view: Literal["auto", "live", "plain", "none"] = "auto"
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
     def __post_init__(self) -> None:
-        check_at_least("seed", self.seed, 0)
-        check_at_least("stages", self.stages, 1)
-        check_at_least("batch_size", self.batch_size, 1)
-        check_at_least("threads", self.threads, 1)
-        check_at_least("token_budget", self.token_budget, 1)
-        check_at_least("micro_batch", self.micro_batch, 1)
-        check_at_least("clip_norm", self.clip_norm, 1e-9)
-        check_choice("restart", self.restart, ("best", "first", "all"))
-        check_choice("moments", self.moments, ("reset", "keep"))
-        check_choice("view", self.view, ("auto", "live", "plain", "none"))
-        for name in self.track:
-            check_choice("track", name, ("tensorboard", "wandb"))
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise ConfigurationError(f"device={self.device} is not known; there are: auto, cpu, cuda, cuda:0, …, mps")
         self.plan(examples=1)
