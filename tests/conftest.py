@@ -2,18 +2,16 @@
 
 import copy
 import functools
-import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.command import REPOSITORY, Command, write_jsonl
 from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from omegaconf import OmegaConf
@@ -29,38 +27,6 @@ if CACHE:
     os.environ["CATALYST_TESTS"] = CACHE.name
 os.environ["HF_DATASETS_CACHE"] = os.environ["CATALYST_CACHE"] = os.environ["CATALYST_TESTS"]
 os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-PROGRAM = Path(sys.executable).with_name("catalyst")
-SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL")
-
-
-class Command:
-    """The installed `catalyst`, run in a process of its own: offline, on one thread, without keys."""
-
-    def environment(self, **changes: str) -> dict[str, str]:
-        """This process's variables but for secrets, with `changes`; an empty value takes one away."""
-        kept = {k: v for k, v in os.environ.items() if k not in (*SECRETS, "CATALYST_DATA", "CATALYST_DEBUG")}
-        plain = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "100"}
-        return {name: value for name, value in (kept | plain | changes).items() if value}
-
-    def start(self, *words: str, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
-        """The running command."""
-        return subprocess.Popen(
-            [PROGRAM, *words],
-            cwd=cwd,
-            env=self.environment(**environment),
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def __call__(self, *words: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """The command's end: its exit code, and what it wrote."""
-        process = self.start(*words, cwd=cwd, **environment)
-        out, err = process.communicate(timeout=300)
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 @pytest.fixture(scope="session")
@@ -114,11 +80,6 @@ def real(data: Path) -> Callable[[str], Path]:
     return folder
 
 
-def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 @pytest.fixture(scope="session")
 def jsonl() -> Callable[[Path, Sequence[dict[str, Any]]], None]:
     """Writes rows as JSON Lines."""
@@ -138,17 +99,6 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_jsonl(folder / "train.jsonl", rows[:40])
     write_jsonl(folder / "test.jsonl", rows[40:])
     return folder
-
-
-@contextmanager
-def no_file_larger_than(size: int) -> Iterator[None]:
-    """A limit of this process, in bytes, while entered: what a full disk is like."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def pytest_unconfigure() -> None:

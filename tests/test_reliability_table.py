@@ -3,7 +3,7 @@
 import ast
 import re
 
-from conftest import REPOSITORY
+from helpers.command import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "reliability.md").read_text(encoding="utf-8")
 NAMED = re.findall(r"\[(test_\w+)\]\(\.\./(tests/[\w/]+\.py)\)", PAGE)

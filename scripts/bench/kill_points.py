@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from conftest import Command
-from kill_points import DECK, KINDS, PHASES, Point, Trial, Variant, carry_out, trials, variants
-from loopback import serve
+from helpers.command import Command
+from helpers.kill_points import DECK, KINDS, PHASES, Point, Trial, Variant, carry_out, trials, variants
+from helpers.loopback import serve
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command
-from loopback import Loopback, openai_chat, serve
-from tiny_models import folder
+from helpers.command import Command
+from helpers.loopback import Loopback, openai_chat, serve
+from helpers.tiny_models import folder
 
 from llm_catalyst.runs.reader import read_json, read_run
 from llm_catalyst.runs.records import Outcome

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command
-from kill_points import (
+from helpers.command import Command
+from helpers.kill_points import (
     DECK,
     STAGES,
     Moment,
@@ -30,7 +30,7 @@ from kill_points import (
     unreadable,
     variants,
 )
-from loopback import serve
+from helpers.loopback import serve
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, Command
+from helpers.command import REPOSITORY, Command
 
 from llm_catalyst.runs.reader import RunRecords, read_run
 

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import recorded
-from test_figures import results_of, write_told
+from helpers import recorded
+from helpers.reports import results_of, write_told
 
 from llm_catalyst.report.write import PAGE, build_files
 

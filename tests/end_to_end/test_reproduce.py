@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Command
-from kill_points import look
+from helpers.command import Command
+from helpers.kill_points import look
 
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.sweeps.job import ENDED, JobStatus, write_note

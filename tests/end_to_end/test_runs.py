@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, Command
-from loopback import Loopback, openai_chat, serve
+from helpers.command import REPOSITORY, Command
+from helpers.loopback import Loopback, openai_chat, serve
 
 from llm_catalyst.cli.run import resume_command
 from llm_catalyst.runs.reader import RunRecords, read_run

@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 import pexpect
 import pytest
-from conftest import PROGRAM, REPOSITORY, Command
-from loopback import Loopback, Response, anthropic_message, error, model_list, openai_chat, raw, serve
-from tiny_models import folder
+from helpers.command import PROGRAM, REPOSITORY, Command
+from helpers.loopback import Loopback, Response, anthropic_message, error, model_list, openai_chat, raw, serve
+from helpers.tiny_models import folder
 
 from llm_catalyst.config.build import refuse_secrets
 from llm_catalyst.runs.reader import read_manifest, read_run

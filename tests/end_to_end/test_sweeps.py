@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command
+from helpers.command import Command
 
 from llm_catalyst.runs.reader import RunRecords, read_run
 from llm_catalyst.sweeps.job import ENDED, RUNNING, JobStatus, read_notes

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from helpers.command import Command
 
 from llm_catalyst.runs.checkpoints import saved_states
 from llm_catalyst.runs.reader import read_run

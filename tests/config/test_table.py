@@ -1,0 +1,169 @@
+"""Tables of runs: their files, the order of their cells, and what a smoke run makes of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers.command import REPOSITORY
+
+from llm_catalyst.config.table import (
+    Line,
+    Published,
+    Table,
+    apply_smoke,
+    find_table,
+    folder_of,
+    list_runs,
+    merge_overrides,
+    read_published,
+    read_table,
+    select_runs,
+    write_table,
+)
+from llm_catalyst.utils.validation import ConfigurationError
+
+TABLE = Table(
+    "drinks",
+    "Drinks",
+    rows=(Line("Prompt tuning", ("mentor=none",)), Line("+ GPT-4", ("mentor=gpt4", "seed=9"), ("mentor=evolution",))),
+    columns=(Line("RTE", ("task=rte", "mentor=random")), Line("CB", ("task=cb",), ())),
+    seeds=(1, 2, 3),
+    overrides=("batch_size=4",),
+    smoke=("experiment=quickstart",),
+    reference="Prompt tuning",
+)
+FILES = sorted((REPOSITORY / "conf/table").glob("*.yaml"))
+
+
+def test_a_table_comes_seed_after_seed_and_column_after_column() -> None:
+    found = [(cell.seed, cell.column, cell.row) for cell in list_runs(TABLE)]
+    assert found == [(s, c, r) for s in (1, 2, 3) for c in ("RTE", "CB") for r in ("Prompt tuning", "+ GPT-4")]
+    assert len({cell.folder for cell in list_runs(TABLE)}) == 12
+
+
+def test_the_row_has_the_last_word_in_a_cell_and_the_seed_after_it() -> None:
+    first, second = list_runs(TABLE)[:2]
+    assert first.overrides == ("batch_size=4", "task=rte", "mentor=none", "seed=1")
+    assert second.overrides == ("batch_size=4", "task=rte", "mentor=gpt4", "seed=1")
+    assert second.folder == "gpt_4/rte/seed1"
+
+
+def test_a_smoke_run_puts_what_stands_in_into_the_place_of_the_overrides() -> None:
+    table = apply_smoke(TABLE)
+    assert table.name == "drinks_smoke"
+    assert "figures mean nothing" in table.title
+    assert table.seeds == (1, 2)
+    last = [cell.overrides for cell in list_runs(table)][3]
+    assert last == ("experiment=quickstart", "mentor=evolution", "seed=1")
+    assert list_runs(table)[0].overrides == ("experiment=quickstart", "task=rte", "mentor=none", "seed=1")
+
+
+@pytest.mark.parametrize("row", ["+ GPT-4", "gpt_4", "+ gpt-4"])
+def test_a_table_is_narrowed_by_names_as_they_are_typed(row: str) -> None:
+    table = select_runs(TABLE, {"row": [row], "column": ["cb"], "seed": ["2", "3"]})
+    assert [cell.folder for cell in list_runs(table)] == ["gpt_4/cb/seed2", "gpt_4/cb/seed3"]
+    assert table.reference is None
+    assert select_runs(TABLE, {}) == TABLE
+
+
+@pytest.mark.parametrize(
+    ("only", "said"),
+    [
+        ({"row": ["GPT-5"]}, "there are: Prompt tuning, + GPT-4"),
+        ({"column": ["RTF"]}, "did you mean RTE"),
+        ({"seed": ["4"]}, "1, 2, 3"),
+        ({"line": ["RTE"]}, "row, column, seed"),
+    ],
+)
+def test_a_line_that_the_table_lacks_is_refused_with_those_that_it_has(only: dict[str, list[str]], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said.replace("+", r"\+")):
+        select_runs(TABLE, only)
+
+
+def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    write_table(TABLE, tmp_path)
+    assert read_table(tmp_path / "table.yaml") == TABLE
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rows": []}, "its rows need names"),
+        ({"columns": [{"name": "A-b"}, {"name": "a b"}]}, "its columns need names that make different folders"),
+        ({"seeds": [1, 1]}, "different numbers"),
+        ({"seeds": ["one"]}, "seeds.0: .*integer"),
+        ({"reference": "Nobody"}, "Prompt tuning, \\+ GPT-4"),
+        ({"rows": [{"name": "A", "override": []}]}, "rows.0.override: "),
+        ({"columns": [{"overrides": []}]}, "columns.0.name: "),
+        ({"smok": []}, "smok: "),
+    ],
+)
+def test_a_table_that_is_wrong_is_refused_by_file_and_key(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    write_table(TABLE, tmp_path)
+    file = tmp_path / "table.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **change}))
+    with pytest.raises(ConfigurationError, match=said):
+        read_table(file)
+
+
+def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "table.yaml").write_bytes(b"\xff\x00")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_table(tmp_path / "table.yaml")
+
+
+def test_an_unknown_table_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"baselines, .*did you mean nlu"):
+        find_table("nlo")
+    (tmp_path / "table").mkdir()
+    write_table(TABLE, tmp_path / "table")
+    assert find_table("table", [tmp_path]) == TABLE
+
+
+def test_of_overrides_with_one_key_the_last_stays() -> None:
+    assert merge_overrides(["a=1", "b=2"], ["a=3"], ["c=4"]) == ("a=3", "b=2", "c=4")
+
+
+def test_no_name_leads_out_of_the_tables_folder() -> None:
+    assert [folder_of(name) for name in ("../../x", "/etc", "..", "a/b", "C:\\x")] == ["x", "etc", "_", "a_b", "c_x"]
+
+
+def test_nothing_counts_as_published_until_a_user_writes_it(tmp_path: Path) -> None:
+    files = sorted((REPOSITORY / "conf/published").glob("*.yaml"))
+    assert {file.stem for file in files} <= {file.stem for file in FILES}
+    assert len(files) == 7
+    for file in files:
+        assert read_published(file.stem) == {}
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("Prompt tuning:\n  RTE: {mean: 0.5, source: a paper}\n")
+    assert read_published("nlu", mine) == {("Prompt tuning", "RTE"): Published(0.5, None, "a paper")}
+    mine.write_text("Prompt tuning:\n  RTE: {men: 0.5}\n")
+    with pytest.raises(ConfigurationError, match=r"mine.yaml: Prompt tuning.RTE.*mean"):
+        read_published("nlu", mine)
+
+
+# The packaged tables
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.stem))
+def test_a_packaged_table_composes_and_its_smoke_run_needs_neither_key_nor_hub(
+    file: Path, composed: Callable[..., dict[str, Any]]
+) -> None:
+    assert file.read_text().startswith(f"# catalyst reproduce {file.stem}\n")
+    table = read_table(file)
+    assert table.name == file.stem
+    for form in (table, apply_smoke(table)):
+        every = {(cell.row, cell.column): cell for cell in list_runs(form)}
+        rows, columns = [line.name for line in form.rows], [line.name for line in form.columns]
+        for place in dict.fromkeys([*((row, columns[0]) for row in rows), *((rows[-1], column) for column in columns)]):
+            config = composed(*every[place].overrides)
+            if form is not table:
+                assert config["device"] == "cpu", place
+                assert (config["task"]["name"], config["backbone"]["name"]) in (
+                    ("quickstart", "sentence-transformers/all-MiniLM-L6-v2"),
+                    ("shapes", "tiny-clip"),
+                ), place
+                client = config["mentor"].get("client", {"_target_": "Rehearsal"})
+                assert client["_target_"].endswith("Rehearsal"), place

@@ -1,0 +1,94 @@
+"""What a mentor is shown and how its answer is read, by the paper's instruction."""
+
+from pathlib import Path
+
+import pytest
+from helpers.tiny import TASK, consultation, conversation
+from omegaconf import OmegaConf
+
+from llm_catalyst.mentors.strategies.paper import Paper
+from llm_catalyst.mentors.strategies.templates import LONGEST_ECHO, quote_json
+from llm_catalyst.utils.validation import ConfigurationError
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "strategy_paper.txt"
+
+
+def test_a_mentor_is_shown_exactly_the_golden_text() -> None:
+    chat, plain = Paper(), Paper(form="plain", proposals=1, words=6, description="Judge films.")
+    shown = (
+        "##### form=chat\n"
+        + conversation([*chat.messages(consultation()), *chat.remind("I am not sure.")])
+        + "##### form=plain words=6 description='Judge films.', one proposal, empty pool\n"
+        + conversation(plain.messages(consultation(pool=())))
+        + "##### show_gradient=true\n"
+        + conversation(Paper(show_gradient=True).messages(consultation()))
+    )
+    assert shown == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_the_best_prompt_stands_last_with_three_decimals_and_the_limits_are_told() -> None:
+    _, user = Paper(proposals=5).messages(consultation())
+    first, last = user.content.index("Loss: 0.73"), user.content.index("Loss: 0.300\nAccuracy: 0.900")
+    assert first < last
+    assert "5 new prompts" in user.content
+    assert "fewer than 9 words" in user.content
+    assert "first 4 tokens" in user.content
+    assert TASK.text in user.content
+    assert "negative, positive" in user.content
+
+
+def test_a_text_from_tokens_cannot_break_out_of_its_line() -> None:
+    assert quote_json('a "b"\nPrompt: c') == r'"a \"b\"\nPrompt: c"'
+    assert quote_json("a\u202eb\u200b\x1b[0m\u2028c") == r'"a\u202eb\u200b\u001b[0m\u2028c"'
+    assert quote_json("é 好 🎬") == '"é 好 🎬"'
+    texts = Paper().messages(consultation())[1].content
+    assert r'Prompt: "odd \"\n\u200b ##ing é 好"' in texts.split("\n")
+
+
+def test_a_description_replaces_the_text_of_the_task() -> None:
+    text = Paper(description="Judge films.").messages(consultation())[1].content
+    assert "Judge films." in text
+    assert TASK.text not in text
+
+
+def test_plain_form_is_one_message_and_is_asked_again_without_a_reminder() -> None:
+    plain = Paper(form="plain")
+    assert [message.role for message in plain.messages(consultation())] == ["user"]
+    assert plain.remind("nonsense") == []
+
+
+def test_a_reminder_alternates_roles_is_never_empty_and_echoes_little() -> None:
+    answer, wish = Paper(proposals=2).remind("  ")
+    assert (answer.role, answer.content, wish.role) == ("assistant", "(no answer)", "user")
+    assert "2 new prompts" in wish.content
+    assert len(Paper().remind("x" * 100_000)[0].content) == LONGEST_ECHO
+
+
+def test_parsing_is_lenient_or_official_by_choice() -> None:
+    reply = "Here are my three prompts:\n- is it good\n- what is the mood"
+    assert Paper().read(reply)[0] == ["is it good", "what is the mood"]
+    assert Paper(parsing="official").read(reply)[0] == ["Here are my three prompts:", "what is the mood"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"form": "chatt"}, r"strategy\.form=chatt is not known; .*did you mean chat"),
+        ({"parsing": "strict"}, r"strategy\.parsing=strict is not known"),
+        ({"words": 1}, r"strategy\.words=1 is too small"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, str], wanted: str) -> None:
+    with pytest.raises(ConfigurationError, match=wanted):
+        Paper(**settings)  # type: ignore[arg-type]
+
+
+def test_the_strategy_is_a_schema_for_omegaconf() -> None:
+    assert set(OmegaConf.structured(Paper)) == {
+        "form",
+        "description",
+        "proposals",
+        "words",
+        "parsing",
+        "show_gradient",
+    }

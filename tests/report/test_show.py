@@ -1,0 +1,236 @@
+"""The story and the summary of a run, told from a directory that RunDirectory wrote."""
+
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.recorded import HOSTILE, evaluation, manifest, outcome, prompt, write_run
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+
+from llm_catalyst.report.show import render_run, show_run
+from llm_catalyst.report.summary import summarize_run
+from llm_catalyst.runs.analysis import best_prompts, collect_warnings
+from llm_catalyst.runs.reader import read_run
+from llm_catalyst.runs.records import Event, Score, ScoredPrompt
+from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.utils.validation import ConfigurationError
+
+
+def text_of(renderable: RenderableType, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(renderable)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def squeezed(text: str) -> str:
+    """Runs of blanks and line ends as one blank, so that wrapping does not matter."""
+    return " ".join(text.split())
+
+
+def test_the_summary_holds_the_figures_of_the_records(tmp_path: Path) -> None:
+    text = squeezed(text_of(summarize_run(read_run(write_run(tmp_path / "run")))))
+    for figures in (
+        "done accuracy 0.871 beats the majority class (0.509)",
+        "soft prompt 0.3612 0.866 0.3724 0.871",
+        "best discrete prompt 0.5000 0.733 0.5123 0.722",
+        "majority class (accuracy) 0.509",
+        '"sombre800 film ##ness told verdict" similarity 0.61',
+        '"Feel the tone of the review" first proposed by the mentor, in stage 2',
+        '1 0.6200 0.5500 0.5200 "Judge the mood of the review"',
+        '2 0.6200 0.5000 0.3600 "Feel the tone of the review"',
+        "time 0:01:14 on cpu",
+        "peak memory 812 MiB",
+        "800 steps of training on 25,600 examples, 9,200 examples scored",
+        "mentor 2 calls, 1,624 + 128 tokens, $0.0025",
+    ):
+        assert figures in text
+
+
+def test_the_summary_tells_the_share_of_padding_where_texts_were_trained_on(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    ledger = replace(outcome().ledger, train_tokens=2000, padding_tokens=147)
+    assert "padding" not in text_of(summarize_run(run))
+    padded = replace(run, outcome=replace(outcome(), ledger=ledger))
+    assert "padding 7.3 % of the texts' tokens in training" in squeezed(text_of(summarize_run(padded)))
+
+
+def test_the_summary_tells_how_much_of_the_time_went_into_compiling_where_it_did(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    compiled = replace(run, outcome=replace(outcome(), compile_seconds=41.2))
+    assert "time 0:01:14 on cpu, 0:00:41 of it compiling" in squeezed(text_of(summarize_run(compiled)))
+    assert "compiling" not in text_of(summarize_run(run))
+
+
+def test_the_summary_says_where_the_files_are_and_what_to_type(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a run")
+    assert f"catalyst show '{path}'" in squeezed(text_of(summarize_run(read_run(path)), width=200))
+
+
+def test_a_restart_takes_one_line_of_the_summary_however_long_its_prompt(tmp_path: Path) -> None:
+    lines = text_of(summarize_run(read_run(write_run(tmp_path / "run", extra=HOSTILE)))).splitlines()
+    restarts = lines.index("Restarts, by dev loss")
+    assert lines[restarts + 2].endswith("…")
+    assert lines[restarts + 3].split()[0] == "2"
+
+
+def test_a_summary_without_any_finite_state_still_tells_how_the_run_ended(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", finished=False)
+    diverged = replace(
+        outcome(), status="diverged", message="no finite state was found", best=None, test=None, test_metrics={},
+        best_prompt=None, test_best_prompt=None,
+    )  # fmt: skip
+    directory = RunDirectory(path)
+    directory.finish(diverged)
+    directory.close()
+    assert "diverged no finite state was found" in squeezed(text_of(summarize_run(read_run(path))))
+
+
+def test_the_story_tells_each_restart_with_what_was_weighed(tmp_path: Path) -> None:
+    text = squeezed(text_of(render_run(read_run(write_run(tmp_path / "run")))))
+    assert "Restart after stage 1 dev loss 0.6200 → 0.5500 at the restart → 0.5200 after stage 2" in text
+    assert '▸ 0.5500 0.717 "Judge the mood of the review" cut off: " and its tone" names what is asked' in text
+    assert '0.6400 0.687 "1. Verdict:"' in text
+    assert 'rejected "Sure, here are three prompts:" a phrase, not a proposal' in text
+
+
+def test_the_story_tells_what_was_run_and_each_call_of_the_mentor(tmp_path: Path) -> None:
+    text = squeezed(text_of(render_run(read_run(write_run(tmp_path / "run", fails=True)))))
+    for words in (
+        "sst2 · minilm · similarity · claude_haiku",
+        "command catalyst run task=sst2 backbone=minilm head=similarity mentor=claude_haiku seed=3",
+        "sentence-transformers/all-MiniLM-L6-v2, head Similarity",
+        "claude-haiku-4-5, strategy paper",
+        "0123456789, with changes",
+        "asked claude-haiku-4-5; answered by claude-haiku-4-5-20251001; 2026-01-02T03:04:05+00:00; 2.9 s",
+        "812 + 64 tokens, $0.0012; ended by end_turn; max_tokens=4000; temperature not sent",
+        "answered by nobody",
+        "fallback: overloaded (529)",
+        "Warnings stage 2, step 400: fallback: overloaded (529); the pool's best restarts",
+    ):
+        assert words in text
+
+
+def test_the_training_curve_marks_the_restarts_and_the_majority_class(tmp_path: Path) -> None:
+    lines = text_of(render_run(read_run(write_run(tmp_path / "run")))).splitlines()
+    rows = [line for line in lines if "┤" in line]
+    columns = {match.start() for line in rows for match in re.finditer("┊", line)}
+    left, width = rows[0].index("┤") + 1, 64
+    assert columns == {left + round((width - 1) * step / 800) for step in (200, 400)}
+    assert any("╌╌╌" in line for line in rows)
+    assert "0.701" in rows[0]
+    assert {"0.360", "0.870", "0.491"} <= set(re.findall(r"0\.\d{3}", "".join(rows)))
+
+
+def test_a_long_message_is_shortened_unless_asked_for_in_full(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    assert "… 3 more lines (--full shows them)" in text_of(render_run(run))
+    assert "film tone 8: 0.8" not in text_of(render_run(run))
+    assert "film tone 8: 0.8" in text_of(render_run(run, full=True))
+    assert "--full" not in text_of(render_run(run, full=True))
+
+
+def test_an_unfinished_run_tells_how_far_it_got_and_how_it_goes_on(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", stages=2, finished=False)
+    text = squeezed(text_of(render_run(read_run(path)), width=200))
+    assert "unfinished: the last record is of stage 2, step 400" in text
+    assert "0.6200 → 0.5000 at the restart → – (not trained yet)" in text
+    assert f"catalyst resume {path}" in text
+    assert "Best soft prompt" not in text
+
+
+def test_a_stage_under_way_is_not_told_as_over(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", stages=2, finished=False)
+    directory = RunDirectory(path)
+    directory.append(evaluation(2, 450, 0.4321, 0.75))
+    directory.close()
+    assert "0.4321 so far" in text_of(render_run(read_run(path)))
+
+
+def test_a_run_that_has_recorded_nothing_yet_has_a_story(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", stages=0, finished=False)
+    (path / "metrics.jsonl").unlink()
+    (path / "config.yaml").write_text("[not: a mapping")
+    assert "nothing is recorded yet" in text_of(render_run(read_run(path)))
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_hostile_text_is_shown_as_text_and_within_80_columns(tmp_path: Path, full: bool) -> None:
+    path = write_run(tmp_path / "run", extra=HOSTILE)
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    show_run(path, console, full=full)
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    for poison in ("\x1b[31mred", "\x1b]", "\x07", "\x08", "\x9b", "\x00", "\r", "\u202e", "\u200b"):
+        assert poison not in output
+    lines = text_of(render_run(read_run(path), full)).splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    text = squeezed("\n".join(lines))
+    assert "[bold]markup[/bold]" in text
+    assert "日本語のプロンプト" in text
+
+
+def test_the_svg_is_valid_xml_that_holds_the_story(tmp_path: Path) -> None:
+    path, picture = write_run(tmp_path / "run <&>", extra=HOSTILE), tmp_path / "story.svg"
+    console = Console(file=io.StringIO(), width=80)
+    show_run(path, console, svg=picture)
+    root = ElementTree.parse(picture).getroot()
+    words = "".join(root.itertext()).replace("\xa0", " ")
+    assert root.tag.endswith("svg")
+    assert "beats the majority class" in words
+    assert "<script>alert(1)</script>" in words
+    assert not [element for element in root.iter() if element.tag.endswith("script")]
+    assert squeezed(console.file.getvalue()).endswith("is written")  # type: ignore[attr-defined]
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is not a run directory"):
+        show_run(tmp_path, Console(file=io.StringIO()))
+
+
+def scored(text: str, loss: float, stage: int) -> ScoredPrompt:
+    return ScoredPrompt(prompt(text), Score(loss, 0.6, 400), "gradient", stage)
+
+
+def test_under_a_frozen_head_prompts_of_earlier_stages_stay_in_the_ranking() -> None:
+    entries = [scored("film", 0.5, 0), scored("tone", 0.6, 0), scored("film", 0.5004, 1), scored("mood", 0.55, 1)]
+    assert [entry.prompt.text for entry in best_prompts(entries)] == ["film", "mood", "tone"]
+
+
+def test_a_prompt_belongs_to_whoever_proposed_it_first() -> None:
+    entries = [replace(scored("film", 0.7, 0), origin="mentor"), scored("film", 0.5, 1)]
+    assert best_prompts(entries) == [replace(entries[0], score=entries[1].score)]
+
+
+def test_once_the_head_has_changed_scores_of_earlier_stages_hold_no_more() -> None:
+    entries = [scored("film", 0.5, 0), scored("tone", 0.4, 0), scored("film", 0.7, 1), scored("mood", 0.8, 1)]
+    assert [entry.prompt.text for entry in best_prompts(entries)] == ["film", "mood"]
+
+
+def test_stages_that_learned_nothing_are_among_the_warnings(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    directory.write_config("{}", manifest())
+    directory.append(evaluation(0, 0, 0.7, 0.491, "negative"))
+    directory.append(evaluation(0, 200, 0.69, 0.509, "positive"))
+    directory.append(scored("film", 0.7, 0))
+    directory.append(evaluation(1, 400, 0.6, 0.7))
+    directory.append(scored("tone", 0.6, 1))
+    directory.append(Event(-1, -1, "stopped", "KeyboardInterrupt: \x1b[2J"))
+    directory.close()
+    warnings = collect_warnings(read_run(tmp_path / "run"))
+    assert [warning.partition(";")[0] for warning in warnings] == [
+        "stopped: KeyboardInterrupt: \\x1b[2J",
+        'stage 1, step 200: every answer is "positive"',
+        "stage 1: dev accuracy (best 0.509) is not above the majority class (0.509)",
+    ]
+
+
+def test_a_figure_that_was_changed_after_the_run_is_not_told_without_a_warning(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", stages=1)
+    assert "since it was written" not in text_of(render_run(read_run(path)))
+    outcome = (path / "outcome.json").read_text()
+    (path / "outcome.json").write_text(outcome.replace("0.", "0.9", 1))
+    warned = squeezed(text_of(render_run(read_run(path))))
+    assert "outcome.json is changed since it was written (catalyst show --verify)" in warned
