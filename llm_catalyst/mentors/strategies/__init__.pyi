@@ -1,0 +1,16 @@
+from .ape import Ape as Ape
+from .base import Dialogue as Dialogue
+from .base import Question as Question
+from .base import Reply as Reply
+from .base import Strategy as Strategy
+from .capo import Capo as Capo
+from .directional import Directional as Directional
+from .evoprompt import EvoPromptDE as EvoPromptDE
+from .evoprompt import EvoPromptGA as EvoPromptGA
+from .gepa import Gepa as Gepa
+from .gpo import Gpo as Gpo
+from .leo import Leo as Leo
+from .opro import Opro as Opro
+from .paper import Paper as Paper
+from .paraphrase import Paraphrase as Paraphrase
+from .rank import Rank as Rank

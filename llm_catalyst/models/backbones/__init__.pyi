@@ -1,0 +1,2 @@
+from .clip import ClipBackbone as ClipBackbone
+from .config import TextBackbone as TextBackbone

@@ -1,0 +1,7 @@
+from .batching import Batch as Batch
+from .batching import Examples as Examples
+from .batching import TextBatch as TextBatch
+from .image_task import ImageTask as ImageTask
+from .text_task import Example as Example
+from .text_task import TaskData as TaskData
+from .text_task import TextTask as TextTask
