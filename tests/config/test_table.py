@@ -165,5 +165,5 @@ def test_a_packaged_table_composes_and_its_smoke_run_needs_neither_key_nor_hub(
                     ("quickstart", "sentence-transformers/all-MiniLM-L6-v2"),
                     ("shapes", "tiny-clip"),
                 ), place
-                client = config["mentor"].get("client", {"_target_": "Rehearsal"})
-                assert client["_target_"].endswith("Rehearsal"), place
+                client = config["mentor"].get("client", {"_target_": "MockModel"})
+                assert client["_target_"].endswith("MockModel"), place
