@@ -73,7 +73,7 @@ class MentorContext:
 class Mentor(Protocol):
     """Whoever proposes restart points: a language model, a control, or a person."""
 
-    def propose(self, consultation: MentorContext) -> Advice:
+    def propose(self, context: MentorContext) -> Advice:
         """Proposals for the next stage, best guess first; none at all means: carry on.
 
         A mentor with `overlap` is asked from a thread of its own, while a stage trains.

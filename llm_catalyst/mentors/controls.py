@@ -14,7 +14,7 @@ from llm_catalyst.utils.validation import check_at_least, check_choice, check_ra
 class NoMentor:
     """Never proposes anything: plain gradient training, stage after stage."""
 
-    def propose(self, consultation: MentorContext) -> Advice:
+    def propose(self, context: MentorContext) -> Advice:
         return Advice()
 
 
@@ -27,9 +27,9 @@ class RandomTokens:
     def __post_init__(self) -> None:
         check_at_least("mentor.proposals", self.proposals, 1)
 
-    def propose(self, consultation: MentorContext) -> Advice:
-        generator = torch.Generator().manual_seed(consultation.rng.getrandbits(63))
-        drawn = [consultation.space.sample(generator) for _ in range(self.proposals)]
+    def propose(self, context: MentorContext) -> Advice:
+        generator = torch.Generator().manual_seed(context.rng.getrandbits(63))
+        drawn = [context.space.sample(generator) for _ in range(self.proposals)]
         return Advice(tuple(Proposal(prompt, "drawn at random") for prompt in drawn))
 
 
@@ -39,10 +39,10 @@ class BestOfPool:
 
     proposals: ClassVar[int] = 1
 
-    def propose(self, consultation: MentorContext) -> Advice:
-        if not consultation.pool:
+    def propose(self, context: MentorContext) -> Advice:
+        if not context.pool:
             return Advice(fallback="the pool is empty")
-        return Advice((Proposal(consultation.pool[-1].prompt, "the pool's best"),))
+        return Advice((Proposal(context.pool[-1].prompt, "the pool's best"),))
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Perturb:
         """For its gradients, where tokens go that way."""
         return self.toward == "gradient"
 
-    def propose(self, consultation: MentorContext) -> Advice:
-        if not consultation.pool:
+    def propose(self, context: MentorContext) -> Advice:
+        if not context.pool:
             return Advice(fallback="the pool is empty")
-        space, rng, best = consultation.space, consultation.rng, consultation.pool[-1].prompt
-        hints = consultation.hints([best])[0] if self.toward == "gradient" else None
+        space, rng, best = context.space, context.rng, context.pool[-1].prompt
+        hints = context.hints([best])[0] if self.toward == "gradient" else None
         drawn = []
         for _ in range(self.proposals):
             tokens = list(best.tokens)

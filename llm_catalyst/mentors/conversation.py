@@ -6,8 +6,8 @@ from typing import Any
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients.base import NotRecordedError
-from llm_catalyst.mentors.requests import Questions, Request, has_no_response
-from llm_catalyst.mentors.strategies.base import Dialogue, Question, Reply
+from llm_catalyst.mentors.requests import ClientRequest, RequestRunner, has_no_response
+from llm_catalyst.mentors.strategies.base import Dialogue, Request, Response
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, LLMCall, Message, Proposal, Rejected
 
@@ -25,24 +25,30 @@ class Conversation:
     """
 
     def __init__(
-        self, client: Any, attempts: int, cache: bool, alone: bool, consultation: MentorContext, questions: Questions
+        self,
+        client: Any,
+        attempts: int,
+        cache: bool,
+        alone: bool,
+        context: MentorContext,
+        questions: RequestRunner,
     ) -> None:
         self._client, self._attempts, self._cache, self._alone = client, attempts, cache, alone
-        self._consultation, self._questions = consultation, questions
-        self._tried = {entry.prompt.tokens for entry in (*consultation.pool, *consultation.scored)}
+        self._context, self._questions = context, questions
+        self._tried = {entry.prompt.tokens for entry in (*context.pool, *context.scored)}
         self.proposals: list[Proposal] = []
         self.rejected: list[Rejected] = []
         self.understood = False
         self.why = ""
 
-    def ask(self, questions: tuple[Question, ...]) -> tuple[Reply, ...]:
+    def ask(self, questions: tuple[Request, ...]) -> tuple[Response, ...]:
         """What the answers to these questions bring: all are asked, then those again of which nothing was usable.
 
         Each is asked up to `attempts` times. Answers are read in the order of the questions, whenever they came. Raises
         NobodyAnswered where a question was not answered at all, after what the others brought was read, and NotRecorded
         where a replay does not fit and no other mentor could stand in.
         """
-        replies = [Reply()] * len(questions)
+        replies = [Response()] * len(questions)
         conversations = [question.messages for question in questions]
         for _ in range(self._attempts):
             unanswered = [i for i, reply in enumerate(replies) if not (reply.proposals or reply.texts)]
@@ -57,17 +63,17 @@ class Conversation:
             self._refuse_silence(answers)
         return tuple(replies)
 
-    def _request(self, question: Question, messages: tuple[Message, ...]) -> Request:
+    def _request(self, question: Request, messages: tuple[Message, ...]) -> ClientRequest:
         client = self._client
         # Null at the client: the model takes none, or is to be left alone.
         if question.temperature is not None and getattr(client, "temperature", None) is not None:
             client = replace(client, temperature=question.temperature)
-        return Request(client, messages, self._consultation.rng.getrandbits(31))
+        return ClientRequest(client, messages, self._context.rng.getrandbits(31))
 
-    def _heard(self, question: Question, exchange: LLMCall) -> Reply:
+    def _heard(self, question: Request, exchange: LLMCall) -> Response:
         texts, dropped = read_response(question, exchange)
         self.rejected += dropped
-        reply = self._taken(texts, question) if question.prompts else Reply(texts=tuple(texts))
+        reply = self._taken(texts, question) if question.prompts else Response(texts=tuple(texts))
         if reply.proposals or reply.texts:
             self.understood = True
         else:
@@ -83,15 +89,15 @@ class Conversation:
             if answer and has_no_response(answer):
                 raise NoResponseError(answer.error)
 
-    def _taken(self, texts: list[str], question: Question) -> Reply:
-        proposals, unfit = fit_prompts(texts, self._consultation.space, self._tried, question.prompts)
+    def _taken(self, texts: list[str], question: Request) -> Response:
+        proposals, unfit = fit_prompts(texts, self._context.space, self._tried, question.prompts)
         self.rejected += unfit
         proposals = [replace(proposal, rationale=question.rationale) for proposal in proposals]
         self.proposals += proposals
-        return Reply(tuple(proposals))
+        return Response(tuple(proposals))
 
 
-def run_dialogue(dialogue: Dialogue, ask: Callable[[tuple[Question, ...]], tuple[Reply, ...]]) -> Advice:
+def run_dialogue(dialogue: Dialogue, ask: Callable[[tuple[Request, ...]], tuple[Response, ...]]) -> Advice:
     """The advice at the end of a strategy's dialogue, its questions answered by `ask`."""
     try:
         questions = next(dialogue)
@@ -102,7 +108,7 @@ def run_dialogue(dialogue: Dialogue, ask: Callable[[tuple[Question, ...]], tuple
         return advice
 
 
-def read_response(question: Question, exchange: LLMCall) -> tuple[list[str], list[Rejected]]:
+def read_response(question: Request, exchange: LLMCall) -> tuple[list[str], list[Rejected]]:
     """The texts in an exchange; the last prompt of a truncated answer is rejected, as it is likely half a one."""
     if exchange.error:
         return [], []

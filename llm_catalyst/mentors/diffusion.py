@@ -68,9 +68,9 @@ class Diffusion:
                 "another folder"
             )
 
-    def propose(self, consultation: MentorContext) -> Advice:
+    def propose(self, context: MentorContext) -> Advice:
         """Soft prompts (`Advice.rows`) and their projections, or why there is none."""
-        space = consultation.space
+        space = context.space
         found, reasons = self.gather(space)
         prompts = [row for _, rows in found for row in rows]
         if len(prompts) < 2:
@@ -79,9 +79,9 @@ class Diffusion:
             )
         plane = Plane.through(torch.stack(prompts), self.dimensions)
         course = Points.of([(losses, plane.coordinates(torch.stack(rows))) for losses, rows in found])
-        generator = torch.Generator().manual_seed(consultation.rng.getrandbits(63))
+        generator = torch.Generator().manual_seed(context.rng.getrandbits(63))
         denoiser = train_denoiser(course, self, generator)
-        best = [scored.prompt for scored in consultation.pool[-1:]]
+        best = [scored.prompt for scored in context.pool[-1:]]
         stand = space.embed(best).cpu().flatten(1) if best else plane.mean[None]
         here = plane.coordinates(stand).clamp(course.low, course.high).expand(self.proposals, -1)
         drawn = plane.points(denoiser.draw(here, course.quality.max().expand(self.proposals), course, generator))

@@ -29,15 +29,15 @@ class Evolution:
         check_at_least("mentor.neighbours", self.neighbours, 1)
         check_range("mentor.mutation", self.mutation, 0, 1)
 
-    def propose(self, consultation: MentorContext) -> Advice:
-        if not consultation.pool:
+    def propose(self, context: MentorContext) -> Advice:
+        if not context.pool:
             return Advice(fallback="the pool is empty")
-        space, rng = consultation.space, consultation.rng
-        seen = {scored.prompt.tokens for scored in consultation.pool}
+        space, rng = context.space, context.rng
+        seen = {scored.prompt.tokens for scored in context.pool}
         children: list[Proposal] = []
         # A pool of near-identical parents may not yield enough new children: the number of tries is bounded.
         for _ in range(50 * self.proposals):
-            mother, father = self._parents(consultation.pool, rng)
+            mother, father = self._parents(context.pool, rng)
             child = self._child(mother.prompt, father.prompt, space, rng)
             if child.tokens not in seen:
                 seen.add(child.tokens)

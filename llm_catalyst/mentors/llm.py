@@ -12,7 +12,7 @@ from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.mentors.clients.base import Client
 from llm_catalyst.mentors.conversation import Conversation, NoResponseError, run_dialogue
 from llm_catalyst.mentors.pricing import load_prices
-from llm_catalyst.mentors.requests import Questions
+from llm_catalyst.mentors.requests import RequestRunner
 from llm_catalyst.mentors.strategies.base import Strategy
 from llm_catalyst.runs.records import Advice, Rejected, ScoredPrompt
 from llm_catalyst.utils.rng import derive_seed
@@ -95,16 +95,16 @@ class LanguageModel:
         clients: list[Client] = [self.client, *(mentor.client for _, mentor in self._models())]
         return [client.model for client in clients if client.paid and client.model not in load_prices()]
 
-    def propose(self, consultation: MentorContext) -> Advice:
+    def propose(self, context: MentorContext) -> Advice:
         """At most `proposals` new prompts, the lines that were rejected, or why there is none.
 
         Raises MentorFailed instead of the latter with on_failure=stop, and NotRecorded where a replay does not fit.
         """
-        questions, asked = Questions(consultation), apply_history(consultation, self.history)
+        questions, asked = RequestRunner(context), apply_history(context, self.history)
         rejected: list[Rejected] = []
         reasons: list[str] = []
         for mentor in (self, *self.fallbacks):
-            advice = consult_mentor(mentor, consultation, asked, questions)
+            advice = consult_mentor(mentor, context, asked, questions)
             rejected += advice.rejected
             if advice.proposals or (isinstance(mentor, LanguageModel) and not advice.fallback):
                 return replace(advice, rejected=tuple(rejected))
@@ -112,7 +112,7 @@ class LanguageModel:
         why = "; ".join(reasons)
         if self.on_failure == "stop":
             raise MentorError(
-                f"the mentor failed after stage {consultation.stage}: {why}; "
+                f"the mentor failed after stage {context.stage}: {why}; "
                 "mend it and resume the run, or set mentor.on_failure=fallback to carry on without its advice"
             )
         return Advice(rejected=tuple(rejected), fallback=why)
@@ -137,7 +137,7 @@ def refuse_overlap(mentor: Any) -> None:
         )
 
 
-def apply_history(consultation: MentorContext, history: bool | str) -> MentorContext:
+def apply_history(context: MentorContext, history: bool | str) -> MentorContext:
     """The consultation with the pool that a model is shown: does it use the trajectory?
 
     true: the pool as it is. shuffled: the same prompts and scores, but each score at a prompt drawn at random, and the
@@ -145,12 +145,12 @@ def apply_history(consultation: MentorContext, history: bool | str) -> MentorCon
     from a stream beside that of the consultation, which gives the seeds of requests.
     """
     if history == "absent":
-        return replace(consultation, pool=(), scored=())
+        return replace(context, pool=(), scored=())
     if history == "shuffled":
-        rng = Random(derive_seed(copy(consultation.rng).getrandbits(63), "history"))
-        pool, scored = (shuffle_scores(entries, rng) for entries in (consultation.pool, consultation.scored))
-        return replace(consultation, pool=pool, scored=scored)
-    return consultation
+        rng = Random(derive_seed(copy(context.rng).getrandbits(63), "history"))
+        pool, scored = (shuffle_scores(entries, rng) for entries in (context.pool, context.scored))
+        return replace(context, pool=pool, scored=scored)
+    return context
 
 
 def shuffle_scores(entries: tuple[ScoredPrompt, ...], rng: Random) -> tuple[ScoredPrompt, ...]:
@@ -159,29 +159,29 @@ def shuffle_scores(entries: tuple[ScoredPrompt, ...], rng: Random) -> tuple[Scor
     return tuple(replace(entry, score=other.score) for entry, other in mixed)
 
 
-def consult_mentor(mentor: Mentor, consultation: MentorContext, asked: MentorContext, questions: Questions) -> Advice:
+def consult_mentor(mentor: Mentor, context: MentorContext, asked: MentorContext, questions: RequestRunner) -> Advice:
     """The advice of one mentor alone, without its fallbacks. A model is asked about `asked`, with the pool shown to it.
 
     It draws from a copy of the consultation's stream: what it would draw, were it the only one.
     """
-    consultation = replace(consultation, rng=copy(consultation.rng))
+    context = replace(context, rng=copy(context.rng))
     if not isinstance(mentor, LanguageModel):
-        return mentor.propose(consultation)
+        return mentor.propose(context)
     strategy: Strategy = mentor.strategy
     if strategy.needs_pool and not asked.pool:
         return Advice(fallback="the pool is empty")
     alone = not mentor.fallbacks
-    interview = Conversation(mentor.client, mentor.attempts, mentor.cache, alone, consultation, questions)
+    conversation = Conversation(mentor.client, mentor.attempts, mentor.cache, alone, context, questions)
     try:
-        rng = Random(derive_seed(copy(consultation.rng).getrandbits(63), "strategy"))
-        advice = run_dialogue(strategy.propose(replace(asked, rng=rng)), interview.ask)
+        rng = Random(derive_seed(copy(context.rng).getrandbits(63), "strategy"))
+        advice = run_dialogue(strategy.propose(replace(asked, rng=rng)), conversation.ask)
     except NoResponseError as failure:  # what was paid for until then is used
         advice = Advice(
-            tuple(interview.proposals[: mentor.proposals]), fallback=None if interview.proposals else str(failure)
+            tuple(conversation.proposals[: mentor.proposals]), fallback=None if conversation.proposals else str(failure)
         )
-    failed = not advice.proposals and not interview.understood
-    why = advice.fallback or (interview.why or "nothing was asked" if failed else None)
-    return replace(advice, rejected=(*interview.rejected, *advice.rejected), fallback=why)
+    failed = not advice.proposals and not conversation.understood
+    why = advice.fallback or (conversation.why or "nothing was asked" if failed else None)
+    return replace(advice, rejected=(*conversation.rejected, *advice.rejected), fallback=why)
 
 
 def name_mentor(mentor: Mentor) -> str:

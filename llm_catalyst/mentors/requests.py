@@ -14,7 +14,7 @@ from llm_catalyst.runs.records import LLMCall, Message
 
 
 @dataclass(frozen=True)
-class Request:
+class ClientRequest:
     """One conversation that a client is to answer; `seed` goes with it where the client takes one."""
 
     client: Client
@@ -22,7 +22,7 @@ class Request:
     seed: int
 
 
-class Questions:
+class RequestRunner:
     """Asks whatever the mentor and its fallbacks want to know.
 
     What a run that was cut off has asked is taken as it happened then, failures included, so that a resumed
@@ -30,13 +30,13 @@ class Questions:
     answers apart: they are used in the order in which they were recorded, in a resumed consultation and in the first.
     """
 
-    def __init__(self, consultation: MentorContext) -> None:
-        self._consultation = consultation
-        self._unused = list(consultation.answered)  # in the order of the record
+    def __init__(self, context: MentorContext) -> None:
+        self._context = context
+        self._unused = list(context.answered)  # in the order of the record
         self._recording = threading.Lock()
         self._asked: Counter[tuple[str, tuple[Message, ...]]] = Counter()
 
-    def ask(self, requests: Sequence[Request], cache: bool) -> list[LLMCall | NotRecordedError | None]:
+    def ask(self, requests: Sequence[ClientRequest], cache: bool) -> list[LLMCall | NotRecordedError | None]:
         """What each request brought, in their order; each exchange was on the disk before the next step.
 
         A provider has as many under way at once as its client's `at_once` says. After one without any answer no further
@@ -73,24 +73,24 @@ class Questions:
             return False
         return not has_no_response(exchange)
 
-    def _ask(self, request: Request, number: int, repetition: int, cache: bool) -> LLMCall:
+    def _ask(self, request: ClientRequest, number: int, repetition: int, cache: bool) -> LLMCall:
         client, messages, seed = request.client, request.messages, request.seed
 
         def anew() -> LLMCall:
-            self._consultation.before_call()
-            return self._recorded(client.complete(messages, self._consultation.stage, seed, number, repetition))
+            self._context.before_call()
+            return self._recorded(client.complete(messages, self._context.stage, seed, number, repetition))
 
         if not cache:
             return anew()
         exchange = response_cache.get_response(client.model, client.parameters(seed), messages, anew, repetition)
         if exchange.reused == response_cache.REUSED:
-            self._recorded(replace(exchange, stage=self._consultation.stage))
+            self._recorded(replace(exchange, stage=self._context.stage))
         return exchange
 
     def _recorded(self, exchange: LLMCall) -> LLMCall:
         """The exchange, on the disk before anything else happens to it: it is paid for."""
         with self._recording:
-            self._consultation.record(exchange)
+            self._context.record(exchange)
             self._unused.append(exchange)
         return exchange
 
@@ -100,7 +100,7 @@ def has_no_response(exchange: LLMCall) -> bool:
     return exchange.error is not None and exchange.answered is None
 
 
-def match_calls(requests: Sequence[Request], exchanges: Sequence[LLMCall]) -> list[LLMCall | None]:
+def match_calls(requests: Sequence[ClientRequest], exchanges: Sequence[LLMCall]) -> list[LLMCall | None]:
     """Which of the exchanges answers which request, None where none does; each answers one.
 
     The messages must be the same, and the seed where it was sent, unless a request would go without: a run may go on
@@ -116,7 +116,7 @@ def match_calls(requests: Sequence[Request], exchanges: Sequence[LLMCall]) -> li
     return found
 
 
-def matches_request(exchange: LLMCall, request: Request, by_seed: bool) -> bool:
+def matches_request(exchange: LLMCall, request: ClientRequest, by_seed: bool) -> bool:
     """Whether an exchange has the request's messages and, if that is asked, no other seed."""
     same_seed = exchange.parameters.get("seed", request.seed) == request.seed
     return exchange.messages == request.messages and (same_seed or not by_seed)

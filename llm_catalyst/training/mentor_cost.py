@@ -12,7 +12,7 @@ from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.conversation import run_dialogue
 from llm_catalyst.mentors.llm import LanguageModel, apply_history
 from llm_catalyst.mentors.pricing import compute_cost
-from llm_catalyst.mentors.strategies.base import Question, Reply, Strategy
+from llm_catalyst.mentors.strategies.base import Request, Response, Strategy
 from llm_catalyst.runs.records import Prompt, Proposal, Score, ScoredPrompt
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.prompt_probe import HINT_TOKENS
@@ -53,17 +53,17 @@ def estimate_mentor_cost(problem: Problem, mentor: Mentor, pools: Sequence[int],
     tried = 0
     memories: dict[int, Mapping[str, Any]] = {}
     for stage, size in enumerate(pools):
-        consultation = apply_history(imagine_context(problem, stage, stages, size), getattr(mentor, "history", True))
+        context = apply_history(imagine_context(problem, stage, stages, size), getattr(mentor, "history", True))
         for number, who in enumerate(list_mentors(mentor)):
             if not isinstance(who, LanguageModel) or isinstance(who.client, Replay):
                 continue
-            talk = Talk(replace(consultation, memory=memories.get(number, {})), who.strategy)
+            talk = Talk(replace(context, memory=memories.get(number, {})), who.strategy)
             memories[number] = talk.memory
             tried += talk.tried * (who is mentor)
             for question in talk.questions:
                 answer = question.prompts * (problem.space.length + AROUND_A_PROPOSAL) or WORDS_OF_ITS_OWN
                 longest = getattr(who.client, "max_tokens", answer)
-                attempts = question_tokens(consultation, question, who.attempts, longest)
+                attempts = question_tokens(context, question, who.attempts, longest)
                 if who is mentor:
                     usual.append(cost_of_call(who.client, attempts[0], min(answer, longest)))
                 calls = [cost_of_call(who.client, tokens, longest) for tokens in attempts]
@@ -100,30 +100,30 @@ def imagine_context(problem: Problem, stage: int, stages: int, size: int) -> Men
 class Talk:
     """An imagined consultation, in which every answer is usable: what is asked, tried and remembered."""
 
-    def __init__(self, consultation: MentorContext, strategy: Strategy) -> None:
-        self.questions: list[Question] = []
+    def __init__(self, context: MentorContext, strategy: Strategy) -> None:
+        self.questions: list[Request] = []
         self.tried = 0
-        self._space, self._generator = consultation.space, make_generator(consultation.stage, "answers")
-        advice = run_dialogue(strategy.propose(replace(consultation, attempt=self._attempt)), self._answers)
-        self.memory = consultation.memory if advice.memory is None else advice.memory
+        self._space, self._generator = context.space, make_generator(context.stage, "answers")
+        advice = run_dialogue(strategy.propose(replace(context, attempt=self._attempt)), self._answers)
+        self.memory = context.memory if advice.memory is None else advice.memory
 
-    def _answers(self, questions: Sequence[Question]) -> tuple[Reply, ...]:
+    def _answers(self, questions: Sequence[Request]) -> tuple[Response, ...]:
         self.questions += questions
         return tuple(map(self._answer, questions))
 
-    def _answer(self, question: Question) -> Reply:
+    def _answer(self, question: Request) -> Response:
         if not question.prompts:
-            return Reply(texts=("a " * WORDS_OF_ITS_OWN,))
-        return Reply(tuple(Proposal(self._space.sample(self._generator)) for _ in range(question.prompts)))
+            return Response(texts=("a " * WORDS_OF_ITS_OWN,))
+        return Response(tuple(Proposal(self._space.sample(self._generator)) for _ in range(question.prompts)))
 
     def _attempt(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:
         self.tried += len(prompts) * len(rows)
         return [[Trial(1.0, 0, row % 2 == 0) for row in rows] for _ in prompts]
 
 
-def question_tokens(consultation: MentorContext, question: Question, attempts: int, answer: int) -> list[int]:
+def question_tokens(context: MentorContext, question: Request, attempts: int, answer: int) -> list[int]:
     """Tokens of what each attempt sends, after unusable answers of `answer` tokens; by the backbone's tokenizer."""
-    tokenizer, messages = consultation.space.tokenizer, list(question.messages)
+    tokenizer, messages = context.space.tokenizer, list(question.messages)
     tokens = []
     for _ in range(attempts):
         texts = [message.content for message in messages]

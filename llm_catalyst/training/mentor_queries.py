@@ -39,13 +39,13 @@ class MentorScheduler:
     def ask(self, state: State) -> tuple[State, Advice]:
         """The advice after this stage, and the state that has paid for it; prompts may be tried on the model."""
         trials = PromptProbe(self.problem, state)
-        consultation = replace(
-            self._consultation(state, state.stage, state.pool),
+        context = replace(
+            self._make_context(state, state.stage, state.pool),
             before_call=lambda: self.safe.before_call(trials.paid(self._paid(state, state.stage)).ledger),
             attempt=trials.attempt,
             hints=trials.hints,
         )
-        advice = self.mentor.propose(consultation)
+        advice = self.mentor.propose(context)
         return trials.paid(self._paid(state, state.stage)).remembering(advice), advice
 
     def note(self, state: State, left: Sequence[int]) -> State:
@@ -60,15 +60,15 @@ class MentorScheduler:
         """The advice about the stage before this one, for which the mentor is asked from now on, if it is (`note`)."""
         if state.shown is None:
             return None
-        consultation = self._consultation(state, state.stage - 1, state.shown)
-        return start_call(lambda: self.mentor.propose(consultation))
+        context = self._make_context(state, state.stage - 1, state.shown)
+        return start_call(lambda: self.mentor.propose(context))
 
     def collect(self, advice: "Future[Advice]", state: State) -> tuple[State, Advice]:
         """The advice that was begun, and the state that has paid for it. Raises what the mentor raised."""
         told = wait_for(advice)
         return self._paid(state, state.stage - 1).remembering(told), told
 
-    def _consultation(self, state: State, stage: int, pool: tuple[ScoredPrompt, ...]) -> MentorContext:
+    def _make_context(self, state: State, stage: int, pool: tuple[ScoredPrompt, ...]) -> MentorContext:
         directory = self.safe.directory
         entries = [entry for entry in directory.scored() if entry.stage <= stage]
 

@@ -47,13 +47,13 @@ class Scripted:
     fallback: str | None = None
     shown: list[MentorContext] = field(default_factory=list)
 
-    def propose(self, consultation: MentorContext) -> Advice:
-        self.shown.append(consultation)
-        proposals = [Proposal(*self.fit(consultation, text)) for text in self.texts]
+    def propose(self, context: MentorContext) -> Advice:
+        self.shown.append(context)
+        proposals = [Proposal(*self.fit(context, text)) for text in self.texts]
         return Advice(tuple(proposals), self.rejected, self.fallback)
 
-    def fit(self, consultation: MentorContext, text: str) -> tuple[Any, str]:
-        return consultation.space.fit(text)[0], f"because of {text}"
+    def fit(self, context: MentorContext, text: str) -> tuple[Any, str]:
+        return context.space.fit(text)[0], f"because of {text}"
 
 
 @dataclass

@@ -14,7 +14,7 @@ from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.mentors.llm import LanguageModel, MentorError
 from llm_catalyst.mentors.reply_parser import parse_proposals
-from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.base import Dialogue, Request
 from llm_catalyst.runs.records import Advice, LLMCall, Message, Rejected
 from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError
@@ -30,19 +30,19 @@ class Twice:
     proposals: int = 4
     temperature: float | None = None
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         (direction,) = yield (self.question("Which way?", lambda reply: ([reply] if "way" in reply else [], []), 0),)
         found = []
         for number in (1, 2):
-            asked = f"{number}. Prompts along {direction.texts}, drawn: {consultation.rng.random():.3f}"
+            asked = f"{number}. Prompts along {direction.texts}, drawn: {context.rng.random():.3f}"
             (reply,) = yield (self.question(asked, lambda reply: parse_proposals(reply, 9), 2),)
             found += reply.proposals
         dropped = Rejected("x", "by the strategy")
-        return Advice(tuple(found), (dropped,), memory={"asked": consultation.memory.get("asked", 0) + 1})
+        return Advice(tuple(found), (dropped,), memory={"asked": context.memory.get("asked", 0) + 1})
 
-    def question(self, text: str, read: Callable[[str], Any], prompts: int) -> Question:
+    def question(self, text: str, read: Callable[[str], Any], prompts: int) -> Request:
         again = [Message("assistant", "…"), Message("user", "Again.")]
-        return Question((Message("user", text),), read, lambda reply: again, prompts, self.temperature, "along it")
+        return Request((Message("user", text),), read, lambda reply: again, prompts, self.temperature, "along it")
 
 
 def test_each_question_has_the_replies_before_it_in_mind_and_all_prompts_are_proposed() -> None:
@@ -97,7 +97,7 @@ def test_a_dialogue_without_any_usable_answer_is_a_failure_that_says_why() -> No
 class Modest(Twice):
     """Understands every answer, and finds no prompt good enough."""
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         yield (self.question("Which way?", lambda reply: ([reply], []), 0),)
         return Advice(memory={"seen": 1})
 

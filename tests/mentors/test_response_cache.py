@@ -19,7 +19,7 @@ from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.llm import LanguageModel
-from llm_catalyst.mentors.requests import Questions, Request
+from llm_catalyst.mentors.requests import ClientRequest, RequestRunner
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.runs.records import Advice, LLMCall, Message, from_json, to_json
 from llm_catalyst.utils.validation import ConfigurationError
@@ -96,8 +96,8 @@ def test_a_sample_that_is_asked_for_again_in_one_consultation_is_another_one_and
     with serve(anthropic_message("- one"), anthropic_message("- two")) as server:
         client = Claude("claude-haiku-4-5", server.url, "TEST_KEY")
         for _ in range(2):
-            questions = Questions(consultation())
-            given = [questions.ask([Request(client, message, seed)], cache=True)[0] for seed in (1, 2)]
+            questions = RequestRunner(consultation())
+            given = [questions.ask([ClientRequest(client, message, seed)], cache=True)[0] for seed in (1, 2)]
             assert [each.reply for each in given if isinstance(each, LLMCall)] == ["- one", "- two"]
         assert len(server.requests) == 2
 

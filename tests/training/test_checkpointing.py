@@ -210,11 +210,11 @@ class Paid:
     cost_usd: float | None = 0.25
     asked: list[int] = field(default_factory=list)
 
-    def propose(self, consultation: MentorContext) -> Advice:
-        for _ in range(2 - len(consultation.answered)):
-            consultation.before_call()
-            self.asked.append(consultation.stage)
-            consultation.record(exchange(consultation.stage, "1. film", self.cost_usd))
+    def propose(self, context: MentorContext) -> Advice:
+        for _ in range(2 - len(context.answered)):
+            context.before_call()
+            self.asked.append(context.stage)
+            context.record(exchange(context.stage, "1. film", self.cost_usd))
         return Advice()
 
 
@@ -315,10 +315,10 @@ def test_after_the_last_stage_a_budget_of_minutes_lets_the_run_end(tmp_path: Pat
 
 def test_answers_that_were_reused_spend_no_budget(tmp_path: Path) -> None:
     class Reusing(Paid):
-        def propose(self, consultation: MentorContext) -> Advice:
-            consultation.before_call()
-            consultation.record(replace_reused(exchange(consultation.stage, "1. film", 0.0)))
-            consultation.before_call()
+        def propose(self, context: MentorContext) -> Advice:
+            context.before_call()
+            context.record(replace_reused(exchange(context.stage, "1. film", 0.0)))
+            context.before_call()
             return Advice()
 
     def replace_reused(made: LLMCall) -> LLMCall:

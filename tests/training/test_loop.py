@@ -88,8 +88,8 @@ class Forgetful:
 
     mentor: Any
 
-    def propose(self, consultation: MentorContext) -> Advice:
-        self.mentor.propose(consultation)
+    def propose(self, context: MentorContext) -> Advice:
+        self.mentor.propose(context)
         raise Stops
 
 
@@ -195,11 +195,11 @@ def test_the_mentor_is_shown_the_pool_with_the_best_last_and_no_more_than_its_si
     mentor = Scripted()
     result = carry_out(tmp_path, toy_problem(pool=PoolSettings(candidates=3, size=4)), mentor, FAST)
     assert [(c.stage, c.stages) for c in mentor.shown] == [(0, 3), (1, 3)]
-    for consultation in mentor.shown:
-        losses = [entry.score.loss for entry in consultation.pool]
+    for context in mentor.shown:
+        losses = [entry.score.loss for entry in context.pool]
         assert 1 < len(losses) <= 4
         assert losses == sorted(losses, reverse=True)
-        assert len({entry.prompt for entry in consultation.pool}) == len(losses)
+        assert len({entry.prompt for entry in context.pool}) == len(losses)
     best = result.outcome.best_prompt
     assert best.score.loss == min(s.score.loss for s in result.read(ScoredPrompt) if s.stage == 2)
 
@@ -587,12 +587,10 @@ def test_a_resumed_run_mixes_the_scores_up_as_before_and_does_not_ask_again(tmp_
 
 def test_the_ledger_counts_steps_examples_and_calls(tmp_path: Path) -> None:
     class Paid(Scripted):
-        def propose(self, consultation: MentorContext) -> Advice:
+        def propose(self, context: MentorContext) -> Advice:
             asked = (Message("user", "?"),)
-            consultation.record(
-                LLMCall(consultation.stage, asked, "!", "m", "m", {}, (), 10, 5, 0.25, 0.1, "2026-01-01")
-            )
-            return super().propose(consultation)
+            context.record(LLMCall(context.stage, asked, "!", "m", "m", {}, (), 10, 5, 0.25, 0.1, "2026-01-01"))
+            return super().propose(context)
 
     result = carry_out(tmp_path, mentor=Paid())
     ledger = result.outcome.ledger

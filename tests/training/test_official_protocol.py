@@ -404,9 +404,9 @@ class Scripted:
     texts: Sequence[str] = ("slow slow slow", "a very good film", "bad music")
     shown: tuple[MentorContext, ...] = ()
 
-    def propose(self, consultation: MentorContext) -> Advice:
-        self.shown += (consultation,)
-        return Advice(tuple(Proposal(consultation.space.fit(text)[0]) for text in self.texts))
+    def propose(self, context: MentorContext) -> Advice:
+        self.shown += (context,)
+        return Advice(tuple(Proposal(context.space.fit(text)[0]) for text in self.texts))
 
 
 @dataclass

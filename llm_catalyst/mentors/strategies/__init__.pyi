@@ -1,7 +1,7 @@
 from .ape import Ape as Ape
 from .base import Dialogue as Dialogue
-from .base import Question as Question
-from .base import Reply as Reply
+from .base import Request as Request
+from .base import Response as Response
 from .base import Strategy as Strategy
 from .capo import Capo as Capo
 from .directional import Directional as Directional

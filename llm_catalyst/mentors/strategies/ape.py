@@ -30,7 +30,7 @@ from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse_proposals
-from llm_catalyst.mentors.strategies.base import Dialogue, Question, collect_proposals
+from llm_catalyst.mentors.strategies.base import Dialogue, Request, collect_proposals
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
@@ -88,41 +88,39 @@ class Ape:
         check_at_least("strategy.temperature", self.temperature, 0)
         check_at_least("strategy.words", self.words, 2)
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """The best of the guesses; of variations, once guesses were made and where there is a prompt to vary."""
-        vary = consultation.memory.get("guessed") and consultation.scored
-        candidates = collect_proposals(
-            (yield tuple(self.variations(consultation) if vary else self.guesses(consultation)))
-        )
+        vary = context.memory.get("guessed") and context.scored
+        candidates = collect_proposals((yield tuple(self.variations(context) if vary else self.guesses(context))))
         if not candidates:
             return Advice()
-        ranked = by_loss(candidates, consultation, self.examples)
+        ranked = by_loss(candidates, context, self.examples)
         rejected = [reject_candidate(each, f"not among the best {self.proposals}") for each in ranked[self.proposals :]]
         return Advice(tuple(ranked[: self.proposals]), tuple(rejected), memory={"guessed": True})
 
-    def guesses(self, consultation: MentorContext) -> Iterator[Question]:
+    def guesses(self, context: MentorContext) -> Iterator[Request]:
         """A question for each subset of demonstrations."""
         for _ in range(self.subsets):
-            rows = consultation.draw_examples(self.demonstrations)
-            messages = self.messages(consultation, rows)
-            yield Question(messages, self.read, self.remind, self.candidates, self.temperature, "from demonstrations")
+            rows = context.draw_examples(self.demonstrations)
+            messages = self.messages(context, rows)
+            yield Request(messages, self.read, self.remind, self.candidates, self.temperature, "from demonstrations")
 
-    def variations(self, consultation: MentorContext) -> Iterator[Question]:
+    def variations(self, context: MentorContext) -> Iterator[Request]:
         """A question for each of the best prompts scored so far, the best one first: that of strategy=paraphrase."""
         asked = Paraphrase(self.form, self.candidates, self.words)
-        for parent in reversed(consultation.scored[-self.best :]):
-            messages = asked.messages(replace(consultation, pool=(parent,)))
+        for parent in reversed(context.scored[-self.best :]):
+            messages = asked.messages(replace(context, pool=(parent,)))
             rationale = f"a variation of {quote_json(parent.prompt.text)}"
-            yield Question(messages, asked.read, asked.remind, self.candidates, self.temperature, rationale)
+            yield Request(messages, asked.read, asked.remind, self.candidates, self.temperature, rationale)
 
-    def messages(self, consultation: MentorContext, rows: Sequence[int]) -> tuple[Message, ...]:
+    def messages(self, context: MentorContext, rows: Sequence[int]) -> tuple[Message, ...]:
         """The conversation that asks which instruction led to the outputs of these training examples."""
-        task = consultation.task
+        task = context.task
         examples = [task.examples[row] for row in rows]
         shown = [
             f"Input: {format_input(example)}\nOutput: {format_answer(task, example.label)}" for example in examples
         ]
-        rules = RULES.format(words=self.words, tokens=consultation.space.length)
+        rules = RULES.format(words=self.words, tokens=context.space.length)
         wish = WISH.format(instructions=format_number(self.candidates, "instruction"))
         return build_messages(self.form, ROLE, [STORY, *shown, wish, rules], "Instructions:")
 
@@ -136,13 +134,13 @@ class Ape:
         return parse_proposals(reply, MOST_READ)
 
 
-def by_loss(candidates: Sequence[Proposal], consultation: MentorContext, examples: int) -> list[Proposal]:
+def by_loss(candidates: Sequence[Proposal], context: MentorContext, examples: int) -> list[Proposal]:
     """The candidates by their mean loss over at most `examples` training examples, the lowest first.
 
     The examples are drawn once, the same for all. Each rationale tells the loss (nats); one that is no number is last.
     """
-    rows = consultation.draw_examples(examples)
-    trials = consultation.attempt([candidate.prompt for candidate in candidates], rows)
+    rows = context.draw_examples(examples)
+    trials = context.attempt([candidate.prompt for candidate in candidates], rows)
     losses = [fmean(trial.loss for trial in each) for each in trials]
     order = sorted(range(len(candidates)), key=lambda i: math.inf if math.isnan(losses[i]) else losses[i])
     told = [f"loss {loss:.3f} on {format_number(len(rows), 'training example')}" for loss in losses]

@@ -9,7 +9,7 @@ from llm_catalyst.runs.records import Advice, Message, Proposal, Rejected
 
 
 @dataclass(frozen=True)
-class Question:
+class Request:
     """One request to a language model, and how its answer is read.
 
     `read` gives the texts in an answer and the lines that are none. They are prompts, of which at most `prompts` are
@@ -28,7 +28,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Reply:
+class Response:
     """What an answer brought: new prompts, or the texts that were read where no prompts were asked for.
 
     Both are empty where no attempt brought anything usable.
@@ -40,7 +40,7 @@ class Reply:
 
 # Asks questions whose answers do not hang on each other, is sent their replies in the same order, asks others, and ends
 # with the advice.
-Dialogue = Generator[tuple[Question, ...], tuple[Reply, ...], Advice]
+Dialogue = Generator[tuple[Request, ...], tuple[Response, ...], Advice]
 
 
 class Strategy(Protocol):
@@ -61,7 +61,7 @@ class Strategy(Protocol):
         """How many new prompts one consultation is to bring."""
         ...
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """The questions of one consultation, those that follow with the replies before them in mind; then the advice.
 
         A function of the consultation and the replies alone: the same ones bring the same questions, so that a run
@@ -70,12 +70,12 @@ class Strategy(Protocol):
         ...
 
 
-def repeat_request(question: Question, times: int) -> Dialogue:
+def repeat_request(question: Request, times: int) -> Dialogue:
     """The same question so many times, all of whose prompts are proposed: sampling makes the answers differ."""
     replies = yield (question,) * times
     return Advice(collect_proposals(replies))
 
 
-def collect_proposals(replies: Sequence[Reply]) -> tuple[Proposal, ...]:
+def collect_proposals(replies: Sequence[Response]) -> tuple[Proposal, ...]:
     """The prompts of all these replies, in their order."""
     return tuple(proposal for reply in replies for proposal in reply.proposals)

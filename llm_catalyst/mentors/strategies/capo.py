@@ -38,7 +38,7 @@ from scipy import stats
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse_proposals
-from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.base import Dialogue, Request
 from llm_catalyst.mentors.strategies.capo_members import (
     CapoMember,
     CapoSchedule,
@@ -114,81 +114,81 @@ class Capo:
         check_at_least("strategy.temperature", self.temperature, 0)
         check_at_least("strategy.words", self.words, 2)
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """One step: the population is filled up, has children, and races; survivors new to the run are proposed."""
-        course, population = self.course(consultation), build_population(consultation, self.population)
+        course, population = self.course(context), build_population(context, self.population)
         if len(population) < self.population:
-            (written,) = yield (self.first(consultation, population),)
-            population = self.filled(population, written.texts, course, consultation)
+            (written,) = yield (self.first(context, population),)
+            population = self.filled(population, written.texts, course, context)
         if len(population) < 2:
             return Advice()
         course = replace(course, longest=course.longest or max(member.length for member in population))
-        crossings = [self.crossing(population, course, consultation.rng) for _ in range(self.crossovers)]
-        merged = yield tuple(self.merge(consultation, crossing) for crossing in crossings)
+        crossings = [self.crossing(population, course, context.rng) for _ in range(self.crossovers)]
+        merged = yield tuple(self.merge(context, crossing) for crossing in crossings)
         pairs = [(crossing, reply.texts[0]) for crossing, reply in zip(crossings, merged, strict=True) if reply.texts]
-        rephrased = yield tuple(self.rephrase(consultation, text) for _, text in pairs)
+        rephrased = yield tuple(self.rephrase(context, text) for _, text in pairs)
         children = [
-            self.child(consultation, crossing, (*reply.texts, text)[0])
+            self.child(context, crossing, (*reply.texts, text)[0])
             for (crossing, text), reply in zip(pairs, rephrased, strict=True)
         ]
         candidates = drop_duplicates([*population, *chain(*children)])
-        survivors = self.race(candidates, course, consultation)
-        known = {entry.prompt for entry in (*consultation.pool, *consultation.scored)}
+        survivors = self.race(candidates, course, context)
+        known = {entry.prompt for entry in (*context.pool, *context.scored)}
         chosen = [member for member in survivors if member.prompt not in known][: self.proposals]
         left = {member.prompt for member in survivors}
         return Advice(
             tuple(Proposal(member.prompt, member.rationale, member.lost) for member in chosen),
             tuple(Rejected(each.prompt.text, "lost the race") for each in candidates if each.prompt not in left),
-            memory=population_to_json(survivors, course, consultation.stage),
+            memory=population_to_json(survivors, course, context.stage),
         )
 
-    def first(self, consultation: MentorContext, population: Sequence[CapoMember]) -> Question:
+    def first(self, context: MentorContext, population: Sequence[CapoMember]) -> Request:
         """The question for what is missing in the population."""
         prompts = format_number(self.population - len(population), "prompt")
         there = [THERE.format(prompts=", ".join(quote_json(member.instruction) for member in population))]
-        return self.question(consultation, [FIRST.format(prompts=prompts), *there * bool(population)], prompts)
+        return self.question(context, [FIRST.format(prompts=prompts), *there * bool(population)], prompts)
 
-    def merge(self, consultation: MentorContext, crossing: Crossing) -> Question:
+    def merge(self, context: MentorContext, crossing: Crossing) -> Request:
         """The question for one prompt of two."""
         prompts = (
             f"Prompt: {quote_json(crossing.mother.instruction)}\nPrompt: {quote_json(crossing.father.instruction)}"
         )
-        return self.question(consultation, [MERGE, prompts], "1 prompt")
+        return self.question(context, [MERGE, prompts], "1 prompt")
 
-    def rephrase(self, consultation: MentorContext, instruction: str) -> Question:
+    def rephrase(self, context: MentorContext, instruction: str) -> Request:
         """The question for a prompt in other words."""
-        return self.question(consultation, [REPHRASE, f"Prompt: {quote_json(instruction)}"], "1 prompt")
+        return self.question(context, [REPHRASE, f"Prompt: {quote_json(instruction)}"], "1 prompt")
 
-    def question(self, consultation: MentorContext, parts: Sequence[str], prompts: str) -> Question:
+    def question(self, context: MentorContext, parts: Sequence[str], prompts: str) -> Request:
         """A question for texts: examples may come to them before they are prompts."""
-        rules = RULES.format(words=self.words, tokens=consultation.space.length, prompts=prompts)
-        messages = build_messages(self.form, ROLE, [describe_task(consultation.task), *parts, rules], "New prompt:")
+        rules = RULES.format(words=self.words, tokens=context.space.length, prompts=prompts)
+        messages = build_messages(self.form, ROLE, [describe_task(context.task), *parts, rules], "New prompt:")
 
         def remind(reply: str) -> list[Message]:
             return build_reminder(self.form, reply, REMINDER.format(prompts=prompts))
 
-        return Question(messages, self.read, remind, 0, self.temperature)
+        return Request(messages, self.read, remind, 0, self.temperature)
 
     def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
         """The prompts in a reply, and the lines that are none."""
         return parse_proposals(reply, MOST_READ)
 
     def filled(
-        self, population: Sequence[CapoMember], texts: Sequence[str], course: CapoSchedule, consultation: MentorContext
+        self, population: Sequence[CapoMember], texts: Sequence[str], course: CapoSchedule, context: MentorContext
     ) -> list[CapoMember]:
         """The population with new instructions, each with up to `shots` examples, as long as there is room."""
-        rng, made = consultation.rng, list(population)
+        rng, made = context.rng, list(population)
         for text in texts:
             most = min(rng.randint(0, self.shots), len(course.held_back))
-            made += make_member(text, rng.sample(course.held_back, most), consultation, "written for the task")
+            made += make_member(text, rng.sample(course.held_back, most), context, "written for the task")
         return drop_duplicates(made)[: self.population]
 
-    def course(self, consultation: MentorContext) -> CapoSchedule:
+    def course(self, context: MentorContext) -> CapoSchedule:
         """What the first consultation settles for the run: a tenth of the examples held back, the others in blocks."""
-        if consultation.memory:
-            return CapoSchedule(**consultation.memory["course"])
-        n = len(consultation.task.examples)
-        order = consultation.rng.sample(range(n), n)
+        if context.memory:
+            return CapoSchedule(**context.memory["course"])
+        n = len(context.task.examples)
+        order = context.rng.sample(range(n), n)
         held_back = order[: ceil(HELD_BACK * n)]
         rest = order[len(held_back) :] or order
         blocks = [rest[i : i + self.block] for i in range(0, len(rest), self.block)]
@@ -207,14 +207,12 @@ class Capo:
             shots.remove(rng.choice(shots))
         return Crossing(mother, father, tuple(rng.sample(shots, len(shots))))
 
-    def child(self, consultation: MentorContext, crossing: Crossing, instruction: str) -> list[CapoMember]:
+    def child(self, context: MentorContext, crossing: Crossing, instruction: str) -> list[CapoMember]:
         """A child with those of its examples that fit into m tokens. Empty where the instruction holds no token."""
         parents = f"{quote_json(crossing.mother.instruction)} crossed with {quote_json(crossing.father.instruction)}"
-        return make_member(instruction, crossing.shots, consultation, parents)
+        return make_member(instruction, crossing.shots, context, parents)
 
-    def race(
-        self, candidates: Sequence[CapoMember], course: CapoSchedule, consultation: MentorContext
-    ) -> list[CapoMember]:
+    def race(self, candidates: Sequence[CapoMember], course: CapoSchedule, context: MentorContext) -> list[CapoMember]:
         """At most `population` members, the best first: they race block after block until so few are left.
 
         One block is always run. Whoever has no answers to a block yet is tried on it.
@@ -222,7 +220,7 @@ class Capo:
         running, rows = list(candidates), 0
         for block in course.blocks:
             new = [member.prompt for member in running if len(member.right) <= rows]
-            marks = score_examples(new, block, consultation)
+            marks = score_examples(new, block, context)
             running = [replace(member, right=member.right + marks.get(member.prompt, "")) for member in running]
             rows += len(block)
             better = better_ones(self.scores(running, rows, course), self.alpha)

@@ -49,21 +49,21 @@ class Crossing:
     shots: tuple[int, ...]
 
 
-def build_population(consultation: MentorContext, most: int) -> list[CapoMember]:
+def build_population(context: MentorContext, most: int) -> list[CapoMember]:
     """The population of the consultation before, and what training has found since; at first the best of the pool.
 
     It does not matter whether the run has scored a member on dev: the race decides. Answers that may come from another
     head are forgotten.
     """
-    memory, space = consultation.memory, consultation.space
+    memory, space = context.memory, context.space
     if not memory:
-        return [member_from_prompt(entry.prompt, space) for entry in reversed(consultation.pool[-most:])]
-    hold = still_hold(memory["stage"], consultation)
+        return [member_from_prompt(entry.prompt, space) for entry in reversed(context.pool[-most:])]
+    hold = still_hold(memory["stage"], context)
     kept = [member_from_json(each, space) for each in memory["population"]]
     new = [
         member_from_prompt(entry.prompt, space)
-        for entry in reversed(consultation.pool)
-        if entry.origin == "gradient" and entry.stage == consultation.stage
+        for entry in reversed(context.pool)
+        if entry.origin == "gradient" and entry.stage == context.stage
     ]
     return drop_duplicates([*(member if hold else replace(member, right="") for member in kept), *new])
 
@@ -83,14 +83,12 @@ def member_from_prompt(prompt: Prompt, space: PromptSpace) -> CapoMember:
     return CapoMember(prompt, space.decode(tokens[:once]), (), once)
 
 
-def make_member(
-    instruction: str, shots: Sequence[int], consultation: MentorContext, rationale: str
-) -> list[CapoMember]:
+def make_member(instruction: str, shots: Sequence[int], context: MentorContext, rationale: str) -> list[CapoMember]:
     """An instruction with those of the examples, in their order, that fit into m tokens behind it.
 
     Empty where the instruction holds no token.
     """
-    task, space = consultation.task, consultation.space
+    task, space = context.task, context.space
     text, kept = instruction, list[int]()
     for row in shots:
         example = task.examples[row]

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import clean_line, parse_proposals, shorten_line, strip_invisible
-from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.base import Dialogue, Request
 from llm_catalyst.mentors.strategies.templates import (
     ASK_AGAIN,
     FORMS,
@@ -93,34 +93,34 @@ class Directional:
         """For the best prompt's answers, and for gradients where these are shown."""
         return self.examples > 0 or self.show_gradient
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """Ask for a direction, then for steps along it; without a direction for steps alone.
 
         A direction along which nothing was written is not remembered.
         """
-        taken = consultation.memory.get("directions", [])
-        (said,) = yield (self.ask_direction(consultation, taken),)
+        taken = context.memory.get("directions", [])
+        (said,) = yield (self.ask_direction(context, taken),)
         direction = said.texts[0] if said.texts else None
-        (reply,) = yield (self.ask_prompts(consultation, direction),)
+        (reply,) = yield (self.ask_prompts(context, direction),)
         if not reply.proposals:  # said here, as a direction alone counts as a usable answer
             return Advice(fallback="no usable proposal in the answer")
         if direction:
-            edited = list(consultation.pool[-1].prompt.tokens)
+            edited = list(context.pool[-1].prompt.tokens)
             written = [list(proposal.prompt.tokens) for proposal in reply.proposals]
             taken = [*taken, {"direction": direction, "edited": edited, "written": written}]
         return Advice(reply.proposals, memory={"directions": taken[-self.directions :]})
 
-    def ask_direction(self, consultation: MentorContext, taken: Sequence[Mapping[str, Any]]) -> Question:
+    def ask_direction(self, context: MentorContext, taken: Sequence[Mapping[str, Any]]) -> Request:
         """The synthesizer's request: the history, the best prompt's outputs, and what came of earlier directions."""
         parts = [
-            describe_task(consultation.task),
+            describe_task(context.task),
             ORDER,
-            *format_entries(consultation.pool[-self.trace :], consultation, self.show_gradient),
-            *self.outputs_of_the_best(consultation),
-            *([TAKEN, *(describe_outcome(each, consultation) for each in taken)] if taken else []),
-            ASK_DIRECTION.format(tokens=consultation.space.length),
+            *format_entries(context.pool[-self.trace :], context, self.show_gradient),
+            *self.outputs_of_the_best(context),
+            *([TAKEN, *(describe_outcome(each, context) for each in taken)] if taken else []),
+            ASK_DIRECTION.format(tokens=context.space.length),
         ]
-        return Question(
+        return Request(
             build_messages(self.form, SYNTHESIZER, parts, "Direction:"),
             read_direction,
             lambda reply: build_reminder(self.form, reply, ASK_DIRECTION_AGAIN),
@@ -128,23 +128,23 @@ class Directional:
             temperature=self.temperature,
         )
 
-    def ask_prompts(self, consultation: MentorContext, direction: str | None) -> Question:
+    def ask_prompts(self, context: MentorContext, direction: str | None) -> Request:
         """The optimizer's request: the history, its best prompt, and the direction where there is one."""
         wanted = format_number(self.proposals, "new prompt")
         parts = [
-            describe_task(consultation.task),
+            describe_task(context.task),
             ORDER,
-            *format_entries(consultation.pool[-self.trace :], consultation),
-            f"The prompt to change: {quote_json(consultation.pool[-1].prompt.text)}",
+            *format_entries(context.pool[-self.trace :], context),
+            f"The prompt to change: {quote_json(context.pool[-1].prompt.text)}",
             ALONG.format(direction=direction) if direction else FREELY,
             WISH.format(proposals=wanted),
-            RULES.format(words=self.words, tokens=consultation.space.length),
+            RULES.format(words=self.words, tokens=context.space.length),
         ]
 
         def remind(reply: str) -> list[Message]:
             return build_reminder(self.form, reply, ASK_AGAIN.format(proposals=wanted))
 
-        return Question(
+        return Request(
             build_messages(self.form, EDITOR, parts, "New prompts:"),
             lambda reply: parse_proposals(reply, MOST_READ),
             remind,
@@ -153,13 +153,13 @@ class Directional:
             f"along: {shorten_line(direction)}" if direction else "the best prompt, changed",
         )
 
-    def outputs_of_the_best(self, consultation: MentorContext) -> list[str]:
+    def outputs_of_the_best(self, context: MentorContext) -> list[str]:
         """What the best prompt answered to training examples drawn for this consultation: wrong ones, right ones."""
-        task, best = consultation.task, consultation.pool[-1].prompt
-        rows = consultation.draw_examples(self.examples)
+        task, best = context.task, context.pool[-1].prompt
+        rows = context.draw_examples(self.examples)
         if not rows:
             return []
-        tried = list(zip(rows, consultation.attempt([best], rows)[0], strict=True))
+        tried = list(zip(rows, context.attempt([best], rows)[0], strict=True))
         shown = []
         for right, words in ((False, "It got wrong, for example:"), (True, "It got right, for example:")):
             of_kind = [(row, trial) for row, trial in tried if trial.right == right][: self.outputs]
@@ -184,9 +184,9 @@ def read_direction(reply: str) -> tuple[list[str], list[Rejected]]:
     return [text], dropped
 
 
-def describe_outcome(taken: Mapping[str, Any], consultation: MentorContext) -> str:
+def describe_outcome(taken: Mapping[str, Any], context: MentorContext) -> str:
     """A direction that was taken, and whether it helped: by the losses that the prompts before and after have now."""
-    losses = {entry.prompt.tokens: entry.score.loss for entry in (*consultation.scored, *consultation.pool)}
+    losses = {entry.prompt.tokens: entry.score.loss for entry in (*context.scored, *context.pool)}
     before = losses.get(tuple(taken["edited"]))
     after = [losses[tuple(tokens)] for tokens in taken["written"] if tuple(tokens) in losses]
     if before is None or not after:

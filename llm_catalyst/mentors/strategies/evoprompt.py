@@ -26,7 +26,7 @@ from typing import ClassVar, TypeAlias
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.evolution import describe_parents
 from llm_catalyst.mentors.reply_parser import parse_proposals, shorten_line
-from llm_catalyst.mentors.strategies.base import Dialogue, Question, Reply, collect_proposals
+from llm_catalyst.mentors.strategies.base import Dialogue, Request, Response, collect_proposals
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
@@ -92,7 +92,7 @@ CHILD_REMINDER = (
 )
 
 EvoPrompt: TypeAlias = "EvoPromptGA | EvoPromptDE"
-Breeding = Generator[tuple[Question, ...], tuple[Reply, ...], tuple[Proposal, ...]]
+Breeding = Generator[tuple[Request, ...], tuple[Response, ...], tuple[Proposal, ...]]
 THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 
 
@@ -123,21 +123,19 @@ class EvoPromptGA:
         """A generation has as many children as members."""
         return self.population
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """The paraphrases that the population lacks, or else a generation: a question for each child."""
-        return Advice(
-            (yield from request_paraphrases(self, consultation)) or (yield from self.generation(consultation))
-        )
+        return Advice((yield from request_paraphrases(self, context)) or (yield from self.generation(context)))
 
-    def generation(self, consultation: MentorContext) -> Breeding:
+    def generation(self, context: MentorContext) -> Breeding:
         """As many children as members, each of two of the best; none of fewer than two."""
-        members = best_first(consultation.scored)[: self.population]
+        members = best_first(context.scored)[: self.population]
         if len(members) < 2:
             return ()
-        pairs = [select_parents(members, self.selection, consultation.rng) for _ in range(self.population)]
+        pairs = [select_parents(members, self.selection, context.rng) for _ in range(self.population)]
         families = [(one.prompt, other.prompt) for one, other in pairs]
         replies = yield tuple(
-            child_request(self, consultation, GENETIC, GENETIC_EXAMPLE, parents, describe_parents(*parents))
+            child_request(self, context, GENETIC, GENETIC_EXAMPLE, parents, describe_parents(*parents))
             for parents in families
         )
         return collect_proposals(replies)
@@ -171,21 +169,21 @@ class EvoPromptDE:
         """A generation has a child for each member."""
         return self.population
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """The paraphrases that the population lacks, or else a generation: a question for each member's child."""
-        if initial := (yield from request_paraphrases(self, consultation)):
+        if initial := (yield from request_paraphrases(self, context)):
             return Advice(initial)
-        members = self.members(consultation)
+        members = self.members(context)
         if len(members) < 3:
             return Advice()
         best = max(members, key=rank_key)
         questions = []
         for member in members:
             others = [other for other in members if other is not member]
-            sources = [each.prompt for each in (*consultation.rng.sample(others, 2), best, member)]
+            sources = [each.prompt for each in (*context.rng.sample(others, 2), best, member)]
             questions.append(
                 child_request(
-                    self, consultation, DIFFERENTIAL, DIFFERENTIAL_EXAMPLE, sources, describe_differential(*sources)
+                    self, context, DIFFERENTIAL, DIFFERENTIAL_EXAMPLE, sources, describe_differential(*sources)
                 )
             )
         replies = yield tuple(questions)
@@ -195,12 +193,12 @@ class EvoPromptDE:
         ]
         return Advice(collect_proposals(replies), memory={"slots": slots})
 
-    def members(self, consultation: MentorContext) -> list[ScoredPrompt]:
+    def members(self, context: MentorContext) -> list[ScoredPrompt]:
         """The member in each slot, after the last generation's children and what training found since then."""
-        ranked = best_first(consultation.scored)
+        ranked = best_first(context.scored)
         known = {entry.prompt.tokens: entry for entry in ranked}
         members: list[ScoredPrompt] = []
-        for slot in consultation.memory.get("slots", ()):
+        for slot in context.memory.get("slots", ()):
             if found := [known[tokens] for tokens in map(tuple, slot) if tokens in known]:
                 members.append(max(found, key=rank_key))  # the old one, where they are equal
         outside = [entry for entry in ranked if entry not in members]
@@ -208,7 +206,7 @@ class EvoPromptDE:
         members += outside[:free]
         for entry in outside[free:]:
             worst = min(members, key=rank_key)
-            new = entry.origin == "gradient" and entry.stage == consultation.stage
+            new = entry.origin == "gradient" and entry.stage == context.stage
             if new and rank_key(entry) > rank_key(worst):
                 members[members.index(worst)] = entry
         return members
@@ -248,28 +246,28 @@ def select_one(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> 
     return rng.choices(members, wheel)[0]
 
 
-def request_paraphrases(strategy: EvoPrompt, consultation: MentorContext) -> Breeding:
+def request_paraphrases(strategy: EvoPrompt, context: MentorContext) -> Breeding:
     """Paraphrases of all scored prompts, in even shares, as many as the population lacks: the best one's first."""
-    entries = best_first(consultation.scored)
+    entries = best_first(context.scored)
     lacking = strategy.population - len(entries)
     proposals: tuple[Proposal, ...] = ()
     for i, entry in enumerate(entries):
         share = ceil((lacking - len(proposals)) / (len(entries) - i))
         if share < 1:
             break
-        (reply,) = yield (paraphrase_request(strategy, consultation, entry.prompt, share),)
+        (reply,) = yield (paraphrase_request(strategy, context, entry.prompt, share),)
         proposals += reply.proposals
     return proposals
 
 
-def paraphrase_request(strategy: EvoPrompt, consultation: MentorContext, prompt: Prompt, number: int) -> Question:
+def paraphrase_request(strategy: EvoPrompt, context: MentorContext, prompt: Prompt, number: int) -> Request:
     """The request for paraphrases of one prompt."""
     variations = format_number(number, "variation")
     parts = [
-        *task_paragraph(strategy, consultation),
+        *task_paragraph(strategy, context),
         f"{VARIATIONS.format(variations=variations)} {ODD}",
         f"Prompt: {quote_json(prompt.text)}",
-        VARIATION_RULES.format(words=strategy.words, tokens=consultation.space.length),
+        VARIATION_RULES.format(words=strategy.words, tokens=context.space.length),
     ]
 
     def remind(reply: str) -> list[Message]:
@@ -277,25 +275,25 @@ def paraphrase_request(strategy: EvoPrompt, consultation: MentorContext, prompt:
 
     asked = build_messages(strategy.form, ROLE, parts, "Variations:")
     rationale = f"a paraphrase of {prompt.text!r}"
-    return Question(
+    return Request(
         asked, lambda reply: parse_proposals(reply, MOST_READ), remind, number, strategy.temperature, rationale
     )
 
 
 def child_request(
     strategy: EvoPrompt,
-    consultation: MentorContext,
+    context: MentorContext,
     steps: str,
     example: str,
     sources: Sequence[Prompt],
     rationale: str,
-) -> Question:
+) -> Request:
     """The request for one child of the prompts in `sources`, by these steps."""
     prompts = "\n".join(f"Prompt {i}: {quote_json(prompt.text)}" for i, prompt in enumerate(sources, start=1))
     parts = [
-        *task_paragraph(strategy, consultation),
+        *task_paragraph(strategy, context),
         f"{steps}\n{ODD}",
-        CHILD_RULES.format(words=strategy.words, tokens=consultation.space.length),
+        CHILD_RULES.format(words=strategy.words, tokens=context.space.length),
         example,
         f"Now with these:\n{prompts}",
     ]
@@ -304,12 +302,12 @@ def child_request(
         return build_reminder(strategy.form, reply, CHILD_REMINDER)
 
     asked = build_messages(strategy.form, ROLE, parts, "1.")  # the example's next line
-    return Question(asked, last_prompt, remind, 1, strategy.temperature, rationale)
+    return Request(asked, last_prompt, remind, 1, strategy.temperature, rationale)
 
 
-def task_paragraph(strategy: EvoPrompt, consultation: MentorContext) -> list[str]:
+def task_paragraph(strategy: EvoPrompt, context: MentorContext) -> list[str]:
     """The paragraph about the task, if it is shown."""
-    return [describe_task(consultation.task)] if strategy.show_task else []
+    return [describe_task(context.task)] if strategy.show_task else []
 
 
 def describe_differential(one: Prompt, other: Prompt, best: Prompt, member: Prompt) -> str:

@@ -28,7 +28,7 @@ from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext, Trial
 from llm_catalyst.mentors.reply_parser import parse_proposals
-from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.base import Dialogue, Request
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
@@ -85,74 +85,74 @@ class Gepa:
         check_at_least("strategy.temperature", self.temperature, 0)
         check_at_least("strategy.words", self.words, 2)
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """A question for each of `proposals` parents; the children that did better than theirs, in order."""
-        rows, right = self.candidates_tried(consultation)
-        batches = draw_minibatches(self.rows_beside(rows, consultation), self.minibatch, consultation.rng)
+        rows, right = self.candidates_tried(context)
+        batches = draw_minibatches(self.rows_beside(rows, context), self.minibatch, context.rng)
         accepted: list[Proposal] = []
         refused: list[Rejected] = []
         asked = False
         for _ in range(self.proposals):
-            mistaken = find_mistake(right, batches, consultation)
+            mistaken = find_mistake(right, batches, context)
             if mistaken is None:
                 break
             asked = True
             parent, batch, before = mistaken
-            (reply,) = yield (self.question(consultation, parent, batch, before),)
+            (reply,) = yield (self.question(context, parent, batch, before),)
             for child in reply.proposals:
-                after = consultation.attempt([child.prompt], batch)[0]
+                after = context.attempt([child.prompt], batch)[0]
                 told = f"{count_correct(after)} of {len(batch)} examples right, its parent {count_correct(before)}"
                 if count_correct(after) > count_correct(before):
-                    right |= score_examples([child.prompt], rows, consultation)
+                    right |= score_examples([child.prompt], rows, context)
                     accepted.append(child)
                 else:
                     refused.append(Rejected(child.prompt.text, told))
         known = [[list(prompt.tokens), marks] for prompt, marks in right.items()]
-        memory = {"stage": consultation.stage, "pareto": rows, "right": known}
+        memory = {"stage": context.stage, "pareto": rows, "right": known}
         # With questions asked, an empty advice says what it is in the method: no child was accepted.
         why = None if asked else "no mistake was found to reflect on"
         return Advice(tuple(accepted), tuple(refused), fallback=why, memory=memory)
 
-    def candidates_tried(self, consultation: MentorContext) -> tuple[list[int], dict[Prompt, str]]:
+    def candidates_tried(self, context: MentorContext) -> tuple[list[int], dict[Prompt, str]]:
         """The Pareto examples, and each candidate's marks on them, the worst candidate first.
 
         Candidates whose marks are not known are tried: those of earlier consultations need not be, unless a head was
         trained since.
         """
-        memory = consultation.memory
-        rows = memory.get("pareto") or sorted(consultation.draw_examples(self.pareto))
+        memory = context.memory
+        rows = memory.get("pareto") or sorted(context.draw_examples(self.pareto))
         known: dict[tuple[int, ...], str] = {}
-        if memory and still_hold(memory["stage"], consultation):
+        if memory and still_hold(memory["stage"], context):
             known = {tuple(tokens): marks for tokens, marks in memory["right"]}
-        prompts = [entry.prompt for entry in consultation.scored[-self.candidates :]]
-        tried = score_examples([prompt for prompt in prompts if prompt.tokens not in known], rows, consultation)
+        prompts = [entry.prompt for entry in context.scored[-self.candidates :]]
+        tried = score_examples([prompt for prompt in prompts if prompt.tokens not in known], rows, context)
         return rows, {prompt: known.get(prompt.tokens) or tried[prompt] for prompt in prompts}
 
-    def rows_beside(self, pareto: Sequence[int], consultation: MentorContext) -> list[int]:
+    def rows_beside(self, pareto: Sequence[int], context: MentorContext) -> list[int]:
         """The training examples that minibatches are drawn from."""
-        everything = range(len(consultation.task.examples))
+        everything = range(len(context.task.examples))
         others = sorted(set(everything) - set(pareto))
         return others if len(others) >= self.minibatch else list(everything)
 
     def question(
-        self, consultation: MentorContext, parent: Prompt, batch: Sequence[int], trials: Sequence[Trial]
-    ) -> Question:
+        self, context: MentorContext, parent: Prompt, batch: Sequence[int], trials: Sequence[Trial]
+    ) -> Request:
         """The question that shows a parent's answers to a minibatch and asks for a better prompt."""
         rationale = f"rewritten from {quote_json(parent.text)}"
-        messages = self.messages(consultation, parent, batch, trials)
-        return Question(messages, self.read, self.remind, 1, self.temperature, rationale)
+        messages = self.messages(context, parent, batch, trials)
+        return Request(messages, self.read, self.remind, 1, self.temperature, rationale)
 
     def messages(
-        self, consultation: MentorContext, parent: Prompt, batch: Sequence[int], trials: Sequence[Trial]
+        self, context: MentorContext, parent: Prompt, batch: Sequence[int], trials: Sequence[Trial]
     ) -> tuple[Message, ...]:
         """The conversation that shows a parent's answers to a minibatch and asks for a better prompt."""
         parts = [
-            describe_task(consultation.task),
+            describe_task(context.task),
             f"The prompt: {quote_json(parent.text)}",
             "With this prompt, the model answered:",
-            *(format_trial(row, trial, consultation) for row, trial in zip(batch, trials, strict=True)),
+            *(format_trial(row, trial, context) for row, trial in zip(batch, trials, strict=True)),
             WISH,
-            RULES.format(words=self.words, tokens=consultation.space.length),
+            RULES.format(words=self.words, tokens=context.space.length),
         ]
         return build_messages(self.form, ROLE, parts, "New prompt:")
 
@@ -165,18 +165,18 @@ class Gepa:
         return parse_proposals(reply, MOST_READ)
 
 
-def still_hold(stage: int, consultation: MentorContext) -> bool:
+def still_hold(stage: int, context: MentorContext) -> bool:
     """Whether the answers of prompts that were tried after `stage` are what they would be now.
 
     `scored` holds only what was scored under the present head: with an entry from that stage or one before it, the
     head has not moved since. Without any nobody knows, and the prompts are to be tried again.
     """
-    return any(entry.stage <= stage for entry in consultation.scored)
+    return any(entry.stage <= stage for entry in context.scored)
 
 
-def score_examples(prompts: Sequence[Prompt], rows: Sequence[int], consultation: MentorContext) -> dict[Prompt, str]:
+def score_examples(prompts: Sequence[Prompt], rows: Sequence[int], context: MentorContext) -> dict[Prompt, str]:
     """Each prompt's marks on the training examples `rows`: a "1" for each right answer, a "0" for each wrong one."""
-    tried = consultation.attempt(prompts, rows) if prompts else []
+    tried = context.attempt(prompts, rows) if prompts else []
     return {
         prompt: "".join(str(int(trial.right)) for trial in trials)
         for prompt, trials in zip(prompts, tried, strict=True)
@@ -192,7 +192,7 @@ def draw_minibatches(rows: Sequence[int], size: int, rng: Random) -> Iterator[li
 
 
 def find_mistake(
-    right: Mapping[Prompt, str], batches: Iterator[list[int]], consultation: MentorContext
+    right: Mapping[Prompt, str], batches: Iterator[list[int]], context: MentorContext
 ) -> tuple[Prompt, list[int], list[Trial]] | None:
     """A parent, a minibatch and its answers there, one of them wrong; None where a number of draws brought no mistake.
 
@@ -200,9 +200,9 @@ def find_mistake(
     """
     wins = count_front_wins(list(right.values()))
     for _ in range(MOST_DRAWS):
-        (parent,) = consultation.rng.choices(list(right), weights=wins)
+        (parent,) = context.rng.choices(list(right), weights=wins)
         batch = next(batches)
-        trials = consultation.attempt([parent], batch)[0]
+        trials = context.attempt([parent], batch)[0]
         if count_correct(trials) < len(batch):
             return parent, batch, trials
     return None
@@ -223,9 +223,9 @@ def count_front_wins(marks: Sequence[str]) -> list[int]:
     return [sum(i in who for who in winners) for i in range(len(marks))]
 
 
-def format_trial(row: int, trial: Trial, consultation: MentorContext) -> str:
+def format_trial(row: int, trial: Trial, context: MentorContext) -> str:
     """A training example with the answer that was given to it, and the right one."""
-    task = consultation.task
+    task = context.task
     example = task.examples[row]
     verdict = "right" if trial.right else f"wrong, the right answer is {format_answer(task, example.label)}"
     return f"Input: {format_input(example)}\nAnswer: {format_answer(task, trial.answer)} ({verdict})"

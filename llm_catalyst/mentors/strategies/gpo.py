@@ -26,7 +26,7 @@ from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse_proposals, shorten_line
-from llm_catalyst.mentors.strategies.base import Dialogue, Question, repeat_request
+from llm_catalyst.mentors.strategies.base import Dialogue, Request, repeat_request
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
@@ -94,40 +94,40 @@ class Gpo:
         """For its gradients, where these are shown."""
         return self.show_gradient
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """The same question for each of the proposals: the model's sampling makes the answers differ."""
-        current, most = consultation.pool[-1].prompt.text, self.changes(consultation)
-        question = Question(
-            self.messages(consultation),
-            partial(read_within_limit, current=current, most=most, space=consultation.space),
+        current, most = context.pool[-1].prompt.text, self.changes(context)
+        question = Request(
+            self.messages(context),
+            partial(read_within_limit, current=current, most=most, space=context.space),
             partial(self.remind, most=most),
             1,
             self.temperature,
         )
         return (yield from repeat_request(question, self.proposals))
 
-    def messages(self, consultation: MentorContext) -> tuple[Message, ...]:
+    def messages(self, context: MentorContext) -> tuple[Message, ...]:
         """The conversation that asks for one new prompt within the limit."""
-        current = consultation.pool[-1]
-        alike = most_similar(consultation.scored, current, self.similar, consultation.space)
-        shown, *earlier = format_entries([current, *alike], consultation, self.show_gradient, format_rating)
+        current = context.pool[-1]
+        alike = most_similar(context.scored, current, self.similar, context.space)
+        shown, *earlier = format_entries([current, *alike], context, self.show_gradient, format_rating)
         size = len(words_of(current.prompt.text))
         limit = max(self.words, size + 1)  # a prompt of the current length must always be allowed
         parts = [
-            describe_task(consultation.task),
+            describe_task(context.task),
             CURRENT,
             shown,
             *([EARLIER] if alike else []),
             *earlier,
-            WISH.format(changes=format_number(self.changes(consultation), "word"), size=size),
-            RULES.format(words=limit, tokens=consultation.space.length),
+            WISH.format(changes=format_number(self.changes(context), "word"), size=size),
+            RULES.format(words=limit, tokens=context.space.length),
         ]
         return build_messages(self.form, ROLE, parts, "New prompt:")
 
-    def changes(self, consultation: MentorContext) -> int:
+    def changes(self, context: MentorContext) -> int:
         """How many words of the current prompt may change (K): at least one."""
-        share = self.share(consultation.stage, consultation.stages - 1)
-        return max(1, round(share * len(words_of(consultation.pool[-1].prompt.text))))
+        share = self.share(context.stage, context.stages - 1)
+        return max(1, round(share * len(words_of(context.pool[-1].prompt.text))))
 
     def share(self, step: int, steps: int) -> float:
         """The share of words that may change at `step` (from 0) of `steps`: up in a line to `first`, down to `last`."""

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse_proposals
-from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.base import Dialogue, Request
 from llm_catalyst.mentors.strategies.templates import (
     ASK_AGAIN,
     FORMS,
@@ -73,18 +73,18 @@ class Leo:
         """For its gradients, where these are shown."""
         return self.show_gradient
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """Port and filter what was scored since, then one question for each pool; the exploited prompts come first."""
-        explore, exploit = self.pools(consultation)
+        explore, exploit = self.pools(context)
         share = self.proposals // 2
         explored, exploited = yield (
             replace(
-                self.question(EXPLORE, explore, share, consultation),
+                self.question(EXPLORE, explore, share, context),
                 temperature=self.explore_temperature,
                 rationale="explored: unlike the prompts so far",
             ),
             replace(
-                self.question(EXPLOIT, exploit, self.proposals - share, consultation),
+                self.question(EXPLOIT, exploit, self.proposals - share, context),
                 temperature=self.exploit_temperature,
                 rationale="exploited: close to the best prompts",
             ),
@@ -97,34 +97,34 @@ class Leo:
         }
         return Advice((*exploited.proposals, *explored.proposals), memory=memory)
 
-    def pools(self, consultation: MentorContext) -> tuple[list[ScoredPrompt], list[ScoredPrompt]]:
+    def pools(self, context: MentorContext) -> tuple[list[ScoredPrompt], list[ScoredPrompt]]:
         """The explore pool and the exploit pool, at most `size` prompts each, the best one last.
 
         Each is filled with what it held and last time's proposals made from it; a prompt without a score is gone. One
         that is empty, as both are at first, takes its half of the trajectory: the better half is to be exploited.
         """
-        scored, memory, pool = consultation.scored, consultation.memory, consultation.pool
+        scored, memory, pool = context.scored, context.memory, context.pool
         known = {entry.prompt.tokens: entry for entry in (*scored, *pool)}
         half = (len(pool) + 1) // 2
         explore = select_elite(recall_prompts(memory, known, "explore", "explored") or pool[:-half] or pool, self.size)
         exploit = select_elite(recall_prompts(memory, known, "exploit", "exploited") or pool[-half:], self.size)
         return explore, port_candidates(known.values(), exploit, self.size)
 
-    def question(self, wish: str, pool: list[ScoredPrompt], number: int, consultation: MentorContext) -> Question:
+    def question(self, wish: str, pool: list[ScoredPrompt], number: int, context: MentorContext) -> Request:
         """The request of one pool for `number` new prompts."""
         wanted = format_number(number, "new prompt")
         parts = [
-            describe_task(consultation.task),
+            describe_task(context.task),
             ORDER,
-            *format_entries(pool, consultation, self.show_gradient),
+            *format_entries(pool, context, self.show_gradient),
             wish.format(proposals=wanted),
-            RULES.format(words=self.words, tokens=consultation.space.length),
+            RULES.format(words=self.words, tokens=context.space.length),
         ]
 
         def remind(reply: str) -> list[Message]:
             return build_reminder(self.form, reply, ASK_AGAIN.format(proposals=wanted))
 
-        return Question(
+        return Request(
             build_messages(self.form, ROLE, parts, "New prompts:"),
             lambda reply: parse_proposals(reply, MOST_READ),
             remind,

@@ -28,7 +28,7 @@ from llm_catalyst.mentors.reply_parser import (
     shorten_line,
     strip_invisible,
 )
-from llm_catalyst.mentors.strategies.base import Dialogue, Question, repeat_request
+from llm_catalyst.mentors.strategies.base import Dialogue, Request, repeat_request
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
@@ -98,20 +98,20 @@ class Opro:
         """For its gradients, where these are shown."""
         return self.show_gradient
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """The same question for each of the proposals: the model's sampling makes the answers differ."""
-        question = Question(self.messages(consultation), read_tagged, self.remind, 1, self.temperature)
+        question = Request(self.messages(context), read_tagged, self.remind, 1, self.temperature)
         return (yield from repeat_request(question, self.proposals))
 
-    def messages(self, consultation: MentorContext) -> tuple[Message, ...]:
-        """The conversation that asks for one new prompt; the examples in it are drawn from `consultation.rng`."""
-        best = self.best(consultation.scored)
+    def messages(self, context: MentorContext) -> tuple[Message, ...]:
+        """The conversation that asks for one new prompt; the examples in it are drawn from `context.rng`."""
+        best = self.best(context.scored)
         parts = [
-            describe_task(consultation.task),
-            *([ORDER, *format_entries(best, consultation, self.show_gradient, format_rating), BEAT] if best else []),
-            *self.examples(consultation),
+            describe_task(context.task),
+            *([ORDER, *format_entries(best, context, self.show_gradient, format_rating), BEAT] if best else []),
+            *self.examples(context),
             WISH,
-            RULES.format(words=self.words, tokens=consultation.space.length),
+            RULES.format(words=self.words, tokens=context.space.length),
         ]
         return build_messages(self.form, ROLE, parts, "New prompt:")
 
@@ -121,10 +121,10 @@ class Opro:
         passing = [entry for entry in ranked if entry.score.metric >= self.threshold]
         return passing[-self.history :] or ranked[-1:]
 
-    def examples(self, consultation: MentorContext) -> list[str]:
+    def examples(self, context: MentorContext) -> list[str]:
         """A paragraph for each training example drawn, in the order of the data, and one that explains them."""
-        task = consultation.task
-        drawn = sorted(consultation.draw_examples(self.exemplars))
+        task = context.task
+        drawn = sorted(context.draw_examples(self.exemplars))
         shown = [
             f"Input: <INS> {format_input(example)}\nAnswer: {format_answer(task, example.label)}"
             for example in (task.examples[row] for row in drawn)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse_official, parse_proposals
-from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.base import Dialogue, Request
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
@@ -68,20 +68,20 @@ class Paper:
         """For its gradients, where these are shown."""
         return self.show_gradient
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """One question, and its answer as it is."""
-        (reply,) = yield (Question(self.messages(consultation), self.read, self.remind, self.proposals),)
+        (reply,) = yield (Request(self.messages(context), self.read, self.remind, self.proposals),)
         return Advice(reply.proposals)
 
-    def messages(self, consultation: MentorContext) -> tuple[Message, ...]:
+    def messages(self, context: MentorContext) -> tuple[Message, ...]:
         """The conversation that asks for new prompts: system and user, or one plain text."""
-        pool = consultation.pool
-        shown = [ORDER, *format_entries(pool, consultation, self.show_gradient), PATTERNS] if pool else []
+        pool = context.pool
+        shown = [ORDER, *format_entries(pool, context, self.show_gradient), PATTERNS] if pool else []
         parts = [
-            describe_task(consultation.task, self.description),
+            describe_task(context.task, self.description),
             *shown,
             WISH.format(proposals=format_number(self.proposals, "new prompt")),
-            RULES.format(words=self.words, tokens=consultation.space.length),
+            RULES.format(words=self.words, tokens=context.space.length),
         ]
         return build_messages(self.form, ROLE, parts, "New prompts:")
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse_proposals
-from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.base import Dialogue, Request
 from llm_catalyst.mentors.strategies.templates import (
     FORMS,
     MOST_READ,
@@ -54,17 +54,17 @@ class Paraphrase:
         check_at_least("strategy.proposals", self.proposals, 1)
         check_at_least("strategy.words", self.words, 2)
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """One question, and its answer as it is."""
-        (reply,) = yield (Question(self.messages(consultation), self.read, self.remind, self.proposals),)
+        (reply,) = yield (Request(self.messages(context), self.read, self.remind, self.proposals),)
         return Advice(reply.proposals)
 
-    def messages(self, consultation: MentorContext) -> tuple[Message, ...]:
+    def messages(self, context: MentorContext) -> tuple[Message, ...]:
         """The conversation that asks for variations of the pool's best prompt."""
         parts = [
             WISH.format(variations=format_number(self.proposals, "variation")),
-            f"Text: {quote_json(consultation.pool[-1].prompt.text)}",
-            RULES.format(words=self.words, tokens=consultation.space.length),
+            f"Text: {quote_json(context.pool[-1].prompt.text)}",
+            RULES.format(words=self.words, tokens=context.space.length),
         ]
         return build_messages(self.form, ROLE, parts, "Variations:")
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.ape import by_loss, reject_candidate
-from llm_catalyst.mentors.strategies.base import Dialogue, Question
+from llm_catalyst.mentors.strategies.base import Dialogue, Request
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.mentors.strategies.templates import MOST_READ, quote_json
 from llm_catalyst.models.soft_prompt import PromptSpace
@@ -88,15 +88,15 @@ class Rank:
             show_gradient=self.show_gradient,
         )
 
-    def propose(self, consultation: MentorContext) -> Dialogue:
+    def propose(self, context: MentorContext) -> Dialogue:
         """One question; of the candidates in its answer, those that are selected."""
         paper = self.generator()
-        messages = paper.messages(consultation)
-        (reply,) = yield (Question(messages, paper.read, paper.remind, self.candidates, self.temperature),)
+        messages = paper.messages(context)
+        (reply,) = yield (Request(messages, paper.read, paper.remind, self.candidates, self.temperature),)
         if not reply.proposals:
             return Advice()
-        ranked = by_loss(reply.proposals, consultation, self.examples)
-        cosines = cosine_similarities([each.prompt for each in ranked], consultation.space)
+        ranked = by_loss(reply.proposals, context, self.examples)
+        cosines = cosine_similarities([each.prompt for each in ranked], context.space)
         better = find_near_duplicates(cosines, self.similarity)
         rest = [i for i in range(len(ranked)) if i not in better]
         chosen = [rest[i] for i in choose_diverse(cosines[rest][:, rest], self.proposals, self.diversity)]

@@ -65,26 +65,26 @@ def format_rating(scored: ScoredPrompt) -> str:
 
 def format_entries(
     pool: Sequence[ScoredPrompt],
-    consultation: MentorContext,
+    context: MentorContext,
     show_gradient: bool = False,
     form: Callable[[ScoredPrompt], str] = with_losses,
 ) -> list[str]:
     """Scored prompts, a paragraph each; with `show_gradient` they say what the gradient would do to each token."""
     if not show_gradient:
         return [form(scored) for scored in pool]
-    hints = consultation.hints([scored.prompt for scored in pool])
+    hints = context.hints([scored.prompt for scored in pool])
     shown = [
-        f"{form(scored)}\n{format_gradient_moves(scored, hint, consultation)}"
+        f"{form(scored)}\n{format_gradient_moves(scored, hint, context)}"
         for scored, hint in zip(pool, hints, strict=True)
     ]
     return [*shown, GRADIENT]
 
 
-def format_gradient_moves(scored: ScoredPrompt, hint: Sequence[Sequence[int]], consultation: MentorContext) -> str:
+def format_gradient_moves(scored: ScoredPrompt, hint: Sequence[Sequence[int]], context: MentorContext) -> str:
     """One line: each token of a prompt, and where the gradient would move it."""
 
     def shown(token: int) -> str:
-        return quote_json(consultation.space.decode([token]))
+        return quote_json(context.space.decode([token]))
 
     pairs = zip(scored.prompt.tokens, hint, strict=True)
     return "Gradient: " + "; ".join(f"{shown(token)} to {', '.join(map(shown, near))}" for token, near in pairs)
