@@ -597,7 +597,7 @@ def test_a_replay_that_is_used_up_or_missing_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"replay\.run=.* holds no exchanges\.jsonl to replay"):
         Replay(str(tmp_path / "missing")).preflight()
     (tmp_path / "exchanges.jsonl").write_text("{}\n")
-    with pytest.raises(ConfigurationError, match=r"exchanges\.jsonl, line 1 is not an Exchange record"):
+    with pytest.raises(ConfigurationError, match=r"exchanges\.jsonl, line 1 is not an? LLMCall record"):
         Replay(str(tmp_path)).preflight()
     (tmp_path / "exchanges.jsonl").write_text("")
     with pytest.raises(ConfigurationError, match="asked no language model"):
