@@ -35,12 +35,25 @@ def run_command(words: Sequence[str]) -> int:
             refuse_secrets({name: value})
         swept = sum(word in SWEEP for word in ordered)
         sys.argv = ["catalyst", *ordered[:swept], *choose_sweep_folder(ordered), *ordered[swept:]]
+        hide_bases()
         hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(ordered)))()
 
     # Hydra then raises its errors instead of printing them, so that they look like ours.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     warn_of_hidden_files(words)
     return run_with_exit_code(start)[0]
+
+
+def hide_bases() -> None:
+    """Keep the files that choices inherit from (`_base.yaml`) out of help, completion, glob(*) and error messages."""
+    from hydra._internal.config_repository import ConfigRepository
+
+    list_options = ConfigRepository.get_group_options
+
+    def list_shown(self: ConfigRepository, *args: Any, **kwargs: Any) -> list[str]:
+        return [name for name in list_options(self, *args, **kwargs) if not name.startswith("_")]
+
+    ConfigRepository.get_group_options = list_shown  # type: ignore[method-assign]
 
 
 def resume_command(directory: Path, words: Sequence[str] = ()) -> int:

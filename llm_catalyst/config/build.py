@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
+from llm_catalyst.utils.paths import list_choices
 from llm_catalyst.utils.validation import (
     SHORTEST_SECRET,
     ConfigurationError,
@@ -122,7 +123,7 @@ def resolve_fallbacks(
     mentor = config["mentor"]
     if not isinstance(mentor, Mapping) or not mentor.get("fallbacks"):
         return dict(config)
-    choices = {path.stem: path for folder in reversed(folders) for path in sorted((folder / "mentor").glob("*.yaml"))}
+    choices = {path.stem: path for folder in reversed(folders) for path in list_choices(folder / "mentor")}
     for name in ("replay", "diffusion"):  # a whole run's, and one whose keys follow from the run around it
         choices.pop(name, None)
 

@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
 
@@ -69,7 +69,7 @@ def explain_config_error(error: Exception) -> str:
     if re.search(r"Could not (?:find|load) 'hydra/launcher/(?:joblib|submitit_\w+)'", message):
         return f"{message}; that launcher comes with: pip install 'llm-catalyst[sweep]'"
     if choice := re.search(r"(?:Could not find|Could not load) '([\w/]+)/(\w+)'", message):
-        return message + did_you_mean(choice[2], [file.stem for file in (conf_directory() / choice[1]).glob("*.yaml")])
+        return message + did_you_mean(choice[2], [file.stem for file in list_choices(conf_directory() / choice[1])])
     return message
 
 

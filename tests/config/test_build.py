@@ -40,7 +40,10 @@ SWEEPS = {
 }
 NO_CHOICES = {"config.yaml", "prices.yaml", "hydra/help/catalyst.yaml", *SWEEPS}
 TABLES = sorted([*(CONF / "table").glob("*.yaml"), *(CONF / "published").glob("*.yaml")])  # test_table.py
-CHOICES = [path for path in FILES if path.relative_to(CONF).as_posix() not in NO_CHOICES and path not in TABLES]
+BASES = [path for path in FILES if path.name.startswith("_")]  # what other choices inherit from
+CHOICES = [
+    path for path in FILES if path.relative_to(CONF).as_posix() not in NO_CHOICES and path not in (*TABLES, *BASES)
+]
 GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
 
 # How many choices each group has, to be changed on purpose, and names that must stay among them.
@@ -84,6 +87,15 @@ Compose = Callable[..., dict[str, Any]]
 def group_and_choice(path: Path) -> tuple[str, str]:
     group, _, choice = path.relative_to(CONF).with_suffix("").as_posix().partition("/")
     return group, choice
+
+
+def merged(path: Path) -> dict[str, Any]:
+    """A file's keys with those of the bases that it inherits from."""
+    node: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.parent.name not in GROUPS:
+        return node
+    bases = node.pop("defaults", [])
+    return functools.reduce(lambda keys, base: keys | merged(path.with_name(f"{base}.yaml")), bases, {}) | node
 
 
 def header(path: Path) -> str:
@@ -137,7 +149,7 @@ def test_the_walk_finds_as_many_choices_as_there_are_and_all_that_were_promised(
         group, choice = group_and_choice(path)
         found.setdefault(group, set()).add(choice)
     assert {group: len(names) for group, names in found.items()} == NUMBERS
-    assert len(FILES) == sum(NUMBERS.values()) + len(NO_CHOICES) + len(TABLES)
+    assert len(FILES) == sum(NUMBERS.values()) + len(NO_CHOICES) + len(TABLES) + len(BASES)
     missing = {group: set(names.split()) - found[group] for group, names in PROMISED.items()}
     assert not any(missing.values()), missing
 
@@ -148,7 +160,7 @@ def test_every_choice_composes_and_builds_without_loading_anything(path: Path, c
     group, choice = group_and_choice(path)
     config = composed(f"{group}={choice}", *GIVEN.get(f"{group}={choice}", []))
     parts = build_all(config)
-    own = yaml.safe_load(path.read_text(encoding="utf-8"))
+    own = merged(path)
     if group == "task":
         assert parts.task.name == choice
     elif group in GROUPS:
@@ -206,7 +218,7 @@ def test_the_top_level_says_its_defaults_as_the_settings_have_them(composed: Com
 @pytest.mark.parametrize("group", [g for g in GROUPS if g not in ("optimizer", "mentor")])
 def test_a_choice_names_every_key_of_its_class_so_that_each_can_be_overridden(group: str) -> None:
     for path in sorted((CONF / group).glob("*.yaml")):
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+        node = merged(path)
         module, _, name = node.pop("_target_").rpartition(".")
         fields = field_names(getattr(__import__(module, fromlist=[name]), name))
         assert list(node) == fields or set(node) == set(fields), path

@@ -29,7 +29,7 @@ from llm_catalyst.tasks.text_task import (
 from llm_catalyst.utils.validation import ConfigurationError
 
 CONF = REPOSITORY / "conf"
-NAMES = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (CONF / "task").glob("[a-z]*.yaml"))
 
 # Rows of each label, from the README of the data.
 COUNTS = {
@@ -63,7 +63,8 @@ Jsonl = Callable[[Path, Sequence[dict[str, Any]]], None]
 
 def packaged(name: str, **changes: Any) -> TextTask:
     """The task of conf/task, with some keys changed."""
-    node = yaml.safe_load((CONF / "task" / f"{name}.yaml").read_text(encoding="utf-8"))
+    base, own = (yaml.safe_load((CONF / "task" / f"{file}.yaml").read_text()) for file in ("_text_task", name))
+    node = {key: value for key, value in (base | own).items() if key != "defaults"}
     task: TextTask = build_node(node | changes, "task")
     return task
 
