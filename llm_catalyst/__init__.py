@@ -1,6 +1,6 @@
 """llm-catalyst: a language model as a complementary optimizer to gradient descent in prompt tuning.
 
-In a notebook, `load_runs`, `load_trajectories` and `load_metrics` give runs as pandas tables (docs/analysis.md).
+In a notebook, `load_runs`, `load_trajectories` and `load_metrics` give runs as pandas tables (docs/guide.md).
 """
 
 from typing import TYPE_CHECKING, Any

@@ -32,7 +32,7 @@ Carries out the runs of a table that are not finished yet, and prints it. The sa
   catalyst reproduce nlu --dry-run                        runs, time and cost, measured; nothing is trained or paid
   catalyst reproduce nlu --only row='+ GPT-4' column=RTE,WiC
   catalyst reproduce nlu protocol=heldout backbone=roberta_base     with overrides for every run
-  catalyst reproduce nlu hydra/launcher=machine           side by side (docs/scaling.md)
+  catalyst reproduce nlu hydra/launcher=machine           side by side (docs/guide.md)
 
 Runs and table lie under outputs/tables/. A table of your own: DIR/table/NAME.yaml and --config-dir DIR.
 """

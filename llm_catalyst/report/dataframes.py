@@ -1,4 +1,4 @@
-"""Runs as pandas tables, for a notebook: `llm_catalyst.load_runs("outputs")` (docs/analysis.md).
+"""Runs as pandas tables, for a notebook: `llm_catalyst.load_runs("outputs")` (docs/guide.md).
 
 What is not known is pandas' NA, never 0. Tables are made from the records alone, without torch.
 """

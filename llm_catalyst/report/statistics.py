@@ -1,6 +1,6 @@
 """Figures of repeated runs: mean, spread, bootstrap intervals, paired tests, correction for many tests.
 
-docs/analysis.md says when not to believe them.
+docs/guide.md says when not to believe them.
 """
 
 import math

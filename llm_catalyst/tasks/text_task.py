@@ -1,6 +1,6 @@
 """Text tasks: load rows by `datasets`, put them into templates, split them into train, dev and test.
 
-A task is one YAML in conf/task; its fields are those of `TextTask` (docs/new-task.md shows how to add one).
+A task is one YAML in conf/task; its fields are those of `TextTask` (docs/guide.md shows how to add one).
 """
 
 import hashlib

@@ -17,7 +17,7 @@ from llm_catalyst.utils.rng import make_generator
 
 HINT_EXAMPLES = 64  # training examples over which a prompt's gradient is taken
 HINT_TOKENS = 3  # tokens named for each row
-# Lengths of a row. With a short step its neighbours stand there, whatever the gradient is (figures: docs/methods.md).
+# In lengths of a row: with a shorter step the nearest tokens are its neighbours (figures: scripts/bench/README.md).
 STEP = 4.0
 
 

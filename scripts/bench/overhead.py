@@ -7,7 +7,7 @@ The view is a live one whose terminal nobody sees, or plain with --view plain. S
 its processes without any wrapper.
 
 Run it with the project's Python (.venv/bin/python), in which the quickstart extra is installed. The second run needs
-data: CATALYST_DATA=FOLDER with sst2/ (docs/new-task.md). Three minutes on two slow cores.
+data: CATALYST_DATA=FOLDER with sst2/ (docs/guide.md). Three minutes on two slow cores.
 """
 
 import argparse

@@ -12,7 +12,7 @@ random words of the phrases' lengths where there are no data. --members 8 adds r
 backbone and take their steps in one pass (training/shared_backbone.py); their rates count the examples of all.
 
 A Python that has the project, the quickstart extra, and the peer:   pip install 'peft==0.21.*' accelerate
-Ten minutes on two slow cores. Needs data: CATALYST_DATA=FOLDER with sst2/ and boolq/ (docs/new-task.md).
+Ten minutes on two slow cores. Needs data: CATALYST_DATA=FOLDER with sst2/ and boolq/ (docs/guide.md).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Runs as pandas tables, and docs/analysis.md, whose examples are run and whose columns are looked for."""
+"""Runs as pandas tables, and docs/guide.md, whose examples are run and whose columns are looked for."""
 
 import itertools
 import re
@@ -189,9 +189,10 @@ def test_the_package_names_what_a_notebook_needs_and_nothing_else() -> None:
         llm_catalyst.load_all  # noqa: B018
 
 
-# --- docs/analysis.md
+# --- docs/guide.md
 
-PAGE = (REPOSITORY / "docs" / "analysis.md").read_text(encoding="utf-8")
+GUIDE = (REPOSITORY / "docs" / "guide.md").read_text(encoding="utf-8")
+PAGE = GUIDE.partition("\n## Analysis\n")[2].partition("\n## Many runs\n")[0]
 
 
 def columns_of_table(number: int) -> list[str]:
@@ -224,7 +225,7 @@ def test_the_examples_of_the_page_give_what_it_says(
     monkeypatch.chdir(outputs)
     names: dict[str, Any] = {}
     for code in re.findall(r"```python\n(.*?)```", PAGE, flags=re.S):
-        exec(compile(code, "docs/analysis.md", "exec"), names)
+        exec(compile(code, "docs/guide.md", "exec"), names)
     assert names["table"]["count"].tolist() == [5, 4, 5, 5]
     assert names["table"].loc[("sst2", "evolution"), "mean"] == pytest.approx(0.722)
     assert names["curve"].shape == (17, 2)

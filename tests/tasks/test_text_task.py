@@ -154,23 +154,25 @@ def test_the_built_in_quickstart_data_is_found_without_any_path(monkeypatch: Any
         assert counts(split) == {0: len(split) / 2, 1: len(split) / 2}
 
 
-def test_the_example_of_the_documentation_runs_as_it_is_written(
+def test_the_task_of_the_tutorial_composes_and_loads_as_it_is_written(
     catalyst: Command, tmp_path: Path, folder: Callable[..., Path]
 ) -> None:
-    page = REPOSITORY / "docs" / "new-task.md"
-    if not page.exists():
-        pytest.skip("docs/new-task.md is not there")
-    block = re.search(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    page = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    block = re.search(r"`(my_conf/task/(\w+)\.yaml)`.*?```yaml\n(.*?)```", page, re.DOTALL)
     assert block
-    node = yaml.safe_load(block[1])
-    (tmp_path / "mine" / "task").mkdir(parents=True)
-    (tmp_path / "mine" / "task" / f"{node['name']}.yaml").write_text(block[1], encoding="utf-8")
-    done = catalyst("run", "--config-dir=mine", f"task={node['name']}", "--cfg", "job", cwd=tmp_path)
+    file = tmp_path / block[1]
+    file.parent.mkdir(parents=True)
+    file.write_text(block[3], encoding="utf-8")
+    node = yaml.safe_load(block[3])
+    assert node.pop("defaults") == ["local"]
+    done = catalyst("run", "--config-dir=my_conf", f"task={block[2]}", "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert yaml.safe_load(done.stdout)["task"] == node
-    labels = list(range(len(node["labels"])))
-    path = folder(train=rows_of(*labels * 10), test=rows_of(*labels))
-    assert load_text_task(build_node(node | {"path": str(path)}, "task"), seed=1).labels == tuple(node["labels"])
+    composed = yaml.safe_load(done.stdout)["task"]
+    assert composed | node == composed
+    column = node["text"].strip("{}")
+    rows = [{column: f"text {i}", node["label"]: label} for i, label in enumerate(node["labels"] * 10)]
+    path = folder(train=rows, test=rows[:2])
+    assert load_text_task(build_node(composed | {"path": str(path)}, "task"), seed=1).labels == tuple(node["labels"])
 
 
 # --- splits
