@@ -77,7 +77,7 @@ RUNS: dict[str, tuple[str, ...]] = {
         "pool.candidates=3",
         "batch_size=8",
     ),
-    # the mentor alone, without a doer; causal language model, verbalizer
+    # the mentor alone, without an optimizer; causal language model, verbalizer
     "verbalizer_alone": (
         "seed=1",
         *FILMS,

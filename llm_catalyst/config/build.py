@@ -39,7 +39,7 @@ class RunComponents:
     task: Any
     backbone: Any
     head: Any
-    doer: Any
+    optimizer: Any
     mentor: Any
     settings: Any
 
@@ -53,19 +53,18 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
     refuse_secrets(config)
     from llm_catalyst.config.settings import Settings
     from llm_catalyst.mentors.base import overlaps
-    from llm_catalyst.optimizers.none import NoTraining
 
     settings = build_dataclass(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
     mentor = build_mentor(config["mentor"], build_node(config["strategy"], "strategy"))
     if hasattr(mentor, "preflight"):
         mentor.preflight()
-    head, doer = build_node(config["head"], "head"), build_optimizer(config.get("optimizer"), settings)
-    if isinstance(doer, NoTraining) and head.trained:
+    head, optimizer = build_node(config["head"], "head"), build_optimizer(config.get("optimizer"), settings)
+    if not optimizer.trains and head.trained:
         raise ConfigurationError(
             "doer=none trains nothing: this head would stay as it was drawn; choose one without weights of its own: "
             "head=verbalizer, with an encoder such as minilm head=similarity, for pictures head=coop or zero_shot"
         )
-    if isinstance(doer, NoTraining) and overlaps(mentor):
+    if not optimizer.trains and overlaps(mentor):
         raise ConfigurationError(
             "mentor.overlap=true asks while a stage trains, and doer=none trains nothing; choose mentor.overlap=false"
         )
@@ -75,7 +74,7 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
         task=task,
         backbone=backbone,
         head=head,
-        doer=doer,
+        optimizer=optimizer,
         mentor=mentor,
         settings=settings,
     )
@@ -144,12 +143,12 @@ def resolve_fallbacks(
 
 
 def build_optimizer(node: Mapping[str, Any] | None, settings: Any) -> Any:
-    """The doer that an `optimizer` node describes: a torch optimizer under the gradient doer, or a doer itself.
+    """The optimizer that an `optimizer` node describes: `Backprop` with an optimizer of torch, or a class of its own.
 
-    None stands for nobody: the mentor alone moves the prompt. A doer that draws directions, or whose rate has a course,
-    takes the run's seed and schedule.
+    None means no training: the mentor alone moves the prompt. A class with the fields `seed` and `schedule` that the
+    node does not give takes the run's.
     """
-    from llm_catalyst.optimizers.backprop import Gradient
+    from llm_catalyst.optimizers.backprop import Backprop
     from llm_catalyst.optimizers.none import NoTraining
 
     if node is None:
@@ -159,7 +158,7 @@ def build_optimizer(node: Mapping[str, Any] | None, settings: Any) -> Any:
     built = build_node(node, "optimizer", **{name: value for name, value in shared.items() if name in lacking})
     if is_dataclass(built):
         return built
-    return Gradient(built, settings.schedule, settings.clip_norm, settings.protocol.dropout)
+    return Backprop(built, settings.schedule, settings.clip_norm, settings.protocol.dropout)
 
 
 def build_node(node: Mapping[str, Any], where: str, **extra: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 from llm_catalyst.models.soft_prompt import PromptSettings
-from llm_catalyst.optimizers.descent import Schedule
+from llm_catalyst.optimizers.backprop import Schedule
 from llm_catalyst.tasks.batching import steps_per_epoch
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 

@@ -1,11 +1,13 @@
-from .backprop import Gradient as Gradient
+from .backprop import Backprop as Backprop
+from .backprop import GradientDescent as GradientDescent
+from .backprop import Schedule as Schedule
 from .base import Member as Member
 from .base import PromptOptimizer as PromptOptimizer
 from .base import StepRange as StepRange
 from .base import StepResult as StepResult
-from .descent import Schedule as Schedule
 from .none import NoTraining as NoTraining
 from .zeroth_order import ForwardGradient as ForwardGradient
+from .zeroth_order import RandomDirections as RandomDirections
 from .zeroth_order import ZerothOrderAdam as ZerothOrderAdam
 from .zeroth_order import ZerothOrderConservative as ZerothOrderConservative
 from .zeroth_order import ZerothOrderSGD as ZerothOrderSGD

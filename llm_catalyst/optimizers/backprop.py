@@ -1,27 +1,149 @@
-"""The gradient doer: trains soft prompts (and heads) for one stage with an optimizer of torch.optim."""
+"""Gradient descent: the one loop of steps of a torch.optim optimizer, and backpropagation, its usual gradient.
 
+Each member has its own optimizer, so that a member trained beside others takes the same steps as it would alone.
+"""
+
+import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal
 
 import torch
+import transformers
+from annotated_types import Ge, Le
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from llm_catalyst.models.prompted_text import Model, stack_members
-from llm_catalyst.optimizers.base import Member, StepRange, StepResult
-from llm_catalyst.optimizers.descent import Descent, Schedule
+from llm_catalyst.optimizers.base import GradientFunction, Member, PromptOptimizer, StepRange, StepResult
 from llm_catalyst.tasks.batching import Batch
-from llm_catalyst.utils.validation import check_at_least
+from llm_catalyst.utils.validation import config_dataclass
+
+SCHEDULES: dict[str, Callable[..., Any]] = {
+    "constant": lambda optimizer, warm_up, total, last: transformers.get_constant_schedule_with_warmup(
+        optimizer, warm_up, last_epoch=last
+    ),
+    "linear": transformers.get_linear_schedule_with_warmup,
+    "cosine": lambda optimizer, warm_up, total, last: transformers.get_cosine_schedule_with_warmup(
+        optimizer, warm_up, total, last_epoch=last
+    ),
+}
+
+
+@config_dataclass("schedule")
+class Schedule:
+    """The learning rate over the whole run (`over: run`), or anew in every stage (`over: stage`).
+
+    `warm_up` is the share of those steps during which the rate grows linearly from 0 or, where that is given, is
+    `warm_up_rate` (CoOp).
+    """
+
+    name: Literal["constant", "linear", "cosine"] = "constant"
+    warm_up: Annotated[float, Ge(0), Le(1)] = 0.0
+    over: Literal["run", "stage"] = "run"
+    warm_up_rate: Annotated[float, Ge(0)] | None = None
+
+    def attach(self, optimizer: torch.optim.Optimizer, step_range: StepRange) -> LambdaLR:
+        """The scheduler of an optimizer that has taken the steps up to `step_range.done`."""
+        begin, end = (0, step_range.total) if self.over == "run" else (step_range.begin, step_range.end)
+        done, span, full_rate = step_range.done - begin, end - begin, optimizer.param_groups[0]["lr"]
+        warm_up = round(self.warm_up * span)
+        scheduler: LambdaLR = SCHEDULES[self.name](optimizer, warm_up, span, done - 1)
+        if self.warm_up_rate is None:
+            return scheduler
+        after, share = scheduler.lr_lambdas[0], self.warm_up_rate / (full_rate or 1)
+        return LambdaLR(optimizer, lambda step: share if step < warm_up else after(step), done - 1)
+
+
+class GradientDescent(PromptOptimizer):
+    """The loop of steps along gradients; a subclass says which optimizer takes them, and how a gradient is found.
+
+    Gradients are clipped at the Euclidean norm `clip_norm`, each member's by itself. `dropout` says whether the
+    backbone's own dropout is active.
+    """
+
+    schedule: Schedule
+    clip_norm: float | None = None
+    dropout: bool = False
+
+    @abstractmethod
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """A new torch optimizer of one member's parameters."""
+
+    @abstractmethod
+    def estimate_gradients(
+        self, model: Model, members: Sequence[Member], batch: Batch, number: int, rates: Sequence[float]
+    ) -> tuple[list[float], int]:
+        """Leave the gradient of each member's mean loss, or its estimate, in the member's parameters.
+
+        Args:
+            model: The model, its backbone in training mode where `dropout` says so.
+            members: k members.
+            batch: The rows (k, b) of this step.
+            number: The step's number (from 1, over the run).
+            rates: Each member's learning rate in this step.
+
+        Returns:
+            The members' mean losses (k,) in nats, and how often each example of the batch went forward.
+        """
+
+    def train(
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
+    ) -> Iterator[StepResult]:
+        """Take the steps of a stage (see `PromptOptimizer.train`); moments are kept in the members."""
+        model.backbone.train(self.dropout)
+        optimizers = [self._restore_optimizer(member, step_range) for member in members]
+        for number in range(step_range.done + 1, step_range.end + 1):
+            if all(member.diverged for member in members):
+                break
+            rates = [float(optimizer.param_groups[0]["lr"]) for optimizer, _ in optimizers]
+            batch = next(batches)
+            losses, passes = self.estimate_gradients(model, members, batch, number, rates)
+            for member, (optimizer, scheduler), loss in zip(members, optimizers, losses, strict=True):
+                member.diverged = member.diverged or not (math.isfinite(loss) and self._step(member, optimizer))
+                optimizer.zero_grad(set_to_none=True)
+                if not member.diverged:
+                    scheduler.step()
+                member.optimizer_state = optimizer.state_dict()
+            finite = (math.nan if member.diverged else loss for member, loss in zip(members, losses, strict=True))
+            yield StepResult.of(number, finite, batch, passes)
+        model.backbone.train(False)
+
+    def _restore_optimizer(self, member: Member, step_range: StepRange) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        """A member's optimizer with the moments that the member kept, and its scheduler at step `step_range.done`."""
+        optimizer = self.make_optimizer(list(member.parameters.values()))
+        rates = [group["lr"] for group in optimizer.param_groups]
+        if member.optimizer_state is not None:
+            optimizer.load_state_dict(member.optimizer_state)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = group["initial_lr"] = rate  # the scheduler computes the present rate from the full one
+        return optimizer, self.schedule.attach(optimizer, step_range)
+
+    def _step(self, member: Member, optimizer: torch.optim.Optimizer) -> bool:
+        """Take one step and return True; leave the parameters as they are where that is not finite."""
+        norm = nn.utils.clip_grad_norm_(member.parameters.values(), self.clip_norm or math.inf)
+        if not torch.isfinite(norm):
+            return False
+        before = [parameter.detach().clone() for parameter in member.parameters.values()]
+        optimizer.step()
+        if all(parameter.detach().isfinite().all() for parameter in member.parameters.values()):
+            return True
+        for parameter, value in zip(member.parameters.values(), before, strict=True):
+            parameter.data.copy_(value)
+        return False
 
 
 def mean_gradients(model: Model, members: Sequence[Member], batch: Batch) -> list[float]:
-    """Each member's mean loss on its own rows; the gradient of it is left in the member's parameters.
+    """Each member's mean loss on its own rows; leaves the gradient of it in the member's parameters.
 
-    Gathered from as many examples at a time as memory has room for.
+    Accumulates over parts of the batch, of as many examples as memory has room for.
     """
 
-    def gather(size: int) -> list[float]:
+    def accumulate(size: int) -> list[float]:
         for member in members:
             for parameter in member.parameters.values():
-                parameter.grad = None  # what a pass that ran out of memory may have left
+                parameter.grad = None  # a pass that ran out of memory may have left one
         total = torch.zeros(len(members), device=batch.labels.device)
         for part in batch.parts(size):
             losses = model.losses(stack_members([member.parameters for member in members]), part).sum(1) / batch.size
@@ -29,34 +151,36 @@ def mean_gradients(model: Model, members: Sequence[Member], batch: Batch) -> lis
             total += losses.detach()
         return total.tolist()
 
-    return model.room.fit("examples", 1, batch.size, gather)
+    return model.room.fit("examples", 1, batch.size, accumulate)
 
 
-@dataclass(frozen=True)
-class Gradient:
+@config_dataclass("")
+class Backprop(GradientDescent):
     """Backpropagation into the soft prompt and the head's weights, the backbone frozen.
 
-    `optimizer` makes a torch optimizer from parameters, one for each member (see `Descent`). `gradients` is
-    `mean_gradients`, or what does the same for the members of several runs in one pass (`Company.step`).
+    `optimizer` makes a torch optimizer from parameters. `gradients` is `mean_gradients`, or a function that does the
+    same for the members of several runs in one pass (`share_gradients`).
     """
 
     optimizer: Callable[..., torch.optim.Optimizer]
     schedule: Schedule = field(default_factory=Schedule)
-    clip_norm: float | None = 1.0
+    clip_norm: Annotated[float, Ge(1e-9)] | None = 1.0
     dropout: bool = False
-    gradients: Callable[[Model, Sequence[Member], Batch], list[float]] = mean_gradients
+    gradients: GradientFunction = mean_gradients
 
-    def __post_init__(self) -> None:
-        check_at_least("clip_norm", self.clip_norm, 1e-9)
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """A new optimizer of these parameters."""
+        return self.optimizer(parameters)
 
-    def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
-    ) -> Iterator[StepResult]:
-        """Train by backpropagation (see `Doer.train`); the optimizer's moments are left in the members."""
+    def estimate_gradients(
+        self, model: Model, members: Sequence[Member], batch: Batch, number: int, rates: Sequence[float]
+    ) -> tuple[list[float], int]:
+        """The exact gradients, from one pass (see `GradientDescent.estimate_gradients`)."""
+        return self.gradients(model, members, batch), 1
 
-        def gradients(number: int, batch: Batch, rates: Sequence[float]) -> tuple[list[float], int]:
-            return self.gradients(model, members, batch), 1
+    def share_gradients(self, gradients: GradientFunction) -> PromptOptimizer:
+        """The same optimizer with gradients from `gradients`.
 
-        model.backbone.train(self.dropout)
-        yield from Descent(self.optimizer, self.schedule, self.clip_norm).steps(members, batches, course, gradients)
-        model.backbone.train(False)
+        Itself with dropout: in a shared pass all runs would draw from one random stream.
+        """
+        return self if self.dropout else replace(self, gradients=gradients)

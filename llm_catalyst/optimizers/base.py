@@ -1,9 +1,10 @@
-"""What every doer trains, tells and does."""
+"""The interface of every optimizer: it trains k members side by side for one stage, and reports each step."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -35,9 +36,8 @@ class Member:
 class StepResult:
     """One optimizer step: its number (from 1, over the run) and each member's batch loss in nats.
 
-    `examples` is how many went forward for it, over all members and over all the points around each at which a doer
-    takes the loss; `tokens` is how many tokens these have, padding included and prompts not, and `padding` how many of
-    them are padding.
+    `examples` counts the examples that went forward, over all members and all points around each at which the loss was
+    taken; `tokens` are the tokens of these examples with padding and without prompts, `padding` those that are padding.
     A loss is NaN where it or its gradient was not finite: that member stopped before this step's update.
     """
 
@@ -48,13 +48,13 @@ class StepResult:
     padding: int = 0
 
     @classmethod
-    def of(cls, number: int, losses: Iterable[float], batch: Batch, times: int = 1) -> "StepResult":
-        """The step for which each example of the batch went forward so many times.
+    def of(cls, number: int, losses: Iterable[float], batch: Batch, passes: int = 1) -> "StepResult":
+        """The step for which each example of the batch went forward `passes` times.
 
-        To be made when the losses are known: what a GPU is asked for here is then there.
+        Make it only when the losses are known: reading the batch's counts waits for the GPU.
         """
-        examples, tokens = times * batch.labels.numel(), times * batch.token_count
-        return cls(number, tuple(losses), examples, tokens, times * batch.padding_count)
+        examples, tokens = passes * batch.labels.numel(), passes * batch.token_count
+        return cls(number, tuple(losses), examples, tokens, passes * batch.padding_count)
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,40 @@ class StepRange:
     done: int
 
 
-class PromptOptimizer(Protocol):
-    """Whoever trains the members between two restarts."""
+# Leaves the gradient of each member's mean loss in its parameters, and returns these losses (k,) in nats.
+GradientFunction = Callable[[Model, Sequence[Member], Batch], list[float]]
 
+
+class PromptOptimizer(ABC):
+    """Trains the members between two restarts (conf/optimizer).
+
+    `trains` is False where no step changes a member, so that the mentor alone moves the prompt.
+    """
+
+    trains: ClassVar[bool] = True
+
+    @abstractmethod
     def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
     ) -> Iterator[StepResult]:
-        """Train `members` in place for the rest of a stage, and tell each step after it is taken.
+        """Train the members in place for the rest of a stage, and yield each step after it is taken.
 
-        A batch holds rows for every member. A member whose loss or gradient is not finite keeps its last finite
-        parameters and stops; the stage ends early when none is left. Whenever a step is told, the members are
-        whole: the steps that follow depend on them, the batches and the course alone.
+        Whenever a step is yielded, the members are complete: the steps that follow depend on them, the batches and
+        `step_range` alone. The stage ends early when every member has stopped.
+
+        Args:
+            model: The frozen backbone under soft prompts and a head.
+            members: k members. One whose loss or gradient is not finite keeps its last finite parameters and stops.
+            batches: One batch for each step, with rows (k, b) for every member.
+            step_range: The steps of the stage, and how many of them are taken already.
+
+        Returns:
+            The steps, by number.
         """
-        ...
+
+    def share_gradients(self, gradients: GradientFunction) -> "PromptOptimizer":
+        """The same optimizer with gradients from `gradients`, which computes those of several runs in one pass.
+
+        The optimizer itself where it has no use for them.
+        """
+        return self

@@ -1,28 +1,31 @@
-"""No doer: the mentor alone moves the prompt, as in optimization by a language model only (OPRO, EvoPrompt, …)."""
+"""No training: the mentor alone moves the prompt, as in optimization by a language model only (OPRO, EvoPrompt, …)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from llm_catalyst.models.prompted_text import Model, stack_members
-from llm_catalyst.optimizers.base import Member, StepRange, StepResult
+from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange, StepResult
 from llm_catalyst.tasks.batching import Batch
 
 
 @dataclass(frozen=True)
-class NoTraining:
-    """Tells the loss of each step's batch, and trains nothing."""
+class NoTraining(PromptOptimizer):
+    """Yields the loss of each step's batch, and changes no member."""
+
+    trains: ClassVar[bool] = False
 
     @torch.inference_mode()
     def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
     ) -> Iterator[StepResult]:
-        """The steps of a stage (see `Doer.train`), none of which changes a member."""
+        """The steps of a stage (see `PromptOptimizer.train`), none of which changes a member."""
         model.backbone.train(False)
-        for number in range(course.done + 1, course.end + 1):
+        for number in range(step_range.done + 1, step_range.end + 1):
             batch = next(batches)
             losses = model.room.fit("examples", 1, batch.size, partial(mean_losses, model, members, batch))
             yield StepResult.of(number, losses.tolist(), batch)

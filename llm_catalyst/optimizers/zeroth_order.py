@@ -1,4 +1,4 @@
-"""Doers without a backward pass: gradients estimated from losses along random directions.
+"""Optimizers without a backward pass: gradients estimated from losses along random directions.
 
 Along a direction z ~ N(0, I) over the soft prompt and the head's weights together, the slope of the batch loss L is
 
@@ -9,28 +9,31 @@ and g z is an estimate of its gradient: without bias as eps goes to 0, and with 
 2305.17333) and the benchmark of Zhang et al. 2024 (arXiv 2402.11592, "ZO-LLM").
 
 Faithful to both: the two-sided estimate, z from a seed and not from memory, the updates, no dropout, no clipping
-unless it is asked for. What differs: the loss that a step tells is taken at P itself (MeZO tells that at P + eps z),
-all points of all members go forward in one batch, the head's weights are perturbed too, and a direction is a
-function of (seed, step, number), so that a run can go on from any step. One pass takes the memory of inference on
+unless it is asked for. What differs: the loss that a step reports is taken at P itself (MeZO reports that at
+P + eps z), all points of all members go forward in one batch, the head's weights are perturbed too, and a direction is
+a function of (seed, step, number), so that a run can be resumed at any step. One pass takes the memory of inference on
 2 q + 1 batches; `micro_batch` bounds it, and it is halved where memory runs out.
 
 Shapes: k members, b examples of each, q directions.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Annotated, Literal
 
 import torch
-from torch import Tensor
+from annotated_types import Ge, Le
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llm_catalyst.models.prompted_text import Model, Parameters, stack_members
-from llm_catalyst.optimizers.base import Member, StepRange, StepResult
-from llm_catalyst.optimizers.descent import Descent, Schedule
+from llm_catalyst.optimizers.backprop import GradientDescent, Schedule
+from llm_catalyst.optimizers.base import Member
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.rng import make_generator
-from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice, check_range
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 
 @dataclass(frozen=True)
@@ -57,109 +60,118 @@ class Directions:
         return total
 
 
-@dataclass(frozen=True)
-class ZerothOrderSGD:
+@config_dataclass("optimizer")
+class RandomDirections(GradientDescent):
+    """Stochastic gradient descent along an estimate of the gradient from `directions` random directions a step."""
+
+    lr: Annotated[float, Ge(0)]
+    directions: Annotated[int, Ge(1)] = 1
+    schedule: Schedule = field(default_factory=Schedule)
+    seed: int = 1
+
+    @property
+    def sampler(self) -> Directions:
+        """The directions of each step."""
+        return Directions(self.seed, self.directions)
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Plain stochastic gradient descent."""
+        return torch.optim.SGD(parameters, lr=self.lr)
+
+    @torch.no_grad()
+    def estimate_gradients(
+        self, model: Model, members: Sequence[Member], batch: Batch, number: int, rates: Sequence[float]
+    ) -> tuple[list[float], int]:
+        """Leave the estimate in the members (see `GradientDescent.estimate_gradients`)."""
+        at = stack_members([member.parameters for member in members])
+        losses, gradients, passes = self.estimate(model, at, batch, number, rates)
+        for i, member in enumerate(members):
+            for name, parameter in member.parameters.items():
+                parameter.grad = gradients[name][i].clone()
+        return losses.tolist(), passes
+
+    @abstractmethod
+    def estimate(
+        self, model: Model, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
+    ) -> tuple[Tensor, dict[str, Tensor], int]:
+        """The losses (k,) at the members `at` (k, ...), the estimate (k, ...), and how often each example passed."""
+
+
+@config_dataclass("optimizer")
+class ZerothOrderSGD(RandomDirections):
     """Stochastic gradient descent on the estimate: ZO-SGD (MeZO); with `momentum` ZO-SGD-MMT; with `sign_of` its sign.
 
     `sign_of: estimate` steps along sign(g z), entry by entry (Liu et al. 2019, "signSGD via zeroth-order oracle");
     `sign_of: slope` along sign(g) z, as the code of ZO-LLM has it.
     """
 
-    lr: float
-    momentum: float = 0.0
-    sign_of: str | None = None
-    eps: float = 1e-3
-    directions: int = 1
-    clip_norm: float | None = None
-    schedule: Schedule = field(default_factory=Schedule)
-    seed: int = 1
+    momentum: Annotated[float, Ge(0), Le(1)] = 0.0
+    sign_of: Literal["estimate", "slope"] | None = None
+    eps: Annotated[float, Ge(1e-12)] = 1e-3
+    clip_norm: Annotated[float, Ge(1e-9)] | None = None
 
-    def __post_init__(self) -> None:
-        check_bounds(self.lr, self.directions, self.eps, self.clip_norm)
-        check_range("optimizer.momentum", self.momentum, 0, 1)
-        check_choice("optimizer.sign_of", self.sign_of or "estimate", ("estimate", "slope"))
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Stochastic gradient descent with momentum."""
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
 
-    def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
-    ) -> Iterator[StepResult]:
-        """Train without a backward pass (see `Doer.train`)."""
-        optimizer = partial(torch.optim.SGD, lr=self.lr, momentum=self.momentum)
-        directions = Directions(self.seed, self.directions)
-        estimate = partial(estimate_gradients, model, members, directions, self.eps, self.sign_of)
-        return Descent(optimizer, self.schedule, self.clip_norm).steps(members, batches, course, estimate)
+    def estimate(
+        self, model: Model, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
+    ) -> tuple[Tensor, dict[str, Tensor], int]:
+        """The two-sided estimate, or its sign (see `RandomDirections.estimate`)."""
+        losses, slopes = two_sided_slopes(model, at, batch, number, self.sampler, self.eps)
+        slopes = sign_with_nan(slopes) if self.sign_of == "slope" else slopes
+        gradients = self.sampler.combine(number, at, slopes)
+        if self.sign_of == "estimate":
+            gradients = {name: sign_with_nan(g) for name, g in gradients.items()}
+        return losses, gradients, 2 * self.directions + 1
 
 
-@dataclass(frozen=True)
-class ZerothOrderAdam:
+@config_dataclass("optimizer")
+class ZerothOrderAdam(RandomDirections):
     """Adam on the estimate (ZO-Adam): both moments are those of g z. `adam_eps` is what Adam adds to its divisor."""
 
-    lr: float
-    betas: tuple[float, float] = (0.9, 0.999)
-    adam_eps: float = 1e-8
-    eps: float = 1e-3
-    directions: int = 1
-    clip_norm: float | None = None
-    schedule: Schedule = field(default_factory=Schedule)
-    seed: int = 1
+    betas: tuple[Annotated[float, Ge(0), Le(0.999999)], Annotated[float, Ge(0), Le(0.999999)]] = (0.9, 0.999)
+    adam_eps: Annotated[float, Ge(0)] = 1e-8
+    eps: Annotated[float, Ge(1e-12)] = 1e-3
+    clip_norm: Annotated[float, Ge(1e-9)] | None = None
 
-    def __post_init__(self) -> None:
-        check_bounds(self.lr, self.directions, self.eps, self.clip_norm)
-        check_at_least("optimizer.adam_eps", self.adam_eps, 0)
-        for beta in self.betas:
-            check_range("optimizer.betas", beta, 0, 0.999999)
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, eps=self.adam_eps)
 
-    def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
-    ) -> Iterator[StepResult]:
-        """Train without a backward pass (see `Doer.train`); Adam's moments are left in the members."""
-        optimizer = partial(torch.optim.Adam, lr=self.lr, betas=self.betas, eps=self.adam_eps)
-        directions = Directions(self.seed, self.directions)
-        estimate = partial(estimate_gradients, model, members, directions, self.eps, None)
-        return Descent(optimizer, self.schedule, self.clip_norm).steps(members, batches, course, estimate)
+    def estimate(
+        self, model: Model, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
+    ) -> tuple[Tensor, dict[str, Tensor], int]:
+        """The two-sided estimate (see `RandomDirections.estimate`)."""
+        losses, slopes = two_sided_slopes(model, at, batch, number, self.sampler, self.eps)
+        return losses, self.sampler.combine(number, at, slopes), 2 * self.directions + 1
 
 
-@dataclass(frozen=True)
-class ZerothOrderConservative:
+@config_dataclass("optimizer")
+class ZerothOrderConservative(RandomDirections):
     """The best of P, P - lr g z and P + lr g z on the step's own batch (ZO-SGD-Cons): two forward passes a step.
 
     P stays where neither is better. ZO-LLM makes a step and takes it back; here each candidate is made from P.
     """
 
-    lr: float
-    eps: float = 1e-3
-    directions: int = 1
-    schedule: Schedule = field(default_factory=Schedule)
-    seed: int = 1
+    eps: Annotated[float, Ge(1e-12)] = 1e-3
 
-    def __post_init__(self) -> None:
-        check_bounds(self.lr, self.directions, self.eps)
-
-    def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
-    ) -> Iterator[StepResult]:
-        """Train without a backward pass (see `Doer.train`)."""
-        descent = Descent(partial(torch.optim.SGD, lr=self.lr), self.schedule, clip_norm=None)
-        return descent.steps(members, batches, course, partial(self._choose, model, members))
-
-    @torch.no_grad()
-    def _choose(
-        self, model: Model, members: Sequence[Member], number: int, batch: Batch, rates: Sequence[float]
-    ) -> tuple[list[float], int]:
-        """Leave the estimate as gradient where descending is best, its negative or nothing where that is."""
-        directions = Directions(self.seed, self.directions)
-        at = stack_members([member.parameters for member in members])
-        here, slopes = two_sided_slopes(model, at, batch, number, directions, self.eps)
-        estimate = directions.combine(number, at, slopes)
+    def estimate(
+        self, model: Model, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
+    ) -> tuple[Tensor, dict[str, Tensor], int]:
+        """The two-sided estimate where going down it is best, its negative where going up is, or else 0."""
+        losses, slopes = two_sided_slopes(model, at, batch, number, self.sampler, self.eps)
+        estimate = self.sampler.combine(number, at, slopes)
         step = {name: broadcast_members(rates, g) * g for name, g in estimate.items()}
         down, up = evaluate_points(model, [move_along(at, step, -1.0), move_along(at, step, 1.0)], batch)
-        best = torch.stack([here, down, up]).nan_to_num(nan=torch.inf).argmin(0)  # the first where some are equal
+        best = torch.stack([losses, down, up]).nan_to_num(nan=torch.inf).argmin(0)  # the first where some are equal
         along = torch.tensor([0.0, 1.0, -1.0])[best]
-        set_gradients(members, {name: broadcast_members(along, g) * g for name, g in estimate.items()})
-        return here.tolist(), 2 * self.directions + 3
+        gradients = {name: broadcast_members(along, g) * g for name, g in estimate.items()}
+        return losses, gradients, 2 * self.directions + 3
 
 
-@dataclass(frozen=True)
-class ForwardGradient:
+@config_dataclass("optimizer")
+class ForwardGradient(RandomDirections):
     """Stochastic gradient descent on (grad L . z) z, by forward-mode differentiation.
 
     Source: Baydin et al. 2022, "Gradients without backpropagation" (arXiv 2202.08587). The directional derivative is
@@ -167,63 +179,17 @@ class ForwardGradient:
     for the derivative; attention is computed in its plain form, since its fast kernels have no forward derivative.
     """
 
-    lr: float
-    directions: int = 1
-    clip_norm: float | None = None
-    schedule: Schedule = field(default_factory=Schedule)
-    seed: int = 1
+    clip_norm: Annotated[float, Ge(1e-9)] | None = None
 
-    def __post_init__(self) -> None:
-        check_bounds(self.lr, self.directions, clip_norm=self.clip_norm)
-
-    def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
-    ) -> Iterator[StepResult]:
-        """Train without a backward pass (see `Doer.train`).
+    def estimate(
+        self, model: Model, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
+    ) -> tuple[Tensor, dict[str, Tensor], int]:
+        """The mean of (grad L . z) z over the directions (see `RandomDirections.estimate`).
 
         Raises ConfigurationError where the backbone has an operation without a forward derivative.
         """
-        descent = Descent(partial(torch.optim.SGD, lr=self.lr), self.schedule, self.clip_norm)
-        return descent.steps(members, batches, course, partial(self._gradients, model, members))
-
-    @torch.no_grad()
-    def _gradients(
-        self, model: Model, members: Sequence[Member], number: int, batch: Batch, rates: Sequence[float]
-    ) -> tuple[list[float], int]:
-        directions = Directions(self.seed, self.directions)
-        at = stack_members([member.parameters for member in members])
-        losses, slopes = directional_derivatives(model, at, batch, list(directions.draw(number, at)))
-        set_gradients(members, directions.combine(number, at, slopes))
-        return losses.tolist(), self.directions
-
-
-def check_bounds(lr: float, directions: int, eps: float = 1e-3, clip_norm: float | None = None) -> None:
-    """Raise ConfigurationError where a setting that these doers share is out of bounds."""
-    check_at_least("optimizer.lr", lr, 0)
-    check_at_least("optimizer.directions", directions, 1)
-    check_at_least("optimizer.eps", eps, 1e-12)
-    check_at_least("optimizer.clip_norm", clip_norm, 1e-9)
-
-
-@torch.no_grad()
-def estimate_gradients(
-    model: Model,
-    members: Sequence[Member],
-    directions: Directions,
-    eps: float,
-    sign_of: str | None,
-    number: int,
-    batch: Batch,
-    rates: Sequence[float],
-) -> tuple[list[float], int]:
-    """Leave the estimate, or its sign, as the members' gradients: `descent.Gradients`."""
-    at = stack_members([member.parameters for member in members])
-    losses, slopes = two_sided_slopes(model, at, batch, number, directions, eps)
-    estimate = directions.combine(number, at, sign_with_nan(slopes) if sign_of == "slope" else slopes)
-    set_gradients(
-        members, {name: sign_with_nan(g) for name, g in estimate.items()} if sign_of == "estimate" else estimate
-    )
-    return losses.tolist(), 2 * directions.count + 1
+        losses, slopes = directional_derivatives(model, at, batch, list(self.sampler.draw(number, at)))
+        return losses, self.sampler.combine(number, at, slopes), self.directions
 
 
 def two_sided_slopes(
@@ -292,10 +258,3 @@ def broadcast_members(numbers: Sequence[float] | Tensor, like: Tensor) -> Tensor
 def sign_with_nan(values: Tensor) -> Tensor:
     """-1, 0 or 1; what is not finite becomes NaN, where torch's own sign would hide it."""
     return values.sign() + 0 * values
-
-
-def set_gradients(members: Sequence[Member], gradients: Parameters) -> None:
-    """Put each member's row of `gradients` (k, ...) where its optimizer looks for it."""
-    for i, member in enumerate(members):
-        for name, parameter in member.parameters.items():
-            parameter.grad = gradients[name][i].clone()

@@ -92,7 +92,7 @@ class Measured:
     notes: tuple[str, ...]
 
 
-def estimate_run(problem: Problem, doer: PromptOptimizer, mentor: Mentor, plan: tuple[int, ...]) -> Estimate:
+def estimate_run(problem: Problem, optimizer: PromptOptimizer, mentor: Mentor, plan: tuple[int, ...]) -> Estimate:
     """What a run of `plan` (steps of each stage) will take. Nothing of it is kept, no random stream moves.
 
     Trains a few of its steps on copies and scores a pass of dev; asks no mentor. Raises ConfigurationError where
@@ -102,7 +102,7 @@ def estimate_run(problem: Problem, doer: PromptOptimizer, mentor: Mentor, plan: 
     work = count_work(problem, proposals, plan, late=overlaps(mentor))
     devices = [problem.device] if problem.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # dropout draws from the global generators
-        measured = measure_run(problem, doer, work)
+        measured = measure_run(problem, optimizer, work)
     mentors = estimate_mentor_cost(problem, mentor, work.pools, len(plan))
     members = [k for k, steps in zip(work.members, plan, strict=True) for _ in range(steps)]
     dev, test = problem.splits["dev"], problem.splits["test"]
@@ -175,7 +175,7 @@ def split_tokens(problem: Problem, data: Examples) -> int:
     return sum(padded_tokens(problem, data, rows) for rows in passes)
 
 
-def measure_run(problem: Problem, doer: PromptOptimizer, work: Work) -> Measured:
+def measure_run(problem: Problem, optimizer: PromptOptimizer, work: Work) -> Measured:
     """Time of a step of about the mean size and of a scoring pass, and the memory that they and the longest step take.
 
     A step's time grows with its tokens: the mean size gives the time of them all, where the median would not.
@@ -185,9 +185,9 @@ def measure_run(problem: Problem, doer: PromptOptimizer, work: Work) -> Measured
     longest = work.tokens.index(max(work.tokens))
     mean = statistics.fmean(work.tokens)
     usual = min(range(len(work.tokens)), key=lambda step: abs(work.tokens[step] - mean))
-    passes = make_step(problem, doer, model, max(work.members), longest, len(work.tokens))()  # it warms up, too
+    passes = make_step(problem, optimizer, model, max(work.members), longest, len(work.tokens))()  # it warms up, too
     times = {
-        k: time_calls(make_step(problem, doer, model, k, usual, len(work.tokens)), problem.compiled)
+        k: time_calls(make_step(problem, optimizer, model, k, usual, len(work.tokens)), problem.compiled)
         for k in sorted(set(work.members))
     }
     token = time_scored_token(problem, model, max(work.scored))
@@ -202,14 +202,14 @@ def measure_run(problem: Problem, doer: PromptOptimizer, work: Work) -> Measured
 
 
 def make_step(
-    problem: Problem, doer: PromptOptimizer, model: Model, k: int, done: int, total: int
+    problem: Problem, optimizer: PromptOptimizer, model: Model, k: int, done: int, total: int
 ) -> Callable[[], int]:
     """A function that takes the run's step after `done`, with k new members, and says how often each example passed."""
     start, batch = problem.start(), next(problem.batches(k, done))
 
     def train() -> int:
         members = [Member.of(start) for _ in range(k)]
-        steps = list(doer.train(model, members, repeat(batch), StepRange(done, done + 1, total, done)))
+        steps = list(optimizer.train(model, members, repeat(batch), StepRange(done, done + 1, total, done)))
         return sum(step.examples for step in steps) // batch.labels.numel()
 
     return train

@@ -8,7 +8,6 @@ from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Settings
 from llm_catalyst.mentors.base import Mentor
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
-from llm_catalyst.optimizers.none import NoTraining
 from llm_catalyst.runs.records import Advice, Emit, Origin, Outcome, Prompt, Record, Score
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training.checkpointing import Checkpointer
@@ -34,7 +33,7 @@ class Experiment:
     """What is optimized (a soft prompt for a problem), by whom, and for how many steps in each stage."""
 
     problem: Problem
-    doer: PromptOptimizer
+    optimizer: PromptOptimizer
     mentor: Mentor
     settings: Settings
     plan: tuple[int, ...]
@@ -71,7 +70,7 @@ def run_experiment(
             state = counsel.note(state, left)
         elif left and safe.mentor_may_speak(state, emit):
             state = restart_stage(experiment, *counsel.ask(state), emit)
-        elif isinstance(experiment.doer, NoTraining):
+        elif not experiment.optimizer.trains:
             left = ()  # nobody would move the prompt any more
         stage, state = state.stage, replace(state, stage=len(experiment.plan) - len(left), trained=False)
         state = safe.stage_ended(stage, state, last=not left)
@@ -88,13 +87,14 @@ def start_state(experiment: Experiment, emit: Emit) -> State:
 
 
 def train_stage(experiment: Experiment, state: State, emit: Emit, view: RunCallback, safe: Checkpointer) -> State:
-    """The doer's stage, or the rest of it: the state with its best member; the trajectory is recorded on the way."""
+    """The state after the stage, or the rest of it, with its best member; records the trajectory on the way."""
     problem, settings, plan = experiment.problem, experiment.settings, experiment.plan
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
     begin, end, k = sum(plan[: state.stage]), sum(plan[: state.stage + 1]), len(state.members)
     scores: list[Score | None] = [None] * k
-    course, moved = StepRange(begin, end, sum(plan), state.step), 0 if isinstance(experiment.doer, NoTraining) else k
-    for step in experiment.doer.train(problem.model, state.members, problem.batches(k, state.step), course):
+    moved = k if experiment.optimizer.trains else 0
+    left = StepRange(begin, end, sum(plan), state.step)
+    for step in experiment.optimizer.train(problem.model, state.members, problem.batches(k, state.step), left):
         view.tick(state.stage, step.number, step.losses)
         state = state.after(step, moved)
         if step.number == end or step.number % record == 0:

@@ -82,8 +82,8 @@ def run_training(
         view.begin(RunInfo(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
         try:
             with shared_backbone.get_signal_handler(0.0 if asks_a_person else PATIENCE_S) as interruption:
-                doer = shared_backbone.share_steps(parts.doer, problem.device)
-                experiment = Experiment(problem, doer, parts.mentor, settings, plan)
+                optimizer = shared_backbone.share_steps(parts.optimizer, problem.device)
+                experiment = Experiment(problem, optimizer, parts.mentor, settings, plan)
                 outcome = run_experiment(experiment, directory, view, interruption)
         except BaseException as error:
             view.end(None)
@@ -113,7 +113,7 @@ def dry_run(parts: RunComponents) -> Estimate:
     check_mentor(parts, console)
     with show_status(parts, console, "loading data and model, and measuring a step …") as status:
         problem = load_problem(parts, status.update if status else ignore_progress)
-    estimated = estimate_run(problem, parts.doer, parts.mentor, parts.settings.plan(problem.examples))
+    estimated = estimate_run(problem, parts.optimizer, parts.mentor, parts.settings.plan(problem.examples))
     if parts.settings.view != "none":
         console.print(render_estimate(estimated))
     return estimated

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import torch
@@ -20,7 +20,7 @@ from rich.console import Console
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.callbacks.console import make_callback
 from llm_catalyst.models.prompted_text import Model
-from llm_catalyst.optimizers.backprop import Gradient, mean_gradients
+from llm_catalyst.optimizers.backprop import mean_gradients
 from llm_catalyst.optimizers.base import Member, PromptOptimizer
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.signals import SignalHandler
@@ -145,18 +145,13 @@ def share_backbone(seed: int, load: Callable[[int], T]) -> T:
     return seat[0].load(seed, load) if seat else load(seed)
 
 
-def share_steps(doer: PromptOptimizer, device: torch.device) -> PromptOptimizer:
-    """The doer, whose steps are taken in one pass with those of the company, where that is wanted and can be.
-
-    Dropout draws from one stream for all in a pass, and so a run that trains with it goes alone.
-    """
+def share_steps(optimizer: PromptOptimizer, device: torch.device) -> PromptOptimizer:
+    """The optimizer, its steps taken in one pass with those of the other runs where that is wanted and possible."""
     seat = _seat.get()
-    if not seat or not isinstance(doer, Gradient) or doer.dropout:
-        return doer
+    if not seat or seat[0].joint == "none" or (seat[0].joint == "auto" and device.type == "cpu"):
+        return optimizer
     company, number = seat
-    if company.joint == "none" or (company.joint == "auto" and device.type == "cpu"):
-        return doer
-    return replace(doer, gradients=lambda *asked: company.step(GradientRequest(number, *asked)))
+    return optimizer.share_gradients(lambda *request: company.step(GradientRequest(number, *request)))
 
 
 def get_signal_handler(patience_s: float) -> AbstractContextManager[SignalHandler]:

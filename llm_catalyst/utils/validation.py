@@ -72,12 +72,13 @@ def config_dataclass(key: str) -> Callable[[type[T]], type[T]]:
 
     def decorate(cls: type[T]) -> type[T]:
         checked: Any = pydantic_dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))(cls)
-        validate = checked.__init__
+        validate, names = checked.__init__, [field.name for field in dataclasses.fields(checked)]
 
         @functools.wraps(validate)
         def construct(self: Any, *args: Any, **kwargs: Any) -> None:
             try:
-                validate(self, *args, **kwargs)
+                # Each argument by its name: pydantic names the field in an error only where it was given so.
+                validate(self, *args[len(names) :], **dict(zip(names, args, strict=False)), **kwargs)
             except ValidationError as error:
                 raise explain_invalid_value(key, get_type_hints(cls, include_extras=True), error) from None
 

@@ -26,7 +26,7 @@ from llm_catalyst.models.heads.coop import Coop
 from llm_catalyst.models.image_features import ImageBatch, ImageFeatures
 from llm_catalyst.models.image_features import load_features as load_features
 from llm_catalyst.models.prompted_clip import PromptedClip
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.tasks.image_task import ImageTask
 from llm_catalyst.tasks.text_task import Example, TaskData
@@ -109,13 +109,13 @@ def epoch_seconds(
     model: PromptedClip, member: Member, features: Callable[[], ImageFeatures], options: argparse.Namespace
 ) -> float:
     """The median of some epochs, each with its features."""
-    doer = Gradient(partial(torch.optim.SGD, lr=0.002), clip_norm=None)
+    optimizer = Backprop(partial(torch.optim.SGD, lr=0.002), clip_norm=None)
     taken = []
     for _ in range(options.times + 1):  # the first one warms up
         begin = perf_counter()
         split = features()
         steps = -(-len(split) // options.batch)
-        for _ in doer.train(model, [member], batches(split, options.batch), StepRange(0, steps, steps, 0)):
+        for _ in optimizer.train(model, [member], batches(split, options.batch), StepRange(0, steps, steps, 0)):
             pass
         taken.append(perf_counter() - begin)
     return statistics.median(taken[1:])

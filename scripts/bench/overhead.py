@@ -43,7 +43,10 @@ PARTS = {
     "forward, scoring": [".scoring - passes", ".scoring - each_example"],
     "waiting for the mentor": [".mentors.evolution Evolution propose"],
     "loading data and model": [".session - load_problem"],
-    "optimizer": [".doers.descent Descent _step", ".doers.descent Descent _optimizer"],
+    "optimizer": [
+        ".optimizers.backprop GradientDescent _step",
+        ".optimizers.backprop GradientDescent _restore_optimizer",
+    ],
     "batches": [
         ".batching Encoded batch",
         ".batching - epoch_rows",

@@ -119,7 +119,7 @@ def model_work(axis: str) -> Work:
     from llm_catalyst.models.backbones.text import load_text_backbone
     from llm_catalyst.models.heads.classifier import Classifier
     from llm_catalyst.models.prompted_text import PromptedText
-    from llm_catalyst.optimizers.backprop import Gradient
+    from llm_catalyst.optimizers.backprop import Backprop
     from llm_catalyst.optimizers.base import Member, StepRange
     from llm_catalyst.tasks.batching import Encoded, TextBatch
     from llm_catalyst.training.scoring import score_members
@@ -137,8 +137,8 @@ def model_work(axis: str) -> Work:
         m, k, b, length = (size if name == axis else value for name, value in STEP.items())
         tokens = torch.full((1, b, length), 2000)
         batch = TextBatch(tokens, torch.ones_like(tokens), None, torch.arange(b)[None] % 2, 1).expand(k)
-        doer = Gradient(partial(torch.optim.AdamW, lr=0.01))
-        for _ in doer.train(model, [Member.of(start(m)) for _ in range(k)], iter([batch]), StepRange(0, 1, 1, 0)):
+        optimizer = Backprop(partial(torch.optim.AdamW, lr=0.01))
+        for _ in optimizer.train(model, [Member.of(start(m)) for _ in range(k)], iter([batch]), StepRange(0, 1, 1, 0)):
             pass
 
     def candidates(size: int) -> None:

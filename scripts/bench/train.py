@@ -43,7 +43,7 @@ from llm_catalyst.models.backbones.text import DTYPES, FrozenText
 from llm_catalyst.models.backbones.text import load_text_backbone as load_backbone
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.soft_prompt import PromptSettings
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.tasks.batching import training_rows
 from llm_catalyst.tasks.text_task import Example, TaskData, TextTask, load_text_task
@@ -197,9 +197,9 @@ def problem(asked: Contest, **how: Any) -> Problem:
 def our_steps(ours: Problem) -> Iterator[float]:
     """The loss of each step of one epoch, from the start."""
     steps = ours.examples // BATCH
-    doer = share_steps(Gradient(partial(torch.optim.AdamW, lr=LEARNING_RATE, weight_decay=0.0)), ours.device)
+    optimizer = share_steps(Backprop(partial(torch.optim.AdamW, lr=LEARNING_RATE, weight_decay=0.0)), ours.device)
     members = [Member.of(ours.start())]
-    for step in doer.train(ours.model, members, ours.batches(1, 0), StepRange(0, steps, steps, 0)):
+    for step in optimizer.train(ours.model, members, ours.batches(1, 0), StepRange(0, steps, steps, 0)):
         yield step.losses[0]
 
 

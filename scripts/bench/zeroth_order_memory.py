@@ -18,7 +18,7 @@ PARTS = (1, 4)  # the batch whole, and in so many parts, as micro_batch has it
 
 def main() -> int:
     options = parser().parse_args()
-    if options.doer:
+    if options.optimizer:
         before, peak = measure(options)
         print(before, peak)
         return 0
@@ -55,7 +55,7 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
     from llm_catalyst.models.backbones.text import load_text_backbone
     from llm_catalyst.models.heads.classifier import Classifier
     from llm_catalyst.models.prompted_text import PromptedText
-    from llm_catalyst.optimizers.backprop import Gradient
+    from llm_catalyst.optimizers.backprop import Backprop
     from llm_catalyst.optimizers.base import Member, StepRange
     from llm_catalyst.optimizers.zeroth_order import (
         ForwardGradient,
@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
     from llm_catalyst.utils.memory import PassLimits, forget_peak, peak_memory
 
     made: dict[str, Callable[[], Any]] = {
-        "gradient": lambda: Gradient(partial(torch.optim.SGD, lr=0.1)),
+        "gradient": lambda: Backprop(partial(torch.optim.SGD, lr=0.1)),
         "zo_sgd": lambda: ZerothOrderSGD(0.1, directions=options.directions),
         "zo_conservative": lambda: ZerothOrderConservative(0.1, directions=options.directions),
         "zo_adam": lambda: ZerothOrderAdam(0.1, directions=options.directions),
@@ -91,7 +91,7 @@ def measure(options: argparse.Namespace) -> tuple[int, int]:
         tokens = torch.full((1, examples, options.tokens), 2000, device=device)
         labels = (torch.arange(examples, device=device) % 2)[None]
         batch = TextBatch(tokens, torch.ones_like(tokens), None, labels, 1)
-        for _ in made[options.doer]().train(model, [Member.of(start)], iter([batch]), StepRange(0, 1, 1, 0)):
+        for _ in made[options.optimizer]().train(model, [Member.of(start)], iter([batch]), StepRange(0, 1, 1, 0)):
             pass
 
     step(1)  # libraries and kernels are loaded by then

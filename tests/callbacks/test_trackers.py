@@ -20,7 +20,7 @@ from llm_catalyst.callbacks.tracker import Point, Tracker, make_point
 from llm_catalyst.callbacks.trackers import make_trackers
 from llm_catalyst.cli.run import run_command
 from llm_catalyst.mentors.controls import RandomTokens
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.runs.records import Score, Snapshot
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training.loop import Experiment
@@ -136,7 +136,7 @@ def test_what_is_unknown_is_no_figure(tmp_path: Path) -> None:
 def carry_out(path: Path, tracked: bool, stop_at: int | None = None) -> None:
     """A tiny run of three stages, or the rest of it, as a session carries it out."""
     problem = toy_problem()
-    experiment = Experiment(problem, Gradient(adamw), RandomTokens(), problem.settings, (3, 3, 3))
+    experiment = Experiment(problem, Backprop(adamw), RandomTokens(), problem.settings, (3, 3, 3))
     shown = StoppingView(stop_at) if stop_at else NoCallback()
     view = CallbackList(*make_trackers(["tensorboard"] if tracked else [], path, SETTINGS), shown)
     path.mkdir(exist_ok=True)

@@ -119,7 +119,9 @@ def build_all(config: dict[str, Any]) -> RunComponents:
     parts = {group: build_node(config[group], group) for group in ("task", "backbone", "head")}
     settings = build_dataclass(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
     mentor = build_node(node, "mentor", **extra)
-    return RunComponents(**parts, doer=build_optimizer(config["optimizer"], settings), mentor=mentor, settings=settings)
+    return RunComponents(
+        **parts, optimizer=build_optimizer(config["optimizer"], settings), mentor=mentor, settings=settings
+    )
 
 
 @pytest.fixture

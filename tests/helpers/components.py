@@ -19,7 +19,7 @@ def parts(**changes: Any) -> RunComponents:
         task=toy_task(name="nowhere"),
         backbone=TextBackbone(folder("bert"), kind="encoder"),
         head=Verbalizer(),
-        doer=None,
+        optimizer=None,
         mentor=None,
         settings=toy_settings(),
     )

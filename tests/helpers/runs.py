@@ -14,8 +14,8 @@ from torch import Tensor
 from llm_catalyst.config.settings import Protocol
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.controls import NoMentor
-from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import StepResult
+from llm_catalyst.optimizers.backprop import Backprop
+from llm_catalyst.optimizers.base import PromptOptimizer, StepResult
 from llm_catalyst.runs.reader import FILES, read_lines
 from llm_catalyst.runs.records import (
     Advice,
@@ -32,10 +32,10 @@ PLAN = (3, 3, 3)
 TEXTS = ("slow music", "a very good film", "bad bad actor")
 
 
-DOER = Gradient(adamw)
+OPTIMIZER = Backprop(adamw)
 
 
-FAST = Gradient(partial(torch.optim.AdamW, lr=0.5))  # every step projects to other tokens
+FAST = Backprop(partial(torch.optim.AdamW, lr=0.5))  # every step projects to other tokens
 
 
 @dataclass
@@ -57,16 +57,16 @@ class Scripted:
 
 
 @dataclass
-class Noting:
-    """A doer that keeps what each stage began with: the members' parameters and optimizer states."""
+class Noting(PromptOptimizer):
+    """An optimizer that keeps what each stage began with: the members' parameters and optimizer states."""
 
-    doer: Gradient = DOER
+    optimizer: Backprop = OPTIMIZER
     began: list[list[tuple[dict[str, Tensor], Any]]] = field(default_factory=list)
 
     def train(self, model: Any, members: Any, *rest: Any) -> Iterator[StepResult]:
         state = [({n: p.detach().clone() for n, p in m.parameters.items()}, m.optimizer_state) for m in members]
         self.began.append(copy.deepcopy(state))
-        return self.doer.train(model, members, *rest)
+        return self.optimizer.train(model, members, *rest)
 
     def prompts(self, stage: int) -> list[Tensor]:
         return [parameters["prompt"] for parameters, _ in self.began[stage]]
@@ -92,12 +92,12 @@ def carry_out(
     path: Path,
     problem: Problem | None = None,
     mentor: Any = None,
-    doer: Any = DOER,
+    optimizer: Any = OPTIMIZER,
     plan: tuple[int, ...] = PLAN,
     view: Any = None,
 ) -> Result:
     problem = problem or toy_problem()
-    experiment = Experiment(problem, doer, mentor or NoMentor(), problem.settings, plan)
+    experiment = Experiment(problem, optimizer, mentor or NoMentor(), problem.settings, plan)
     return Result(run_in(path, experiment, view), path)
 
 
@@ -106,4 +106,4 @@ def large_run(path: Path, before: Callable[[], None]) -> Any:
     data, padded = toy_data(train=128, dev=256, test=32), Protocol(pad_to_max_length=True)
     problem = toy_problem(data=data, batch_size=128, protocol=padded, token_budget=10**6)
     before()
-    return carry_out(path, problem, doer=Gradient(partial(torch.optim.SGD, lr=0.1)), plan=(2, 2))
+    return carry_out(path, problem, optimizer=Backprop(partial(torch.optim.SGD, lr=0.1)), plan=(2, 2))

@@ -283,7 +283,7 @@ def run_in(path: Path, experiment: Experiment, view: Any = None, interruption: S
         return run_experiment(experiment, directory, view or NoCallback(), interruption)
 
 
-# A model that is nothing but its prompt: what a doer does to it can be worked out by hand.
+# A model that is nothing but its prompt: what an optimizer does to it can be worked out by hand.
 
 
 class Bare(nn.Module):

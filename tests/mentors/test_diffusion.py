@@ -24,8 +24,7 @@ from llm_catalyst.mentors.controls import NoMentor, RandomTokens
 from llm_catalyst.mentors.diffusion import Denoiser, Diffusion, Plane, Points, prompts_of, train_denoiser
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
-from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.descent import Schedule
+from llm_catalyst.optimizers.backprop import Backprop, Schedule
 from llm_catalyst.runs.reader import read_json, read_lines
 from llm_catalyst.runs.records import Advice, Outcome, Restart, ScoredPrompt
 from llm_catalyst.runs.writer import RunDirectory
@@ -44,7 +43,7 @@ def mentor(runs: Path, **changes: Any) -> Diffusion:
 def experiment(seed: int, mentor: Any, **changes: Any) -> Experiment:
     """Two stages of three steps on the toy task, under a head without weights."""
     problem = toy_problem(head=Similarity(), seed=seed, stages=2, evaluate=Evaluations(steps=1), **changes)
-    return Experiment(problem, Gradient(partial(adamw, lr=0.1), Schedule(), None), mentor, problem.settings, (3, 3))
+    return Experiment(problem, Backprop(partial(adamw, lr=0.1), Schedule(), None), mentor, problem.settings, (3, 3))
 
 
 def carry_out(path: Path, seed: int = 1, config: str = CONFIG, mentor: Any = None, **changes: Any) -> Path:

@@ -20,7 +20,7 @@ from llm_catalyst.models.heads.zero_shot import ZeroShot
 from llm_catalyst.models.image_features import ImageBatch
 from llm_catalyst.models.prompted_text import stack_members
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.tasks.text_task import TaskData, TextTask
 from llm_catalyst.utils.validation import ConfigurationError
@@ -249,8 +249,8 @@ def contexts_after(head: Coop, parameters: dict[str, Tensor], steps: int) -> Ten
     def sgd(weights: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(weights, lr=0.5, momentum=0.9, weight_decay=0.01)
 
-    doer = Gradient(sgd, clip_norm=None)
-    list(doer.train(model(head), [member], iter([images()] * steps), StepRange(0, steps, steps, 0)))
+    optimizer = Backprop(sgd, clip_norm=None)
+    list(optimizer.train(model(head), [member], iter([images()] * steps), StepRange(0, steps, steps, 0)))
     own = member.parameters["head.context"].detach()
     return member.parameters["prompt"].detach() + own - own.mean(0)
 

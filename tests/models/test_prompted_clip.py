@@ -21,7 +21,7 @@ from llm_catalyst.models.heads.coop import Coop
 from llm_catalyst.models.heads.tcp import Tcp
 from llm_catalyst.models.heads.zero_shot import ZeroShot
 from llm_catalyst.models.soft_prompt import PromptSettings
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.none import NoTraining
 from llm_catalyst.optimizers.zeroth_order import ZerothOrderSGD
 from llm_catalyst.runs.reader import read_run
@@ -44,9 +44,11 @@ def problem_of(head: Any, classes: str = "all", **changes: Any) -> Problem:
     return assemble_image_problem(data, unseen, tiny_clip.backbone(views=2), head, settings)
 
 
-def carry_out(path: Path, head: Any, mentor: Any = None, doer: Any = None, view: Any = None, **changes: Any) -> Outcome:
+def carry_out(
+    path: Path, head: Any, mentor: Any = None, optimizer: Any = None, view: Any = None, **changes: Any
+) -> Outcome:
     problem = problem_of(head, **changes)
-    experiment = Experiment(problem, doer or Gradient(adamw), mentor or Evolution(), problem.settings, PLAN)
+    experiment = Experiment(problem, optimizer or Backprop(adamw), mentor or Evolution(), problem.settings, PLAN)
     return run_in(path, experiment, view)
 
 
@@ -55,11 +57,11 @@ def carry_out(path: Path, head: Any, mentor: Any = None, doer: Any = None, view:
     [Coop(4), Coop(4, "middle"), Coop(4, class_specific=True), Tcp(4, layer=1), ZeroShot()],
     ids=["end", "middle", "class-specific", "tcp", "zero-shot"],
 )
-@pytest.mark.parametrize("doer", [Gradient(adamw), ZerothOrderSGD(0.01, seed=1)], ids=["gradient", "zeroth-order"])
-def test_a_run_trains_restarts_and_reports(tmp_path: Path, head: Any, doer: Any) -> None:
-    if isinstance(head, ZeroShot) and isinstance(doer, Gradient):
-        doer = NoTraining()  # there is nothing to differentiate
-    outcome = carry_out(tmp_path, head, doer=doer)
+@pytest.mark.parametrize("optimizer", [Backprop(adamw), ZerothOrderSGD(0.01, seed=1)], ids=["gradient", "zeroth-order"])
+def test_a_run_trains_restarts_and_reports(tmp_path: Path, head: Any, optimizer: Any) -> None:
+    if isinstance(head, ZeroShot) and isinstance(optimizer, Backprop):
+        optimizer = NoTraining()  # there is nothing to differentiate
+    outcome = carry_out(tmp_path, head, optimizer=optimizer)
     run = read_run(tmp_path)
     assert outcome.status == "done"
     assert outcome.test is not None
@@ -135,7 +137,7 @@ def test_a_context_learned_on_drawn_shapes_beats_the_hand_made_prompt_clearly(
         parts = build_components(composed("experiment=shapes", "mentor=none", "view=none", *words))
         problem = load_problem(parts)
         plan = parts.settings.plan(problem.examples)
-        outcome = run_in(tmp_path / name, Experiment(problem, parts.doer, parts.mentor, parts.settings, plan))
+        outcome = run_in(tmp_path / name, Experiment(problem, parts.optimizer, parts.mentor, parts.settings, plan))
         assert outcome.test is not None
         results[name] = outcome.test.metric
     assert 0.3 < results["zero-shot"] < 0.65

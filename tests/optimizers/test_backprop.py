@@ -1,4 +1,4 @@
-"""The gradient doer, on tiny models and on a model whose steps can be worked out by hand."""
+"""Backpropagation, on tiny models and on a model whose steps can be worked out by hand."""
 
 import itertools
 import math
@@ -11,9 +11,8 @@ import torch
 from helpers.tiny_models import PromptIsLogits, adamw, labels_only, toy_problem
 from torch import Tensor
 
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop, Schedule
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
-from llm_catalyst.optimizers.descent import Schedule
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -25,12 +24,14 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def train(doer: Gradient, members: Sequence[Member], steps: int, model: Any = None, **place: Any) -> list[StepResult]:
+def train(
+    optimizer: Backprop, members: Sequence[Member], steps: int, model: Any = None, **place: Any
+) -> list[StepResult]:
     """Train on batches in which every member's labels are (0, 1, 1), or on `place['batches']`."""
     batches = place.get("batches") or itertools.repeat(labels_only([[0, 1, 1]] * len(members)))
     first, total = place.get("first", 0), place.get("total", steps)
-    course = StepRange(first, first + steps, total, first)
-    return list(doer.train(model or PromptIsLogits(), members, batches, course))
+    step_range = StepRange(first, first + steps, total, first)
+    return list(optimizer.train(model or PromptIsLogits(), members, batches, step_range))
 
 
 def member(*row: float) -> Member:
@@ -47,7 +48,7 @@ def test_every_optimizer_lowers_the_loss_of_a_learnable_task(name: str) -> None:
     problem = toy_problem()
     learner = Member.of(problem.start())
     (before,) = problem.score([learner.parameters], "train")
-    train(Gradient(OPTIMIZERS[name]), [learner], 40, problem.model, batches=problem.batches(1, 0))
+    train(Backprop(OPTIMIZERS[name]), [learner], 40, problem.model, batches=problem.batches(1, 0))
     (after,) = problem.score([learner.parameters], "train")
     assert before is not None
     assert after is not None
@@ -57,7 +58,7 @@ def test_every_optimizer_lowers_the_loss_of_a_learnable_task(name: str) -> None:
 
 def test_a_step_is_the_optimizers_own_on_the_mean_cross_entropy() -> None:
     learner = member(0.5, -0.2)
-    (step,) = train(Gradient(partial(torch.optim.SGD, lr=0.7)), [learner], 1)
+    (step,) = train(Backprop(partial(torch.optim.SGD, lr=0.7)), [learner], 1)
     row = torch.tensor([0.5, -0.2])
     loss = -(row.log_softmax(-1) * torch.tensor([1 / 3, 2 / 3])).sum().item()
     assert step.number == 1
@@ -86,9 +87,9 @@ def share(name: str, at: int, span: int, warm_up: int) -> float:
 
 def test_a_warm_up_at_one_rate_is_followed_by_the_course_also_where_a_run_goes_on_within_it() -> None:
     rates: list[float] = []
-    doer, learner = Gradient(recording(rates), Schedule("linear", 0.25, warm_up_rate=1e-5)), member(0.5, -0.2)
-    train(doer, [learner], 1, first=0, total=8)
-    train(doer, [learner], 7, first=1, total=8)
+    optimizer, learner = Backprop(recording(rates), Schedule("linear", 0.25, warm_up_rate=1e-5)), member(0.5, -0.2)
+    train(optimizer, [learner], 1, first=0, total=8)
+    train(optimizer, [learner], 7, first=1, total=8)
     assert rates == pytest.approx([1e-5, 1e-5, *(2.0 * share("linear", at, 8, 2) for at in range(2, 8))])
 
 
@@ -97,10 +98,10 @@ def test_a_warm_up_at_one_rate_is_followed_by_the_course_also_where_a_run_goes_o
 @pytest.mark.parametrize("over", ["run", "stage"])
 def test_the_learning_rate_follows_its_course_through_the_stages(name: str, warm_up: float, over: str) -> None:
     rates: list[float] = []
-    doer, learner = Gradient(recording(rates), Schedule(name, warm_up, over)), member(0.5, -0.2)
+    optimizer, learner = Backprop(recording(rates), Schedule(name, warm_up, over)), member(0.5, -0.2)
     plan, first = (4, 8, 4), 0
     for steps in plan:
-        train(doer, [learner], steps, first=first, total=sum(plan))
+        train(optimizer, [learner], steps, first=first, total=sum(plan))
         first += steps
     spans = [(sum(plan), range(16))] if over == "run" else [(steps, range(steps)) for steps in plan]
     expected = [2.0 * share(name, at, span, round(warm_up * span)) for span, steps in spans for at in steps]
@@ -110,16 +111,16 @@ def test_the_learning_rate_follows_its_course_through_the_stages(name: str, warm
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_course_goes_on_over_a_restart_whether_moments_are_kept_or_not(kept: bool) -> None:
     rates: list[float] = []
-    doer, learner = Gradient(recording(rates), Schedule("linear")), member(0.5, -0.2)
-    train(doer, [learner], 4, total=8)
-    train(doer, [learner.restarted(torch.tensor([[1.0, 1.0]]), kept)], 4, first=4, total=8)
+    optimizer, learner = Backprop(recording(rates), Schedule("linear")), member(0.5, -0.2)
+    train(optimizer, [learner], 4, total=8)
+    train(optimizer, [learner.restarted(torch.tensor([[1.0, 1.0]]), kept)], 4, first=4, total=8)
     assert rates == pytest.approx([2.0 * (1 - i / 8) for i in range(8)])
 
 
 @pytest.mark.parametrize("clip", [0.1, 0.3, 100.0, None])
 def test_gradients_are_clipped_at_the_norm_and_no_lower(clip: float | None) -> None:
     learner, row = member(2.0, -2.0), torch.tensor([2.0, -2.0])
-    train(Gradient(partial(torch.optim.SGD, lr=1.0), clip_norm=clip), [learner], 1)
+    train(Backprop(partial(torch.optim.SGD, lr=1.0), clip_norm=clip), [learner], 1)
     moved = (learner.parameters["prompt"][0].detach() - row).norm().item()
     norm = slope(row).norm().item()
     assert norm > 0.3
@@ -130,7 +131,7 @@ def test_every_member_is_clipped_by_its_own_norm() -> None:
     """A member with a large gradient takes nothing from the step of one with a small gradient."""
     rows = [torch.tensor([5.0, -5.0]), torch.tensor([0.1, 0.5])]
     members = [member(*row.tolist()) for row in rows]
-    train(Gradient(partial(torch.optim.SGD, lr=1.0), clip_norm=0.4), members, 1)
+    train(Backprop(partial(torch.optim.SGD, lr=1.0), clip_norm=0.4), members, 1)
     for learner, row in zip(members, rows, strict=True):
         gradient = slope(row)
         expected = row - gradient * min(1.0, 0.4 / gradient.norm().item())
@@ -139,16 +140,16 @@ def test_every_member_is_clipped_by_its_own_norm() -> None:
 
 @pytest.mark.parametrize("name", ["AdamW", "SGD", "Adafactor"])
 def test_members_trained_together_end_where_each_ends_alone(name: str) -> None:
-    problem, doer = toy_problem("roberta"), Gradient(OPTIMIZERS[name])
+    problem, optimizer = toy_problem("roberta"), Backprop(OPTIMIZERS[name])
     starts = [
         {n: p + 0.3 * i * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)) for n, p in start.items()}
         for i, start in enumerate([problem.start()] * 3)
     ]
     together = [Member.of(start) for start in starts]
-    steps = train(doer, together, 5, problem.model, batches=problem.batches(3, 0))
+    steps = train(optimizer, together, 5, problem.model, batches=problem.batches(3, 0))
     for i, start in enumerate(starts):
         alone = Member.of(start)
-        lone = train(doer, [alone], 5, problem.model, batches=problem.batches(1, 0))
+        lone = train(optimizer, [alone], 5, problem.model, batches=problem.batches(1, 0))
         assert [s.losses[i] for s in steps] == pytest.approx([s.losses[0] for s in lone], abs=1e-5)
         for n, p in alone.parameters.items():
             torch.testing.assert_close(together[i].parameters[n], p, atol=1e-5, rtol=1e-5)
@@ -162,21 +163,21 @@ def with_nan(members: int, at: int, who: Sequence[int]) -> Iterator[Batch]:
 
 
 def test_a_member_whose_loss_is_nan_stops_alone_with_its_last_finite_parameters() -> None:
-    doer = Gradient(adamw)
+    optimizer = Backprop(adamw)
     starts = [(0.5, -0.2), (0.1, 0.9), (-1.0, 1.0)]
     members = [member(*row) for row in starts]
-    steps = train(doer, members, 6, batches=with_nan(3, 3, [1]))
+    steps = train(optimizer, members, 6, batches=with_nan(3, 3, [1]))
     assert [math.isnan(step.losses[1]) for step in steps] == [False, False, True, True, True, True]
     assert all(math.isfinite(step.losses[i]) for step in steps for i in (0, 2))
     for i, row in enumerate(starts):
         alone = member(*row)
-        train(doer, [alone], 2 if i == 1 else 6)
+        train(optimizer, [alone], 2 if i == 1 else 6)
         torch.testing.assert_close(members[i].parameters["prompt"], alone.parameters["prompt"])
 
 
 def test_a_stage_ends_early_when_every_member_has_stopped() -> None:
     members = [member(0.5, -0.2), member(0.1, 0.9)]
-    steps = train(Gradient(adamw), members, 6, batches=with_nan(2, 4, [0, 1]))
+    steps = train(Backprop(adamw), members, 6, batches=with_nan(2, 4, [0, 1]))
     assert [step.number for step in steps] == [1, 2, 3, 4]
     assert all(map(math.isnan, steps[-1].losses))
     assert all(m.parameters["prompt"].isfinite().all() for m in members)
@@ -184,7 +185,7 @@ def test_a_stage_ends_early_when_every_member_has_stopped() -> None:
 
 def test_a_gradient_that_is_not_finite_stops_a_member_although_its_loss_is_finite() -> None:
     learner = member(0.0, 1.0)  # the slope of a square root at 0
-    (step,) = train(Gradient(adamw), [learner], 5, PromptIsLogits(torch.sqrt))
+    (step,) = train(Backprop(adamw), [learner], 5, PromptIsLogits(torch.sqrt))
     assert math.isnan(step.losses[0])
     assert learner.parameters["prompt"].tolist() == [[0.0, 1.0]]
 
@@ -192,7 +193,7 @@ def test_a_gradient_that_is_not_finite_stops_a_member_although_its_loss_is_finit
 def test_a_member_whose_own_step_overflows_keeps_its_last_finite_parameters() -> None:
     learner = member(0.005, -0.002)
     steps = train(
-        Gradient(partial(torch.optim.SGD, lr=3e38), clip_norm=None), [learner], 5, PromptIsLogits(lambda row: 100 * row)
+        Backprop(partial(torch.optim.SGD, lr=3e38), clip_norm=None), [learner], 5, PromptIsLogits(lambda row: 100 * row)
     )
     assert math.isnan(steps[-1].losses[0])
     assert learner.parameters["prompt"].isfinite().all()
@@ -203,27 +204,27 @@ def test_a_member_whose_own_step_overflows_keeps_its_last_finite_parameters() ->
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_moments_are_kept_or_reset_at_a_restart(name: str) -> None:
-    doer, learner = Gradient(OPTIMIZERS[name]), member(0.5, -0.2, 0.4)
-    train(doer, [learner], 3)
+    optimizer, learner = Backprop(OPTIMIZERS[name]), member(0.5, -0.2, 0.4)
+    train(optimizer, [learner], 3)
     assert learner.optimizer_state is not None
     assert learner.optimizer_state["state"]
     prompt = torch.tensor([[1.0, -1.0, 0.0]])
     reset, kept, fresh = learner.restarted(prompt, False), learner.restarted(prompt, True), member(1.0, -1.0, 0.0)
     assert reset.optimizer_state is None
     for m in (reset, kept, fresh):
-        train(doer, [m], 1, first=3, total=4)
+        train(optimizer, [m], 1, first=3, total=4)
     assert torch.equal(reset.parameters["prompt"], fresh.parameters["prompt"])
     assert not torch.equal(kept.parameters["prompt"], fresh.parameters["prompt"])
 
 
 def test_restarted_members_share_neither_parameters_nor_moments() -> None:
-    doer = Gradient(adamw)
+    optimizer = Backprop(adamw)
     learner = Member.of({"prompt": torch.tensor([[0.5, -0.2]]), "head.bias": torch.zeros(2)})
-    train(doer, [learner], 2)
+    train(optimizer, [learner], 2)
     twins = [learner.restarted(torch.tensor([[1.0, -1.0]]), True) for _ in range(2)]
     before = {n: p.clone() for n, p in twins[1].parameters.items()}
     moments = twins[1].optimizer_state["state"][0]["exp_avg"].clone()  # type: ignore[index]
-    train(doer, [twins[0]], 2)
+    train(optimizer, [twins[0]], 2)
     assert all(torch.equal(twins[1].parameters[n], p) for n, p in before.items())
     assert torch.equal(twins[1].optimizer_state["state"][0]["exp_avg"], moments)  # type: ignore[index]
 
@@ -237,10 +238,10 @@ def test_a_restart_keeps_the_head_and_takes_the_new_prompt() -> None:
 
 
 def test_training_in_two_stages_without_a_restart_is_training_in_one() -> None:
-    doer, whole, parted = Gradient(adamw, Schedule("cosine", 0.2)), member(0.5, -0.2), member(0.5, -0.2)
-    train(doer, [whole], 10)
-    train(doer, [parted], 4, total=10)
-    train(doer, [parted], 6, first=4, total=10)
+    optimizer, whole, parted = Backprop(adamw, Schedule("cosine", 0.2)), member(0.5, -0.2), member(0.5, -0.2)
+    train(optimizer, [whole], 10)
+    train(optimizer, [parted], 4, total=10)
+    train(optimizer, [parted], 6, first=4, total=10)
     assert torch.equal(whole.parameters["prompt"], parted.parameters["prompt"])
 
 
@@ -252,7 +253,7 @@ def test_the_backbone_is_in_training_mode_only_where_dropout_is_asked_for_and_on
     dropout: bool,
 ) -> None:
     problem, modes = toy_problem("roberta"), []
-    for _ in Gradient(adamw, dropout=dropout).train(
+    for _ in Backprop(adamw, dropout=dropout).train(
         problem.model, [Member.of(problem.start())], problem.batches(1, 0), StepRange(0, 2, 2, 0)
     ):
         modes.append((problem.model.backbone.training, problem.model.backbone.model.training))
@@ -266,7 +267,7 @@ def test_the_backbone_is_in_training_mode_only_where_dropout_is_asked_for_and_on
         (lambda: Schedule("step"), "schedule.name=step"),
         (lambda: Schedule(over="epoch"), "schedule.over=epoch"),
         (lambda: Schedule(warm_up=1.5), "schedule.warm_up=1.5"),
-        (lambda: Gradient(adamw, clip_norm=-1.0), "clip_norm=-1.0"),
+        (lambda: Backprop(adamw, clip_norm=-1.0), "clip_norm=-1.0"),
     ],
 )
 def test_settings_out_of_bounds_are_refused_by_name(make: Callable[[], Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Doers without a backward pass, on functions whose gradient is known and on a tiny model."""
+"""Optimizers without a backward pass, on functions whose gradient is known and on a tiny model."""
 
 import itertools
 import math
@@ -29,9 +29,8 @@ from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.models.prompted_text import Parameters, example_losses, stack_members
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop, Schedule
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
-from llm_catalyst.optimizers.descent import Schedule
 from llm_catalyst.optimizers.zeroth_order import (
     Directions,
     ForwardGradient,
@@ -54,7 +53,7 @@ from llm_catalyst.utils.validation import ConfigurationError
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 # Each of the six, and the other form of the sign, at a rate for the tiny models.
-DOERS: dict[str, Callable[..., Any]] = {
+OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "zo_sgd": partial(ZerothOrderSGD, lr=0.1),
     "zo_momentum": partial(ZerothOrderSGD, lr=0.02, momentum=0.9),
     "zo_sign": partial(ZerothOrderSGD, lr=0.03, sign_of="estimate"),
@@ -65,10 +64,12 @@ DOERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def train(doer: Any, members: Sequence[Member], steps: int, model: Any, batches: Iterator[Batch] | None = None) -> Any:
+def train(
+    optimizer: Any, members: Sequence[Member], steps: int, model: Any, batches: Iterator[Batch] | None = None
+) -> Any:
     """Train on batches in which every member's labels are (0, 1, 1), or on `batches`."""
     batches = batches or itertools.repeat(labels_only([[0, 1, 1]] * len(members)))
-    return list(doer.train(model, members, batches, StepRange(0, steps, steps, 0)))
+    return list(optimizer.train(model, members, batches, StepRange(0, steps, steps, 0)))
 
 
 def member(*row: float) -> Member:
@@ -205,12 +206,12 @@ def test_a_backbone_without_a_forward_derivative_is_refused_with_what_to_do() ->
 # Steps
 
 
-@pytest.mark.parametrize("name", DOERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_each_lowers_the_dev_loss_of_a_learnable_task(name: str) -> None:
     problem = toy_problem(head=Similarity(), data=toy_data(train=48, dev=24), batch_size=16)
     learner = Member.of(problem.start())
     (before,) = problem.score([learner.parameters])
-    train(DOERS[name](directions=8), [learner], 40, problem.model, problem.batches(1, 0))
+    train(OPTIMIZERS[name](directions=8), [learner], 40, problem.model, problem.batches(1, 0))
     (after,) = problem.score([learner.parameters])
     assert before is not None
     assert after is not None
@@ -225,10 +226,10 @@ def exact_estimate(row: Tensor, step: int) -> tuple[float, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("doer", "optimizer", "along"),
+    ("optimizer", "reference_of", "along"),
     [
         (ZerothOrderSGD(0.3), partial(torch.optim.SGD, lr=0.3), lambda g, z: g * z),
-        (ZerothOrderSGD(0.3, 0.9), partial(torch.optim.SGD, lr=0.3, momentum=0.9), lambda g, z: g * z),
+        (ZerothOrderSGD(0.3, momentum=0.9), partial(torch.optim.SGD, lr=0.3, momentum=0.9), lambda g, z: g * z),
         (ZerothOrderAdam(0.1), partial(torch.optim.Adam, lr=0.1), lambda g, z: g * z),
         (
             ZerothOrderSGD(0.3, sign_of="estimate"),
@@ -241,11 +242,11 @@ def exact_estimate(row: Tensor, step: int) -> tuple[float, Tensor]:
     ids=["sgd", "momentum", "adam", "sign of the estimate", "sign of the slope", "forward gradient"],
 )
 def test_steps_are_the_optimizers_own_along_the_estimate_or_the_sign_that_is_named(
-    doer: Any, optimizer: Callable[..., torch.optim.Optimizer], along: Callable[[float, Tensor], Tensor]
+    optimizer: Any, reference_of: Callable[..., torch.optim.Optimizer], along: Callable[[float, Tensor], Tensor]
 ) -> None:
     learner, row = member(0.5, -0.2), torch.tensor([0.5, -0.2])
-    train(doer, [learner], 3, PromptIsLogits())
-    reference = optimizer([row])
+    train(optimizer, [learner], 3, PromptIsLogits())
+    reference = reference_of([row])
     for step in (1, 2, 3):
         row.grad = along(*exact_estimate(row, step))
         reference.step()
@@ -277,12 +278,12 @@ def test_a_conservative_step_goes_down_or_up_the_estimate_or_nowhere_as_the_loss
     assert end(1000.0, lambda x: x + 100 * x**2) == 0
 
 
-@pytest.mark.parametrize("name", DOERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_losses_told_are_those_at_the_members_themselves(problem: Problem, name: str) -> None:
     learner, batches = Member.of(problem.start()), problem.batches(1, 0)
     batch = next(problem.batches(1, 0))
     at = stack_members([{name: p.detach().clone() for name, p in learner.parameters.items()}])
-    (step,) = train(DOERS[name](directions=3), [learner], 1, problem.model, batches)
+    (step,) = train(OPTIMIZERS[name](directions=3), [learner], 1, problem.model, batches)
     assert step.losses[0] == pytest.approx(mean_loss(problem.model, at, batch).item(), abs=1e-6)
     assert all(
         not torch.equal(p, at[name][0]) for name, p in learner.parameters.items()
@@ -290,16 +291,16 @@ def test_the_losses_told_are_those_at_the_members_themselves(problem: Problem, n
 
 
 @pytest.mark.parametrize("head", [Classifier(), Similarity(), Verbalizer()])
-@pytest.mark.parametrize("name", DOERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_members_trained_together_end_where_each_ends_alone(name: str, head: Any) -> None:
     problem = toy_problem("roberta", head=head)
-    doer = DOERS[name](directions=2)
+    optimizer = OPTIMIZERS[name](directions=2)
     starts = [{n: p + 0.1 * i for n, p in problem.start().items()} for i in range(3)]
     together = [Member.of(start) for start in starts]
-    steps = train(doer, together, 3, problem.model, problem.batches(3, 0))
+    steps = train(optimizer, together, 3, problem.model, problem.batches(3, 0))
     for i, start in enumerate(starts):
         alone = Member.of(start)
-        lone = train(doer, [alone], 3, problem.model, problem.batches(1, 0))
+        lone = train(optimizer, [alone], 3, problem.model, problem.batches(1, 0))
         assert [s.losses[i] for s in steps] == pytest.approx([s.losses[0] for s in lone], abs=2e-4)
         if name not in ("zo_sign", "zo_adam"):  # where an entry's sign decides, rounding can turn a small one
             for n, p in alone.parameters.items():
@@ -331,7 +332,7 @@ def test_all_points_of_all_members_go_forward_in_one_pass_and_are_counted(
     model = Counting(problem.model)
     members = [Member.of(problem.start()) for _ in range(2)]
     batch = next(problem.batches(2, 0))
-    (step,) = train(DOERS[name](directions=3), members, 1, model, iter([batch]))
+    (step,) = train(OPTIMIZERS[name](directions=3), members, 1, model, iter([batch]))
     assert model.rows == [n * 2 * 8 for n in points]
     assert step.examples == sum(model.rows)
     assert (step.tokens, step.padding) == (sum(points) * batch.token_count, sum(points) * batch.padding_count)
@@ -340,9 +341,9 @@ def test_all_points_of_all_members_go_forward_in_one_pass_and_are_counted(
 @pytest.mark.parametrize("name", ["zo_sgd", "forward_gradient"])
 def test_less_goes_forward_at_a_time_where_memory_runs_out_and_adds_up_to_the_same(problem: Problem, name: str) -> None:
     usual, cramped = Member.of(problem.start()), Member.of(problem.start())
-    model, doer = Counting(problem.model, most=7), DOERS[name](directions=1)
-    (step,) = train(doer, [usual], 1, problem.model, problem.batches(1, 0))
-    (parted,) = train(doer, [cramped], 1, model, problem.batches(1, 0))
+    model, optimizer = Counting(problem.model, most=7), OPTIMIZERS[name](directions=1)
+    (step,) = train(optimizer, [usual], 1, problem.model, problem.batches(1, 0))
+    (parted,) = train(optimizer, [cramped], 1, model, problem.batches(1, 0))
     assert max(model.rows) <= 7
     assert model.room.told()
     assert (parted.losses[0], parted.examples) == (pytest.approx(step.losses[0], abs=1e-5), step.examples)
@@ -363,11 +364,11 @@ def saved_for_backward() -> Iterator[list[int]]:
         yield sizes
 
 
-@pytest.mark.parametrize("name", [*DOERS, "gradient"])
+@pytest.mark.parametrize("name", [*OPTIMIZERS, "gradient"])
 def test_nothing_is_kept_for_a_backward_pass_but_by_the_gradient(problem: Problem, name: str) -> None:
-    doer = DOERS[name]() if name in DOERS else Gradient(adamw)
+    optimizer = OPTIMIZERS[name]() if name in OPTIMIZERS else Backprop(adamw)
     with saved_for_backward() as sizes:
-        train(doer, [Member.of(problem.start())], 1, problem.model, problem.batches(1, 0))
+        train(optimizer, [Member.of(problem.start())], 1, problem.model, problem.batches(1, 0))
     assert (sum(sizes) > 0) is (name == "gradient")
 
 
@@ -376,7 +377,7 @@ def test_nothing_is_kept_for_a_backward_pass_but_by_the_gradient(problem: Proble
 )
 def test_no_perturbation_stands_in_the_saved_state(problem: Problem, name: str, moments: int) -> None:
     learner = Member.of(problem.start())
-    train(DOERS[name](directions=4), [learner], 2, problem.model, problem.batches(1, 0))
+    train(OPTIMIZERS[name](directions=4), [learner], 2, problem.model, problem.batches(1, 0))
     tensors, _ = pack_state(State((learner,)))
     size = sum(p.numel() for p in learner.parameters.values())
     assert sum(tensor.numel() for tensor in tensors.values() if tensor.dim()) == (1 + moments) * size
@@ -397,9 +398,9 @@ def test_directions_are_a_function_of_seed_step_and_number() -> None:
 
 
 def test_a_dry_run_counts_the_examples_that_a_run_then_sends_forward(tmp_path: Path) -> None:
-    problem, doer, plan = toy_problem(restart="all"), ZerothOrderAdam(0.3, directions=2), (3, 2)
-    expected = estimate_run(problem, doer, RandomTokens(2), plan)
-    outcome = run_in(tmp_path, Experiment(problem, doer, RandomTokens(2), problem.settings, plan))
+    problem, optimizer, plan = toy_problem(restart="all"), ZerothOrderAdam(0.3, directions=2), (3, 2)
+    expected = estimate_run(problem, optimizer, RandomTokens(2), plan)
+    outcome = run_in(tmp_path, Experiment(problem, optimizer, RandomTokens(2), problem.settings, plan))
     assert expected.train_examples == outcome.ledger.train_examples == 5 * 8 * (3 + 2 * 2)
     assert expected.steps == (3, 2 * 2)
 
@@ -407,35 +408,39 @@ def test_a_dry_run_counts_the_examples_that_a_run_then_sends_forward(tmp_path: P
 # Divergence, courses and bounds
 
 
-@pytest.mark.parametrize("name", DOERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_member_whose_loss_is_nan_stops_alone_with_its_last_finite_parameters(name: str) -> None:
     members = [member(0.5, -0.2), member(0.1, 0.9)]
     batches = (labels_only([[0, 1, 1]] * 2, [1] if number == 3 else ()) for number in itertools.count(1))
-    steps: list[StepResult] = train(DOERS[name](), members, 5, PromptIsLogits(), batches)
+    steps: list[StepResult] = train(OPTIMIZERS[name](), members, 5, PromptIsLogits(), batches)
     assert [math.isnan(step.losses[1]) for step in steps] == [False, False, True, True, True]
     assert all(math.isfinite(step.losses[0]) for step in steps)
     twice = member(0.1, 0.9)
-    train(DOERS[name](), [twice], 2, PromptIsLogits())
+    train(OPTIMIZERS[name](), [twice], 2, PromptIsLogits())
     torch.testing.assert_close(members[1].parameters["prompt"], twice.parameters["prompt"])
 
 
 @pytest.mark.parametrize("name", ["zo_sgd", "zo_sign", "zo_sign, of the slope", "zo_conservative"])
 def test_a_loss_that_is_finite_at_the_member_and_not_beside_it_stops_it(name: str) -> None:
     learner = member(0.0, 1.0)  # a square root is NaN on one side of 0
-    (step,) = train(DOERS[name](), [learner], 5, PromptIsLogits(torch.sqrt))
+    (step,) = train(OPTIMIZERS[name](), [learner], 5, PromptIsLogits(torch.sqrt))
     assert math.isnan(step.losses[0])
     assert learner.parameters["prompt"].tolist() == [[0.0, 1.0]]
 
 
 def test_the_rate_follows_the_schedule_and_the_estimate_is_clipped_where_that_is_asked_for() -> None:
     row, moves = torch.tensor([0.5, -0.2]), []
-    for doer in (
+    for optimizer in (
         ZerothOrderSGD(0.1),
         ZerothOrderSGD(0.1, schedule=Schedule(warm_up=0.5)),
         ZerothOrderSGD(0.1, clip_norm=0.01),
     ):
         learner = member(0.5, -0.2)
-        list(doer.train(PromptIsLogits(), [learner], itertools.repeat(labels_only([[0, 1, 1]])), StepRange(0, 1, 4, 0)))
+        list(
+            optimizer.train(
+                PromptIsLogits(), [learner], itertools.repeat(labels_only([[0, 1, 1]])), StepRange(0, 1, 4, 0)
+            )
+        )
         moves.append((learner.parameters["prompt"][0].detach() - row).norm().item())
     assert moves[0] > moves[2] > moves[1] == 0
     assert moves[2] == pytest.approx(0.1 * 0.01, rel=1e-2)
@@ -443,11 +448,11 @@ def test_the_rate_follows_the_schedule_and_the_estimate_is_clipped_where_that_is
 
 def test_a_run_gives_its_seed_and_schedule_to_the_doer(composed: Callable[..., dict[str, Any]]) -> None:
     for name, made in (("zo_momentum", ZerothOrderSGD), ("forward_gradient", ForwardGradient)):
-        doer = build_components(
+        optimizer = build_components(
             composed(f"optimizer={name}", "optimizer.directions=4", "seed=7", "schedule.name=linear")
-        ).doer
-        assert type(doer) is made
-        assert (doer.directions, doer.seed, doer.schedule) == (4, 7, Schedule("linear"))
+        ).optimizer
+        assert type(optimizer) is made
+        assert (optimizer.directions, optimizer.seed, optimizer.schedule) == (4, 7, Schedule("linear"))
 
 
 @pytest.mark.parametrize(

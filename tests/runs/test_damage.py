@@ -23,7 +23,7 @@ from llm_catalyst.config.settings import Checkpoints
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.runs.checkpoints import STATE
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines
 from llm_catalyst.runs.records import Event, LLMCall, Outcome, Record, Snapshot
@@ -60,8 +60,8 @@ class Runs:
     def carry_out(self, path: Path, view: Any = None) -> Outcome:
         problem = toy_problem(checkpoint=Checkpoints(1))
         mentor = LanguageModel(Replay(str(self.home / "answers")), Paper(), attempts=1)
-        doer = Gradient(partial(adamw, lr=0.05))
-        return run_in(path, Experiment(problem, doer, mentor, problem.settings, PLAN), view)
+        optimizer = Backprop(partial(adamw, lr=0.05))
+        return run_in(path, Experiment(problem, optimizer, mentor, problem.settings, PLAN), view)
 
     def stopped(self, name: str, when: Callable[[Record], bool]) -> None:
         with pytest.raises(Stops):

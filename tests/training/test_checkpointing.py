@@ -18,7 +18,7 @@ from llm_catalyst.config.settings import Budget, Checkpoints, Settings
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.models.heads.verbalizer import Verbalizer
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.none import NoTraining
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import Advice, LLMCall, Outcome, Usage
@@ -67,12 +67,12 @@ def carry_out(
     mentor: Any = None,
     view: Any = None,
     patience_s: float = 5.0,
-    doer: Any = None,
+    optimizer: Any = None,
     plan: tuple[int, ...] = PLAN,
     **changes: Any,
 ) -> Outcome:
     problem = toy_problem(**changes)
-    experiment = Experiment(problem, doer or Gradient(adamw), mentor or NoMentor(), problem.settings, plan)
+    experiment = Experiment(problem, optimizer or Backprop(adamw), mentor or NoMentor(), problem.settings, plan)
     with SignalHandler(patience_s) as interruption:
         return run_in(path, experiment, view, interruption)
 
@@ -260,7 +260,9 @@ def test_a_run_that_is_to_conclude_goes_on_without_its_mentor_when_the_budget_is
 
 def test_where_the_mentor_alone_moves_the_prompt_a_spent_budget_is_the_end(tmp_path: Path) -> None:
     mentor, budget = Paid(), Budget(tokens=800, when_spent="conclude")
-    outcome = carry_out(tmp_path, mentor, doer=NoTraining(), plan=(1, 1, 1, 1, 1), head=Verbalizer(), budget=budget)
+    outcome = carry_out(
+        tmp_path, mentor, optimizer=NoTraining(), plan=(1, 1, 1, 1, 1), head=Verbalizer(), budget=budget
+    )
     assert (mentor.asked, outcome.ledger.gradient_steps) == ([0, 0], 0)
     assert outcome.status == "done"
     assert saved(tmp_path) == ["00", "01"]

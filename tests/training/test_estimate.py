@@ -33,8 +33,8 @@ from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.models.prompted_text import PromptedText
-from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import Member, StepRange, StepResult
+from llm_catalyst.optimizers.backprop import Backprop
+from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange, StepResult
 from llm_catalyst.runs.reader import FILES, read_lines
 from llm_catalyst.runs.records import LLMCall, Outcome
 from llm_catalyst.tasks.batching import Batch, TextBatch
@@ -46,13 +46,13 @@ from llm_catalyst.utils.rng import make_generator
 from llm_catalyst.utils.validation import ConfigurationError
 
 PLAN = (5, 2, 4)
-DOER = Gradient(adamw)
-FAST = Gradient(partial(torch.optim.AdamW, lr=0.5))  # every step projects to other tokens
+OPTIMIZER = Backprop(adamw)
+FAST = Backprop(partial(torch.optim.AdamW, lr=0.5))  # every step projects to other tokens
 FILLED = PoolSettings(candidates=3, size=4)
 
 
-def carry_out(path: Path, problem: Problem, doer: Any, mentor: Any, plan: tuple[int, ...] = PLAN) -> Outcome:
-    return run_in(path, Experiment(problem, doer, mentor, problem.settings, plan))
+def carry_out(path: Path, problem: Problem, optimizer: Any, mentor: Any, plan: tuple[int, ...] = PLAN) -> Outcome:
+    return run_in(path, Experiment(problem, optimizer, mentor, problem.settings, plan))
 
 
 def asking(url: str = "http://127.0.0.1:1", model: str = "gpt-4o-mini", **settings: Any) -> LanguageModel:
@@ -78,15 +78,15 @@ class Late(RandomTokens):
 
 
 @dataclass(frozen=True)
-class Wandering:
-    """A doer that takes every member to a prompt that nobody has been at."""
+class Wandering(PromptOptimizer):
+    """An optimizer that takes every member to a prompt that nobody has been at."""
 
     problem: Problem
 
     def train(
-        self, model: PromptedText, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+        self, model: PromptedText, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
     ) -> Iterator[StepResult]:
-        for number in range(course.done + 1, course.end + 1):
+        for number in range(step_range.done + 1, step_range.end + 1):
             batch = next(batches)
             prompts = [self.problem.space.sample(make_generator(0, number, i)) for i in range(len(members))]
             for member, rows in zip(members, self.problem.space.embed(prompts), strict=True):
@@ -139,10 +139,10 @@ def test_a_run_whose_prompts_are_all_distinct_takes_exactly_what_was_counted(
     tmp_path: Path, mentor: Any, plan: tuple[int, ...], changes: dict[str, Any]
 ) -> None:
     problem = toy_problem(data=toy_data(train=20), **changes)  # 20 examples: the last batch of an epoch is smaller
-    doer = Wandering(problem)
+    optimizer = Wandering(problem)
     expected, ledger = (
-        estimate_run(problem, doer, mentor, plan),
-        carry_out(tmp_path, problem, doer, mentor, plan).ledger,
+        estimate_run(problem, optimizer, mentor, plan),
+        carry_out(tmp_path, problem, optimizer, mentor, plan).ledger,
     )
     assert (sum(expected.steps), expected.train_examples) == (ledger.gradient_steps, ledger.train_examples)
     assert expected.scored_examples == ledger.scored_examples
@@ -154,7 +154,7 @@ def test_a_run_whose_prompts_are_all_distinct_takes_exactly_what_was_counted(
 
 def test_a_run_that_projects_to_the_same_prompts_again_scores_less_than_was_counted(tmp_path: Path) -> None:
     problem = toy_problem()
-    still = Gradient(partial(torch.optim.AdamW, lr=1e-6))
+    still = Backprop(partial(torch.optim.AdamW, lr=1e-6))
     expected, ledger = (
         estimate_run(problem, still, NoMentor(), PLAN),
         carry_out(tmp_path, problem, still, NoMentor()).ledger,
@@ -164,12 +164,12 @@ def test_a_run_that_projects_to_the_same_prompts_again_scores_less_than_was_coun
 
 
 def test_steps_are_told_for_each_stage_and_for_every_member() -> None:
-    assert estimate_run(toy_problem(restart="all"), DOER, RandomTokens(3), PLAN).steps == (5, 6, 12)
-    assert estimate_run(toy_problem(restart="all"), DOER, NoMentor(), PLAN).steps == PLAN
+    assert estimate_run(toy_problem(restart="all"), OPTIMIZER, RandomTokens(3), PLAN).steps == (5, 6, 12)
+    assert estimate_run(toy_problem(restart="all"), OPTIMIZER, NoMentor(), PLAN).steps == PLAN
 
 
 def test_the_end_scores_the_soft_and_the_best_discrete_prompt_on_test() -> None:
-    assert estimate_run(toy_problem(), DOER, NoMentor(), PLAN).test_examples == 2 * 14
+    assert estimate_run(toy_problem(), OPTIMIZER, NoMentor(), PLAN).test_examples == 2 * 14
 
 
 # Nothing changes
@@ -177,20 +177,20 @@ def test_the_end_scores_the_soft_and_the_best_discrete_prompt_on_test() -> None:
 
 @pytest.mark.parametrize("dropout", [False, True])
 def test_a_run_after_an_estimate_writes_the_same_bytes_as_one_without(tmp_path: Path, dropout: bool) -> None:
-    doer, mentor = replace(FAST, dropout=dropout), RandomTokens()
+    optimizer, mentor = replace(FAST, dropout=dropout), RandomTokens()
     problem = toy_problem(restart="all")
     problem = replace(
         problem, settings=replace(problem.settings, protocol=replace(problem.settings.protocol, dropout=dropout))
     )
-    carry_out(tmp_path / "without", problem, doer, mentor)
+    carry_out(tmp_path / "without", problem, optimizer, mentor)
     weights = {name: p.clone() for name, p in problem.model.backbone.state_dict().items()}
     streams = torch.get_rng_state(), random.getstate()
-    estimate_run(problem, doer, mentor, PLAN)
+    estimate_run(problem, optimizer, mentor, PLAN)
     assert torch.equal(torch.get_rng_state(), streams[0])
     assert random.getstate() == streams[1]
     assert all(torch.equal(p, weights[name]) for name, p in problem.model.backbone.state_dict().items())
     assert not problem.model.backbone.training
-    carry_out(tmp_path / "after", problem, doer, mentor)
+    carry_out(tmp_path / "after", problem, optimizer, mentor)
     without, after = ([(tmp_path / name / file) for file in FILES.values()] for name in ("without", "after"))
     written = [(a.read_bytes(), b.read_bytes()) for a, b in zip(without, after, strict=True) if a.exists()]
     assert len(written) >= 4
@@ -220,24 +220,24 @@ class Cramped:
 
 def test_memory_that_runs_out_is_told_and_leaves_the_problem_as_it_was() -> None:
     problem = toy_problem(head=Cramped(Classifier(), 4))
-    (note,) = estimate_run(problem, DOER, NoMentor(), PLAN).notes
+    (note,) = estimate_run(problem, OPTIMIZER, NoMentor(), PLAN).notes
     assert "going on with 4 at a time" in note
     assert (problem.model.room.examples, problem.model.room.told()) == (8, [])
     with pytest.raises(ConfigurationError, match="not even one example"):
-        estimate_run(toy_problem(head=Cramped(Classifier(), 0)), DOER, NoMentor(), PLAN)
+        estimate_run(toy_problem(head=Cramped(Classifier(), 0)), OPTIMIZER, NoMentor(), PLAN)
 
 
 # Time, memory, sizes
 
 
 @dataclass(frozen=True)
-class Sleeping:
-    """A doer whose step takes 0.5 ms for each token of each member, as time on a device does, roughly."""
+class Sleeping(PromptOptimizer):
+    """An optimizer whose step takes 0.5 ms for each token of each member, as time on a device does, roughly."""
 
     def train(
-        self, model: PromptedText, members: Sequence[Member], batches: Iterator[Batch], course: StepRange
+        self, model: PromptedText, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
     ) -> Iterator[StepResult]:
-        for number in range(course.done + 1, course.end + 1):
+        for number in range(step_range.done + 1, step_range.end + 1):
             batch = next(batches)
             time.sleep(seconds_asleep(batch))
             yield StepResult(number, (0.0,) * len(members), batch.labels.numel())
@@ -260,27 +260,27 @@ def test_the_time_of_training_is_that_of_all_steps_of_all_members(restart: str) 
 
 
 @dataclass
-class Noting:
-    """A doer that keeps the shapes of the batches that it trained on: members, rows, tokens of a row."""
+class Noting(PromptOptimizer):
+    """An optimizer that keeps the shapes of the batches that it trained on: members, rows, tokens of a row."""
 
     shapes: list[torch.Size] = field(default_factory=list)
 
     def train(
-        self, model: PromptedText, members: Any, batches: Iterator[Batch], course: StepRange
+        self, model: PromptedText, members: Any, batches: Iterator[Batch], step_range: StepRange
     ) -> Iterator[StepResult]:
         batch = next(batches)
         self.shapes.append(batch.tokens.shape)
-        return DOER.train(model, members, iter([batch]), course)
+        return OPTIMIZER.train(model, members, iter([batch]), step_range)
 
 
 def test_memory_is_measured_on_the_runs_longest_batch_and_time_on_one_of_mean_size() -> None:
-    doer, problem = Noting(), toy_problem(data=toy_data(train=44), restart="all")
-    estimate_run(problem, doer, RandomTokens(2), (4, 4))
+    optimizer, problem = Noting(), toy_problem(data=toy_data(train=44), restart="all")
+    estimate_run(problem, optimizer, RandomTokens(2), (4, 4))
     batches = problem.batches(1, 0)
     sizes = [rows * (length + 4) for _, rows, length in (next(batches).tokens.shape for _ in range(8))]
     usual = min(sizes, key=lambda size: abs(size - sum(sizes) / 8))
     assert min(sizes) < usual < max(sizes)
-    (members, rows, length), *timed = doer.shapes
+    (members, rows, length), *timed = optimizer.shapes
     assert (members, rows * (length + 4)) == (2, max(sizes))
     assert {(k, rows * (length + 4)) for k, rows, length in timed} == {(1, usual), (2, usual)}
 
@@ -332,20 +332,20 @@ def test_what_compiling_takes_is_told_apart_from_the_time_of_steps_and_of_scorin
     compiled = load_text_backbone(TextBackbone(folder("bert"), compile=True), False, CPU)
     compiled.base.compile(dynamic=True, backend="eager")  # traced as ever, but not translated, which takes a minute
     problem = assemble_text_problem(toy_data(), compiled, Classifier(), toy_settings(restart="all"))
-    estimated = estimate_run(problem, DOER, RandomTokens(2), (2, 2))
+    estimated = estimate_run(problem, OPTIMIZER, RandomTokens(2), (2, 2))
     assert estimated.compile_seconds > 1
     assert estimated.train_seconds + estimated.score_seconds < 0.5
     assert "compiling up to 0:00:0" in " ".join(printed(estimated).split())
     torch.compiler.reset()  # a run has a process of its own
     problem = replace(problem, compiled_before=compile_seconds())
-    outcome = carry_out(tmp_path, problem, DOER, NoMentor(), (1,))
+    outcome = carry_out(tmp_path, problem, OPTIMIZER, NoMentor(), (1,))
     assert 1 < outcome.compile_seconds < outcome.seconds
-    assert estimate_run(toy_problem(), DOER, NoMentor(), (1,)).compile_seconds is None
+    assert estimate_run(toy_problem(), OPTIMIZER, NoMentor(), (1,)).compile_seconds is None
 
 
 def test_sizes_are_those_of_the_model_and_of_one_member() -> None:
     problem = toy_problem()
-    estimated = estimate_run(problem, DOER, NoMentor(), PLAN)
+    estimated = estimate_run(problem, OPTIMIZER, NoMentor(), PLAN)
     assert estimated.weight_bytes == 4 * sum(p.numel() for p in problem.model.backbone.parameters())
     assert estimated.trained == 4 * 32 + 32 * 2 + 2
     assert estimated.device == "cpu"
@@ -355,7 +355,7 @@ MEASURE = """
 import json, sys
 sys.path.insert(0, "tests")
 from pathlib import Path
-from helpers.runs import DOER, carry_out
+from helpers.runs import OPTIMIZER, carry_out
 from helpers.tiny_models import toy_data, toy_problem
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.training.estimate import estimate_run
@@ -363,8 +363,8 @@ from llm_catalyst.utils.memory import peak_memory
 
 problem = toy_problem(data=toy_data(train=2000), batch_size=2000)
 before = peak_memory(problem.device)
-estimated = estimate_run(problem, DOER, NoMentor(), (1, 1))
-outcome = carry_out(Path("FOLDER"), problem, NoMentor(), DOER, (1, 1)).outcome
+estimated = estimate_run(problem, OPTIMIZER, NoMentor(), (1, 1))
+outcome = carry_out(Path("FOLDER"), problem, NoMentor(), OPTIMIZER, (1, 1)).outcome
 print(json.dumps([before, estimated.peak_memory_bytes, outcome.peak_memory_bytes]))
 """
 
@@ -388,12 +388,12 @@ def test_a_mentor_whose_first_answers_can_be_used_is_called_and_asked_what_was_c
     tmp_path: Path, history: bool | str
 ) -> None:
     problem = toy_problem(pool=FILLED)
-    doer = Wandering(problem)
+    optimizer = Wandering(problem)
     with serve(*map(openai_chat, ANSWERS)) as server:
         mentor = asking(server.url, history=history)
-        estimated = estimate_run(problem, doer, mentor, PLAN)
+        estimated = estimate_run(problem, optimizer, mentor, PLAN)
         assert server.requests == []
-        ledger = carry_out(tmp_path, problem, doer, mentor).ledger
+        ledger = carry_out(tmp_path, problem, optimizer, mentor).ledger
     assert ledger.mentor_calls == estimated.bill.calls == estimated.consultations == 2
     assert ledger.scored_examples == estimated.scored_examples
     assert estimated.bill.input_tokens == pytest.approx(sent_tokens(problem, tmp_path), rel=0.05)
@@ -420,10 +420,10 @@ def sent_tokens(problem: Problem, path: Path) -> int:
 
 
 def test_a_bill_is_priced_call_by_call_and_unknown_prices_stay_unknown() -> None:
-    known = estimate_run(toy_problem(), DOER, asking(), PLAN)
+    known = estimate_run(toy_problem(), OPTIMIZER, asking(), PLAN)
     for bill in (known.bill, known.most):
         assert bill.cost_usd == pytest.approx((0.15 * bill.input_tokens + 0.6 * bill.output_tokens) / 1e6)
-    unknown = estimate_run(toy_problem(), DOER, asking(model="my-own"), PLAN)
+    unknown = estimate_run(toy_problem(), OPTIMIZER, asking(model="my-own"), PLAN)
     assert (unknown.bill.cost_usd, unknown.most.cost_usd, unknown.unpriced) == (None, None, ("my-own",))
     assert unknown.bill.input_tokens == known.bill.input_tokens
     assert "unknown: conf/prices.yaml has no price for my-own" in printed(unknown)
@@ -433,31 +433,31 @@ def test_a_bill_is_priced_call_by_call_and_unknown_prices_stay_unknown() -> None
     ("client", "calls"), [(Human(), 2), (LocalModel("any"), 2), (Replay("any"), 0)], ids=["human", "local", "replay"]
 )
 def test_mentors_that_send_no_bill_cost_nothing(client: Any, calls: int) -> None:
-    estimated = estimate_run(toy_problem(), DOER, LanguageModel(client, Paper()), PLAN)
+    estimated = estimate_run(toy_problem(), OPTIMIZER, LanguageModel(client, Paper()), PLAN)
     assert (estimated.bill.calls, estimated.bill.cost_usd, estimated.most.cost_usd) == (calls, 0.0, 0.0)
     assert (estimated.bill.input_tokens > 0) is isinstance(client, LocalModel)
     assert "nothing" in printed(estimated)
 
 
 def test_fallbacks_are_in_the_most_only() -> None:
-    alone = estimate_run(toy_problem(), DOER, asking(), PLAN)
+    alone = estimate_run(toy_problem(), OPTIMIZER, asking(), PLAN)
     second, third = (asking(model=name, attempts=1) for name in ("gpt-4o-mini", "my-own"))
-    backed = estimate_run(toy_problem(), DOER, asking(fallbacks=[Evolution(), second]), PLAN)
+    backed = estimate_run(toy_problem(), OPTIMIZER, asking(fallbacks=[Evolution(), second]), PLAN)
     assert backed.bill == alone.bill
     assert (alone.most.calls, backed.most.calls) == (4, 6)
     assert backed.most.cost_usd > alone.most.cost_usd
-    unknown = estimate_run(toy_problem(), DOER, asking(fallbacks=[third]), PLAN)
+    unknown = estimate_run(toy_problem(), OPTIMIZER, asking(fallbacks=[third]), PLAN)
     assert (unknown.bill, unknown.most.cost_usd) == (alone.bill, None)
     assert "without fallbacks; with them unknown: conf/prices.yaml has no price for my-own" in printed(unknown)
 
 
 def test_a_single_stage_asks_nobody() -> None:
-    estimated = estimate_run(toy_problem(), DOER, asking(), (3,))
+    estimated = estimate_run(toy_problem(), OPTIMIZER, asking(), (3,))
     assert (estimated.consultations, estimated.bill, estimated.most) == (0, MentorCost(), MentorCost())
 
 
 def test_a_causal_model_under_a_verbalizer_is_estimated_too() -> None:
-    estimated = estimate_run(toy_problem("gpt2", Verbalizer()), DOER, asking(), PLAN)
+    estimated = estimate_run(toy_problem("gpt2", Verbalizer()), OPTIMIZER, asking(), PLAN)
     assert estimated.bill.input_tokens > 300
     assert estimated.trained == 4 * 32
 
@@ -468,7 +468,7 @@ def test_a_causal_model_under_a_verbalizer_is_estimated_too() -> None:
 def test_an_estimate_is_read_at_a_glance() -> None:
     text = printed(
         replace(
-            estimate_run(toy_problem(), DOER, asking(), (3, 3, 3)),
+            estimate_run(toy_problem(), OPTIMIZER, asking(), (3, 3, 3)),
             bill=MentorCost(2, 1624, 121, 0.0021),
             most=MentorCost(4, 4210, 2400, 0.08),
             train_seconds=909.5,
@@ -493,7 +493,7 @@ def test_an_estimate_is_read_at_a_glance() -> None:
 
 def test_a_sweep_is_the_sum_of_its_runs_and_needs_the_memory_of_the_largest() -> None:
     problem = toy_problem()
-    runs = [estimate_run(problem, DOER, mentor, plan) for mentor, plan in ((asking(), PLAN), (NoMentor(), (3,)))]
+    runs = [estimate_run(problem, OPTIMIZER, mentor, plan) for mentor, plan in ((asking(), PLAN), (NoMentor(), (3,)))]
     both = sum_estimates(
         [
             replace(runs[0], peak_memory_bytes=5 * 2**20, train_seconds=60.0),
@@ -505,6 +505,6 @@ def test_a_sweep_is_the_sum_of_its_runs_and_needs_the_memory_of_the_largest() ->
     assert both.bill == runs[0].bill
     assert "2 runs, one after another" in printed(both)
     assert "14 steps, on" in printed(both)
-    unknown = sum_estimates([runs[0], estimate_run(problem, DOER, asking(model="my-own"), PLAN)])
+    unknown = sum_estimates([runs[0], estimate_run(problem, OPTIMIZER, asking(model="my-own"), PLAN)])
     assert (unknown.bill.cost_usd, unknown.unpriced) == (None, ("my-own",))
     assert sum_estimates([sum_estimates(runs), *runs]).runs == 4

@@ -16,7 +16,7 @@ from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.models.heads.classifier import Classifier
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.optimizers.zeroth_order import ForwardGradient, ZerothOrderSGD
 from llm_catalyst.runs.records import Event
@@ -84,19 +84,19 @@ def test_bfloat16_on_a_gpu_trains_to_about_the_loss_of_float32(tmp_path: Path) -
 def test_a_step_without_a_backward_pass_takes_less_memory_than_one_with_it() -> None:
     found, cuda = problem(), torch.device("cuda")
 
-    def taken(doer: Any, examples: int) -> int:
+    def taken(optimizer: Any, examples: int) -> int:
         """Bytes of a step above what stood there before it."""
         found.model.room.examples = examples
         batches, learner = found.batches(1, 0), Member.of(found.start())
         before = torch.cuda.memory_allocated(cuda)
         forget_peak(cuda)
-        list(doer.train(found.model, [learner], batches, StepRange(0, 1, 1, 0)))
+        list(optimizer.train(found.model, [learner], batches, StepRange(0, 1, 1, 0)))
         return peak_memory(cuda) - before
 
-    gradient = taken(Gradient(partial(torch.optim.SGD, lr=0.1)), 128)
-    for doer in (ZerothOrderSGD(0.1), ForwardGradient(0.1)):
-        assert taken(doer, 128) < gradient
-        assert taken(doer, 32) < 0.5 * gradient
+    gradient = taken(Backprop(partial(torch.optim.SGD, lr=0.1)), 128)
+    for optimizer in (ZerothOrderSGD(0.1), ForwardGradient(0.1)):
+        assert taken(optimizer, 128) < gradient
+        assert taken(optimizer, 32) < 0.5 * gradient
 
 
 def dev_logits(found: Problem) -> torch.Tensor:
@@ -155,6 +155,6 @@ def test_runs_in_company_take_their_steps_in_one_pass_on_a_gpu() -> None:
 
 def train_losses(found: Problem) -> list[float]:
     """The losses of four steps, taken with what company there is."""
-    doer = share_steps(Gradient(partial(torch.optim.AdamW, lr=0.01)), found.device)
-    steps = doer.train(found.model, [Member.of(found.start())], found.batches(1, 0), StepRange(0, 4, 4, 0))
+    optimizer = share_steps(Backprop(partial(torch.optim.AdamW, lr=0.01)), found.device)
+    steps = optimizer.train(found.model, [Member.of(found.start())], found.batches(1, 0), StepRange(0, 4, 4, 0))
     return [step.losses[0] for step in steps]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from helpers.loopback import openai_chat, serve
-from helpers.runs import DOER, FAST, TEXTS, Noting, Result, Scripted, carry_out
+from helpers.runs import FAST, OPTIMIZER, TEXTS, Noting, Result, Scripted, carry_out
 from helpers.tiny_models import FOLDER, CrossEntropy, StoppingView, Stops, adamw, toy_data, toy_problem
 from torch import Tensor
 
@@ -26,9 +26,8 @@ from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop, Schedule
 from llm_catalyst.optimizers.base import Member
-from llm_catalyst.optimizers.descent import Schedule
 from llm_catalyst.optimizers.zeroth_order import (
     ForwardGradient,
     ZerothOrderAdam,
@@ -113,18 +112,20 @@ def test_a_run_writes_its_trajectory_pool_restarts_metrics_and_outcome(tmp_path:
 
 
 def test_snapshots_tell_the_loss_and_the_projection_at_their_step(tmp_path: Path) -> None:
-    doer, problem = Noting(), toy_problem(record=Interval(steps=2))
-    result = carry_out(tmp_path, problem, doer=doer)
+    optimizer, problem = Noting(), toy_problem(record=Interval(steps=2))
+    result = carry_out(tmp_path, problem, optimizer=optimizer)
     assert [s.step for s in result.read(Snapshot)] == [2, 3, 4, 6, 8, 9]  # and always at a stage's end
     ends = {s.step: s for s in result.read(Snapshot)}
-    (prompt,), (similarity,) = problem.space.project(doer.prompts(1)[0][None])  # without a restart: the end of stage 0
+    (prompt,), (similarity,) = problem.space.project(
+        optimizer.prompts(1)[0][None]
+    )  # without a restart: the end of stage 0
     assert ends[3].prompt == prompt
     assert ends[3].similarity == pytest.approx(similarity, abs=1e-6)
 
 
 def test_training_lowers_the_dev_loss_of_the_learnable_task(tmp_path: Path) -> None:
     problem = toy_problem(data=toy_data(train=48, dev=24))
-    result = carry_out(tmp_path, problem, doer=Gradient(partial(torch.optim.AdamW, lr=0.03)), plan=(20, 20))
+    result = carry_out(tmp_path, problem, optimizer=Backprop(partial(torch.optim.AdamW, lr=0.03)), plan=(20, 20))
     losses = [e.score.loss for e in result.read(Evaluation)]
     assert result.outcome.best.score.loss < 0.8 * losses[0]
     assert result.outcome.test_metrics["accuracy"] > result.outcome.majority
@@ -143,12 +144,12 @@ def test_the_best_state_is_the_one_with_the_best_dev_score(tmp_path: Path) -> No
 
 
 def test_the_projection_is_scored_as_a_discrete_prompt_and_paid_for(tmp_path: Path) -> None:
-    doer, problem = Noting(FAST), toy_problem(evaluate=Evaluations(steps=3, projected=True))
-    result = carry_out(tmp_path, problem, doer=doer)
+    optimizer, problem = Noting(FAST), toy_problem(evaluate=Evaluations(steps=3, projected=True))
+    result = carry_out(tmp_path, problem, optimizer=optimizer)
     start, first, second, _ = result.read(Evaluation)
     assert start.projected == start.score  # a start from the vocabulary is its own projection
     assert first.projected != first.score
-    for evaluation, [(parameters, _)] in ((first, doer.began[1]), (second, doer.began[2])):
+    for evaluation, [(parameters, _)] in ((first, optimizer.began[1]), (second, optimizer.began[2])):
         (alone,) = problem.score_prompts(problem.space.project(parameters["prompt"][None])[0], parameters)
         assert evaluation.projected.loss == pytest.approx(alone.score.loss, abs=1e-6)
     assert result.outcome.ledger.scored_examples == 12 * (2 * 4 + len(result.read(ScoredPrompt)))
@@ -205,10 +206,10 @@ def test_the_mentor_is_shown_the_pool_with_the_best_last_and_no_more_than_its_si
 
 
 def test_pool_entries_are_scored_as_discrete_prompts_under_the_stages_head(tmp_path: Path) -> None:
-    doer, problem = Noting(), toy_problem()
-    result = carry_out(tmp_path, problem, doer=doer)
+    optimizer, problem = Noting(), toy_problem()
+    result = carry_out(tmp_path, problem, optimizer=optimizer)
     entry = next(s for s in result.read(ScoredPrompt) if s.stage == 0)
-    head, _ = doer.began[1][0]  # the head that stage 0 ended with
+    head, _ = optimizer.began[1][0]  # the head that stage 0 ended with
     (alone,) = problem.score_prompts([entry.prompt], head)
     assert alone is not None
     assert entry.score.loss == pytest.approx(alone.score.loss, abs=1e-6)
@@ -236,8 +237,8 @@ def test_a_pool_that_does_not_keep_forgets_the_stages_before(tmp_path: Path, kee
 
 
 def test_restart_best_scores_the_proposals_and_goes_on_from_the_best(tmp_path: Path) -> None:
-    doer, problem = Noting(), toy_problem(restart="best")
-    result = carry_out(tmp_path, problem, Scripted(rejected=(Rejected("hm", "too short"),)), doer)
+    optimizer, problem = Noting(), toy_problem(restart="best")
+    result = carry_out(tmp_path, problem, Scripted(rejected=(Rejected("hm", "too short"),)), optimizer)
     for stage, restart in enumerate(result.read(Restart)):
         losses = [score.loss for _, score in restart.considered]
         assert len(losses) == 3
@@ -247,20 +248,20 @@ def test_restart_best_scores_the_proposals_and_goes_on_from_the_best(tmp_path: P
         assert restart.reason.startswith("best of 3: because of ")
         assert restart.score_before == result.read(Evaluation)[stage + 1].score
         assert restart.spread == problem.space.spread([proposal.prompt for proposal, _ in restart.considered])
-        torch.testing.assert_close(torch.stack(doer.prompts(stage + 1)), problem.space.embed([restart.prompt]))
+        torch.testing.assert_close(torch.stack(optimizer.prompts(stage + 1)), problem.space.embed([restart.prompt]))
     assert {s.origin for s in result.read(ScoredPrompt)} == {"gradient", "mentor"}
 
 
 def test_restart_first_takes_the_first_proposal_and_scores_none(tmp_path: Path) -> None:
-    doer, problem = Noting(), toy_problem(restart="first")
-    result = carry_out(tmp_path, problem, Scripted(), doer)
+    optimizer, problem = Noting(), toy_problem(restart="first")
+    result = carry_out(tmp_path, problem, Scripted(), optimizer)
     expected = problem.space.fit(TEXTS[0])[0]
     for stage, restart in enumerate(result.read(Restart)):
         assert restart.prompt == expected
         assert restart.score is None
         assert 0 < restart.spread < 2
         assert [score for _, score in restart.considered] == [None] * 3
-        torch.testing.assert_close(torch.stack(doer.prompts(stage + 1)), problem.space.embed([expected]))
+        torch.testing.assert_close(torch.stack(optimizer.prompts(stage + 1)), problem.space.embed([expected]))
     assert {s.origin for s in result.read(ScoredPrompt)} == {"gradient"}
 
 
@@ -274,13 +275,13 @@ def test_a_restart_from_the_pools_best_has_no_spread(tmp_path: Path) -> None:
 
 
 def test_restart_all_trains_the_proposals_side_by_side_and_the_best_goes_on(tmp_path: Path) -> None:
-    doer, problem = Noting(), toy_problem(restart="all")
+    optimizer, problem = Noting(), toy_problem(restart="all")
     mentor = Scripted()
-    result = carry_out(tmp_path, problem, mentor, doer)
-    assert [len(members) for members in doer.began] == [1, 3, 3]
+    result = carry_out(tmp_path, problem, mentor, optimizer)
+    assert [len(members) for members in optimizer.began] == [1, 3, 3]
     restarts = result.read(Restart)
     assert [(r.stage, r.member) for r in restarts] == [(s, i) for s in (0, 1) for i in range(3)]
-    torch.testing.assert_close(torch.stack(doer.prompts(1)), problem.space.embed([r.prompt for r in restarts[:3]]))
+    torch.testing.assert_close(torch.stack(optimizer.prompts(1)), problem.space.embed([r.prompt for r in restarts[:3]]))
     assert {s.member for s in result.read(Snapshot) if s.stage == 1} == {0, 1, 2}
     ends = [e.score.loss for e in result.read(Evaluation) if e.stage == 1]
     assert len(ends) == 3
@@ -294,23 +295,23 @@ def test_every_consultation_has_a_random_stream_of_its_own(tmp_path: Path) -> No
 
 
 def test_a_head_that_was_trained_goes_on_through_a_restart(tmp_path: Path) -> None:
-    doer, problem = Noting(), toy_problem(restart="all")
-    carry_out(tmp_path, problem, Scripted(), doer)
-    heads = [parameters["head.weight"] for parameters, _ in doer.began[1]]
+    optimizer, problem = Noting(), toy_problem(restart="all")
+    carry_out(tmp_path, problem, Scripted(), optimizer)
+    heads = [parameters["head.weight"] for parameters, _ in optimizer.began[1]]
     assert torch.equal(heads[0], heads[2])
-    assert not torch.equal(heads[0], doer.began[0][0][0]["head.weight"])
+    assert not torch.equal(heads[0], optimizer.began[0][0][0]["head.weight"])
 
 
 @pytest.mark.parametrize("moments", ["keep", "reset"])
 def test_moments_are_kept_or_reset_at_a_restart(tmp_path: Path, moments: str) -> None:
-    doer = Noting()
-    carry_out(tmp_path, toy_problem(moments=moments, restart="all"), Scripted(), doer)
-    states = [state for _, state in doer.began[1]]
+    optimizer = Noting()
+    carry_out(tmp_path, toy_problem(moments=moments, restart="all"), Scripted(), optimizer)
+    states = [state for _, state in optimizer.began[1]]
     if moments == "reset":
         assert states == [None] * 3
     else:
         assert [state["state"][0]["step"].item() for state in states] == [3.0] * 3
-        assert [state["state"][0]["step"].item() for _, state in doer.began[2]] == [6.0] * 3
+        assert [state["state"][0]["step"].item() for _, state in optimizer.began[2]] == [6.0] * 3
 
 
 def test_a_mentor_without_proposals_changes_nothing(tmp_path: Path) -> None:
@@ -322,8 +323,8 @@ def test_a_mentor_without_proposals_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_mentor_that_cannot_answer_is_replaced_by_the_pools_best_and_that_is_told(tmp_path: Path) -> None:
-    mentor, doer, problem = Scripted(texts=(), fallback="no usable proposal"), Noting(), toy_problem()
-    result = carry_out(tmp_path, problem, mentor, doer)
+    mentor, optimizer, problem = Scripted(texts=(), fallback="no usable proposal"), Noting(), toy_problem()
+    result = carry_out(tmp_path, problem, mentor, optimizer)
     assert [(e.stage, e.kind) for e in result.read(Event)] == [(0, "fallback"), (1, "fallback")]
     assert "no usable proposal" in result.read(Event)[0].message
     assert result.outcome.fallbacks == 2
@@ -331,7 +332,7 @@ def test_a_mentor_that_cannot_answer_is_replaced_by_the_pools_best_and_that_is_t
         assert restart.prompt == mentor.shown[stage].pool[-1].prompt
         assert restart.fallback == "no usable proposal"
         assert restart.spread is None
-        torch.testing.assert_close(torch.stack(doer.prompts(stage + 1)), problem.space.embed([restart.prompt]))
+        torch.testing.assert_close(torch.stack(optimizer.prompts(stage + 1)), problem.space.embed([restart.prompt]))
 
 
 def test_what_the_gradient_found_is_not_put_down_to_a_mentor_that_could_not_answer(tmp_path: Path) -> None:
@@ -357,22 +358,22 @@ def test_a_fallback_with_an_empty_pool_carries_on(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_diverges_is_an_event_and_the_best_finite_state_goes_on(tmp_path: Path) -> None:
-    problem, doer = toy_problem(evaluate=Evaluations(steps=1)), Noting()
+    problem, optimizer = toy_problem(evaluate=Evaluations(steps=1)), Noting()
     faulty = replace(problem, model=Faulty(problem.model, lambda n: n == 5))  # the second step of stage 1
-    result = carry_out(tmp_path, faulty, doer=doer)
+    result = carry_out(tmp_path, faulty, optimizer=optimizer)
     assert [(e.stage, e.kind) for e in result.read(Event)] == [(1, "diverged")]
     assert result.outcome.status == "done"
     assert result.outcome.diverged_stages == (1,)
     before = [e for e in result.read(Evaluation) if e.stage < 2]
     best = max(before, key=lambda e: (e.score.metric, -e.score.loss))
-    (resumed,) = problem.score([doer.began[2][0][0]])
+    (resumed,) = problem.score([optimizer.began[2][0][0]])
     assert resumed is not None
     assert resumed.score.loss == pytest.approx(best.score.loss, abs=1e-6)
     assert [s.step for s in result.read(Snapshot)] == [1, 2, 3, 4, 7, 8, 9]
 
 
 def test_one_of_several_members_that_diverges_leaves_the_others_to_go_on(tmp_path: Path) -> None:
-    problem, doer = toy_problem(restart="all"), Noting()
+    problem, optimizer = toy_problem(restart="all"), Noting()
 
     class OneFaulty(Faulty):
         def logits(self, parameters: Any, batch: Any) -> Tensor:
@@ -384,7 +385,7 @@ def test_one_of_several_members_that_diverges_leaves_the_others_to_go_on(tmp_pat
             return logits
 
     faulty = replace(problem, model=OneFaulty(problem.model, bool))
-    result = carry_out(tmp_path, faulty, Scripted(), doer)
+    result = carry_out(tmp_path, faulty, Scripted(), optimizer)
     assert [(e.stage, e.kind) for e in result.read(Event)] == [(1, "diverged")]
     members = [(s.step, s.member) for s in result.read(Snapshot) if s.stage == 1]
     assert members == [(4, 0), (4, 1), (4, 2), (5, 0), (5, 2), (6, 0), (6, 2)]
@@ -419,7 +420,7 @@ class Exploding(torch.optim.SGD):
 def test_a_step_that_overflows_is_a_divergence_and_not_a_crash(tmp_path: Path, record: int) -> None:
     """The loss of that step is finite still, its parameters are not: neither are their projection's numbers."""
     problem = toy_problem(record=Interval(steps=record))
-    result = carry_out(tmp_path, problem, Scripted(), Gradient(partial(Exploding, lr=0.01)))
+    result = carry_out(tmp_path, problem, Scripted(), Backprop(partial(Exploding, lr=0.01)))
     assert 0 in result.outcome.diverged_stages
     assert result.outcome.status == "done"
 
@@ -451,11 +452,11 @@ def test_the_test_split_is_scored_once_at_the_end_and_never_before(
 
 
 def test_the_reported_score_is_that_of_the_best_state_and_not_of_the_last(tmp_path: Path) -> None:
-    problem, doer = toy_problem(), Noting(Gradient(partial(torch.optim.SGD, lr=30.0)))
-    result = carry_out(tmp_path, problem, doer=doer)
+    problem, optimizer = toy_problem(), Noting(Backprop(partial(torch.optim.SGD, lr=30.0)))
+    result = carry_out(tmp_path, problem, optimizer=optimizer)
     best = result.outcome.best
     assert best.step in (0, 3, 6)  # a rate this high leaves the best state behind
-    (found,) = problem.score([doer.began[best.step // 3][0][0]], "test")
+    (found,) = problem.score([optimizer.began[best.step // 3][0][0]], "test")
     assert found is not None
     assert result.outcome.test.loss == pytest.approx(found.score.loss, abs=1e-6)
     assert result.outcome.test_metrics == found.metrics
@@ -464,22 +465,22 @@ def test_the_reported_score_is_that_of_the_best_state_and_not_of_the_last(tmp_pa
 
 # Determinism and resumption
 
-LINEAR = Gradient(adamw, Schedule("linear", 0.1))
-DROPOUT = Gradient(adamw, dropout=True)
-MOMENTUM = Gradient(partial(torch.optim.SGD, lr=0.1, momentum=0.9))
-ADAFACTOR = Gradient(partial(torch.optim.Adafactor, lr=0.1))
+LINEAR = Backprop(adamw, Schedule("linear", 0.1))
+DROPOUT = Backprop(adamw, dropout=True)
+MOMENTUM = Backprop(partial(torch.optim.SGD, lr=0.1, momentum=0.9))
+ADAFACTOR = Backprop(partial(torch.optim.Adafactor, lr=0.1))
 HEAVY = ZerothOrderSGD(0.1, momentum=0.9, directions=2)
 WAYS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "none": (NoMentor(), DOER, {}),
+    "none": (NoMentor(), OPTIMIZER, {}),
     "none, momentum": (NoMentor(), MOMENTUM, {}),
     "none, adafactor": (NoMentor(), ADAFACTOR, {}),
     "random, best": (RandomTokens(), LINEAR, {}),
-    "evolution, all, kept moments": (Evolution(), DOER, {"restart": "all", "moments": "keep"}),
+    "evolution, all, kept moments": (Evolution(), OPTIMIZER, {"restart": "all", "moments": "keep"}),
     "perturb, first, kept moments": (Perturb(), LINEAR, {"restart": "first", "moments": "keep"}),
     "random, dropout": (RandomTokens(), DROPOUT, {"restart": "all"}),
-    "best, projections scored": (BestOfPool(), DOER, {"evaluate": Evaluations(steps=2, projected=True)}),
+    "best, projections scored": (BestOfPool(), OPTIMIZER, {"evaluate": Evaluations(steps=2, projected=True)}),
     "random, all, zeroth order, kept moments": (RandomTokens(), HEAVY, {"restart": "all", "moments": "keep"}),
-    "random, all, overlapped": (Late(), DOER, {"restart": "all", "moments": "keep"}),
+    "random, all, overlapped": (Late(), OPTIMIZER, {"restart": "all", "moments": "keep"}),
     "none, zeroth-order Adam": (NoMentor(), ZerothOrderAdam(0.1, schedule=Schedule("linear", 0.1)), {}),
     "none, conservative": (NoMentor(), ZerothOrderConservative(0.1), {}),
     "none, forward gradient": (NoMentor(), ForwardGradient(0.1), {}),
@@ -494,15 +495,16 @@ def settled(outcome: Outcome) -> Outcome:
 @cache
 def uncut(way: str) -> Result:
     """A run of this way from beginning to end, made once for all tests of it."""
-    mentor, doer, changes = WAYS[way]
-    return carry_out(Path(FOLDER.name) / "runs" / way, toy_problem("roberta", **changes), mentor, doer)
+    mentor, optimizer, changes = WAYS[way]
+    return carry_out(Path(FOLDER.name) / "runs" / way, toy_problem("roberta", **changes), mentor, optimizer)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path, way: str) -> None:
-    mentor, doer, changes = WAYS[way]
+    mentor, optimizer, changes = WAYS[way]
     again, other = (
-        carry_out(tmp_path / str(seed), toy_problem("roberta", seed=seed, **changes), mentor, doer) for seed in (1, 2)
+        carry_out(tmp_path / str(seed), toy_problem("roberta", seed=seed, **changes), mentor, optimizer)
+        for seed in (1, 2)
     )
     assert again.bytes() == uncut(way).bytes()
     assert settled(again.outcome) == settled(uncut(way).outcome)
@@ -514,15 +516,15 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
 def test_a_run_that_was_cut_off_and_resumed_equals_one_that_was_not(
     tmp_path: Path, way: str, at: int, every: int | str
 ) -> None:
-    mentor, doer, changes = WAYS[way]
+    mentor, optimizer, changes = WAYS[way]
     problem = toy_problem("roberta", checkpoint=Checkpoints(every), **changes)
     with pytest.raises(Stops):
-        carry_out(tmp_path, problem, mentor, doer, view=StoppingView(at))
+        carry_out(tmp_path, problem, mentor, optimizer, view=StoppingView(at))
     assert not (tmp_path / "outcome.json").exists()
     within = every != "60s" and at % 3 != 1
     saved = [f"{stage:02d}" for stage in range((at - 1) // 3)] + [f"{(at - 1) // 3:02d}.step{at - 1:06d}"] * within
     assert sorted(path.name for path in tmp_path.glob("stages/*")) == saved
-    resumed = carry_out(tmp_path, problem, mentor, doer)
+    resumed = carry_out(tmp_path, problem, mentor, optimizer)
     assert resumed.bytes() == uncut(way).bytes()
     assert settled(resumed.outcome) == settled(uncut(way).outcome)
 
@@ -544,7 +546,7 @@ def asked(path: Path, history: bool | str) -> Result:
     """A run whose mentor is a model behind a server, which always gives the same two answers."""
     with serve(*ANSWERS) as server:
         client = OpenAIChat("gpt-4o-mini", f"{server.url}/v1", None)
-        return carry_out(path, mentor=LanguageModel(client, Paper(), history), doer=FAST)
+        return carry_out(path, mentor=LanguageModel(client, Paper(), history), optimizer=FAST)
 
 
 def all_but_exchanges(result: Result) -> dict[str, bytes]:
@@ -563,7 +565,7 @@ def test_the_history_changes_what_is_asked_and_nothing_else(tmp_path: Path, hist
 def test_a_replay_of_another_history_gives_the_same_bytes_to_the_same_questions(tmp_path: Path, history: str) -> None:
     first = asked(tmp_path / "first", history)
     mentor = LanguageModel(Replay(str(first.path)), Paper(), history, attempts=20)
-    again = carry_out(tmp_path / "again", mentor=mentor, doer=FAST)
+    again = carry_out(tmp_path / "again", mentor=mentor, optimizer=FAST)
     assert all_but_exchanges(again) == all_but_exchanges(first)
     assert [e.messages for e in again.read(LLMCall)] == [e.messages for e in first.read(LLMCall)]
     assert {e.reused for e in again.read(LLMCall)} == {str(first.path)}  # not "where the messages were others"
@@ -575,8 +577,8 @@ def test_a_resumed_run_mixes_the_scores_up_as_before_and_does_not_ask_again(tmp_
         client = OpenAIChat("gpt-4o-mini", f"{server.url}/v1", None)
         mentor = LanguageModel(client, Paper(), "shuffled")
         with pytest.raises(Stops):  # the first answer is paid for, and not yet in a saved state
-            carry_out(tmp_path / "cut", mentor=Forgetful(mentor), doer=FAST)
-        resumed = carry_out(tmp_path / "cut", mentor=mentor, doer=FAST)
+            carry_out(tmp_path / "cut", mentor=Forgetful(mentor), optimizer=FAST)
+        resumed = carry_out(tmp_path / "cut", mentor=mentor, optimizer=FAST)
     assert len(server.requests) == 2
     assert [e.messages for e in resumed.read(LLMCall)] == [e.messages for e in whole.read(LLMCall)]
     assert all_but_exchanges(resumed) == all_but_exchanges(whole)

@@ -40,8 +40,8 @@ from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.prompted_text import PromptedText
 from llm_catalyst.models.soft_prompt import PromptSpace
-from llm_catalyst.optimizers.backprop import Gradient
-from llm_catalyst.optimizers.base import Member, StepRange
+from llm_catalyst.optimizers.backprop import Backprop
+from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
 from llm_catalyst.runs.reader import read_lines
 from llm_catalyst.runs.records import Advice, Proposal, Restart, Snapshot
 from llm_catalyst.tasks.batching import Batch, collate_rows
@@ -149,14 +149,14 @@ def test_each_key_of_the_two_presets_is_as_documented(key: str, heldout: Any, of
 
 def test_the_presets_set_the_doer_and_the_head_too() -> None:
     heldout, official = parts("protocol=heldout"), parts("protocol=official")
-    assert (heldout.doer.dropout, official.doer.dropout) == (False, True)
-    assert (heldout.doer.schedule.name, official.doer.schedule.name) == ("constant", "linear")
+    assert (heldout.optimizer.dropout, official.optimizer.dropout) == (False, True)
+    assert (heldout.optimizer.schedule.name, official.optimizer.schedule.name) == ("constant", "linear")
     assert (heldout.backbone.pooling, official.backbone.pooling) == (None, "pooler")
     for chosen in (heldout, official):
-        optimizer = chosen.doer.optimizer([nn.Parameter(torch.zeros(1))])
+        optimizer = chosen.optimizer.optimizer([nn.Parameter(torch.zeros(1))])
         assert isinstance(optimizer, torch.optim.AdamW)
         assert optimizer.param_groups[0]["weight_decay"] == 0
-        assert chosen.doer.clip_norm == 1.0
+        assert chosen.optimizer.clip_norm == 1.0
         assert chosen.backbone.max_length == 128
         assert chosen.head.dropout == 0.1
 
@@ -175,7 +175,7 @@ def test_the_published_run_scripts_are_experiments(task: str) -> None:
     assert chosen.backbone.name.endswith("roberta-large")
     assert settings.protocol.name == "official"
     assert settings.batch_size == batch
-    assert chosen.doer.optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"] == pytest.approx(rate)
+    assert chosen.optimizer.optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"] == pytest.approx(rate)
     assert settings.plan(rows) == (100, 100, 100, 100 * (epochs - 3))  # restarts after epochs 0, 1 and 2
     assert settings.every("evaluate", rows) == 100
     restated = replace(settings, **{n: getattr(settings_of("official"), n) for n in ("batch_size", "stage")})
@@ -344,12 +344,12 @@ def test_the_frozen_pooler_depends_on_the_runs_seed(rows_on_disk: Path) -> None:
 def test_the_backbones_dropout_is_active_in_training_steps_only_under_official(protocol: str) -> None:
     """The same batches and the same start: without dropout torch's global generator changes nothing."""
     problem = tiny(protocol)
-    doer = replace(parts(f"protocol={protocol}").doer, optimizer=partial(torch.optim.SGD, lr=1e-3))
+    optimizer = replace(parts(f"protocol={protocol}").optimizer, optimizer=partial(torch.optim.SGD, lr=1e-3))
     losses = []
     for seed in (1, 1, 2):
         batches = [next(problem.batches(1, step)) for step in range(3)]
         torch.manual_seed(seed)
-        steps = doer.train(problem.model, [Member.of(problem.start())], iter(batches), StepRange(0, 3, 3, 0))
+        steps = optimizer.train(problem.model, [Member.of(problem.start())], iter(batches), StepRange(0, 3, 3, 0))
         losses.append([step.losses[0] for step in steps])
     assert losses[0] == losses[1]
     assert (losses[0] == losses[2]) is (protocol == "heldout")
@@ -359,13 +359,13 @@ def test_the_backbones_dropout_is_active_in_training_steps_only_under_official(p
 
 def test_dropout_follows_from_the_runs_seed_and_the_step() -> None:
     problem = tiny("official")
-    doer = parts("protocol=official").doer
+    optimizer = parts("protocol=official").optimizer
 
     def losses(first: int) -> list[float]:
         torch.manual_seed(torch.seed())
         start = [Member.of(problem.start())]
-        course = StepRange(first, first + 3, 9, first)
-        return [s.losses[0] for s in doer.train(problem.model, start, problem.batches(1, first), course)]
+        step_range = StepRange(first, first + 3, 9, first)
+        return [s.losses[0] for s in optimizer.train(problem.model, start, problem.batches(1, first), step_range)]
 
     assert losses(0) == losses(0)
     seeds = set()
@@ -410,22 +410,22 @@ class Scripted:
 
 
 @dataclass
-class Noting:
-    """A doer that keeps the optimizer state that each stage began with."""
+class Noting(PromptOptimizer):
+    """An optimizer that keeps the optimizer state that each stage began with."""
 
-    doer: Gradient
+    optimizer: Backprop
     states: tuple[Any, ...] = ()
 
     def train(self, model: Any, members: Sequence[Member], *rest: Any) -> Any:
         self.states += (copy.deepcopy(members[0].optimizer_state),)  # which training goes on to change
-        return self.doer.train(model, members, *rest)
+        return self.optimizer.train(model, members, *rest)
 
 
 def carried_out(protocol: str, path: Path) -> tuple[Scripted, Noting, tuple[Any, ...], Problem]:
     problem, mentor = tiny(protocol), Scripted()
-    doer = Noting(parts(f"protocol={protocol}").doer)
-    run_in(path, Experiment(problem, doer, mentor, problem.settings, (3, 3)))
-    return mentor, doer, read_lines(path / "restarts.jsonl", Restart), problem
+    optimizer = Noting(parts(f"protocol={protocol}").optimizer)
+    run_in(path, Experiment(problem, optimizer, mentor, problem.settings, (3, 3)))
+    return mentor, optimizer, read_lines(path / "restarts.jsonl", Restart), problem
 
 
 def test_row_moments_are_kept_across_a_restart_only_under_official(tmp_path: Path) -> None:

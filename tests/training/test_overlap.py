@@ -30,7 +30,7 @@ from llm_catalyst.mentors.strategies.directional import Directional
 from llm_catalyst.mentors.strategies.leo import Leo
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.heads.similarity import Similarity
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.runs.reader import RunRecords, read_run
 from llm_catalyst.runs.records import LLMCall, Outcome, Record, Restart
 from llm_catalyst.training.loop import Experiment
@@ -38,7 +38,7 @@ from llm_catalyst.utils.signals import RunInterrupted, SignalHandler
 from llm_catalyst.utils.validation import ConfigurationError
 
 PLAN = (3, 3, 3, 3)  # questions after the first two stages, restarts after the second and third
-FAST = Gradient(partial(torch.optim.AdamW, lr=0.5))  # every step projects to other tokens
+FAST = Backprop(partial(torch.optim.AdamW, lr=0.5))  # every step projects to other tokens
 
 
 @dataclass

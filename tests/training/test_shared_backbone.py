@@ -16,7 +16,7 @@ from helpers.tiny_models import StoppingView, Stops, adamw, backbone, labels_onl
 from llm_catalyst.callbacks.base import NoCallback
 from llm_catalyst.mentors.controls import Perturb
 from llm_catalyst.models.heads.classifier import Classifier
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import Outcome
@@ -34,15 +34,15 @@ BERT = backbone("bert")
 
 def experiment(seed: int, **changes: Any) -> Experiment:
     problem = assemble_text_problem(toy_data(), BERT, Classifier(), toy_settings(seed=seed, **changes))
-    return Experiment(problem, Gradient(adamw), Perturb(), problem.settings, problem.settings.plan(problem.examples))
+    return Experiment(problem, Backprop(adamw), Perturb(), problem.settings, problem.settings.plan(problem.examples))
 
 
 def carried_out(path: Path, seed: int, view: Any = None, **changes: Any) -> Outcome:
     """A run as session.py carries it out, with what company it has."""
     alone = experiment(seed, **changes)
-    doer = shared_backbone.share_steps(alone.doer, alone.problem.device)
+    optimizer = shared_backbone.share_steps(alone.optimizer, alone.problem.device)
     with shared_backbone.get_signal_handler(5.0) as interruption:
-        return run_in(path, replace(alone, doer=doer), view, interruption)
+        return run_in(path, replace(alone, optimizer=optimizer), view, interruption)
 
 
 def together(

@@ -12,7 +12,7 @@ import torch
 from helpers.tiny_models import CPU, PromptIsLogits, labels_only
 from safetensors.torch import load, save
 
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.runs.records import Best, LLMCall, Message, Prompt, Score, ScoredPrompt, Usage
 from llm_catalyst.training.state import State, pack_state, unpack_state
@@ -51,7 +51,7 @@ class WithHead(PromptIsLogits):
 
 def trained(name: str, members: list[Member], steps: int, first: int = 0) -> list[Member]:
     batches = itertools.repeat(labels_only([[0, 1, 1]] * len(members)))
-    list(Gradient(OPTIMIZERS[name]).train(WithHead(), members, batches, StepRange(first, first + steps, 20, first)))  # type: ignore[arg-type]
+    list(Backprop(OPTIMIZERS[name]).train(WithHead(), members, batches, StepRange(first, first + steps, 20, first)))  # type: ignore[arg-type]
     return members
 
 

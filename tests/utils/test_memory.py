@@ -30,7 +30,7 @@ from torch import Tensor
 
 from llm_catalyst.config.build import build_components
 from llm_catalyst.config.settings import Checkpoints
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.runs.records import Event
 from llm_catalyst.training.problem import Problem
@@ -44,7 +44,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
     "Adafactor": partial(torch.optim.Adafactor, lr=0.1),
 }
-ADAMW = Gradient(OPTIMIZERS["AdamW"])
+ADAMW = Backprop(OPTIMIZERS["AdamW"])
 CPU_ERROR = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
     "allocate 1677721600 bytes. Error code 12 (Cannot allocate memory)"
@@ -116,10 +116,12 @@ def members_of(problem: Problem, k: int) -> list[Member]:
     return [Member.of({n: p + 0.3 * torch.randn(p.shape, generator=rng) for n, p in start.items()}) for _ in range(k)]
 
 
-def trained(doer: Gradient, problem: Problem, model: Any = None, k: int = 3) -> tuple[list[Member], list[StepResult]]:
+def trained(
+    optimizer: Backprop, problem: Problem, model: Any = None, k: int = 3
+) -> tuple[list[Member], list[StepResult]]:
     """The k members after some steps, and the steps."""
     members = members_of(problem, k)
-    steps = list(doer.train(model or problem.model, members, problem.batches(k, 0), StepRange(0, STEPS, STEPS, 0)))
+    steps = list(optimizer.train(model or problem.model, members, problem.batches(k, 0), StepRange(0, STEPS, STEPS, 0)))
     return members, steps
 
 
@@ -139,10 +141,10 @@ def assert_same(found: tuple[list[Member], list[StepResult]], wanted: tuple[list
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("micro", [1, 3, 7])
 def test_training_in_pieces_is_training_on_whole_batches(name: str, micro: int) -> None:
-    doer, data = Gradient(OPTIMIZERS[name]), toy_data(train=20)
+    optimizer, data = Backprop(OPTIMIZERS[name]), toy_data(train=20)
     whole, parted = toy_problem(data=data), toy_problem(data=data, micro_batch=micro)
     cramped = Cramped(parted, 8)
-    assert_same(trained(doer, parted, cramped), trained(doer, whole))
+    assert_same(trained(optimizer, parted, cramped), trained(optimizer, whole))
     assert {sum(cramped.sizes[:n]) for n in range(len(cramped.sizes))} >= {0, 8}
     assert max(cramped.sizes) == micro
     assert cramped.room.told() == []
@@ -151,8 +153,10 @@ def test_training_in_pieces_is_training_on_whole_batches(name: str, micro: int) 
 def test_an_example_of_several_choices_is_never_parted() -> None:
     whole, parted = (toy_problem(data=choice_data(), micro_batch=micro, batch_size=4) for micro in (None, 3))
     cramped = Cramped(parted, 8)
-    doer = Gradient(OPTIMIZERS["SGD"])  # Adam makes steps of the rounding errors of the bias, which changes no choice
-    assert_same(trained(doer, parted, cramped), trained(doer, whole))
+    optimizer = Backprop(
+        OPTIMIZERS["SGD"]
+    )  # Adam makes steps of the rounding errors of the bias, which changes no choice
+    assert_same(trained(optimizer, parted, cramped), trained(optimizer, whole))
     assert cramped.sizes[:2] in ([3, 1], [2, 3])
 
 
@@ -206,8 +210,8 @@ def test_gradients_of_pieces_before_the_one_that_failed_do_not_count() -> None:
         return logits
 
     cramped = Cramped(problem, 0, fails_once)
-    course = StepRange(0, STEPS, STEPS, 0)
-    steps = list(ADAMW.train(cramped, members, problem.batches(1, 0), course))  # type: ignore[arg-type]
+    step_range = StepRange(0, STEPS, STEPS, 0)
+    steps = list(ADAMW.train(cramped, members, problem.batches(1, 0), step_range))  # type: ignore[arg-type]
     assert there == [True]
     assert_same((members, steps), trained(ADAMW, toy_problem(data=toy_data(train=20)), k=1))
 
@@ -223,10 +227,10 @@ def test_nothing_of_a_pass_that_failed_is_left_when_the_next_begins(fails: Any) 
 
 def test_dropout_draws_in_a_second_try_what_it_draws_in_a_first() -> None:
     """Else a resumed run, which tries the whole batch again, would draw otherwise than one that went on."""
-    data, doer = toy_data(train=20), Gradient(OPTIMIZERS["AdamW"], dropout=True)
+    data, optimizer = toy_data(train=20), Backprop(OPTIMIZERS["AdamW"], dropout=True)
     tried, known = toy_problem("roberta", data=data), toy_problem("roberta", data=data, micro_batch=4)
-    found, _ = trained(doer, tried, Cramped(tried, 4))
-    wanted, _ = trained(doer, known)
+    found, _ = trained(optimizer, tried, Cramped(tried, 4))
+    wanted, _ = trained(optimizer, known)
     without, _ = trained(ADAMW, known)
     for one, other, plain in zip(found, wanted, without, strict=True):
         assert torch.equal(one.parameters["prompt"], other.parameters["prompt"])

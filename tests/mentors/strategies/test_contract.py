@@ -1,4 +1,4 @@
-"""One contract for every strategy in conf/strategy: whole runs by it, with a doer and without, and their resumption."""
+"""One contract for every strategy in conf/strategy: whole runs by it, with training and without, and resumed."""
 
 import json
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from llm_catalyst.mentors.clients.mock import MockModel
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.models.soft_prompt import PromptSettings
-from llm_catalyst.optimizers.backprop import Gradient
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.none import NoTraining
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import LLMCall, Outcome, Record
@@ -58,7 +58,7 @@ def strategy(path: Path) -> Any:
     return build_node(node | {name: value for name, value in FEWER.items() if name in node}, "strategy")
 
 
-def carry_out(path: Path, choice: Path, doer: Any, view: Any = None) -> Outcome:
+def carry_out(path: Path, choice: Path, optimizer: Any, view: Any = None) -> Outcome:
     """A run of four stages by a strategy, answered by a rehearsal."""
     problem = toy_problem(
         head=Verbalizer(),
@@ -69,7 +69,7 @@ def carry_out(path: Path, choice: Path, doer: Any, view: Any = None) -> Outcome:
         stages=STAGES,
     )
     mentor = LanguageModel(MockModel(lines=12), strategy(choice), attempts=2)
-    return run_in(path, Experiment(problem, doer, mentor, problem.settings, (1,) * STAGES), view)
+    return run_in(path, Experiment(problem, optimizer, mentor, problem.settings, (1,) * STAGES), view)
 
 
 def written(path: Path) -> dict[str, Any]:
@@ -88,21 +88,21 @@ def choice(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-@pytest.mark.parametrize("doer", [NoTraining(), Gradient(adamw)], ids=["alone", "alternating"])
+@pytest.mark.parametrize("optimizer", [NoTraining(), Backprop(adamw)], ids=["alone", "alternating"])
 def test_a_run_asks_scores_and_restarts_and_the_same_run_writes_the_same(
-    tmp_path: Path, choice: Path, doer: Any
+    tmp_path: Path, choice: Path, optimizer: Any
 ) -> None:
-    outcome = carry_out(tmp_path / "a", choice, doer)
+    outcome = carry_out(tmp_path / "a", choice, optimizer)
     run = read_run(tmp_path / "a")
     assert outcome.status == "done"
     assert outcome.ledger.mentor_calls == len(run.exchanges) > 0
-    assert (outcome.ledger.gradient_steps == 0) == isinstance(doer, NoTraining)
+    assert (outcome.ledger.gradient_steps == 0) == isinstance(optimizer, NoTraining)
     proposals = [proposal.prompt for restart in run.restarts for proposal, _ in restart.considered]
     assert all(len(prompt.tokens) == 6 for prompt in proposals)
     assert len({entry.prompt.tokens for entry in run.pool if entry.origin == "mentor"}) > 1
     for restart in run.restarts:
         assert restart.fallback or 0 < len(restart.considered) <= strategy(choice).proposals
-    carry_out(tmp_path / "b", choice, doer)
+    carry_out(tmp_path / "b", choice, optimizer)
     assert written(tmp_path / "b") == written(tmp_path / "a")
 
 
