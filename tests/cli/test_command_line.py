@@ -228,7 +228,7 @@ def test_a_run_that_cannot_be_read_is_named_by_file_and_line(catalyst: Command, 
     (path / "pool.jsonl").write_bytes((path / "pool.jsonl").read_bytes().partition(b"\n")[0] + b"\n{}\n")
     done = catalyst("show", str(path), cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {path / 'pool.jsonl'}, line 2 is not a Scored record")
+    assert done.stderr.startswith(f"error: {path / 'pool.jsonl'}, line 2 is not a ScoredPrompt record")
 
 
 @pytest.mark.parametrize("flags", [[], ["-m"]], ids=["a run", "a sweep"])

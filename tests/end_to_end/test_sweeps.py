@@ -193,7 +193,7 @@ def test_a_signal_stops_a_sweep_whose_runs_save_themselves_and_leaves_no_process
     assert stopped.processes == ()
     note = stopped.notes[GOOD]
     assert (note.state, note.code, note.message) == (ENDED, 75, "stopped by SIGTERM")
-    assert stopped.events[-1] == "Stopped: by SIGTERM"
+    assert stopped.events[-1] == "RunInterrupted: by SIGTERM"
     assert re.search(r"\d stopped before the end.*the same command goes on with them", stopped.err)
 
 
@@ -254,7 +254,7 @@ def test_a_search_whose_process_is_killed_lets_its_runs_save_themselves_and_leav
 ) -> None:
     assert (stories.killed.code, stories.killed.processes) == (-signal.SIGKILL, ())
     assert stories.killed.seconds < 30
-    assert stories.killed.events == ["Stopped: by SIGTERM"]
+    assert stories.killed.events == ["RunInterrupted: by SIGTERM"]
     assert stories.killed.saved >= 8
 
 

@@ -227,7 +227,7 @@ def test_who_asks_the_same_model_shares_its_pace_and_another_model_has_its_own()
 
 
 def test_requests_and_retries_keep_to_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "pace", partial(limit_rate, window_s=0.6))
+    monkeypatch.setattr(openai, "limit_rate", partial(limit_rate, window_s=0.6))
     begun: list[float] = []
 
     def reply(request: Request) -> Response:

@@ -231,7 +231,7 @@ REFUSED: dict[str, tuple[str, Damage, str]] = {
     "a changed answer that was not saved yet": (
         "asked",
         lambda path: rewrite(path / EXCHANGES, lambda content: content.replace(b"light voice", b"light movie")),
-        r"exchanges.jsonl, line 2 is not an Exchange record .*: its sha256 says that it was another; put the file back "
+        r"exchanges.jsonl, line 2 is not a LLMCall record .*: its sha256 says that it was another; put the file back "
         r"as it was, or end it before that line to ask the mentor again",
     ),
 }  # fmt: skip

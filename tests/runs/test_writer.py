@@ -204,7 +204,7 @@ def test_the_line_of_an_exchange_ends_in_its_checksum(directory: RunDirectory) -
     digest = json.loads(line)["sha256"]
     assert line == to_json(exchange(0, "- a film")).encode()[:-1] + f', "sha256": "{digest}"}}'.encode()
     (directory.path / "exchanges.jsonl").write_bytes(line.replace(b"a film", b"a tilm") + b"\n")
-    with pytest.raises(ConfigurationError, match=r"line 1 is not an Exchange record .*: its sha256 says that it was"):
+    with pytest.raises(ConfigurationError, match=r"line 1 is not a LLMCall record .*: its sha256 says that it was"):
         read_run(directory.path)
 
 

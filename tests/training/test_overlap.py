@@ -147,8 +147,8 @@ def test_a_stage_trains_while_the_answer_is_awaited(tmp_path: Path) -> None:
     view = Watching(lambda step: trained.set() if step == 5 else None)
     carry_out(tmp_path, reply, view, plan=(3, 3, 3))
     assert [type(r).__name__ for r in view.seen if isinstance(r, LLMCall | Restart)] == [
-        "Exchange",
-        "Exchange",
+        "LLMCall",
+        "LLMCall",
         "Restart",
     ]
 
