@@ -607,7 +607,7 @@ def test_a_replay_that_is_used_up_or_missing_says_so(tmp_path: Path) -> None:
 HUMAN = """
 import sys
 from llm_catalyst.mentors.clients.human import Human
-from llm_catalyst.records import Message, to_json
+from llm_catalyst.runs.records import Message, to_json
 human = Human()
 human.preflight()
 messages = [Message("system", "Role [bold]x[/y] \\x1b[31mred"), Message("user", "Pool")]

@@ -188,13 +188,13 @@ def test_a_replay_keeps_nothing(folder: Path, tmp_path: Path) -> None:
 
 ASK = """
 import sys
-from llm_catalyst.mentors.answer_cache import answer, preflight
+from llm_catalyst.mentors.response_cache import get_response, prepare_cache
 from llm_catalyst.mentors.clients.openai import OpenAIChat
-from llm_catalyst.records import Message
-preflight()
+from llm_catalyst.runs.records import Message
+prepare_cache()
 client = OpenAIChat("gpt-4o-mini", sys.argv[1] + "/v1", "TEST_KEY")
 messages = (Message("user", "Three, please."),)
-exchange = answer(client.model, client.parameters(7), messages, lambda: client.complete(messages, 0, 7))
+exchange = get_response(client.model, client.parameters(7), messages, lambda: client.complete(messages, 0, 7))
 print(exchange.reused, exchange.reply)
 """
 

@@ -487,7 +487,7 @@ def test_a_run_is_verified_without_torch(runs: Runs, python: Callable[[str], str
 import sys
 from pathlib import Path
 from rich.console import Console
-from llm_catalyst.verify import report
-print(report(Path({str(runs.home / "late")!r}), Console(quiet=True)), "torch" in sys.modules)
+from llm_catalyst.runs.verify import print_verification
+print(print_verification(Path({str(runs.home / "late")!r}), Console(quiet=True)), "torch" in sys.modules)
 """
     assert python(code).strip() == "True False"

@@ -365,7 +365,7 @@ def test_a_finished_run_is_refused_with_the_command_that_shows_it(tmp_path: Path
 CLAIM = """
 import os, sys
 from pathlib import Path
-from llm_catalyst.run_directory import RunDirectory
+from llm_catalyst.runs.writer import RunDirectory
 try:
     directory = RunDirectory(Path({path!r}))
     print("taken", flush=True)
