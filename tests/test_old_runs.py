@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Command
+from helpers.command import Command
 from safetensors.numpy import load_file
 
 import llm_catalyst
+from llm_catalyst.runs.old_configs import translate_target
 
 DATA = Path(__file__).resolve().parent / "data" / "revision_2994180"
 MADE = json.loads((DATA / "commands.json").read_text())
@@ -394,14 +395,13 @@ def test_answers_and_prompts_of_earlier_runs_are_used_by_new_ones(
 
 def test_every_target_of_the_first_configs_resolves() -> None:
     """Each `_target_` that stood in conf/ is translated to a class that there is now, and that to itself."""
-    old_runs = pytest.importorskip("llm_catalyst.config.old_runs", reason="no `_target_` has been renamed yet")
     first = {line.split("  ")[0] for line in (DATA / "targets.txt").read_text().splitlines()}
     assert len(first) > 40
     for target in sorted(first):
         if target.startswith("hydra_plugins.hydra_"):  # of an extra, which may not be installed
-            assert old_runs.translate_target(target) == target
+            assert translate_target(target) == target
             continue
-        now = old_runs.translate_target(target)
+        now = translate_target(target)
         module, _, name = now.rpartition(".")
         assert inspect.isclass(getattr(importlib.import_module(module), name)), f"{target} became {now}"
-        assert old_runs.translate_target(now) == now
+        assert translate_target(now) == now

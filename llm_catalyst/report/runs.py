@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from llm_catalyst.runs.analysis import get_nested
+from llm_catalyst.runs.old_configs import translate_config
 from llm_catalyst.runs.reader import read_json, read_manifest
 from llm_catalyst.runs.records import Manifest, Outcome
 from llm_catalyst.runs.writer import PLACE
@@ -63,6 +64,7 @@ def read_report_run(path: Path, problems: list[str]) -> Run:
     seed = get_nested(config, "seed")
     if not isinstance(seed, int):
         raise ConfigurationError("config.yaml holds no seed")
+    config = translate_config(config)
     outcome: Outcome | None = read_json(path / "outcome.json", Outcome) if "outcome.json" in names else None
     return Run(path, read_manifest(path), config, outcome, seed)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from llm_catalyst.runs.old_configs import translate_config
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Restart, Score, ScoredPrompt
 from llm_catalyst.utils import checksums
@@ -131,7 +132,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
         config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return {}
-    return config if isinstance(config, Mapping) else {}
+    return translate_config(config) if isinstance(config, Mapping) else {}
 
 
 def get_nested(node: Any, *keys: str) -> Any:

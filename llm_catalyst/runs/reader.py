@@ -6,12 +6,13 @@ manifest.json outcome.json
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from llm_catalyst.runs import old_configs
 from llm_catalyst.runs.records import (
     Evaluation,
     Event,
@@ -88,10 +89,24 @@ def run_directories(place: Path) -> Iterator[Path]:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of a run directory. Raises ConfigurationError where `path` is none."""
-    if not (path / "manifest.json").is_file():
+    """The manifest of a run directory, its command and choices as they are written today.
+
+    Raises ConfigurationError where `path` is no run directory, or one that a later version wrote.
+    """
+    file = path / "manifest.json"
+    if not file.is_file():
         raise ConfigurationError(f"{path} is not a run directory (no manifest.json); runs lie under outputs/")
-    return read_json(path / "manifest.json", Manifest)
+    if (found := old_configs.read_format(file.read_bytes())) > old_configs.FORMAT:
+        raise ConfigurationError(
+            f"{file} has format {found}, and this version of llm-catalyst reads formats up to {old_configs.FORMAT}; "
+            "install the version that wrote it (versions in that file) or a later one"
+        )
+    manifest: Manifest = read_json(file, Manifest)
+    return replace(
+        manifest,
+        command=old_configs.translate_words(manifest.command),
+        choices=old_configs.translate_choices(manifest.choices),
+    )
 
 
 def read_json(path: Path, kind: type[Any]) -> Any:

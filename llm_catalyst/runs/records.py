@@ -258,6 +258,7 @@ class Manifest:
     """What made a run: the command and the choice of each group, versions, machine and data.
 
     `together` is how many runs shared its process, its backbone and so its peak of memory, this one included.
+    `format` is that of manifest.json and config.yaml (old_configs.py).
     """
 
     command: tuple[str, ...]
@@ -272,6 +273,7 @@ class Manifest:
     backbone: Mapping[str, Any]
     data: Mapping[str, Any] = field(default_factory=dict)
     together: int = 1
+    format: int = 1
 
 
 # A run writes one of these at a time, and shows it.

@@ -21,6 +21,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from llm_catalyst.runs.checkpoints import STATE, DamagedStateError, read_state, read_tensors, saved_states
+from llm_catalyst.runs.old_configs import translate_config
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_lines, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Emit, Event, LLMCall, Manifest, Outcome, Record, ScoredPrompt, Snapshot, to_json
 from llm_catalyst.utils import checksums
@@ -29,7 +30,7 @@ from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
 FIXED = ("config.yaml", "manifest.json")
 # Keys that say where a run is carried out, when it stops and how patient it is, not what it computes.
 PLACE = (
-    r"device|threads|micro_batch|token_budget|view|track(\[\d+\])?|dry_run|task\.path|checkpoint\..*|budget\..*"
+    r"device|threads|micro_batch|token_budget|view|(track|plugins)(\[\d+\])?|dry_run|task\.path|checkpoint\..*|budget\..*"
     r"|mentor\.cache|mentor\.client\.(timeout_s|retry_s|at_once|per_minute|check_model)"
 )
 # Keys that may mend a run which stopped; its events tell.
@@ -291,15 +292,18 @@ def cut_torn_line(path: Path) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The resolved configuration of a run. Raises ConfigurationError where it or the manifest is not as written."""
+    """The resolved configuration of a run, as today's revision writes it.
+
+    Raises ConfigurationError where it or the manifest is not as written.
+    """
     for name, how in checksums.find_changed(path, FIXED).items():
         raise ConfigurationError(
             f"{path / name} is {how}; put it back as it was when the run began (where you trust "
             f"{' and '.join(FIXED)} as they are, list their sums anew: sha256sum {' '.join(FIXED)} > {checksums.SUMS})"
         )
     try:
-        return dict(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        return translate_config(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path / 'config.yaml'} cannot be read ({error}); put it back as it was") from None
 
 
@@ -308,7 +312,7 @@ def changed_keys(path: Path, config: Any, allowed: str) -> list[str]:
 
     Raises ConfigurationError where a key differs that the pattern `allowed` does not match.
     """
-    before, now = dict(flatten_leaves(read_config(path))), dict(flatten_leaves(config))
+    before, now = dict(flatten_leaves(read_config(path))), dict(flatten_leaves(translate_config(config)))
     keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if other := [key for key in keys if not re.fullmatch(allowed, key)]:
         shown = ", ".join(f"{key}={before.get(key)!r} there and {now.get(key)!r} here" for key in other[:3])

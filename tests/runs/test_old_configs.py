@@ -1,0 +1,96 @@
+"""What earlier revisions wrote is read as today's revision writes it, and a later format is refused."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from helpers.recorded import manifest
+
+from llm_catalyst.runs.old_configs import (
+    FILLED_KEYS,
+    FORMAT,
+    translate_choices,
+    translate_config,
+    translate_target,
+    translate_words,
+)
+from llm_catalyst.runs.reader import read_manifest
+from llm_catalyst.runs.records import to_json
+from llm_catalyst.utils.validation import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("llm_catalyst.mentors.language_model.LanguageModel", "llm_catalyst.mentors.LanguageModel"),
+        ("llm_catalyst.mentors.clients.rehearsal.Rehearsal", "llm_catalyst.mentors.clients.MockModel"),
+        ("llm_catalyst.doers.zeroth_order.ZerothOrderSGD", "llm_catalyst.optimizers.ZerothOrderSGD"),
+        ("torch.optim.AdamW", "torch.optim.AdamW"),
+        ("my_package.Mine", "my_package.Mine"),
+    ],
+)
+def test_an_old_target_becomes_the_public_path_and_a_public_one_stays(old: str, new: str) -> None:
+    assert translate_target(old) == new
+    assert translate_target(new) == new
+
+
+def test_targets_are_translated_wherever_they_stand_and_the_old_configuration_is_left_alone() -> None:
+    client = {"_target_": "llm_catalyst.mentors.clients.local.LocalModel", "model": "m"}
+    fallback = {"_target_": "llm_catalyst.mentors.language_model.LanguageModel", "client": client}
+    old = {"seed": 1, "mentor": {"fallbacks": [fallback], "words": ["a"]}, "optimizer": None}
+    copy = json.loads(json.dumps(old))
+    assert translate_config(old) == {
+        "seed": 1,
+        "mentor": {
+            "fallbacks": [
+                {
+                    "_target_": "llm_catalyst.mentors.LanguageModel",
+                    "client": {"_target_": "llm_catalyst.mentors.clients.LocalModel", "model": "m"},
+                }
+            ],
+            "words": ["a"],
+        },
+        "optimizer": {"_target_": "llm_catalyst.optimizers.NoTraining"},
+        "plugins": [],
+    }
+    assert old == copy
+
+
+def test_a_later_key_is_filled_where_its_node_is_there_and_left_as_it_is_where_it_has_a_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(FILLED_KEYS, "pool.later", 7)
+    assert translate_config({"pool": {"size": 3}})["pool"] == {"size": 3, "later": 7}
+    assert translate_config({"pool": {"later": 8}})["pool"] == {"later": 8}
+    assert "pool" not in translate_config({"seed": 1})
+    assert translate_config({"pool": 1})["pool"] == 1
+
+
+def test_filled_values_are_not_shared_between_configurations() -> None:
+    translate_config({})["plugins"].append("mine")
+    assert translate_config({})["plugins"] == []
+
+
+def test_doer_none_of_an_old_command_is_the_choice_optimizer_none() -> None:
+    assert translate_choices({"doer": "none", "optimizer": "adamw"}) == {"doer": "none", "optimizer": "none"}
+    assert translate_choices({"optimizer": "adamw"}) == {"optimizer": "adamw"}
+    assert translate_words(("task=sst2", "doer=none")) == ("task=sst2", "optimizer=none")
+
+
+def test_a_manifest_without_a_format_has_format_1_and_a_later_format_is_refused(tmp_path: Path) -> None:
+    written = json.loads(to_json(manifest()))
+    written.pop("format")
+    (tmp_path / "manifest.json").write_text(json.dumps(written))
+    assert read_manifest(tmp_path).format == 1
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": FORMAT + 1, "unheard": "of"}))
+    message = rf"manifest.json has format {FORMAT + 1}, and this version .* reads formats up to {FORMAT}; install"
+    with pytest.raises(ConfigurationError, match=message):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b"\xff", b'{"format": null}', b'{"format": "x"}'])
+def test_a_manifest_that_is_none_is_refused_as_such(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=re.escape(f"{tmp_path / 'manifest.json'} is not a Manifest record")):
+        read_manifest(tmp_path)
