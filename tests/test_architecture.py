@@ -1,6 +1,7 @@
 """The packages, their floors and the direction of imports (CONTRIBUTING.md, "Architecture")."""
 
 import ast
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -181,6 +182,15 @@ def test_every_provider_is_named_in_one_file_only() -> None:
         for sdk in ("anthropic", "openai")
     }
     assert users == {"anthropic": {"anthropic.py"}, "openai": {"openai.py"}}
+
+
+def test_every_target_in_conf_is_a_public_path() -> None:
+    for path in sorted((PACKAGE.parent / "conf").rglob("*.yaml")):
+        for target in re.findall(r"_target_: (llm_catalyst\.\S+)", path.read_text(encoding="utf-8")):
+            package, _, name = target.rpartition(".")
+            folder = PACKAGE.parent.joinpath(*package.split("."))
+            assert (folder / "__init__.pyi").is_file(), f"{path}: {target} names a file of the package"
+            assert f" as {name}\n" in (folder / "__init__.pyi").read_text(encoding="utf-8"), f"{path}: {target}"
 
 
 def test_the_method_fits_on_one_screen() -> None:

@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
+from llm_catalyst.config.plugins import check_targets
 from llm_catalyst.utils.paths import list_choices
 from llm_catalyst.utils.validation import (
     SHORTEST_SECRET,
@@ -26,7 +27,6 @@ from llm_catalyst.utils.validation import (
     flatten_leaves,
 )
 
-PREFIXES = ("llm_catalyst.", "torch.optim.")
 SECRET = re.compile(r"\b(sk|hf|gsk|xai|key)[-_][A-Za-z0-9_-]{16,}")
 SECRET_NAME = re.compile(r"_(KEY|TOKEN|SECRET|PASSWORD)$")
 GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
@@ -51,6 +51,7 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
     models are looked for in the environment here, so that a missing one stops a run before it trains.
     """
     refuse_secrets(config)
+    check_targets(config)
     from llm_catalyst.config.settings import Settings
     from llm_catalyst.mentors.base import overlaps
 
@@ -165,11 +166,17 @@ def build_node(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
     """The object that a node describes; `extra` are fields of it that come from elsewhere."""
     target = import_target(node, where)
     values = {key: value for key, value in node.items() if key != "_target_"}
-    if not is_dataclass(target):
-        if where != "optimizer" or target.__class__ is not type or "torch.optim" not in target.__module__:
-            raise ConfigurationError(f"{where}._target_={node['_target_']} is no class that can stand there")
-        return bind_optimizer(target, values, where)
-    return build_dataclass(target, values, where, extra)
+    if is_dataclass(target):
+        return build_dataclass(target, values, where, extra)
+    if where == "optimizer" and inspect.isclass(target):
+        import torch
+
+        if issubclass(target, torch.optim.Optimizer):
+            return bind_optimizer(target, values, where)
+    raise ConfigurationError(
+        f"{where}._target_={node['_target_']} cannot be used there: it must be a dataclass"
+        f"{' or a torch.optim.Optimizer' * (where == 'optimizer')}"
+    )
 
 
 def build_dataclass(schema: Any, values: Mapping[str, Any], where: str, extra: Mapping[str, Any] | None = None) -> Any:
@@ -208,13 +215,11 @@ def convert_value(hint: Any, value: Any, path: str) -> Any:
 
 
 def import_target(node: Any, where: str) -> Any:
-    """The class that a node's `_target_` names; only classes of this package and of torch.optim are accepted."""
+    """The class that a node's `_target_` names; `check_targets` has accepted it."""
     target = str(node.get("_target_")) if isinstance(node, Mapping) else str(node)
-    if not target.startswith(PREFIXES):
-        raise ConfigurationError(
-            f"{where}._target_={target} is not accepted; it must begin with {' or '.join(PREFIXES)}"
-        )
     module, _, name = target.rpartition(".")
+    if not module:
+        raise ConfigurationError(f"{where}._target_={target} is not accepted; it must be the dotted path of a class")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

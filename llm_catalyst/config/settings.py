@@ -132,6 +132,7 @@ class Settings:
     dry_run: bool = False
     view: Literal["auto", "live", "plain", "none"] = "auto"
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):

@@ -18,11 +18,13 @@ from rich.console import Console
 from llm_catalyst.callbacks.base import CallbackList, RunInfo
 from llm_catalyst.callbacks.trackers import make_trackers
 from llm_catalyst.config.build import RunComponents
+from llm_catalyst.config.plugins import find_plugin_versions
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.models.backbones import clip
 from llm_catalyst.models.backbones.loading import check_dtype, check_extras, set_tf32
 from llm_catalyst.models.backbones.text import check_attention
 from llm_catalyst.models.backbones.text import load_text_backbone as load_backbone
+from llm_catalyst.runs.old_configs import FORMAT
 from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
 from llm_catalyst.runs.writer import PLACE, RunDirectory, changed_keys
@@ -70,7 +72,9 @@ def run_training(
         with show_status(parts, console, "loading data and model …") as status:
             problem = load_problem(parts, status.update if status else ignore_progress)
         plan = settings.plan(problem.examples)
-        directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), build_manifest(problem, choices, words))
+        directory.write_config(
+            yaml.safe_dump(dict(config), sort_keys=False), build_manifest(problem, settings.plugins, choices, words)
+        )
         asks_a_person = isinstance(getattr(parts.mentor, "client", None), Human)
         # A live view would draw over what a person types.
         shown = shared_backbone.get_callback(
@@ -221,13 +225,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def build_manifest(problem: Problem, choices: Mapping[str, str], words: Sequence[str]) -> Manifest:
+def build_manifest(
+    problem: Problem, plugins: Sequence[str], choices: Mapping[str, str], words: Sequence[str]
+) -> Manifest:
     """What made this run."""
     return Manifest(
         command=tuple(words),
         choices=dict(choices),
         started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        versions={name: importlib.metadata.version(name) for name in PACKAGES} | find_plugin_versions(plugins),
         git=git_revision(),
         python=sys.version.split()[0],
         platform=platform.platform(),
@@ -236,6 +242,7 @@ def build_manifest(problem: Problem, choices: Mapping[str, str], words: Sequence
         backbone=problem.model.backbone.facts(),
         data=problem.data.fingerprints(),
         together=shared_backbone.count_runs(),
+        format=FORMAT,
     )
 
 
