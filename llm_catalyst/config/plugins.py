@@ -7,6 +7,8 @@ the name of its package.
 import hashlib
 import importlib
 import importlib.metadata
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,13 +36,18 @@ def check_targets(config: Mapping[str, Any]) -> None:
 
 
 def import_plugin(name: str) -> str:
-    """The name of a package, which is imported. Raises ConfigurationError where it cannot be."""
+    """The name of a package, imported from where packages are installed or from the current folder.
+
+    Raises ConfigurationError where it cannot be imported.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         importlib.import_module(name)
     except Exception as error:
         raise ConfigurationError(
             f"plugins: {name} cannot be imported ({type(error).__name__}: {error}); "
-            "install it (pip install -e FOLDER), or add the folder that holds it to PYTHONPATH"
+            "start in the folder that holds it, add that folder to PYTHONPATH, or install it (pip install -e FOLDER)"
         ) from error
     return name
 
