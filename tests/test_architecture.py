@@ -147,7 +147,7 @@ def test_a_planted_upward_import_is_found(tmp_path: Path, module: str, statement
     ("module", "statement", "pair"),
     [
         ("runs/records.py", "from llm_catalyst.runs.reader import read_run", {"runs.records", "runs.reader"}),
-        ("utils/validation.py", "def f():\n    import llm_catalyst.utils.caches", {"utils.validation", "utils.caches"}),
+        ("utils/validation.py", "def f():\n    import llm_catalyst.utils.paths", {"utils.validation", "utils.paths"}),
     ],
 )
 def test_a_planted_import_cycle_is_found(tmp_path: Path, module: str, statement: str, pair: set[str]) -> None:

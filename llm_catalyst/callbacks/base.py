@@ -5,14 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from llm_catalyst.runs.analysis import (
-    constant_warning,
-    describe_event,
-    format_count,
-    majority_warning,
-    read_accuracy,
-)
+from llm_catalyst.runs.analysis import constant_warning, describe_event, majority_warning, read_accuracy
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Record, Restart, ScoredPrompt
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.terminal import escape_controls
 
 

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from llm_catalyst.callbacks.base import NoCallback, Notice, RunCallback, RunInfo, RunWatcher, describe_unfinished
-from llm_catalyst.runs.analysis import (
-    format_count,
-    format_duration,
-    sum_usage,
-)
+from llm_catalyst.runs.analysis import sum_usage
 from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart
+from llm_catalyst.utils.format import format_count, format_duration
 from llm_catalyst.utils.terminal import escape_controls, forgive_encoding, quote_prompt
 from llm_catalyst.utils.validation import check_choice
 

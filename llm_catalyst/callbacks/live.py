@@ -10,8 +10,9 @@ from rich.live import Live
 from rich.text import Text
 
 from llm_catalyst.callbacks.base import RunInfo, RunWatcher, describe_unfinished
-from llm_catalyst.runs.analysis import MentorUsage, best_prompts, format_duration, read_accuracy
+from llm_catalyst.runs.analysis import MentorUsage, best_prompts, read_accuracy
 from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart, ScoredPrompt
+from llm_catalyst.utils.format import format_duration
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 from llm_catalyst.utils.text_plot import Point, draw_area, value_span
 

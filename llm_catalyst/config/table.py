@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from llm_catalyst.runs.writer import write_atomically
+from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.validation import ConfigurationError, check_choice, did_you_mean
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.models.soft_prompt import PromptSpace
-from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.checkpoints import DamagedStateError, read_state, read_tensors, saved_states
 from llm_catalyst.runs.reader import FILES, find_runs, read_lines
 from llm_catalyst.runs.records import Advice, Proposal, Restart, ScoredPrompt
 from llm_catalyst.runs.writer import read_config
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import ConfigurationError, check_at_least
 
 BATCH = 64  # prompts of one training step; drawn with replacement, as there may be fewer

@@ -14,9 +14,9 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from llm_catalyst.runs.records import LLMCall, Message, from_json, to_json
-from llm_catalyst.runs.writer import write_atomically
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.caches import cache_directory, writable_cache
+from llm_catalyst.utils.files import write_atomically
+from llm_catalyst.utils.paths import cache_directory, writable_cache
 
 REUSED = "cache"  # what `Exchange.reused` says of an answer from here
 

@@ -26,11 +26,11 @@ from PIL import Image
 from torch import Tensor
 
 from llm_catalyst.models.backbones.clip import FrozenClip, Pixels
-from llm_catalyst.runs.writer import write_atomically
 from llm_catalyst.tasks.image_task import open_image, open_images
 from llm_catalyst.tasks.text_task import Example
-from llm_catalyst.utils.caches import writable_cache
 from llm_catalyst.utils.checksums import sha256
+from llm_catalyst.utils.files import write_atomically
+from llm_catalyst.utils.paths import writable_cache
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.validation import ConfigurationError
 

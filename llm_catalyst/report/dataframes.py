@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from llm_catalyst.report.runs import Run, flatten_config, read_or_note, read_settings, to_json_text
+from llm_catalyst.report.runs import Run, read_or_note, read_settings, to_json_text
 from llm_catalyst.runs.analysis import outcome_columns, score_columns, sum_usage, usage_columns
 from llm_catalyst.runs.reader import FILES, find_runs, read_lines
 from llm_catalyst.runs.records import Evaluation, LLMCall, Snapshot
+from llm_catalyst.utils.validation import flatten_leaves
 
 Row = dict[str, Any]
 
@@ -171,7 +172,7 @@ def find_differing_keys(runs: Sequence[Run]) -> list[str]:
 
 def select_settings(config: Mapping[str, Any], keys: Sequence[str]) -> Row:
     """The settings of these dotted keys; a list as JSON text."""
-    settings = dict(flatten_config(config))
+    settings = dict(flatten_leaves(config, whole_lists=True))
     found = {key: settings.get(key) for key in keys}
     return {key: to_json_text(value) if isinstance(value, list) else value for key, value in found.items()}
 

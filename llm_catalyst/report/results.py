@@ -10,9 +10,10 @@ from pathlib import Path
 from llm_catalyst.config.table import FILE, Published, list_runs, read_published, read_table
 from llm_catalyst.report.labels import column_names, row_names, sort_names
 from llm_catalyst.report.runs import Run, read_or_note, read_settings
-from llm_catalyst.runs.analysis import first_of, format_count, get_nested
+from llm_catalyst.runs.analysis import get_nested
 from llm_catalyst.runs.reader import find_runs
 from llm_catalyst.runs.records import Outcome
+from llm_catalyst.utils.format import format_count, join_first
 from llm_catalyst.utils.validation import ConfigurationError
 
 PUBLISHED = "published.yaml"  # beside table.yaml: figures of others, where the user gave some
@@ -110,7 +111,7 @@ def laid_out(folder: Path, paths: Sequence[Path]) -> Results:
         elif run is not None:
             found[cell.row, cell.column].append(run)
     if here:
-        which = first_of(sorted(map(str, here)))
+        which = join_first(sorted(map(str, here)))
         problems.append(f"{folder} holds {format_count(len(here), 'run')} outside its table's cells: {which}")
     rows, columns = (tuple(line.name for line in lines) for lines in (table.rows, table.columns))
     seeds = tuple(sorted(table.seeds))
@@ -223,7 +224,7 @@ def unlike_seeds(entry: Cell) -> list[str]:
     for run, own in zip(entry.runs, everything, strict=True):
         if keys := [key for key in {*everything[0], *own} if everything[0].get(key) != own.get(key)]:
             which = f"seeds {entry.runs[0].seed} and {run.seed} differ in more than the seed"
-            problems.append(f"{entry.row} · {entry.column}: {which} ({first_of(sorted(keys))})")
+            problems.append(f"{entry.row} · {entry.column}: {which} ({join_first(sorted(keys))})")
     return problems
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from llm_catalyst.runs.reader import read_json, read_manifest
 from llm_catalyst.runs.records import Manifest, Outcome
 from llm_catalyst.runs.writer import PLACE
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.validation import ConfigurationError
+from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C takes a tenth of the time
 APART = re.compile(rf"seed|{PLACE}")  # keys in which runs may differ and still repeat each other
@@ -71,16 +71,8 @@ def read_report_run(path: Path, problems: list[str]) -> Run:
 
 def read_settings(config: Mapping[str, Any]) -> dict[str, str]:
     """What a run computes: each setting as text, by its dotted key, but for the seed and where it is carried out."""
-    return {key: to_json_text(value) for key, value in flatten_config(config) if not APART.fullmatch(key)}
-
-
-def flatten_config(node: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
-    """The values of nested mappings, each with its dotted key; a list is one value."""
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            yield from flatten_config(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
+    leaves = flatten_leaves(config, whole_lists=True)
+    return {key: to_json_text(value) for key, value in leaves if not APART.fullmatch(key)}
 
 
 def to_json_text(value: Any) -> str:

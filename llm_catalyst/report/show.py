@@ -22,6 +22,7 @@ from llm_catalyst.runs.analysis import (
 )
 from llm_catalyst.runs.reader import RunRecords, read_run
 from llm_catalyst.runs.records import Evaluation, LLMCall, Restart
+from llm_catalyst.utils.format import shorten_text
 from llm_catalyst.utils.rich_layout import indent_text, make_columns, make_heading, make_pairs
 from llm_catalyst.utils.terminal import escape_controls, escape_paragraphs, forgive_encoding, quote_prompt
 from llm_catalyst.utils.text_plot import Point, draw_curve, value_span
@@ -256,7 +257,7 @@ def render_message(who: str, content: str, full: bool) -> list[RenderableType]:
     lines = escape_paragraphs(content.strip("\n")).split("\n")
     hidden = 0 if full else len(lines) - SHORT
     if not full:
-        lines = [line if len(line) <= SHORT_LINE else line[:SHORT_LINE] + "…" for line in lines[:SHORT]]
+        lines = [shorten_text(line, SHORT_LINE) for line in lines[:SHORT]]
     text = Text("\n".join(lines))
     if hidden > 0:
         text.append(f"\n… {hidden} more lines (--full shows them)", "dim")

@@ -7,17 +7,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llm_catalyst.runs.analysis import (
-    RestartEffect,
-    collect_warnings,
-    format_count,
-    format_duration,
-    read_metric_name,
-    sum_usage,
-    trace_restarts,
-)
+from llm_catalyst.runs.analysis import RestartEffect, collect_warnings, read_metric_name, sum_usage, trace_restarts
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Outcome, Score
+from llm_catalyst.utils.format import format_count, format_duration, format_mebibytes
 from llm_catalyst.utils.rich_layout import indent_text, make_columns, make_heading, make_pairs
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
@@ -126,7 +119,7 @@ def render_usage(run: RunRecords) -> list[RenderableType]:
         rows.append(
             ("time", Text(f"{format_duration(run.outcome.seconds)} on {escape_controls(run.outcome.device)}{of_it}"))
         )
-        rows.append(("peak memory", Text(f"{run.outcome.peak_memory_bytes / 2**20:,.0f} MiB")))
+        rows.append(("peak memory", Text(format_mebibytes(run.outcome.peak_memory_bytes))))
         examples = format_count(ledger.train_examples, "example")
         steps = f"{format_count(ledger.gradient_steps, 'step')} of training on {examples}"
         rows.append(("work", Text(f"{steps}, {format_count(ledger.scored_examples, 'example')} scored")))

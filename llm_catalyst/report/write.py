@@ -17,11 +17,11 @@ from llm_catalyst.report.results import Results, collect_results
 from llm_catalyst.report.tables.build import render_scores, to_latex, to_markdown
 from llm_catalyst.report.tables.costs import build_cost_table
 from llm_catalyst.report.tables.export import summary_csv, to_csv
-from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.reader import FILES, find_runs
 from llm_catalyst.runs.records import Snapshot
-from llm_catalyst.runs.writer import write_atomically
 from llm_catalyst.utils import checksums
+from llm_catalyst.utils.files import write_atomically
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
 from llm_catalyst.utils.validation import ConfigurationError
 

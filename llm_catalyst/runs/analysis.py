@@ -1,6 +1,5 @@
 """What the live view, the plain lines and the story of a run say alike: figures and wording from records."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from llm_catalyst.runs.old_configs import translate_config
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Restart, Score, ScoredPrompt
 from llm_catalyst.utils import checksums
+from llm_catalyst.utils.format import format_count, format_dollars
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
 MEND = "try a larger optimizer.lr, another head, or more steps a stage"
@@ -100,30 +100,6 @@ def majority_warning(stage: int, trained: Sequence[float], majority: float | Non
         return None
     best = max(trained)
     return f"stage {stage + 1}: dev accuracy (best {best:.3f}) is not above the majority class ({majority:.3f}); {MEND}"
-
-
-def format_count(number: int, noun: str) -> str:
-    """'1 call', '1,200 calls'."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def first_of(names: Sequence[str], most: int = 3, between: str = ", ") -> str:
-    """The first names, and how many more there are: 'a, b, c and 4 more'."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return between.join(names[:most]) + more
-
-
-def format_dollars(amount: float) -> str:
-    """Dollars with cents; less than one with four digits after the point, or more until two are not zero."""
-    if amount >= 1 or amount == 0:
-        return f"${amount:,.2f}"
-    return f"${amount:.{max(4, 1 - math.floor(math.log10(amount)))}f}"
-
-
-def format_duration(seconds: float) -> str:
-    """'0:01:12', hours first."""
-    whole = max(0, int(seconds))
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 def read_config(path: Path) -> Mapping[str, Any]:

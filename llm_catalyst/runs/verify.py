@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.checkpoints import STATE, saved_states, wrong_records
 from llm_catalyst.runs.reader import EXCHANGES, FILES, parse_line, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Manifest, Outcome
 from llm_catalyst.runs.writer import FIXED
 from llm_catalyst.utils import checksums
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
 from llm_catalyst.utils.validation import ConfigurationError
 

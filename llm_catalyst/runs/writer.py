@@ -25,6 +25,7 @@ from llm_catalyst.runs.old_configs import translate_config
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_lines, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Emit, Event, LLMCall, Manifest, Outcome, Record, ScoredPrompt, Snapshot, to_json
 from llm_catalyst.utils import checksums
+from llm_catalyst.utils.files import append_whole, cut_torn_line, sync_path, write_atomically, write_flushed
 from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
 
 FIXED = ("config.yaml", "manifest.json")
@@ -258,18 +259,6 @@ class RunDirectory:
         self._lock.release()
 
 
-def append_whole(path: Path, line: bytes) -> None:
-    """Write a line at the end of a file, or leave the file as it was."""
-    with open(path, "ab", buffering=0) as file:
-        end, written = file.tell(), 0
-        try:
-            while written < len(line):
-                written += file.write(line[written:])
-        except BaseException:
-            file.truncate(end)
-            raise
-
-
 def refuse_finished(path: Path) -> None:
     """Raise ConfigurationError where the directory holds a finished run."""
     if (path / "outcome.json").exists():
@@ -282,13 +271,6 @@ def discard_state(state: Path) -> None:
     shutil.rmtree(trash, ignore_errors=True)
     state.rename(trash)
     shutil.rmtree(trash, ignore_errors=True)
-
-
-def cut_torn_line(path: Path) -> None:
-    """Take off what a dying process left of a last line, so that nothing is appended to it."""
-    content = path.read_bytes() if path.exists() else b""
-    if content and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -323,28 +305,3 @@ def changed_keys(path: Path, config: Any, allowed: str) -> list[str]:
 def without_source(data: Mapping[str, Any]) -> dict[str, Any]:
     """Data fingerprints without the place where the data lay, which may move."""
     return {name: value for name, value in data.items() if name != "source"}
-
-
-def sync_path(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_flushed(path: Path, content: bytes) -> None:
-    """The file with this content, on the disk when this returns."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file with this content, or the file as it was: never half of it, whenever the machine stops."""
-    part = path.with_name(path.name + ".part")
-    write_flushed(part, content)
-    part.replace(path)
-    sync_path(path.parent)

@@ -34,7 +34,7 @@ from llm_catalyst.config.overrides import (
 from llm_catalyst.report.summary import summarize_run as summarize_run
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import from_json, to_json
-from llm_catalyst.runs.writer import write_atomically
+from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
 
 NOTES, STOP = "jobs", "stop"

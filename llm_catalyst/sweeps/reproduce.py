@@ -30,9 +30,9 @@ from llm_catalyst.config.table import (
     write_table,
 )
 from llm_catalyst.report.results import PUBLISHED, collect_results
-from llm_catalyst.runs.analysis import first_of, format_dollars, format_duration
 from llm_catalyst.runs.reader import read_manifest
 from llm_catalyst.sweeps.table_progress import TableProgress, name_run, summarize_progress
+from llm_catalyst.utils.format import format_dollars, format_duration, join_first
 from llm_catalyst.utils.paths import conf_directory
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def describe_ending(request: ReproduceOptions, board: TableProgress, folder: Pat
     for cell, sight in board.sights.items():
         if sight.state == "failed":
             failures.setdefault(sight.words, []).append(name_run(cell))
-    lines += [Text(f"  {first_of(sorted(cells))}: {words}", "red") for words, cells in failures.items()]
+    lines += [Text(f"  {join_first(sorted(cells))}: {words}", "red") for words, cells in failures.items()]
     lines += [] if whole else [Text(f"the same command goes on with what is left: {request.command}")]
     lines.append(Text(f"a page with figures, and files for a paper: catalyst report {shlex.quote(str(folder))}"))
     return Text("\n").join(lines)

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.config.errors import BUDGET_SPENT, FAILED
-from llm_catalyst.runs.analysis import first_of, format_count
 from llm_catalyst.sweeps.job import ENDED, WAITING, JobStatus, read_note, read_notes
+from llm_catalyst.utils.format import format_count, join_first
 from llm_catalyst.utils.signals import INTERRUPTED, STOPPED
 from llm_catalyst.utils.terminal import escape_controls
 
@@ -93,7 +93,7 @@ def summarize_jobs(notes: Mapping[int, JobStatus], folder: Path) -> list[Text]:
         )
     lines = [Text("; ".join(parts), "bold red" if failed else "")]
     for message, places in reasons.items():
-        lines.append(Text(escape_controls(f"  {first_of(places)}: {message}"), "red"))
+        lines.append(Text(escape_controls(f"  {join_first(places)}: {message}"), "red"))
     return lines
 
 

@@ -17,9 +17,10 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from llm_catalyst.config.table import PlannedRun, Table
-from llm_catalyst.runs.analysis import MentorUsage, format_count, format_duration, sum_usage
+from llm_catalyst.runs.analysis import MentorUsage, sum_usage
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines, read_raw_lines
 from llm_catalyst.runs.records import LLMCall, Outcome
+from llm_catalyst.utils.format import format_count, format_duration
 from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
 from llm_catalyst.utils.validation import ConfigurationError
 

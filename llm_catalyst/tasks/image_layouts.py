@@ -15,7 +15,7 @@ from typing import Any
 
 from llm_catalyst.tasks.row_files import list_names, shorten_value
 from llm_catalyst.tasks.text_task import Example
-from llm_catalyst.utils.caches import writable_cache
+from llm_catalyst.utils.paths import writable_cache
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError

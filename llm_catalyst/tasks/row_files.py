@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from llm_catalyst.utils.format import shorten_text
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -85,7 +86,7 @@ def shorten_value(value: Any) -> str:
 
 def list_names(names: Iterable[str]) -> str:
     """The first ten names, printable and each shortened, with commas between them."""
-    first = [escape_controls(name if len(name) <= 60 else f"{name[:60]}…") for name in islice(names, 11)]
+    first = [escape_controls(shorten_text(name, 60)) for name in islice(names, 11)]
     return ", ".join([*first[:10], "…"] if len(first) > 10 else first)
 
 

@@ -19,8 +19,8 @@ from filelock import FileLock
 from llm_catalyst.tasks.batching import Encoded, Rows
 from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.tasks.tokenization import build_encoded, encode_examples, list_sequences, tokenize_sequences
-from llm_catalyst.utils.caches import writable_cache
 from llm_catalyst.utils.checksums import sha256
+from llm_catalyst.utils.paths import writable_cache
 from llm_catalyst.utils.validation import ConfigurationError
 
 # Texts from which on they are kept. On one core 1,000 of SST-2 take 40 ms to tokenize (of BoolQ 250), 10 to 15 ms to be

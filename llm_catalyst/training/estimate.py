@@ -14,12 +14,12 @@ from rich.text import Text
 from llm_catalyst.mentors.base import Mentor, overlaps
 from llm_catalyst.models.prompted_text import Model
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
-from llm_catalyst.runs.analysis import format_count, format_dollars, format_duration
 from llm_catalyst.tasks.batching import Examples, scoring_rows, training_rows
 from llm_catalyst.training.final_evaluation import device_name
 from llm_catalyst.training.mentor_cost import MentorCost, estimate_mentor_cost, list_mentors, sum_costs
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import score_members
+from llm_catalyst.utils.format import format_count, format_dollars, format_duration, format_mebibytes
 from llm_catalyst.utils.memory import PassLimits, peak_memory
 from llm_catalyst.utils.rich_layout import indent_text, make_heading, make_pairs
 from llm_catalyst.utils.terminal import escape_controls
@@ -347,7 +347,3 @@ def format_range(least: int, most: int) -> str:
 
 def format_seconds(seconds: float) -> str:
     return format_duration(math.ceil(seconds))
-
-
-def format_mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB"

@@ -1,6 +1,10 @@
-"""Text from models, vocabularies and files, made safe to look at in a terminal, a log or an SVG."""
+"""Text from models, vocabularies and files, escaped for a terminal, a log or an SVG."""
+
+import io
 
 from rich.console import Console
+
+from llm_catalyst.utils.format import shorten_text
 
 
 def escape_controls(text: str) -> str:
@@ -11,18 +15,17 @@ def escape_controls(text: str) -> str:
 
 
 def quote_prompt(text: str, longest: int | None = None) -> str:
-    """A prompt between quotation marks, so that blanks at its ends are seen; shortened where `longest` is given."""
+    """A prompt between quotation marks, which show blanks at its ends; shortened to `longest` characters if given."""
     shown = escape_controls(text)
-    return f'"{shown}"' if longest is None or len(shown) <= longest else f'"{shown[:longest]}…"'
+    return f'"{shown if longest is None else shorten_text(shown, longest)}"'
 
 
 def escape_paragraphs(text: str) -> str:
-    """`text` with its line ends and tabs kept as such, and everything else as `printable` has it."""
+    """`text` with its line ends kept, tabs expanded, and each line escaped by `escape_controls`."""
     return "\n".join(escape_controls(line.expandtabs(4)) for line in text.replace("\r\n", "\n").split("\n"))
 
 
 def forgive_encoding(console: Console) -> None:
-    """Let the console's stream write what its encoding lacks as an escape, instead of failing half-way."""
-    reconfigure = getattr(console.file, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="backslashreplace")
+    """Let the console's stream write characters that its encoding lacks as escapes, instead of raising an error."""
+    if isinstance(console.file, io.TextIOWrapper):
+        console.file.reconfigure(errors="backslashreplace")

@@ -47,12 +47,12 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def flatten_leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested dicts and lists, with its dotted path."""
+def flatten_leaves(node: Any, path: str = "", whole_lists: bool = False) -> Iterator[tuple[str, Any]]:
+    """Every value of nested dicts and lists with its dotted path; with `whole_lists` a list is one value."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from flatten_leaves(value, f"{path}.{key}".lstrip("."))
-    elif isinstance(node, list):
+            yield from flatten_leaves(value, f"{path}.{key}".lstrip("."), whole_lists)
+    elif isinstance(node, list) and not whole_lists:
         for i, value in enumerate(node):
             yield from flatten_leaves(value, f"{path}[{i}]")
     else:

@@ -16,8 +16,9 @@ from rich.console import Console
 from llm_catalyst.callbacks.base import NoCallback, RunCallback
 from llm_catalyst.callbacks.console import PlainView, make_callback
 from llm_catalyst.callbacks.live import POINTS, Curve, LiveView, Pace, stage_bar
-from llm_catalyst.runs.analysis import MentorUsage, format_dollars, sum_usage
+from llm_catalyst.runs.analysis import MentorUsage, sum_usage
 from llm_catalyst.runs.records import Event, Prompt, Score, ScoredPrompt
+from llm_catalyst.utils.format import format_dollars
 from llm_catalyst.utils.terminal import escape_controls, escape_paragraphs, quote_prompt
 from llm_catalyst.utils.text_plot import draw_area, draw_curve, value_span
 from llm_catalyst.utils.validation import ConfigurationError

@@ -21,7 +21,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw_shape
-from llm_catalyst.utils.caches import cache_directory
+from llm_catalyst.utils.paths import cache_directory
 from llm_catalyst.utils.rng import derive_seed, make_generator
 from llm_catalyst.utils.validation import ConfigurationError
 

@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from llm_catalyst.report.runs import Run
+from llm_catalyst.utils.format import format_compact, shorten_text
 from llm_catalyst.utils.terminal import escape_controls
 
 WIDTH = 3.3  # inches: one column of a two-column paper
@@ -133,9 +134,8 @@ def row_style(number: int) -> dict[str, Any]:
 
 
 def shorten_label(text: str, longest: int) -> str:
-    """Text on one line, without control characters, and no longer than that."""
-    text = escape_controls(text)
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    """Text for a figure: on one line, control characters escaped, shortened to `longest` characters."""
+    return shorten_text(escape_controls(text), longest)
 
 
 def limit_ticks(axis: Axes, x: str = "", y: str = "") -> None:
@@ -156,14 +156,6 @@ def name_rows(axis: Axes, names: Sequence[str]) -> None:
 
 def format_plain(value: float, form: str) -> str:
     return f"{round(value)}" if form == "d" else f"{value:{form}}"
-
-
-def format_compact(value: float) -> str:
-    """'1.5k', '20M', '0.05'."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
 
 
 def save_figure(figure: Figure) -> tuple[str, bytes]:

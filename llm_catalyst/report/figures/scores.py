@@ -15,7 +15,6 @@ from llm_catalyst.report.figures.drawing import (
     COLOURS,
     INK,
     Drawing,
-    format_compact,
     legend_entry,
     limit_ticks,
     make_panels,
@@ -27,6 +26,7 @@ from llm_catalyst.report.figures.rows import MOST_ROWS, RowSelection, select_row
 from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Place, Results
 from llm_catalyst.runs.records import Outcome
+from llm_catalyst.utils.format import format_compact
 
 MEAN = "mean over seeds, with bars of one sample standard deviation"
 PRICES: dict[str, Callable[[Outcome], float | None]] = {

@@ -31,7 +31,7 @@ from llm_catalyst.report.results import Results
 from llm_catalyst.report.tables.build import build_tables
 from llm_catalyst.report.tables.export import format_command
 from llm_catalyst.report.tables.rendered import RenderedTable
-from llm_catalyst.runs.analysis import first_of, format_count, format_dollars, format_duration
+from llm_catalyst.utils.format import format_count, format_dollars, format_duration, join_first
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
 LONGEST = 300  # characters of a prompt that are shown
@@ -136,7 +136,7 @@ def render_page(sections: Sequence[Section], refresh: float | None = None) -> st
     )
     environment.globals.update(command_of=format_command, counted=format_count, MOST_PROMPTS=MOST_PROMPTS)
     environment.filters.update(
-        prompt=lambda text: quote_prompt(text, LONGEST), named=partial(first_of, most=MOST_NAMED, between="; ")
+        prompt=lambda text: quote_prompt(text, LONGEST), named=partial(join_first, most=MOST_NAMED, between="; ")
     )
     page = environment.get_template("page.html.j2")
     return page.render(sections=sections, refresh=refresh)

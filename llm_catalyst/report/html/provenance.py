@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results
 from llm_catalyst.report.runs import Run
-from llm_catalyst.runs.analysis import collect_warnings, format_count
+from llm_catalyst.runs.analysis import collect_warnings
 from llm_catalyst.runs.records import LLMCall, Manifest
+from llm_catalyst.utils.format import format_count
 
 Tally = dict[str, int]  # a value, and the number of runs that have it
 

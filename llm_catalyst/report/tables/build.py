@@ -16,7 +16,7 @@ from llm_catalyst.report.results import Place, Results
 from llm_catalyst.report.tables.costs import build_cost_table, cost_by_cell
 from llm_catalyst.report.tables.export import format_command
 from llm_catalyst.report.tables.rendered import Field, RenderedTable, beyond_latin, escape_latex, escape_markdown
-from llm_catalyst.runs.analysis import first_of, format_count
+from llm_catalyst.utils.format import format_count, join_first
 from llm_catalyst.utils.terminal import escape_controls
 
 UNKNOWN = Field("–", "dim")
@@ -166,7 +166,7 @@ def collect_warnings(found: Mapping[Place, CellStatistics]) -> list[str]:
     for (row, column), value in found.items():
         if value.comparison:
             of.setdefault(value.comparison.warning, []).append(f"{row} · {column}")
-    return [words + (f" ({first_of(sorted(names))})" if len(of) > 1 else "") for words, names in of.items() if words]
+    return [words + (f" ({join_first(sorted(names))})" if len(of) > 1 else "") for words, names in of.items() if words]
 
 
 def describe_diverged(results: Results) -> list[str]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from llm_catalyst.report.results import Results
 from llm_catalyst.report.tables.rendered import Field, RenderedTable
-from llm_catalyst.runs.analysis import format_count, format_dollars, format_duration
 from llm_catalyst.runs.records import Outcome
+from llm_catalyst.utils.format import format_count, format_dollars, format_duration
 
 HEADINGS = ("time", "peak MiB", "steps", "trained", "scored", "calls", "tokens", "US dollars")
 
