@@ -1,11 +1,10 @@
-"""What follows a run while it goes on: the callback protocol and what all views share."""
+"""The interface of run callbacks, and what the callbacks of this package share."""
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from llm_catalyst.runs.analysis import constant_warning, describe_event, majority_warning, read_accuracy
+from llm_catalyst.runs.analysis import describe_event, read_accuracy, warn_constant, warn_majority
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Record, Restart, ScoredPrompt
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.terminal import escape_controls
@@ -13,9 +12,15 @@ from llm_catalyst.utils.terminal import escape_controls
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known of a run before it starts. `plan` holds the steps of each stage.
+    """What is known of a run before it starts.
 
-    `resumed` names the saved state that a resumed run goes on from.
+    Args:
+        title: task, backbone, head and mentor.
+        directory: the run directory, as people see it.
+        plan: the optimizer steps of each stage.
+        majority: accuracy of always answering the most frequent label of the reporting split, in [0, 1].
+        metric: name of the task's metric.
+        resumed: name of the saved state from which a resumed run continues.
     """
 
     title: str
@@ -26,24 +31,57 @@ class RunInfo:
     resumed: str | None = None
 
 
-class RunCallback(Protocol):
-    """Shows a run. `tick` is called after every optimizer step, `show` with every record that is written.
+class RunCallback:
+    """Follows one run. Every method does nothing here; a subclass overrides those that it needs.
 
-    `end` may be called twice, and with None where the run did not come to an outcome.
+    The training loop calls the methods from one thread. What they raise ends the run.
     """
 
-    def begin(self, overview: RunInfo) -> None: ...
+    def on_run_start(self, info: RunInfo) -> None:
+        """Called once, before the first step and the first record of this process."""
 
-    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None: ...
+    def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+        """Called after every optimizer step.
 
-    def show(self, record: Record) -> None: ...
+        Args:
+            stage: the stage, counted from 0.
+            step: the optimizer step, counted from 1 over all stages.
+            losses: the training loss of each prompt that is trained side by side, in nats.
+        """
 
-    def end(self, outcome: Outcome | None) -> None: ...
+    def on_record(self, record: Record) -> None:
+        """Called with every record, after it is written to the run directory."""
+
+    def on_run_end(self, outcome: Outcome | None) -> None:
+        """Called at the end, possibly twice, and possibly before the start; `outcome` is None for an unfinished run."""
+
+
+class CallbackList(RunCallback):
+    """Several callbacks as one: each is called in order, at the end of the run in reverse order."""
+
+    def __init__(self, *callbacks: RunCallback) -> None:
+        self.callbacks = callbacks
+
+    def on_run_start(self, info: RunInfo) -> None:
+        for callback in self.callbacks:
+            callback.on_run_start(info)
+
+    def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+        for callback in self.callbacks:
+            callback.on_step(stage, step, losses)
+
+    def on_record(self, record: Record) -> None:
+        for callback in self.callbacks:
+            callback.on_record(record)
+
+    def on_run_end(self, outcome: Outcome | None) -> None:
+        for callback in reversed(self.callbacks):
+            callback.on_run_end(outcome)
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that follows from what was seen: a stage has begun or ended, or a person must be warned."""
+    """A line for people: a stage has begun or ended, or a warning."""
 
     text: str
     warning: bool = False
@@ -51,93 +89,57 @@ class Notice:
 
 @dataclass
 class RunWatcher:
-    """Where a run stands, and the notes that follow. Views feed it; a step within a stage costs two assignments."""
+    """The state of a run, kept from its steps and records, and the notices that follow from a change of it.
 
-    overview: RunInfo
+    A step within a stage costs two assignments.
+    """
+
+    info: RunInfo
     stage: int = -1
     step: int = 0
     members: int = 1
     training: bool = False
     accuracies: list[float] = field(default_factory=list)  # on dev, in this stage, after training
-    constant: dict[int, str | None] = field(default_factory=dict)  # the only answer of each member
+    constant: dict[int, str | None] = field(default_factory=dict)  # the only label that each member predicts
 
     def __post_init__(self) -> None:
-        self.ends = tuple(itertools.accumulate(self.overview.plan))
+        self.ends = tuple(itertools.accumulate(self.info.plan))
 
-    def tick(self, stage: int, step: int, members: int) -> Sequence[Notice]:
-        """The notes that a training step causes: almost always none."""
+    def watch_step(self, stage: int, step: int, members: int) -> Sequence[Notice]:
+        """The notices after a training step: almost always none."""
         self.step = step
         if stage == self.stage:
             return ()
-        notes = self.close()
+        notices = self.end_stage()
         self.stage, self.members, self.training, self.accuracies = stage, members, True, []
         side_by_side = f", {members} prompts side by side" if members > 1 else ""
-        steps = format_count(self.overview.plan[stage], "step")
-        return [*notes, Notice(f"stage {stage + 1}/{len(self.ends)} begins: {steps}{side_by_side}")]
+        steps = format_count(self.info.plan[stage], "step")
+        return [*notices, Notice(f"stage {stage + 1}/{len(self.ends)} begins: {steps}{side_by_side}")]
 
-    def heed(self, record: Record) -> list[Notice]:
-        """The notes that a record causes."""
+    def watch_record(self, record: Record) -> list[Notice]:
+        """The notices after a record."""
         if isinstance(record, Event):
             return [Notice(describe_event(record), warning=True)]
         if isinstance(record, Evaluation) and record.split == "dev" and self.training:
             self.accuracies.append(read_accuracy(record))
             before, self.constant[record.member] = self.constant.get(record.member), record.constant
             if record.constant is not None and record.constant != before:
-                return [Notice(constant_warning(record.stage, record.step, record.constant), warning=True)]
+                return [Notice(warn_constant(record.stage, record.step, record.constant), warning=True)]
         if isinstance(record, ScoredPrompt | LLMCall | Restart):
-            return self.close()
+            return self.end_stage()
         return []
 
-    def close(self) -> list[Notice]:
-        """The notes at a stage's end, once: what follows training (scoring, the mentor) has begun."""
+    def end_stage(self) -> list[Notice]:
+        """The notices at the end of a stage's training, once; none while it trains."""
         if not self.training or self.step < self.ends[self.stage]:
             return []
         self.training = False
         best = f", best dev accuracy in it {max(self.accuracies):.3f}" if self.accuracies else ""
-        notes = [Notice(f"stage {self.stage + 1}/{len(self.ends)} ends at step {self.step}{best}")]
-        warning = majority_warning(self.stage, self.accuracies, self.overview.majority)
-        return [*notes, Notice(warning, warning=True)] if warning else notes
+        notices = [Notice(f"stage {self.stage + 1}/{len(self.ends)} ends at step {self.step}{best}")]
+        warning = warn_majority(self.stage, self.accuracies, self.info.majority)
+        return [*notices, Notice(warning, warning=True)] if warning else notices
 
 
-class NoCallback:
-    """Shows nothing."""
-
-    def begin(self, overview: RunInfo) -> None:
-        pass
-
-    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
-        pass
-
-    def show(self, record: Record) -> None:
-        pass
-
-    def end(self, outcome: Outcome | None) -> None:
-        pass
-
-
-def describe_unfinished(overview: RunInfo) -> str:
-    """What to say where a run was stopped or failed."""
-    return f"the run did not end; go on with: catalyst resume {escape_controls(overview.directory)}"
-
-
-class CallbackList:
-    """Several views as one: they begin in their order, and end in the other."""
-
-    def __init__(self, *views: RunCallback) -> None:
-        self.views = views
-
-    def begin(self, overview: RunInfo) -> None:
-        for view in self.views:
-            view.begin(overview)
-
-    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
-        for view in self.views:
-            view.tick(stage, step, losses)
-
-    def show(self, record: Record) -> None:
-        for view in self.views:
-            view.show(record)
-
-    def end(self, outcome: Outcome | None) -> None:
-        for view in reversed(self.views):
-            view.end(outcome)
+def describe_unfinished(info: RunInfo) -> str:
+    """The last line of a run that was stopped or failed."""
+    return f"the run did not end; continue with: catalyst resume {escape_controls(info.directory)}"

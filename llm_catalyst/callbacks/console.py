@@ -1,11 +1,11 @@
-"""What a person sees while a run goes on: a live view in a terminal, plain lines elsewhere, or nothing."""
+"""What a person sees of a running experiment: a live view in a terminal, plain lines elsewhere, or nothing."""
 
 import time
 from collections.abc import Sequence
 
 from rich.console import Console
 
-from llm_catalyst.callbacks.base import NoCallback, Notice, RunCallback, RunInfo, RunWatcher, describe_unfinished
+from llm_catalyst.callbacks.base import Notice, RunCallback, RunInfo, RunWatcher, describe_unfinished
 from llm_catalyst.runs.analysis import sum_usage
 from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart
 from llm_catalyst.utils.format import format_count, format_duration
@@ -16,11 +16,11 @@ MODES = ("auto", "live", "plain", "none")
 
 
 def make_callback(mode: str, console: Console) -> RunCallback:
-    """The view of that name; `auto` is live where the console is a terminal that can move its cursor."""
+    """The callback for one of MODES; `auto` is live if the console is a terminal that can move its cursor."""
     check_choice("view", mode, MODES)
     forgive_encoding(console)
     if mode == "none":
-        return NoCallback()
+        return RunCallback()
     capable = console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
     if mode == "plain" or (mode == "auto" and not capable):
         return PlainView(console)
@@ -29,68 +29,73 @@ def make_callback(mode: str, console: Console) -> RunCallback:
     return LiveView(console)
 
 
-class PlainView:
-    """One line for each event, in ASCII but for the prompts, written at once: for logs and pipes."""
+class PlainView(RunCallback):
+    """Prints a line for each event, in ASCII except for prompts, and flushes it: for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self.watcher: RunWatcher | None = None  # before the start and after the end
 
-    def begin(self, overview: RunInfo) -> None:
-        self.began, self.watch, self.ended = time.monotonic(), RunWatcher(overview), False
-        resumed = f", resumed from {overview.resumed}" if overview.resumed else ""
-        plan = f"{format_count(len(overview.plan), 'stage')}, {format_count(sum(overview.plan), 'step')}{resumed}"
-        where = escape_controls(overview.directory)
-        self.say(f"{escape_controls(overview.title)}: {plan}; majority class {overview.majority:.3f}; {where}")
+    def on_run_start(self, info: RunInfo) -> None:
+        self.started, self.watcher = time.monotonic(), RunWatcher(info)
+        resumed = f", resumed from {info.resumed}" if info.resumed else ""
+        plan = f"{format_count(len(info.plan), 'stage')}, {format_count(sum(info.plan), 'step')}{resumed}"
+        where = escape_controls(info.directory)
+        self.print_line(f"{escape_controls(info.title)}: {plan}; majority class {info.majority:.3f}; {where}")
 
-    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
-        self.note(self.watch.tick(stage, step, len(losses)))
+    def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+        if self.watcher:
+            self.print_notices(self.watcher.watch_step(stage, step, len(losses)))
 
-    def show(self, record: Record) -> None:
-        notes = self.watch.heed(record)
-        if isinstance(record, Evaluation):
-            self.say(self.evaluated(record))
-        self.note(notes)
-        if isinstance(record, LLMCall):
-            self.say(describe_call(record))
-        if isinstance(record, Restart):
-            self.say(describe_restart(record))
-
-    def end(self, outcome: Outcome | None) -> None:
-        if not hasattr(self, "watch") or self.ended:
+    def on_record(self, record: Record) -> None:
+        if not self.watcher:
             return
-        self.ended = True
-        self.note(self.watch.close())
+        notices = self.watcher.watch_record(record)
+        if isinstance(record, Evaluation):
+            self.print_line(describe_evaluation(record, self.watcher))
+        self.print_notices(notices)
+        if isinstance(record, LLMCall):
+            self.print_line(describe_call(record))
+        if isinstance(record, Restart):
+            self.print_line(describe_restart(record))
+
+    def on_run_end(self, outcome: Outcome | None) -> None:
+        if not self.watcher:
+            return
+        self.print_notices(self.watcher.end_stage())
         if outcome is None:
-            self.say(describe_unfinished(self.watch.overview))
+            self.print_line(describe_unfinished(self.watcher.info))
         else:
-            self.say(f"{outcome.status}: {escape_controls(outcome.message)}")
+            self.print_line(f"{outcome.status}: {escape_controls(outcome.message)}")
+        self.watcher = None
 
-    def evaluated(self, record: Evaluation) -> str:
-        overview = self.watch.overview
-        member = f"  member {record.member + 1}" if self.watch.members > 1 else ""
-        only = f"  every answer {quote_prompt(record.constant)}" if record.constant is not None else ""
-        return (
-            f"step {record.step}/{sum(overview.plan)}{member}  {record.split} loss {record.score.loss:.4f}  "
-            f"{overview.metric} {record.score.metric:.3f}{only}"
-        )
+    def print_notices(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            self.print_line(f"warning: {notice.text}" if notice.warning else notice.text)
 
-    def note(self, notes: Sequence[Notice]) -> None:
-        for note in notes:
-            self.say(f"warning: {note.text}" if note.warning else note.text)
+    def print_line(self, line: str) -> None:
+        print(f"{format_duration(time.monotonic() - self.started)}  {line}", file=self.console.file, flush=True)
 
-    def say(self, line: str) -> None:
-        print(f"{format_duration(time.monotonic() - self.began)}  {line}", file=self.console.file, flush=True)
+
+def describe_evaluation(record: Evaluation, watcher: RunWatcher) -> str:
+    """An evaluation on one line."""
+    member = f"  member {record.member + 1}" if watcher.members > 1 else ""
+    only = f"  every answer {quote_prompt(record.constant)}" if record.constant is not None else ""
+    return (
+        f"step {record.step}/{sum(watcher.info.plan)}{member}  {record.split} loss {record.score.loss:.4f}  "
+        f"{watcher.info.metric} {record.score.metric:.3f}{only}"
+    )
 
 
 def describe_call(record: LLMCall) -> str:
-    """An exchange on one line."""
-    who = escape_controls(record.answered or record.asked)
+    """A mentor call on one line."""
+    model = escape_controls(record.answered or record.asked)
     if record.error is not None:
-        return f"mentor {who} failed after {record.latency_s:.1f} s: {escape_controls(record.error)}"
-    cost = sum_usage([record]).words().partition(", ")[2]
+        return f"mentor {model} failed after {record.latency_s:.1f} s: {escape_controls(record.error)}"
+    cost = sum_usage([record]).describe_cost()
     if record.reused is not None:
-        return f"mentor {who}: {cost} ({escape_controls(record.reused)})"
-    return f"mentor {who} answered in {record.latency_s:.1f} s: {cost}"
+        return f"mentor {model}: {cost} ({escape_controls(record.reused)})"
+    return f"mentor {model} answered in {record.latency_s:.1f} s: {cost}"
 
 
 def describe_restart(record: Restart) -> str:

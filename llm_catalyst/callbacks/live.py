@@ -9,8 +9,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from llm_catalyst.callbacks.base import RunInfo, RunWatcher, describe_unfinished
-from llm_catalyst.runs.analysis import MentorUsage, best_prompts, read_accuracy
+from llm_catalyst.callbacks.base import RunCallback, RunInfo, RunWatcher, describe_unfinished
+from llm_catalyst.runs.analysis import MentorUsage, best_prompts, call_usage, read_accuracy
 from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart, ScoredPrompt
 from llm_catalyst.utils.format import format_duration
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
@@ -74,16 +74,16 @@ class Pace:
         return steps / self.rate + gaps * self.gaps_s / max(1, self.gaps) if self.rate else None
 
 
-class LiveView:
+class LiveView(RunCallback):
     """Shows a run on one screen of 80 x 24 or more, which goes when the run has come to its outcome."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.live: Live | None = None
 
-    def begin(self, overview: RunInfo) -> None:
-        self.began = self.since = time.monotonic()
-        self.watch, self.pace, self.spending = RunWatcher(overview), Pace(self.began), MentorUsage()
+    def on_run_start(self, info: RunInfo) -> None:
+        self.started = self.since = time.monotonic()
+        self.watcher, self.pace, self.usage = RunWatcher(info), Pace(self.started), MentorUsage()
         self.train, self.dev = Curve(), Curve()
         self.evaluation: Evaluation | None = None
         self.best: float | None = None
@@ -91,74 +91,74 @@ class LiveView:
         self.top: list[ScoredPrompt] = []
         self.restarts: list[Restart] = []
         self.warnings: list[str] = []
-        self.doing = "scoring the starting point"
+        self.activity = "scoring the starting point"
         self.live = Live(
             self, console=self.console, refresh_per_second=REFRESHES, transient=True, vertical_overflow="crop"
         )
         self.live.start()
 
-    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
-        begins = stage != self.watch.stage
+    def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+        begins = stage != self.watcher.stage
         self.pace.step(time.monotonic(), begins)
-        self.warnings += [note.text for note in self.watch.tick(stage, step, len(losses)) if note.warning]
+        self.warnings += [notice.text for notice in self.watcher.watch_step(stage, step, len(losses)) if notice.warning]
         if begins:
-            self.do("training")
+            self.set_activity("training")
         finite = [loss for loss in losses if math.isfinite(loss)]
         if finite:
             self.train.add(step, min(finite))
 
-    def show(self, record: Record) -> None:
-        was_training = self.watch.training
-        self.warnings += [note.text for note in self.watch.heed(record) if note.warning]
+    def on_record(self, record: Record) -> None:
+        was_training = self.watcher.training
+        self.warnings += [notice.text for notice in self.watcher.watch_record(record) if notice.warning]
         if isinstance(record, Evaluation) and record.split == "dev":
-            self.evaluated(record)
+            self.show_evaluation(record)
         elif isinstance(record, ScoredPrompt):
             self.scored.append(record)
             self.top = best_prompts(self.scored)
             if was_training:
-                last = record.stage + 1 == len(self.watch.ends)
-                self.do("scoring on test" if last else "asking the mentor")
+                last = record.stage + 1 == len(self.watcher.ends)
+                self.set_activity("scoring on test" if last else "asking the mentor")
         elif isinstance(record, LLMCall):
-            self.spending = self.spending.plus(record)
-            if not self.watch.training:  # else it is used later
-                self.do("the mentor failed" if record.error else "scoring the mentor's proposals")
+            self.usage = self.usage + call_usage(record)
+            if not self.watcher.training:  # else it is used later
+                self.set_activity("the mentor failed" if record.error else "scoring the mentor's proposals")
         elif isinstance(record, Restart):
             self.restarts = [r for r in self.restarts if r.stage == record.stage] + [record]
 
-    def evaluated(self, record: Evaluation) -> None:
-        """Of prompts that are trained side by side, the best stands for all."""
+    def show_evaluation(self, record: Evaluation) -> None:
+        """Show an evaluation on dev; of prompts that are trained side by side, that of the best."""
         last = self.evaluation
         if last is not None and last.step == record.step and last.score.loss <= record.score.loss:
             return
         self.evaluation = record
         self.best = max(read_accuracy(record), self.best or 0.0)
         self.dev.add(record.step, record.score.loss)
-        end = self.watch.ends[record.stage]
-        if self.watch.training and record.step >= end:
-            self.do("scoring the projected prompts")
+        end = self.watcher.ends[record.stage]
+        if self.watcher.training and record.step >= end:
+            self.set_activity("scoring the projected prompts")
 
-    def do(self, what: str) -> None:
-        self.doing, self.since = what, time.monotonic()
+    def set_activity(self, activity: str) -> None:
+        self.activity, self.since = activity, time.monotonic()
 
-    def end(self, outcome: Outcome | None) -> None:
+    def on_run_end(self, outcome: Outcome | None) -> None:
         """Leave the terminal as it was; the last screen stays only where the run did not come to an outcome."""
         if self.live is not None:
             self.live.transient = outcome is not None
             self.live.stop()
             self.live = None
             if outcome is None:
-                self.console.print(Text(describe_unfinished(self.watch.overview)), soft_wrap=True)
+                self.console.print(Text(describe_unfinished(self.watcher.info)), soft_wrap=True)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for line in self.screen(options.max_width, console.height - 1):
+        for line in self.render_screen(options.max_width, console.height - 1):
             line.no_wrap, line.overflow = True, "ellipsis"
             yield line
 
-    def screen(self, width: int, height: int) -> list[Text]:
+    def render_screen(self, width: int, height: int) -> list[Text]:
         """The lines of one screen: what does not fit is left out in a fixed order, room to spare goes to the curves."""
         warnings = [Text(f"! {text}", "yellow") for text in self.warnings[-3:]]
         # Rows that are still empty keep their place, so that nothing jumps when they are filled.
-        top, proposals = pad_lines(self.pool(), 1 + TOP), pad_lines(self.proposals(), 1 + PROPOSALS)
+        top, proposals = pad_lines(self.render_pool(), 1 + TOP), pad_lines(self.render_proposals(), 1 + PROPOSALS)
         room = max(0, height - 7 - len(warnings))  # 7: the header, two curves of one line, the dev metric
         top = top[:room]
         proposals = proposals[: room - len(top)]
@@ -167,9 +167,9 @@ class LiveView:
         blanks = [[Text()] if room - 2 > i else [] for i in range(3)]
         tall += min(4, max(0, room - 5) // 2)
         return [
-            *self.header(width),
+            *self.render_header(width),
             *blanks[0],
-            *self.curves(width, tall),
+            *self.render_curves(width, tall),
             *blanks[1],
             *top,
             *blanks[2],
@@ -177,60 +177,62 @@ class LiveView:
             *warnings,
         ]
 
-    def header(self, width: int) -> list[Text]:
-        overview, watch, now = self.watch.overview, self.watch, time.monotonic()
-        total, stage = sum(overview.plan), max(0, watch.stage)
-        left = self.pace.left(total - watch.step, len(overview.plan) - 1 - stage)
-        step = f"  step {watch.step:,}/{total:,}"
-        place = f"stage {stage + 1}/{len(overview.plan)}  "
-        bar = stage_bar(overview.plan, watch.step, width - len(place) - len(step))
-        waiting = f" ({now - self.since:.0f} s)" if self.doing != "training" and now - self.since >= 1 else ""
+    def render_header(self, width: int) -> list[Text]:
+        info, watcher, now = self.watcher.info, self.watcher, time.monotonic()
+        total, stage = sum(info.plan), max(0, watcher.stage)
+        left = self.pace.left(total - watcher.step, len(info.plan) - 1 - stage)
+        step = f"  step {watcher.step:,}/{total:,}"
+        place = f"stage {stage + 1}/{len(info.plan)}  "
+        bar = stage_bar(info.plan, watcher.step, width - len(place) - len(step))
+        waiting = f" ({now - self.since:.0f} s)" if self.activity != "training" and now - self.since >= 1 else ""
         pace = f"{self.pace.rate:.1f} steps/s" if self.pace.rate else ""
         rest = f"about {format_duration(left)} left" if left is not None else ""
         return [
             justify_line(
-                Text(escape_controls(overview.title), "bold"), Text(format_duration(now - self.began), "dim"), width
+                Text(escape_controls(info.title), "bold"), Text(format_duration(now - self.started), "dim"), width
             ),
-            justify_line(Text(escape_controls(overview.directory), "dim"), Text(), width),
+            justify_line(Text(escape_controls(info.directory), "dim"), Text(), width),
             Text.assemble(place, bar, step),
             justify_line(
-                Text(self.doing + waiting, "cyan"), Text("   ".join(filter(None, (pace, rest))), "dim"), width
+                Text(self.activity + waiting, "cyan"), Text("   ".join(filter(None, (pace, rest))), "dim"), width
             ),
         ]
 
-    def curves(self, width: int, height: int) -> list[Text]:
-        overview = self.watch.overview
+    def render_curves(self, width: int, height: int) -> list[Text]:
+        info = self.watcher.info
         lines = []
         for name, curve, style in (("train loss", self.train, "cyan"), ("dev loss", self.dev, "green")):
-            steps, low_high = (0, sum(overview.plan)), value_span([y for _, y in curve.points] or [0.0])
-            rows = draw_area(curve.points, max(8, width - LABEL), height, steps, low_high, self.watch.ends[:-1], style)
+            steps, low_high = (0, sum(info.plan)), value_span([y for _, y in curve.points] or [0.0])
+            rows = draw_area(
+                curve.points, max(8, width - LABEL), height, steps, low_high, self.watcher.ends[:-1], style
+            )
             latest, lowest = ("", "") if curve.latest is None else (f"{curve.latest:.4f}", f"{curve.lowest:.4f}")
             labels = [Text(f"{name:<14}{latest:<10}"), Text(f"{'  lowest':<14}{lowest:<10}", "dim")]
             labels += [Text(" " * LABEL)] * (height - 2)
             lines += [label.copy().append_text(row) for label, row in zip(labels, rows, strict=False)]
-        return [*lines, self.standing()]
+        return [*lines, self.render_status()]
 
-    def standing(self) -> Text:
+    def render_status(self) -> Text:
         """Dev metric now, best accuracy so far, and what always answering one class would reach."""
-        overview, latest = self.watch.overview, self.evaluation
+        info, latest = self.watcher.info, self.evaluation
         text = Text()
         if latest is not None:
-            above = read_accuracy(latest) > overview.majority
-            text.append(f"{'dev ' + overview.metric:<14}")
+            above = read_accuracy(latest) > info.majority
+            text.append(f"{'dev ' + info.metric:<14}")
             text.append(f"{latest.score.metric:<10.3f}", "green" if above else "yellow")
-            text.append(f"best accuracy {self.best:.3f}   majority class {overview.majority:.3f}", "dim")
+            text.append(f"best accuracy {self.best:.3f}   majority class {info.majority:.3f}", "dim")
         return text
 
-    def pool(self) -> list[Text]:
-        lines = [Text(f"{'dev loss':>8}  {self.watch.overview.metric:>8}  {'from':<8}  best discrete prompts", "dim")]
+    def render_pool(self) -> list[Text]:
+        lines = [Text(f"{'dev loss':>8}  {self.watcher.info.metric:>8}  {'from':<8}  best discrete prompts", "dim")]
         for entry in self.top[:TOP]:
             numbers = f"{entry.score.loss:8.4f}  {entry.score.metric:8.3f}  {entry.origin:<8}  "
             lines.append(Text(numbers).append(quote_prompt(entry.prompt.text, 300)))
         return lines
 
-    def proposals(self) -> list[Text]:
+    def render_proposals(self) -> list[Text]:
         """What the mentor proposed last, the chosen ones marked, and what it has cost so far."""
-        spent = self.spending.words() if self.spending.calls else ""
+        spent = self.usage.describe() if self.usage.calls else ""
         if not self.restarts:
             return [Text("   ".join(filter(None, ("mentor: no restart yet", spent))), "dim")]
         last = self.restarts[-1]

@@ -1,60 +1,57 @@
-"""A bar for each of several runs that share a terminal."""
+"""A progress bar for each of several runs that share a terminal."""
 
 from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from llm_catalyst.callbacks.base import RunInfo
+from llm_catalyst.callbacks.base import RunCallback, RunInfo
 from llm_catalyst.runs.analysis import read_accuracy
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Record, Restart
 from llm_catalyst.utils.terminal import escape_controls
 
 
-class Bar:
-    """The view of one run: its steps, its last score on dev, and what it waits for."""
+class ProgressBar(RunCallback):
+    """The bar of one run: its steps, and in words its last score on dev or its last event."""
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self.progress, self.task = progress, task
 
-    def say(self, words: str) -> None:
-        self.progress.update(self.task, words=escape_controls(words))
+    def set_text(self, text: str) -> None:
+        self.progress.update(self.task, text=escape_controls(text))
 
-    def begin(self, overview: RunInfo) -> None:
-        self.progress.update(self.task, total=sum(overview.plan))
-        self.say("begins")
+    def on_run_start(self, info: RunInfo) -> None:
+        self.progress.update(self.task, total=sum(info.plan))
+        self.set_text("begins")
 
-    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+    def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
         self.progress.update(self.task, completed=step)
 
-    def show(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         if isinstance(record, Evaluation):
-            self.say(f"{record.split} {read_accuracy(record):.3f}")
+            self.set_text(f"{record.split} {read_accuracy(record):.3f}")
         elif isinstance(record, LLMCall):
-            self.say("the mentor failed" if record.error else "the mentor answered")
+            self.set_text("the mentor failed" if record.error else "the mentor answered")
         elif isinstance(record, Restart):
-            self.say(f"restarts from {record.prompt.text}")
+            self.set_text(f"restarts from {record.prompt.text}")
         elif isinstance(record, Event):
-            self.say(record.message)
+            self.set_text(record.message)
 
-    def end(self, outcome: Outcome | None) -> None:
-        if outcome is None:
-            self.say("stopped")
-        else:
-            self.say(f"{outcome.status}: {outcome.message}")
+    def on_run_end(self, outcome: Outcome | None) -> None:
+        self.set_text("stopped" if outcome is None else f"{outcome.status}: {outcome.message}")
 
 
-class Bars:
-    """While entered, the bars of so many runs, by number and name, are drawn in a terminal."""
+class ProgressBars:
+    """Draws, while entered, a bar for each run, by the run's number and name; `callbacks` has them by number."""
 
     def __init__(self, names: Mapping[int, str], console: Console) -> None:
-        words = TextColumn("{task.fields[words]}", markup=False)
-        columns = BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), words
+        text = TextColumn("{task.fields[text]}", markup=False)
+        columns = BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), text
         self.progress = Progress(TextColumn("{task.description}", markup=False), *columns, console=console)
-        tasks = {number: self.progress.add_task(name, total=None, words="waits") for number, name in names.items()}
-        self.views = {number: Bar(self.progress, task) for number, task in tasks.items()}
+        tasks = {number: self.progress.add_task(name, total=None, text="waits") for number, name in names.items()}
+        self.callbacks = {number: ProgressBar(self.progress, task) for number, task in tasks.items()}
 
-    def __enter__(self) -> "Bars":
+    def __enter__(self) -> "ProgressBars":
         self.progress.start()
         return self
 

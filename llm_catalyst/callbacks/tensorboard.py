@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from llm_catalyst.callbacks.base import RunInfo
-from llm_catalyst.callbacks.tracker import FLUSH_S, MISSING, Point
+from llm_catalyst.callbacks.tracking_log import MISSING, Point, TrackingLog
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
 
+FLUSH_S = 30  # seconds after which TensorBoard sees what was written
 
-class TensorBoard:
+
+class TensorBoard(TrackingLog):
     """Event files in the run directory's folder `tensorboard`."""
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
@@ -21,9 +23,9 @@ class TensorBoard:
             raise ConfigurationError(MISSING.format(name="tensorboard")) from None
         self.folder, self.config, self.make_writer = path / "tensorboard", config, SummaryWriter
 
-    def open(self, overview: RunInfo) -> None:
+    def open(self, info: RunInfo) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        # A TensorBoard that has read the files before forgets what it read.
+        # purge_step: a TensorBoard that has read the removed files drops their points.
         self.writer = self.make_writer(str(self.folder), purge_step=0, flush_secs=FLUSH_S)
 
     def add(self, point: Point) -> None:
@@ -46,5 +48,5 @@ class TensorBoard:
 
 
 def escape_markdown(text: str) -> str:
-    """Text as Markdown that shows it as it is: TensorBoard reads all text as Markdown."""
+    """Text as a Markdown code block, since TensorBoard renders all text as Markdown."""
     return "\n".join(f"    {escape_controls(line)}" for line in text.split("\n"))

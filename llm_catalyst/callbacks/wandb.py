@@ -1,4 +1,4 @@
-"""Runs of Weights & Biases."""
+"""Runs for Weights & Biases."""
 
 import os
 import shutil
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from llm_catalyst.callbacks.base import RunInfo
-from llm_catalyst.callbacks.tracker import MISSING, Point
+from llm_catalyst.callbacks.tracking_log import MISSING, Point, TrackingLog
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
 
-class WeightsAndBiases:
-    """A run of Weights & Biases, whose local files lie in the run directory's folder `wandb`."""
+class WeightsAndBiases(TrackingLog):
+    """A run of Weights & Biases; its local files are in the run directory's folder `wandb`."""
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         try:
@@ -29,8 +29,8 @@ class WeightsAndBiases:
             raise ConfigurationError("track=[wandb] finds no key of W&B: call `wandb login`, or set WANDB_MODE=offline")
         self.path, self.config, self.wandb = path, config, wandb
 
-    def open(self, overview: RunInfo) -> None:
-        # The same run directory goes on with the same run; one that was made anew in its place is another.
+    def open(self, info: RunInfo) -> None:
+        # A resumed run directory keeps its W&B run; a new run in the same place gets another one.
         made_by = (self.path / "manifest.json").read_bytes() + str(self.path.absolute()).encode()
         identity = checksums.sha256(made_by)[:16]
         for before in (self.path / "wandb").glob(f"offline-run-*-{identity}"):
@@ -39,7 +39,7 @@ class WeightsAndBiases:
             project=os.environ.get("WANDB_PROJECT") or "llm-catalyst",
             dir=str(self.path),
             id=identity,
-            name=overview.title,
+            name=info.title,
             config=dict(self.config),
             resume="allow",
             reinit="create_new",
@@ -47,7 +47,7 @@ class WeightsAndBiases:
         )
 
     def add(self, point: Point) -> None:
-        # What W&B has from before the run was resumed is what it would be told again: the same steps give the same.
+        # W&B keeps the points from before a resume, which are the same: equal steps give equal points.
         if point.step >= self.run.starting_step:
             self.run.log({**point.figures, **point.texts}, step=point.step)
 

@@ -242,7 +242,7 @@ def describe_call(exchange: LLMCall) -> str:
     """Who was asked and answered, when, how long it took and what it cost, and with which settings."""
     asked, answered = escape_controls(exchange.asked), escape_controls(exchange.answered or "nobody")
     facts = [f"asked {asked}", f"answered by {answered}", escape_controls(exchange.date), f"{exchange.latency_s:.1f} s"]
-    facts.append(sum_usage([exchange]).words().partition(", ")[2])
+    facts.append(sum_usage([exchange]).describe_cost())
     if exchange.attempts > 1:
         facts.append(f"{exchange.attempts} attempts")
     if exchange.stop_reason:

@@ -126,7 +126,7 @@ def render_usage(run: RunRecords) -> list[RenderableType]:
         if ledger.train_tokens:
             padding = ledger.padding_tokens / ledger.train_tokens
             rows.append(("padding", Text(f"{100 * padding:.1f} % of the texts' tokens in training")))
-    rows.append(("mentor", Text(sum_usage(run.exchanges).words() if run.exchanges else "no calls")))
+    rows.append(("mentor", Text(sum_usage(run.exchanges).describe() if run.exchanges else "no calls")))
     return [*make_heading("Spent"), make_pairs(rows)]
 
 

@@ -1,7 +1,7 @@
 """What the live view, the plain lines and the story of a run say alike: figures and wording from records."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from llm_catalyst.utils import checksums
 from llm_catalyst.utils.format import format_count, format_dollars
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
-MEND = "try a larger optimizer.lr, another head, or more steps a stage"
+ADVICE = "try a larger optimizer.lr, another head, or more steps a stage"
 SAME_LOSS = 1e-3  # nats; under one head a prompt's dev loss differs by less, however it is batched
 
 
@@ -33,21 +33,11 @@ class MentorUsage:
     unpriced: int = 0
     reused: int = 0
 
-    def plus(self, exchange: LLMCall) -> "MentorUsage":
-        if exchange.reused is not None:
-            return replace(self, reused=self.reused + 1)
-        return replace(
-            self,
-            calls=self.calls + 1,
-            input_tokens=self.input_tokens + (exchange.input_tokens or 0),
-            output_tokens=self.output_tokens + (exchange.output_tokens or 0),
-            uncounted=self.uncounted + (exchange.input_tokens is None or exchange.output_tokens is None),
-            cost_usd=self.cost_usd + (exchange.cost_usd or 0.0),
-            unpriced=self.unpriced + (exchange.cost_usd is None),
-        )
+    def __add__(self, other: "MentorUsage") -> "MentorUsage":
+        return MentorUsage(*(ours + theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
 
-    def words(self) -> str:
-        """'2 calls, 1,624 + 121 tokens, $0.0012'; unknown is never shown as 0."""
+    def describe(self) -> str:
+        """'2 calls, 1,624 + 121 tokens, $0.0012'; an unknown amount is never shown as 0."""
         again = format_count(self.reused, "reused answer") if self.reused else ""
         if again and not self.calls:
             return f"no calls, {again}"
@@ -58,13 +48,28 @@ class MentorUsage:
             cost = "cost unknown" if self.unpriced == self.calls else f"≥ {cost}"
         return f"{format_count(self.calls, 'call')}, {tokens}, {cost}{again and f', {again}'}"
 
+    def describe_cost(self) -> str:
+        """The same without the number of calls."""
+        return self.describe().partition(", ")[2]
 
-def sum_usage(exchanges: Iterable[LLMCall]) -> MentorUsage:
-    """What all these exchanges cost together."""
-    total = MentorUsage()
-    for exchange in exchanges:
-        total = total.plus(exchange)
-    return total
+
+def sum_usage(calls: Iterable[LLMCall]) -> MentorUsage:
+    """The usage of all these calls together."""
+    return sum(map(call_usage, calls), MentorUsage())
+
+
+def call_usage(call: LLMCall) -> MentorUsage:
+    """The usage of one call."""
+    if call.reused is not None:
+        return MentorUsage(reused=1)
+    return MentorUsage(
+        calls=1,
+        input_tokens=call.input_tokens or 0,
+        output_tokens=call.output_tokens or 0,
+        uncounted=int(call.input_tokens is None or call.output_tokens is None),
+        cost_usd=call.cost_usd or 0.0,
+        unpriced=int(call.cost_usd is None),
+    )
 
 
 def best_prompts(entries: Iterable[ScoredPrompt]) -> list[ScoredPrompt]:
@@ -90,16 +95,18 @@ def read_accuracy(evaluation: Evaluation) -> float:
     return evaluation.metrics.get("accuracy", evaluation.score.metric)
 
 
-def constant_warning(stage: int, step: int, label: str) -> str:
-    return f"stage {stage + 1}, step {step}: every answer is {quote_prompt(label)}; {MEND}"
+def warn_constant(stage: int, step: int, label: str) -> str:
+    return f"stage {stage + 1}, step {step}: every answer is {quote_prompt(label)}; {ADVICE}"
 
 
-def majority_warning(stage: int, trained: Sequence[float], majority: float | None) -> str | None:
+def warn_majority(stage: int, trained: Sequence[float], majority: float | None) -> str | None:
     """What to say where none of a stage's dev accuracies, measured after training, is above the majority class's."""
     if majority is None or not trained or max(trained) > majority:
         return None
     best = max(trained)
-    return f"stage {stage + 1}: dev accuracy (best {best:.3f}) is not above the majority class ({majority:.3f}); {MEND}"
+    return (
+        f"stage {stage + 1}: dev accuracy (best {best:.3f}) is not above the majority class ({majority:.3f}); {ADVICE}"
+    )
 
 
 def read_config(path: Path) -> Mapping[str, Any]:
@@ -145,9 +152,9 @@ def collect_warnings(run: RunRecords) -> list[str]:
         here = [e for e in trained if e.stage == stage]
         constant = [e for e in here if e.constant is not None]
         if constant:
-            found.append(constant_warning(stage, constant[-1].step, constant[-1].constant or ""))
+            found.append(warn_constant(stage, constant[-1].step, constant[-1].constant or ""))
         ended = stage in {entry.stage for entry in run.pool} or run.outcome is not None
-        stuck = majority_warning(stage, [read_accuracy(e) for e in here], read_majority(run)) if ended else None
+        stuck = warn_majority(stage, [read_accuracy(e) for e in here], read_majority(run)) if ended else None
         found += [stuck] if stuck else []
     return found
 

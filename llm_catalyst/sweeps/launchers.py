@@ -20,8 +20,8 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from llm_catalyst.callbacks.base import NoCallback, RunCallback
-from llm_catalyst.callbacks.progress_bars import Bars
+from llm_catalyst.callbacks.base import RunCallback
+from llm_catalyst.callbacks.progress_bars import ProgressBars
 from llm_catalyst.config.errors import FAILED, WRONG_USE, explain_config_error, print_error
 from llm_catalyst.sweeps.job import ENDED, NOTES, RUNNING, STOP, WAITING, JobStatus, read_note, read_notes, write_note
 from llm_catalyst.sweeps.status import Jobs, distinguish_jobs, print_endings
@@ -155,13 +155,13 @@ def show_bars(sweep: Sweep, jobs: Jobs) -> Iterator[Mapping[int, RunCallback]]:
     """
     console = Console(soft_wrap=True)
     if not sweep.tells:
-        yield dict.fromkeys(jobs, NoCallback())
+        yield dict.fromkeys(jobs, RunCallback())
     elif console.is_terminal and not console.is_dumb_terminal:
-        with Bars(distinguish_jobs(jobs), console) as bars:
-            yield bars.views
+        with ProgressBars(distinguish_jobs(jobs), console) as bars:
+            yield bars.callbacks
     else:
         with print_endings(sweep.folder, jobs):
-            yield dict.fromkeys(jobs, NoCallback())
+            yield dict.fromkeys(jobs, RunCallback())
 
 
 def group_by_backbone(sweep: Sweep, jobs: Jobs, at_once: int) -> Iterator[dict[int, Sequence[str]]]:

@@ -140,12 +140,12 @@ class TableProgress:
         states = [f"{done} of {whole} runs done"]
         states += [f"{self.count(state)} {state}" for state in ("running", "failed") if self.count(state)]
         times = f"{format_duration(time.monotonic() - self.began)} gone, {self.left()} left"
-        bill = sum_of([sight.spent for sight in self.sights.values()])
+        bill = sum((sight.spent for sight in self.sights.values()), NOTHING)
         return Group(
             head,
             Padding(ProgressBar(total=whole, completed=done), expand=False),
             Text(f"{', '.join(states)}; {times}", overflow="ellipsis", no_wrap=True),
-            *([Text(f"mentors: {bill.words()}", overflow="ellipsis", no_wrap=True)] if bill != NOTHING else []),
+            *([Text(f"mentors: {bill.describe()}", overflow="ellipsis", no_wrap=True)] if bill != NOTHING else []),
             Text(),
             self.grid(),
             *self.lines("running", "cyan"),
@@ -197,12 +197,6 @@ def render_cell(sights: Sequence[ProgressSnapshot]) -> Text:
 
 def name_run(cell: PlannedRun) -> str:
     return escape_controls(f"{cell.row} · {cell.column} · seed {cell.seed}")
-
-
-def sum_of(parts: Sequence[MentorUsage]) -> MentorUsage:
-    """What several runs' mentors cost together."""
-    fields = MentorUsage.__dataclass_fields__
-    return MentorUsage(**{field: sum(getattr(part, field) for part in parts) for field in fields})
 
 
 def summarize_progress(sights: Mapping[PlannedRun, ProgressSnapshot]) -> str:

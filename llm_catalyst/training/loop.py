@@ -52,7 +52,7 @@ def run_experiment(
     def emit(record: Record) -> None:
         with one_at_a_time:
             directory.append(record)
-            view.show(record)
+            view.on_record(record)
 
     safe = Checkpointer(directory, experiment.settings, interruption or SignalHandler(), experiment.problem.model.room)
     state = safe.restore(emit, experiment.problem.device) or start_state(experiment, emit)
@@ -95,7 +95,7 @@ def train_stage(experiment: Experiment, state: State, emit: Emit, view: RunCallb
     moved = k if experiment.optimizer.trains else 0
     left = StepRange(begin, end, sum(plan), state.step)
     for step in experiment.optimizer.train(problem.model, state.members, problem.batches(k, state.step), left):
-        view.tick(state.stage, step.number, step.losses)
+        view.on_step(state.stage, step.number, step.losses)
         state = state.after(step, moved)
         if step.number == end or step.number % record == 0:
             for snapshot in problem.snapshots(state.stage, step, state.parameters):

@@ -83,18 +83,18 @@ def run_training(
         view = CallbackList(*logs, shown)
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
-        view.begin(RunInfo(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
+        view.on_run_start(RunInfo(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
         try:
             with shared_backbone.get_signal_handler(0.0 if asks_a_person else PATIENCE_S) as interruption:
                 optimizer = shared_backbone.share_steps(parts.optimizer, problem.device)
                 experiment = Experiment(problem, optimizer, parts.mentor, settings, plan)
                 outcome = run_experiment(experiment, directory, view, interruption)
         except BaseException as error:
-            view.end(None)
+            view.on_run_end(None)
             with suppress(OSError):  # a full disk may be what stopped it
                 directory.append(Event(*directory.reached, "stopped", f"{type(error).__name__}: {error}"))
             raise
-        view.end(outcome)
+        view.on_run_end(outcome)
     finally:
         directory.close()
     return outcome

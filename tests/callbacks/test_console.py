@@ -13,7 +13,7 @@ import pytest
 from helpers.recorded import DIRECTORY, HOSTILE, OVERVIEW, PLAN, evaluation, exchange, outcome, play
 from rich.console import Console
 
-from llm_catalyst.callbacks.base import NoCallback, RunCallback
+from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.callbacks.console import PlainView, make_callback
 from llm_catalyst.callbacks.live import POINTS, Curve, LiveView, Pace, stage_bar
 from llm_catalyst.runs.analysis import MentorUsage, sum_usage
@@ -38,7 +38,7 @@ def live(width: int = 80, height: int = 24) -> Iterator[tuple[LiveView, Console]
     try:
         yield view, console
     finally:
-        view.end(None)
+        view.on_run_end(None)
 
 
 def screen(view: LiveView, console: Console) -> list[str]:
@@ -49,7 +49,7 @@ def screen(view: LiveView, console: Console) -> list[str]:
 def test_the_plain_view_prints_one_line_for_each_event_and_no_escape_codes() -> None:
     view, file = plain(terminal=True)
     play(view)
-    view.end(outcome())
+    view.on_run_end(outcome())
     lines = file.getvalue().splitlines()
     begin, evaluations, stages, mentor, end = 1, 1 + sum(PLAN) // 50, 2 * len(PLAN), 2 + 2, 1
     assert len(lines) == begin + evaluations + stages + mentor + end
@@ -60,7 +60,7 @@ def test_the_plain_view_prints_one_line_for_each_event_and_no_escape_codes() -> 
 def test_the_plain_view_tells_scores_restarts_and_costs() -> None:
     view, file = plain()
     play(view)
-    view.end(outcome())
+    view.on_run_end(outcome())
     text = file.getvalue()
     assert "step 200/800  dev loss 0.6000  accuracy 0.630" in text
     assert "stage 2/3 begins: 200 steps" in text
@@ -98,8 +98,8 @@ def test_each_plain_line_is_flushed_at_once() -> None:
 
     stream = Stream()
     view = PlainView(Console(file=stream))
-    view.begin(OVERVIEW)
-    view.show(evaluation(0, 0, 0.7, 0.5))
+    view.on_run_start(OVERVIEW)
+    view.on_record(evaluation(0, 0, 0.7, 0.5))
     assert stream.getvalue().count("\n") == 2
     assert stream.unflushed == 0
 
@@ -113,10 +113,10 @@ def test_a_stream_that_knows_only_ascii_gets_escapes_instead_of_an_error() -> No
 
 def test_answers_that_are_all_the_same_are_warned_of_once_until_they_change() -> None:
     view, file = plain()
-    view.begin(OVERVIEW)
+    view.on_run_start(OVERVIEW)
     for step, constant in ((1, "negative"), (2, "negative"), (3, None), (4, "negative"), (5, "positive")):
-        view.tick(0, step, (0.7,))
-        view.show(evaluation(0, step, 0.7, 0.5, constant))
+        view.on_step(0, step, (0.7,))
+        view.on_record(evaluation(0, step, 0.7, 0.5, constant))
     warnings = [line for line in file.getvalue().splitlines() if "warning" in line]
     assert [re.findall(r'step (\d).*"(\w+)"', line)[0] for line in warnings] == [
         ("1", "negative"),
@@ -128,8 +128,8 @@ def test_answers_that_are_all_the_same_are_warned_of_once_until_they_change() ->
 
 def test_constant_answers_before_any_training_are_no_warning() -> None:
     view, file = plain()
-    view.begin(OVERVIEW)
-    view.show(evaluation(0, 0, 0.7, 0.5, "negative"))
+    view.on_run_start(OVERVIEW)
+    view.on_record(evaluation(0, 0, 0.7, 0.5, "negative"))
     assert 'every answer "negative"' in file.getvalue()
     assert "warning" not in file.getvalue()
 
@@ -137,53 +137,53 @@ def test_constant_answers_before_any_training_are_no_warning() -> None:
 @pytest.mark.parametrize(("accuracy", "warned"), [(0.509, True), (0.48, True), (0.51, False)])
 def test_a_stage_that_stays_at_the_majority_class_is_warned_of_at_its_end(accuracy: float, warned: bool) -> None:
     view, file = plain()
-    view.begin(OVERVIEW)
-    view.tick(0, 100, (0.7,))
-    view.show(evaluation(0, 100, 0.7, accuracy))
+    view.on_run_start(OVERVIEW)
+    view.on_step(0, 100, (0.7,))
+    view.on_record(evaluation(0, 100, 0.7, accuracy))
     assert "majority class (0.509)" not in file.getvalue()
-    view.tick(0, 200, (0.7,))
-    view.show(evaluation(0, 200, 0.7, 0.4))
-    view.tick(1, 201, (0.7,))
+    view.on_step(0, 200, (0.7,))
+    view.on_record(evaluation(0, 200, 0.7, 0.4))
+    view.on_step(1, 201, (0.7,))
     expected = f"dev accuracy (best {accuracy:.3f}) is not above the majority class (0.509); try a larger optimizer.lr"
     assert (expected in file.getvalue()) is warned
 
 
 def test_a_majority_warning_comes_even_where_the_last_stage_just_ends() -> None:
     with live() as (view, console):
-        view.begin(OVERVIEW)
-        view.tick(2, 800, (0.7,))
-        view.show(evaluation(2, 800, 0.7, 0.5))
-        view.show(ScoredPrompt(Prompt((1,), "film"), Score(0.7, 0.5, 4), "gradient", 2))
+        view.on_run_start(OVERVIEW)
+        view.on_step(2, 800, (0.7,))
+        view.on_record(evaluation(2, 800, 0.7, 0.5))
+        view.on_record(ScoredPrompt(Prompt((1,), "film"), Score(0.7, 0.5, 4), "gradient", 2))
         assert any("not above the majority class" in line for line in screen(view, console))
 
 
 @pytest.mark.parametrize(
-    "view", [PlainView(Console(file=io.StringIO())), NoCallback(), LiveView(Console(file=io.StringIO()))]
+    "view", [PlainView(Console(file=io.StringIO())), RunCallback(), LiveView(Console(file=io.StringIO()))]
 )
 def test_a_view_may_end_before_it_begins_and_twice(view: RunCallback) -> None:
-    view.end(None)
-    view.begin(OVERVIEW)
-    view.end(None)
-    view.end(None)
+    view.on_run_end(None)
+    view.on_run_start(OVERVIEW)
+    view.on_run_end(None)
+    view.on_run_end(None)
 
 
 def test_the_plain_view_says_how_a_run_that_was_cut_off_goes_on() -> None:
     view, file = plain()
-    view.begin(OVERVIEW)
-    view.tick(0, 50, (0.7,))
-    view.end(None)
+    view.on_run_start(OVERVIEW)
+    view.on_step(0, 50, (0.7,))
+    view.on_run_end(None)
     assert "stage 1/3 ends" not in file.getvalue()
-    assert file.getvalue().endswith(f"go on with: catalyst resume {DIRECTORY}\n")
+    assert file.getvalue().endswith(f"continue with: catalyst resume {DIRECTORY}\n")
 
 
 def test_an_unknown_price_is_never_shown_as_zero() -> None:
     view, file = plain()
-    view.begin(OVERVIEW)
-    view.show(exchange(0, "1. film", cost_usd=None))
+    view.on_run_start(OVERVIEW)
+    view.on_record(exchange(0, "1. film", cost_usd=None))
     assert "cost unknown" in file.getvalue()
     assert "$" not in file.getvalue()
-    assert sum_usage([exchange(0, "1. film", None), exchange(0, "1. film", 0.5)]).words().endswith("≥ $0.5000")
-    assert sum_usage([exchange(0, "", None, "timeout")]).words() == "1 call, tokens unknown, cost unknown"
+    assert sum_usage([exchange(0, "1. film", None), exchange(0, "1. film", 0.5)]).describe().endswith("≥ $0.5000")
+    assert sum_usage([exchange(0, "", None, "timeout")]).describe() == "1 call, tokens unknown, cost unknown"
 
 
 @pytest.mark.parametrize(
@@ -196,8 +196,8 @@ def test_small_amounts_of_money_do_not_vanish(amount: float, shown: str) -> None
 def test_the_live_view_shows_all_its_parts_in_80_by_24() -> None:
     with live() as (view, console):
         play(view, stages=2)
-        view.tick(2, 401, (0.43,))
-        view.show(Event(2, 401, "diverged", "loss was not finite"))
+        view.on_step(2, 401, (0.43,))
+        view.on_record(Event(2, 401, "diverged", "loss was not finite"))
         lines = screen(view, console)
     text = "\n".join(lines)
     assert len(lines) <= 23
@@ -265,11 +265,11 @@ def test_the_live_view_says_what_the_run_waits_for() -> None:
         entry = ScoredPrompt(Prompt((9,), "film"), Score(0.5, 0.7, 400), "gradient", 1)
         doing = []
         for act in (
-            lambda: view.tick(1, 201, (0.5,)),
-            lambda: view.tick(1, 400, (0.5,)),
-            lambda: view.show(evaluation(1, 400, 0.5, 0.7)),
-            lambda: view.show(entry),
-            lambda: view.show(exchange(1, "1. film")),
+            lambda: view.on_step(1, 201, (0.5,)),
+            lambda: view.on_step(1, 400, (0.5,)),
+            lambda: view.on_record(evaluation(1, 400, 0.5, 0.7)),
+            lambda: view.on_record(entry),
+            lambda: view.on_record(exchange(1, "1. film")),
         ):
             act()
             doing.append(screen(view, console)[3].split("  ")[0])
@@ -284,9 +284,9 @@ def test_the_live_view_says_what_the_run_waits_for() -> None:
 
 def test_a_diverged_loss_neither_breaks_nor_enters_the_curve() -> None:
     with live() as (view, console):
-        view.begin(OVERVIEW)
+        view.on_run_start(OVERVIEW)
         for step, value in ((1, 0.5), (2, float("nan")), (3, float("inf"))):
-            view.tick(0, step, (value,))
+            view.on_step(0, step, (value,))
         assert view.train.points == [(1, 0.5)]
         assert any("train loss    0.5000" in line for line in screen(view, console))
 
@@ -344,14 +344,14 @@ def test_a_constant_series_has_a_range_to_be_drawn_in() -> None:
         ("auto", False, PlainView),
         ("live", False, LiveView),
         ("plain", True, PlainView),
-        ("none", True, NoCallback),
+        ("none", True, RunCallback),
     ],
 )
 def test_the_view_is_live_in_a_terminal_unless_told_otherwise(
     mode: str, terminal: bool, kind: type[RunCallback], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    assert isinstance(make_callback(mode, Console(file=io.StringIO(), force_terminal=terminal)), kind)
+    assert type(make_callback(mode, Console(file=io.StringIO(), force_terminal=terminal))) is kind
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +370,7 @@ def test_an_exception_in_a_run_leaves_a_real_terminal_as_it_was() -> None:
         "from llm_catalyst.callbacks.console import view_for\n"
         "view = view_for('auto', Console())\n"
         "try:\n    play(view, stages=2); raise RuntimeError('in the run')\n"
-        "finally:\n    view.end(None)\n"
+        "finally:\n    view.on_run_end(None)\n"
     )
     environment = {"TERM": "xterm-256color", "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUTF8": "1"}
     child = pexpect.spawn(sys.executable, ["-c", code], dimensions=(24, 80), env=environment, encoding="utf-8")

@@ -6,11 +6,11 @@ from helpers.tiny import prompt_space
 from rich.console import Console
 
 from llm_catalyst.callbacks.base import RunInfo
-from llm_catalyst.callbacks.progress_bars import Bars
+from llm_catalyst.callbacks.progress_bars import ProgressBars
 from llm_catalyst.runs.records import Evaluation, Event, Restart, Score
 
 
-def drawn(bars: Bars) -> list[str]:
+def drawn(bars: ProgressBars) -> list[str]:
     """The lines as a terminal of 120 columns shows them."""
     console = Console(width=120, file=io.StringIO())
     console.print(bars.progress)
@@ -19,17 +19,17 @@ def drawn(bars: Bars) -> list[str]:
 
 
 def test_each_run_has_a_bar_with_its_steps_and_its_latest_news() -> None:
-    bars = Bars({3: "seed=1", 7: "seed=[2]"}, Console(file=io.StringIO()))
+    bars = ProgressBars({3: "seed=1", 7: "seed=[2]"}, Console(file=io.StringIO()))
     with bars:
         assert [line.split()[0] for line in drawn(bars)] == ["seed=1", "seed=[2]"]
         assert all("waits" in line for line in drawn(bars))
-        first, second = bars.views[3], bars.views[7]
+        first, second = bars.callbacks[3], bars.callbacks[7]
         for view in (first, second):
-            view.begin(RunInfo("sst2", "outputs/x", (6, 4), 0.5, "accuracy"))
-        first.tick(0, 5, (0.7,))
-        first.show(Evaluation(0, 5, 0, "dev", Score(0.4, 0.875, 16), {"accuracy": 0.875}))
+            view.on_run_start(RunInfo("sst2", "outputs/x", (6, 4), 0.5, "accuracy"))
+        first.on_step(0, 5, (0.7,))
+        first.on_record(Evaluation(0, 5, 0, "dev", Score(0.4, 0.875, 16), {"accuracy": 0.875}))
         prompt = prompt_space().fit("is it [bold]good\x1b[2J or bad")[0]
-        second.show(Restart(0, 0, prompt, "best of 1", None, None, (), (), None))
+        second.on_record(Restart(0, 0, prompt, "best of 1", None, None, (), (), None))
         lines = drawn(bars)
     assert "5/10" in lines[0]
     assert "dev 0.875" in lines[0]
@@ -39,8 +39,8 @@ def test_each_run_has_a_bar_with_its_steps_and_its_latest_news() -> None:
 
 
 def test_a_run_that_ended_early_and_one_that_warns_say_so() -> None:
-    bars = Bars({0: "seed=1"}, Console(file=io.StringIO()))
-    bars.views[0].show(Event(0, 3, "diverged", "loss was not finite"))
+    bars = ProgressBars({0: "seed=1"}, Console(file=io.StringIO()))
+    bars.callbacks[0].on_record(Event(0, 3, "diverged", "loss was not finite"))
     assert "loss was not finite" in drawn(bars)[0]
-    bars.views[0].end(None)
+    bars.callbacks[0].on_run_end(None)
     assert "stopped" in drawn(bars)[0]

@@ -15,9 +15,9 @@ from helpers.recorded import CONFIG, HOSTILE, OVERVIEW, PLAN, evaluation, outcom
 from helpers.tiny_models import StoppingView, Stops, adamw, run_in, toy_problem
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from llm_catalyst.callbacks.base import CallbackList, NoCallback, RunInfo
-from llm_catalyst.callbacks.tracker import Point, Tracker, make_point
-from llm_catalyst.callbacks.trackers import make_trackers
+from llm_catalyst.callbacks.base import CallbackList, RunCallback, RunInfo
+from llm_catalyst.callbacks.trackers import Tracker, make_point, make_trackers
+from llm_catalyst.callbacks.tracking_log import Point, TrackingLog
 from llm_catalyst.cli.run import run_command
 from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.optimizers.backprop import Backprop
@@ -34,7 +34,7 @@ KEY = "0123456789abcdef" * 3
 def track(path: Path, name: str = "tensorboard") -> Tracker:
     """A tracker of the run in `path` that has begun."""
     (tracker,) = make_trackers([name], path, SETTINGS)
-    tracker.begin(OVERVIEW)
+    tracker.on_run_start(OVERVIEW)
     return tracker
 
 
@@ -67,11 +67,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "run"
     directory = RunDirectory(path)
     (tracker,) = make_trackers(["tensorboard"], path, SETTINGS)
-    tracker.begin(OVERVIEW)
+    tracker.on_run_start(OVERVIEW)
     for record in run_records():
         directory.append(record)
-        tracker.show(record)
-    tracker.end(outcome())
+        tracker.on_record(record)
+    tracker.on_run_end(outcome())
     directory.close()
     return path
 
@@ -100,9 +100,9 @@ def test_tensorboard_shows_prompts_and_restarts_as_text(finished: Path) -> None:
 
 def test_text_of_a_model_is_shown_as_it_is_and_not_as_markdown(tmp_path: Path) -> None:
     tracker = track(write_run(tmp_path / "run", stages=0, finished=False))
-    tracker.show(evaluation(0, 0, 0.7, 0.5))
-    tracker.show(Snapshot(0, 10, 0, 0.7, prompt(HOSTILE), 0.6))
-    tracker.end(outcome(HOSTILE))
+    tracker.on_record(evaluation(0, 0, 0.7, 0.5))
+    tracker.on_record(Snapshot(0, 10, 0, 0.7, prompt(HOSTILE), 0.6))
+    tracker.on_run_end(outcome(HOSTILE))
     shown = [line for found in texts(tmp_path / "run").values() for text in found for line in text.split("\n")]
     assert any("<script>" in line for line in shown)
     assert all(line.startswith("    ") and line.isprintable() for line in shown)
@@ -123,7 +123,7 @@ def test_prompts_side_by_side_have_their_own_names() -> None:
 def test_what_is_unknown_is_no_figure(tmp_path: Path) -> None:
     path = write_run(tmp_path / "run", finished=False, fails=True)  # a call of unknown price
     tracker = track(path)
-    tracker.end(replace(outcome(), status="diverged", best=None, test=None, test_metrics={}))
+    tracker.on_run_end(replace(outcome(), status="diverged", best=None, test=None, test_metrics={}))
     found = scalars(path)
     assert not {"outcome/cost_usd", "outcome/input_tokens", "outcome/test_metric"} & set(found)
     assert found["outcome/mentor_calls"] == {0: 2}
@@ -137,16 +137,16 @@ def carry_out(path: Path, tracked: bool, stop_at: int | None = None) -> None:
     """A tiny run of three stages, or the rest of it, as a session carries it out."""
     problem = toy_problem()
     experiment = Experiment(problem, Backprop(adamw), RandomTokens(), problem.settings, (3, 3, 3))
-    shown = StoppingView(stop_at) if stop_at else NoCallback()
+    shown = StoppingView(stop_at) if stop_at else RunCallback()
     view = CallbackList(*make_trackers(["tensorboard"] if tracked else [], path, SETTINGS), shown)
     path.mkdir(exist_ok=True)
-    view.begin(RunInfo("toy", str(path), (3, 3, 3), 0.5, "accuracy"))
+    view.on_run_start(RunInfo("toy", str(path), (3, 3, 3), 0.5, "accuracy"))
     try:
         ended = run_in(path, experiment, view)
     except Stops:
-        view.end(None)
+        view.on_run_end(None)
         raise
-    view.end(ended)
+    view.on_run_end(ended)
 
 
 def files(path: Path) -> dict[str, bytes]:
@@ -204,8 +204,8 @@ def test_a_disk_that_is_full_for_tensorboard_ends_its_figures_and_not_the_run(
     with no_file_larger_than(4096):
         tracker = track(path)
         for record in run_records():
-            tracker.show(record)
-        tracker.end(outcome())
+            tracker.on_record(record)
+        tracker.on_run_end(outcome())
     for thread in {*threading.enumerate()} - threads:
         thread.join()
     assert capsys.readouterr().err.count("warning: track=[tensorboard] failed; the run goes on without it") == 1
@@ -217,21 +217,21 @@ def test_a_folder_that_tensorboard_cannot_make_does_not_end_the_run(
     path = write_run(tmp_path / "run", finished=False)
     (path / "tensorboard").write_text("not a folder")
     tracker = track(path)
-    tracker.show(evaluation(0, 0, 0.7, 0.5))
-    tracker.end(outcome())
+    tracker.on_record(evaluation(0, 0, 0.7, 0.5))
+    tracker.on_run_end(outcome())
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: track=[tensorboard] failed; the run goes on without it (")
 
 
 @dataclass
-class Faulty:
+class Faulty(TrackingLog):
     """A log that raises this in one of its methods, and notes what it was asked."""
 
     at: str
     error: BaseException
     asked: list[str] = field(default_factory=list)
 
-    def open(self, overview: RunInfo) -> None:
+    def open(self, info: RunInfo) -> None:
         self._do("open")
 
     def add(self, point: Point) -> None:
@@ -250,10 +250,10 @@ class Faulty:
 def test_after_a_fault_a_log_is_asked_nothing_more(tmp_path: Path, capsys: pytest.CaptureFixture[str], at: str) -> None:
     log = Faulty(at, RuntimeError("\x1b[31mno network"))
     tracker = Tracker("wandb", log, write_run(tmp_path / "run", finished=False))
-    tracker.begin(OVERVIEW)
-    tracker.show(evaluation(0, 50, 0.6, 0.5))
-    tracker.end(outcome())
-    tracker.end(None)
+    tracker.on_run_start(OVERVIEW)
+    tracker.on_record(evaluation(0, 50, 0.6, 0.5))
+    tracker.on_run_end(outcome())
+    tracker.on_run_end(None)
     assert log.asked.count(at) == 1
     assert log.asked[-1] == at
     assert capsys.readouterr().err == (
@@ -263,9 +263,9 @@ def test_after_a_fault_a_log_is_asked_nothing_more(tmp_path: Path, capsys: pytes
 
 def test_a_signal_within_a_log_is_not_swallowed(tmp_path: Path) -> None:
     tracker = Tracker("wandb", Faulty("add", RunInterrupted(15)), write_run(tmp_path / "run", finished=False))
-    tracker.begin(OVERVIEW)
+    tracker.on_run_start(OVERVIEW)
     with pytest.raises(RunInterrupted):
-        tracker.show(evaluation(0, 50, 0.6, 0.5))
+        tracker.on_record(evaluation(0, 50, 0.6, 0.5))
 
 
 def test_a_library_that_is_not_installed_is_named_with_the_mend(

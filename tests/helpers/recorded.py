@@ -199,12 +199,12 @@ def write_run(path: Path, stages: int = 3, finished: bool = True, extra: str = "
 
 def play(view: RunCallback, stages: int = 3, extra: str = "", fails: bool = False, members: int = 1) -> None:
     """Tell a view of a run, as experiment.run does: a tick for each step, then the records of that step."""
-    view.begin(OVERVIEW)
+    view.on_run_start(OVERVIEW)
     step, last = 0, -1
     for record in run_records(stages, extra, fails):
         goal = record.step if isinstance(record, Evaluation | Snapshot) else step
         while step < goal:
             step += 1
-            view.tick(record.stage, step, (0.7 - step / 2000,) * members)
+            view.on_step(record.stage, step, (0.7 - step / 2000,) * members)
         last = max(last, record.stage)
-        view.show(record)
+        view.on_record(record)

@@ -24,7 +24,7 @@ from transformers.models.qwen3 import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.roberta import RobertaConfig, RobertaForMaskedLM, RobertaTokenizer
 from transformers.utils import logging
 
-from llm_catalyst.callbacks.base import NoCallback
+from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Evaluations, Interval, PoolSettings, Settings
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
@@ -266,12 +266,12 @@ class Stops(Exception):  # noqa: N818 - not an error
 
 
 @dataclass
-class StoppingView(NoCallback):
+class StoppingView(RunCallback):
     """Raises after so many optimizer steps."""
 
     at: int
 
-    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+    def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
         if step == self.at:
             raise Stops
 
@@ -280,7 +280,7 @@ def run_in(path: Path, experiment: Experiment, view: Any = None, interruption: S
     """Carry out a run in a directory, or go on with the one that is there; its lock is free again in any case."""
     with closing(RunDirectory(path)) as directory:
         directory.write_config(CONFIG, manifest())
-        return run_experiment(experiment, directory, view or NoCallback(), interruption)
+        return run_experiment(experiment, directory, view or RunCallback(), interruption)
 
 
 # A model that is nothing but its prompt: what an optimizer does to it can be worked out by hand.

@@ -16,7 +16,7 @@ from helpers.tiny import prompt_space
 from helpers.tiny_models import adamw, run_in, toy_problem
 from torch import Tensor
 
-from llm_catalyst.callbacks.base import NoCallback
+from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.build import build_node
 from llm_catalyst.config.settings import Evaluations
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
@@ -51,7 +51,7 @@ def carry_out(path: Path, seed: int = 1, config: str = CONFIG, mentor: Any = Non
     it = experiment(seed, mentor or NoMentor(), **changes)
     with closing(RunDirectory(path)) as directory:
         directory.write_config(config, manifest())
-        run_experiment(it, directory, NoCallback())
+        run_experiment(it, directory, RunCallback())
     return path
 
 

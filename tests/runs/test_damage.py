@@ -17,7 +17,7 @@ from helpers.recorded import exchange
 from helpers.tiny_models import Stops, adamw, run_in, toy_problem
 from rich.console import Console
 
-from llm_catalyst.callbacks.base import NoCallback
+from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.cli.main import main
 from llm_catalyst.config.settings import Checkpoints
 from llm_catalyst.mentors.clients.replay import Replay
@@ -41,12 +41,12 @@ SAME = ("trajectory.jsonl", "pool.jsonl", "restarts.jsonl", "metrics.jsonl")
 
 
 @dataclass
-class StopsAt(NoCallback):
+class StopsAt(RunCallback):
     """Raises when a record was written for which `when` holds."""
 
     when: Callable[[Record], bool]
 
-    def show(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         if self.when(record):
             raise Stops
 
@@ -454,8 +454,8 @@ def test_a_damage_that_came_before_the_end_is_not_listed_as_whole(
 ) -> None:
     path = tmp_path / "run"
 
-    class Damaging(NoCallback):
-        def show(self, record: Record) -> None:
+    class Damaging(RunCallback):
+        def on_record(self, record: Record) -> None:
             if record.stage == 2 and isinstance(record, Snapshot):
                 rewrite(path / "metrics.jsonl", lambda content: flip(content, 100))
                 rewrite(path / "stages" / "00" / "state.json", lambda content: flip(content, 100))

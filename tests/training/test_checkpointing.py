@@ -13,7 +13,7 @@ import pytest
 from helpers.recorded import exchange
 from helpers.tiny_models import adamw, plenty, run_in, toy_problem
 
-from llm_catalyst.callbacks.base import NoCallback
+from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Budget, Checkpoints, Settings
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.controls import NoMentor
@@ -51,13 +51,13 @@ def signals() -> tuple[int, ...]:
 
 
 @dataclass
-class Acting(NoCallback):
+class Acting(RunCallback):
     """Does something at a step, as the world outside does."""
 
     at: int
     act: Callable[[], Any]
 
-    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+    def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
         if step == self.at:
             self.act()
 
@@ -191,8 +191,8 @@ def test_what_is_neither_steps_nor_seconds_is_refused(every: Any) -> None:
 def test_only_the_newest_checkpoint_of_a_stage_is_kept_and_none_after_it(tmp_path: Path) -> None:
     seen: list[list[str]] = []
 
-    class Looking(NoCallback):
-        def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+    class Looking(RunCallback):
+        def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
             seen.append(saved(tmp_path))
 
     carry_out(tmp_path, view=Looking(), checkpoint=Checkpoints(1))

@@ -15,7 +15,7 @@ from helpers.runs import FAST, OPTIMIZER, TEXTS, Noting, Result, Scripted, carry
 from helpers.tiny_models import FOLDER, CrossEntropy, StoppingView, Stops, adamw, toy_data, toy_problem
 from torch import Tensor
 
-from llm_catalyst.callbacks.base import NoCallback
+from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Checkpoints, Evaluations, Interval, PoolSettings
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients.openai import OpenAIChat
@@ -625,15 +625,15 @@ def test_lines_are_json_without_nan(tmp_path: Path) -> None:
 
 
 def test_every_record_is_shown_and_every_step_told(tmp_path: Path) -> None:
-    class Listening(NoCallback):
+    class Listening(RunCallback):
         def __init__(self) -> None:
             self.seen: list[Record] = []
             self.steps: list[tuple[int, int]] = []
 
-        def show(self, record: Record) -> None:
+        def on_record(self, record: Record) -> None:
             self.seen.append(record)
 
-        def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+        def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
             self.steps.append((stage, step))
 
     view = Listening()

@@ -17,7 +17,7 @@ import torch
 from helpers.loopback import Request, Response, error, openai_chat, serve
 from helpers.tiny_models import WORDS, Stops, run_in, toy_problem
 
-from llm_catalyst.callbacks.base import NoCallback
+from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Budget
 from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.mentors.clients.human import Human
@@ -42,19 +42,19 @@ FAST = Backprop(partial(torch.optim.AdamW, lr=0.5))  # every step projects to ot
 
 
 @dataclass
-class Watching(NoCallback):
+class Watching(RunCallback):
     """Keeps the records in the order in which they were shown; `at` is called after each step, told its number."""
 
     at: Callable[[int], object] = lambda step: None
     seen: list[Record] = field(default_factory=list)
     answered: threading.Event = field(default_factory=threading.Event)
 
-    def show(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         self.seen.append(record)
         if isinstance(record, LLMCall):
             self.answered.set()
 
-    def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+    def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
         self.at(step)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers.tiny_models import StoppingView, Stops, adamw, backbone, labels_only, run_in, toy_data, toy_settings
 
-from llm_catalyst.callbacks.base import NoCallback
+from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.mentors.controls import Perturb
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.optimizers.backprop import Backprop
@@ -49,7 +49,7 @@ def together(
     runs: Sequence[Callable[[], Any]], joint: str = "none", interruption: SignalHandler | None = None
 ) -> list[Any]:
     """What each of the runs gives or raises, all in one company."""
-    views = dict.fromkeys(range(len(runs)), NoCallback())
+    views = dict.fromkeys(range(len(runs)), RunCallback())
     group = SharedBackboneRuns(len(runs), joint, interruption or SignalHandler(), views)
 
     def one(number: int) -> Any:
@@ -167,8 +167,8 @@ def test_one_run_computes_at_a_time() -> None:
 def test_a_signal_lets_every_run_save_itself_and_each_goes_on_to_the_same_end(tmp_path: Path) -> None:
     asked = SignalHandler()
 
-    class Signal(NoCallback):
-        def tick(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
+    class Signal(RunCallback):
+        def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
             if step == 4:
                 asked.number = 15
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from helpers.tiny_models import Stops, adamw, run_in, toy_data, toy_problem
 
-from llm_catalyst.callbacks.base import NoCallback
+from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.build import build_node
 from llm_catalyst.config.settings import Evaluations, Interval
 from llm_catalyst.mentors.clients.mock import MockModel
@@ -40,12 +40,12 @@ STAGES = 4
 
 
 @dataclass
-class Cut(NoCallback):
+class Cut(RunCallback):
     """Stands for a process that dies after so many answers: they are on the disk."""
 
     answers: int
 
-    def show(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         if isinstance(record, LLMCall):
             self.answers -= 1
             if not self.answers:
