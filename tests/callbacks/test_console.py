@@ -367,12 +367,12 @@ def test_an_unknown_view_is_refused_with_the_known_ones() -> None:
 def test_an_exception_in_a_run_leaves_a_real_terminal_as_it_was() -> None:
     code = (
         "from rich.console import Console; from helpers.recorded import play\n"
-        "from llm_catalyst.callbacks.console import view_for\n"
-        "view = view_for('auto', Console())\n"
+        "from llm_catalyst.callbacks.console import make_callback\n"
+        "view = make_callback('auto', Console())\n"
         "try:\n    play(view, stages=2); raise RuntimeError('in the run')\n"
         "finally:\n    view.on_run_end(None)\n"
     )
-    environment = {"TERM": "xterm-256color", "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUTF8": "1"}
+    environment = {"TERM": "xterm-256color", "PYTHONPATH": f"{Path(__file__).parents[1]}:{Path(__file__).parents[2]}", "PYTHONUTF8": "1"}
     child = pexpect.spawn(sys.executable, ["-c", code], dimensions=(24, 80), env=environment, encoding="utf-8")
     child.expect(pexpect.EOF, timeout=20)
     output = child.before or ""
