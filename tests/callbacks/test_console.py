@@ -372,7 +372,8 @@ def test_an_exception_in_a_run_leaves_a_real_terminal_as_it_was() -> None:
         "try:\n    play(view, stages=2); raise RuntimeError('in the run')\n"
         "finally:\n    view.on_run_end(None)\n"
     )
-    environment = {"TERM": "xterm-256color", "PYTHONPATH": f"{Path(__file__).parents[1]}:{Path(__file__).parents[2]}", "PYTHONUTF8": "1"}
+    path = ":".join(map(str, Path(__file__).parents[1:3]))  # tests/ and the checkout
+    environment = {"TERM": "xterm-256color", "PYTHONPATH": path, "PYTHONUTF8": "1"}
     child = pexpect.spawn(sys.executable, ["-c", code], dimensions=(24, 80), env=environment, encoding="utf-8")
     child.expect(pexpect.EOF, timeout=20)
     output = child.before or ""
