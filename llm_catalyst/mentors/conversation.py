@@ -112,7 +112,7 @@ def read_response(question: Request, exchange: LLMCall) -> tuple[list[str], list
     """The texts in an exchange; the last prompt of a truncated answer is rejected, as it is likely half a one."""
     if exchange.error:
         return [], []
-    texts, rejected = question.read(exchange.reply)
+    texts, rejected = question.parse(exchange.reply)
     if question.prompts and texts and exchange.stop_reason in CUT_OFF:
         rejected = [*rejected, Rejected(texts[-1], f"cut off: the answer ended by {exchange.stop_reason}")]
         texts = texts[:-1]

@@ -1,6 +1,6 @@
-"""A mentor's free text -> clean proposals, and the reason why each other line was dropped.
+"""Parse a language model's free text into clean proposals, with a reason for each line that is dropped.
 
-Everything here is a pure function, never raises, and takes time linear in the length of the answer.
+All functions are pure, never raise, and take time linear in the length of the response.
 """
 
 import ast
@@ -9,16 +9,19 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from llm_catalyst.runs.records import Rejected
 
+MOST_READ = 64  # proposals that are read from one response, whatever number was asked for
 LONGEST = 1000  # characters of one proposal: far more than any prompt of m tokens
 SHOWN = 200  # characters of a rejected line that are kept
-MOST_LINES = 10_000  # lines of one answer that are read
+MOST_LINES = 10_000  # lines of one response that are read
 MOST_REJECTED = 100  # rejected lines that are kept; the others are counted
-JSON_ATTEMPTS = 32  # failed tries to read JSON; a bound, so that "[[[[…" stays linear
+JSON_ATTEMPTS = 32  # failed attempts to decode JSON; a bound, so that "[[[[…" stays linear
 JSON_DEPTH = 5
+
+ParsedTexts: TypeAlias = tuple[list[str], list[Rejected]]  # the texts in a response, and its other lines
 
 INVISIBLE = re.compile(
     "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
@@ -56,8 +59,9 @@ CHATTER = re.compile(
     re.IGNORECASE,
 )
 FENCE = re.compile(r"\s*(?:```|~~~)[\w+-]{0,20}\s*$")
-REMARK = re.compile(r"\s*(?:[-–—(:;].*)?$")  # what may follow a quoted proposal: "text" (because …)
+REMARK = re.compile(r"\s*(?:[-–—(:;].*)?$")  # may follow a quoted proposal: "text" (because …)
 QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "‘": "’", "«": "»", "„": "“", "「": "」", "`": "`"}
+OFFICIAL_MARK = re.compile(r"^(?:-|.[-.]|\*|.\*)", re.DOTALL)
 NO_APOSTROPHE = re.compile(r"(?<!\w)['’]|['’](?!\w)")
 
 BROKEN_JSON = re.compile(r"[\[{]\s*[\"\[{]")
@@ -68,55 +72,54 @@ OTHER_FIELD = re.compile(r"reason|rationale|expla|thought|note|comment|analysis|
 
 @dataclass(frozen=True)
 class Candidate:
-    """A line of an answer, the proposal in it, and why it is none (None where it may be one)."""
+    """A line of a response, the proposal in it, and the reason why it is none (None if it may be one)."""
 
     line: str
     text: str
     reason: str | None = None
 
 
-def parse_proposals(reply: str, limit: int) -> tuple[list[str], list[Rejected]]:
-    """At most `limit` clean, distinct proposals from any reasonable answer, and the lines that were dropped."""
-    text = strip_invisible(reply)
-    thoughts, closed, answer = text.rpartition("</think>")
-    if not closed and text.lstrip().startswith("<think>"):
-        return [], [Rejected(shorten_line(text), "reasoning without an answer; the answer may have been cut off")]
-    dropped = [Rejected(shorten_line(thoughts), "reasoning before the answer")] if closed else []
-    candidates = from_json(answer) or from_lines(answer)
-    texts, rejected = screen_candidates(candidates, limit)
+def parse_proposals(response: str, limit: int = MOST_READ) -> ParsedTexts:
+    """At most `limit` clean, distinct proposals from a response of any reasonable format, and the dropped lines."""
+    answer, dropped = split_reasoning(response)
+    if answer is None:
+        return [], dropped
+    texts, rejected = screen_candidates(read_json(answer) or read_lines(answer), limit)
     return texts, dropped + rejected
 
 
-def parse_official(reply: str, limit: int) -> tuple[list[str], list[Rejected]]:
-    """What the method's published code reads from an answer: its lines, without mark and double quotes.
+def split_reasoning(response: str) -> tuple[str | None, list[Rejected]]:
+    """The answer after a model's reasoning, without invisible characters, and the reasoning as a rejected line.
 
-    Source: guozix/LLM-catalyst, exp_lm/chatgpt_hk.py, whose index errors are the one thing not reproduced.
-    Lines of 10 characters or fewer are dropped; nothing is cleaned and duplicates stay. At most `limit` lines are
-    taken, and of each no more than its first LONGEST characters: far more than that code ever uses.
+    The answer is None if the reasoning does not end.
+    """
+    text = strip_invisible(response)
+    thoughts, closed, answer = text.rpartition("</think>")
+    if not closed and text.lstrip().startswith("<think>"):
+        return None, [Rejected(shorten_line(text), "reasoning without an answer; the answer may have been cut off")]
+    return answer, [Rejected(shorten_line(thoughts), "reasoning before the answer")] if closed else []
+
+
+def parse_official(response: str, limit: int = MOST_READ) -> ParsedTexts:
+    """The lines of a response as the method's published code reads them: without mark and double quotes.
+
+    Source: guozix/LLM-catalyst, exp_lm/chatgpt_hk.py; only its index errors are not reproduced.
+    Lines of 10 characters or fewer are dropped; nothing is cleaned, and duplicates stay. At most `limit` lines are
+    taken, and of each at most the first LONGEST characters: far more than that code ever uses.
     """
     texts: list[str] = []
     rejected: list[Rejected] = []
-    for line in reply.splitlines():
-        text = line.strip()
-        if not text:
-            continue
-        if text[0] == "-":
-            text = text[1:].strip()
-        elif text[1:2] in ("-", "."):
-            text = text[2:].strip()
-        elif text[0] == "*":
-            text = text[1:].strip()
-        elif text[1:2] == "*":
-            text = text[2:].strip()
+    for line in filter(None, map(str.strip, response.splitlines())):
+        text = OFFICIAL_MARK.sub("", line).strip()
         if len(text) > 1 and text[0] == text[-1] == '"':
             text = text[1:-1].strip()
         if len(text) <= 10:
-            rejected.append(Rejected(shorten_line(line.strip()), "10 characters or fewer"))
+            rejected.append(Rejected(shorten_line(line), "10 characters or fewer"))
         elif len(texts) >= limit:
-            rejected.append(Rejected(shorten_line(line.strip()), f"more than {limit} proposals"))
+            rejected.append(Rejected(shorten_line(line), f"more than {limit} proposals"))
         else:
             texts.append(text[:LONGEST])
-    return texts, first_of(rejected)
+    return texts, bound_rejected(rejected)
 
 
 def strip_invisible(text: str) -> str:
@@ -131,12 +134,12 @@ def clean_line(text: str) -> str:
 
 
 def shorten_line(line: str) -> str:
-    """The first characters of a line, for a record."""
+    """The first SHOWN characters of a line, for a record."""
     return line if len(line) <= SHOWN else line[:SHOWN] + "…"
 
 
-def screen_candidates(candidates: list[Candidate], limit: int) -> tuple[list[str], list[Rejected]]:
-    """The first `limit` clean and distinct texts, and what was dropped on the way."""
+def screen_candidates(candidates: list[Candidate], limit: int = MOST_READ) -> ParsedTexts:
+    """The first `limit` clean and distinct texts, and the lines that are dropped."""
     texts: list[str] = []
     rejected: list[Rejected] = []
     seen: set[str] = set()
@@ -150,18 +153,18 @@ def screen_candidates(candidates: list[Candidate], limit: int) -> tuple[list[str
             seen.add(text.casefold())
         else:
             rejected.append(Rejected(shorten_line(candidate.line.strip()), reason))
-    return texts, first_of(rejected)
+    return texts, bound_rejected(rejected)
 
 
-def first_of(rejected: list[Rejected]) -> list[Rejected]:
-    """The first MOST_REJECTED of them, and how many there were beyond."""
+def bound_rejected(rejected: list[Rejected]) -> list[Rejected]:
+    """The first MOST_REJECTED rejected lines, and the number of the others as one more."""
     surplus = len(rejected) - MOST_REJECTED
     more = [Rejected("…", f"{surplus} further lines were dropped too")] if surplus > 0 else []
     return rejected[:MOST_REJECTED] + more
 
 
 def find_fault(text: str, seen: set[str]) -> str | None:
-    """Why a clean text cannot be a proposal, or None."""
+    """The reason why a clean text cannot be a proposal, or None."""
     if not any(character.isalnum() for character in text):
         return "no letter or digit in it"
     if len(text) > LONGEST:
@@ -171,10 +174,10 @@ def find_fault(text: str, seen: set[str]) -> str | None:
     return None
 
 
-def from_lines(answer: str) -> list[Candidate]:
-    """Candidates from an answer read line by line.
+def read_lines(answer: str) -> list[Candidate]:
+    """Candidates from a response, one per line.
 
-    Where some lines are list-like (marked, numbered, labelled, quoted or fenced), the others are prose.
+    If some lines look like a list (marked, numbered, labelled, quoted or fenced), the others are prose.
     """
     items: list[tuple[Candidate, bool]] = []
     fenced = expected = False
@@ -198,11 +201,11 @@ def from_lines(answer: str) -> list[Candidate]:
         items.append((Candidate(rest, rest, f"beyond the first {MOST_LINES} lines"), False))
     if any(listed and not item.reason for item, listed in items):
         return [item if listed else drop_candidate(item, "prose beside the list") for item, listed in items]
-    return without_chatter([item for item, _ in items])
+    return drop_chatter([item for item, _ in items])
 
 
-def without_chatter(lines: list[Candidate]) -> list[Candidate]:
-    """An answer without any list: all its lines, save an introduction and polite phrases."""
+def drop_chatter(lines: list[Candidate]) -> list[Candidate]:
+    """The lines of a response without a list; an introduction and polite phrases are marked as dropped."""
     kept = [drop_candidate(line, "a phrase, not a proposal") if CHATTER.match(line.text) else line for line in lines]
     if len(kept) > 1 and kept[0].text.endswith(":"):
         kept[0] = drop_candidate(kept[0], "an introduction")
@@ -210,12 +213,12 @@ def without_chatter(lines: list[Candidate]) -> list[Candidate]:
 
 
 def drop_candidate(candidate: Candidate, reason: str) -> Candidate:
-    """The candidate, dropped for `reason` unless it was dropped before."""
+    """The candidate with `reason` to drop it; an earlier reason stays."""
     return candidate if candidate.reason else Candidate(candidate.line, candidate.text, reason)
 
 
 def peel_markup(line: str) -> tuple[str, bool]:
-    """The text of a line without list mark, label, emphasis and quotes; whether it had one of these."""
+    """The text of a line without list mark, label, emphasis and quotes; True if it had a mark, a label or quotes."""
     text = line.strip().lstrip("#").replace("**", "").strip()
     marked = False
     for _ in range(6):  # they nest: - **Prompt 1:** "text"
@@ -234,7 +237,7 @@ def peel_markup(line: str) -> tuple[str, bool]:
 
 
 def unquote_text(text: str) -> str:
-    """The quoted part of a text that is a quotation, with or without a remark behind it; else the text."""
+    """The quoted part of a text that is a quotation, with or without a remark after it; else the text."""
     close = QUOTES.get(text[:1])
     if close is None:
         return text[:-1] if text.rstrip(",").endswith('"') and text.count('"') == 1 else text
@@ -249,16 +252,16 @@ def unquote_text(text: str) -> str:
     return text[1:] if end < 0 and close == '"' else text
 
 
-def from_json(answer: str) -> list[Candidate]:
-    """Candidates from the JSON values in an answer; none where it holds no JSON with texts."""
+def read_json(answer: str) -> list[Candidate]:
+    """Candidates from the JSON values in a response; none if it contains no JSON with texts."""
     found: list[Candidate] = []
     prose: list[str] = []
     position = failures = 0
     for start in JSON_START.finditer(answer):
         if start.start(1) < position:
             continue
-        value, end = decode_list(answer, start.start(1))
-        texts = list(texts_in(value))
+        value, end = decode_value(answer, start.start(1))
+        texts = list(collect_texts(value))
         if all(candidate.reason for candidate in texts):
             failures += 1
             if failures == JSON_ATTEMPTS:
@@ -274,8 +277,8 @@ def from_json(answer: str) -> list[Candidate]:
     return found + [Candidate(line, line, "prose beside the JSON") for line in lines if any(map(str.isalnum, line))]
 
 
-def decode_list(answer: str, start: int) -> tuple[Any, int]:
-    """The JSON value, or the Python list of strings, at `start`, and where it ends; None where there is none."""
+def decode_value(answer: str, start: int) -> tuple[Any, int]:
+    """The JSON value or Python list of strings at `start`, and its end; (None, start) if there is none."""
     try:
         return json.JSONDecoder().raw_decode(answer, start)
     except (ValueError, RecursionError):
@@ -289,18 +292,18 @@ def decode_list(answer: str, start: int) -> tuple[Any, int]:
         return None, start
 
 
-def texts_in(value: Any, depth: int = 0) -> Iterator[Candidate]:
-    """The texts in a decoded value: a string, a list, or an object with a text-like field."""
+def collect_texts(value: Any, depth: int = 0) -> Iterator[Candidate]:
+    """Candidates from a decoded value: a string, a list, or an object with a text-like field."""
     if isinstance(value, str):
         yield Candidate(value, peel_markup(value)[0])
     elif isinstance(value, list) and depth < JSON_DEPTH:
         for item in value:
-            yield from texts_in(item, depth + 1)
+            yield from collect_texts(item, depth + 1)
     elif isinstance(value, dict) and depth < JSON_DEPTH:
-        chosen = text_fields(value)
+        chosen = choose_text_fields(value)
         for key, item in value.items():
             if key in chosen:
-                yield from texts_in(item, depth + 1)
+                yield from collect_texts(item, depth + 1)
             elif isinstance(item, str):
                 yield Candidate(f"{key}: {item}", item, "a field beside the text")
     elif value is not None:
@@ -308,8 +311,8 @@ def texts_in(value: Any, depth: int = 0) -> Iterator[Candidate]:
         yield Candidate(shown, shown, "not a text")
 
 
-def text_fields(value: dict[Any, Any]) -> set[Any]:
-    """The keys of an object that hold its texts: named like texts, then nested ones, then any string."""
+def choose_text_fields(value: dict[Any, Any]) -> set[Any]:
+    """The keys of an object that contain its texts: named like texts, else nested values, else any string."""
     named = {key for key in value if TEXT_FIELD.search(str(key)) and not OTHER_FIELD.search(str(key))}
     other = {key for key in value if not OTHER_FIELD.search(str(key))}
     nested = {key for key, item in value.items() if isinstance(item, list | dict)}

@@ -11,7 +11,7 @@ from helpers.tiny import conversation
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.llm import LanguageModel
-from llm_catalyst.mentors.strategies.base import Strategy
+from llm_catalyst.mentors.strategies.base import Request, Strategy
 from llm_catalyst.runs.records import Advice, LLMCall, Score, ScoredPrompt
 
 
@@ -40,6 +40,11 @@ class Talk:
         rejected = [f"{r.line!r}: {r.reason}" for r in self.advice.rejected]
         end = ["##### proposals", *proposed, "##### rejected", *rejected, f"##### memory {self.advice.memory}"]
         return "".join(said) + "\n".join(end) + "\n"
+
+
+def first_request(strategy: Strategy, context: MentorContext) -> Request:
+    """The first request of a consultation."""
+    return next(strategy.propose(context))[0]
 
 
 def talk(strategy: Strategy, consultation: MentorContext, *replies: str, attempts: int = 2) -> Talk:

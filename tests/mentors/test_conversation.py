@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from helpers.dialogues import after, talk
@@ -14,18 +14,15 @@ from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.mentors.llm import LanguageModel, MentorError
 from llm_catalyst.mentors.reply_parser import parse_proposals
-from llm_catalyst.mentors.strategies.base import Dialogue, Request
+from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy
 from llm_catalyst.runs.records import Advice, LLMCall, Message, Rejected
 from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError
 
 
 @dataclass(frozen=True)
-class Twice:
+class Twice(Strategy):
     """Asks for a direction, then for prompts along it, then once more; remembers how often it was asked."""
-
-    needs_pool: ClassVar[bool] = False
-    needs_model: ClassVar[bool] = False
 
     proposals: int = 4
     temperature: float | None = None
@@ -35,14 +32,13 @@ class Twice:
         found = []
         for number in (1, 2):
             asked = f"{number}. Prompts along {direction.texts}, drawn: {context.rng.random():.3f}"
-            (reply,) = yield (self.question(asked, lambda reply: parse_proposals(reply, 9), 2),)
+            (reply,) = yield (self.question(asked, parse_proposals, 2),)
             found += reply.proposals
         dropped = Rejected("x", "by the strategy")
         return Advice(tuple(found), (dropped,), memory={"asked": context.memory.get("asked", 0) + 1})
 
-    def question(self, text: str, read: Callable[[str], Any], prompts: int) -> Request:
-        again = [Message("assistant", "…"), Message("user", "Again.")]
-        return Request((Message("user", text),), read, lambda reply: again, prompts, self.temperature, "along it")
+    def question(self, text: str, parse: Callable[[str], Any], prompts: int) -> Request:
+        return Request((Message("user", text),), prompts, "Again.", parse, self.temperature, "along it")
 
 
 def test_each_question_has_the_replies_before_it_in_mind_and_all_prompts_are_proposed() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.dialogues import first_request
 from helpers.loopback import error, openai_chat, serve
 from helpers.tiny import prompt_space, scored
 from hydra.utils import get_class
@@ -25,6 +26,7 @@ from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.mentors.evolution import Evolution
 from llm_catalyst.mentors.llm import LanguageModel, MentorError, apply_history
+from llm_catalyst.mentors.strategies.base import Dialogue, repeat_request
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
 from llm_catalyst.runs.records import Advice, LLMCall, Restart, to_json
@@ -97,10 +99,13 @@ def test_what_does_not_fit_is_said() -> None:
 
 
 def test_an_exchange_is_recorded_before_its_reply_is_read() -> None:
+    def fail(response: str) -> Any:
+        raise RuntimeError("a bug in a strategy")
+
     @dataclass(frozen=True)
     class Broken(Paper):
-        def read(self, reply: str) -> Any:
-            raise RuntimeError("a bug in a strategy")
+        def propose(self, context: MentorContext) -> Dialogue:
+            return repeat_request(replace(self.build_request(context), parse=fail), 1)
 
     recorder = Recorder()
     with serve(openai_chat(GOOD)) as server:
@@ -303,7 +308,7 @@ def test_a_model_sees_the_true_scores_or_the_same_scores_mixed_up_or_no_prompt_a
     assert [scores for _, *scores in entries(shuffled)] == [scores for _, *scores in entries(true)]
     assert sorted(prompt for prompt, *_ in entries(shuffled)) == sorted(prompt for prompt, *_ in entries(true))
     assert entries(shuffled) != entries(true)
-    without = Paper().messages(replace(Recorder().consultation(), pool=()))
+    without = first_request(Paper(), replace(Recorder().consultation(), pool=())).messages
     assert absent["messages"] == [vars(message) for message in without]
     assert true["seed"] == shuffled["seed"] == absent["seed"]
 
@@ -356,7 +361,8 @@ def test_a_paraphrase_is_asked_for_as_every_other_proposal_is() -> None:
     assert texts(advice) == ["is it good is", "how is the mood", "tell me the story"]
     assert '"is the film good"' in first["messages"][1]["content"]
     assert "dull" not in str(first)
-    assert second["messages"][2:] == [vars(m) for m in Paraphrase().remind("Sure!")]
+    reminder = first_request(Paraphrase(), Recorder().consultation()).remind("Sure!")
+    assert second["messages"][2:] == [vars(message) for message in reminder]
     assert len(recorder.exchanges) == 2
 
 

@@ -1,81 +1,142 @@
-"""Strategies: how a mentor is asked. Pure text in, pure text out; each is the `strategy` configuration node."""
+"""Strategies: how a language model is asked for prompts. Text in, text out; each is one choice of `strategy`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.runs.records import Advice, Message, Proposal, Rejected
+from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals
+from llm_catalyst.runs.records import Advice, Message, Proposal
+from llm_catalyst.utils.validation import config_dataclass
+
+LONGEST_ECHO = 2000  # characters of an unusable response that are sent back to the model
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request to a language model, and how its answer is read.
+    """One request to a language model, and how its response is read.
 
-    `read` gives the texts in an answer and the lines that are none. They are prompts, of which at most `prompts` are
-    taken: those that are new to the run; with `prompts` = 0 they are words for the strategy itself.
-    `remind` gives what to append to the conversation after an answer in which nothing usable was found.
-    `temperature` stands for the client's own, where the model takes one. `rationale` says of the prompts in the answer
-    where they come from.
+    Attributes:
+        messages: The conversation that is sent.
+        prompts: How many new prompts are taken from the response at most; 0 if its texts are for the strategy itself.
+        reminder: What the model is asked for after an unusable response; empty: the same messages are sent again.
+        parse: Returns the texts in a response, and the lines that are none with the reason.
+        temperature: Replaces the client's own, if it has one.
+        rationale: Where the prompts in the response come from, for the record.
     """
 
     messages: tuple[Message, ...]
-    read: Callable[[str], tuple[list[str], list[Rejected]]]
-    remind: Callable[[str], list[Message]]
     prompts: int
+    reminder: str = ""
+    parse: Callable[[str], ParsedTexts] = parse_proposals
     temperature: float | None = None
     rationale: str = ""
+
+    def remind(self, response: str) -> tuple[Message, ...]:
+        """The messages to append after an unusable response: its first characters, and the reminder."""
+        if not self.reminder:
+            return ()
+        echo = response.strip()[:LONGEST_ECHO] or "(no answer)"  # providers refuse an empty message
+        return Message("assistant", echo), Message("user", self.reminder)
 
 
 @dataclass(frozen=True)
 class Response:
-    """What an answer brought: new prompts, or the texts that were read where no prompts were asked for.
+    """The new prompts in the response to a request, or its texts if no prompts were asked for.
 
-    Both are empty where no attempt brought anything usable.
+    Both are empty if no attempt gave anything usable.
     """
 
     proposals: tuple[Proposal, ...] = ()
     texts: tuple[str, ...] = ()
 
 
-# Asks questions whose answers do not hang on each other, is sent their replies in the same order, asks others, and ends
-# with the advice.
+# Yields requests that do not depend on each other, is sent their responses in the same order, and returns the advice.
 Dialogue = Generator[tuple[Request, ...], tuple[Response, ...], Advice]
 
 
-class Strategy(Protocol):
-    """How a language model is asked for `proposals` new prompts.
+@config_dataclass("strategy")
+class Strategy(ABC):
+    """How a language model is asked for new prompts: the base of every strategy.
 
-    `needs_pool` says that there is nothing to ask about where the pool is empty: `propose` is not called then.
+    A subclass is a `config_dataclass("strategy")`. It declares `proposals` (a field with a default, or a property) and
+    `propose`, and, where it has them, the fields `temperature` and `show_gradient`.
+
+    Attributes:
+        form: "chat" sends a system and a user message, "plain" one text, for models without a chat template.
+        words: A prompt must have fewer words; the requests say so.
+        needs_pool: Whether there is nothing to ask about while the pool is empty: `propose` is not called then.
     """
 
-    needs_pool: ClassVar[bool]
+    needs_pool: ClassVar[bool] = False
+
+    form: Literal["chat", "plain"] = "chat"
+    words: Annotated[int, Ge(2)] = 9
+
+    @property
+    @abstractmethod
+    def proposals(self) -> int:
+        """How many new prompts one consultation asks for."""
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature of its requests; None: the client's own."""
+        return None
+
+    @property
+    def show_gradient(self) -> bool:
+        """Whether its requests show for each token of a prompt where the gradient would move it."""
+        return False
 
     @property
     def needs_model(self) -> bool:
-        """Whether it tries prompts or takes gradients while it asks (`Consultation.attempt` and `hints`)."""
-        ...
+        """Whether it calls `MentorContext.attempt` or `MentorContext.hints`, so that no stage may train meanwhile."""
+        return self.show_gradient
 
-    @property
-    def proposals(self) -> int:
-        """How many new prompts one consultation is to bring."""
-        ...
-
+    @abstractmethod
     def propose(self, context: MentorContext) -> Dialogue:
-        """The questions of one consultation, those that follow with the replies before them in mind; then the advice.
+        """Yield the requests of one consultation, later ones in view of earlier responses, and return the advice.
 
-        A function of the consultation and the replies alone: the same ones bring the same questions, so that a run
-        that was cut off within a consultation goes the same way again. It neither asks nor writes anything itself.
+        A function of the context and the responses alone: a run that was cut off within a consultation sends the same
+        requests again. It neither sends nor writes anything itself.
         """
-        ...
+
+    def make_request(
+        self,
+        role: str,
+        paragraphs: Sequence[str],
+        lead: str,
+        reminder: str,
+        prompts: int = 1,
+        rationale: str = "",
+        parse: Callable[[str], ParsedTexts] = parse_proposals,
+    ) -> Request:
+        """A request of this form and temperature.
+
+        Args:
+            role: The system message, or the first paragraph of the plain form.
+            paragraphs: The user message.
+            lead: The last line of the plain form, which the response continues.
+            reminder: Sent after an unusable response; a plain text is sent again as it is.
+            prompts, rationale, parse: As in `Request`.
+        """
+        if self.form == "plain":
+            messages = [Message("user", "\n\n".join([role, *paragraphs, lead]) + "\n")]
+            reminder = ""
+        else:
+            messages = [Message("system", role), Message("user", "\n\n".join(paragraphs))]
+        return Request(tuple(messages), prompts, reminder, parse, self.temperature, rationale)
 
 
-def repeat_request(question: Request, times: int) -> Dialogue:
-    """The same question so many times, all of whose prompts are proposed: sampling makes the answers differ."""
-    replies = yield (question,) * times
-    return Advice(collect_proposals(replies))
+def repeat_request(request: Request, times: int) -> Dialogue:
+    """Send the same request several times and propose all prompts: sampling makes the responses differ."""
+    responses = yield (request,) * times
+    return Advice(collect_proposals(responses))
 
 
-def collect_proposals(replies: Sequence[Response]) -> tuple[Proposal, ...]:
-    """The prompts of all these replies, in their order."""
-    return tuple(proposal for reply in replies for proposal in reply.proposals)
+def collect_proposals(responses: Sequence[Response]) -> tuple[Proposal, ...]:
+    """The prompts of all responses, in their order."""
+    return tuple(proposal for response in responses for proposal in response.proposals)

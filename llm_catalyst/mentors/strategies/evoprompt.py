@@ -1,43 +1,39 @@
-"""Evolution with a language model as its operator: EvoPrompt as a genetic algorithm, and as differential evolution.
+"""EvoPrompt: evolution with a language model as its operator, as a genetic algorithm and as differential evolution.
 
 Source: Guo et al. 2023, "Connecting Large Language Models with Evolutionary Algorithms Yields Powerful Prompt
 Optimizers" (arXiv 2309.08532), algorithm 1, figures 1 and 2, and its code (beeevita/EvoPrompt: evoluter.py,
 data/template_ga.py, data/template_de.py), in our own words and with an example of our own.
 
-Faithful: 10 members, temperature 0.5; what is missing at the start are paraphrases of what is there; crossover and
-mutation in one request with a worked example, which shows no scores; parents by roulette (or at random, or by
-tournaments of two) and survival of the best in the genetic algorithm; two others, the best and the member itself, and
-the better of old and new in differential evolution; the answer is the last <prompt>…</prompt>.
+Faithful: 10 members, temperature 0.5; a population that is incomplete at the start is filled with paraphrases; one
+request for crossover and mutation with a worked example, which shows no scores; parents by roulette (or at random, or
+by tournaments of two) and survival of the best in the genetic algorithm; two others, the best and the member itself,
+and the better of old and new in differential evolution; the response is the last <prompt>…</prompt>.
 
 Different: members are prompts of m tokens that training found, or the start of the run, in place of hand-made ones.
 Such prompts do not say what the task is, so the request does (`show_task=false`: as in the paper). One order selects
 and lets survive, `Score.better_than`: the metric, then the loss (the code selects by one metric and lets survive by
-another). No prompt is scored twice: an answer that was scored before is asked for again. Two parents are never the same
-prompt. A generation is asked for as a whole, so the best changes between generations only. A number of words is told.
+another). No prompt is scored twice: a child that was scored before is asked for again. Two parents are never the same
+prompt. A whole generation is asked for at a time, so the best changes between generations only. The request states a
+number of words.
 """
 
 import re
+from abc import abstractmethod
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from math import ceil
 from random import Random
-from typing import ClassVar, TypeAlias
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.evolution import describe_parents
-from llm_catalyst.mentors.reply_parser import parse_proposals, shorten_line
-from llm_catalyst.mentors.strategies.base import Dialogue, Request, Response, collect_proposals
-from llm_catalyst.mentors.strategies.templates import (
-    FORMS,
-    MOST_READ,
-    build_messages,
-    build_reminder,
-    describe_task,
-    format_number,
-    quote_json,
-)
-from llm_catalyst.runs.records import Advice, Message, Prompt, Proposal, Rejected, ScoredPrompt
-from llm_catalyst.utils.validation import check_at_least, check_choice
+from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals, shorten_line
+from llm_catalyst.mentors.strategies.base import Dialogue, Request, Response, Strategy, collect_proposals
+from llm_catalyst.mentors.strategies.templates import describe_task, quote_json
+from llm_catalyst.runs.analysis import format_count
+from llm_catalyst.runs.records import Advice, Prompt, Proposal, Rejected, ScoredPrompt
+from llm_catalyst.utils.validation import config_dataclass
 
 ROLE = (
     "You breed short text prompts that are put in front of the input of a frozen language model: "
@@ -91,143 +87,162 @@ CHILD_REMINDER = (
     "step's prompt between <prompt> and </prompt>."
 )
 
-EvoPrompt: TypeAlias = "EvoPromptGA | EvoPromptDE"
-Breeding = Generator[tuple[Request, ...], tuple[Response, ...], tuple[Proposal, ...]]
 THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class EvoPromptGA:
-    """The `strategy` node: EvoPrompt's genetic algorithm. Fields are explained in conf/strategy/evoprompt_ga.yaml.
-
-    Nothing needs to be remembered: all children are scored by the run, so the survivors of a generation are the best
-    `population` of all scored prompts. Prompts that training found compete with them there.
-    """
+@config_dataclass("strategy")
+class EvoPrompt(Strategy):
+    """The base of both algorithms: the first population, and the request for a child."""
 
     needs_pool: ClassVar[bool] = True
-    needs_model: ClassVar[bool] = False
 
-    form: str = "chat"
-    population: int = 10
-    selection: str = "roulette"
-    words: int = 9
-    temperature: float | None = 0.5
+    population: Annotated[int, Ge(2)] = 10
+    temperature: Annotated[float, Ge(0)] | None = 0.5
     show_task: bool = True
-
-    def __post_init__(self) -> None:
-        check_bounds(self, smallest=2)
-        check_choice("strategy.selection", self.selection, ("roulette", "random", "tournament"))
 
     @property
     def proposals(self) -> int:
-        """A generation has as many children as members."""
+        """The children of a generation: as many as members."""
         return self.population
 
     def propose(self, context: MentorContext) -> Dialogue:
-        """The paraphrases that the population lacks, or else a generation: a question for each child."""
-        return Advice((yield from request_paraphrases(self, context)) or (yield from self.generation(context)))
+        """Ask for the paraphrases that the population lacks, or else for a generation."""
+        if paraphrases := (yield from self.ask_paraphrases(context)):
+            return Advice(paraphrases)
+        return (yield from self.breed(context))
 
-    def generation(self, context: MentorContext) -> Breeding:
-        """As many children as members, each of two of the best; none of fewer than two."""
-        members = best_first(context.scored)[: self.population]
+    @abstractmethod
+    def breed(self, context: MentorContext) -> Dialogue:
+        """Ask for the children of one generation."""
+
+    def ask_paraphrases(
+        self, context: MentorContext
+    ) -> Generator[tuple[Request, ...], tuple[Response, ...], tuple[Proposal, ...]]:
+        """Ask for the members that the population lacks: paraphrases of all scored prompts, in even shares, the best
+        prompt's first."""
+        entries = sort_by_fitness(context.scored)
+        lacking = self.population - len(entries)
+        proposals: tuple[Proposal, ...] = ()
+        for i, entry in enumerate(entries):
+            share = ceil((lacking - len(proposals)) / (len(entries) - i))
+            if share < 1:
+                break
+            variations = format_count(share, "variation")
+            paragraphs = [
+                *self.describe_task(context),
+                f"{VARIATIONS.format(variations=variations)} {ODD}",
+                f"Prompt: {quote_json(entry.prompt.text)}",
+                VARIATION_RULES.format(words=self.words, tokens=context.space.length),
+            ]
+            reminder = VARIATION_REMINDER.format(variations=variations)
+            rationale = f"a paraphrase of {entry.prompt.text!r}"
+            (response,) = yield (self.make_request(ROLE, paragraphs, "Variations:", reminder, share, rationale),)
+            proposals += response.proposals
+        return proposals
+
+    def ask_child(
+        self, context: MentorContext, steps: str, example: str, sources: Sequence[Prompt], rationale: str
+    ) -> Request:
+        """The request for one child of the prompts in `sources`, by these steps and with this worked example."""
+        prompts = "\n".join(f"Prompt {i}: {quote_json(prompt.text)}" for i, prompt in enumerate(sources, start=1))
+        paragraphs = [
+            *self.describe_task(context),
+            f"{steps}\n{ODD}",
+            CHILD_RULES.format(words=self.words, tokens=context.space.length),
+            example,
+            f"Now with these:\n{prompts}",
+        ]
+        lead = "1."  # the next line of the example
+        return self.make_request(ROLE, paragraphs, lead, CHILD_REMINDER, rationale=rationale, parse=parse_last_prompt)
+
+    def describe_task(self, context: MentorContext) -> list[str]:
+        """The paragraph about the task, if it is shown."""
+        return [describe_task(context.task)] if self.show_task else []
+
+
+@config_dataclass("strategy")
+class EvoPromptGA(EvoPrompt):
+    """EvoPrompt's genetic algorithm; conf/strategy/evoprompt_ga.yaml explains the fields.
+
+    It needs no memory: the run scores all children, so the survivors of a generation are the best `population` of all
+    scored prompts. Prompts that training found compete with them there.
+    """
+
+    selection: Literal["roulette", "random", "tournament"] = "roulette"
+
+    def breed(self, context: MentorContext) -> Dialogue:
+        """Ask for as many children as members, each of two of the best; none if there are fewer than two."""
+        members = sort_by_fitness(context.scored)[: self.population]
         if len(members) < 2:
-            return ()
+            return Advice()
         pairs = [select_parents(members, self.selection, context.rng) for _ in range(self.population)]
         families = [(one.prompt, other.prompt) for one, other in pairs]
-        replies = yield tuple(
-            child_request(self, context, GENETIC, GENETIC_EXAMPLE, parents, describe_parents(*parents))
+        responses = yield tuple(
+            self.ask_child(context, GENETIC, GENETIC_EXAMPLE, parents, describe_parents(*parents))
             for parents in families
         )
-        return collect_proposals(replies)
+        return Advice(collect_proposals(responses))
 
 
-@dataclass(frozen=True)
-class EvoPromptDE:
-    """The `strategy` node: EvoPrompt's differential evolution. Fields are explained in conf/strategy/evoprompt_de.yaml.
+@config_dataclass("strategy")
+class EvoPromptDE(EvoPrompt):
+    """EvoPrompt's differential evolution; conf/strategy/evoprompt_de.yaml explains the fields.
 
-    Remembered are the slots of the population: the tokens of the member in each, and of the child that is to replace
-    it if it is better, which the next consultation knows. A prompt that training found meanwhile takes the place of the
-    worst member if it is better; the paper has no such newcomers. With a trained head, under which the pool is scored
-    anew, older ones count as newcomers too. Where both prompts of a slot are gone (the pool had no room for them, or
-    their loss was not finite), the best prompt that is in no slot takes it.
+    The memory has the slots of the population: the tokens of the member in each, and of the child that replaces it if
+    the child is better, which the next consultation knows. A prompt that training found meanwhile replaces the worst
+    member if it is better; the paper has no such newcomers. With a trained head, under which the pool is scored anew,
+    older prompts count as newcomers too. If both prompts of a slot are gone (the pool had no place for them, or their
+    loss was not finite), the best prompt outside the slots takes it.
     """
 
-    needs_pool: ClassVar[bool] = True
-    needs_model: ClassVar[bool] = False
+    population: Annotated[int, Ge(3)] = 10
 
-    form: str = "chat"
-    population: int = 10
-    words: int = 9
-    temperature: float | None = 0.5
-    show_task: bool = True
-
-    def __post_init__(self) -> None:
-        check_bounds(self, smallest=3)
-
-    @property
-    def proposals(self) -> int:
-        """A generation has a child for each member."""
-        return self.population
-
-    def propose(self, context: MentorContext) -> Dialogue:
-        """The paraphrases that the population lacks, or else a generation: a question for each member's child."""
-        if initial := (yield from request_paraphrases(self, context)):
-            return Advice(initial)
-        members = self.members(context)
+    def breed(self, context: MentorContext) -> Dialogue:
+        """Ask for a child of each member; none if there are fewer than three."""
+        members = self.update_members(context)
         if len(members) < 3:
             return Advice()
-        best = max(members, key=rank_key)
-        questions = []
+        best = max(members, key=rank_fitness)
+        requests = []
         for member in members:
             others = [other for other in members if other is not member]
             sources = [each.prompt for each in (*context.rng.sample(others, 2), best, member)]
-            questions.append(
-                child_request(
-                    self, context, DIFFERENTIAL, DIFFERENTIAL_EXAMPLE, sources, describe_differential(*sources)
-                )
-            )
-        replies = yield tuple(questions)
+            rationale = describe_differential(*sources)
+            requests.append(self.ask_child(context, DIFFERENTIAL, DIFFERENTIAL_EXAMPLE, sources, rationale))
+        responses = yield tuple(requests)
         slots = [
-            [list(prompt.tokens) for prompt in (member.prompt, *(child.prompt for child in reply.proposals))]
-            for member, reply in zip(members, replies, strict=True)
+            [list(prompt.tokens) for prompt in (member.prompt, *(child.prompt for child in response.proposals))]
+            for member, response in zip(members, responses, strict=True)
         ]
-        return Advice(collect_proposals(replies), memory={"slots": slots})
+        return Advice(collect_proposals(responses), memory={"slots": slots})
 
-    def members(self, context: MentorContext) -> list[ScoredPrompt]:
-        """The member in each slot, after the last generation's children and what training found since then."""
-        ranked = best_first(context.scored)
+    def update_members(self, context: MentorContext) -> list[ScoredPrompt]:
+        """The member in each slot, after the last generation's children and the prompts that training found since."""
+        ranked = sort_by_fitness(context.scored)
         known = {entry.prompt.tokens: entry for entry in ranked}
         members: list[ScoredPrompt] = []
         for slot in context.memory.get("slots", ()):
             if found := [known[tokens] for tokens in map(tuple, slot) if tokens in known]:
-                members.append(max(found, key=rank_key))  # the old one, where they are equal
+                members.append(max(found, key=rank_fitness))  # the old one, if they are equal
         outside = [entry for entry in ranked if entry not in members]
         free = max(0, self.population - len(members))
         members += outside[:free]
         for entry in outside[free:]:
-            worst = min(members, key=rank_key)
+            worst = min(members, key=rank_fitness)
             new = entry.origin == "gradient" and entry.stage == context.stage
-            if new and rank_key(entry) > rank_key(worst):
+            if new and rank_fitness(entry) > rank_fitness(worst):
                 members[members.index(worst)] = entry
         return members
 
 
-def check_bounds(strategy: EvoPrompt, smallest: int) -> None:
-    """Raise ConfigurationError where a field that both have is out of bounds."""
-    check_choice("strategy.form", strategy.form, FORMS)
-    check_at_least("strategy.population", strategy.population, smallest)
-    check_at_least("strategy.words", strategy.words, 2)
-    check_at_least("strategy.temperature", strategy.temperature, 0)
-
-
-def rank_key(entry: ScoredPrompt) -> tuple[float, float]:
-    """What is to be high, in the order of `Score.better_than`."""
+def rank_fitness(entry: ScoredPrompt) -> tuple[float, float]:
+    """The fitness of a prompt as a sort key, in the order of `Score.better_than`."""
     return entry.score.metric, -entry.score.loss
 
 
-def best_first(entries: Sequence[ScoredPrompt]) -> list[ScoredPrompt]:
-    """The fittest prompt first."""
-    return sorted(entries, key=rank_key, reverse=True)
+def sort_by_fitness(entries: Sequence[ScoredPrompt]) -> list[ScoredPrompt]:
+    """The prompts, the fittest first."""
+    return sorted(entries, key=rank_fitness, reverse=True)
 
 
 def select_parents(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> tuple[ScoredPrompt, ScoredPrompt]:
@@ -237,90 +252,26 @@ def select_parents(members: Sequence[ScoredPrompt], selection: str, rng: Random)
 
 
 def select_one(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> ScoredPrompt:
-    """One member: by roulette (as likely as its metric is high), at random, or the better of two drawn at random."""
+    """One member: by roulette (in proportion to its metric), at random, or the better of two drawn at random."""
     if selection == "tournament":
-        return max(rng.sample(members, min(2, len(members))), key=rank_key)
+        return max(rng.sample(members, min(2, len(members))), key=rank_fitness)
     wheel = [member.score.metric for member in members]
-    if selection == "random" or not any(wheel):  # nobody has a part of the wheel: all are alike
+    if selection == "random" or not any(wheel):  # an empty wheel cannot be spun: all are equally likely
         return rng.choice(members)
     return rng.choices(members, wheel)[0]
 
 
-def request_paraphrases(strategy: EvoPrompt, context: MentorContext) -> Breeding:
-    """Paraphrases of all scored prompts, in even shares, as many as the population lacks: the best one's first."""
-    entries = best_first(context.scored)
-    lacking = strategy.population - len(entries)
-    proposals: tuple[Proposal, ...] = ()
-    for i, entry in enumerate(entries):
-        share = ceil((lacking - len(proposals)) / (len(entries) - i))
-        if share < 1:
-            break
-        (reply,) = yield (paraphrase_request(strategy, context, entry.prompt, share),)
-        proposals += reply.proposals
-    return proposals
-
-
-def paraphrase_request(strategy: EvoPrompt, context: MentorContext, prompt: Prompt, number: int) -> Request:
-    """The request for paraphrases of one prompt."""
-    variations = format_number(number, "variation")
-    parts = [
-        *task_paragraph(strategy, context),
-        f"{VARIATIONS.format(variations=variations)} {ODD}",
-        f"Prompt: {quote_json(prompt.text)}",
-        VARIATION_RULES.format(words=strategy.words, tokens=context.space.length),
-    ]
-
-    def remind(reply: str) -> list[Message]:
-        return build_reminder(strategy.form, reply, VARIATION_REMINDER.format(variations=variations))
-
-    asked = build_messages(strategy.form, ROLE, parts, "Variations:")
-    rationale = f"a paraphrase of {prompt.text!r}"
-    return Request(
-        asked, lambda reply: parse_proposals(reply, MOST_READ), remind, number, strategy.temperature, rationale
-    )
-
-
-def child_request(
-    strategy: EvoPrompt,
-    context: MentorContext,
-    steps: str,
-    example: str,
-    sources: Sequence[Prompt],
-    rationale: str,
-) -> Request:
-    """The request for one child of the prompts in `sources`, by these steps."""
-    prompts = "\n".join(f"Prompt {i}: {quote_json(prompt.text)}" for i, prompt in enumerate(sources, start=1))
-    parts = [
-        *task_paragraph(strategy, context),
-        f"{steps}\n{ODD}",
-        CHILD_RULES.format(words=strategy.words, tokens=context.space.length),
-        example,
-        f"Now with these:\n{prompts}",
-    ]
-
-    def remind(reply: str) -> list[Message]:
-        return build_reminder(strategy.form, reply, CHILD_REMINDER)
-
-    asked = build_messages(strategy.form, ROLE, parts, "1.")  # the example's next line
-    return Request(asked, last_prompt, remind, 1, strategy.temperature, rationale)
-
-
-def task_paragraph(strategy: EvoPrompt, context: MentorContext) -> list[str]:
-    """The paragraph about the task, if it is shown."""
-    return [describe_task(context.task)] if strategy.show_task else []
-
-
 def describe_differential(one: Prompt, other: Prompt, best: Prompt, member: Prompt) -> str:
-    """In words, where a child of differential evolution comes from."""
+    """The rationale of a child of differential evolution."""
     return f"{describe_parents(member, best)}, changed where {one.text!r} and {other.text!r} differ"
 
 
-def last_prompt(reply: str) -> tuple[list[str], list[Rejected]]:
-    """The last `<prompt>…</prompt>` of an answer, thoughts aside; without such tags, the last prompt found in it."""
-    before, closed, _ = THOUGHTS.sub("", reply).rpartition("</prompt>")
+def parse_last_prompt(response: str) -> ParsedTexts:
+    """The last `<prompt>…</prompt>` of a response outside its reasoning; without such tags, its last prompt."""
+    before, closed, _ = THOUGHTS.sub("", response).rpartition("</prompt>")
     _, opened, tagged = before.rpartition("<prompt>")
     if closed and opened:
         return parse_proposals(" ".join(tagged.split()), 1)
-    texts, rejected = parse_proposals(reply, MOST_READ)
+    texts, rejected = parse_proposals(response)
     steps = [Rejected(shorten_line(text), "a step on the way to the last prompt") for text in texts[:-1]]
     return texts[-1:], rejected + steps

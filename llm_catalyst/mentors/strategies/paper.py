@@ -1,29 +1,21 @@
-"""The instruction of the paper: learn from scored prompts, and write better ones.
+"""The paper's instruction: learn from scored prompts, and write better ones.
 
-Source: Guo et al., "LLM as a Complementary Optimizer to Gradient Descent" (arXiv 2405.19732), section on the
-mentor, and its code (guozix/LLM-catalyst, exp_lm/chatgpt_hk.py), in our own words: a list of prompts with
-their loss and accuracy, from the worst to the best; the hint that patterns in it make a prompt good; the wish
-for new prompts with a lower loss, below a number of words, and for nothing else in the answer.
+Source: Guo et al., "LLM as a Complementary Optimizer to Gradient Descent" (arXiv 2405.19732), section on the mentor,
+and its code (guozix/LLM-catalyst, exp_lm/chatgpt_hk.py), in our own words: a list of prompts with their loss and
+accuracy, from the worst to the best; a hint to look for patterns that make a prompt good; a request for new prompts
+with a lower loss, below a number of words, and for nothing else in the response.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse_official, parse_proposals
-from llm_catalyst.mentors.strategies.base import Dialogue, Request
-from llm_catalyst.mentors.strategies.templates import (
-    FORMS,
-    MOST_READ,
-    RULES,
-    build_messages,
-    build_reminder,
-    describe_task,
-    format_entries,
-    format_number,
-)
-from llm_catalyst.runs.records import Advice, Message, Rejected
-from llm_catalyst.utils.validation import check_at_least, check_choice
+from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
+from llm_catalyst.mentors.strategies.templates import RULES, describe_task, format_entries
+from llm_catalyst.runs.analysis import format_count
+from llm_catalyst.utils.validation import config_dataclass
 
 ROLE = (
     "You improve short text prompts that are put in front of the input of a frozen language model. "
@@ -44,51 +36,28 @@ REMINDER = (
 )
 
 
-@dataclass(frozen=True)
-class Paper:
-    """The `strategy` node: the paper's instruction. Fields are explained in conf/strategy/paper.yaml."""
+@config_dataclass("strategy")
+class Paper(Strategy):
+    """The paper's instruction; conf/strategy/paper.yaml explains the fields."""
 
-    needs_pool: ClassVar[bool] = False
-
-    form: str = "chat"
+    proposals: Annotated[int, Ge(1)] = 3
     description: str | None = None
-    proposals: int = 3
-    words: int = 9
-    parsing: str = "lenient"
+    parsing: Literal["lenient", "official"] = "lenient"
     show_gradient: bool = False
 
-    def __post_init__(self) -> None:
-        check_choice("strategy.form", self.form, FORMS)
-        check_choice("strategy.parsing", self.parsing, ("lenient", "official"))
-        check_at_least("strategy.proposals", self.proposals, 1)
-        check_at_least("strategy.words", self.words, 2)
-
-    @property
-    def needs_model(self) -> bool:
-        """For its gradients, where these are shown."""
-        return self.show_gradient
-
     def propose(self, context: MentorContext) -> Dialogue:
-        """One question, and its answer as it is."""
-        (reply,) = yield (Request(self.messages(context), self.read, self.remind, self.proposals),)
-        return Advice(reply.proposals)
+        """Send one request, and propose all prompts in its response."""
+        return repeat_request(self.build_request(context), 1)
 
-    def messages(self, context: MentorContext) -> tuple[Message, ...]:
-        """The conversation that asks for new prompts: system and user, or one plain text."""
-        pool = context.pool
-        shown = [ORDER, *format_entries(pool, context, self.show_gradient), PATTERNS] if pool else []
-        parts = [
+    def build_request(self, context: MentorContext) -> Request:
+        """The request for `proposals` new prompts in view of the pool."""
+        pool, wanted = context.pool, format_count(self.proposals, "new prompt")
+        paragraphs = [
             describe_task(context.task, self.description),
-            *shown,
-            WISH.format(proposals=format_number(self.proposals, "new prompt")),
+            *([ORDER, *format_entries(pool, context, self.show_gradient), PATTERNS] if pool else []),
+            WISH.format(proposals=wanted),
             RULES.format(words=self.words, tokens=context.space.length),
         ]
-        return build_messages(self.form, ROLE, parts, "New prompts:")
-
-    def remind(self, reply: str) -> list[Message]:
-        """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
-        return build_reminder(self.form, reply, REMINDER.format(proposals=format_number(self.proposals, "new prompt")))
-
-    def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
-        """The proposals in a reply, and the lines that are none."""
-        return (parse_official if self.parsing == "official" else parse_proposals)(reply, MOST_READ)
+        parse = parse_official if self.parsing == "official" else parse_proposals
+        reminder = REMINDER.format(proposals=wanted)
+        return self.make_request(ROLE, paragraphs, "New prompts:", reminder, self.proposals, parse=parse)

@@ -1,27 +1,22 @@
-"""A control for the history: the best prompt, said in other words by a language model that is shown nothing else.
+"""A control for the history: a language model rewrites the best prompt, and is shown nothing else.
 
 Source: the resampling step of APE (Zhou et al. 2022, "Large Language Models Are Human-Level Prompt Engineers", arXiv
-2211.01910, figure 3), in our own words: a variation of an instruction that keeps its meaning. Like there, neither the
-task nor a score nor another prompt is shown: what such restarts gain, the history and the task's description did not
-give.
+2211.01910, figure 3), in our own words: a variation of an instruction that keeps its meaning. As there, the request
+shows neither the task nor a score nor another prompt: the history and the task's description do not contribute to what
+such restarts gain.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import parse_proposals
-from llm_catalyst.mentors.strategies.base import Dialogue, Request
-from llm_catalyst.mentors.strategies.templates import (
-    FORMS,
-    MOST_READ,
-    build_messages,
-    build_reminder,
-    format_number,
-    quote_json,
-)
-from llm_catalyst.runs.records import Advice, Message, Rejected
-from llm_catalyst.utils.validation import check_at_least, check_choice
+from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
+from llm_catalyst.mentors.strategies.templates import quote_json
+from llm_catalyst.models.soft_prompt import PromptSpace
+from llm_catalyst.runs.analysis import format_count
+from llm_catalyst.runs.records import Prompt
+from llm_catalyst.utils.validation import config_dataclass
 
 ROLE = "You say short texts in other words."
 WISH = (
@@ -38,40 +33,24 @@ REMINDER = (
 )
 
 
-@dataclass(frozen=True)
-class Paraphrase:
-    """The `strategy` node: paraphrases of the best prompt. Fields are explained in conf/strategy/paraphrase.yaml."""
+@config_dataclass("strategy")
+class Paraphrase(Strategy):
+    """Paraphrases of the pool's best prompt; conf/strategy/paraphrase.yaml explains the fields."""
 
     needs_pool: ClassVar[bool] = True
-    needs_model: ClassVar[bool] = False
 
-    form: str = "chat"
-    proposals: int = 3
-    words: int = 9
-
-    def __post_init__(self) -> None:
-        check_choice("strategy.form", self.form, FORMS)
-        check_at_least("strategy.proposals", self.proposals, 1)
-        check_at_least("strategy.words", self.words, 2)
+    proposals: Annotated[int, Ge(1)] = 3
 
     def propose(self, context: MentorContext) -> Dialogue:
-        """One question, and its answer as it is."""
-        (reply,) = yield (Request(self.messages(context), self.read, self.remind, self.proposals),)
-        return Advice(reply.proposals)
+        """Send one request, and propose all prompts in its response."""
+        return repeat_request(self.build_request(context.pool[-1].prompt, context.space), 1)
 
-    def messages(self, context: MentorContext) -> tuple[Message, ...]:
-        """The conversation that asks for variations of the pool's best prompt."""
-        parts = [
-            WISH.format(variations=format_number(self.proposals, "variation")),
-            f"Text: {quote_json(context.pool[-1].prompt.text)}",
-            RULES.format(words=self.words, tokens=context.space.length),
+    def build_request(self, prompt: Prompt, space: PromptSpace) -> Request:
+        """The request for `proposals` variations of a prompt."""
+        wanted = format_count(self.proposals, "variation")
+        paragraphs = [
+            WISH.format(variations=wanted),
+            f"Text: {quote_json(prompt.text)}",
+            RULES.format(words=self.words, tokens=space.length),
         ]
-        return build_messages(self.form, ROLE, parts, "Variations:")
-
-    def remind(self, reply: str) -> list[Message]:
-        """The unusable reply and a repeated wish; nothing for plain text, which is simply asked again."""
-        return build_reminder(self.form, reply, REMINDER.format(variations=format_number(self.proposals, "variation")))
-
-    def read(self, reply: str) -> tuple[list[str], list[Rejected]]:
-        """The variations in a reply, and the lines that are none."""
-        return parse_proposals(reply, MOST_READ)
+        return self.make_request(ROLE, paragraphs, "Variations:", REMINDER.format(variations=wanted), self.proposals)

@@ -1,16 +1,16 @@
 """Generate many prompts, rank them by a cheap score, and select the best and most different ones.
 
 Source: the idea of Optima (Chen et al. 2024, "Optimizing Effectiveness and Efficiency for LLM-Based Multi-Agent
-System", arXiv 2410.08115; its code, thunlp/Optima: train/sft.py, train/monte_carlo_deploy.py, looked at). That is a
-method to train agents: they generate many conversations, a reward ranks them, the best are selected, and the model is
-trained on these.
+System", arXiv 2410.08115; we looked at its code, thunlp/Optima: train/sft.py, train/monte_carlo_deploy.py). Optima
+trains agents: they generate many conversations, a reward ranks them, the best are selected, and the model is trained
+on these.
 
-Only the idea is taken over: more is generated than is used, a score that costs little decides, and what is nearly the
-same as something chosen already is left out. Nothing else is Optima's: no agents, no reward for brevity and fluency, no
-training of the language model, no tree; it finds near-duplicates by edit distance (less than a quarter of the longer
-text), here the embeddings tell.
+Only the idea is taken: generate more than is used, decide by a score that costs little, and leave out near-duplicates
+of prompts that are chosen already. Nothing else is Optima's: no agents, no reward for brevity and fluency, no training
+of the language model, no tree. Optima finds near-duplicates by edit distance (less than a quarter of the longer text);
+here the embeddings decide.
 
-- Generate: the question of strategy=paper, word for word, for more prompts. What differs from it is the choice alone.
+- Generate: the request of strategy=paper, word for word, for more prompts. Only the choice differs.
 - Rank: by the mean loss on some training examples, the same for all.
 - Select: see `Rank`. The greedy choice follows maximal marginal relevance (Carbonell and Goldstein 1998, "The Use of
   MMR, Diversity-Based Reranking for Reordering Documents and Producing Summaries").
@@ -19,27 +19,29 @@ Shapes: n candidates, m virtual tokens, d embedding width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import replace
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.strategies.ape import by_loss, reject_candidate
-from llm_catalyst.mentors.strategies.base import Dialogue, Request
+from llm_catalyst.mentors.reply_parser import MOST_READ
+from llm_catalyst.mentors.strategies.base import Dialogue, Strategy
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.mentors.strategies.templates import MOST_READ, quote_json
+from llm_catalyst.mentors.strategies.templates import quote_json
+from llm_catalyst.mentors.strategies.trials import rank_by_loss, reject_candidate
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, Prompt
-from llm_catalyst.utils.validation import check_at_least, check_range
+from llm_catalyst.utils.validation import check_range, config_dataclass
 
-SAME = 1e-9  # a difference of cosines that is but rounding
+SAME = 1e-9  # cosines that differ by less differ by rounding only
 
 
-@dataclass(frozen=True)
-class Rank:
-    """The `strategy` node: generate, rank, select. Fields are explained in conf/strategy/rank.yaml.
+@config_dataclass("strategy")
+class Rank(Strategy):
+    """Generate, rank, select; conf/strategy/rank.yaml explains the fields.
 
     Likeness is the cosine between the means of two prompts' token embeddings, as in `PromptSpace.spread`: the order of
     the tokens does not count. In the order of their loss, prompts whose likeness to a better one that stays is above
@@ -49,53 +51,39 @@ class Rank:
         goodness - diversity · closeness
 
     Both terms lie in [0, 1], whatever the task and the backbone. Goodness is 1 - i / (n - 1) for the i-th best prompt
-    (i from 0): of the losses only their order counts. Closeness is the highest likeness to any prompt chosen already,
-    on the scale from the least to the most alike two of the n (0 where all are equally alike). So diversity = 0 takes
-    the best ones; with 1, the worst prompt, where it is like none, is as welcome as the best one where it is most like
+    (i from 0): only the order of the losses counts. Closeness is the highest likeness to any prompt chosen already,
+    on the scale from the least to the most alike two of the n (0 if all are equally alike). So diversity = 0 takes
+    the best ones; with 1, the worst prompt, if it is like none, counts as much as the best one if that is most like
     a chosen one.
     """
 
-    needs_pool: ClassVar[bool] = False
     needs_model: ClassVar[bool] = True
 
-    form: str = "chat"
+    proposals: Annotated[int, Ge(1)] = 3
     description: str | None = None
-    proposals: int = 3
     candidates: int = 24
-    examples: int = 64
-    similarity: float = 0.95
-    diversity: float = 0.5
-    temperature: float | None = None
-    words: int = 9
+    examples: Annotated[int, Ge(1)] = 64
+    similarity: Annotated[float, Ge(-1), Le(1)] = 0.95
+    diversity: Annotated[float, Ge(0)] = 0.5
+    temperature: Annotated[float, Ge(0)] | None = None
     show_gradient: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least("strategy.proposals", self.proposals, 1)
         check_range("strategy.candidates", self.candidates, self.proposals, MOST_READ)
-        check_at_least("strategy.examples", self.examples, 1)
-        check_range("strategy.similarity", self.similarity, -1, 1)
-        check_at_least("strategy.diversity", self.diversity, 0)
-        check_at_least("strategy.temperature", self.temperature, 0)
-        self.generator()
-
-    def generator(self) -> Paper:
-        """The strategy that asks for the candidates."""
-        return Paper(
-            form=self.form,
-            description=self.description,
-            proposals=self.candidates,
-            words=self.words,
-            show_gradient=self.show_gradient,
-        )
 
     def propose(self, context: MentorContext) -> Dialogue:
-        """One question; of the candidates in its answer, those that are selected."""
-        paper = self.generator()
-        messages = paper.messages(context)
-        (reply,) = yield (Request(messages, paper.read, paper.remind, self.candidates, self.temperature),)
-        if not reply.proposals:
+        """Send the paper's request for `candidates` prompts, and propose the selected ones."""
+        paper = Paper(
+            form=self.form,
+            words=self.words,
+            proposals=self.candidates,
+            description=self.description,
+            show_gradient=self.show_gradient,
+        )
+        (response,) = yield (replace(paper.build_request(context), temperature=self.temperature),)
+        if not response.proposals:
             return Advice()
-        ranked = by_loss(reply.proposals, context, self.examples)
+        ranked = rank_by_loss(response.proposals, context, self.examples)
         cosines = cosine_similarities([each.prompt for each in ranked], context.space)
         better = find_near_duplicates(cosines, self.similarity)
         rest = [i for i in range(len(ranked)) if i not in better]
@@ -117,9 +105,11 @@ def cosine_similarities(prompts: Sequence[Prompt], space: PromptSpace) -> Tensor
 
 
 def find_near_duplicates(cosines: Tensor, similarity: float) -> dict[int, int]:
-    """Of candidates in order, the best first, those too like a better one that is none itself, and which one that is.
+    """For each near-duplicate among n candidates, best first: the better candidate that it nearly repeats.
 
-    `cosines` (n, n) are their likeness; too like is what is more than `similarity`.
+    Args:
+        cosines: The likeness (n, n) of the candidates.
+        similarity: Two candidates above it are near-duplicates. A near-duplicate excludes no further candidate.
     """
     better: dict[int, int] = {}
     for i in range(len(cosines)):
@@ -130,9 +120,9 @@ def find_near_duplicates(cosines: Tensor, similarity: float) -> dict[int, int]:
 
 
 def choose_diverse(cosines: Tensor, most: int, diversity: float) -> list[int]:
-    """At most `most` of n candidates in order, the best first, by goodness and closeness (see `Rank`), as chosen.
+    """At most `most` of n candidates, best first, in the order in which goodness and closeness choose them (`Rank`).
 
-    `cosines` (n, n) are their likeness.
+    `cosines` (n, n) is the likeness of the candidates.
     """
     n = len(cosines)
     pairs = cosines[torch.ones(n, n, dtype=torch.bool).triu(1)] if n > 1 else cosines.new_zeros(1)

@@ -4,7 +4,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from helpers.dialogues import after, talk
 from helpers.tiny import EXAMPLES, consultation, prompt_space, scored
-from omegaconf import OmegaConf
 from scipy import stats
 
 from llm_catalyst.mentors.base import MentorContext, Trial
-from llm_catalyst.mentors.strategies.capo import Capo, better_ones
+from llm_catalyst.mentors.strategies.capo import Capo, count_better, make_child
 from llm_catalyst.mentors.strategies.capo_members import CapoMember, CapoSchedule, make_member, member_from_prompt
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.utils.validation import ConfigurationError
@@ -72,15 +71,15 @@ def test_a_candidate_counts_those_that_are_significantly_better() -> None:
         sum(stats.ttest_rel(other, mine, alternative="greater").pvalue < 0.2 for other in scores if other is not mine)
         for mine in scores
     ]
-    assert better_ones(scores, 0.2) == wanted
+    assert count_better(scores, 0.2) == wanted
     assert 0 < sum(wanted) < 30
 
 
 def test_candidates_that_differ_by_the_same_everywhere_leave_no_doubt() -> None:
     alike = np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
-    assert better_ones(alike, 0.2) == [0, 0]
-    assert better_ones(alike - [[0.05], [0.01]], 0.2) == [1, 0]  # the first is the longer one
-    assert better_ones(np.array([[1.0], [0.0]]), 0.2) == [0, 1]
+    assert count_better(alike, 0.2) == [0, 0]
+    assert count_better(alike - [[0.05], [0.01]], 0.2) == [1, 0]  # the first is the longer one
+    assert count_better(np.array([[1.0], [0.0]]), 0.2) == [0, 1]
 
 
 def test_who_is_beaten_by_enough_others_is_not_tried_on_the_next_block() -> None:
@@ -91,19 +90,19 @@ def test_who_is_beaten_by_enough_others_is_not_tried_on_the_next_block() -> None
 
     tried: list[list[str]] = []
     bad, fine, good, great = map(member, ("bad", "fine", "good", "great"))
-    course = CapoSchedule([[0, 1, 2, 3], [4, 5]], [], 4)
-    survivors = capo(population=2, alpha=0.1).race([bad, fine, good, great], course, asked(model))
+    schedule = CapoSchedule([[0, 1, 2, 3], [4, 5]], [], 4)
+    survivors = capo(population=2, alpha=0.1).race([bad, fine, good, great], schedule, asked(model))
     assert tried == [["bad", "fine", "good", "great"], ["fine", "good", "great"]]
     assert [(each.instruction, each.right) for each in survivors] == [("good", "111111"), ("great", "111111")]
-    capo(population=2, alpha=0.1).race([bad, good, great], course, asked(model))
+    capo(population=2, alpha=0.1).race([bad, good, great], schedule, asked(model))
     assert tried[2:] == [["bad", "good", "great"]]  # then two were left
 
 
 def test_among_equals_the_shorter_prompt_is_first_and_without_a_penalty_the_earlier() -> None:
     long, short = member("good movie review", 3, "11"), member("good", 1, "11")
-    course = CapoSchedule([[0, 1]], [], 4)
-    assert capo().race([long, short], course, asked()) == [short, long]
-    assert capo(penalty=0).race([long, short], course, asked()) == [long, short]
+    schedule = CapoSchedule([[0, 1]], [], 4)
+    assert capo().race([long, short], schedule, asked()) == [short, long]
+    assert capo(penalty=0).race([long, short], schedule, asked()) == [long, short]
 
 
 def test_examples_stand_in_a_prompt_where_all_of_it_fits() -> None:
@@ -128,11 +127,11 @@ def test_a_prompt_of_the_pool_is_a_member_by_the_text_that_was_repeated_in_it() 
 
 def test_a_child_takes_half_of_the_examples_and_gains_or_loses_one_a_third_of_the_time_each() -> None:
     mother, father = replace(member("good"), shots=(1, 2)), replace(member("fine"), shots=(3, 4))
-    consultation, course = asked(space=prompt_space(length=64)), CapoSchedule([], [5, 6, 7], 4)
+    consultation, schedule = asked(space=prompt_space(length=64)), CapoSchedule([], [5, 6, 7], 4)
 
     def child(shots: int) -> CapoMember:
-        crossing = capo(shots=shots).crossing([mother, father], course, consultation.rng)
-        return capo().child(consultation, crossing, "great")[0]
+        crossing = capo(shots=shots).cross_parents([mother, father], schedule, consultation.rng)
+        return make_child(crossing, "great", consultation)[0]
 
     children = [child(shots=3) for _ in range(600)]
     sizes = Counter(len(each.shots) for each in children)
@@ -144,13 +143,13 @@ def test_a_child_takes_half_of_the_examples_and_gains_or_loses_one_a_third_of_th
 
 def test_a_tenth_of_the_examples_is_held_back_and_the_others_stand_in_blocks() -> None:
     task = replace(asked().task, examples=EXAMPLES * 4)
-    course = Capo(block=10, blocks=2).course(asked(task=task))
-    assert [len(block) for block in course.blocks] == [10, 10]
-    rows = [*course.held_back, *course.blocks[0], *course.blocks[1]]
-    assert len(course.held_back) == 4
+    schedule = Capo(block=10, blocks=2).make_schedule(asked(task=task))
+    assert [len(block) for block in schedule.blocks] == [10, 10]
+    rows = [*schedule.held_back, *schedule.blocks[0], *schedule.blocks[1]]
+    assert len(schedule.held_back) == 4
     assert len(set(rows)) == 24
-    assert [len(block) for block in Capo().course(asked(task=task)).blocks] == [28]
-    alone = Capo().course(asked(task=replace(task, examples=EXAMPLES[:1])))
+    assert [len(block) for block in Capo().make_schedule(asked(task=task)).blocks] == [28]
+    alone = Capo().make_schedule(asked(task=replace(task, examples=EXAMPLES[:1])))
     assert (alone.blocks, alone.held_back) == ([[0]], [0])
 
 
@@ -253,6 +252,6 @@ def test_bad_settings_are_named(settings: dict[str, Any], wanted: str) -> None:
         Capo(**settings)
 
 
-def test_the_strategy_is_a_schema_for_omegaconf() -> None:
+def test_the_fields_are_the_keys_in_conf() -> None:
     numbers = {"proposals", "population", "crossovers", "shots", "block", "blocks", "alpha", "penalty", "words"}
-    assert set(OmegaConf.structured(Capo)) == {"form", "temperature", *numbers}
+    assert {field.name for field in fields(Capo)} == {"form", "temperature", *numbers}

@@ -3,16 +3,15 @@
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from helpers.dialogues import Talk, after, talk
 from helpers.tiny import EXAMPLES, consultation
-from omegaconf import OmegaConf
 
 from llm_catalyst.mentors.base import MentorContext, Trial, refuse_probe
-from llm_catalyst.mentors.strategies.directional import LONGEST_DIRECTION, Directional, read_direction
+from llm_catalyst.mentors.strategies.directional import LONGEST_DIRECTION, Directional, parse_direction
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -171,7 +170,7 @@ def test_a_cut_dialogue_goes_on_where_it_was() -> None:
     ],
 )
 def test_a_direction_is_read_onto_one_line_without_reasoning(reply: str, texts: list[str]) -> None:
-    assert read_direction(reply)[0] == texts
+    assert parse_direction(reply)[0] == texts
 
 
 def test_the_temperature_and_the_plain_form_hold_for_both_questions() -> None:
@@ -199,8 +198,8 @@ def test_bad_settings_are_named(settings: dict[str, str], wanted: str) -> None:
         Directional(**settings)  # type: ignore[arg-type]
 
 
-def test_the_strategy_is_a_schema_for_omegaconf() -> None:
-    assert set(OmegaConf.structured(Directional)) == {
+def test_the_fields_are_the_keys_in_conf() -> None:
+    assert {field.name for field in fields(Directional)} == {
         "form",
         "proposals",
         "words",

@@ -3,16 +3,15 @@
 import json
 import random
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from helpers import tiny
 from helpers.dialogues import Talk, after, talk
-from omegaconf import OmegaConf
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.strategies.evoprompt import EvoPromptDE, EvoPromptGA, last_prompt, select_parents
+from llm_catalyst.mentors.strategies.evoprompt import EvoPromptDE, EvoPromptGA, parse_last_prompt, select_parents
 from llm_catalyst.runs.records import Advice, Score, ScoredPrompt
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -51,7 +50,7 @@ def found(text: str, loss: float, stage: int) -> ScoredPrompt:
 
 
 def members(strategy: EvoPromptDE, consulted: MentorContext) -> list[str]:
-    return [member.prompt.text for member in strategy.members(consulted)]
+    return [member.prompt.text for member in strategy.update_members(consulted)]
 
 
 def shown(dialogue: Talk, number: int) -> list[str]:
@@ -254,12 +253,12 @@ def test_without_any_prompt_nothing_is_asked(strategy: EvoPromptGA | EvoPromptDE
         ("", []),
     ],
 )
-def test_the_last_prompt_of_an_answer_is_its_result(reply: str, texts: list[str]) -> None:
-    assert last_prompt(reply)[0] == texts
+def test_the_parse_last_prompt_of_an_answer_is_its_result(reply: str, texts: list[str]) -> None:
+    assert parse_last_prompt(reply)[0] == texts
 
 
 def test_a_flood_of_open_tags_is_read_at_once() -> None:
-    assert last_prompt("<prompt>" * 200_000)[0] == last_prompt("<think>" * 200_000)[0] == []
+    assert parse_last_prompt("<prompt>" * 200_000)[0] == parse_last_prompt("<think>" * 200_000)[0] == []
 
 
 def test_a_consultation_is_to_bring_a_generation() -> None:
@@ -288,7 +287,7 @@ def test_each_has_bounds_of_its_own() -> None:
         EvoPromptDE(population=2)
 
 
-def test_the_strategies_are_schemas_for_omegaconf() -> None:
+def test_the_fields_are_the_keys_in_conf() -> None:
     both = {"form", "population", "words", "temperature", "show_task"}
-    assert set(OmegaConf.structured(EvoPromptDE)) == both
-    assert set(OmegaConf.structured(EvoPromptGA)) == both | {"selection"}
+    assert {field.name for field in fields(EvoPromptDE)} == both
+    assert {field.name for field in fields(EvoPromptGA)} == both | {"selection"}

@@ -1,16 +1,15 @@
 """GPO: what the model is shown, how far it may go, and that it goes no further."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from helpers.dialogues import Talk, after, talk
+from helpers.dialogues import Talk, after, first_request, talk
 from helpers.tiny import consultation as consult
 from helpers.tiny import conversation, prompt_space, scored
-from omegaconf import OmegaConf
 
-from llm_catalyst.mentors.strategies.gpo import Gpo, edit_distance, most_similar, read_within_limit, words_of
+from llm_catalyst.mentors.strategies.gpo import Gpo, count_edits, find_similar, parse_within_limit, split_words
 from llm_catalyst.runs.records import Prompt, Score, ScoredPrompt
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -28,7 +27,7 @@ def two_consultations() -> list[Talk]:
 
 def test_a_model_is_shown_exactly_the_golden_text_in_two_consultations() -> None:
     one, two = two_consultations()
-    plain = Gpo(form="plain", words=6, show_gradient=True).messages(consult())
+    plain = first_request(Gpo(form="plain", words=6, show_gradient=True), consult()).messages
     shown = (
         f"########## first consultation\n{one.transcript}########## second consultation\n{two.transcript}"
         f"########## form=plain words=6 show_gradient=true\n{conversation(plain)}"
@@ -66,18 +65,18 @@ def test_a_dialogue_that_was_cut_off_goes_the_same_way() -> None:
 
 
 def test_the_share_of_words_falls_along_a_cosine_to_its_end_at_the_last_consultation() -> None:
-    shares = [Gpo().share(step, 5) for step in range(5)]
+    shares = [Gpo().compute_share(step, 5) for step in range(5)]
     assert shares == pytest.approx([0.6 + 0.4 * math.cos(math.pi * step / 4) for step in range(5)])
     assert (shares[0], shares[-1]) == pytest.approx((1.0, 0.2))
-    assert Gpo().share(0, 1) == 1.0
+    assert Gpo().compute_share(0, 1) == 1.0
 
 
 def test_the_share_rises_in_a_line_before() -> None:
-    shares = [Gpo(warmup=0.2).share(step, 10) for step in range(10)]
+    shares = [Gpo(warmup=0.2).compute_share(step, 10) for step in range(10)]
     assert shares[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert shares[2:] == sorted(shares[2:], reverse=True)
     assert shares[-1] == pytest.approx(0.2)
-    assert [Gpo().share(0, steps) for steps in (19, 20)] == [1.0, 0.5]
+    assert [Gpo().compute_share(0, steps) for steps in (19, 20)] == [1.0, 0.5]
 
 
 @pytest.mark.parametrize(("stage", "changes"), [(0, 8), (1, 5), (2, 2)])
@@ -85,8 +84,11 @@ def test_the_limit_is_a_share_of_the_words_of_the_current_prompt(stage: int, cha
     space = prompt_space(8)
     current = scored(space, "is it good or bad what about it", 0.3, 0.9)
     asked = replace(consult((current,)), space=space, stage=stage, stages=4)
-    assert Gpo().changes(asked) == changes
-    assert f"at most {changes} words of the current prompt, which has 8:" in Gpo().messages(asked)[1].content
+    assert Gpo().count_changes(asked) == changes
+    assert (
+        f"at most {changes} words of the current prompt, which has 8:"
+        in first_request(Gpo(), asked).messages[1].content
+    )
 
 
 def test_at_least_one_word_may_change_also_of_a_prompt_without_any() -> None:
@@ -97,8 +99,8 @@ def test_at_least_one_word_may_change_also_of_a_prompt_without_any() -> None:
 
 
 def test_a_prompt_of_the_current_length_is_always_allowed() -> None:
-    assert "fewer than 5 words" in Gpo(words=3).messages(consult())[1].content
-    assert "fewer than 9 words" in Gpo().messages(consult())[1].content
+    assert "fewer than 5 words" in first_request(Gpo(words=3), consult()).messages[1].content
+    assert "fewer than 9 words" in first_request(Gpo(), consult()).messages[1].content
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_a_prompt_of_the_current_length_is_always_allowed() -> None:
     ],
 )
 def test_the_edit_distance_counts_words(old: str, new: str, changed: int) -> None:
-    assert edit_distance(words_of(old), words_of(new)) == edit_distance(words_of(new), words_of(old)) == changed
+    assert count_edits(split_words(old), split_words(new)) == count_edits(split_words(new), split_words(old)) == changed
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_the_edit_distance_counts_words(old: str, new: str, changed: int) -> Non
     ],
 )
 def test_a_text_counts_as_it_is_written_or_as_it_is_used(text: str, near: bool) -> None:
-    texts, rejected = read_within_limit(f"- {text}", "is it good or", 2, prompt_space())
+    texts, rejected = parse_within_limit(f"- {text}", "is it good or", 2, prompt_space())
     assert bool(texts) is near
     assert bool(rejected) is not near
 
@@ -146,12 +148,12 @@ def test_the_most_similar_prompts_are_shown_the_nearest_last_and_of_equal_ones_t
         scored(space, "film film film film", 0.6, 0.4),
         current,
     ]
-    assert [entry.score.loss for entry in most_similar(tried, current, 3, space)] == [0.9, 0.8, 0.7]
-    assert [entry.score.loss for entry in most_similar(tried, current, 9, space)] == [0.6, 0.9, 0.8, 0.7]
+    assert [entry.score.loss for entry in find_similar(tried, current, 3, space)] == [0.9, 0.8, 0.7]
+    assert [entry.score.loss for entry in find_similar(tried, current, 9, space)] == [0.6, 0.9, 0.8, 0.7]
 
 
 def test_the_best_of_the_pool_is_current_and_one_alone_has_nothing_beside_it() -> None:
-    user = Gpo().messages(consult(consult().pool[-1:]))[1].content
+    user = first_request(Gpo(), consult(consult().pool[-1:])).messages[1].content
     assert '"is it good or"\nScore: 90' in user
     assert user.count("Prompt: ") == 1
     assert "tried before" not in user
@@ -159,8 +161,8 @@ def test_the_best_of_the_pool_is_current_and_one_alone_has_nothing_beside_it() -
 
 def test_a_prompt_that_has_lost_its_score_is_no_longer_shown() -> None:
     whole = consult()
-    assert "dull of" in Gpo().messages(whole)[1].content
-    assert "dull of" not in Gpo().messages(replace(whole, scored=whole.scored[1:]))[1].content
+    assert "dull of" in first_request(Gpo(), whole).messages[1].content
+    assert "dull of" not in first_request(Gpo(), replace(whole, scored=whole.scored[1:])).messages[1].content
 
 
 def test_useless_answers_leave_the_proposals_of_the_others() -> None:
@@ -186,6 +188,6 @@ def test_bad_settings_are_named(settings: dict[str, str], wanted: str) -> None:
         Gpo(**settings)  # type: ignore[arg-type]
 
 
-def test_the_strategy_is_a_schema_for_omegaconf() -> None:
+def test_the_fields_are_the_keys_in_conf() -> None:
     names = "form proposals similar first last warmup temperature words show_gradient"
-    assert set(OmegaConf.structured(Gpo)) == set(names.split())
+    assert {field.name for field in fields(Gpo)} == set(names.split())

@@ -1,16 +1,15 @@
 """OPRO: what the model is shown, whom it is shown, and how its answers are read."""
 
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from helpers.dialogues import Talk, after, talk
+from helpers.dialogues import Talk, after, first_request, talk
 from helpers.tiny import EXAMPLES, conversation, prompt_space, scored
 from helpers.tiny import consultation as consult
-from omegaconf import OmegaConf
 
-from llm_catalyst.mentors.strategies.opro import LONGEST, Opro, read_tagged
+from llm_catalyst.mentors.strategies.opro import LONGEST, Opro, parse_tagged
 from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "strategy_opro.txt"
@@ -27,11 +26,11 @@ def two_consultations() -> list[Talk]:
 
 def test_a_model_is_shown_exactly_the_golden_text_in_two_consultations() -> None:
     one, two = two_consultations()
-    plain = Opro(form="plain", words=6, show_gradient=True).messages(consult())
+    plain = first_request(Opro(form="plain", words=6, show_gradient=True), consult()).messages
     shown = (
         f"########## first consultation\n{one.transcript}########## second consultation\n{two.transcript}"
         f"########## form=plain words=6 show_gradient=true\n{conversation(plain)}"
-        f"########## an empty pool\n{conversation(Opro().messages(consult(pool=())))}"
+        f"########## an empty pool\n{conversation(first_request(Opro(), consult(pool=())).messages)}"
     )
     assert shown == GOLDEN.read_text(encoding="utf-8")
 
@@ -68,25 +67,25 @@ def test_the_best_of_the_run_are_listed_in_ascending_score_from_the_threshold_on
     space = prompt_space()
     words_and_scores = (("a", 0.9, 0.2), ("the", 0.8, 0.3), ("is", 0.7, 0.6), ("it", 0.6, 0.5), ("film", 0.5, 0.6))
     tried = [scored(space, *entry) for entry in words_and_scores]
-    listed = [entry.prompt.text.split()[0] for entry in Opro().best(tried)]
+    listed = [entry.prompt.text.split()[0] for entry in Opro().select_history(tried)]
     assert listed == ["the", "it", "is", "film"]  # of equal metric, the lower loss stands later
-    assert [entry.prompt.text.split()[0] for entry in Opro(history=2).best(tried)] == ["is", "film"]
-    assert [entry.prompt.text.split()[0] for entry in Opro(threshold=1).best(tried)] == ["film"]
-    assert Opro().best([]) == []
+    assert [entry.prompt.text.split()[0] for entry in Opro(history=2).select_history(tried)] == ["is", "film"]
+    assert [entry.prompt.text.split()[0] for entry in Opro(threshold=1).select_history(tried)] == ["film"]
+    assert Opro().select_history([]) == []
 
 
 def test_all_that_was_scored_is_listed_not_the_pool_alone_and_what_has_no_score_is_not() -> None:
     whole = consult()
-    user = Opro().messages(replace(whole, pool=whole.pool[-1:]))[1].content
+    user = first_request(Opro(), replace(whole, pool=whole.pool[-1:])).messages[1].content
     assert '"dull of dull of"\nScore: 49' in user
     two_thirds = scored(prompt_space(), "dull", 0.7, 2 / 3)
-    assert "Score: 67" in Opro().messages(replace(whole, scored=(two_thirds,)))[1].content
-    assert "dull of" not in Opro().messages(replace(whole, scored=whole.scored[1:]))[1].content
+    assert "Score: 67" in first_request(Opro(), replace(whole, scored=(two_thirds,))).messages[1].content
+    assert "dull of" not in first_request(Opro(), replace(whole, scored=whole.scored[1:])).messages[1].content
 
 
 def test_examples_are_drawn_by_the_stream_of_the_consultation() -> None:
     def shown(seed: int, **settings: int) -> list[str]:
-        return Opro(**settings).examples(replace(consult(), rng=random.Random(seed)))  # type: ignore[arg-type]
+        return Opro(**settings).show_examples(replace(consult(), rng=random.Random(seed)))  # type: ignore[arg-type]
 
     assert shown(1) == shown(1) != shown(2)
     assert len({tuple(shown(seed)) for seed in range(9)}) > 3
@@ -114,13 +113,13 @@ def test_examples_are_drawn_by_the_stream_of_the_consultation() -> None:
     ],
 )
 def test_what_stands_between_tags_is_read_and_else_the_whole_answer(reply: str, texts: list[str]) -> None:
-    assert read_tagged(reply)[0] == texts
+    assert parse_tagged(reply)[0] == texts
 
 
 @pytest.mark.parametrize("form", ["<INS>{}</INS>", "- {}"])
 def test_more_than_500_characters_are_no_prompt(form: str) -> None:
-    assert len(read_tagged(form.format("a" * LONGEST))[0]) == 1
-    texts, rejected = read_tagged(form.format("a" * (LONGEST + 1)))
+    assert len(parse_tagged(form.format("a" * LONGEST))[0]) == 1
+    texts, rejected = parse_tagged(form.format("a" * (LONGEST + 1)))
     assert texts == []
     assert rejected[-1].reason == "longer than 500 characters"
 
@@ -148,6 +147,6 @@ def test_bad_settings_are_named(settings: dict[str, str], wanted: str) -> None:
         Opro(**settings)  # type: ignore[arg-type]
 
 
-def test_the_strategy_is_a_schema_for_omegaconf() -> None:
+def test_the_fields_are_the_keys_in_conf() -> None:
     names = "form proposals history threshold exemplars temperature words show_gradient"
-    assert set(OmegaConf.structured(Opro)) == set(names.split())
+    assert {field.name for field in fields(Opro)} == set(names.split())

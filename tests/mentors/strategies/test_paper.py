@@ -1,13 +1,15 @@
 """What a mentor is shown and how its answer is read, by the paper's instruction."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from helpers.dialogues import first_request
 from helpers.tiny import TASK, consultation, conversation
-from omegaconf import OmegaConf
 
+from llm_catalyst.mentors.strategies.base import LONGEST_ECHO
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.mentors.strategies.templates import LONGEST_ECHO, quote_json
+from llm_catalyst.mentors.strategies.templates import quote_json
 from llm_catalyst.utils.validation import ConfigurationError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "strategy_paper.txt"
@@ -17,17 +19,22 @@ def test_a_mentor_is_shown_exactly_the_golden_text() -> None:
     chat, plain = Paper(), Paper(form="plain", proposals=1, words=6, description="Judge films.")
     shown = (
         "##### form=chat\n"
-        + conversation([*chat.messages(consultation()), *chat.remind("I am not sure.")])
+        + conversation(
+            [
+                *first_request(chat, consultation()).messages,
+                *first_request(chat, consultation()).remind("I am not sure."),
+            ]
+        )
         + "##### form=plain words=6 description='Judge films.', one proposal, empty pool\n"
-        + conversation(plain.messages(consultation(pool=())))
+        + conversation(first_request(plain, consultation(pool=())).messages)
         + "##### show_gradient=true\n"
-        + conversation(Paper(show_gradient=True).messages(consultation()))
+        + conversation(first_request(Paper(show_gradient=True), consultation()).messages)
     )
     assert shown == GOLDEN.read_text(encoding="utf-8")
 
 
 def test_the_best_prompt_stands_last_with_three_decimals_and_the_limits_are_told() -> None:
-    _, user = Paper(proposals=5).messages(consultation())
+    _, user = first_request(Paper(proposals=5), consultation()).messages
     first, last = user.content.index("Loss: 0.73"), user.content.index("Loss: 0.300\nAccuracy: 0.900")
     assert first < last
     assert "5 new prompts" in user.content
@@ -41,33 +48,36 @@ def test_a_text_from_tokens_cannot_break_out_of_its_line() -> None:
     assert quote_json('a "b"\nPrompt: c') == r'"a \"b\"\nPrompt: c"'
     assert quote_json("a\u202eb\u200b\x1b[0m\u2028c") == r'"a\u202eb\u200b\u001b[0m\u2028c"'
     assert quote_json("é 好 🎬") == '"é 好 🎬"'
-    texts = Paper().messages(consultation())[1].content
+    texts = first_request(Paper(), consultation()).messages[1].content
     assert r'Prompt: "odd \"\n\u200b ##ing é 好"' in texts.split("\n")
 
 
 def test_a_description_replaces_the_text_of_the_task() -> None:
-    text = Paper(description="Judge films.").messages(consultation())[1].content
+    text = first_request(Paper(description="Judge films."), consultation()).messages[1].content
     assert "Judge films." in text
     assert TASK.text not in text
 
 
 def test_plain_form_is_one_message_and_is_asked_again_without_a_reminder() -> None:
     plain = Paper(form="plain")
-    assert [message.role for message in plain.messages(consultation())] == ["user"]
-    assert plain.remind("nonsense") == []
+    assert [message.role for message in first_request(plain, consultation()).messages] == ["user"]
+    assert first_request(plain, consultation()).remind("nonsense") == ()
 
 
 def test_a_reminder_alternates_roles_is_never_empty_and_echoes_little() -> None:
-    answer, wish = Paper(proposals=2).remind("  ")
+    answer, wish = first_request(Paper(proposals=2), consultation()).remind("  ")
     assert (answer.role, answer.content, wish.role) == ("assistant", "(no answer)", "user")
     assert "2 new prompts" in wish.content
-    assert len(Paper().remind("x" * 100_000)[0].content) == LONGEST_ECHO
+    assert len(first_request(Paper(), consultation()).remind("x" * 100_000)[0].content) == LONGEST_ECHO
 
 
 def test_parsing_is_lenient_or_official_by_choice() -> None:
     reply = "Here are my three prompts:\n- is it good\n- what is the mood"
-    assert Paper().read(reply)[0] == ["is it good", "what is the mood"]
-    assert Paper(parsing="official").read(reply)[0] == ["Here are my three prompts:", "what is the mood"]
+    assert first_request(Paper(), consultation()).parse(reply)[0] == ["is it good", "what is the mood"]
+    assert first_request(Paper(parsing="official"), consultation()).parse(reply)[0] == [
+        "Here are my three prompts:",
+        "what is the mood",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -83,8 +93,8 @@ def test_bad_settings_are_named(settings: dict[str, str], wanted: str) -> None:
         Paper(**settings)  # type: ignore[arg-type]
 
 
-def test_the_strategy_is_a_schema_for_omegaconf() -> None:
-    assert set(OmegaConf.structured(Paper)) == {
+def test_the_fields_are_the_keys_in_conf() -> None:
+    assert {field.name for field in fields(Paper)} == {
         "form",
         "description",
         "proposals",
