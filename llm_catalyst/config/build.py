@@ -83,13 +83,9 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
 
 def check_modalities(task: Any, backbone: Any, head: Any) -> None:
     """Raise ConfigurationError where one of them is for texts and another for pictures."""
-    from llm_catalyst.models.backbones.clip import ClipBackbone
-    from llm_catalyst.tasks.image_task import ImageTask
-
-    pictures = isinstance(task, ImageTask)
-    wrong = ["backbone"] * (isinstance(backbone, ClipBackbone) != pictures)
-    wrong += ["head"] * (hasattr(head, "class_features") != pictures)
-    if wrong and pictures:
+    parts = {"backbone": backbone, "head": head}
+    wrong = [name for name, part in parts.items() if part.modality != task.modality]
+    if wrong and task.modality == "image":
         raise ConfigurationError(
             f"task={task.name} is one of pictures, and {' and '.join(wrong)} is for texts; choose a CLIP "
             "(backbone=clip_vit_b16) and head=coop, tcp or zero_shot"

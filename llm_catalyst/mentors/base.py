@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, LLMCall, Prompt, ScoredPrompt
-from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.tasks.base import Example
 
 
 @dataclass(frozen=True)

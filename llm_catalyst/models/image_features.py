@@ -26,8 +26,9 @@ from PIL import Image
 from torch import Tensor
 
 from llm_catalyst.models.backbones.clip import FrozenClip, Pixels
+from llm_catalyst.tasks.base import Example
+from llm_catalyst.tasks.batching import Batch, Examples
 from llm_catalyst.tasks.image_task import open_image, open_images
-from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.utils.checksums import sha256
 from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.paths import writable_cache
@@ -41,40 +42,16 @@ FORMAT = 1  # of the cache's files and of the transformations: what changes them
 
 
 @dataclass(frozen=True)
-class ImageBatch:
+class ImageBatch(Batch):
     """b images for each of k members: features (k, b, e), float32, and labels (k, b)."""
 
     features: Tensor
     labels: Tensor
 
-    @property
-    def size(self) -> int:
-        """Images of each member, b."""
-        return self.labels.shape[1]
-
-    @property
-    def token_count(self) -> int:
-        """None: an image's features are no tokens."""
-        return 0
-
-    @property
-    def padding_count(self) -> int:
-        """None."""
-        return 0
-
     def parts(self, size: int) -> Iterator["ImageBatch"]:
         """The same batch in pieces of at most `size` images of each member."""
         for i in range(0, self.size, size):
             yield ImageBatch(self.features[:, i : i + size], self.labels[:, i : i + size])
-
-    def expand(self, k: int) -> "ImageBatch":
-        """The same images for each of k members; no memory is copied."""
-        return ImageBatch(self.features.expand(k, -1, -1), self.labels.expand(k, -1))
-
-    @property
-    def width(self) -> int:
-        """One: pictures are not padded."""
-        return 1
 
     def beside(self, others: Sequence["ImageBatch"]) -> "ImageBatch":
         """The images of these members and of those of `others`, b of each."""
@@ -82,26 +59,15 @@ class ImageBatch:
         labels = torch.cat([batch.labels for batch in batches])
         return ImageBatch(torch.cat([batch.features for batch in batches]), labels)
 
-    def repeat(self, times: int) -> "ImageBatch":
-        """The images of all k members `times` over: (times * k, ...)."""
-        return ImageBatch(self.features.repeat(times, 1, 1), self.labels.repeat(times, 1))
-
 
 @dataclass(frozen=True)
-class ImageFeatures:
+class ImageFeatures(Examples):
     """A split as image features: an array (n, e) for each view; example i is row `places[i]` of it."""
 
     views: tuple[NDArray[np.floating], ...]
     places: tuple[int, ...]
     labels: tuple[int, ...]
     choices: int = 1
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def length(self, i: int) -> int:
-        """One: every image takes as much room as any other."""
-        return 1
 
     def pick(self, rows: Sequence[int]) -> "ImageFeatures":
         """These examples, in this order."""

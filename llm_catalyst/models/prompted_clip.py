@@ -4,48 +4,22 @@ Shapes: k members, b images of each, c classes, e width of the features.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from llm_catalyst.models.backbones.clip import FrozenClip
+from llm_catalyst.models.base import Parameters, PromptedModel, example_losses
+from llm_catalyst.models.heads.base import ImageHead
 from llm_catalyst.models.image_features import ImageBatch
-from llm_catalyst.models.prompted_text import Parameters, example_losses
-from llm_catalyst.tasks.text_task import TaskData
 from llm_catalyst.utils.memory import PassLimits
 
 PREPARED = "class features"  # the parameters' entry for them, once they are computed
 
 
-class ImageHead(Protocol):
-    """From a context to class features.
-
-    `words` is False (it needs no language-model head), `trained` says whether it has weights of its own, `transfers`
-    whether what was learned on some classes can be used for others.
-    """
-
-    @property
-    def words(self) -> bool: ...
-
-    @property
-    def trained(self) -> bool: ...
-
-    @property
-    def transfers(self) -> bool: ...
-
-    def weights(self, backbone: FrozenClip, data: TaskData, generator: torch.Generator) -> dict[str, Tensor]: ...
-
-    def constants(self, backbone: FrozenClip, data: TaskData) -> dict[str, Tensor]: ...
-
-    def class_features(self, backbone: FrozenClip, parameters: Parameters, constants: dict[str, Tensor]) -> Tensor: ...
-
-    def penalty(self, features: Tensor, constants: dict[str, Tensor]) -> Tensor: ...
-
-
 @dataclass(frozen=True)
-class PromptedClip:
-    """A frozen CLIP under a learned context and a head (see `model.Model`); parameters["prompt"] is (k, m, d)."""
+class PromptedClip(PromptedModel):
+    """A frozen CLIP under a learned context and a head; parameters["prompt"] is (k, m, d)."""
 
     backbone: FrozenClip
     head: ImageHead

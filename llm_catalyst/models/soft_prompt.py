@@ -8,42 +8,39 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from llm_catalyst.runs.records import Prompt
-from llm_catalyst.utils.validation import check_at_least, check_choice
+from llm_catalyst.tasks.base import CLASS
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 # Vocabulary rows that stand for nothing a person could read: reserved slots of BERT, T5, Llama and
 # RoBERTa's vocabularies, and SentencePiece's single bytes.
 UNUSED = re.compile(r"^([\[<]unused_?\d+[\]>]|<extra_id_\d+>|<\|?reserved.*\|?>|madeupword\d+|<0x[0-9A-F]{2}>)$")
 
 
-@dataclass(frozen=True)
+@config_dataclass("prompt")
 class PromptSettings:
     """The `prompt` node of the configuration. conf/config.yaml says what each field means."""
 
-    length: int = 8
-    start: str = "vocabulary"
+    length: Annotated[int, Ge(1)] = 8
+    start: Literal["vocabulary", "normal", "text"] = "vocabulary"
     text: str | None = None
-    std: float = 1.0
-    projection: str = "cosine"
+    std: Annotated[float, Ge(0)] = 1.0
+    projection: Literal["cosine", "l2", "dot", "official"] = "cosine"
     word_start: bool = False
     special_tokens: bool = False
     fill: str = "repeat"
 
     def __post_init__(self) -> None:
-        check_at_least("prompt.length", self.length, 1)
-        check_at_least("prompt.std", self.std, 0)
-        check_choice("prompt.start", self.start, ("vocabulary", "normal", "text"))
-        check_choice("prompt.projection", self.projection, ("cosine", "l2", "dot", "official"))
         if self.start == "text" and not self.text:
-            raise ValueError("prompt.start=text needs prompt.text='a few words to start from'")
+            raise ConfigurationError("prompt.start=text needs prompt.text='a few words to start from'")
 
 
-CLASS = "[CLASS]"  # where the name of a class goes
 CLASS_NAME = re.compile(r"\[class\]|\{(?:class)?\}", re.IGNORECASE)
 
 

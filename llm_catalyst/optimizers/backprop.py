@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from llm_catalyst.models.prompted_text import Model, stack_members
+from llm_catalyst.models.base import PromptedModel, stack_members
 from llm_catalyst.optimizers.base import GradientFunction, Member, PromptOptimizer, StepRange, StepResult
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.validation import config_dataclass
@@ -73,7 +73,7 @@ class GradientDescent(PromptOptimizer):
 
     @abstractmethod
     def estimate_gradients(
-        self, model: Model, members: Sequence[Member], batch: Batch, number: int, rates: Sequence[float]
+        self, model: PromptedModel, members: Sequence[Member], batch: Batch, number: int, rates: Sequence[float]
     ) -> tuple[list[float], int]:
         """Leave the gradient of each member's mean loss, or its estimate, in the member's parameters.
 
@@ -89,7 +89,7 @@ class GradientDescent(PromptOptimizer):
         """
 
     def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
+        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
     ) -> Iterator[StepResult]:
         """Take the steps of a stage (see `PromptOptimizer.train`); moments are kept in the members."""
         model.backbone.train(self.dropout)
@@ -134,7 +134,7 @@ class GradientDescent(PromptOptimizer):
         return False
 
 
-def mean_gradients(model: Model, members: Sequence[Member], batch: Batch) -> list[float]:
+def mean_gradients(model: PromptedModel, members: Sequence[Member], batch: Batch) -> list[float]:
     """Each member's mean loss on its own rows; leaves the gradient of it in the member's parameters.
 
     Accumulates over parts of the batch, of as many examples as memory has room for.
@@ -173,7 +173,7 @@ class Backprop(GradientDescent):
         return self.optimizer(parameters)
 
     def estimate_gradients(
-        self, model: Model, members: Sequence[Member], batch: Batch, number: int, rates: Sequence[float]
+        self, model: PromptedModel, members: Sequence[Member], batch: Batch, number: int, rates: Sequence[float]
     ) -> tuple[list[float], int]:
         """The exact gradients, from one pass (see `GradientDescent.estimate_gradients`)."""
         return self.gradients(model, members, batch), 1

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from llm_catalyst.models.prompted_text import Model
+from llm_catalyst.models.base import PromptedModel
 from llm_catalyst.tasks.batching import Batch
 
 
@@ -68,7 +68,7 @@ class StepRange:
 
 
 # Leaves the gradient of each member's mean loss in its parameters, and returns these losses (k,) in nats.
-GradientFunction = Callable[[Model, Sequence[Member], Batch], list[float]]
+GradientFunction = Callable[[PromptedModel, Sequence[Member], Batch], list[float]]
 
 
 class PromptOptimizer(ABC):
@@ -81,7 +81,7 @@ class PromptOptimizer(ABC):
 
     @abstractmethod
     def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
+        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
     ) -> Iterator[StepResult]:
         """Train the members in place for the rest of a stage, and yield each step after it is taken.
 

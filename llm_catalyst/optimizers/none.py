@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from llm_catalyst.models.prompted_text import Model, stack_members
+from llm_catalyst.models.base import PromptedModel, stack_members
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange, StepResult
 from llm_catalyst.tasks.batching import Batch
 
@@ -21,7 +21,7 @@ class NoTraining(PromptOptimizer):
 
     @torch.inference_mode()
     def train(
-        self, model: Model, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
+        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
     ) -> Iterator[StepResult]:
         """The steps of a stage (see `PromptOptimizer.train`), none of which changes a member."""
         model.backbone.train(False)
@@ -31,7 +31,7 @@ class NoTraining(PromptOptimizer):
             yield StepResult.of(number, losses.tolist(), batch)
 
 
-def mean_losses(model: Model, members: Sequence[Member], batch: Batch, size: int) -> Tensor:
+def mean_losses(model: PromptedModel, members: Sequence[Member], batch: Batch, size: int) -> Tensor:
     """Each member's mean cross-entropy (k,) in nats, from `size` examples at a time."""
     parameters = stack_members([member.parameters for member in members])
     parts = [model.losses(parameters, part).sum(1) for part in batch.parts(size)]

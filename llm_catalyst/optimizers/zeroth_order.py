@@ -28,7 +28,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from llm_catalyst.models.prompted_text import Model, Parameters, stack_members
+from llm_catalyst.models.base import Parameters, PromptedModel, stack_members
 from llm_catalyst.optimizers.backprop import GradientDescent, Schedule
 from llm_catalyst.optimizers.base import Member
 from llm_catalyst.tasks.batching import Batch
@@ -80,7 +80,7 @@ class RandomDirections(GradientDescent):
 
     @torch.no_grad()
     def estimate_gradients(
-        self, model: Model, members: Sequence[Member], batch: Batch, number: int, rates: Sequence[float]
+        self, model: PromptedModel, members: Sequence[Member], batch: Batch, number: int, rates: Sequence[float]
     ) -> tuple[list[float], int]:
         """Leave the estimate in the members (see `GradientDescent.estimate_gradients`)."""
         at = stack_members([member.parameters for member in members])
@@ -92,7 +92,7 @@ class RandomDirections(GradientDescent):
 
     @abstractmethod
     def estimate(
-        self, model: Model, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
+        self, model: PromptedModel, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
     ) -> tuple[Tensor, dict[str, Tensor], int]:
         """The losses (k,) at the members `at` (k, ...), the estimate (k, ...), and how often each example passed."""
 
@@ -115,7 +115,7 @@ class ZerothOrderSGD(RandomDirections):
         return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
 
     def estimate(
-        self, model: Model, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
+        self, model: PromptedModel, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
     ) -> tuple[Tensor, dict[str, Tensor], int]:
         """The two-sided estimate, or its sign (see `RandomDirections.estimate`)."""
         losses, slopes = two_sided_slopes(model, at, batch, number, self.sampler, self.eps)
@@ -140,7 +140,7 @@ class ZerothOrderAdam(RandomDirections):
         return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, eps=self.adam_eps)
 
     def estimate(
-        self, model: Model, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
+        self, model: PromptedModel, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
     ) -> tuple[Tensor, dict[str, Tensor], int]:
         """The two-sided estimate (see `RandomDirections.estimate`)."""
         losses, slopes = two_sided_slopes(model, at, batch, number, self.sampler, self.eps)
@@ -157,7 +157,7 @@ class ZerothOrderConservative(RandomDirections):
     eps: Annotated[float, Ge(1e-12)] = 1e-3
 
     def estimate(
-        self, model: Model, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
+        self, model: PromptedModel, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
     ) -> tuple[Tensor, dict[str, Tensor], int]:
         """The two-sided estimate where going down it is best, its negative where going up is, or else 0."""
         losses, slopes = two_sided_slopes(model, at, batch, number, self.sampler, self.eps)
@@ -182,7 +182,7 @@ class ForwardGradient(RandomDirections):
     clip_norm: Annotated[float, Ge(1e-9)] | None = None
 
     def estimate(
-        self, model: Model, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
+        self, model: PromptedModel, at: Parameters, batch: Batch, number: int, rates: Sequence[float]
     ) -> tuple[Tensor, dict[str, Tensor], int]:
         """The mean of (grad L . z) z over the directions (see `RandomDirections.estimate`).
 
@@ -193,7 +193,7 @@ class ForwardGradient(RandomDirections):
 
 
 def two_sided_slopes(
-    model: Model, at: Parameters, batch: Batch, number: int, directions: Directions, eps: float
+    model: PromptedModel, at: Parameters, batch: Batch, number: int, directions: Directions, eps: float
 ) -> tuple[Tensor, Tensor]:
     """The loss (k,) at the members `at` (k, ...), and its slope (q, k) along the directions of step `number`."""
     sides = [move_along(at, z, side) for z in directions.draw(number, at) for side in (eps, -eps)]
@@ -201,7 +201,7 @@ def two_sided_slopes(
     return here, (torch.stack(there[::2]) - torch.stack(there[1::2])) / (2 * eps)
 
 
-def evaluate_points(model: Model, points: Sequence[Parameters], batch: Batch) -> Tensor:
+def evaluate_points(model: PromptedModel, points: Sequence[Parameters], batch: Batch) -> Tensor:
     """Mean cross-entropy (p, k), float64 on the CPU, of p points of each of k members, all in one forward pass.
 
     In passes of fewer examples (all points of each) where memory runs out.
@@ -216,7 +216,7 @@ def evaluate_points(model: Model, points: Sequence[Parameters], batch: Batch) ->
 
 
 def directional_derivatives(
-    model: Model, at: Parameters, batch: Batch, directions: Sequence[Parameters]
+    model: PromptedModel, at: Parameters, batch: Batch, directions: Sequence[Parameters]
 ) -> tuple[Tensor, Tensor]:
     """The loss (k,) at the members `at`, and its exact derivative (q, k) along q directions; float64 on the CPU."""
     q = len(directions)

@@ -1,10 +1,11 @@
 """Batches of encoded texts: length buckets, padding, and an order that follows from the seed."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,77 +20,79 @@ Rows = Sequence[Sequence[int]]  # of each sequence: its token ids, or their type
 BUCKET = 50  # batches sorted by length together: large enough to pad little, small enough to stay shuffled
 
 
-class Batch(Protocol):
-    """b examples for each of k members; labels (k, b)."""
+class Batch(ABC):
+    """b examples for each of k members; labels (k, b). The first dimension of each tensor is the members'."""
 
-    @property
-    def labels(self) -> Tensor: ...
+    labels: Tensor
 
     @property
     def size(self) -> int:
         """Examples of each member, b."""
-        ...
+        return self.labels.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Tokens that every row is padded to; 1 where examples are no tokens."""
+        return 1
 
     @property
     def token_count(self) -> int:
-        """Tokens of all members' rows, padding included and prompts not; 0 of pictures."""
-        ...
+        """Tokens of all members' rows, padding included and prompts not; 0 where examples are no tokens."""
+        return 0
 
     @property
     def padding_count(self) -> int:
         """How many of them are padding."""
-        ...
+        return 0
 
+    @abstractmethod
     def parts(self, size: int) -> Iterator[Self]:
         """The same batch in pieces of at most `size` examples of each member."""
-        ...
+
+    @abstractmethod
+    def beside(self, others: Sequence[Self]) -> Self:
+        """The examples of these members and of those of `others`, b of each; all padded alike."""
 
     def expand(self, k: int) -> Self:
         """The same examples for each of k members, where there was one; no memory is copied."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """Tokens that every row is padded to."""
-        ...
-
-    def beside(self, others: Sequence[Self]) -> Self:
-        """The examples of these members and of those of `others`, b of each; all padded alike."""
-        ...
+        return self.change(lambda tensor: tensor.expand(k, *tensor.shape[1:]))
 
     def repeat(self, times: int) -> Self:
         """The examples of all k members `times` over: (times * k, …)."""
-        ...
+        return self.change(lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)))
+
+    def change(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The batch with every tensor changed alike."""
+        batch: Any = self
+        return replace(batch, **{name: change(value) for name, value in vars(self).items() if torch.is_tensor(value)})
 
 
-class Examples(Protocol):
+class Examples(ABC):
     """A split in the form that a model takes; `choices` sequences are scored for each example."""
 
-    @property
-    def labels(self) -> Sequence[int]: ...
+    labels: Sequence[int]
+    choices: int
 
-    @property
-    def choices(self) -> int: ...
-
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def length(self, i: int) -> int:
-        """Tokens of example i, by which examples are put together."""
-        ...
+        """Tokens of example i, by which examples are put together; 1 where examples are no tokens."""
+        return 1
 
+    @abstractmethod
     def pick(self, rows: Sequence[int]) -> Self:
         """These examples, in this order."""
-        ...
 
+    @abstractmethod
     def batch(
         self, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None, epoch: int = 0
     ) -> Batch:
         """The examples `rows[j]` for member j, as they are seen in an epoch of training (from 0)."""
-        ...
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoded(Examples):
     """A split as token ids: n examples of `choices` sequences each, example by example."""
 
     tokens: tuple[tuple[int, ...], ...]
@@ -112,9 +115,6 @@ class Encoded:
 
         return string(self.tokens), None if self.types is None else string(self.types)
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def length(self, i: int) -> int:
         """Tokens of example i's longest sequence."""
         return max(len(t) for t in self.tokens[i * self.choices : (i + 1) * self.choices])
@@ -134,7 +134,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class TextBatch:
+class TextBatch(Batch):
     """b examples for each of k members, as r = b * choices rows padded on the right to length l.
 
     tokens (k, r, l) int64; mask (k, r, l) int64, 1 on real tokens; types (k, r, l) or None; labels (k, b).
@@ -147,9 +147,9 @@ class TextBatch:
     choices: int
 
     @property
-    def size(self) -> int:
-        """Examples of each member, b."""
-        return self.labels.shape[1]
+    def width(self) -> int:
+        """Tokens that every row is padded to, l."""
+        return self.tokens.shape[2]
 
     @property
     def token_count(self) -> int:
@@ -165,28 +165,13 @@ class TextBatch:
         """The same batch in pieces of at most `size` examples of each member."""
         for i in range(0, self.size, size):
             rows = slice(i * self.choices, (i + size) * self.choices)
-            types = None if self.types is None else self.types[:, rows]
-            labels = self.labels[:, i : i + size]
-            yield TextBatch(self.tokens[:, rows], self.mask[:, rows], types, labels, self.choices)
-
-    def expand(self, k: int) -> "TextBatch":
-        """The same examples for each of k members; no memory is copied."""
-
-        def wide(tensor: Tensor) -> Tensor:
-            return tensor.expand(k, *tensor.shape[1:])
-
-        types = None if self.types is None else wide(self.types)
-        return TextBatch(wide(self.tokens), wide(self.mask), types, wide(self.labels), self.choices)
-
-    @property
-    def width(self) -> int:
-        """Tokens that every row is padded to, l."""
-        return self.tokens.shape[2]
+            piece = self.change(lambda tensor, rows=rows: tensor[:, rows])  # type: ignore[misc]
+            yield replace(piece, labels=self.labels[:, i : i + size])
 
     def beside(self, others: Sequence["TextBatch"]) -> "TextBatch":
         """The rows of these members and of those of `others`, b examples of each; all padded to the widest.
 
-        What stands in the padding is masked, and need not be the tokenizer's own padding.
+        The padding is masked, and need not be the tokenizer's own token.
         """
         batches = (self, *others)
         width = max(batch.width for batch in batches)
@@ -202,15 +187,6 @@ class TextBatch:
             labels=torch.cat([batch.labels for batch in batches]),
             choices=self.choices,
         )
-
-    def repeat(self, times: int) -> "TextBatch":
-        """The rows of all k members `times` over: (times * k, r, l)."""
-
-        def again(tensor: Tensor) -> Tensor:
-            return tensor.repeat(times, *[1] * (tensor.dim() - 1))
-
-        types = None if self.types is None else again(self.types)
-        return TextBatch(again(self.tokens), again(self.mask), types, again(self.labels), self.choices)
 
 
 def collate_rows(

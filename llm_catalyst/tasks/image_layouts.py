@@ -13,8 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.row_files import list_names, shorten_value
-from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.utils.paths import writable_cache
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.terminal import escape_controls

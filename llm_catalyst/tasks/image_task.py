@@ -1,7 +1,7 @@
 """Image tasks: labelled pictures, few shots of each class, and halves of the classes (base and new).
 
 The "text" of an example is the absolute path of its picture. A task is one YAML in conf/task; its fields are those of
-`ImageTask`. How data sets lie on disk is read in image_files.py.
+`ImageTask`. How data sets lie on disk is read in image_layouts.py.
 
 Few-shot sampling and the halves follow CoOp and CoCoOp (Zhou et al. 2022, IJCV, arXiv 2109.01134, and CVPR, arXiv
 2203.05557; KaiyangZhou/CoOp, datasets/oxford_pets.py, and Dassl's generate_fewshot_dataset): with CoOp's split file,
@@ -12,19 +12,23 @@ whose validation split is test here as there), dev is drawn from train; CoOp tak
 import os
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llm_catalyst.tasks import image_layouts, shapes
+from llm_catalyst.tasks.base import CLASS, Example, Task, TaskData
+from llm_catalyst.tasks.hub import name_source, read_hub
 from llm_catalyst.tasks.image_layouts import Pictures
 from llm_catalyst.tasks.row_files import list_names
-from llm_catalyst.tasks.text_task import Example, TaskData, carve_dev, read_hub
+from llm_catalyst.tasks.splitting import carve_dev, sample_coop_shots
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.terminal import escape_controls
-from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 # The file by which a layout is known, below the data set's folder; `coop` has it in `split_file`.
 MARKERS = {"aircraft": "variants.txt", "imagenet": "classnames.txt", "folders": "", "shapes": ""}
@@ -34,8 +38,8 @@ FIRST_BAD = 3  # bad pictures that an error describes
 DEV_SHARE, DEV_ROWS = 0.1, 1000  # of train, where there are neither shots nor a dev split
 
 
-@dataclass(frozen=True)
-class ImageTask:
+@config_dataclass("task")
+class ImageTask(Task):
     """The `task` node: where the pictures are, and how their classes stand in prompts.
 
     `template` and `templates` hold {} where the class goes: the one is the hand-made prompt, the others its ensemble.
@@ -45,15 +49,17 @@ class ImageTask:
     class/picture), or shapes, which are drawn. `train`, `dev`, `test` name splits of folders and on the hub.
     """
 
+    modality = "image"
+
     name: str
     template: str = "a photo of a {}."
     templates: list[str] = field(default_factory=list)
     description: str = ""
-    metric: str = "accuracy"
-    shots: int | None = 16
-    classes: str = "all"
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    shots: Annotated[int, Ge(1)] | None = 16
+    classes: Literal["all", "base", "new"] = "all"
     names: dict[str, str] = field(default_factory=dict)
-    layout: str = "folders"
+    layout: Literal["coop", "aircraft", "imagenet", "folders", "shapes"] = "folders"
     folder: str = ""
     pictures: str = ""
     split_file: str = ""
@@ -68,10 +74,6 @@ class ImageTask:
     test: str | None = "test"
 
     def __post_init__(self) -> None:
-        check_at_least("task.shots", self.shots, 1)
-        check_choice("task.metric", self.metric, ("accuracy", "macro_f1"))
-        check_choice("task.classes", self.classes, ("all", "base", "new"))
-        check_choice("task.layout", self.layout, ("coop", *MARKERS))
         if self.layout == "coop" and not self.split_file:
             raise ConfigurationError("task.layout=coop needs task.split_file, such as split_zhou_Caltech101.json")
         for key, template in [("template", self.template), *(("templates", t) for t in self.templates)]:
@@ -83,37 +85,49 @@ class ImageTask:
         """The file, below the data set's folder, by which its layout is known; '' for any folder."""
         return self.split_file if self.layout == "coop" else MARKERS[self.layout]
 
+    def load(self, seed: int, report_on_dev: bool = False) -> TaskData:
+        """The task's images as train, dev and test; labels are the names of the chosen classes, in their order.
 
-def load_image_task(task: ImageTask, seed: int, report_on_dev: bool = False) -> TaskData:
-    """The task's pictures as train, dev and test; labels are the names of the chosen classes, in their order.
+        With `shots`, train has that many images of each class and dev at most 4, drawn by `seed`; test is whole.
+        With `report_on_dev` (protocol `official`) dev is test. Images are not opened here.
+        """
+        pictures = read_pictures(self, seed)
+        train, dev, test = split_pictures(self, pictures, seed, report_on_dev)
+        trained = {example.label for example in train}
+        if unknown := sorted({e.label for e in (*dev, *test)} - trained):
+            names = list_names(pictures.names[label] for label in unknown)
+            raise ConfigurationError(
+                f"task={self.name}: train has no picture of {names}; add some, or leave the class out"
+            )
+        chosen = select_half(trained, self.classes)
+        if len(chosen) < 2:
+            raise ConfigurationError(
+                f"task={self.name}: there are {len(trained)} classes, and task.classes={self.classes} takes "
+                f"{len(chosen)}; at least two are needed to tell apart: add another, or set task.classes=all"
+            )
+        labels = tuple(name_class(self, pictures.names[label]) for label in chosen)
+        found = {}
+        for name, rows in (("train", train), ("dev", dev), ("test", test)):
+            found[name] = renumber_labels(pictures, rows, chosen)
+            check_there(f"task={self.name}, {name}", found[name], pictures.source)
+        return TaskData(self, labels, found["train"], found["dev"], found["test"], pictures.source)
 
-    With `task.shots`, train has that many pictures of each class and dev at most 4, drawn by `seed`; test is whole.
-    With `report_on_dev` (protocol `official`) dev is test. Pictures are not opened here. Raises ConfigurationError
-    where data, a class or a picture is missing.
-    """
-    pictures = read_pictures(task, seed)
-    train, dev, test = split_pictures(task, pictures, seed, report_on_dev)
-    trained = {example.label for example in train}
-    if unknown := sorted({e.label for e in (*dev, *test)} - trained):
-        names = list_names(pictures.names[label] for label in unknown)
-        raise ConfigurationError(f"task={task.name}: train has no picture of {names}; add some, or leave the class out")
-    chosen = select_half(trained, task.classes)
-    if len(chosen) < 2:
-        raise ConfigurationError(
-            f"task={task.name}: there are {len(trained)} classes, and task.classes={task.classes} takes {len(chosen)}; "
-            "at least two are needed to tell apart: add another, or set task.classes=all"
-        )
-    labels = tuple(name_class(task, pictures.names[label]) for label in chosen)
-    found = {}
-    for name, rows in (("train", train), ("dev", dev), ("test", test)):
-        found[name] = renumber_labels(pictures, rows, chosen)
-        check_there(f"task={task.name}, {name}", found[name], pictures.source)
-    return TaskData(task, labels, found["train"], found["dev"], found["test"], pictures.source)
+    def load_unseen(self, seed: int, report_on_dev: bool = False) -> TaskData | None:
+        """The second half of the classes of a task with `classes=base`: what base-to-new reports on."""
+        return replace(self, classes="new").load(seed, report_on_dev) if self.classes == "base" else None
 
+    def describe(self) -> str:
+        """The task in words, for a mentor, and what stands for the name of a class."""
+        return f"{self.description} {CLASS} in a prompt stands for the name of a class.".strip()
 
-def load_new_classes(task: ImageTask, seed: int, report_on_dev: bool = False) -> TaskData | None:
-    """The other half of the classes of a task with `classes=base`: what base-to-new reports on; None for others."""
-    return load_image_task(replace(task, classes="new"), seed, report_on_dev) if task.classes == "base" else None
+    def show(self, example: Example) -> Example:
+        """An example as a mentor sees it: the image itself is not sent."""
+        return Example((("(a picture)", None),), example.label)
+
+    def identify(self, example: Example) -> Example:
+        """An image by its own name and that of its folder, wherever that lies."""
+        ((path, _),) = example.sequences
+        return Example((("/".join(Path(path).parts[-2:]), None),), example.label)
 
 
 def read_pictures(task: ImageTask, seed: int) -> Pictures:
@@ -123,9 +137,8 @@ def read_pictures(task: ImageTask, seed: int) -> Pictures:
     folder = local_folder(task)
     if folder is None:
         data = {split: read_hub(task, split) for split in (task.train, task.dev, task.test) if split}
-        source = f"hub:{task.hub}/{task.hub_config or ''}@{task.revision or 'main'}"
         columns = task.image, task.label
-        return image_layouts.hub_pictures(data, columns, (task.train, task.dev, task.test), source)
+        return image_layouts.hub_pictures(data, columns, (task.train, task.dev, task.test), name_source(task))
     if task.layout == "coop":
         return image_layouts.read_split_file(folder / task.split_file, folder / task.pictures)
     if task.layout == "aircraft":
@@ -172,25 +185,13 @@ def split_pictures(
         rows, test = carve_dev(rows, DEV_SHARE, DEV_ROWS, derive_seed(seed, "test"))
     rng = random.Random(seed)
     if task.shots:
-        train = sample_shots(rows, task.shots, rng)
+        train = sample_coop_shots(rows, task.shots, rng)
         taken = set(train)
         dev = [row for row in rows if row not in taken] if dev is None else dev
-        return train, test if report_on_dev else sample_shots(dev, min(task.shots, COOP_DEV_SHOTS), rng), test
+        return train, test if report_on_dev else sample_coop_shots(dev, min(task.shots, COOP_DEV_SHOTS), rng), test
     if dev is None and not report_on_dev:
         rows, dev = carve_dev(rows, DEV_SHARE, DEV_ROWS, derive_seed(seed, "dev"))
     return rows, test if report_on_dev or dev is None else dev, test
-
-
-def sample_shots(rows: Sequence[Example], shots: int, rng: random.Random) -> list[Example]:
-    """`shots` rows of each class, in the order in which classes first appear.
-
-    A class that has fewer gives some of its rows more than once, drawn with replacement, as in CoOp.
-    """
-    of_class: dict[int, list[Example]] = {}
-    for row in rows:
-        of_class.setdefault(row.label, []).append(row)
-    drawn = (rng.sample(own, shots) if len(own) >= shots else rng.choices(own, k=shots) for own in of_class.values())
-    return [row for own in drawn for row in own]
 
 
 def select_half(labels: set[int], classes: str) -> list[int]:

@@ -3,25 +3,25 @@
 A task is one YAML in conf/task; its fields are those of `TextTask` (docs/guide.md shows how to add one).
 """
 
-import hashlib
-import heapq
-import json
-import logging
 import os
 import random
 import string
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
+
+from llm_catalyst.tasks.base import Example, Task, TaskData
+from llm_catalyst.tasks.hub import name_source, read_hub
 from llm_catalyst.tasks.row_files import READERS, list_names, locate_row, read_file, shorten_value
+from llm_catalyst.tasks.splitting import carve_dev, sample_shots
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.terminal import escape_controls
-from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice, check_range, did_you_mean
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass, did_you_mean
 
 BUILT_IN = Path(__file__).parent
 # What a template takes, and a label may be; a list or a dict would enter a text as Python writes it.
@@ -51,8 +51,8 @@ def names_in(*templates: str) -> set[str]:
     return {name for template in templates for _, name, _, _ in string.Formatter().parse(template) if name}
 
 
-@dataclass(frozen=True)
-class TextTask:
+@config_dataclass("task")
+class TextTask(Task):
     """The `task` node: where the rows are, how they become text, and what the labels are called.
 
     `text` and `pair` are templates with the columns in braces. `choices` makes the task multiple choice:
@@ -72,7 +72,7 @@ class TextTask:
     words: list[str] = field(default_factory=list)
     cloze: str = "It was {mask}."
     descriptions: list[str] = field(default_factory=list)
-    metric: str = "accuracy"
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"
     hub: str | None = None
     hub_config: str | None = None
     revision: str | None = None
@@ -80,15 +80,11 @@ class TextTask:
     train: str = "train"
     dev: str | None = None
     test: str | None = "validation"
-    dev_share: float = 0.1
-    dev_rows: int = 1000
-    shots: int | None = None
+    dev_share: Annotated[float, Ge(0.01), Le(0.5)] = 0.1
+    dev_rows: Annotated[int, Ge(1)] = 1000
+    shots: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
-        check_at_least("task.shots", self.shots, 1)
-        check_at_least("task.dev_rows", self.dev_rows, 1)
-        check_range("task.dev_share", self.dev_share, 0.01, 0.5)
-        check_choice("task.metric", self.metric, ("accuracy", "macro_f1"))
         check_template("task.cloze", self.cloze)
         if names_in(self.cloze) != {"mask"}:
             raise ConfigurationError(f"task.cloze={self.cloze!r} must hold {{mask}}, and no other braces")
@@ -98,18 +94,42 @@ class TextTask:
         if self.choices and self.pair:
             raise ConfigurationError("task.pair and task.choices exclude each other: each choice takes pair's place")
         expected = 2 if self.choices else len(self.labels)
-        for key in ("words", "descriptions"):
-            given = getattr(self, key)
+        for key, given in (("words", self.words), ("descriptions", self.descriptions)):
             if given and expected and len(given) != expected:
                 raise ConfigurationError(f"task.{key} has {len(given)} entries, but there must be {expected}")
 
+    def load(self, seed: int, report_on_dev: bool = False) -> TaskData:
+        """The task's rows as train, dev and test.
 
-@dataclass(frozen=True)
-class Example:
-    """One row: a (text, pair) per choice (a single one where the task has no choices), and its label id."""
-
-    sequences: tuple[tuple[str, str | None], ...]
-    label: int
+        By default dev, which chooses, is a part of the training split (or the task's own dev split), and test,
+        which reports, is untouched by any choice. With `report_on_dev` (protocol `official`) both are the
+        task's test split, as in the method's published code. With `shots` train and dev hold that many rows
+        of each label, drawn by `seed`.
+        """
+        folder = local_folder(self)
+        source = str(folder) if folder else name_source(self)
+        labels = list(self.labels)
+        train = examples_of(self, read_split(self, folder, self.train), labels)
+        if self.test:
+            test = examples_of(self, read_split(self, folder, self.test), labels)
+        else:
+            train, test = carve_dev(train, self.dev_share, self.dev_rows, derive_seed(seed, "test"))
+        rng = random.Random(derive_seed(seed, "shots"))
+        if report_on_dev:
+            train, dev = sample_shots(train, self.shots, rng)[0], test
+        elif self.dev:
+            dev = examples_of(self, read_split(self, folder, self.dev), labels)
+            train, dev = sample_shots(train, self.shots, rng)[0], sample_shots(dev, self.shots, rng)[0]
+        elif self.shots:
+            train, rest = sample_shots(train, self.shots, rng)
+            dev = sample_shots(rest, self.shots, rng)[0]
+        else:
+            train, dev = carve_dev(train, self.dev_share, self.dev_rows, derive_seed(seed, "dev"))
+        for name, rows in (("train", train), ("dev", dev), ("test", test)):
+            if not rows:
+                why = f"; task.shots={self.shots} leaves it no row" if self.shots else ""
+                raise ConfigurationError(f"task={self.name}: the {name} split is empty{why}; look into {source}")
+        return TaskData(self, tuple(labels), tuple(train), tuple(dev), tuple(test), source)
 
 
 @dataclass(frozen=True)
@@ -126,90 +146,6 @@ class Split:
 
     def __str__(self) -> str:
         return escape_controls(str(self.file)) if self.file else f"split {self.name}"
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """A loaded task: of texts (TextTask), or of pictures (ImageTask), whose examples are their paths.
-
-    `test` is what the run reports on: under protocol `official` the same rows as `dev`.
-    """
-
-    task: Any
-    labels: tuple[str, ...]
-    train: tuple[Example, ...]
-    dev: tuple[Example, ...]
-    test: tuple[Example, ...]
-    source: str
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        return tuple(self.task.words or self.labels)
-
-    @property
-    def descriptions(self) -> tuple[str, ...]:
-        return tuple(self.task.descriptions or self.labels)
-
-    def fingerprints(self) -> dict[str, Any]:
-        """Rows, label counts and a hash of each split's texts and labels, and where they came from."""
-        splits = {"train": self.train, "dev": self.dev, "test": self.test}
-        if not isinstance(self.task, TextTask):
-            splits = {name: tuple(map(relative_picture, rows)) for name, rows in splits.items()}
-        return {"source": self.source} | {name: fingerprint_split(rows) for name, rows in splits.items()}
-
-
-def relative_picture(picture: Example) -> Example:
-    """A picture by its own name and its folder's, wherever that lies now."""
-    ((path, _),) = picture.sequences
-    return Example((("/".join(Path(path).parts[-2:]), None),), picture.label)
-
-
-def majority_share(examples: Sequence[Example]) -> float:
-    """The accuracy of always answering the most frequent label."""
-    return max(Counter(e.label for e in examples).values()) / len(examples)
-
-
-def fingerprint_split(examples: Sequence[Example]) -> dict[str, Any]:
-    """Rows, label counts and sha256 of a split: equal hashes mean equal texts, labels and order."""
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(json.dumps([example.sequences, example.label]).encode())
-    counts = Counter(e.label for e in examples)
-    return {"rows": len(examples), "labels": {str(k): counts[k] for k in sorted(counts)}, "sha256": digest.hexdigest()}
-
-
-def load_text_task(task: TextTask, seed: int, report_on_dev: bool = False) -> TaskData:
-    """The task's rows as train, dev and test.
-
-    By default dev, which chooses, is a part of the training split (or the task's own dev split), and test,
-    which reports, is untouched by any choice. With `report_on_dev` (protocol `official`) both are the
-    task's test split, as in the method's published code. With `task.shots` train and dev hold that many
-    rows of each label, drawn by `seed`.
-    """
-    folder = local_folder(task)
-    source = str(folder) if folder else f"hub:{task.hub}/{task.hub_config or ''}@{task.revision or 'main'}"
-    labels = list(task.labels)
-    train = examples_of(task, read_split(task, folder, task.train), labels)
-    if task.test:
-        test = examples_of(task, read_split(task, folder, task.test), labels)
-    else:
-        train, test = carve_dev(train, task.dev_share, task.dev_rows, derive_seed(seed, "test"))
-    rng = random.Random(derive_seed(seed, "shots"))
-    if report_on_dev:
-        train, dev = sample_shots(train, task.shots, rng)[0], test
-    elif task.dev:
-        dev = examples_of(task, read_split(task, folder, task.dev), labels)
-        train, dev = sample_shots(train, task.shots, rng)[0], sample_shots(dev, task.shots, rng)[0]
-    elif task.shots:
-        train, rest = sample_shots(train, task.shots, rng)
-        dev = sample_shots(rest, task.shots, rng)[0]
-    else:
-        train, dev = carve_dev(train, task.dev_share, task.dev_rows, derive_seed(seed, "dev"))
-    for name, rows in (("train", train), ("dev", dev), ("test", test)):
-        if not rows:
-            why = f"; task.shots={task.shots} leaves it no row" if task.shots else ""
-            raise ConfigurationError(f"task={task.name}: the {name} split is empty{why}; look into {source}")
-    return TaskData(task, tuple(labels), tuple(train), tuple(dev), tuple(test), source)
 
 
 def local_folder(task: TextTask) -> Path | None:
@@ -250,23 +186,6 @@ def read_split(task: TextTask, folder: Path | None, split: str) -> Split:
         columns = {name: [cell or None for cell in cells] for name, cells in columns.items()}
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return Split(split, file, rows)
-
-
-def read_hub(task: Any, split: str) -> Any:
-    """A split of the task's data set on the Hugging Face hub, as a `datasets.Dataset`."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    # Its retries would otherwise be told line by line; a failure is told once, below.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        return datasets.load_dataset(task.hub, task.hub_config, split=split, revision=task.revision)
-    except Exception as error:
-        raise ConfigurationError(
-            f"task={task.name}: {task.hub} could not be loaded from the Hugging Face hub "
-            f"({type(error).__name__}: {error}). "
-            f"Offline? Put the files into $CATALYST_DATA/{task.name}/ or set task.path=FOLDER"
-        ) from error
 
 
 def split_file(task: TextTask, folder: Path, split: str) -> Path:
@@ -332,7 +251,7 @@ def needed_columns(task: TextTask, there: list[str], where: str) -> list[str]:
 
 
 def problem_of(name: str, value: Any, task: TextTask) -> str:
-    """What makes a cell unusable, and the mend; '' where it can be a text or a label."""
+    """Why a cell cannot be used, and the fix; '' where it can be a text or a label."""
     if value is not None and not isinstance(value, PLAIN):
         return f"{name} is a {type(value).__name__}, {shorten_value(value)}; it must be a text or a number"
     if value is None or value != value or (name == task.label and str(value).strip().lower() in ("", "nan")):
@@ -363,43 +282,3 @@ def label_id(value: Any, known: Mapping[str, int], count: int) -> int | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return int(number) if number.is_integer() and 0 <= number < count else None
-
-
-def carve_dev(rows: Sequence[Example], share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """The rows without, and with only, a random share of each label (stratified), at most `limit` in all."""
-    share = min(share, limit / len(rows))
-    order = list(range(len(rows)))
-    random.Random(seed).shuffle(order)
-    counts = Counter(e.label for e in rows)
-    # A label with a single row stays where it can be trained on.
-    wanted = {label: min(max(1, round(share * count)), count - 1) for label, count in counts.items()}
-    # The largest gives first: of equals, the one that comes first.
-    largest = [(-n, i, label) for i, (label, n) in enumerate(wanted.items())]
-    heapq.heapify(largest)
-    for _ in range(sum(wanted.values()) - max(limit, len(wanted))):
-        n, i, label = largest[0]
-        wanted[label] -= 1
-        heapq.heapreplace(largest, (n + 1, i, label))
-    taken = set(first_of_each(rows, order, wanted))
-    return [e for i, e in enumerate(rows) if i not in taken], [rows[i] for i in sorted(taken)]
-
-
-def first_of_each(rows: Sequence[Example], order: Sequence[int], wanted: Mapping[int, int]) -> list[int]:
-    """The numbers of the first `wanted` rows of each label, in `order`."""
-    left, taken = dict(wanted), []
-    for i in order:
-        if left[rows[i].label] > 0:
-            left[rows[i].label] -= 1
-            taken.append(i)
-    return taken
-
-
-def sample_shots(rows: Sequence[Example], shots: int | None, rng: random.Random) -> tuple[list[Example], list[Example]]:
-    """`shots` rows of each label (fewer where a label has fewer), and the rest; everything without `shots`."""
-    if shots is None:
-        return list(rows), []
-    order = list(range(len(rows)))
-    rng.shuffle(order)
-    taken = first_of_each(rows, order, dict.fromkeys({e.label for e in rows}, shots))
-    chosen = set(taken)
-    return [rows[i] for i in taken], [e for i, e in enumerate(rows) if i not in chosen]

@@ -16,8 +16,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import Encoded, Rows
-from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.tasks.tokenization import build_encoded, encode_examples, list_sequences, tokenize_sequences
 from llm_catalyst.utils.checksums import sha256
 from llm_catalyst.utils.paths import writable_cache

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import Encoded, Rows
-from llm_catalyst.tasks.text_task import Example
 
 
 def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int, cloze: str | None = None) -> Encoded:

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from llm_catalyst.mentors.base import Mentor, overlaps
-from llm_catalyst.models.prompted_text import Model
+from llm_catalyst.models.base import PromptedModel
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
 from llm_catalyst.tasks.batching import Examples, scoring_rows, training_rows
 from llm_catalyst.training.final_evaluation import device_name
@@ -202,7 +202,7 @@ def measure_run(problem: Problem, optimizer: PromptOptimizer, work: Work) -> Mea
 
 
 def make_step(
-    problem: Problem, optimizer: PromptOptimizer, model: Model, k: int, done: int, total: int
+    problem: Problem, optimizer: PromptOptimizer, model: PromptedModel, k: int, done: int, total: int
 ) -> Callable[[], int]:
     """A function that takes the run's step after `done`, with k new members, and says how often each example passed."""
     start, batch = problem.start(), next(problem.batches(k, done))
@@ -215,7 +215,7 @@ def make_step(
     return train
 
 
-def time_scored_token(problem: Problem, model: Model, k: int) -> float:
+def time_scored_token(problem: Problem, model: PromptedModel, k: int) -> float:
     """Seconds of the largest pass over dev, of k prompts together, by its tokens."""
     dev, prompt = problem.splits["dev"], problem.start()
     passes = scoring_rows(dev, max(1, model.room.tokens // k), problem.space.length, problem.padding)

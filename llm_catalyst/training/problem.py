@@ -14,23 +14,23 @@ from torch import Tensor
 
 from llm_catalyst.config.settings import Settings
 from llm_catalyst.mentors.base import TaskDescription
-from llm_catalyst.models import image_features
 from llm_catalyst.models.backbones.clip import FrozenClip
 from llm_catalyst.models.backbones.loading import compile_seconds
 from llm_catalyst.models.backbones.text import FrozenText
-from llm_catalyst.models.prompted_clip import ImageHead, PromptedClip
-from llm_catalyst.models.prompted_text import Head, Parameters, PromptedText
-from llm_catalyst.models.soft_prompt import CLASS, PromptSpace
+from llm_catalyst.models.base import Parameters
+from llm_catalyst.models.heads.base import TextHead
+from llm_catalyst.models.image_features import load_features
+from llm_catalyst.models.prompted_clip import PromptedClip
+from llm_catalyst.models.prompted_text import PromptedText
+from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.optimizers.base import StepResult
 from llm_catalyst.runs.records import Prompt, Snapshot, Split
+from llm_catalyst.tasks.base import TaskData, majority_share
 from llm_catalyst.tasks.batching import Batch, Examples, steps_per_epoch, training_rows
-from llm_catalyst.tasks.text_task import Example, TaskData, majority_share
 from llm_catalyst.tasks.token_cache import encode_splits
 from llm_catalyst.training.scoring import ScoringResult, score_members
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.rng import derive_seed, make_generator
-
-PICTURE = "(a picture)"  # stands for one in words
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,7 @@ class Problem:
     @property
     def description(self) -> TaskDescription:
         task = self.data.task
-        if isinstance(self.model, PromptedClip):  # a mentor is not shown the pictures, only what they are taken for
-            text = f"{task.description} {CLASS} in a prompt stands for the name of a class.".strip()
-            pictures = tuple(Example(((PICTURE, None),), example.label) for example in self.data.train)
-            return TaskDescription(task.name, text, self.data.labels, pictures)
-        return TaskDescription(task.name, task.description, self.data.labels, self.data.train)
+        return TaskDescription(task.name, task.describe(), self.data.labels, tuple(map(task.show, self.data.train)))
 
     def label(self, number: int | None) -> str | None:
         """The name of a label id."""
@@ -79,9 +75,7 @@ class Problem:
     @property
     def padding(self) -> int | None:
         """Tokens that every text is padded to; None pads to the longest of a batch."""
-        if isinstance(self.model, PromptedClip) or not self.settings.protocol.pad_to_max_length:
-            return None
-        return self.model.backbone.longest_text(self.space.length)
+        return self.model.backbone.longest_text(self.space.length) if self.settings.protocol.pad_to_max_length else None
 
     @property
     def compiled(self) -> bool:
@@ -140,45 +134,50 @@ class Problem:
         return [distinct[-1 - round(i * (len(distinct) - 1) / max(1, n - 1))] for i in range(n)][::-1]
 
 
-def assemble_text_problem(
+def assemble_problem(
     data: TaskData,
-    backbone: FrozenText,
-    head: Head,
+    backbone: Any,
+    head: Any,
     settings: Settings,
     tell: Callable[[str], None] = lambda line: None,
+    unseen: TaskData | None = None,
 ) -> Problem:
-    """The problem of training a soft prompt of `backbone` under `head`; `tell` hears how far its texts' tokens are."""
+    """The problem of training a soft prompt of `backbone` under `head` on `data`.
+
+    `tell` hears how many texts are tokens, or images features, by now; `unseen` are other classes to report on.
+    """
+    make_model: Any
+    if data.task.modality == "image":
+        splits, make_model = encode_images(data, backbone, settings, tell), PromptedClip
+    else:
+        splits, make_model = encode_texts(data, backbone, head, settings, tell), PromptedText
+    model = make_model(backbone, head, head.constants(backbone, data), room_for(settings))
+    compiled_before = compile_seconds() if backbone.compiled else None
+    class_at = head.class_at(settings.prompt.length)
+    space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt, class_at)
+    other = assemble_problem(unseen, backbone, head, settings, tell) if unseen else None
+    return Problem(data, splits, model, space, settings, other, compiled_before)
+
+
+def encode_texts(
+    data: TaskData, backbone: FrozenText, head: TextHead, settings: Settings, tell: Callable[[str], None]
+) -> dict[Split, Examples]:
+    """The splits as token ids."""
     longest = backbone.longest_text(settings.prompt.length)
     cloze = cloze_for(backbone, data.task.cloze) if head.words else None
     train, dev, test = encode_splits(backbone.tokenizer, (data.train, data.dev, data.test), longest, cloze, tell)
-    splits: dict[Split, Examples] = {"train": train, "dev": dev, "test": test}
-    model = PromptedText(backbone, head, head.constants(backbone, data), room_for(settings))
-    space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt)
-    compiled_before = compile_seconds() if backbone.settings.compile else None
-    return Problem(data, splits, model, space, settings, compiled_before=compiled_before)
+    return {"train": train, "dev": dev, "test": test}
 
 
-def assemble_image_problem(
-    data: TaskData,
-    unseen: TaskData | None,
-    backbone: FrozenClip,
-    head: ImageHead,
-    settings: Settings,
-    tell: Callable[[str], None] = lambda line: None,
-) -> Problem:
-    """The problem of learning a context of CLIP's class names; `tell` hears how far the images' features are."""
-    views = backbone.settings.views
-    splits: dict[Split, Examples] = {
-        "train": image_features.load_features(backbone, data.train, views, settings.seed, tell),
-        "dev": image_features.load_features(backbone, data.dev, tell=tell),
-        "test": image_features.load_features(backbone, data.test, tell=tell),
+def encode_images(
+    data: TaskData, backbone: FrozenClip, settings: Settings, tell: Callable[[str], None]
+) -> dict[Split, Examples]:
+    """The splits as image features; train in augmented views."""
+    return {
+        "train": load_features(backbone, data.train, backbone.settings.views, settings.seed, tell),
+        "dev": load_features(backbone, data.dev, tell=tell),
+        "test": load_features(backbone, data.test, tell=tell),
     }
-    m = settings.prompt.length
-    place = {"end": m, "middle": m // 2, "front": 0}[getattr(head, "class_position", "end")]
-    space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt, place)
-    model = PromptedClip(backbone, head, head.constants(backbone, data), room_for(settings))
-    other = assemble_image_problem(unseen, None, backbone, head, settings, tell) if unseen else None
-    return Problem(data, splits, model, space, settings, other)
 
 
 def room_for(settings: Settings) -> PassLimits:

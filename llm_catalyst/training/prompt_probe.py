@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from llm_catalyst.mentors.base import Trial
-from llm_catalyst.models.prompted_text import Model, Parameters, stack_members
+from llm_catalyst.models.base import Parameters, PromptedModel, stack_members
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.training.problem import Problem
@@ -85,7 +85,7 @@ class PromptProbe:
 
     def _gradients(self, prompts: Sequence[Prompt]) -> Tensor:
         """Gradients (k, m, d) of each prompt's mean loss in its embeddings."""
-        model: Model = self._problem.model
+        model: PromptedModel = self._problem.model
         parameters = stack_members(self._members(prompts))
         rows = parameters["prompt"].requires_grad_()
         batch = self._batch.expand(len(prompts))

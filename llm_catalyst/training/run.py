@@ -20,21 +20,16 @@ from llm_catalyst.callbacks.trackers import make_trackers
 from llm_catalyst.config.build import RunComponents
 from llm_catalyst.config.plugins import find_plugin_versions
 from llm_catalyst.mentors.clients.human import Human
-from llm_catalyst.models.backbones import clip
-from llm_catalyst.models.backbones.loading import check_dtype, check_extras, set_tf32
-from llm_catalyst.models.backbones.text import check_attention
-from llm_catalyst.models.backbones.text import load_text_backbone as load_backbone
+from llm_catalyst.models.backbones.clip import load_clip
+from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.runs.old_configs import FORMAT
 from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
 from llm_catalyst.runs.writer import PLACE, RunDirectory, changed_keys
-from llm_catalyst.tasks import image_task
-from llm_catalyst.tasks.image_task import ImageTask
-from llm_catalyst.tasks.text_task import load_text_task as load_task
 from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate
 from llm_catalyst.training.loop import Experiment, run_experiment
-from llm_catalyst.training.problem import Problem, assemble_image_problem, assemble_text_problem
+from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.utils.cpu import count_usable_cores
 from llm_catalyst.utils.memory import forget_peak
 from llm_catalyst.utils.rng import derive_seed
@@ -151,45 +146,28 @@ def load_problem(parts: RunComponents, tell: Callable[[str], None] = ignore_prog
 
     What does not fit together is refused by name.
     """
-    settings = parts.settings
+    task, head, settings = parts.task, parts.head, parts.settings
     device = choose_device(settings.device)
-    check_dtype(parts.backbone.dtype, device)
+    parts.backbone.check(device)
     # What torch takes by itself follows OMP_NUM_THREADS, by which a sweep's workers share a machine, but no quota.
     torch.set_num_threads(settings.threads or min(torch.get_num_threads(), count_usable_cores()))
-    if isinstance(parts.task, ImageTask):
-        return load_images(parts, device, tell)
-    check_attention(parts.backbone, device)
-    check_extras(parts.backbone, device)
-    if parts.head.words and parts.backbone.kind == "encoder":
+    if head.words and parts.backbone.kind == "encoder":
         raise ConfigurationError(
             f"head=verbalizer needs a language-model head, which {parts.backbone.name} does not have; "
             f"choose head=classifier or head=similarity, or a backbone such as roberta_base, bert_base or gpt2"
         )
-    data = load_task(parts.task, settings.seed, settings.protocol.report_on == "dev")
-    backbone = load_frozen(
-        settings.seed,
-        device,
-        lambda: load_backbone(parts.backbone, parts.head.words, device, settings.protocol.embed_twice),
-    )
-    return assemble_text_problem(data, backbone, parts.head, settings, tell)
-
-
-def load_images(parts: RunComponents, device: torch.device, tell: Callable[[str], None]) -> Problem:
-    """The same for a task of pictures, whose features are computed where they are not in the cache."""
-    task, settings = parts.task, parts.settings
-    if task.classes == "base" and not parts.head.transfers:
+    on_dev = settings.protocol.report_on == "dev"
+    data, unseen = task.load(settings.seed, on_dev), task.load_unseen(settings.seed, on_dev)
+    if unseen and not head.transfers:
         raise ConfigurationError(
             "task.classes=base reports on classes that were not trained: a context of its own for each class "
             "(head.class_specific=true) has none for them; set it to false, or task.classes=all"
         )
-    on_dev = settings.protocol.report_on == "dev"
-    set_tf32(False, device)  # a run of texts in this process may have set it
-    data, unseen = (
-        image_task.load_image_task(task, settings.seed, on_dev),
-        image_task.load_new_classes(task, settings.seed, on_dev),
+    load = load_clip if task.modality == "image" else load_text_backbone
+    backbone = load_frozen(
+        settings.seed, device, lambda: load(parts.backbone, head.words, device, settings.protocol.embed_twice)
     )
-    backbone = load_frozen(settings.seed, device, lambda: clip.load_clip(parts.backbone, device))
-    return assemble_image_problem(data, unseen, backbone, parts.head, settings, tell)
+    return assemble_problem(data, backbone, head, settings, tell, unseen)
 
 
 def load_frozen(seed: int, device: torch.device, load: Callable[[], T]) -> T:

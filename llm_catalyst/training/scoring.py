@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from llm_catalyst.models.prompted_text import Model, Parameters, example_losses, stack_members
+from llm_catalyst.models.base import Parameters, PromptedModel, example_losses, stack_members
 from llm_catalyst.runs.records import Score
 from llm_catalyst.tasks.batching import Examples, scoring_rows
 
@@ -26,7 +26,7 @@ class ScoringResult:
 
 @torch.inference_mode()
 def score_members(
-    model: Model, members: Sequence[Parameters], data: Examples, metric: str, pad_to: int | None = None
+    model: PromptedModel, members: Sequence[Parameters], data: Examples, metric: str, pad_to: int | None = None
 ) -> list[ScoringResult | None]:
     """The result of each member on `data`, or None where its loss is not finite.
 
@@ -38,7 +38,7 @@ def score_members(
 
 
 def score_passes(
-    model: Model, parameters: Parameters, data: Examples, budget: int, pad_to: int | None
+    model: PromptedModel, parameters: Parameters, data: Examples, budget: int, pad_to: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Summed losses (passes, k), answers (k, n) and true labels (n,) of all examples, shortest first, on the CPU."""
     losses, answers, truth = [], [], []
@@ -50,7 +50,7 @@ def score_passes(
 
 
 def forward_passes(
-    model: Model, parameters: Parameters, data: Examples, budget: int, pad_to: int | None
+    model: PromptedModel, parameters: Parameters, data: Examples, budget: int, pad_to: int | None
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Rows, their labels (k, b) and class logits (k, b, c), pass by pass, shortest first."""
     k, m = parameters["prompt"].shape[:2]
@@ -62,14 +62,14 @@ def forward_passes(
 
 @torch.inference_mode()
 def score_examples(
-    model: Model, members: Sequence[Parameters], data: Examples, pad_to: int | None = None
+    model: PromptedModel, members: Sequence[Parameters], data: Examples, pad_to: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Each member's loss in nats and answered label id on each example of `data`, (k, n) both, on the CPU."""
     return in_room(each_example, model, members, data, pad_to)
 
 
 def each_example(
-    model: Model, parameters: Parameters, data: Examples, budget: int, pad_to: int | None
+    model: PromptedModel, parameters: Parameters, data: Examples, budget: int, pad_to: int | None
 ) -> tuple[Tensor, Tensor]:
     """Losses and answers (k, n) in the order of `data`, on the CPU."""
     k, n = len(parameters["prompt"]), len(data)
@@ -81,7 +81,7 @@ def each_example(
 
 
 def in_room(
-    work: Callable[..., T], model: Model, members: Sequence[Parameters], data: Examples, pad_to: int | None
+    work: Callable[..., T], model: PromptedModel, members: Sequence[Parameters], data: Examples, pad_to: int | None
 ) -> T:
     """What `work` gives, with the backbone in evaluation mode and as many tokens in one pass as memory has room for."""
     training = model.backbone.training

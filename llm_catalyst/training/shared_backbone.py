@@ -19,7 +19,7 @@ from rich.console import Console
 
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.callbacks.console import make_callback
-from llm_catalyst.models.prompted_text import Model
+from llm_catalyst.models.base import PromptedModel
 from llm_catalyst.optimizers.backprop import mean_gradients
 from llm_catalyst.optimizers.base import Member, PromptOptimizer
 from llm_catalyst.tasks.batching import Batch
@@ -38,7 +38,7 @@ class GradientRequest:
     """What run `number` waits for: the losses of its members, and their gradients left in them."""
 
     number: int
-    model: Model
+    model: PromptedModel
     members: Sequence[Member]
     batch: Batch
     losses: "Future[list[float]]" = field(default_factory=Future)

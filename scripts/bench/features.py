@@ -28,8 +28,8 @@ from llm_catalyst.models.image_features import load_features as load_features
 from llm_catalyst.models.prompted_clip import PromptedClip
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
+from llm_catalyst.tasks.base import Example, TaskData
 from llm_catalyst.tasks.image_task import ImageTask
-from llm_catalyst.tasks.text_task import Example, TaskData
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.rng import make_generator
 
@@ -71,7 +71,7 @@ def vit_b16(folder: Path) -> FrozenClip:
     CLIPImageProcessorPil().save_pretrained(folder)
     ids = {"eos_token_id": len(pieces) - 1, "bos_token_id": len(pieces) - 2}
     CLIPModel(CLIPConfig(text_config=ids, vision_config={"patch_size": 16})).save_pretrained(folder)
-    return load_clip(ClipBackbone(str(folder)), torch.device("cpu"))
+    return load_clip(ClipBackbone(str(folder)), False, torch.device("cpu"))
 
 
 def drawn(folder: Path, number: int) -> list[Example]:

@@ -45,9 +45,10 @@ from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
+from llm_catalyst.tasks.base import Example, TaskData
 from llm_catalyst.tasks.batching import training_rows
-from llm_catalyst.tasks.text_task import Example, TaskData, TextTask, load_text_task
-from llm_catalyst.training.problem import Problem, assemble_text_problem
+from llm_catalyst.tasks.text_task import TextTask
+from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.training.shared_backbone import SharedBackboneRuns, share_steps
 from llm_catalyst.utils.signals import SignalHandler
 
@@ -140,15 +141,15 @@ def machine(device: torch.device) -> str:
 
 
 def sentences(options: argparse.Namespace) -> tuple[TextTask, list[Example]]:
-    return SST2, random.Random(0).sample(load_text_task(SST2, 1).test, options.sentences)
+    return SST2, random.Random(0).sample(SST2.load(1).test, options.sentences)
 
 
 def phrases(options: argparse.Namespace) -> tuple[TextTask, list[Example]]:
-    return SST2, random.Random(0).sample(load_text_task(SST2, 1).train, options.phrases)
+    return SST2, random.Random(0).sample(SST2.load(1).train, options.phrases)
 
 
 def passages(options: argparse.Namespace) -> tuple[TextTask, list[Example]]:
-    return BOOLQ, random.Random(0).sample(load_text_task(BOOLQ, 1).train, options.passages)
+    return BOOLQ, random.Random(0).sample(BOOLQ.load(1).train, options.passages)
 
 
 def words(options: argparse.Namespace) -> tuple[TextTask, list[Example]]:
@@ -189,9 +190,7 @@ def problem(asked: Contest, **how: Any) -> Problem:
     rows = tuple(asked.texts)
     data = TaskData(asked.task, tuple(asked.task.labels), rows, rows[:1], rows[:1], "bench")
     backbone = load_backbone(replace(asked.backbone, **how), False, asked.device)
-    return assemble_text_problem(
-        data, backbone, Classifier(), Settings(batch_size=BATCH, prompt=PromptSettings(length=M))
-    )
+    return assemble_problem(data, backbone, Classifier(), Settings(batch_size=BATCH, prompt=PromptSettings(length=M)))
 
 
 def our_steps(ours: Problem) -> Iterator[float]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from llm_catalyst.mentors.base import MentorContext, TaskDescription, Trial
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.runs.records import Message, Prompt, Score, ScoredPrompt
-from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.tasks.base import Example
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (  # noqa: SIM905 - easier to read and to add to

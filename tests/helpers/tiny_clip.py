@@ -14,9 +14,10 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.utils import logging
 
 from llm_catalyst.models.backbones.clip import ClipBackbone, FrozenClip, load_clip
-from llm_catalyst.models.prompted_clip import ImageHead, PromptedClip
+from llm_catalyst.models.heads.base import ImageHead
+from llm_catalyst.models.prompted_clip import PromptedClip
+from llm_catalyst.tasks.base import Example, TaskData
 from llm_catalyst.tasks.image_task import ImageTask
-from llm_catalyst.tasks.text_task import Example, TaskData
 from llm_catalyst.utils.memory import PassLimits
 
 torch.set_num_threads(1)
@@ -67,7 +68,7 @@ def folder(eos: int | None = None) -> str:
 @cache
 def backbone(**settings: Any) -> FrozenClip:
     """The tiny CLIP as a run loads it."""
-    return load_clip(ClipBackbone(folder(), **settings), CPU)
+    return load_clip(ClipBackbone(folder(), **settings), False, CPU)
 
 
 def shape_data(labels: tuple[str, ...] = LABELS, **fields: Any) -> TaskData:

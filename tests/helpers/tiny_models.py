@@ -28,15 +28,16 @@ from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Evaluations, Interval, PoolSettings, Settings
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
+from llm_catalyst.models.base import Parameters, example_losses
 from llm_catalyst.models.heads.classifier import Classifier
-from llm_catalyst.models.prompted_text import Parameters, example_losses
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.runs.records import Outcome
 from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.tasks.base import Example, TaskData
 from llm_catalyst.tasks.batching import TextBatch
-from llm_catalyst.tasks.text_task import Example, TaskData, TextTask
+from llm_catalyst.tasks.text_task import TextTask
 from llm_catalyst.training.loop import Experiment, run_experiment
-from llm_catalyst.training.problem import Problem, assemble_text_problem
+from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.signals import SignalHandler
 
@@ -253,7 +254,7 @@ def toy_problem(
 ) -> Problem:
     """The toy task for a tiny model under a head (a classifier by default)."""
     head = head or Classifier()
-    return assemble_text_problem(data or toy_data(), backbone(name, head.words, twice), head, toy_settings(**changes))
+    return assemble_problem(data or toy_data(), backbone(name, head.words, twice), head, toy_settings(**changes))
 
 
 def plenty() -> PassLimits:

@@ -31,7 +31,6 @@ from torch import Tensor
 
 from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.models.backbones.config import TextBackbone
-from llm_catalyst.models.backbones.loading import check_dtype
 from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
@@ -39,8 +38,8 @@ from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.models.prompted_text import PromptedText
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.runs.records import Message
+from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import TextBatch, collate_rows
-from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for
 from llm_catalyst.training.run import choose_device, load_problem
@@ -397,13 +396,13 @@ def test_bfloat16_on_a_gpu_without_it_is_refused_with_what_there_is() -> None:
     settings = TextBackbone(folder("bert"), dtype="bfloat16")
     with pytest.raises(ConfigurationError, match=r"dtype=bfloat16 is not there on Tesla T4 .*7\.5.*use.*float16"):
         load_text_backbone(settings, False, torch.device("cuda:1"))
-    check_dtype("bfloat16", CPU)
-    check_dtype("float16", torch.device("cuda:1"))
+    TextBackbone("x", dtype="bfloat16").check(CPU)
+    TextBackbone("x", dtype="float16").check(torch.device("cuda:1"))
 
 
 def test_bfloat16_is_taken_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    check_dtype("bfloat16", torch.device("cuda"))
+    TextBackbone("x", dtype="bfloat16").check(torch.device("cuda"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed")

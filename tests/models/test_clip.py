@@ -14,15 +14,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from llm_catalyst.models.backbones.clip import ClipBackbone, load_clip
+from llm_catalyst.models.base import stack_members
 from llm_catalyst.models.heads.coop import Coop, insert_context
 from llm_catalyst.models.heads.tcp import Tcp
 from llm_catalyst.models.heads.zero_shot import ZeroShot
 from llm_catalyst.models.image_features import ImageBatch
-from llm_catalyst.models.prompted_text import stack_members
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
-from llm_catalyst.tasks.text_task import TaskData, TextTask
+from llm_catalyst.tasks.base import TaskData
+from llm_catalyst.tasks.text_task import TextTask
 from llm_catalyst.utils.validation import ConfigurationError
 
 M, WIDTH, FEATURES = 5, 32, 16
@@ -112,7 +113,7 @@ def test_text_features_of_whole_texts_are_those_of_transformers_under_both_conve
     texts = [template.format(label) for template in TEMPLATES for label in LABELS]
     assert len(set(map(len, backbone().tokens(texts)))) > 3
     for eos in (None, 2):
-        clip = load_clip(ClipBackbone(folder(eos)), CPU)
+        clip = load_clip(ClipBackbone(folder(eos)), False, CPU)
         theirs = transformers.CLIPModel.from_pretrained(folder(eos))
         padded = tokenizer()(texts, padding="max_length", max_length=PLACES, return_tensors="pt").input_ids
         with torch.no_grad():
@@ -174,13 +175,13 @@ def test_a_special_token_in_a_class_name_is_left_out() -> None:
 def test_what_is_no_clip_or_holds_pickles_only_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ConfigurationError, match=r"pytorch_model\.bin and no model\.safetensors"):
-        load_clip(ClipBackbone(str(tmp_path)), CPU)
+        load_clip(ClipBackbone(str(tmp_path)), False, CPU)
     (tmp_path / "pytorch_model.bin").unlink()
     with pytest.raises(ConfigurationError, match="could not be loaded"):
-        load_clip(ClipBackbone(str(tmp_path)), CPU)
+        load_clip(ClipBackbone(str(tmp_path)), False, CPU)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ConfigurationError, match="is a bert, not a CLIP"):
-        load_clip(ClipBackbone(str(tmp_path)), CPU)
+        load_clip(ClipBackbone(str(tmp_path)), False, CPU)
     with pytest.raises(ConfigurationError, match=r"backbone\.library=openclip is not known"):
         ClipBackbone("x", library="openclip")
 
@@ -190,7 +191,7 @@ def test_without_open_clip_the_resnet_says_what_it_needs() -> None:
         import open_clip  # noqa: F401
     except (ImportError, RuntimeError):
         with pytest.raises(ConfigurationError, match="pip install open_clip_torch torchvision"):
-            load_clip(ClipBackbone("timm/resnet50_clip.openai", library="open_clip"), CPU)
+            load_clip(ClipBackbone("timm/resnet50_clip.openai", library="open_clip"), False, CPU)
     else:
         pytest.skip("open_clip is there")
 

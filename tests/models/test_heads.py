@@ -23,8 +23,8 @@ from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer, first_token
 from llm_catalyst.models.prompted_text import PromptedText
+from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import Batch, collate_rows
-from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for
 from llm_catalyst.utils.validation import ConfigurationError

@@ -13,8 +13,8 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from llm_catalyst.models.image_features import ImageFeatures, augment_image, load_features, preprocess_image, random_box
+from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.image_task import open_image
-from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.utils.validation import ConfigurationError
 
 

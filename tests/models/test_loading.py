@@ -16,9 +16,8 @@ from helpers.tiny_models import CPU, FAMILIES, backbone, folder
 from torch import Tensor
 
 from llm_catalyst.models.backbones import loading
-from llm_catalyst.models.backbones.config import TextBackbone
+from llm_catalyst.models.backbones.config import TextBackbone, check_extras
 from llm_catalyst.models.backbones.loading import (
-    check_extras,
     compile_base,
     compile_seconds,
     free_memory,
@@ -29,8 +28,8 @@ from llm_catalyst.models.backbones.loading import (
     weight_shapes,
 )
 from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
+from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import TextBatch, collate_rows
-from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.utils.validation import ConfigurationError
 

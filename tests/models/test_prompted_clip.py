@@ -26,10 +26,9 @@ from llm_catalyst.optimizers.none import NoTraining
 from llm_catalyst.optimizers.zeroth_order import ZerothOrderSGD
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import Outcome
-from llm_catalyst.tasks import image_task
 from llm_catalyst.tasks.image_task import ImageTask
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.training.problem import Problem, assemble_image_problem
+from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.training.run import load_problem
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -40,8 +39,8 @@ START = PromptSettings(length=4, start="text", text="a photo of a")
 
 def problem_of(head: Any, classes: str = "all", **changes: Any) -> Problem:
     task, settings = replace(SHAPES, classes=classes), toy_settings(prompt=START, **changes)
-    data, unseen = image_task.load_image_task(task, 1), image_task.load_new_classes(task, 1)
-    return assemble_image_problem(data, unseen, tiny_clip.backbone(views=2), head, settings)
+    data, unseen = task.load(1), task.load_unseen(1)
+    return assemble_problem(data, tiny_clip.backbone(views=2), head, settings, unseen=unseen)
 
 
 def carry_out(

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModel
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.single_position import at_positions, restrict_last_layer
 from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
+from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import TextBatch, collate_rows
-from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for
 

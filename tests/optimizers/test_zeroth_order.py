@@ -25,10 +25,10 @@ from torch import Tensor
 
 from llm_catalyst.config.build import build_components
 from llm_catalyst.mentors.controls import RandomTokens
+from llm_catalyst.models.base import Parameters, example_losses, stack_members
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer
-from llm_catalyst.models.prompted_text import Parameters, example_losses, stack_members
 from llm_catalyst.optimizers.backprop import Backprop, Schedule
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.optimizers.zeroth_order import (

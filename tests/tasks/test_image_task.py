@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llm_catalyst.tasks.image_task import ImageTask, load_image_task, load_new_classes, open_image, open_images
-from llm_catalyst.tasks.text_task import Example, TaskData
+from llm_catalyst.tasks.base import Example, TaskData
+from llm_catalyst.tasks.image_task import ImageTask, open_image, open_images
 from llm_catalyst.utils.validation import ConfigurationError
 
 CLASSES = ("great_white_shark", "tench", "Motorbikes", "loggerhead", "cock")
@@ -73,7 +73,7 @@ def classes_of(data: TaskData) -> dict[str, set[str]]:
 def refusal(task: ImageTask) -> str:
     """The error of a load: short, printable, on one line."""
     with pytest.raises(ConfigurationError) as caught:
-        load_image_task(task, seed=1)
+        task.load(seed=1)
     message = str(caught.value)
     assert message.isprintable()
     assert len(message) < 1000
@@ -106,14 +106,14 @@ def as_coop_draws(folder: Path, shots: int, seed: int) -> tuple[list[str], list[
 @pytest.mark.parametrize("shots", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_same_seed_and_shots_draw_what_coop_draws(coop_folder: Path, shots: int, seed: int) -> None:
-    data = load_image_task(coop(coop_folder, shots=shots), seed)
+    data = coop(coop_folder, shots=shots).load(seed)
     assert (paths(data.train), paths(data.dev)) == as_coop_draws(coop_folder, shots, seed)
     assert Counter(example.label for example in data.train) == dict.fromkeys(range(5), shots)
     assert len(data.test) == sum(COUNTS["test"])
 
 
 def test_the_same_seed_draws_the_same_pictures_and_another_seed_others(coop_folder: Path) -> None:
-    first, again, other = (load_image_task(coop(coop_folder, shots=4), seed) for seed in (1, 1, 2))
+    first, again, other = (coop(coop_folder, shots=4).load(seed) for seed in (1, 1, 2))
     assert first == again
     assert first.fingerprints() == again.fingerprints()
     assert set(paths(first.train)) != set(paths(other.train))
@@ -121,20 +121,20 @@ def test_the_same_seed_draws_the_same_pictures_and_another_seed_others(coop_fold
 
 
 def test_a_class_with_fewer_pictures_than_shots_gives_some_of_them_again(coop_folder: Path) -> None:
-    data = load_image_task(coop(coop_folder, shots=16), seed=1)
+    data = coop(coop_folder, shots=16).load(seed=1)
     few = [path for path in paths(data.train) if "Motorbikes" in path]
     assert (len(few), len(set(few))) == (16, 3)
 
 
 def test_without_shots_every_picture_counts_once(coop_folder: Path) -> None:
-    data = load_image_task(coop(coop_folder, shots=None), seed=1)
+    data = coop(coop_folder, shots=None).load(seed=1)
     found = (len(set(paths(rows))) for rows in (data.train, data.dev, data.test))
     assert tuple(found) == tuple(sum(counts) for counts in COUNTS.values())
 
 
 def test_halves_of_the_classes_are_disjoint_and_together_all(coop_folder: Path) -> None:
-    whole, base = (load_image_task(coop(coop_folder, classes=classes), seed=1) for classes in ("all", "base"))
-    new = load_new_classes(coop(coop_folder, classes="base"), seed=1)
+    whole, base = (coop(coop_folder, classes=classes).load(seed=1) for classes in ("all", "base"))
+    new = coop(coop_folder, classes="base").load_unseen(seed=1)
     assert new is not None
     assert base.labels == ("great white shark", "tench", "Motorbikes")
     assert new.labels == ("loggerhead", "cock")
@@ -148,18 +148,18 @@ def test_halves_of_the_classes_are_disjoint_and_together_all(coop_folder: Path) 
 
 
 def test_only_a_task_of_base_classes_has_new_ones(coop_folder: Path) -> None:
-    assert load_new_classes(coop(coop_folder), seed=1) is None
-    assert load_new_classes(coop(coop_folder, classes="new"), seed=1) is None
+    assert coop(coop_folder).load_unseen(seed=1) is None
+    assert coop(coop_folder, classes="new").load_unseen(seed=1) is None
 
 
 def test_under_the_official_protocol_test_chooses(coop_folder: Path) -> None:
-    plain, official = (load_image_task(coop(coop_folder), 1, report_on_dev) for report_on_dev in (False, True))
+    plain, official = (coop(coop_folder).load(1, report_on_dev) for report_on_dev in (False, True))
     assert official.dev == official.test == plain.test
     assert official.train == plain.train
 
 
 def test_names_stand_in_prompts_with_blanks_and_as_the_task_renames_them(coop_folder: Path) -> None:
-    data = load_image_task(coop(coop_folder, names={"Motorbikes": "motor_bike"}), seed=1)
+    data = coop(coop_folder, names={"Motorbikes": "motor_bike"}).load(seed=1)
     assert data.labels == ("great white shark", "tench", "motor bike", "loggerhead", "cock")
 
 
@@ -176,9 +176,9 @@ def test_data_lie_in_the_folder_of_the_task_or_in_that_of_coop(
         (tmp_path / place).parent.mkdir(exist_ok=True)
         shutil.rmtree(tmp_path / place, ignore_errors=True)
         (tmp_path / place).symlink_to(coop_folder)
-        assert load_image_task(task, seed=1).source == str(tmp_path / place / SPLIT_FILE)
+        assert task.load(seed=1).source == str(tmp_path / place / SPLIT_FILE)
         (tmp_path / place).unlink()
-    assert load_image_task(ImageTask(**COOP, path=str(coop_folder.parent), folder=coop_folder.name), seed=1).labels
+    assert ImageTask(**COOP, path=str(coop_folder.parent), folder=coop_folder.name).load(seed=1).labels
 
 
 def test_aircraft_are_read_from_their_own_lists(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_aircraft_are_read_from_their_own_lists(tmp_path: Path) -> None:
         (tmp_path / f"images_variant_{split}.txt").write_text("".join(f"{n} {name}\n" for n, name in rows))
         for n, _ in rows:
             write(tmp_path / "images" / f"{n}.jpg")
-    data = load_image_task(ImageTask("fgvc_aircraft", layout="aircraft", path=str(tmp_path), shots=2), seed=1)
+    data = ImageTask("fgvc_aircraft", layout="aircraft", path=str(tmp_path), shots=2).load(seed=1)
     assert data.labels == variants
     assert [len(rows) for rows in (data.train, data.dev, data.test)] == [6, 6, 9]
     assert all(Path(path).stem[:2] == f"2{e.label}" for e, path in zip(data.test, paths(data.test), strict=True))
@@ -206,7 +206,7 @@ def test_imagenet_reports_on_its_validation_split_and_draws_dev_from_train(tmp_p
             write(tmp_path / "images" / "train" / name / f"{name}_{n}.JPEG")
         write(tmp_path / "images" / "val" / name / "val.JPEG")
     task = ImageTask("imagenet", layout="imagenet", path=str(tmp_path), shots=8)
-    data = load_image_task(task, seed=1)
+    data = task.load(seed=1)
     assert data.labels == ("tench", "great white shark", "cock")
     assert all("/val/" in path for path in paths(data.test))
     assert Counter(e.label for e in data.dev) == dict.fromkeys(range(3), 4)
@@ -230,11 +230,11 @@ def own_pictures(tmp_path: Path) -> Path:
 
 def test_a_folder_of_classes_is_divided_by_the_seed(own_pictures: Path) -> None:
     task = ImageTask("image_folder", path=str(own_pictures), shots=None)
-    data, other = load_image_task(task, seed=1), load_image_task(task, seed=2)
+    data, other = task.load(seed=1), task.load(seed=2)
     assert data.labels == ("heron", "red kite")
     assert [len(rows) for rows in (data.train, data.dev, data.test)] == [10, 4, 6]
     assert len({*paths(data.train), *paths(data.dev), *paths(data.test)}) == 20
-    assert data == load_image_task(task, seed=1)
+    assert data == task.load(seed=1)
     assert set(paths(other.test)) != set(paths(data.test))
 
 
@@ -243,7 +243,7 @@ def test_each_part_of_a_divided_folder_has_a_picture_of_every_class(tmp_path: Pa
     for name in ("heron", "kite"):
         for n in range(count):
             write(tmp_path / name / f"{n}.png")
-    data = load_image_task(ImageTask("image_folder", path=str(tmp_path), shots=None), seed=1)
+    data = ImageTask("image_folder", path=str(tmp_path), shots=None).load(seed=1)
     assert all(found == {"heron", "kite"} for found in classes_of(data).values())
     assert len(data.train) + len(data.dev) + len(data.test) == 2 * count
 
@@ -252,11 +252,11 @@ def test_folders_of_splits_are_taken_as_they_are(own_pictures: Path, tmp_path: P
     folder = tmp_path / "splits"
     for split in ("train", "val", "test"):
         shutil.copytree(own_pictures, folder / split)
-    data = load_image_task(ImageTask("image_folder", path=str(folder), dev="val", shots=2), seed=1)
+    data = ImageTask("image_folder", path=str(folder), dev="val", shots=2).load(seed=1)
     for name, split in (("train", "train"), ("dev", "val"), ("test", "test")):
         assert all(path.startswith(f"{folder}/{split}/") for path in paths(getattr(data, name)))
-    held_out = load_image_task(ImageTask("image_folder", path=str(folder), test=None, shots=2), seed=1)
-    whole = load_image_task(ImageTask("image_folder", path=str(folder), test=None, shots=None), seed=1)
+    held_out = ImageTask("image_folder", path=str(folder), test=None, shots=2).load(seed=1)
+    whole = ImageTask("image_folder", path=str(folder), test=None, shots=None).load(seed=1)
     for held in (held_out, whole):
         rows = [set(paths(r)) for r in (held.train, held.dev, held.test)]
         assert len(set.union(*rows)) == sum(map(len, rows))
@@ -290,7 +290,7 @@ def test_pictures_of_the_hub_are_written_once_byte_for_byte(tmp_path: Path, name
     kinds = datasets.ClassLabel(names=["heron", "red_kite"])
     labels = [0, 1] * 5 if named else ["heron", "red_kite"] * 5
     task = hub_set(tmp_path / "hub", kinds if named else datasets.Value("string"), labels)
-    data = load_image_task(task, seed=1)
+    data = task.load(seed=1)
     assert data.labels == ("heron", "red kite")
     assert [Path(path).read_bytes() for path in paths(data.test)] == [encoded(10 * i + 1) for i in range(10)]
     assert [example.label for example in data.test] == [0, 1] * 5
@@ -298,7 +298,7 @@ def test_pictures_of_the_hub_are_written_once_byte_for_byte(tmp_path: Path, name
     assert len(cached) == len({*paths(data.train), *paths(data.dev), *paths(data.test)})
     cut = Path(paths(data.test)[0])
     cut.write_bytes(cut.read_bytes()[:20])
-    assert load_image_task(task, seed=1) == data
+    assert task.load(seed=1) == data
     changed = {path for path, then in cached.items() if path.stat().st_mtime_ns != then}
     assert changed == {cut}
     assert cut.read_bytes() == encoded(1)
@@ -307,7 +307,7 @@ def test_pictures_of_the_hub_are_written_once_byte_for_byte(tmp_path: Path, name
 def test_a_folder_of_pictures_is_read_by_datasets_too(own_pictures: Path, tmp_path: Path) -> None:
     shutil.copytree(own_pictures, tmp_path / "hub" / "train")
     shutil.copytree(own_pictures, tmp_path / "hub" / "test")
-    data = load_image_task(ImageTask("birds", hub=str(tmp_path / "hub"), shots=2), seed=1)
+    data = ImageTask("birds", hub=str(tmp_path / "hub"), shots=2).load(seed=1)
     assert data.labels == ("heron", "red kite")
     assert all(path.startswith(str(tmp_path / "cache" / "images")) for path in paths(data.test))
     assert sorted(open_image(path).getpixel((0, 0)) for path in paths(data.test))[::2] == [(n, n, n) for n in range(10)]

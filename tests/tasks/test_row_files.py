@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_catalyst.tasks import row_files
-from llm_catalyst.tasks.text_task import TaskData, TextTask, load_text_task
+from llm_catalyst.tasks.base import TaskData
+from llm_catalyst.tasks.text_task import TextTask
 from llm_catalyst.utils.validation import ConfigurationError
 
 ROWS = [{"text": f"text {i}", "label": i % 2} for i in range(20)]
@@ -33,9 +34,7 @@ def write_splits(folder: Path, name: str, content: bytes) -> Path:
 
 
 def loaded(folder: Path, **changes: Any) -> TaskData:
-    return load_text_task(
-        TextTask(**{"name": "local", "text": "{text}", "path": str(folder), "test": "test", **changes}), seed=1
-    )
+    return TextTask(**{"name": "local", "text": "{text}", "path": str(folder), "test": "test", **changes}).load(seed=1)
 
 
 def refusal(folder: Path, **changes: Any) -> str:

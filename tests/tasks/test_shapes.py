@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from llm_catalyst.tasks import shapes
-from llm_catalyst.tasks.image_task import ImageTask, load_image_task, load_new_classes
+from llm_catalyst.tasks.base import Example
+from llm_catalyst.tasks.image_task import ImageTask
 from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw_shape
-from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.utils.validation import ConfigurationError
 
 TASK = ImageTask("shapes", layout="shapes")
@@ -55,7 +55,7 @@ def test_a_shape_or_colour_that_is_not_known_is_refused() -> None:
 
 
 def test_a_first_run_finds_enough_pictures_of_twelve_classes() -> None:
-    data = load_image_task(TASK, seed=1)
+    data = TASK.load(seed=1)
     assert set(data.labels) == {f"{colour} {shape}" for colour in COLOURS for shape in SHAPES}
     assert Counter(e.label for e in data.train) == dict.fromkeys(range(12), 16)
     assert Counter(e.label for e in data.dev) == dict.fromkeys(range(12), 4)
@@ -89,12 +89,12 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_mend(tmp_path: Path, m
     (tmp_path / "file").touch()
     monkeypatch.setenv("CATALYST_CACHE", str(tmp_path / "file"))
     with pytest.raises(ConfigurationError, match=r"kept in .*/file/images, .*set CATALYST_CACHE to a folder of yours"):
-        load_image_task(TASK, seed=1)
+        TASK.load(seed=1)
 
 
 def test_base_and_new_shapes_differ_in_colour() -> None:
     base_task = ImageTask("shapes", layout="shapes", classes="base")
-    base, new = load_image_task(base_task, seed=1), load_new_classes(base_task, seed=1)
+    base, new = base_task.load(seed=1), base_task.load_unseen(seed=1)
     assert new is not None
     assert {label.split()[0] for label in base.labels} == {"blue", "green"}
     assert {label.split()[0] for label in new.labels} == {"red", "yellow"}
@@ -110,7 +110,7 @@ def description(file: str) -> np.ndarray:
 
 
 def test_classes_can_be_told_apart_by_colour_and_outline() -> None:
-    data = load_image_task(TASK, seed=1)
+    data = TASK.load(seed=1)
     centres = np.stack([np.mean([description(path(e)) for e in data.train if e.label == i], 0) for i in range(12)])
     right = [np.linalg.norm(centres - description(path(e)), axis=1).argmin() == e.label for e in data.test]
     assert np.mean(right) > 0.95

@@ -16,16 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_catalyst.config.build import build_node
-from llm_catalyst.tasks.text_task import (
-    BUILT_IN,
-    Example,
-    TaskData,
-    TextTask,
-    carve_dev,
-    fingerprint_split,
-    load_text_task,
-    majority_share,
-)
+from llm_catalyst.tasks.base import Example, TaskData, fingerprint_split, majority_share
+from llm_catalyst.tasks.splitting import carve_dev
+from llm_catalyst.tasks.text_task import BUILT_IN, TextTask
 from llm_catalyst.utils.validation import ConfigurationError
 
 CONF = REPOSITORY / "conf"
@@ -113,7 +106,7 @@ def test_a_packaged_task_composes_and_says_all_that_a_mentor_and_the_heads_need(
 
 @pytest.mark.parametrize("name", sorted(COUNTS))
 def test_a_real_task_has_the_rows_and_labels_of_its_readme(name: str, real: Callable[[str], Path]) -> None:
-    data = load_text_task(packaged(name, path=str(real(name))), seed=1)
+    data = packaged(name, path=str(real(name))).load(seed=1)
     train, test = COUNTS[name]
     assert counts(data.test) == test
     assert Counter(counts(data.train)) + Counter(counts(data.dev)) == Counter(train)
@@ -124,7 +117,7 @@ def test_a_real_task_has_the_rows_and_labels_of_its_readme(name: str, real: Call
 def test_templates_are_filled_as_the_method_has_it(name: str, real: Callable[[str], Path]) -> None:
     path = real(name)
     raw = [json.loads(line) for line in (path / "validation.jsonl").read_bytes().split(b"\n") if line]
-    data = load_text_task(packaged(name, path=str(path)), seed=1)
+    data = packaged(name, path=str(path)).load(seed=1)
     wanted = [METHOD[name](row) for row in raw]
     stripped = [tuple((text.strip(), pair and pair.strip()) for text, pair in sequences) for sequences in wanted]
     assert [e.sequences for e in data.test] == stripped
@@ -132,7 +125,7 @@ def test_templates_are_filled_as_the_method_has_it(name: str, real: Callable[[st
 
 
 def test_both_questions_of_copa_occur_and_each_choice_stands_in_the_second_place(real: Callable[[str], Path]) -> None:
-    data = load_text_task(packaged("copa", path=str(real("copa"))), seed=1)
+    data = packaged("copa", path=str(real("copa"))).load(seed=1)
     ends = {text.rsplit(" ", 1)[1] for e in data.test for text, _ in e.sequences}
     assert ends == {"because", "so"}
     assert all(len(e.sequences) == 2 for e in (*data.train, *data.dev, *data.test))
@@ -141,14 +134,14 @@ def test_both_questions_of_copa_occur_and_each_choice_stands_in_the_second_place
 def test_the_data_folder_of_the_environment_is_found(real: Callable[[str], Path], monkeypatch: Any) -> None:
     path = real("cb")
     monkeypatch.setenv("CATALYST_DATA", str(path.parent))
-    data = load_text_task(packaged("cb"), seed=1)
+    data = packaged("cb").load(seed=1)
     assert data.source == str(path)
     assert len(data.test) == 56
 
 
 def test_the_built_in_quickstart_data_is_found_without_any_path(monkeypatch: Any) -> None:
     monkeypatch.delenv("CATALYST_DATA", raising=False)
-    data = load_text_task(TextTask(name="quickstart", text="{text}", test="test", dev="validation"), seed=1)
+    data = TextTask(name="quickstart", text="{text}", test="test", dev="validation").load(seed=1)
     assert (len(data.train), len(data.dev), len(data.test)) == (240, 160, 400)
     for split in (data.train, data.dev, data.test):
         assert counts(split) == {0: len(split) / 2, 1: len(split) / 2}
@@ -172,7 +165,7 @@ def test_the_task_of_the_tutorial_composes_and_loads_as_it_is_written(
     column = node["text"].strip("{}")
     rows = [{column: f"text {i}", node["label"]: label} for i, label in enumerate(node["labels"] * 10)]
     path = folder(train=rows, test=rows[:2])
-    assert load_text_task(build_node(composed | {"path": str(path)}, "task"), seed=1).labels == tuple(node["labels"])
+    assert build_node(composed | {"path": str(path)}, "task").load(seed=1).labels == tuple(node["labels"])
 
 
 # --- splits
@@ -180,14 +173,14 @@ def test_the_task_of_the_tutorial_composes_and_loads_as_it_is_written(
 
 @pytest.mark.parametrize("shots", [1, 4, 9])
 def test_shots_are_exact_for_each_label_in_train_and_dev(tiny_task: Path, shots: int) -> None:
-    data = load_text_task(local(tiny_task, shots=shots), seed=1)
+    data = local(tiny_task, shots=shots).load(seed=1)
     assert counts(data.train) == counts(data.dev) == {0: shots, 1: shots}
     assert len(data.test) == 20
 
 
 def test_the_seed_draws_the_shots_and_the_same_seed_draws_them_again(tiny_task: Path) -> None:
     def drawn(seed: int) -> TaskData:
-        return load_text_task(local(tiny_task, shots=4), seed)
+        return local(tiny_task, shots=4).load(seed)
 
     assert drawn(1) == drawn(1)
     assert set(drawn(1).train) != set(drawn(2).train)
@@ -197,7 +190,7 @@ def test_the_seed_draws_the_shots_and_the_same_seed_draws_them_again(tiny_task: 
 
 @pytest.mark.parametrize("settings", [{}, {"shots": 4}, {"test": None}, {"test": None, "shots": 4}], ids=str)
 def test_train_dev_and_test_share_no_row_under_heldout(tiny_task: Path, settings: dict[str, Any]) -> None:
-    data = load_text_task(local(tiny_task, **settings), seed=3)
+    data = local(tiny_task, **settings).load(seed=3)
     splits = [set(data.train), set(data.dev), set(data.test)]
     assert all(splits)
     assert len(set.union(*splits)) == sum(map(len, splits)) == len(data.train) + len(data.dev) + len(data.test)
@@ -205,7 +198,7 @@ def test_train_dev_and_test_share_no_row_under_heldout(tiny_task: Path, settings
 
 @pytest.mark.parametrize("settings", [{}, {"shots": 4}, {"test": None}], ids=str)
 def test_dev_is_test_where_the_protocol_reports_on_dev(tiny_task: Path, settings: dict[str, Any]) -> None:
-    data = load_text_task(local(tiny_task, **settings), seed=1, report_on_dev=True)
+    data = local(tiny_task, **settings).load(seed=1, report_on_dev=True)
     assert data.dev == data.test
     assert not set(data.train) & set(data.test)
     assert counts(data.train) == {0: settings["shots"], 1: settings["shots"]} if "shots" in settings else data.train
@@ -213,16 +206,16 @@ def test_dev_is_test_where_the_protocol_reports_on_dev(tiny_task: Path, settings
 
 def test_a_dev_split_of_the_tasks_own_is_taken_whole(folder: Callable[..., Path]) -> None:
     path = folder(train=rows_of(*[0, 1] * 10), mine=rows_of(1, 0, 1), test=rows_of(0, 1))
-    data = load_text_task(local(path, dev="mine"), seed=1)
+    data = local(path, dev="mine").load(seed=1)
     assert len(data.train) == 20
     assert [e.label for e in data.dev] == [1, 0, 1]
 
 
 def test_dev_is_carved_by_label_and_bounded(folder: Callable[..., Path]) -> None:
     path = folder(train=rows_of(*[0] * 60, *[1] * 20), test=rows_of(0, 1))
-    assert counts(load_text_task(local(path), seed=1).dev) == {0: 6, 1: 2}
-    assert counts(load_text_task(local(path, dev_share=0.5), seed=1).dev) == {0: 30, 1: 10}
-    assert counts(load_text_task(local(path, dev_share=0.5, dev_rows=4), seed=1).dev) == {0: 3, 1: 1}
+    assert counts(local(path).load(seed=1).dev) == {0: 6, 1: 2}
+    assert counts(local(path, dev_share=0.5).load(seed=1).dev) == {0: 30, 1: 10}
+    assert counts(local(path, dev_share=0.5, dev_rows=4).load(seed=1).dev) == {0: 3, 1: 1}
 
 
 @given(
@@ -263,14 +256,14 @@ def test_carving_is_quick_with_very_many_labels() -> None:
 
 def test_a_label_with_a_single_row_is_trained_on(folder: Callable[..., Path]) -> None:
     path = folder(train=rows_of(*[0, 1] * 10, 2), test=rows_of(0, 1, 2))
-    assert 2 in counts(load_text_task(local(path), seed=1).train)
+    assert 2 in counts(local(path).load(seed=1).train)
 
 
 def test_fingerprints_change_with_one_character_and_with_one_label(folder: Callable[..., Path]) -> None:
     train, test = rows_of(*[0, 1] * 10), rows_of(0, 1, 1)
 
     def prints(test: list[dict[str, Any]]) -> dict[str, Any]:
-        return load_text_task(local(folder(train=train, test=test)), seed=1).fingerprints()
+        return local(folder(train=train, test=test)).load(seed=1).fingerprints()
 
     before = prints(test)
     assert (before["test"]["rows"], before["test"]["labels"]) == (3, {"0": 1, "1": 2})
@@ -317,36 +310,36 @@ def test_local_files_are_read_in_every_form_with_every_kind_of_label(tmp_path: P
     for split, times in (("train", 8), ("test", 2)):
         rows = [{"text": f"{split} {i}, with a comma", "mark": values[i % len(values)]} for i in range(times * 5)]
         write_table(tmp_path / split, rows, form)
-    data = load_text_task(local(tmp_path, label="mark", labels=named), seed=1)
+    data = local(tmp_path, label="mark", labels=named).load(seed=1)
     assert data.labels == wanted
     assert [e.label for e in data.test] == [i % len(values) for i in range(10)]
     assert data.test[3].sequences == (("test 3, with a comma", None),)
 
 
 def test_unnamed_booleans_get_their_own_names(folder: Callable[..., Path]) -> None:
-    data = load_text_task(local(folder(train=rows_of(*[True, False] * 10), test=rows_of(True, False, False))), seed=1)
+    data = local(folder(train=rows_of(*[True, False] * 10), test=rows_of(True, False, False))).load(seed=1)
     assert set(data.labels) == {"True", "False"}
     assert [data.labels[e.label] for e in data.test] == ["True", "False", "False"]
 
 
 def test_ten_and_more_numbers_are_ordered_as_numbers(folder: Callable[..., Path]) -> None:
     numbers = list(range(1, 13))
-    data = load_text_task(local(folder(train=rows_of(*numbers * 3), test=rows_of(*numbers))), seed=1)
+    data = local(folder(train=rows_of(*numbers * 3), test=rows_of(*numbers))).load(seed=1)
     assert data.labels == tuple(map(str, numbers))
 
 
 def test_multiple_choice_rows_have_a_sequence_for_each_choice(folder: Callable[..., Path]) -> None:
     rows = [{"start": f"Then {i}", "a": "it rained ", "b": "it ran", "c": "it is", "label": i % 3} for i in range(12)]
     task = local(folder(train=rows, test=rows[:3]), text="{start}", choices=["{a}", "and {b}", "{c}"])
-    data = load_text_task(task, seed=1)
+    data = task.load(seed=1)
     assert data.test[1] == Example((("Then 1", "it rained"), ("Then 1", "and it ran"), ("Then 1", "it is")), 1)
     assert data.labels == ("choice 1", "choice 2", "choice 3")
 
 
 def test_changed_rows_are_seen_although_datasets_keeps_copies(folder: Callable[..., Path]) -> None:
     test = rows_of(0, 1)
-    assert load_text_task(local(folder(train=rows_of(*[0, 1] * 5), test=test)), seed=1).test[0].label == 0
-    assert load_text_task(local(folder(train=rows_of(*[0, 1] * 5), test=rows_of(1, 0))), seed=1).test[0].label == 1
+    assert local(folder(train=rows_of(*[0, 1] * 5), test=test)).load(seed=1).test[0].label == 0
+    assert local(folder(train=rows_of(*[0, 1] * 5), test=rows_of(1, 0))).load(seed=1).test[0].label == 1
 
 
 def test_local_files_are_read_without_asking_the_network(folder: Callable[..., Path], monkeypatch: Any) -> None:
@@ -362,7 +355,7 @@ def test_local_files_are_read_without_asking_the_network(folder: Callable[..., P
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    load_text_task(local(folder(train=rows_of(*[0, 1] * 5), test=rows_of(0, 1))), seed=1)
+    local(folder(train=rows_of(*[0, 1] * 5), test=rows_of(0, 1))).load(seed=1)
     assert asked == []
 
 
@@ -371,7 +364,7 @@ def test_local_files_are_read_without_asking_the_network(folder: Callable[..., P
 
 def refusal(task: TextTask, **settings: Any) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        load_text_task(task, seed=1, **settings)
+        task.load(seed=1, **settings)
     return str(caught.value)
 
 
@@ -405,7 +398,7 @@ def test_what_the_configuration_gets_wrong_is_named_with_the_mend(
 def test_a_malformed_template_is_refused_by_its_key(folder: Callable[..., Path], text: str) -> None:
     path = folder(train=GOOD, test=GOOD[:4])
     with pytest.raises(ConfigurationError, match=r"task\.text|template"):
-        load_text_task(local(path, text=text), seed=1)
+        local(path, text=text).load(seed=1)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from helpers.tiny_models import (
     word_piece,
 )
 
+from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import Encoded
-from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.tasks.token_cache import LARGE, encode_splits
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for

@@ -41,7 +41,7 @@ from llm_catalyst.tasks.batching import Batch, TextBatch
 from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate, sum_estimates
 from llm_catalyst.training.loop import Experiment
 from llm_catalyst.training.mentor_cost import MentorCost
-from llm_catalyst.training.problem import Problem, assemble_text_problem
+from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.utils.rng import make_generator
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -331,7 +331,7 @@ def test_what_compiling_takes_is_told_apart_from_the_time_of_steps_and_of_scorin
     )  # measured once: a median would lose the first
     compiled = load_text_backbone(TextBackbone(folder("bert"), compile=True), False, CPU)
     compiled.base.compile(dynamic=True, backend="eager")  # traced as ever, but not translated, which takes a minute
-    problem = assemble_text_problem(toy_data(), compiled, Classifier(), toy_settings(restart="all"))
+    problem = assemble_problem(toy_data(), compiled, Classifier(), toy_settings(restart="all"))
     estimated = estimate_run(problem, OPTIMIZER, RandomTokens(2), (2, 2))
     assert estimated.compile_seconds > 1
     assert estimated.train_seconds + estimated.score_seconds < 0.5

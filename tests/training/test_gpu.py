@@ -20,7 +20,7 @@ from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.optimizers.zeroth_order import ForwardGradient, ZerothOrderSGD
 from llm_catalyst.runs.records import Event
-from llm_catalyst.training.problem import Problem, assemble_text_problem
+from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.training.shared_backbone import SharedBackboneRuns, share_steps
 from llm_catalyst.utils.memory import forget_peak, peak_memory
 from llm_catalyst.utils.signals import SignalHandler
@@ -38,7 +38,7 @@ def problem(dtype: str = "float32", how: dict[str, Any] | None = None, **changes
     """The toy task for MiniLM on the GPU, in large batches of texts that are padded to full length."""
     backbone = load_text_backbone(replace(MINILM, dtype=dtype, **(how or {})), False, torch.device("cuda"))
     large = {"batch_size": 128, "protocol": Protocol(pad_to_max_length=True), "device": "cuda", "token_budget": 10**6}
-    return assemble_text_problem(
+    return assemble_problem(
         toy_data(train=256, dev=256, test=64), backbone, Classifier(), toy_settings(**large | changes)
     )
 

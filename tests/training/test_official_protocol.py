@@ -44,11 +44,11 @@ from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
 from llm_catalyst.runs.reader import read_lines
 from llm_catalyst.runs.records import Advice, Proposal, Restart, Snapshot
+from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import Batch, collate_rows
-from llm_catalyst.tasks.text_task import Example
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.training.problem import Problem, assemble_text_problem
+from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.training.run import load_problem
 from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.validation import ConfigurationError
@@ -106,7 +106,7 @@ def tiny(protocol: str, **changes: Any) -> Problem:
         max_length=30,
         pooling=chosen.backbone.pooling,
     )
-    return assemble_text_problem(data, model, chosen.head, settings)
+    return assemble_problem(data, model, chosen.head, settings)
 
 
 # The presets, key by key.
@@ -534,9 +534,9 @@ def test_the_full_length_is_128_for_a_model_with_room_for_it() -> None:
     chosen = parts("protocol=official")
     model = load_text_backbone(TextBackbone(folder("roberta"), max_length=chosen.backbone.max_length), False, CPU, True)
     model.base.config.max_position_embeddings = 514  # as RoBERTa-large has; only the length is asked for
-    problem = assemble_text_problem(toy_data(), model, chosen.head, replace(chosen.settings, device="cpu"))
+    problem = assemble_problem(toy_data(), model, chosen.head, replace(chosen.settings, device="cpu"))
     assert problem.padding == 128
-    heldout = assemble_text_problem(toy_data(), model, chosen.head, toy_settings())
+    heldout = assemble_problem(toy_data(), model, chosen.head, toy_settings())
     assert heldout.padding is None
 
 
@@ -544,7 +544,7 @@ def test_a_text_longer_than_the_positions_is_cut_under_official_too() -> None:
     problem = toy_problem("roberta", Classifier(), twice=True, protocol=settings_of("official").protocol)
     long = Example(((" ".join(sentences(40)), None),), 0)
     data = replace(problem.data, train=(long, *problem.data.train))
-    again = assemble_text_problem(data, problem.model.backbone, problem.model.head, problem.settings)
+    again = assemble_problem(data, problem.model.backbone, problem.model.head, problem.settings)
     assert again.padding == 64 - 2 - 4
     (found,) = again.score([again.start()], "train")
     assert found is not None

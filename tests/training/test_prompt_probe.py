@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers.tiny_models import toy_problem
 
+from llm_catalyst.models.base import example_losses
 from llm_catalyst.models.heads.verbalizer import Verbalizer
-from llm_catalyst.models.prompted_text import example_losses
 from llm_catalyst.optimizers.base import Member
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.tasks.batching import collate_rows

@@ -23,7 +23,7 @@ from llm_catalyst.runs.records import Outcome
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.training.problem import assemble_text_problem
+from llm_catalyst.training.problem import assemble_problem
 from llm_catalyst.training.shared_backbone import PASS_TOKENS, GradientRequest, SharedBackboneRuns, group_requests
 from llm_catalyst.utils.signals import SignalHandler
 from llm_catalyst.utils.turn_taking import yield_turn
@@ -33,7 +33,7 @@ BERT = backbone("bert")
 
 
 def experiment(seed: int, **changes: Any) -> Experiment:
-    problem = assemble_text_problem(toy_data(), BERT, Classifier(), toy_settings(seed=seed, **changes))
+    problem = assemble_problem(toy_data(), BERT, Classifier(), toy_settings(seed=seed, **changes))
     return Experiment(problem, Backprop(adamw), Perturb(), problem.settings, problem.settings.plan(problem.examples))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.runs.records import ScoredPrompt
-from llm_catalyst.tasks.text_task import Example
+from llm_catalyst.tasks.base import Example
 
 LONGEST_INPUT = 1000  # characters of an example's text that are shown
 ORDER = (

@@ -9,18 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from llm_catalyst.models.backbones import tiny_clip
+from llm_catalyst.models.backbones.base import Backbone, FrozenBackbone
 from llm_catalyst.models.backbones.clip_towers import Towers
 from llm_catalyst.models.backbones.config import DTYPES, refuse_pickle
-from llm_catalyst.models.backbones.loading import check_dtype
+from llm_catalyst.models.backbones.loading import set_tf32
 from llm_catalyst.models.backbones.text import explain_load_error
 from llm_catalyst.models.soft_prompt import special_ids
-from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice, check_range
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 RN50 = (
     "backbone.library=open_clip needs the package open_clip_torch, and that needs a torchvision which fits this torch "
@@ -28,8 +30,8 @@ RN50 = (
 )
 
 
-@dataclass(frozen=True)
-class ClipBackbone:
+@config_dataclass("backbone")
+class ClipBackbone(Backbone):
     """The `backbone` node: which pretrained CLIP, and how it is loaded.
 
     `library` reads the checkpoint: `transformers` the Vision Transformers, `open_clip` the ResNets, too. `name` is the
@@ -38,24 +40,20 @@ class ClipBackbone:
     `crop` is the least share of an image's area that a view shows: where objects are small, CoOp's 0.08 cuts many away.
     """
 
-    name: str
-    library: str = "transformers"
-    revision: str | None = None
-    dtype: str = "float32"
-    views: int = 8
-    crop: float = 0.08
+    modality = "image"
 
-    def __post_init__(self) -> None:
-        check_choice("backbone.library", self.library, ("transformers", "open_clip"))
-        check_choice("backbone.dtype", self.dtype, tuple(DTYPES))
-        check_at_least("backbone.views", self.views, 0)
-        check_range("backbone.crop", self.crop, 0.01, 1)
+    name: str
+    library: Literal["transformers", "open_clip"] = "transformers"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    views: Annotated[int, Ge(0)] = 8
+    crop: Annotated[float, Ge(0.01), Le(1)] = 0.08
 
     def location(self) -> str:
         """The hub name or local path; for `tiny-clip` the folder of a model that is made on this machine."""
         if self.name == tiny_clip.NAME:
             return str(tiny_clip.ensure_tiny_clip())
-        return str(Path(self.name).expanduser()) if self.name.startswith("~") else self.name
+        return super().location()
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,8 @@ class Pixels:
     std: tuple[float, ...]
 
 
-class FrozenClip(nn.Module):
-    """A loaded, frozen CLIP. Only the context and the head that use it are ever trained."""
+class FrozenClip(FrozenBackbone):
+    """A loaded, frozen CLIP."""
 
     def __init__(
         self,
@@ -80,11 +78,8 @@ class FrozenClip(nn.Module):
         pixels: Pixels,
         commit: str | None,
     ) -> None:
-        super().__init__()
-        self.settings = settings
-        self.model = model.requires_grad_(False)
+        super().__init__(settings, model, tokenizer)
         self.towers = towers
-        self.tokenizer = tokenizer
         self.pixels = pixels
         self.commit = commit
         self.scale = model.get_parameter("logit_scale").detach().float().exp()
@@ -94,10 +89,6 @@ class FrozenClip(nn.Module):
     def vocabulary(self) -> Tensor:
         """Token embeddings (v, d) of the text tower."""
         return self.towers.vocabulary
-
-    @property
-    def device(self) -> torch.device:
-        return self.vocabulary.device
 
     @cached_property
     def width(self) -> int:
@@ -152,23 +143,20 @@ class FrozenClip(nn.Module):
         return nn.functional.normalize(self.towers.image(pixels).float(), dim=-1)
 
     def facts(self) -> dict[str, Any]:
-        """Which weights these are: where they lay, the hub's commit, and their number."""
-        return {
-            "name": self.settings.name,
-            "location": self.settings.location(),
-            "commit": self.commit,
-            "class": type(self.model).__name__,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "image_tower": self.identity,
-        }
+        """Which weights these are, with a hash of the image tower."""
+        return super().facts() | {"image_tower": self.identity}
 
 
-def load_clip(settings: ClipBackbone, device: torch.device) -> FrozenClip:
-    """The frozen CLIP on `device`. Raises ConfigurationError where it cannot be loaded."""
+def load_clip(settings: ClipBackbone, words: bool, device: torch.device, twice: bool = False) -> FrozenClip:
+    """The frozen CLIP on `device`; `words` and `twice` are for text models.
+
+    Raises ConfigurationError where it cannot be loaded.
+    """
     import transformers
     from safetensors import SafetensorError
 
-    check_dtype(settings.dtype, device)
+    settings.check(device)
+    set_tf32(False, device)  # a run of texts in this process may have set it
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     refuse_pickle("backbone.name", settings.location())

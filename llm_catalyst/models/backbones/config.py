@@ -1,13 +1,17 @@
 """The `backbone` node of a text model, and which weights are accepted."""
 
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 
-from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
+from llm_catalyst.models.backbones.base import Backbone
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Bytes of a matrix's entry; embeddings and vectors stay in backbone.dtype.
 QUANTIZED = {"8bit": 1.0, "4bit": 0.5}
@@ -19,8 +23,8 @@ CONVERT = (
 )
 
 
-@dataclass(frozen=True)
-class TextBackbone:
+@config_dataclass("backbone")
+class TextBackbone(Backbone):
     """The `backbone` node: which pretrained model, and how it is loaded.
 
     `kind` says what the checkpoint holds: `encoder` (no language-model head), `masked_lm` or `causal_lm`.
@@ -38,28 +42,21 @@ class TextBackbone:
     """
 
     name: str
-    kind: str = "encoder"
+    kind: Literal["encoder", "masked_lm", "causal_lm"] = "encoder"
     package: str | None = None
     revision: str | None = None
-    dtype: str = "float32"
-    attention: str = "auto"
-    pooling: str | None = None
-    max_length: int = 128
+    dtype: Dtype = "float32"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    pooling: Literal["first", "pooler", "mean", "last"] | None = None
+    max_length: Annotated[int, Ge(4)] = 128
     trust_remote_code: bool = False
     tf32: bool = False
     checkpointing: bool = False
     compile: bool = False
-    quantization: str | None = None
-    device_map: str | None = None
+    quantization: Literal["8bit", "4bit"] | None = None
+    device_map: Literal["auto"] | None = None
 
     def __post_init__(self) -> None:
-        check_choice("backbone.kind", self.kind, ("encoder", "masked_lm", "causal_lm"))
-        check_choice("backbone.dtype", self.dtype, ("auto", *DTYPES))
-        check_choice("backbone.attention", self.attention, ("auto", "sdpa", "eager", "flash_attention_2"))
-        check_choice("backbone.quantization", self.quantization or "8bit", tuple(QUANTIZED))
-        check_choice("backbone.device_map", self.device_map or "auto", ("auto",))
-        check_at_least("backbone.max_length", self.max_length, 4)
-        check_choice("backbone.pooling", self.pooling or "first", ("first", "pooler", "mean", "last"))
         if self.checkpointing and self.compile:
             raise ConfigurationError(
                 "torch cannot compile a model with checkpointing (2.13): set backbone.checkpointing or compile to false"
@@ -73,7 +70,13 @@ class TextBackbone:
         spec = importlib.util.find_spec(package) if package else None
         if spec and spec.submodule_search_locations:
             return str(Path(spec.submodule_search_locations[0]) / folder)
-        return str(Path(self.name).expanduser()) if self.name.startswith("~") else self.name
+        return super().location()
+
+    def check(self, device: torch.device) -> None:
+        """Raise ConfigurationError where `device` cannot compute as these settings say; nothing is loaded."""
+        super().check(device)
+        check_attention(self, device)
+        check_extras(self, device)
 
 
 def refuse_pickle(key: str, where: str) -> None:
@@ -82,3 +85,41 @@ def refuse_pickle(key: str, where: str) -> None:
     pickles = [path.name for path in sorted(folder.glob("*")) if path.suffix in PICKLES]
     if pickles and not any(folder.glob("*.safetensors")):
         raise ConfigurationError(f"{key}={where} holds {', '.join(pickles)} and no model.safetensors: {CONVERT}")
+
+
+def check_extras(settings: TextBackbone, device: torch.device) -> None:
+    """Raise ConfigurationError where `backbone.quantization` or `backbone.device_map` lacks what it needs."""
+    if settings.quantization and device.type != "cuda":
+        raise ConfigurationError(
+            f"backbone.quantization={settings.quantization} needs a CUDA device, and this run is on {device}; use "
+            "null, and backbone.dtype=bfloat16 to halve the memory"
+        )
+    if settings.quantization:
+        require_packages("backbone.quantization", settings.quantization, ("bitsandbytes", "accelerate"))
+    if settings.device_map:
+        require_packages("backbone.device_map", settings.device_map, ("accelerate",))
+
+
+def require_packages(key: str, value: str, packages: Sequence[str]) -> None:
+    """Raise ConfigurationError unless all the packages are installed."""
+    if lacking := [package for package in packages if importlib.util.find_spec(package) is None]:
+        raise ConfigurationError(
+            f"{key}={value} needs {' and '.join(lacking)}: pip install 'llm-catalyst[quantize]', or use {key}=null"
+        )
+
+
+def check_attention(settings: TextBackbone, device: torch.device) -> None:
+    """Raise ConfigurationError where `device` cannot compute as backbone.attention says."""
+    if settings.attention != "flash_attention_2":
+        return
+    from transformers.utils import is_flash_attn_2_available
+
+    needs = {
+        "a CUDA device": device.type == "cuda",
+        "backbone.dtype=bfloat16 or float16": settings.dtype != "float32",
+        "the package flash-attn": is_flash_attn_2_available(),
+    }
+    if lacking := [need for need, there in needs.items() if not there]:
+        raise ConfigurationError(
+            f"backbone.attention=flash_attention_2 needs {' and '.join(lacking)}; backbone.attention=sdpa does not"
+        )

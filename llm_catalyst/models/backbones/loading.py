@@ -4,7 +4,6 @@ Everything here is off unless a configuration asks for it, but for the choice of
 whether a model fits.
 """
 
-import importlib.util
 import json
 import math
 import os
@@ -19,12 +18,12 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from llm_catalyst.models.backbones.config import DTYPES, QUANTIZED, TextBackbone
+from llm_catalyst.models.backbones.base import BFLOAT16_SINCE
+from llm_catalyst.models.backbones.config import DTYPES, QUANTIZED, Dtype, TextBackbone
 from llm_catalyst.utils.validation import ConfigurationError
 
 CPU = torch.device("cpu")
 PROCESSOR = Path("/proc/cpuinfo")
-BFLOAT16_SINCE = (8, 0)  # CUDA's compute capability
 CAST = ("F64", "F32", "F16", "BF16")  # what safetensors calls the types that become backbone.dtype
 OTHER = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}  # bytes; any other type takes one
 HEADS = ("lm_head", "cls", "lm_predictions", "mask_predictions")  # not read where the base model is enough
@@ -32,10 +31,10 @@ HEADS = ("lm_head", "cls", "lm_predictions", "mask_predictions")  # not read whe
 Shapes = dict[str, tuple[str, Sequence[int]]]  # of each tensor: its type as safetensors calls it, and its sizes
 
 
-def resolve_dtype(dtype: str, device: torch.device) -> str:
+def resolve_dtype(dtype: Dtype, device: torch.device) -> Dtype:
     """The key of `DTYPES` that `backbone.dtype` stands for.
 
-    `auto` is bfloat16 on a GPU that computes in it (see `check_dtype`), and on a CPU with an instruction for its
+    `auto` is bfloat16 on a GPU that computes in it (see `Backbone.check`), and on a CPU with an instruction for its
     products, of matrices (AMX) or of vectors (AVX-512); elsewhere float32: there it is emulated, or was not tried.
     """
     if dtype != "auto":
@@ -52,17 +51,6 @@ def processor_flags() -> set[str]:
     with suppress(OSError), PROCESSOR.open() as lines:
         return set(next((line for line in lines if line.startswith("flags")), "").split())
     return set()
-
-
-def check_dtype(dtype: str, device: torch.device) -> None:
-    """Raise ConfigurationError where `device` cannot compute as backbone.dtype says."""
-    if dtype == "bfloat16" and device.type == "cuda":
-        capability = torch.cuda.get_device_capability(device)
-        if capability < BFLOAT16_SINCE:
-            raise ConfigurationError(
-                f"backbone.dtype=bfloat16 is not there on {torch.cuda.get_device_name(device)} (compute capability "
-                f"{capability[0]}.{capability[1]}; it comes with 8.0); use backbone.dtype=float16 or float32"
-            )
 
 
 def resolve_attention(attention: str, dtype: str, device: torch.device) -> str | None:
@@ -131,27 +119,6 @@ def compile_seconds() -> float:
 
 
 # Weights of fewer bits, and over several devices
-
-
-def check_extras(settings: TextBackbone, device: torch.device) -> None:
-    """Raise ConfigurationError where `backbone.quantization` or `backbone.device_map` lacks what it needs."""
-    if settings.quantization and device.type != "cuda":
-        raise ConfigurationError(
-            f"backbone.quantization={settings.quantization} needs a CUDA device, and this run is on {device}; use "
-            "null, and backbone.dtype=bfloat16 to halve the memory"
-        )
-    if settings.quantization:
-        require_packages("backbone.quantization", settings.quantization, ("bitsandbytes", "accelerate"))
-    if settings.device_map:
-        require_packages("backbone.device_map", settings.device_map, ("accelerate",))
-
-
-def require_packages(key: str, value: str, packages: Sequence[str]) -> None:
-    """Raise ConfigurationError unless all the packages are installed."""
-    if lacking := [package for package in packages if importlib.util.find_spec(package) is None]:
-        raise ConfigurationError(
-            f"{key}={value} needs {' and '.join(lacking)}: pip install 'llm-catalyst[quantize]', or use {key}=null"
-        )
 
 
 def placement_arguments(settings: TextBackbone, device: torch.device) -> dict[str, Any]:

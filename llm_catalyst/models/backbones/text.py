@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llm_catalyst.models.backbones.base import FrozenBackbone
 from llm_catalyst.models.backbones.config import CONVERT, DTYPES, TextBackbone, refuse_pickle
 from llm_catalyst.models.backbones.loading import (
-    check_dtype,
-    check_extras,
     checkpoint_layers,
     compile_base,
     placement_arguments,
@@ -28,22 +27,20 @@ from llm_catalyst.utils.memory import out_of_memory
 from llm_catalyst.utils.validation import ConfigurationError
 
 
-class FrozenText(nn.Module):
-    """A loaded, frozen text model. Only the soft prompt and the head that use it are ever trained.
+class FrozenText(FrozenBackbone):
+    """A loaded, frozen text model.
 
-    With `narrow` its last layer can compute one state of each sequence alone (see `last_layer.narrow`).
+    With `narrow` its last layer can compute one state of each sequence alone (see `restrict_last_layer`).
     """
 
     def __init__(
         self, settings: TextBackbone, model: Any, tokenizer: Any, twice: bool = False, narrow: bool = False
     ) -> None:
-        super().__init__()
-        self.settings = settings
-        self.model: Any = model.requires_grad_(False)
-        self.tokenizer = tokenizer
+        super().__init__(settings, model, tokenizer)
         self.twice = twice
         self.narrow = narrow
         self.base: Any = model.base_model if isinstance(model.base_model, nn.Module) else model
+        self.commit = getattr(self.base.config, "_commit_hash", None)
         self.train(False)
 
     @property
@@ -52,8 +49,8 @@ class FrozenText(nn.Module):
         return self.base.get_input_embeddings().weight
 
     @property
-    def device(self) -> torch.device:
-        return self.vocabulary.device
+    def compiled(self) -> bool:
+        return bool(self.settings.compile)
 
     @property
     def causal(self) -> bool:
@@ -66,11 +63,7 @@ class FrozenText(nn.Module):
 
     def facts(self) -> dict[str, Any]:
         """Which weights these are: where they lay, the hub's commit, their number, and how they are computed with."""
-        return {
-            "name": self.settings.name,
-            "location": self.settings.location(),
-            "commit": getattr(self.base.config, "_commit_hash", None),
-            "class": type(self.model).__name__,
+        return super().facts() | {
             "parameters": self.model.num_parameters(),  # of quantized ones as if they were not
             "trust_remote_code": self.settings.trust_remote_code,
             "dtype": self.settings.dtype,
@@ -169,9 +162,7 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
     from safetensors import SafetensorError
 
     settings = replace(settings, dtype=resolve_dtype(settings.dtype, device))
-    check_dtype(settings.dtype, device)
-    check_attention(settings, device)
-    check_extras(settings, device)
+    settings.check(device)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     classes = {"masked_lm": transformers.AutoModelForMaskedLM, "causal_lm": transformers.AutoModelForCausalLM}
@@ -212,23 +203,6 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
     if settings.compile:
         compile_base(model, device)
     return FrozenText(settings, model, tokenizer, twice, narrowed)
-
-
-def check_attention(settings: TextBackbone, device: torch.device) -> None:
-    """Raise ConfigurationError where `device` cannot compute as backbone.attention says."""
-    if settings.attention != "flash_attention_2":
-        return
-    from transformers.utils import is_flash_attn_2_available
-
-    needs = {
-        "a CUDA device": device.type == "cuda",
-        "backbone.dtype=bfloat16 or float16": settings.dtype != "float32",
-        "the package flash-attn": is_flash_attn_2_available(),
-    }
-    if lacking := [need for need, there in needs.items() if not there]:
-        raise ConfigurationError(
-            f"backbone.attention=flash_attention_2 needs {' and '.join(lacking)}; backbone.attention=sdpa does not"
-        )
 
 
 def explain_load_error(error: Exception) -> str:

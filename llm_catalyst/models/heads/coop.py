@@ -1,21 +1,20 @@
 """CoOp: class weights of CLIP from learned context vectors around each class's name."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from llm_catalyst.models.backbones.clip import FrozenClip
-from llm_catalyst.models.prompted_text import Parameters
-from llm_catalyst.tasks.text_task import TaskData
-from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
+from llm_catalyst.models.base import Parameters
+from llm_catalyst.models.heads.base import ImageHead
+from llm_catalyst.tasks.base import TaskData
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
-POSITIONS = ("end", "middle", "front")
 
-
-@dataclass(frozen=True)
-class Coop:
+@config_dataclass("head")
+class Coop(ImageHead):
     """Context optimization (Zhou et al. 2022, IJCV, arXiv 2109.01134, section 3.2): [V]_1 … [V]_m [CLASS] `tail`.
 
     `class_position` says where the class's name stands: behind the context (`end`), between its halves (`middle`, the
@@ -31,18 +30,11 @@ class Coop:
     CoOp draws each context from N(0, 0.02).
     """
 
-    length: int = 16
-    class_position: str = "end"
+    length: Annotated[int, Ge(1)] = 16
+    class_position: Literal["end", "middle", "front"] = "end"
     class_specific: bool = False
-    spread: float = 0.02
+    spread: Annotated[float, Ge(0)] = 0.02
     tail: str = "."
-
-    words: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_at_least("head.length", self.length, 1)
-        check_at_least("head.spread", self.spread, 0)
-        check_choice("head.class_position", self.class_position, POSITIONS)
 
     @property
     def trained(self) -> bool:
@@ -52,6 +44,10 @@ class Coop:
     def transfers(self) -> bool:
         """Whether what was learned on some classes can be used for others."""
         return not self.class_specific
+
+    def class_at(self, length: int) -> int:
+        """How many of the context's m vectors stand in front of the name."""
+        return vectors_before(length, self.class_position)
 
     def weights(self, backbone: FrozenClip, data: TaskData, generator: torch.Generator) -> dict[str, Tensor]:
         """New deviations, float32, where each class has a context of its own."""
@@ -81,9 +77,10 @@ class Coop:
             contexts = contexts + deviations - deviations.mean(1, keepdim=True)
         return backbone.towers.text_features(*insert_context(constants, contexts)).unflatten(0, (k, c))
 
-    def penalty(self, features: Tensor, constants: dict[str, Tensor]) -> Tensor:
-        """What is added to each member's loss (k,): nothing."""
-        return features.new_zeros(len(features))
+
+def vectors_before(length: int, position: str) -> int:
+    """How many of m context vectors stand in front of the name of a class at this position."""
+    return {"end": length, "middle": length // 2, "front": 0}[position]
 
 
 def class_rows(
@@ -95,7 +92,7 @@ def class_rows(
     no token, or too many.
     """
     names, whole = backbone.tokens(labels), backbone.tokens([label + tail for label in labels])
-    before = {"end": length, "middle": length // 2, "front": 0}[position]
+    before = vectors_before(length, position)
     room = [0] * length
     sequences, places = [], []
     for label, name, text in zip(labels, names, whole, strict=True):

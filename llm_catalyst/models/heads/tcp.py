@@ -1,23 +1,24 @@
 """TCP: CLIP's own knowledge of each class, brought into the middle of the text tower."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from llm_catalyst.models.backbones.clip import FrozenClip
+from llm_catalyst.models.base import Parameters
+from llm_catalyst.models.heads.base import ImageHead
 from llm_catalyst.models.heads.coop import class_rows, insert_context
 from llm_catalyst.models.heads.zero_shot import hand_made, image_task
-from llm_catalyst.models.prompted_text import Parameters
-from llm_catalyst.tasks.text_task import TaskData
-from llm_catalyst.utils.validation import ConfigurationError, check_at_least
+from llm_catalyst.tasks.base import TaskData
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 REDUCTION = 4  # the bottleneck is a quarter of the features' width
 
 
-@dataclass(frozen=True)
-class Tcp:
+@config_dataclass("head")
+class Tcp(ImageHead):
     """Textual-based class-aware prompts (Yao et al. 2024, CVPR, arXiv 2311.18231, section 3.2).
 
     The zero-shot features of the task's template pass a bottleneck of two linear layers, e -> e / 4 -> m * d, with
@@ -32,18 +33,12 @@ class Tcp:
     "person doing" in front of it). The code's bottleneck makes 4 vectors, here as many as the context has.
     """
 
-    length: int = 4
-    layer: int = 8
-    weight: float = 8.0
+    length: Annotated[int, Ge(1)] = 4
+    layer: Annotated[int, Ge(0)] = 8
+    weight: Annotated[float, Ge(0)] = 8.0
 
-    words: ClassVar[bool] = False
-    trained: ClassVar[bool] = True
-    transfers: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_at_least("head.length", self.length, 1)
-        check_at_least("head.layer", self.layer, 0)
-        check_at_least("head.weight", self.weight, 0)
+    trained = True
+    transfers = True
 
     def weights(self, backbone: FrozenClip, data: TaskData, generator: torch.Generator) -> dict[str, Tensor]:
         """The bottleneck's weights and biases, float32: U(-1 / sqrt(inputs), 1 / sqrt(inputs))."""
@@ -83,10 +78,9 @@ class Tcp:
 
     def knowledge(self, parameters: Parameters, zero_shot: Tensor) -> Tensor:
         """The vectors (k, c, m, d) that the bottleneck makes of zero-shot features (c, e)."""
-        weights: dict[str, Any] = dict(parameters)
-        inner = torch.einsum("ce,kfe->kcf", zero_shot, weights["head.down"]) + weights["head.down_bias"][:, None]
+        inner = torch.einsum("ce,kfe->kcf", zero_shot, parameters["head.down"]) + parameters["head.down_bias"][:, None]
         inner = inner * torch.sigmoid(1.702 * inner)
-        made = torch.einsum("kcf,kof->kco", inner, weights["head.up"]) + weights["head.up_bias"][:, None]
+        made = torch.einsum("kcf,kof->kco", inner, parameters["head.up"]) + parameters["head.up_bias"][:, None]
         return made.unflatten(2, (self.length, -1))
 
     def penalty(self, features: Tensor, constants: dict[str, Tensor]) -> Tensor:

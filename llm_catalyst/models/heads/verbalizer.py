@@ -1,19 +1,20 @@
 """Verbalizer head: label words read off the language model's own head; no new weights."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from llm_catalyst.models.backbones.text import FrozenText
+from llm_catalyst.models.heads.base import TextHead
+from llm_catalyst.tasks.base import TaskData
 from llm_catalyst.tasks.batching import TextBatch
-from llm_catalyst.tasks.text_task import TaskData
-from llm_catalyst.utils.validation import ConfigurationError
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 
-@dataclass(frozen=True)
-class Verbalizer:
+@config_dataclass("head")
+class Verbalizer(TextHead):
     """The logit of each label's word at the mask (masked LM) or as the next token (causal LM).
 
     The words are `task.words`; `task.cloze` is the sentence that holds their place. A word of several
@@ -21,18 +22,14 @@ class Verbalizer:
     arXiv 2001.07676, is the source of the idea).
     """
 
-    words: ClassVar[bool] = True
-    trained: ClassVar[bool] = False
+    words = True
 
-    def weights(self, backbone: FrozenText, task: TaskData, generator: torch.Generator) -> dict[str, Tensor]:
-        return {}
-
-    def constants(self, backbone: FrozenText, task: TaskData) -> dict[str, Tensor]:
+    def constants(self, backbone: FrozenText, data: TaskData) -> dict[str, Tensor]:
         """The vocabulary ids (c,) of the label words."""
-        ids = [first_token(backbone.tokenizer, word) for word in task.words]
+        ids = [first_token(backbone.tokenizer, word) for word in data.words]
         if len(set(ids)) < len(ids):
             raise ConfigurationError(
-                f"task.words={list(task.words)}: two words begin with the same token for this tokenizer; choose others"
+                f"task.words={list(data.words)}: two words begin with the same token for this tokenizer; choose others"
             )
         return {"words": torch.tensor(ids, device=backbone.device)}
 
@@ -41,7 +38,7 @@ class Verbalizer:
         backbone: FrozenText,
         prompts: Tensor,
         batch: TextBatch,
-        weights: dict[str, Any],
+        weights: Mapping[str, Tensor],
         constants: dict[str, Tensor],
     ) -> Tensor:
         """Scores (k, r, c): the logits of the label words."""

@@ -1,20 +1,17 @@
 """Zero-shot CLIP: class weights from hand-made prompts, nothing learned."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from llm_catalyst.models.backbones.clip import FrozenClip
-from llm_catalyst.models.prompted_text import Parameters
-from llm_catalyst.tasks.image_task import ImageTask
-from llm_catalyst.tasks.text_task import TaskData
-from llm_catalyst.utils.validation import ConfigurationError
+from llm_catalyst.models.base import Parameters
+from llm_catalyst.models.heads.base import ImageHead
+from llm_catalyst.tasks.base import Task, TaskData
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 
-@dataclass(frozen=True)
-class ZeroShot:
+@config_dataclass("head")
+class ZeroShot(ImageHead):
     """Features of the task's hand-made prompt, or with `ensemble` those of all its templates together.
 
     An ensemble is the mean of the templates' unit-length features, brought to unit length again (Radford et al. 2021,
@@ -24,12 +21,7 @@ class ZeroShot:
 
     ensemble: bool = False
 
-    words: ClassVar[bool] = False
-    trained: ClassVar[bool] = False
-    transfers: ClassVar[bool] = True
-
-    def weights(self, backbone: FrozenClip, data: TaskData, generator: torch.Generator) -> dict[str, Tensor]:
-        return {}
+    transfers = True
 
     def constants(self, backbone: FrozenClip, data: TaskData) -> dict[str, Tensor]:
         """Unit-length features (c, e) of the classes."""
@@ -43,10 +35,6 @@ class ZeroShot:
         """Unit-length features (k, c, e), the same for every member."""
         return constants["zero_shot"].expand(len(parameters["prompt"]), -1, -1)
 
-    def penalty(self, features: Tensor, constants: dict[str, Tensor]) -> Tensor:
-        """What is added to each member's loss (k,): nothing."""
-        return features.new_zeros(len(features))
-
 
 def hand_made(backbone: FrozenClip, labels: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
     """Unit-length features (c, e) of class names in templates with {} in them, the mean over these."""
@@ -54,9 +42,9 @@ def hand_made(backbone: FrozenClip, labels: tuple[str, ...], templates: tuple[st
     return nn.functional.normalize(means, dim=-1)
 
 
-def image_task(data: TaskData) -> ImageTask:
+def image_task(data: TaskData) -> Task:
     """The task, where it is one of images. Raises ConfigurationError where it is not."""
-    if not isinstance(data.task, ImageTask):
+    if data.task.modality != "image":
         raise ConfigurationError(
             f"task={data.task.name} is no image task; head=coop, tcp and zero_shot need one, such as task=caltech101"
         )

@@ -1,0 +1,75 @@
+"""The interface of a backbone: how it is configured, and what a loaded, frozen one offers."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from llm_catalyst.tasks.base import Modality
+from llm_catalyst.utils.validation import ConfigurationError
+
+BFLOAT16_SINCE = (8, 0)  # CUDA's compute capability
+
+
+class Backbone(ABC):
+    """The base of the `backbone` node: which pretrained model. `modality` is that of the tasks and heads which fit."""
+
+    modality: ClassVar[Modality] = "text"
+    name: str
+    dtype: str
+
+    def location(self) -> str:
+        """The hub name or local path of the weights."""
+        return str(Path(self.name).expanduser()) if self.name.startswith("~") else self.name
+
+    def check(self, device: torch.device) -> None:
+        """Raise ConfigurationError where `device` cannot compute as these settings say; nothing is loaded."""
+        if self.dtype == "bfloat16" and device.type == "cuda":
+            capability = torch.cuda.get_device_capability(device)
+            if capability < BFLOAT16_SINCE:
+                raise ConfigurationError(
+                    f"backbone.dtype=bfloat16 is not there on {torch.cuda.get_device_name(device)} (compute capability "
+                    f"{capability[0]}.{capability[1]}; it comes with 8.0); use backbone.dtype=float16 or float32"
+                )
+
+
+class FrozenBackbone(nn.Module, ABC):
+    """A loaded, frozen model. Only the soft prompt and the head that use it are ever trained."""
+
+    commit: str | None
+
+    def __init__(self, settings: Any, model: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self.settings = settings
+        self.model: Any = model.requires_grad_(False)
+        self.tokenizer = tokenizer
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> Tensor:
+        """Input embeddings (v, d) of the vocabulary."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.vocabulary.device
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch compiles the model."""
+        return False
+
+    def longest_text(self, prompt_length: int) -> int | None:
+        """How many tokens of an example fit beside m virtual ones; None: examples are no tokens."""
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """Which weights these are: where they lay, the hub's commit, and their number."""
+        return {
+            "name": self.settings.name,
+            "location": self.settings.location(),
+            "commit": self.commit,
+            "class": type(self.model).__name__,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+        }

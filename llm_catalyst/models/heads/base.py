@@ -1,0 +1,92 @@
+"""The interface of a head: from soft prompts to scores of the classes.
+
+Shapes: k members, r rows (sequences) of each, c classes, e width of CLIP's features.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from llm_catalyst.models.backbones.clip import FrozenClip
+from llm_catalyst.models.backbones.text import FrozenText
+from llm_catalyst.models.base import Parameters
+from llm_catalyst.tasks.base import Modality, TaskData
+from llm_catalyst.tasks.batching import TextBatch
+
+
+class Head(ABC):
+    """The base of the `head` node. `modality` is that of the backbones and tasks which fit.
+
+    `words` says whether it needs the backbone's language-model head.
+    """
+
+    modality: ClassVar[Modality]
+    words: ClassVar[bool] = False
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has weights of its own, so that a discrete prompt's score changes while they train."""
+        return False
+
+    @property
+    def transfers(self) -> bool:
+        """Whether what was learned on some classes can be used for others."""
+        return False
+
+    def class_at(self, length: int) -> int | None:
+        """How many of the prompt's m tokens stand in front of the name of a class; None: a prompt holds no name."""
+        return None
+
+    def weights(self, backbone: Any, data: TaskData, generator: torch.Generator) -> dict[str, Tensor]:
+        """New trainable weights, float32, on the backbone's device; each name begins with `head.`."""
+        return {}
+
+    def constants(self, backbone: Any, data: TaskData) -> dict[str, Tensor]:
+        """What is computed once from the backbone and the task's labels, and never trained."""
+        return {}
+
+
+class TextHead(Head):
+    """A head of text backbones."""
+
+    modality = "text"
+
+    @abstractmethod
+    def scores(
+        self,
+        backbone: FrozenText,
+        prompts: Tensor,
+        batch: TextBatch,
+        weights: Mapping[str, Tensor],
+        constants: dict[str, Tensor],
+    ) -> Tensor:
+        """Scores (k, r, c), float32.
+
+        Args:
+            backbone: the frozen model.
+            prompts: soft prompts (k, m, d).
+            batch: r rows of each member.
+            weights: each member's own weights (k, ...), by the names of `weights`.
+            constants: what `constants` gave.
+        """
+
+
+class ImageHead(Head):
+    """A head of CLIP: from a context to class features."""
+
+    modality = "image"
+
+    def class_at(self, length: int) -> int | None:
+        """All of the context stands in front of the name."""
+        return length
+
+    @abstractmethod
+    def class_features(self, backbone: FrozenClip, parameters: Parameters, constants: dict[str, Tensor]) -> Tensor:
+        """Unit-length features (k, c, e) of the classes."""
+
+    def penalty(self, features: Tensor, constants: dict[str, Tensor]) -> Tensor:
+        """What is added to each member's loss (k,), for its class features (k, c, e)."""
+        return features.new_zeros(len(features))

@@ -1,0 +1,115 @@
+"""The interface of a task: its name and metric, and its rows as train, dev and test."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+Modality = Literal["text", "image"]
+
+CLASS = "[CLASS]"  # stands for the name of a class in a prompt
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row: a (text, pair) per choice (a single one where the task has no choices), and its label id.
+
+    The text of an image task's example is the path of the image.
+    """
+
+    sequences: tuple[tuple[str, str | None], ...]
+    label: int
+
+
+class Task(ABC):
+    """The base of the `task` node: a labelled data set. A subclass is a frozen dataclass of the node's keys.
+
+    `modality` is that of the backbones and heads which fit. `metric` chooses prompts, `description` is for the mentor.
+    `words` and `descriptions` stand for the labels under the heads `verbalizer` and `similarity`, in the order of the
+    label ids; empty: the names of the labels. `cloze` is the sentence that holds a label word, at {mask}. `choices`
+    is not empty where an example holds one sequence per class. `template` and `templates` hold the name of a class, at
+    {}, under the heads of image tasks.
+    """
+
+    modality: ClassVar[Modality] = "text"
+    name: str
+    metric: str
+    description: str = ""
+    words: Sequence[str] = ()
+    descriptions: Sequence[str] = ()
+    cloze: str = "It was {mask}."
+    choices: Sequence[str] = ()
+    template: str = "a photo of a {}."
+    templates: Sequence[str] = ()
+
+    @abstractmethod
+    def load(self, seed: int, report_on_dev: bool = False) -> "TaskData":
+        """The rows as train, dev and test.
+
+        Args:
+            seed: of every random choice, such as the rows held out of train.
+            report_on_dev: whether test is the same rows as dev (protocol `official`).
+
+        Raises:
+            ConfigurationError: data are missing or cannot be used; the message names the place and the fix.
+        """
+
+    def load_unseen(self, seed: int, report_on_dev: bool = False) -> "TaskData | None":
+        """Other classes, on which a prompt learned on those of `load` is reported too; None: there are none."""
+        return None
+
+    def describe(self) -> str:
+        """The task in words, for a mentor."""
+        return self.description
+
+    def show(self, example: Example) -> Example:
+        """An example as a mentor sees it."""
+        return example
+
+    def identify(self, example: Example) -> Example:
+        """An example without what differs between machines, for the hash of its split."""
+        return example
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A loaded task. `test` is what the run reports on: under protocol `official` the same rows as `dev`."""
+
+    task: Task
+    labels: tuple[str, ...]
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    source: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(self.task.words or self.labels)
+
+    @property
+    def descriptions(self) -> tuple[str, ...]:
+        return tuple(self.task.descriptions or self.labels)
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Rows, label counts and a hash of each split's texts and labels, and where they came from."""
+        splits = {"train": self.train, "dev": self.dev, "test": self.test}
+        return {"source": self.source} | {
+            name: fingerprint_split([self.task.identify(row) for row in rows]) for name, rows in splits.items()
+        }
+
+
+def majority_share(examples: Sequence[Example]) -> float:
+    """The accuracy of always answering the most frequent label."""
+    return max(Counter(e.label for e in examples).values()) / len(examples)
+
+
+def fingerprint_split(examples: Sequence[Example]) -> dict[str, Any]:
+    """Rows, label counts and sha256 of a split: equal hashes mean equal texts, labels and order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.sequences, example.label]).encode())
+    counts = Counter(e.label for e in examples)
+    return {"rows": len(examples), "labels": {str(k): counts[k] for k in sorted(counts)}, "sha256": digest.hexdigest()}
