@@ -1,26 +1,22 @@
 """Image features, computed once for each image and view, and kept on disk for all runs.
 
-$CATALYST_CACHE/features/<sha256>.npy   one view of a set of images (n, e), memory-mapped; its checksum stands behind it
+$CATALYST_CACHE/features/<sha256>.npy   one view of a set of images (n, e), memory-mapped
 
 The name is the SHA-256 of all that the features depend on: the images' contents, the image tower's weights and dtype,
 how an image becomes pixels, the view's number and the seed that it is drawn from. The device is not part of it.
 Shapes: n images, e width of the features, k members, b images of each, h x w pixels.
 """
 
-import hashlib
-import io
 import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -29,16 +25,15 @@ from llm_catalyst.models.backbones.clip import FrozenClip, Pixels
 from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import Batch, Examples
 from llm_catalyst.tasks.image_task import open_image, open_images
+from llm_catalyst.utils.build_once import build_once
 from llm_catalyst.utils.checksums import sha256
-from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.paths import writable_cache
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.validation import ConfigurationError
 
 IMAGES = 64  # that go forward together
 RATIO, TRIES = (3 / 4, 4 / 3), 10  # of a random crop: width to height
-DIGEST = 32  # bytes
-FORMAT = 1  # of the cache's files and of the transformations: what changes them counts this up
+FORMAT = 2  # of the cache's files and of the transformations: what changes them counts this up
 
 
 @dataclass(frozen=True)
@@ -121,50 +116,22 @@ def load_view(
     drawn_from = None if number is None else (number, seed, backbone.settings.crop)
     made_of = [FORMAT, backbone.identity, asdict(backbone.pixels), drawn_from]
     key = sha256(json.dumps([*made_of, *files]).encode())
-    path, shape = feature_folder() / f"{key}.npy", (len(files), backbone.width)
-    with FileLock(path.with_suffix(".lock")):  # of two processes that want it, one computes
-        stored = read_array(path, key, shape, dtype)
-        if stored is None:
-            name = "image features" if number is None else f"image features, view {number + 1}"
-            computed = compute_features(
-                backbone, files, number, seed, lambda done: tell(f"{name}: {done} of {len(files)}")
-            )
-            computed = computed.astype(dtype)
-            with suppress(OSError):  # a run must not die of a full cache
-                write_array(path, key, computed)
-            stored = read_array(path, key, shape, dtype)
-            return computed if stored is None else stored
-    return stored
+    name = "image features" if number is None else f"image features, view {number + 1}"
+    computed: list[NDArray[np.floating]] = []
 
+    def build(file: Path) -> None:
+        features = compute_features(backbone, files, number, seed, lambda done: tell(f"{name}: {done} of {len(files)}"))
+        computed.append(features.astype(dtype))
+        np.save(file, computed[0], allow_pickle=False)
 
-def feature_folder() -> Path:
-    """Where the features lie. Raises ConfigurationError where nothing can be written there."""
-    return writable_cache("features", "image features are kept")
-
-
-def read_array(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype) -> NDArray[np.floating] | None:
-    """The array in a file, memory-mapped; None where there is none, or where it is damaged or another's."""
     try:
-        whole = path.read_bytes()
-        if keyed_checksum(key, whole[:-DIGEST]) != whole[-DIGEST:]:
-            return None
+        path = build_once(writable_cache("features", "image features are kept") / f"{key}.npy", build)
         # Copied where it is written to: torch takes no array that is read-only.
-        stored = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    return stored if stored.shape == shape and stored.dtype == dtype else None
-
-
-def write_array(path: Path, key: str, array: NDArray[np.floating]) -> None:
-    """The array as .npy, and the checksum behind it, which numpy does not look at."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_atomically(path, buffer.getvalue() + keyed_checksum(key, buffer.getvalue()))
-
-
-def keyed_checksum(key: str, content: bytes) -> bytes:
-    """Of a file's content under its name: a whole file under another's name is found out, too."""
-    return hashlib.sha256(key.encode() + content).digest()
+        return np.load(path, mmap_mode="c", allow_pickle=False)
+    except OSError:  # a run must not die of a full cache
+        if not computed:
+            raise
+        return computed[0]
 
 
 @torch.inference_mode()

@@ -4,10 +4,7 @@ A picture is a function of its shape, colour, seed and size. Place, extent, turn
 random, so that only shape and colour tell the classes apart.
 """
 
-import os
 import random
-import shutil
-import tempfile
 from hashlib import sha256
 from math import cos, pi, sin
 from pathlib import Path
@@ -16,6 +13,7 @@ import PIL
 from PIL import Image, ImageColor, ImageDraw
 
 from llm_catalyst.tasks.image_layouts import picture_cache
+from llm_catalyst.utils.build_once import build_once
 
 SIDES = {"circle": 60, "square": 4, "triangle": 3}
 SHAPES = tuple(SIDES)
@@ -55,23 +53,16 @@ def ensure_drawn() -> Path:
     It is named by what makes the pictures: this file and the version of Pillow.
     """
     version = sha256(Path(__file__).read_bytes() + PIL.__version__.encode()).hexdigest()[:16]
-    folder = picture_cache() / f"shapes-{version}"
-    if folder.is_dir():
-        return folder
-    part = Path(tempfile.mkdtemp(prefix="shapes-", dir=picture_cache()))
-    try:
-        seed = 0
-        for split, count in COUNTS.items():
-            for shape, colour in ((s, c) for s in SHAPES for c in COLOURS):
-                of_class = part / split / f"{colour} {shape}"
-                of_class.mkdir(parents=True)
-                for number in range(count):
-                    draw_shape(shape, colour, seed).save(of_class / f"{number:02}.png")
-                    seed += 1
-        os.rename(part, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was faster
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return folder
+    return build_once(picture_cache() / f"shapes-{version}", draw_all)
+
+
+def draw_all(folder: Path) -> None:
+    """Draw the pictures of every split and class into a new folder."""
+    seed = 0
+    for split, count in COUNTS.items():
+        for shape, colour in ((s, c) for s in SHAPES for c in COLOURS):
+            of_class = folder / split / f"{colour} {shape}"
+            of_class.mkdir(parents=True)
+            for number in range(count):
+                draw_shape(shape, colour, seed).save(of_class / f"{number:02}.png")
+                seed += 1

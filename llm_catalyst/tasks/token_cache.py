@@ -1,6 +1,6 @@
 """Token ids of large tasks, made once by Hugging Face `datasets` and kept on disk for all runs.
 
-$CATALYST_CACHE/tokens/<sha256>.arrow   a task's different texts, sorted; their checksum stands behind them
+$CATALYST_CACHE/tokens/<sha256>.arrow   a task's different texts, sorted
 
 The name is the SHA-256 of all that the ids depend on: the texts, what the tokenizer saves of itself, the libraries'
 versions, the length that sequences are cut at, and the cloze. It does not depend on which text is in which split, so
@@ -14,11 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import Encoded, Rows
 from llm_catalyst.tasks.tokenization import build_encoded, encode_examples, list_sequences, tokenize_sequences
+from llm_catalyst.utils.build_once import build_once
 from llm_catalyst.utils.checksums import sha256
 from llm_catalyst.utils.paths import writable_cache
 from llm_catalyst.utils.validation import ConfigurationError
@@ -26,7 +25,6 @@ from llm_catalyst.utils.validation import ConfigurationError
 # Texts from which on they are kept. On one core 1,000 of SST-2 take 40 ms to tokenize (of BoolQ 250), 10 to 15 ms to be
 # found again, and 15 to 60 ms more than without a cache when they are new.
 LARGE = 1000
-DIGEST = 64  # characters of a checksum
 
 Columns = Callable[[list[int]], dict[str, Rows]]  # from texts' numbers to their token ids and types
 
@@ -96,19 +94,16 @@ def tokenizer_identity(tokenizer: Any) -> list[str]:
 
 
 def load_or_make(key: str, number: int, columns: Columns) -> dict[str, Rows]:
-    """The columns of so many texts, read back or made now. Raises ConfigurationError or OSError without a cache."""
+    """The columns of that many texts, read back or made now. Raises ConfigurationError or OSError without a cache."""
     import datasets
 
     path = writable_cache("tokens", "token ids are kept") / f"{key}.arrow"
-    with FileLock(path.with_suffix(".lock")):  # of two processes that want them, one makes them
-        if not is_whole(path):
-            write_columns(path, number, columns)
-        stored = datasets.Dataset.from_file(str(path))
-        return {name: column_rows(stored.data.column(name)) for name in stored.column_names}
+    stored = datasets.Dataset.from_file(str(build_once(path, lambda file: write_columns(file, number, columns))))
+    return {name: column_rows(stored.data.column(name)) for name in stored.column_names}
 
 
-def write_columns(path: Path, number: int, columns: Columns) -> None:
-    """Write the columns of so many texts, and the checksum behind the end of the Arrow file, where none looks."""
+def write_columns(file: Path, number: int, columns: Columns) -> None:
+    """Write the columns of that many texts as an Arrow file."""
     import datasets
     import pyarrow
 
@@ -119,12 +114,7 @@ def write_columns(path: Path, number: int, columns: Columns) -> None:
 
     datasets.disable_progress_bars()
     numbers = datasets.Dataset.from_dict({"number": list(range(number))}).with_format("arrow")
-    with tempfile.TemporaryDirectory(dir=path.parent) as aside:  # what `datasets` leaves there on a full disk goes, too
-        new = Path(aside) / path.name
-        numbers.map(arrow, batched=True, remove_columns=["number"], cache_file_name=str(new), new_fingerprint=path.stem)
-        with new.open("ab") as file:
-            file.write(keyed_checksum(path.stem, new.read_bytes()))
-        new.replace(path)
+    numbers.map(arrow, batched=True, remove_columns=["number"], cache_file_name=str(file), new_fingerprint=file.stem)
 
 
 def column_rows(column: Any) -> Rows:
@@ -132,17 +122,3 @@ def column_rows(column: Any) -> Rows:
     whole = column.combine_chunks()
     values = whole.values.to_pylist()
     return tuple(tuple(values[begin:end]) for begin, end in pairwise(whole.offsets.to_pylist()))
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a file is there, whole, and the one that was written under this name."""
-    try:
-        whole = path.read_bytes()
-    except OSError:
-        return False
-    return whole[-DIGEST:] == keyed_checksum(path.stem, whole[:-DIGEST])
-
-
-def keyed_checksum(key: str, content: bytes) -> bytes:
-    """Of a file's content under its name."""
-    return sha256(key.encode() + content).encode()

@@ -196,10 +196,10 @@ def test_a_damaged_or_foreign_file_is_computed_anew(damage: Any, examples: list[
 def test_a_write_that_fails_leaves_the_run_with_its_features(
     examples: list[Example], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, content: bytes) -> None:
+    def full(*arguments: Any, **settings: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llm_catalyst.models.image_features.write_atomically", full)
+    monkeypatch.setattr("numpy.save", full)
     assert everything(load_features(backbone(), examples)).shape == (5, 16)
     assert not list(cache.glob("*.npy"))
 

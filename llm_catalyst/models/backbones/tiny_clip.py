@@ -10,20 +10,18 @@ $CATALYST_CACHE/models/tiny-clip-<version>-<steps>/   configuration, weights (sa
 
 import random
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw_shape
-from llm_catalyst.utils.paths import cache_directory
+from llm_catalyst.utils.build_once import build_once
+from llm_catalyst.utils.paths import cache_directory, writable_cache
 from llm_catalyst.utils.rng import derive_seed, make_generator
-from llm_catalyst.utils.validation import ConfigurationError
 
 NAME = "tiny-clip"  # backbone.name
 VERSION = 1  # another one whenever other weights come out
@@ -91,22 +89,9 @@ def ensure_tiny_clip(steps: int = STEPS) -> Path:
     Raises ConfigurationError where nothing can be written there.
     """
     ready = cache_path(steps)
-    if ready.is_dir():
-        return ready
-    part = ready.with_name(f"{ready.name}.part")
-    try:
-        ready.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(ready.with_name(f"{ready.name}.lock")):
-            if not ready.is_dir():
-                shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
-                build_tiny_clip(part, steps)
-                part.rename(ready)
-    except OSError as error:
-        raise ConfigurationError(
-            f"backbone.name={NAME} is made in {ready.parent}, which cannot be written ({error.strerror}); "
-            "set CATALYST_CACHE to a folder of yours"
-        ) from None
-    return ready
+    if not ready.is_dir():
+        writable_cache("models", f"backbone.name={NAME} is made")
+    return build_once(ready, lambda folder: build_tiny_clip(folder, steps))
 
 
 def build_tiny_clip(folder: Path, steps: int = STEPS) -> None:
