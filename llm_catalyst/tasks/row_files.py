@@ -1,15 +1,16 @@
-"""Files of rows: JSON Lines, a JSON list, CSV or Parquet, read by Hugging Face `datasets`.
+"""Files of rows: JSON Lines, a JSON list, CSV or Parquet.
 
-What a file holds is untrusted. Before `datasets` reads a text file, one pass over its lines refuses, with the number
-of the line, what `datasets` would take for something else, name without a line, or crash on.
+What a file holds is untrusted. A text file is read line by line, once; what cannot be used is refused with the number
+of the line.
 """
 
 import codecs
 import csv
 import json
-import logging
+import math
 import reprlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,54 +19,63 @@ from llm_catalyst.utils.format import shorten_text
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
-READERS = {".jsonl": "from_json", ".json": "from_json", ".csv": "from_csv", ".parquet": "from_parquet"}
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 MEBIBYTE = 2**20
 LONGEST_LINE = 16 * MEBIBYTE
 LARGEST_LIST = 64 * MEBIBYTE
-# pyarrow crashes on deeper values, and fills the rows that lack a column: a new one in each row would be quadratic.
 DEEPEST, MOST_COLUMNS = 32, 100
 BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-DECODER = json.JSONDecoder()
 ABRIDGED = reprlib.Repr()
 ABRIDGED.maxstring = ABRIDGED.maxother = ABRIDGED.maxlong = 60
 
 
-def read_file(file: Path) -> Any:
-    """The file as a `datasets.Dataset`, a row for each object or record. A cell of a CSV is text, as it stands there.
+@dataclass(frozen=True)
+class FileRows:
+    """The rows of a file in the columns that were asked for, the line of each, and the names of all columns."""
+
+    rows: list[dict[str, Any]]
+    numbers: Sequence[int]
+    columns: list[str]
+
+
+def read_rows(file: Path, needed: Sequence[str]) -> FileRows:
+    """A row for each object or record, a missing value as None. A cell of a CSV is text, as it stands there.
 
     Raises ConfigurationError with the file, and the line where there is one, for what cannot be read.
     """
-    import datasets
-
-    datasets.disable_progress_bars()
-    # A failure is told once, below.
-    logging.getLogger("datasets").setLevel(logging.CRITICAL)
+    if file.suffix == ".parquet":
+        return read_parquet(file, needed)
+    rows, numbers, columns = [], [], dict[str, None]()
     try:
-        count = None if file.suffix == ".parquet" else check_file(file)
+        for number, row in iterate_rows(file):
+            columns |= dict.fromkeys(row)
+            if len(columns) > MOST_COLUMNS:
+                problem = f"there are more than {MOST_COLUMNS} columns by now; leave out unused ones"
+                raise row_error(file, number, problem)
+            rows.append({name: row.get(name) for name in needed})
+            numbers.append(number)
     except OSError as error:
         raise ConfigurationError(
             f"{escape_controls(str(file))} cannot be read: {error.strerror}; let it be read"
         ) from error
-    # Or the types of a CSV would be guessed, 10,000 rows at a time, and words such as None taken for empty cells.
-    as_text: dict[str, Any] = {"converters": dict.fromkeys(range(MOST_COLUMNS), str), "keep_default_na": False}
+    if not columns:
+        raise row_error(file, None, "there are no rows; the file is empty, or ends before the first one")
+    return FileRows(rows, numbers, list(columns))
+
+
+def read_parquet(file: Path, needed: Sequence[str]) -> FileRows:
+    """The rows of a Parquet file, numbered from 1."""
+    import pyarrow.parquet
+
     try:
-        # Not load_dataset, which tells the hub of every load, of local files too, and waits where it is away.
-        data = getattr(datasets.Dataset, READERS[file.suffix])(str(file), **(as_text if file.suffix == ".csv" else {}))
+        opened = pyarrow.parquet.ParquetFile(file)
+        columns = list(opened.schema_arrow.names)
+        rows = opened.read(columns=[name for name in needed if name in columns]).to_pylist()
     except Exception as error:
-        if "corresponds to no data" in str(error):
-            raise row_error(file, None, "there are no rows") from error
-        number, why = find_bad_line(file)
-        why = why or escape_controls(str(error.__cause__ or error)[:300])
+        why = escape_controls(str(error)[:300])
         problem = f"could not be read ({why}); is the file whole, and of the form that its suffix says?"
-        raise row_error(file, number, problem) from error
-    if count not in (None, len(data)):
-        raise row_error(file, None, f"{count} rows were found, but {len(data)} read; write it anew, with a row a line")
-    return data
-
-
-def locate_row(file: Path, row: int) -> str:
-    """Where a row (from 0) stands: the file, and its line, or its number where rows are not lines."""
-    return locate_line(file, row + 1 if file.suffix == ".parquet" else next(islice(iterate_rows(file), row, None))[0])
+        raise row_error(file, None, problem) from error
+    return FileRows(rows, range(1, len(rows) + 1), columns)
 
 
 def locate_line(file: Path, number: int | None = None) -> str:
@@ -90,21 +100,8 @@ def list_names(names: Iterable[str]) -> str:
     return ", ".join([*first[:10], "…"] if len(first) > 10 else first)
 
 
-def check_file(file: Path) -> int:
-    """How many rows a text file has. Raises ConfigurationError where it is not as it should be."""
-    count, columns = 0, set[str]()
-    for number, row in iterate_rows(file):
-        count += 1
-        columns.update(row)
-        if len(columns) > MOST_COLUMNS:
-            raise row_error(file, number, f"there are more than {MOST_COLUMNS} columns by now; leave out unused ones")
-    if not count:
-        raise row_error(file, None, "there are no rows; the file is empty, or ends before the first one")
-    return count
-
-
-def iterate_rows(file: Path) -> Iterator[tuple[int, Collection[str]]]:
-    """The columns of each row of a text file, with the number of its (first) line, or of the row in a JSON list."""
+def iterate_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row of a text file, with the number of its (first) line, or of the row in a JSON list."""
     if file.suffix == ".csv":
         return csv_rows(file)
     return listed_rows(file) if is_list(file) else json_rows(file)
@@ -161,6 +158,26 @@ def json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, json_object(file, number, text)
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError where a key is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{shorten_value(next(key for key in keys if keys.count(key) > 1))} is specified twice")
+    return found
+
+
+def finite_number(text: str) -> float:
+    """A number with a fraction or an exponent. Raises ValueError where it is too large for a float."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("too big a number")
+    return number
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=unique_keys, parse_float=finite_number)
+
+
 def json_object(file: Path, number: int, text: str) -> dict[str, Any]:
     """The one JSON object that `text` is. Raises ConfigurationError where it is something else."""
     try:
@@ -185,7 +202,9 @@ def json_reason(error: Exception) -> str:
     """What the parser of JSON found wrong, in short."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg}, line {error.lineno}, column {error.colno}" if error.lineno > 1 else error.msg
-    return "nested too deeply" if isinstance(error, RecursionError) else "too long a number"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return "too long a number" if "integer string conversion" in str(error) else str(error)
 
 
 def check_depth(file: Path, number: int, value: Any) -> None:
@@ -208,13 +227,13 @@ def listed_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         )
     content = file.read_bytes()
     try:
-        values = json.loads(content.decode())
+        values = DECODER.decode(content.decode())
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise row_error(file, None, f"line {line} holds bytes that are not UTF-8; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise row_error(
-            file, None, f"the file is no JSON list ({json_reason(error)}); mend it, or write it anew"
+            file, None, f"the file is no JSON list ({json_reason(error)}); correct it, or write it anew"
         ) from None
     for number, value in enumerate(values, start=1):
         if not isinstance(value, dict):
@@ -223,8 +242,8 @@ def listed_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, value
 
 
-def csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """For each record but the first, which names the columns: its first line, and the columns."""
+def csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Each record but the first, which names the columns, with its first line; an empty cell is None."""
     header: list[str] = []
     for number, cells in csv_records(file):
         if not header:
@@ -235,7 +254,7 @@ def csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
             mend = "put a field that holds a comma or a line end between quotation marks"
             raise row_error(file, number, f"there are {len(cells)} fields, but {len(header)} column names; {mend}")
         else:
-            yield number, header
+            yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
 
 
 def csv_records(file: Path) -> Iterator[tuple[int, list[str]]]:
@@ -266,45 +285,3 @@ def csv_records(file: Path) -> Iterator[tuple[int, list[str]]]:
             raise mixed_ends(file, reader.line_num) from None
         mend = "double every quotation mark inside of a quoted field, and close it"
         raise row_error(file, start, f"this is no CSV ({error}); {mend}") from None
-
-
-def find_bad_line(file: Path) -> tuple[int | None, str]:
-    """The line of a JSON Lines file that the reader stumbles over, and why; None and '' where none is found."""
-    if file.suffix not in (".json", ".jsonl") or is_list(file):
-        return None, ""
-    numbered = enumerate(iterate_lines(file), start=1)
-    for part in iter(lambda: list(islice(numbered, 256)), []):
-        if json_complaint("".join(line for _, line in part)):
-            for number, line in part:
-                if why := json_complaint(line):
-                    return number, why
-    return changed_type(file)
-
-
-def json_complaint(text: str) -> str:
-    """What the reader of JSON finds wrong with these lines; '' where it can read them."""
-    import pyarrow
-    import pyarrow.json
-
-    content = text.encode()
-    options = pyarrow.json.ReadOptions(block_size=max(len(content), MEBIBYTE))
-    try:
-        pyarrow.json.read_json(pyarrow.BufferReader(content), read_options=options)
-    except pyarrow.ArrowException as error:
-        return "" if text.isspace() else escape_controls(str(error)[:200])
-    return ""
-
-
-def changed_type(file: Path) -> tuple[int | None, str]:
-    """The first line on which a column has another type than before, and the two types."""
-    first: dict[str, tuple[int, type]] = {}
-    for number, row in json_rows(file):
-        for name, value in row.items():
-            if value is not None:
-                before, kind = first.setdefault(name, (number, type(value)))
-                if type(value) is not kind:
-                    return (
-                        number,
-                        f"{shorten_value(name)} is {type(value).__name__}, but {kind.__name__} on line {before}",
-                    )
-    return None, ""

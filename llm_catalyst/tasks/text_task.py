@@ -1,4 +1,4 @@
-"""Text tasks: load rows by `datasets`, put them into templates, split them into train, dev and test.
+"""Text tasks: read rows, put them into templates, split them into train, dev and test.
 
 A task is one YAML in conf/task; its fields are those of `TextTask` (docs/guide.md shows how to add one).
 """
@@ -6,7 +6,7 @@ A task is one YAML in conf/task; its fields are those of `TextTask` (docs/guide.
 import os
 import random
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -17,7 +17,7 @@ from annotated_types import Ge, Le
 
 from llm_catalyst.tasks.base import Example, Task, TaskData
 from llm_catalyst.tasks.hub import name_source, read_hub
-from llm_catalyst.tasks.row_files import READERS, list_names, locate_row, read_file, shorten_value
+from llm_catalyst.tasks.row_files import SUFFIXES, list_names, locate_line, read_rows, shorten_value
 from llm_catalyst.tasks.splitting import carve_dev, sample_shots
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.terminal import escape_controls
@@ -134,15 +134,16 @@ class TextTask(Task):
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one split, with the columns that the task needs, and the file that they come from, if any."""
+    """The rows of one split in the columns that the task needs, and, of a file, the line of each."""
 
     name: str
     file: Path | None
     rows: list[dict[str, Any]]
+    numbers: Sequence[int] = ()
 
     def place(self, row: int) -> str:
         """Where a row (from 0) stands, for an error."""
-        return locate_row(self.file, row) if self.file else f"split {self.name}, row {row + 1}"
+        return locate_line(self.file, self.numbers[row]) if self.file else f"split {self.name}, row {row + 1}"
 
     def __str__(self) -> str:
         return escape_controls(str(self.file)) if self.file else f"split {self.name}"
@@ -169,35 +170,52 @@ def local_folder(task: TextTask) -> Path | None:
 
 
 def read_split(task: TextTask, folder: Path | None, split: str) -> Split:
-    """The rows of one split, from its file or the hub, in the columns that the task needs."""
-    file = split_file(task, folder, split) if folder else None
-    data = read_file(file) if file else read_hub(task, split)
-    where = f"task={task.name}, {Split(split, file, [])}"
-    if not len(data):
+    """The rows of one split, from its file or the hub, in the columns that the templates and the label need."""
+    needed = sorted({task.label} | names_in(task.text, task.pair or "", *task.choices))
+    if folder:
+        file = split_file(task, folder, split)
+        read = read_rows(file, needed)
+        found = Split(split, file, read.rows, read.numbers)
+        columns = read.columns
+    else:
+        data = read_hub(task, split)
+        columns = data.column_names
+        found = Split(split, None, read_columns(data, [name for name in needed if name in columns], task, split))
+    where = f"task={task.name}, {found}"
+    if not found.rows:
         raise ConfigurationError(f"{where}: there are no rows")
-    needed = needed_columns(task, data.column_names, where)
+    for name in needed:
+        if name not in columns:
+            near = did_you_mean(name, [other for other in columns[:1000] if len(other) < 100])
+            raise ConfigurationError(
+                f"{where}: there is no column {name!r}; there are: {list_names(columns)}{near}; "
+                "name the columns in task.text, task.pair, task.choices and task.label"
+            )
+    return found
+
+
+def read_columns(data: Any, names: list[str], task: TextTask, split: str) -> list[dict[str, Any]]:
+    """The rows of a `datasets.Dataset` in these columns."""
     try:
-        columns = data.select_columns(needed)[:]
+        columns = data.select_columns(names)[:]
     except Exception as error:
         raise ConfigurationError(
-            f"{where}: {list_names(needed)} could not be read: {escape_controls(str(error)[:300])}"
+            f"task={task.name}, split {split}: {list_names(names)} could not be read: "
+            f"{escape_controls(str(error)[:300])}"
         ) from error
-    if file and file.suffix == ".csv":
-        columns = {name: [cell or None for cell in cells] for name, cells in columns.items()}
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return Split(split, file, rows)
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def split_file(task: TextTask, folder: Path, split: str) -> Path:
     """The file of a split: `<split>.jsonl`, `.json`, `.csv` or `.parquet`."""
-    for file in (folder / f"{split}{suffix}" for suffix in READERS):
+    for file in (folder / f"{split}{suffix}" for suffix in SUFFIXES):
         if file.is_file():
             return file
         if os.path.lexists(file):
             raise ConfigurationError(
                 f"task={task.name}: {file} is a folder, a pipe, a device or a broken link; put a file there"
             )
-    there = list_names(sorted(p.name for p in folder.iterdir() if p.suffix in READERS)) or "no data file"
+    there = list_names(sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES)) or "no data file"
     raise ConfigurationError(
         f"task={task.name}: {folder} holds no {split}.jsonl, .csv or .parquet (there: {there}); "
         f"name the splits by task.train, task.dev and task.test"
@@ -237,25 +255,14 @@ def examples_of(task: TextTask, split: Split, labels: list[str]) -> list[Example
     return examples
 
 
-def needed_columns(task: TextTask, there: list[str], where: str) -> list[str]:
-    """The columns that the templates and the label need. Raises ConfigurationError where the rows lack one."""
-    needed = sorted({task.label} | names_in(task.text, task.pair or "", *task.choices))
-    for name in needed:
-        if name not in there:
-            near = did_you_mean(name, [other for other in there[:1000] if len(other) < 100])
-            raise ConfigurationError(
-                f"{where}: there is no column {name!r}; there are: {list_names(there)}{near}; "
-                "name the columns in task.text, task.pair, task.choices and task.label"
-            )
-    return needed
-
-
 def problem_of(name: str, value: Any, task: TextTask) -> str:
     """Why a cell cannot be used, and the fix; '' where it can be a text or a label."""
     if value is not None and not isinstance(value, PLAIN):
         return f"{name} is a {type(value).__name__}, {shorten_value(value)}; it must be a text or a number"
     if value is None or value != value or (name == task.label and str(value).strip().lower() in ("", "nan")):
         return f"there is no {name}; fill it in or remove the row"
+    if isinstance(value, str) and not value.isascii() and value != value.encode("utf-8", "replace").decode():
+        return f"{name}, {shorten_value(value)}, holds half a surrogate pair, which is no text; write it anew"
     return ""
 
 

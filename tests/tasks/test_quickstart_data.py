@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "llm_catalyst" / "tasks" / "quickstart"
 Splits = dict[str, list[dict[str, Any]]]
 COUNTS = {"train": 240, "validation": 160, "test": 400}
