@@ -1,3 +1,6 @@
+from .base import Head as Head
+from .base import ImageHead as ImageHead
+from .base import TextHead as TextHead
 from .classifier import Classifier as Classifier
 from .coop import Coop as Coop
 from .similarity import Similarity as Similarity
