@@ -37,7 +37,7 @@ from llm_catalyst.runs.records import from_json, to_json
 from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
 
-NOTES, STOP = "jobs", "stop"
+STATUS_FOLDER, STOP_FILE = "jobs", "stop"
 WAITING, RUNNING, ENDED = "waiting", "running", "ended"
 WATCH_S, LEAVE_S = 0.5, 10.0  # how soon a worker hears that its sweep was killed, and how soon it is gone then
 
@@ -93,7 +93,7 @@ def carry_out_job(config: DictConfig, words: Sequence[str]) -> JobStatus:
     hydra = HydraConfig.get()
     sweep, directory = Path(hydra.sweep.dir), Path(hydra.runtime.output_dir)
     note = JobStatus(hydra.job.num, tuple(hydra.overrides.task), directory=str(directory))
-    if (sweep / NOTES / STOP).exists():
+    if (sweep / STATUS_FOLDER / STOP_FILE).exists():
         remove_if_empty(directory)
         return note
     shared = hydra.launcher._target_.endswith(".Together")
@@ -102,21 +102,21 @@ def carry_out_job(config: DictConfig, words: Sequence[str]) -> JobStatus:
         prepare_worker(config, sweep)
     if config.view == "auto" and (alone or shared):
         config.view = "none"  # it would draw over those of the others
-    note = write_note(sweep, replace(note, state=RUNNING, host=socket.gethostname(), pid=os.getpid()))
+    note = write_status(sweep, replace(note, state=RUNNING, host=socket.gethostname(), pid=os.getpid()))
     try:
         code, result = run_with_exit_code(lambda: execute_composed(config, words))
     except RunInterrupted as stopped:
         message = f"stopped {stopped}"
         if stopped.name == "SIGUSR2" and os.environ.get("SUBMITIT_EXECUTOR"):
-            message += f"; {queued_again(sweep, note)}"
-        note = write_note(sweep, replace(note, state=ENDED, code=stopped.code, status="stopped", message=message))
+            message += f"; {requeue_job(sweep, note)}"
+        note = write_status(sweep, replace(note, state=ENDED, code=stopped.code, status="stopped", message=message))
         if alone:
             return note
         raise
     remove_if_empty(directory)
     told = {name: result[name] for name in ("status", "message", "dev") if name in result}
     estimate = asdict(result["estimate"]) if "estimate" in result else None
-    return write_note(sweep, replace(note, state=ENDED, code=code, estimate=estimate, **told))
+    return write_status(sweep, replace(note, state=ENDED, code=code, estimate=estimate, **told))
 
 
 def prepare_worker(config: DictConfig, sweep: Path) -> None:
@@ -125,13 +125,13 @@ def prepare_worker(config: DictConfig, sweep: Path) -> None:
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # a cluster's SIGTERM is followed by SIGUSR2; this one is not
         signal.signal(signal.SIGTERM, stop_now)
     if "joblib" in HydraConfig.get().launcher._target_:
-        end_with(os.getppid())
+        end_after_parent(os.getppid())
         if config.device in ("auto", "cuda"):
             take_gpu(sweep)
 
 
 @cache
-def end_with(parent: int) -> None:
+def end_after_parent(parent: int) -> None:
     """From now on, should the sweep's own process be killed, let the run in hand save itself, and end this worker."""
 
     def watch() -> None:
@@ -156,12 +156,12 @@ def take_gpu(sweep: Path) -> None:
 
         gpus = [str(number) for number in range(torch.cuda.device_count())]
     if len(gpus) > 1:
-        place, _ = take_place(sweep / NOTES)
+        place, _ = lock_first_place(sweep / STATUS_FOLDER)
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
 
 
 @cache
-def take_place(folder: Path) -> tuple[int, FileLock]:
+def lock_first_place(folder: Path) -> tuple[int, FileLock]:
     """The first place that no other process has, and its lock, which is held until this process ends."""
     for place in itertools.count():
         lock = FileLock(folder / f"worker{place}.lock")
@@ -173,12 +173,12 @@ def take_place(folder: Path) -> tuple[int, FileLock]:
     raise AssertionError
 
 
-def queued_again(sweep: Path, note: JobStatus) -> str:
+def requeue_job(sweep: Path, note: JobStatus) -> str:
     """Have submitit queue this process's job again, at the signal by which a cluster takes its machine back.
 
     The process then ends, and the job is one that waits. Gives back only why it is not queued: it was too often before.
     """
-    write_note(sweep, replace(note, state=WAITING))
+    write_status(sweep, replace(note, state=WAITING))
     handler: Any = signal.getsignal(signal.SIGUSR2)
     try:
         handler(signal.SIGUSR2, None)
@@ -187,24 +187,24 @@ def queued_again(sweep: Path, note: JobStatus) -> str:
     raise AssertionError
 
 
-def write_note(sweep: Path, note: JobStatus) -> JobStatus:
+def write_status(sweep: Path, note: JobStatus) -> JobStatus:
     """The note, once it lies in the sweep's folder."""
-    (sweep / NOTES).mkdir(parents=True, exist_ok=True)
-    write_atomically(sweep / NOTES / f"{note.number}.json", to_json(note).encode() + b"\n")
+    (sweep / STATUS_FOLDER).mkdir(parents=True, exist_ok=True)
+    write_atomically(sweep / STATUS_FOLDER / f"{note.number}.json", to_json(note).encode() + b"\n")
     return note
 
 
-def read_note(sweep: Path, number: int) -> JobStatus:
+def read_status(sweep: Path, number: int) -> JobStatus:
     """The note of one job."""
-    return from_json(JobStatus, (sweep / NOTES / f"{number}.json").read_bytes())
+    return from_json(JobStatus, (sweep / STATUS_FOLDER / f"{number}.json").read_bytes())
 
 
-def read_notes(sweep: Path) -> dict[int, JobStatus]:
+def read_statuses(sweep: Path) -> dict[int, JobStatus]:
     """The notes of a sweep's jobs, in the order of their numbers; without those that just vanish, as it begins anew."""
     notes = {}
-    for number in sorted(int(path.stem) for path in (sweep / NOTES).glob("*.json")):
+    for number in sorted(int(path.stem) for path in (sweep / STATUS_FOLDER).glob("*.json")):
         with suppress(FileNotFoundError):
-            notes[number] = read_note(sweep, number)
+            notes[number] = read_status(sweep, number)
     return notes
 
 

@@ -23,7 +23,17 @@ from rich.console import Console
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.callbacks.progress_bars import ProgressBars
 from llm_catalyst.config.errors import FAILED, WRONG_USE, explain_config_error, print_error
-from llm_catalyst.sweeps.job import ENDED, NOTES, RUNNING, STOP, WAITING, JobStatus, read_note, read_notes, write_note
+from llm_catalyst.sweeps.job import (
+    ENDED,
+    RUNNING,
+    STATUS_FOLDER,
+    STOP_FILE,
+    WAITING,
+    JobStatus,
+    read_status,
+    read_statuses,
+    write_status,
+)
 from llm_catalyst.sweeps.status import Jobs, distinguish_jobs, print_endings
 from llm_catalyst.utils.signals import PATIENCE_S, SIGNALS, RunInterrupted, SignalHandler, stop_now
 from llm_catalyst.utils.terminal import escape_controls
@@ -59,9 +69,9 @@ def begin_sweep(sweep: Sweep) -> None:
     sweep.folder.mkdir(parents=True, exist_ok=True)
     lock_folder(sweep.folder)
     deadline = time.monotonic() + GRACE_S
-    while running_here(sweep.folder) and time.monotonic() < deadline:
+    while list_local_jobs(sweep.folder) and time.monotonic() < deadline:
         time.sleep(0.1)
-    shutil.rmtree(sweep.folder / NOTES, ignore_errors=True)
+    shutil.rmtree(sweep.folder / STATUS_FOLDER, ignore_errors=True)
     OmegaConf.save(sweep.config, sweep.folder / "multirun.yaml")
 
 
@@ -82,18 +92,18 @@ def launch_jobs(sweep: Sweep, jobs: Jobs) -> dict[int, JobStatus]:
     Raises Stopped at a signal, after the jobs on this machine have saved themselves.
     """
     for number, overrides in jobs.items():
-        write_note(sweep.folder, JobStatus(number, tuple(overrides)))
+        write_status(sweep.folder, JobStatus(number, tuple(overrides)))
     ready = {number: overrides for number, overrides in jobs.items() if check_composition(sweep, number, overrides)}
     kinds = {
-        "BasicLauncher": in_turn,
+        "BasicLauncher": launch_in_turn,
         "Together": launch_together,
         "LocalLauncher": launch_separately,
         "SlurmLauncher": launch_separately,
     }
-    carry_out = kinds.get(sweep.kind, in_a_pool)
-    with nullcontext() if carry_out in (in_turn, launch_together) else forward_signals(sweep, jobs):
+    carry_out = kinds.get(sweep.kind, launch_in_pool)
+    with nullcontext() if carry_out in (launch_in_turn, launch_together) else forward_signals(sweep, jobs):
         carry_out(sweep, ready)
-    notes = read_notes(sweep.folder)
+    notes = read_statuses(sweep.folder)
     return {number: notes[number] for number in jobs}
 
 
@@ -105,7 +115,7 @@ def check_composition(sweep: Sweep, number: int, overrides: Sequence[str]) -> bo
         message = explain_config_error(error)
         print_error(message)
         lost = JobStatus(number, tuple(overrides), ENDED, code=WRONG_USE, status="failed", message=message)
-        write_note(sweep.folder, lost)
+        write_status(sweep.folder, lost)
         return False
     return True
 
@@ -113,7 +123,7 @@ def check_composition(sweep: Sweep, number: int, overrides: Sequence[str]) -> bo
 # --- four kinds of launchers
 
 
-def in_turn(sweep: Sweep, jobs: Jobs) -> None:
+def launch_in_turn(sweep: Sweep, jobs: Jobs) -> None:
     """One job after the other, in this process."""
     for number, overrides in jobs.items():
         try:
@@ -137,7 +147,7 @@ def launch_together(sweep: Sweep, jobs: Jobs) -> None:
             def one(number: int, overrides: Sequence[str], company: SharedBackboneRuns = company) -> None:
                 with suppress(RunInterrupted), company.seat(number):
                     if company.interruption.number is None:
-                        in_turn(sweep, {number: overrides})
+                        launch_in_turn(sweep, {number: overrides})
 
             threads = [threading.Thread(target=one, args=job, daemon=True) for job in group.items()]
             for thread in threads:
@@ -182,8 +192,8 @@ def launch_separately(sweep: Sweep, jobs: Jobs) -> None:
 
     def one(number: int, overrides: Sequence[str]) -> None:
         with free:
-            if not (sweep.folder / NOTES / STOP).exists():
-                in_turn(sweep, {number: overrides})
+            if not (sweep.folder / STATUS_FOLDER / STOP_FILE).exists():
+                launch_in_turn(sweep, {number: overrides})
 
     threads = [threading.Thread(target=one, args=job, daemon=True) for job in jobs.items()]
     for thread in threads:
@@ -198,7 +208,7 @@ def launch_separately(sweep: Sweep, jobs: Jobs) -> None:
         raise
 
 
-def in_a_pool(sweep: Sweep, jobs: Jobs) -> None:
+def launch_in_pool(sweep: Sweep, jobs: Jobs) -> None:
     """All jobs by one launch. Where a process is lost, joblib ends all: then each that was under way gets its own.
 
     So the one at fault is found, and the others go on from their checkpoints. Where none was, the first gets its own.
@@ -212,7 +222,7 @@ def in_a_pool(sweep: Sweep, jobs: Jobs) -> None:
             if len(chunk) == 1:
                 record_lost(sweep, [*chunk], error)
                 continue
-            notes = read_notes(sweep.folder)
+            notes = read_statuses(sweep.folder)
             waiting = [number for number in chunk if notes[number].state == WAITING]
             begun = [number for number in chunk if notes[number].state == RUNNING] or waiting[:1]
             rest = {number: chunk[number] for number in waiting if number not in begun}
@@ -234,11 +244,11 @@ def group_consecutive(jobs: Jobs) -> list[dict[int, Sequence[str]]]:
 def record_lost(sweep: Sweep, numbers: Sequence[int], error: Exception | None) -> None:
     """Note that these jobs ended without a word, but for those that have said something."""
     for number in numbers:
-        note = read_note(sweep.folder, number) if error else last_note(sweep, number)
-        if note.state != ENDED and not (sweep.folder / NOTES / STOP).exists():
+        note = read_status(sweep.folder, number) if error else read_last_status(sweep, number)
+        if note.state != ENDED and not (sweep.folder / STATUS_FOLDER / STOP_FILE).exists():
             what = "its process is lost" if note.state == RUNNING else "it cannot begin"
             message = f"{what} ({describe_cause(error)})" if error else "it ended without a word"
-            write_note(sweep.folder, replace(note, state=ENDED, code=FAILED, status="lost", message=message))
+            write_status(sweep.folder, replace(note, state=ENDED, code=FAILED, status="lost", message=message))
 
 
 def describe_cause(error: Exception) -> str:
@@ -247,10 +257,10 @@ def describe_cause(error: Exception) -> str:
     return escape_controls(ends[-1] if ends else f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0])
 
 
-def last_note(sweep: Sweep, number: int) -> JobStatus:
+def read_last_status(sweep: Sweep, number: int) -> JobStatus:
     """The note of a job that has ended, which a network file system may show late."""
     deadline = time.monotonic() + (0.0 if on_this_machine(sweep) else LATE_S)
-    while (note := read_note(sweep.folder, number)).state != ENDED and time.monotonic() < deadline:
+    while (note := read_status(sweep.folder, number)).state != ENDED and time.monotonic() < deadline:
         time.sleep(1.0)
     return note
 
@@ -261,7 +271,7 @@ def last_note(sweep: Sweep, number: int) -> JobStatus:
 @contextmanager
 def forward_signals(sweep: Sweep, jobs: Jobs) -> Iterator[None]:
     """While entered, a signal is passed on to the jobs, and a line is printed for each that ends."""
-    with passing_on(sweep), print_endings(sweep.folder, jobs) if sweep.tells else nullcontext():
+    with pass_signals_on(sweep), print_endings(sweep.folder, jobs) if sweep.tells else nullcontext():
         yield
 
 
@@ -271,7 +281,7 @@ def on_this_machine(sweep: Sweep) -> bool:
 
 
 @contextmanager
-def passing_on(sweep: Sweep) -> Iterator[None]:
+def pass_signals_on(sweep: Sweep) -> Iterator[None]:
     """While entered, a signal lets the jobs on this machine save themselves, and then raises Stopped.
 
     A second signal raises it at once.
@@ -281,8 +291,8 @@ def passing_on(sweep: Sweep) -> Iterator[None]:
         for one in before:
             signal.signal(one, stop_now)
         if on_this_machine(sweep):
-            (sweep.folder / NOTES / STOP).touch()
-            let_save(sweep.folder)
+            (sweep.folder / STATUS_FOLDER / STOP_FILE).touch()
+            stop_local_jobs(sweep.folder)
         raise RunInterrupted(number)
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
@@ -293,11 +303,11 @@ def passing_on(sweep: Sweep) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def let_save(folder: Path) -> None:
+def stop_local_jobs(folder: Path) -> None:
     """Send SIGTERM to the jobs that run on this machine, and wait until they have ended, but not for ever."""
     told: set[int] = set()
     deadline = time.monotonic() + GRACE_S
-    while (running := running_here(folder)) and time.monotonic() < deadline:
+    while (running := list_local_jobs(folder)) and time.monotonic() < deadline:
         for note in running:
             if note.pid not in told:
                 with suppress(ProcessLookupError):
@@ -306,12 +316,12 @@ def let_save(folder: Path) -> None:
         time.sleep(0.1)
 
 
-def running_here(folder: Path) -> list[JobStatus]:
+def list_local_jobs(folder: Path) -> list[JobStatus]:
     """The notes of jobs whose processes live on this machine."""
-    return [note for note in read_notes(folder).values() if note.state == RUNNING and is_here(note)]
+    return [note for note in read_statuses(folder).values() if note.state == RUNNING and runs_here(note)]
 
 
-def is_here(note: JobStatus) -> bool:
+def runs_here(note: JobStatus) -> bool:
     """Whether the process of a job that runs lives on this machine."""
     if note.host != socket.gethostname():
         return False

@@ -101,7 +101,7 @@ def list_tables(console: Console) -> int:
     return 0
 
 
-def laid_out(request: ReproduceOptions) -> tuple[Table, Path]:
+def plan_table(request: ReproduceOptions) -> tuple[Table, Path]:
     """The table as it is to be carried out, and its folder, which follows from its name and the overrides."""
     table = find_table(request.table, [request.config_dir] if request.config_dir else [])
     table = apply_smoke(table) if request.smoke else table
@@ -114,17 +114,17 @@ def reproduce_table(request: ReproduceOptions, console: Console) -> bool:
     """Carry out the runs that are not finished, seed after seed, and print the table; whether all have finished."""
     from llm_catalyst.report.tables.build import render_scores
     from llm_catalyst.report.tables.costs import build_cost_table
-    from llm_catalyst.sweeps.job import read_notes
+    from llm_catalyst.sweeps.job import read_statuses
     from llm_catalyst.sweeps.launchers import launch_jobs
 
-    table, folder = laid_out(request)
+    table, folder = plan_table(request)
     chosen = select_runs(table, request.lines)
     if request.published:
         read_published(table.name, request.published)  # raises where it cannot be read
     jobs = dict(enumerate(c for c in list_runs(chosen) if not is_finished(folder, c)))
 
     def failures() -> dict[PlannedRun, str]:
-        return {jobs[note.number]: note.message for note in read_notes(folder).values() if note.code}
+        return {jobs[note.number]: note.message for note in read_statuses(folder).values() if note.code}
 
     with make_sweep(folder, request.hydra, jobs.values()) as sweep:
         board = TableProgress(
@@ -225,7 +225,7 @@ def print_estimate(request: ReproduceOptions, console: Console) -> bool:
     from llm_catalyst.sweeps.launchers import launch_jobs
     from llm_catalyst.training.estimate import Estimate, render_estimate, sum_estimates
 
-    table, folder = laid_out(request)
+    table, folder = plan_table(request)
     chosen = select_runs(table, request.lines)
     waiting = [cell for cell in list_runs(chosen) if not is_finished(folder, cell)]
     first = {(cell.row, cell.column): cell for cell in reversed(waiting)}  # the same for all seeds

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.config.errors import BUDGET_SPENT, FAILED
-from llm_catalyst.sweeps.job import ENDED, WAITING, JobStatus, read_note, read_notes
-from llm_catalyst.utils.format import format_count, join_first
+from llm_catalyst.runs.analysis import first_of, format_count
+from llm_catalyst.sweeps.job import ENDED, WAITING, JobStatus, read_status, read_statuses
 from llm_catalyst.utils.signals import INTERRUPTED, STOPPED
 from llm_catalyst.utils.terminal import escape_controls
 
@@ -25,7 +25,7 @@ def print_endings(folder: Path, jobs: Jobs) -> Iterator[None]:
     over = threading.Event()
 
     def tell() -> None:
-        for note in [read_note(folder, number) for number in jobs if number not in told]:
+        for note in [read_status(folder, number) for number in jobs if number not in told]:
             if note.state == ENDED:
                 told.add(note.number)
                 dev = "" if note.dev is None else f", dev {note.dev:.3f}"
@@ -51,8 +51,8 @@ def conclude_sweep(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        notes = read_notes(folder)
-        tell_estimates(notes)
+        notes = read_statuses(folder)
+        print_estimates(notes)
         for line in summarize_jobs(notes, folder) if notes else []:
             Console(stderr=True, soft_wrap=True).print(line)
     code = max((FAILED if note.code is None else note.code for note in notes.values()), default=0)
@@ -60,7 +60,7 @@ def conclude_sweep(folder: Path) -> Iterator[None]:
         raise SystemExit(code)
 
 
-def tell_estimates(notes: Mapping[int, JobStatus]) -> None:
+def print_estimates(notes: Mapping[int, JobStatus]) -> None:
     """Print the sum of what dry runs have estimated."""
     found = [note.estimate for note in notes.values() if note.estimate]
     if found:
@@ -75,7 +75,7 @@ def summarize_jobs(notes: Mapping[int, JobStatus], folder: Path) -> list[Text]:
     """'38 of 40 runs finished; 1 failed; 1 was not run; the same command goes on with them', and who failed and why."""
     kinds: dict[str, list[JobStatus]] = {"finished": [], "failed": [], "stopped": [], "not run": []}
     for note in notes.values():
-        kinds[kind_of(note)].append(note)
+        kinds[classify_ending(note)].append(note)
     done, failed, stopped, waiting = kinds.values()
     verb = "estimated" if any(note.estimate for note in done) else "finished"
     parts = [f"{len(done)} of {format_count(len(notes), 'run')} {verb}"]
@@ -93,11 +93,11 @@ def summarize_jobs(notes: Mapping[int, JobStatus], folder: Path) -> list[Text]:
         )
     lines = [Text("; ".join(parts), "bold red" if failed else "")]
     for message, places in reasons.items():
-        lines.append(Text(escape_controls(f"  {join_first(places)}: {message}"), "red"))
+        lines.append(Text(escape_controls(f"  {first_of(places)}: {message}"), "red"))
     return lines
 
 
-def kind_of(note: JobStatus) -> str:
+def classify_ending(note: JobStatus) -> str:
     """What a note says, as the summary counts it."""
     if note.state != ENDED:
         return "not run" if note.state == WAITING else "stopped"

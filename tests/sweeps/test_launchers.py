@@ -25,8 +25,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from llm_catalyst.sweeps.job import ENDED, RUNNING, JobStatus, read_notes, take_gpu, write_note
-from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, describe_cause, group_consecutive, in_a_pool, running_here
+from llm_catalyst.sweeps.job import ENDED, RUNNING, JobStatus, read_statuses, take_gpu, write_status
+from llm_catalyst.sweeps.launchers import (
+    Sweep,
+    begin_sweep,
+    describe_cause,
+    group_consecutive,
+    launch_in_pool,
+    list_local_jobs,
+)
 from llm_catalyst.sweeps.status import distinguish_jobs, summarize_jobs
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -64,13 +71,13 @@ def parsed(*words: str) -> Any:
 
 def test_a_note_is_read_back_as_it_was_written_and_the_later_one_counts(tmp_path: Path) -> None:
     for one in (note(10, None), note(2), note(10, 1, "out of memory", dev=0.5)):
-        assert write_note(tmp_path, one) is one
-    assert read_notes(tmp_path) == {2: note(2), 10: note(10, 1, "out of memory", dev=0.5)}
-    assert list(read_notes(tmp_path)) == [2, 10]
+        assert write_status(tmp_path, one) is one
+    assert read_statuses(tmp_path) == {2: note(2), 10: note(10, 1, "out of memory", dev=0.5)}
+    assert list(read_statuses(tmp_path)) == [2, 10]
 
 
 def test_a_sweep_without_notes_has_none(tmp_path: Path) -> None:
-    assert read_notes(tmp_path) == {}
+    assert read_statuses(tmp_path) == {}
 
 
 # --- workers and their GPUs
@@ -117,13 +124,13 @@ def test_two_processes_do_not_carry_out_one_sweep(tmp_path: Path) -> None:
 
 def test_a_sweep_waits_for_what_is_left_of_one_that_was_killed_and_forgets_its_notes(tmp_path: Path) -> None:
     worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    write_note(tmp_path, note(0, None, host=socket.gethostname(), pid=worker.pid))
-    write_note(tmp_path, note(1, None, host="elsewhere", pid=worker.pid))
-    assert [one.number for one in running_here(tmp_path)] == [0]
+    write_status(tmp_path, note(0, None, host=socket.gethostname(), pid=worker.pid))
+    write_status(tmp_path, note(1, None, host="elsewhere", pid=worker.pid))
+    assert [one.number for one in list_local_jobs(tmp_path)] == [0]
     threading.Timer(0.3, worker.communicate, [b"\n"]).start()
     begin_sweep(sweep_in(tmp_path, BasicLauncher()))
     assert worker.poll() == 0
-    assert read_notes(tmp_path) == {}
+    assert read_statuses(tmp_path) == {}
 
 
 # --- the summary
@@ -191,10 +198,10 @@ class Fragile(Launcher):
         for number, (word,) in enumerate(job_overrides, initial_job_idx):
             if word == "obstructed":
                 raise FileExistsError("there is a file")
-            write_note(self.folder, JobStatus(number, (word,), RUNNING))
+            write_status(self.folder, JobStatus(number, (word,), RUNNING))
             if word == "killed":
                 raise RuntimeError("a worker was terminated")
-            write_note(self.folder, JobStatus(number, (word,), ENDED, code=0, status="done"))
+            write_status(self.folder, JobStatus(number, (word,), ENDED, code=0, status="done"))
         return []
 
 
@@ -206,9 +213,9 @@ def test_a_pool_that_breaks_at_some_jobs_carries_out_all_others(words: list[str]
         jobs = {2 * number: [word] for number, word in enumerate(words)}
         jobs |= {number + 1: ["good"] for number in jobs}
         for number, overrides in jobs.items():
-            write_note(sweep.folder, JobStatus(number, tuple(overrides)))
-        in_a_pool(sweep, jobs)
-        for one in read_notes(sweep.folder).values():
+            write_status(sweep.folder, JobStatus(number, tuple(overrides)))
+        launch_in_pool(sweep, jobs)
+        for one in read_statuses(sweep.folder).values():
             assert (one.state, one.code) == (ENDED, 0 if one.overrides == ("good",) else 1)
             if one.overrides == ("killed",):
                 assert one.message == "its process is lost (RuntimeError: a worker was terminated)"
