@@ -6,7 +6,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 class Together(BasicLauncher):
     """Runs that can share a backbone, `at_once` of them in one process (`joint`: training/shared_backbone.py).
 
-    It launches a job as Hydra's own does; `sweep.together` has it do so in several threads.
+    It launches a job as Hydra's own does; `sweep.launchers.launch_together` has it do so in several threads.
     """
 
     def __init__(self, at_once: int, joint: str) -> None:

@@ -13,20 +13,21 @@ class Grid(BasicSweeper):
     """Every combination of the values given, as Hydra's own sweeper; one that fails does not take the others down."""
 
     def sweep(self, arguments: list[str]) -> None:
-        """Carry out all combinations, and tell what became of them."""
-        from llm_catalyst.sweeps.launchers import begin_sweep, launch_jobs
+        """Carry out all combinations, and print a summary."""
+        from llm_catalyst.sweeps.launchers import launch_jobs
         from llm_catalyst.sweeps.status import conclude_sweep
+        from llm_catalyst.sweeps.sweep import begin_sweep
 
         numbers = count()
-        sweep = self.parts()
+        sweep = self.make_sweep()
         begin_sweep(sweep)
         with conclude_sweep(sweep.folder):
             for batch in self.split_arguments(self.parsed(arguments), self.max_batch_size):
                 launch_jobs(sweep, {next(numbers): overrides for overrides in batch})
 
-    def parts(self) -> Any:
-        """What is needed to launch jobs."""
-        from llm_catalyst.sweeps.launchers import Sweep
+    def make_sweep(self) -> Any:
+        """The sweep that launches the jobs."""
+        from llm_catalyst.sweeps.sweep import Sweep
 
         assert self.launcher is not None
         assert self.config is not None
@@ -48,7 +49,7 @@ class Search(Grid):
         self.trials, self.at_once, self.sampler, self.seed = trials, at_once, sampler, seed
 
     def sweep(self, arguments: list[str]) -> None:
-        """Carry out trials until there are so many, and tell which was the best."""
+        """Carry out `trials` trials, and print the best."""
         from llm_catalyst.sweeps.optuna_search import Plan, run_search
 
-        run_search(self.parts(), self.parsed(arguments), Plan(self.trials, self.at_once, self.sampler, self.seed))
+        run_search(self.make_sweep(), self.parsed(arguments), Plan(self.trials, self.at_once, self.sampler, self.seed))

@@ -58,7 +58,6 @@ def test_a_walk_through_leads_to_a_finished_run(section: str, catalyst: Command,
         assert json.loads((run / "outcome.json").read_text())["status"] == "done"
         assert "my_package." in (run / "config.yaml").read_text()
         assert json.loads((run / "manifest.json").read_text())["versions"]["my_package"].startswith("sha256:")
-        assert not [line for line in (run / "events.jsonl").read_text().splitlines() if "my_package" in line]
 
 
 def test_without_plugins_the_class_is_refused_with_the_words_to_add(catalyst: Command, tmp_path: Path) -> None:

@@ -1,8 +1,4 @@
-"""One job of a sweep, in whatever process a launcher has put it, and the note that tells what became of it.
-
-<sweep folder>/jobs/<number>.json   the note of a job, replaced as a whole: it may be written on another machine
-<sweep folder>/jobs/stop            is there from when no further job is to begin
-"""
+"""Carry out one job of a sweep, or the only run, in whatever process a launcher has put it; record its status."""
 
 import itertools
 import logging
@@ -13,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,52 +22,29 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.config.errors import run_with_exit_code
-from llm_catalyst.config.overrides import (
-    absolutize_paths,
-    sanitize_folder_name,
-)
-from llm_catalyst.report.summary import summarize_run as summarize_run
+from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
+from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.reader import read_run
-from llm_catalyst.runs.records import from_json, to_json
-from llm_catalyst.utils.files import write_atomically
+from llm_catalyst.sweeps.status import ENDED, RUNNING, STATUS_FOLDER, STOP_FILE, WAITING, JobStatus, write_status
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
 
-STATUS_FOLDER, STOP_FILE = "jobs", "stop"
-WAITING, RUNNING, ENDED = "waiting", "running", "ended"
-WATCH_S, LEAVE_S = 0.5, 10.0  # how soon a worker hears that its sweep was killed, and how soon it is gone then
+WATCH_S, LEAVE_S = 0.5, 10.0  # how soon a worker notices that its sweep was killed, and how soon it then ends
+# Libraries that log each request; their lines would run through the live view.
+CHATTY = ("huggingface_hub", "filelock", "datasets")
+SDKS = ("openai", "anthropic", "httpx2", "httpcore2")
 
 # A launcher's worker names the run's directory, which needs this, before it calls the job. It has read this file then.
 OmegaConf.register_new_resolver("folder", sanitize_folder_name, replace=True)
 
 
 @dataclass(frozen=True)
-class JobStatus:
-    """What a job tells of itself. `code` is the exit code that its run would have had alone, once it has ended.
-
-    `dev` is the best metric on dev, which a search maximizes; `estimate` holds an Estimate's fields, of a dry run.
-    """
-
-    number: int
-    overrides: tuple[str, ...]
-    state: str = WAITING
-    directory: str = ""
-    host: str = ""
-    pid: int = 0
-    code: int | None = None
-    status: str = ""
-    message: str = ""
-    dev: float | None = None
-    estimate: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
 class Job:
-    """What `catalyst run` has Hydra call, for the only run or for each of a sweep. `words` are those of the command."""
+    """The task function that Hydra calls for the only run or for each run of a sweep; `words` is the command."""
 
     words: tuple[str, ...]
 
     def __call__(self, config: DictConfig) -> float:
-        """The best metric on dev, as sweepers want it; NaN where there is none. The only run ends with its code."""
+        """The best metric on dev, for Hydra's sweepers; NaN where there is none. The only run exits with its code."""
         hydra = HydraConfig.get()
         if hydra.mode != RunMode.RUN:
             dev = carry_out_job(config, self.words).dev
@@ -86,41 +58,41 @@ class Job:
 
 
 def carry_out_job(config: DictConfig, words: Sequence[str]) -> JobStatus:
-    """One job of a sweep, from what Hydra composed: its note, which lies in the sweep's folder, too.
+    """Carry out one job of a sweep from the configuration that Hydra composed; its status, also written to the folder.
 
-    No exception leaves it, and Stopped only where the job shares its process with the sweep.
+    Raises RunInterrupted where the job shares its process with the sweep, and nothing else.
     """
     hydra = HydraConfig.get()
     sweep, directory = Path(hydra.sweep.dir), Path(hydra.runtime.output_dir)
-    note = JobStatus(hydra.job.num, tuple(hydra.overrides.task), directory=str(directory))
+    status = JobStatus(hydra.job.num, tuple(hydra.overrides.task), directory=str(directory))
     if (sweep / STATUS_FOLDER / STOP_FILE).exists():
         remove_if_empty(directory)
-        return note
+        return status
     shared = hydra.launcher._target_.endswith(".Together")
     alone = not (shared or hydra.launcher._target_.endswith(".BasicLauncher"))
     if alone:
         prepare_worker(config, sweep)
     if config.view == "auto" and (alone or shared):
         config.view = "none"  # it would draw over those of the others
-    note = write_status(sweep, replace(note, state=RUNNING, host=socket.gethostname(), pid=os.getpid()))
+    status = write_status(sweep, replace(status, state=RUNNING, host=socket.gethostname(), pid=os.getpid()))
     try:
         code, result = run_with_exit_code(lambda: execute_composed(config, words))
     except RunInterrupted as stopped:
         message = f"stopped {stopped}"
         if stopped.name == "SIGUSR2" and os.environ.get("SUBMITIT_EXECUTOR"):
-            message += f"; {requeue_job(sweep, note)}"
-        note = write_status(sweep, replace(note, state=ENDED, code=stopped.code, status="stopped", message=message))
+            message += f"; {requeue_job(sweep, status)}"
+        status = write_status(sweep, replace(status, state=ENDED, code=stopped.code, status="stopped", message=message))
         if alone:
-            return note
+            return status
         raise
     remove_if_empty(directory)
-    told = {name: result[name] for name in ("status", "message", "dev") if name in result}
+    ending = {name: result[name] for name in ("status", "message", "dev") if name in result}
     estimate = asdict(result["estimate"]) if "estimate" in result else None
-    return write_status(sweep, replace(note, state=ENDED, code=code, estimate=estimate, **told))
+    return write_status(sweep, replace(status, state=ENDED, code=code, estimate=estimate, **ending))
 
 
 def prepare_worker(config: DictConfig, sweep: Path) -> None:
-    """Make a worker's process what a command's is: signals, and a GPU of its own."""
+    """Give a worker's process the signal handlers of a command, and a GPU of its own."""
     handle_signals()
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # a cluster's SIGTERM is followed by SIGUSR2; this one is not
         signal.signal(signal.SIGTERM, stop_now)
@@ -132,7 +104,7 @@ def prepare_worker(config: DictConfig, sweep: Path) -> None:
 
 @cache
 def end_after_parent(parent: int) -> None:
-    """From now on, should the sweep's own process be killed, let the run in hand save itself, and end this worker."""
+    """If the sweep's own process is killed from now on, let the current run save itself, and end this worker."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -145,9 +117,9 @@ def end_after_parent(parent: int) -> None:
 
 
 def take_gpu(sweep: Path) -> None:
-    """Let this process see one GPU only, where there are several: another than the sweep's other workers see.
+    """Let this process see one GPU only, another than the sweep's other workers, where there are several.
 
-    A worker keeps its place for as long as it lives; where there are more workers than GPUs, some share one.
+    A worker keeps its GPU until it ends; where there are more workers than GPUs, some share one.
     """
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
         gpus = visible.split(",")
@@ -162,7 +134,7 @@ def take_gpu(sweep: Path) -> None:
 
 @cache
 def lock_first_place(folder: Path) -> tuple[int, FileLock]:
-    """The first place that no other process has, and its lock, which is held until this process ends."""
+    """The first number that no other process holds, and its lock, which is held until this process ends."""
     for place in itertools.count():
         lock = FileLock(folder / f"worker{place}.lock")
         try:
@@ -173,46 +145,18 @@ def lock_first_place(folder: Path) -> tuple[int, FileLock]:
     raise AssertionError
 
 
-def requeue_job(sweep: Path, note: JobStatus) -> str:
-    """Have submitit queue this process's job again, at the signal by which a cluster takes its machine back.
+def requeue_job(sweep: Path, status: JobStatus) -> str:
+    """Have submitit queue this process's job again, after the signal by which a cluster takes its machine back.
 
-    The process then ends, and the job is one that waits. Gives back only why it is not queued: it was too often before.
+    The process then ends, and the job waits. Returns only where submitit refuses, the reason: it was queued too often.
     """
-    write_status(sweep, replace(note, state=WAITING))
+    write_status(sweep, replace(status, state=WAITING))
     handler: Any = signal.getsignal(signal.SIGUSR2)
     try:
         handler(signal.SIGUSR2, None)
     except Exception as error:
         return str(error)
     raise AssertionError
-
-
-def write_status(sweep: Path, note: JobStatus) -> JobStatus:
-    """The note, once it lies in the sweep's folder."""
-    (sweep / STATUS_FOLDER).mkdir(parents=True, exist_ok=True)
-    write_atomically(sweep / STATUS_FOLDER / f"{note.number}.json", to_json(note).encode() + b"\n")
-    return note
-
-
-def read_status(sweep: Path, number: int) -> JobStatus:
-    """The note of one job."""
-    return from_json(JobStatus, (sweep / STATUS_FOLDER / f"{number}.json").read_bytes())
-
-
-def read_statuses(sweep: Path) -> dict[int, JobStatus]:
-    """The notes of a sweep's jobs, in the order of their numbers; without those that just vanish, as it begins anew."""
-    notes = {}
-    for number in sorted(int(path.stem) for path in (sweep / STATUS_FOLDER).glob("*.json")):
-        with suppress(FileNotFoundError):
-            notes[number] = read_status(sweep, number)
-    return notes
-
-
-# Libraries that tell of each request; a line of theirs would run through the live view.
-CHATTY = ("huggingface_hub", "filelock", "datasets")
-
-
-SDKS = ("openai", "anthropic", "httpx2", "httpcore2")
 
 
 def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
@@ -241,7 +185,7 @@ def load_fallbacks(config: dict[str, Any], folders: Sequence[Path]) -> dict[str,
 
 
 def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:
-    """One run from a resolved configuration; its outcome in a few plain values, as sweepers want it."""
+    """Carry out one run from a resolved configuration; its outcome as a few plain values."""
     from llm_catalyst.config.build import build_components
 
     quiet_libraries()
@@ -261,9 +205,9 @@ def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, 
 
 
 def quiet_libraries() -> None:
-    """Let no library tell of each request, and the SDKs of none: what a server sent may be the key itself.
+    """Log no requests of libraries, and nothing at all of the SDKs: what a server sends may contain the key.
 
-    They would with OPENAI_LOG or ANTHROPIC_LOG in the environment, or by hydra.verbose.
+    They would log with OPENAI_LOG or ANTHROPIC_LOG in the environment, or with hydra.verbose.
     """
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -273,7 +217,7 @@ def quiet_libraries() -> None:
 
 
 def remove_if_empty(path: Path) -> None:
-    """Take away the folder that Hydra made for a run which then was refused, and its empty parents up to here."""
+    """Remove the folder that Hydra made for a run that was refused, and its empty parents below the current one."""
     if not path.is_dir() or {file.name for file in path.iterdir()} - {".lock"}:
         return
     (path / ".lock").unlink(missing_ok=True)

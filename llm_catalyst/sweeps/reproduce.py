@@ -31,12 +31,13 @@ from llm_catalyst.config.table import (
 )
 from llm_catalyst.report.results import PUBLISHED, collect_results
 from llm_catalyst.runs.reader import read_manifest
+from llm_catalyst.sweeps.status import read_statuses, render_reasons
 from llm_catalyst.sweeps.table_progress import TableProgress, name_run, summarize_progress
-from llm_catalyst.utils.format import format_dollars, format_duration, join_first
+from llm_catalyst.utils.format import format_dollars, format_duration
 from llm_catalyst.utils.paths import conf_directory
 
 if TYPE_CHECKING:
-    from llm_catalyst.sweeps.launchers import Sweep
+    from llm_catalyst.sweeps.sweep import Sweep
 
 HOME = Path("outputs/tables")
 QUIET = "view=none"  # one view over all runs is enough
@@ -45,7 +46,7 @@ ONLY = ("row", "column", "seed")
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """What was typed. `words` are overrides for every run, and Hydra's own; `config_dir` holds the user's YAMLs."""
+    """The command's options: `words` are overrides for every run and Hydra's, `config_dir` holds a user's YAMLs."""
 
     table: str
     words: tuple[str, ...] = ()
@@ -56,27 +57,27 @@ class ReproduceOptions:
 
     @property
     def overrides(self) -> list[str]:
-        """Those of every run; also where they were typed behind --only."""
+        """The overrides of every run; also those that follow --only on the command line."""
         return [
             word for word in (*self.words, *self.only) if not word.startswith("hydra") and option_key(word) not in ONLY
         ]
 
     @property
     def hydra(self) -> list[str]:
-        """Hydra's own: the launcher."""
+        """The overrides of Hydra itself: the launcher, and where it finds YAMLs."""
         folder = [f"hydra.searchpath=[file://{self.config_dir.absolute()}]"] if self.config_dir else []
         return [word for word in (*self.words, *self.only) if word.startswith("hydra")] + folder
 
     @property
     def command(self) -> str:
-        """What fills the whole table, in the words that were typed."""
+        """The command that fills the whole table."""
         options = ["--smoke"] * self.smoke + (["--config-dir", str(self.config_dir)] if self.config_dir else [])
         words = [word for word in (*self.words, *self.only) if option_key(word) not in ONLY]
         return shlex.join(["catalyst", "reproduce", self.table, *options, *words])
 
     @property
     def lines(self) -> dict[str, list[str]]:
-        """The rows, columns and seeds to be carried out; a key that is not there stands for all."""
+        """The selected rows, columns and seeds; a key that is missing selects all."""
         return {option_key(word): word.partition("=")[2].split(",") for word in self.only if option_key(word) in ONLY}
 
 
@@ -114,7 +115,6 @@ def reproduce_table(request: ReproduceOptions, console: Console) -> bool:
     """Carry out the runs that are not finished, seed after seed, and print the table; whether all have finished."""
     from llm_catalyst.report.tables.build import render_scores
     from llm_catalyst.report.tables.costs import build_cost_table
-    from llm_catalyst.sweeps.job import read_statuses
     from llm_catalyst.sweeps.launchers import launch_jobs
 
     table, folder = plan_table(request)
@@ -124,35 +124,30 @@ def reproduce_table(request: ReproduceOptions, console: Console) -> bool:
     jobs = dict(enumerate(c for c in list_runs(chosen) if not is_finished(folder, c)))
 
     def failures() -> dict[PlannedRun, str]:
-        return {jobs[note.number]: note.message for note in read_statuses(folder).values() if note.code}
+        return {jobs[number]: status.message for number, status in read_statuses(folder).items() if status.code}
 
     with make_sweep(folder, request.hydra, jobs.values()) as sweep:
-        board = TableProgress(
-            chosen, list_runs(chosen), folder, failures, console
-        )  # the notes of an earlier launch are gone now
+        # From here on the statuses of an earlier launch are removed.
+        progress = TableProgress(chosen, list_runs(chosen), folder, failures, console)
         write_table(table, folder)
         if request.published:
             shutil.copyfile(request.published, folder / PUBLISHED)
         try:
-            with board:
+            with progress:
                 launch_jobs(sweep, {i: compose_overrides(cell) for i, cell in jobs.items()})
         finally:
             (results,) = collect_results([folder])
             console.print(render_scores(results), Text(), build_cost_table(results))
-            console.print(describe_ending(request, board, folder))
-    return board.count("done") == len(board.cells)
+            console.print(describe_ending(request, progress, folder))
+    return progress.complete
 
 
-def describe_ending(request: ReproduceOptions, board: TableProgress, folder: Path) -> RenderableType:
-    """What became of the runs, why those failed that did, and what to type next."""
-    whole = board.count("done") == len(board.cells)
-    lines = [Text(summarize_progress(board.sights), "bold green" if whole else "bold red")]
-    failures: dict[str, list[str]] = {}
-    for cell, sight in board.sights.items():
-        if sight.state == "failed":
-            failures.setdefault(sight.words, []).append(name_run(cell))
-    lines += [Text(f"  {join_first(sorted(cells))}: {words}", "red") for words, cells in failures.items()]
-    lines += [] if whole else [Text(f"the same command goes on with what is left: {request.command}")]
+def describe_ending(request: ReproduceOptions, progress: TableProgress, folder: Path) -> RenderableType:
+    """How many runs have finished, why the others failed, and the next command."""
+    lines = [Text(summarize_progress(progress.snapshots), "bold green" if progress.complete else "bold red")]
+    failed = [(name_run(cell), found.words) for cell, found in progress.snapshots.items() if found.state == "failed"]
+    lines += render_reasons(sorted(failed))
+    lines += [] if progress.complete else [Text(f"the same command continues with the others: {request.command}")]
     lines.append(Text(f"a page with figures, and files for a paper: catalyst report {shlex.quote(str(folder))}"))
     return Text("\n").join(lines)
 
@@ -183,7 +178,7 @@ def make_sweep(folder: Path, hydra_words: Sequence[str], waiting: Iterable[Plann
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
 
-    from llm_catalyst.sweeps.launchers import Sweep, begin_sweep
+    from llm_catalyst.sweeps.sweep import Sweep, begin_sweep
 
     with initialize_config_dir(str(conf_directory()), version_base="1.3", job_name="catalyst"):
         hydra = GlobalHydra.instance().hydra
@@ -192,7 +187,7 @@ def make_sweep(folder: Path, hydra_words: Sequence[str], waiting: Iterable[Plann
         config = hydra.compose_config("config", words, RunMode.MULTIRUN)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(config=config, hydra_context=context, task_function=run_cell)
-        sweep = Sweep(launcher, config, hydra.config_loader, tells=False)
+        sweep = Sweep(launcher, config, hydra.config_loader, prints=False)
         refuse_what_no_cell_takes(sweep, waiting)
         begin_sweep(sweep)
         yield sweep
@@ -212,7 +207,7 @@ def refuse_what_no_cell_takes(sweep: "Sweep", waiting: Iterable[PlannedRun]) -> 
 
 
 def run_cell(config: Any) -> None:
-    """One cell, in whatever process the launcher has chosen; its note tells what came of it."""
+    """Carry out one cell, in whatever process the launcher has chosen, and write its status."""
     from hydra.core.hydra_config import HydraConfig
 
     from llm_catalyst.sweeps.job import carry_out_job
@@ -234,12 +229,12 @@ def print_estimate(request: ReproduceOptions, console: Console) -> bool:
     with tempfile.TemporaryDirectory() as scratch, make_sweep(Path(scratch), request.hydra, waiting) as sweep:
         # One at a time, as they are timed.
         for place, cell in track(first.items(), "measuring", console=console, transient=True):
-            note = launch_jobs(sweep, {0: compose_overrides(cell, "dry_run=true")})[0]
-            if note.estimate:
+            status = launch_jobs(sweep, {0: compose_overrides(cell, "dry_run=true")})[0]
+            if status.estimate:
                 runs = sum((c.row, c.column) == place for c in waiting)
-                found[place] = sum_estimates([TypeAdapter(Estimate).validate_python(note.estimate)] * runs)
+                found[place] = sum_estimates([TypeAdapter(Estimate).validate_python(status.estimate)] * runs)
             else:
-                unknown[cell] = note.message
+                unknown[cell] = status.message
     console.print(Text(chosen.title, "bold"), render_estimates(chosen, found, first), sep="\n\n", soft_wrap=True)
     if found:
         console.print(render_estimate(sum_estimates([*found.values()])))

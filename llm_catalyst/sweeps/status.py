@@ -1,39 +1,110 @@
-"""Where a sweep's jobs stand, in words: a line for each that ends, and what became of all."""
+"""The status of a sweep's jobs: one file a job, a line for each that ends, and a summary of all.
+
+<sweep folder>/jobs/<number>.json   the status of a job, replaced as a whole: it may be written on another machine
+<sweep folder>/jobs/stop            exists from when no further job is to begin
+"""
 
 import os
+import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.config.errors import BUDGET_SPENT, FAILED
-from llm_catalyst.runs.analysis import first_of, format_count
-from llm_catalyst.sweeps.job import ENDED, WAITING, JobStatus, read_status, read_statuses
+from llm_catalyst.runs.records import from_json, to_json
+from llm_catalyst.utils.files import write_atomically
+from llm_catalyst.utils.format import format_count, join_first
 from llm_catalyst.utils.signals import INTERRUPTED, STOPPED
 from llm_catalyst.utils.terminal import escape_controls
 
+STATUS_FOLDER, STOP_FILE = "jobs", "stop"
+WAITING, RUNNING, ENDED = "waiting", "running", "ended"
+
 Jobs = Mapping[int, Sequence[str]]  # overrides by number
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """The state of a job. `code` is the exit code that its run would have had alone, once it has ended.
+
+    `dev` is the best metric on dev, which a search maximizes; `estimate` holds the fields of an Estimate, of a dry run.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    state: str = WAITING
+    directory: str = ""
+    host: str = ""
+    pid: int = 0
+    code: int | None = None
+    status: str = ""
+    message: str = ""
+    dev: float | None = None
+    estimate: dict[str, Any] | None = None
+
+    @property
+    def ending(self) -> str:
+        """How the summary counts it: finished, failed, stopped or waiting."""
+        if self.state != ENDED:
+            return "waiting" if self.state == WAITING else "stopped"
+        return {0: "finished", BUDGET_SPENT: "stopped", STOPPED: "stopped", INTERRUPTED: "stopped"}.get(
+            self.code or 0, "failed"
+        )
+
+    def runs_here(self) -> bool:
+        """Whether the job runs in a process that lives on this machine."""
+        if self.state != RUNNING or self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except OSError:  # no process has the number, or one of another user
+            return False
+        return True
+
+
+def write_status(sweep: Path, status: JobStatus) -> JobStatus:
+    """Write a job's status into the sweep's folder, and return it."""
+    (sweep / STATUS_FOLDER).mkdir(parents=True, exist_ok=True)
+    write_atomically(sweep / STATUS_FOLDER / f"{status.number}.json", to_json(status).encode() + b"\n")
+    return status
+
+
+def read_status(sweep: Path, number: int) -> JobStatus:
+    """The status of one job."""
+    return from_json(JobStatus, (sweep / STATUS_FOLDER / f"{number}.json").read_bytes())
+
+
+def read_statuses(sweep: Path) -> dict[int, JobStatus]:
+    """The status of each job by number, in order; without files that vanish meanwhile, as a new launch begins."""
+    statuses = {}
+    for number in sorted(int(path.stem) for path in (sweep / STATUS_FOLDER).glob("*.json")):
+        with suppress(FileNotFoundError):
+            statuses[number] = read_status(sweep, number)
+    return statuses
 
 
 @contextmanager
 def print_endings(folder: Path, jobs: Jobs) -> Iterator[None]:
     """While entered, print a line for each job that ends: one view over all processes and machines."""
-    names, console, told = distinguish_jobs(jobs), Console(soft_wrap=True), set[int]()
+    names, console, printed = distinguish_jobs(jobs), Console(soft_wrap=True), set[int]()
     over = threading.Event()
 
-    def tell() -> None:
-        for note in [read_status(folder, number) for number in jobs if number not in told]:
-            if note.state == ENDED:
-                told.add(note.number)
-                dev = "" if note.dev is None else f", dev {note.dev:.3f}"
-                console.print(Text(f"[{len(told)}/{len(jobs)}] {names[note.number]}: {note.status}{dev}"))
+    def print_new() -> None:
+        for status in [read_status(folder, number) for number in jobs if number not in printed]:
+            if status.state == ENDED:
+                printed.add(status.number)
+                dev = "" if status.dev is None else f", dev {status.dev:.3f}"
+                console.print(Text(f"[{len(printed)}/{len(jobs)}] {names[status.number]}: {status.status}{dev}"))
 
     def watch() -> None:
         while not over.wait(1.0):
-            tell()
+            print_new()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -42,27 +113,27 @@ def print_endings(folder: Path, jobs: Jobs) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-        tell()
+        print_new()
 
 
 @contextmanager
 def conclude_sweep(folder: Path) -> Iterator[None]:
-    """When left, what became of the sweep's jobs is printed; then ends the process where not all have finished."""
+    """When left, print the summary of the sweep's jobs; then end the process unless all have finished."""
     try:
         yield
     finally:
-        notes = read_statuses(folder)
-        print_estimates(notes)
-        for line in summarize_jobs(notes, folder) if notes else []:
+        statuses = read_statuses(folder)
+        print_estimates(statuses)
+        for line in summarize_jobs(statuses, folder) if statuses else []:
             Console(stderr=True, soft_wrap=True).print(line)
-    code = max((FAILED if note.code is None else note.code for note in notes.values()), default=0)
+    code = max((FAILED if status.code is None else status.code for status in statuses.values()), default=0)
     if code:
         raise SystemExit(code)
 
 
-def print_estimates(notes: Mapping[int, JobStatus]) -> None:
+def print_estimates(statuses: Mapping[int, JobStatus]) -> None:
     """Print the sum of what dry runs have estimated."""
-    found = [note.estimate for note in notes.values() if note.estimate]
+    found = [status.estimate for status in statuses.values() if status.estimate]
     if found:
         from pydantic import TypeAdapter
 
@@ -71,43 +142,44 @@ def print_estimates(notes: Mapping[int, JobStatus]) -> None:
         Console().print(render_estimate(sum_estimates([TypeAdapter(Estimate).validate_python(one) for one in found])))
 
 
-def summarize_jobs(notes: Mapping[int, JobStatus], folder: Path) -> list[Text]:
-    """'38 of 40 runs finished; 1 failed; 1 was not run; the same command goes on with them', and who failed and why."""
-    kinds: dict[str, list[JobStatus]] = {"finished": [], "failed": [], "stopped": [], "not run": []}
-    for note in notes.values():
-        kinds[classify_ending(note)].append(note)
-    done, failed, stopped, waiting = kinds.values()
-    verb = "estimated" if any(note.estimate for note in done) else "finished"
-    parts = [f"{len(done)} of {format_count(len(notes), 'run')} {verb}"]
-    parts += [f"{len(failed)} failed"] if failed else []
-    parts += [f"{len(stopped)} stopped before the end"] if stopped else []
-    parts += [f"{len(waiting)} {'was' if len(waiting) == 1 else 'were'} not run"] if waiting else []
-    left = len(notes) - len(done)
-    parts += [f"the same command goes on with {'it' if left == 1 else 'them'} ({folder})"] if left else []
-    names = distinguish_jobs({note.number: note.overrides for note in notes.values()})
-    reasons: dict[str, list[str]] = {}
-    for note in (*failed, *stopped):
-        there = note.directory and Path(note.directory).is_dir()
-        reasons.setdefault(note.message or "cut off", []).append(
-            os.path.relpath(note.directory) if there else names[note.number]
-        )
-    lines = [Text("; ".join(parts), "bold red" if failed else "")]
-    for message, places in reasons.items():
-        lines.append(Text(escape_controls(f"  {first_of(places)}: {message}"), "red"))
-    return lines
+def summarize_jobs(statuses: Mapping[int, JobStatus], folder: Path) -> list[Text]:
+    """'38 of 40 runs finished; 1 failed; 1 was not run; the same command goes on with them', and the reasons."""
+    endings = [status.ending for status in statuses.values()]
+    verb = "estimated" if any(status.estimate for status in statuses.values()) else "finished"
+    others = {"failed": "failed", "stopped": "stopped before the end", "waiting": "not run"}
+    summary = count_endings(endings, others, verb)
+    if left := len(endings) - endings.count("finished"):
+        summary += f"; the same command goes on with {'it' if left == 1 else 'them'} ({folder})"
+    names = distinguish_jobs({number: status.overrides for number, status in statuses.items()})
+    reasons = []
+    for ending in ("failed", "stopped"):
+        for status in (status for status in statuses.values() if status.ending == ending):
+            there = status.directory and Path(status.directory).is_dir()
+            place = os.path.relpath(status.directory) if there else names[status.number]
+            reasons.append((place, status.message or "cut off"))
+    return [Text(summary, "bold red" if "failed" in endings else ""), *render_reasons(reasons)]
 
 
-def classify_ending(note: JobStatus) -> str:
-    """What a note says, as the summary counts it."""
-    if note.state != ENDED:
-        return "not run" if note.state == WAITING else "stopped"
-    return {0: "finished", BUDGET_SPENT: "stopped", STOPPED: "stopped", INTERRUPTED: "stopped"}.get(
-        note.code or 0, "failed"
-    )
+def count_endings(endings: Sequence[str], others: Mapping[str, str], verb: str = "finished") -> str:
+    """'38 of 40 runs finished; 1 failed; 1 was not run': `others` are the words for each ending but `finished`."""
+    parts = [f"{endings.count('finished')} of {format_count(len(endings), 'run')} {verb}"]
+    for ending, words in others.items():
+        if number := endings.count(ending):
+            be = ("was " if number == 1 else "were ") if words.startswith("not") else ""
+            parts.append(f"{number} {be}{words}")
+    return "; ".join(parts)
+
+
+def render_reasons(reasons: Iterable[tuple[str, str]]) -> list[Text]:
+    """A line for each message, with the first of the places that have it; from pairs of place and message."""
+    places: dict[str, list[str]] = {}
+    for place, message in reasons:
+        places.setdefault(message, []).append(place)
+    return [Text(escape_controls(f"  {join_first(found)}: {message}"), "red") for message, found in places.items()]
 
 
 def distinguish_jobs(jobs: Jobs) -> dict[int, str]:
-    """What tells each job from the others: the overrides that not all have."""
+    """The overrides of each job that not all jobs have."""
     shared = set.intersection(*(set(overrides) for overrides in jobs.values())) if len(jobs) > 1 else set()
     return {
         number: escape_controls(" ".join(word for word in overrides if word not in shared))

@@ -1,4 +1,4 @@
-"""One view over all cells of a table while their runs go on, in whatever processes: it reads the runs' files."""
+"""One view over all cells of a table while they run, in whatever processes: it reads the runs' files."""
 
 import json
 import threading
@@ -20,7 +20,8 @@ from llm_catalyst.config.table import PlannedRun, Table
 from llm_catalyst.runs.analysis import MentorUsage, sum_usage
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines, read_raw_lines
 from llm_catalyst.runs.records import LLMCall, Outcome
-from llm_catalyst.utils.format import format_count, format_duration
+from llm_catalyst.sweeps.status import count_endings
+from llm_catalyst.utils.format import format_duration
 from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -31,25 +32,25 @@ SHOWN = 4  # runs under way, and failures, that have a line of their own
 
 @dataclass(frozen=True)
 class ProgressSnapshot:
-    """How far a run is, as its files tell: waiting, running, done or failed; and that in words."""
+    """The state of a run by its files (waiting, running, done or failed), and that in words."""
 
     state: str
     words: str = ""
     outcome: Outcome | None = None
-    spent: MentorUsage = NOTHING
+    usage: MentorUsage = NOTHING
 
 
 def inspect_run(path: Path, since: float) -> ProgressSnapshot:
-    """How far the run in `path` is; it is under way where its files changed after the time `since`."""
-    spent = sum_usage(read_lines(path / EXCHANGES, LLMCall))
+    """The state of the run in `path`; it is running where its files changed after the time `since`."""
+    usage = sum_usage(read_lines(path / EXCHANGES, LLMCall))
     if (path / "outcome.json").exists():
         outcome: Outcome = read_json(path / "outcome.json", Outcome)
         result = f"{outcome.reported_on} {outcome.test.metric:.3f}" if outcome.test else outcome.status
-        return ProgressSnapshot("done", f"{result} in {format_duration(outcome.seconds)}", outcome, spent)
+        return ProgressSnapshot("done", f"{result} in {format_duration(outcome.seconds)}", outcome, usage)
     files = [path / name for name in ("manifest.json", *FILES.values())]
     if any(file.exists() and file.stat().st_mtime > since for file in files):
-        return ProgressSnapshot("running", last_evaluation(path), None, spent)
-    return ProgressSnapshot("waiting", "", None, spent)
+        return ProgressSnapshot("running", last_evaluation(path), None, usage)
+    return ProgressSnapshot("waiting", "", None, usage)
 
 
 def last_evaluation(path: Path) -> str:
@@ -62,7 +63,7 @@ def last_evaluation(path: Path) -> str:
 
 
 class TableProgress:
-    """While entered, shows where the cells of a table stand: a live view in a terminal, a line per change elsewhere."""
+    """While entered, shows the state of a table's cells: a live view in a terminal, a line per change elsewhere."""
 
     def __init__(
         self,
@@ -72,10 +73,10 @@ class TableProgress:
         failures: Callable[[], Mapping[PlannedRun, str]],
         console: Console,
     ) -> None:
-        """`failures` tells, whenever it is asked, which runs have failed by now, and why."""
+        """`failures` returns which runs have failed by now, and why."""
         self.table, self.cells, self.folder, self.failures, self.console = table, cells, folder, failures, console
         self.began, self.since = time.monotonic(), time.time()
-        self.sights: dict[PlannedRun, ProgressSnapshot] = {}
+        self.snapshots: dict[PlannedRun, ProgressSnapshot] = {}
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -100,8 +101,13 @@ class TableProgress:
         if self.live:
             self.live.stop()
 
+    @property
+    def complete(self) -> bool:
+        """Whether all runs are done."""
+        return self.count("done") == len(self.cells)
+
     def count(self, state: str) -> int:
-        return sum(sight.state == state for sight in self.sights.values())
+        return sum(snapshot.state == state for snapshot in self.snapshots.values())
 
     def _watch(self) -> None:
         while not self._ended.wait(REFRESH_S):
@@ -112,27 +118,27 @@ class TableProgress:
         with self._lock:
             failures = self.failures()
             for cell in self.cells:
-                before = self.sights.get(cell)
+                before = self.snapshots.get(cell)
                 if before is None or before.state != "done":
-                    self.sights[cell] = sight = self._look(cell, before, failures.get(cell))
-                    if not self.live and before is not None and sight.state != before.state:
-                        self._say(cell, sight)
+                    self.snapshots[cell] = snapshot = self._inspect(cell, before, failures.get(cell))
+                    if not self.live and before is not None and snapshot.state != before.state:
+                        self._print_change(cell, snapshot)
         if self.live and self.live.is_started:
             self.live.refresh()
 
-    def _look(self, cell: PlannedRun, before: ProgressSnapshot | None, failure: str | None) -> ProgressSnapshot:
-        sight = before or ProgressSnapshot("waiting")
+    def _inspect(self, cell: PlannedRun, before: ProgressSnapshot | None, failure: str | None) -> ProgressSnapshot:
+        snapshot = before or ProgressSnapshot("waiting")
         with suppress(OSError, ConfigurationError, ValueError):  # a file that is being written, or is damaged
-            sight = inspect_run(self.folder / cell.folder, self.since)
-        if failure is not None and sight.state != "done":
-            return ProgressSnapshot("failed", failure, None, sight.spent)
-        return sight
+            snapshot = inspect_run(self.folder / cell.folder, self.since)
+        if failure is not None and snapshot.state != "done":
+            return ProgressSnapshot("failed", failure, None, snapshot.usage)
+        return snapshot
 
-    def _say(self, cell: PlannedRun, sight: ProgressSnapshot) -> None:
-        words = f": {sight.words}" if sight.state != "running" else ""
+    def _print_change(self, cell: PlannedRun, snapshot: ProgressSnapshot) -> None:
+        words = f": {snapshot.words}" if snapshot.state != "running" else ""
         elapsed = format_duration(time.monotonic() - self.began)
         line = f"{elapsed}  [{self.count('done')}/{len(self.cells)}] {name_run(cell)}"
-        print(f"{line}: {sight.state}{escape_controls(words)}", file=self.console.file, flush=True)
+        print(f"{line}: {snapshot.state}{escape_controls(words)}", file=self.console.file, flush=True)
 
     def __rich__(self) -> RenderableType:
         done, whole = self.count("done"), len(self.cells)
@@ -140,12 +146,12 @@ class TableProgress:
         states = [f"{done} of {whole} runs done"]
         states += [f"{self.count(state)} {state}" for state in ("running", "failed") if self.count(state)]
         times = f"{format_duration(time.monotonic() - self.began)} gone, {self.left()} left"
-        bill = sum((sight.spent for sight in self.sights.values()), NOTHING)
+        usage = sum((snapshot.usage for snapshot in self.snapshots.values()), NOTHING)
         return Group(
             head,
             Padding(ProgressBar(total=whole, completed=done), expand=False),
             Text(f"{', '.join(states)}; {times}", overflow="ellipsis", no_wrap=True),
-            *([Text(f"mentors: {bill.describe()}", overflow="ellipsis", no_wrap=True)] if bill != NOTHING else []),
+            *([Text(f"mentors: {usage.describe()}", overflow="ellipsis", no_wrap=True)] if usage != NOTHING else []),
             Text(),
             self.grid(),
             *self.lines("running", "cyan"),
@@ -153,13 +159,13 @@ class TableProgress:
         )
 
     def left(self) -> str:
-        """The time that the other runs take, if they go on as those since the start did."""
+        """The time that the remaining runs take at the rate since the start."""
         new = self.count("done") - self.already
         to_do = len(self.cells) - self.count("done") - self.count("failed")
         return f"about {format_duration((time.monotonic() - self.began) / new * to_do)}" if new else "–"
 
     def grid(self) -> Grid:
-        """Rows and columns: the mean of the seeds that are done, how many they are, and what goes on."""
+        """For each row and column the mean of the seeds that are done, their number, and signs of other states."""
         grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         grid.add_column()
         for column in self.table.columns:
@@ -168,7 +174,7 @@ class TableProgress:
             grid.add_row(
                 Text(escape_controls(row.name)),
                 *(
-                    render_cell([self.sights[c] for c in self.cells if (c.row, c.column) == (row.name, column.name)])
+                    render_cell([self.snapshots[c] for c in self.cells if (c.row, c.column) == (row.name, column.name)])
                     for column in self.table.columns
                 ),
             )
@@ -176,22 +182,20 @@ class TableProgress:
 
     def lines(self, state: str, style: str) -> list[Text]:
         """A line for each of the first runs in a state."""
-        those = [(cell, sight) for cell, sight in self.sights.items() if sight.state == state]
-        lines = [
-            Text(f"{state}  {name_run(cell)}: {escape_controls(sight.words)}", style) for cell, sight in those[:SHOWN]
-        ]
-        more = [Text(f"{state}  and {len(those) - SHOWN} more", style)] if len(those) > SHOWN else []
-        return [Text(line.plain, style, no_wrap=True, overflow="ellipsis") for line in [*lines, *more]]
+        found = [(cell, snapshot) for cell, snapshot in self.snapshots.items() if snapshot.state == state]
+        lines = [f"{name_run(cell)}: {escape_controls(snapshot.words)}" for cell, snapshot in found[:SHOWN]]
+        lines += [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        return [Text(f"{state}  {line}", style, no_wrap=True, overflow="ellipsis") for line in lines]
 
 
-def render_cell(sights: Sequence[ProgressSnapshot]) -> Text:
+def render_cell(snapshots: Sequence[ProgressSnapshot]) -> Text:
     """A cell of the grid, over its seeds."""
-    scores = [sight.outcome.test.metric for sight in sights if sight.outcome and sight.outcome.test]
-    done = sum(sight.state == "done" for sight in sights)
+    scores = [snapshot.outcome.test.metric for snapshot in snapshots if snapshot.outcome and snapshot.outcome.test]
+    done = sum(snapshot.state == "done" for snapshot in snapshots)
     text = Text(f"{sum(scores) / len(scores):.3f} " if scores else "")
-    text.append(f"{done}/{len(sights)}", "dim")
+    text.append(f"{done}/{len(snapshots)}", "dim")
     for state, sign, style in (("running", " ▶", "cyan"), ("failed", " ✗", "bold red")):
-        text.append(sign if any(sight.state == state for sight in sights) else "", style)
+        text.append(sign if any(snapshot.state == state for snapshot in snapshots) else "", style)
     return text
 
 
@@ -199,12 +203,14 @@ def name_run(cell: PlannedRun) -> str:
     return escape_controls(f"{cell.row} · {cell.column} · seed {cell.seed}")
 
 
-def summarize_progress(sights: Mapping[PlannedRun, ProgressSnapshot]) -> str:
-    """'58 of 60 runs finished, 1 failed, 1 was not run'."""
-    states = [sight.state for sight in sights.values()]
-    finished, failed = states.count("done"), states.count("failed")
-    rest = len(states) - finished - failed
-    words = [f"{finished} of {format_count(len(states), 'run')} finished"]
-    words += [f"{failed} failed"] if failed else []
-    words += [f"{rest} {'was' if rest == 1 else 'were'} not run to the end"] if rest else []
-    return ", ".join(words)
+def add_usages(parts: Sequence[MentorUsage]) -> MentorUsage:
+    """The usage of several runs' mentors together."""
+    fields = MentorUsage.__dataclass_fields__
+    return MentorUsage(**{field: sum(getattr(part, field) for part in parts) for field in fields})
+
+
+def summarize_progress(snapshots: Mapping[PlannedRun, ProgressSnapshot]) -> str:
+    """'58 of 60 runs finished; 1 failed; 1 was not run to the end'."""
+    names = {"done": "finished", "failed": "failed"}
+    endings = [names.get(snapshot.state, "waiting") for snapshot in snapshots.values()]
+    return count_endings(endings, {"failed": "failed", "waiting": "not run to the end"})

@@ -13,7 +13,7 @@ from helpers.command import Command
 from helpers.kill_points import look
 
 from llm_catalyst.runs.reader import read_run
-from llm_catalyst.sweeps.job import ENDED, JobStatus, write_status
+from llm_catalyst.sweeps.status import ENDED, JobStatus, write_status
 from llm_catalyst.utils.signals import STOPPED
 
 pytestmark = pytest.mark.slow
@@ -100,7 +100,7 @@ def test_a_cell_that_fails_does_not_take_the_others_down(killed: Killed, catalys
         write_status(folder, JobStatus(number, (), ENDED, code=STOPPED, status="stopped", message="by SIGTERM"))
     done = catalyst(*SMOKE, *PART, cwd=tmp_path)
     assert done.returncode == 1
-    assert "3 of 4 runs finished, 1 failed" in done.stdout
+    assert "3 of 4 runs finished; 1 failed" in done.stdout
     assert "config.yaml is changed" in done.stdout.replace("\n", " ")
     assert "the same command goes on" in done.stdout
     assert "SIGTERM" not in done.stdout

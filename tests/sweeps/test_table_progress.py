@@ -50,12 +50,12 @@ def test_a_run_is_waiting_then_running_then_done(tmp_path: Path) -> None:
     before, run = time.time() - 1, tmp_path / "run"
     assert inspect_run(run, before).state == "waiting"
     write_run(run, stages=1, finished=False)
-    sight = inspect_run(run, before)
-    assert (sight.state, sight.words) == ("running", "stage 1, step 200, dev 0.630")
+    snapshot = inspect_run(run, before)
+    assert (snapshot.state, snapshot.words) == ("running", "stage 1, step 200, dev 0.630")
     assert inspect_run(run, time.time() + 60).state == "waiting"  # nothing was written since: nobody is at it
-    sight = inspect_run(write_run(tmp_path / "done"), before)
-    assert (sight.state, sight.words) == ("done", "test 0.871 in 0:01:14")
-    assert (sight.spent.calls, sight.spent.cost_usd) == (2, 0.00246)
+    snapshot = inspect_run(write_run(tmp_path / "done"), before)
+    assert (snapshot.state, snapshot.words) == ("done", "test 0.871 in 0:01:14")
+    assert (snapshot.usage.calls, snapshot.usage.cost_usd) == (2, 0.00246)
 
 
 def test_the_board_shows_means_seeds_runs_under_way_failures_and_the_bill(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_board_shows_means_seeds_runs_under_way_failures_and_the_bill(tmp_pa
         "running  + Claude · SST-2 · seed 1: stage 2, step 400, dev 0.710",
         "failed  + Claude · MR · seed 2: no key",
     ]
-    assert summarize_progress(view.sights) == "2 of 8 runs finished, 1 failed, 5 were not run to the end"
+    assert summarize_progress(view.snapshots) == "2 of 8 runs finished; 1 failed; 5 were not run to the end"
 
 
 def test_a_run_that_failed_and_has_its_outcome_after_all_is_done(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_run_that_failed_and_has_its_outcome_after_all_is_done(tmp_path: Path)
     view = board(tmp_path, Console(file=io.StringIO()), {cell: "an earlier try"})
     write_run(tmp_path / cell.folder)
     view.refresh()
-    assert view.sights[cell].state == "done"
+    assert view.snapshots[cell].state == "done"
 
 
 def test_where_there_is_no_terminal_a_line_tells_of_each_change(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_damaged_run_keeps_what_was_seen_of_it(tmp_path: Path) -> None:
     (run / "exchanges.jsonl").write_text("{\n")
     (run / "metrics.jsonl").write_text("{\n")
     view.refresh()
-    assert view.sights[CELLS[0]].words == "stage 1, step 200, dev 0.630"
+    assert view.snapshots[CELLS[0]].words == "stage 1, step 200, dev 0.630"
 
 
 def test_hostile_names_and_messages_are_shown_as_text(tmp_path: Path) -> None:
