@@ -203,12 +203,6 @@ def name_run(cell: PlannedRun) -> str:
     return escape_controls(f"{cell.row} · {cell.column} · seed {cell.seed}")
 
 
-def add_usages(parts: Sequence[MentorUsage]) -> MentorUsage:
-    """The usage of several runs' mentors together."""
-    fields = MentorUsage.__dataclass_fields__
-    return MentorUsage(**{field: sum(getattr(part, field) for part in parts) for field in fields})
-
-
 def summarize_progress(snapshots: Mapping[PlannedRun, ProgressSnapshot]) -> str:
     """'58 of 60 runs finished; 1 failed; 1 was not run to the end'."""
     names = {"done": "finished", "failed": "failed"}
