@@ -1,4 +1,4 @@
-"""The figures of a table: means over seeds, and each row against the reference row, paired by seed."""
+"""The statistics of a table: means over seeds, and each row against the reference row, paired by seed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,14 +9,16 @@ from llm_catalyst.report.results import Cell, Place, Results
 from llm_catalyst.report.statistics import Comparison, Summary, adjust_holm, compare_paired, summarize_values
 from llm_catalyst.runs.records import Outcome, Score
 
-ALPHA = 0.05  # level of the Holm-adjusted p-value from which on an entry is set in bold
+ALPHA = 0.05  # level of the Holm-adjusted p-value from which on a cell is set in bold
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A quantity of a finished run. `better` is 1 where more is better, -1 where less is, 0 where neither.
+    """A quantity of a finished run.
 
-    `read` gives None where the run does not have it: no score where it diverged, no price where none is known.
+    Args:
+        read: its value, or None if the run has none: no score after divergence, no price if that is unknown.
+        better: 1 if more is better, -1 if less is, 0 for neither.
     """
 
     read: Callable[[Outcome], float | None]
@@ -24,21 +26,24 @@ class Measure:
 
 
 def read_metric(score: Score | None) -> float | None:
+    """The metric of a score."""
     return None if score is None else score.metric
 
 
 def read_loss(score: Score | None) -> float | None:
+    """The loss of a score."""
     return None if score is None else score.loss
 
 
 def count_tokens(outcome: Outcome) -> float | None:
-    """Tokens sent to mentors and received; None where some were called and none told."""
+    """Tokens sent to and received from the mentor; None if it was called and no tokens are known."""
     ledger = outcome.ledger
     total = ledger.input_tokens + ledger.output_tokens
     return None if ledger.mentor_calls and not total else total
 
 
 def sum_usd(outcome: Outcome) -> float | None:
+    """US dollars for the mentor; None if the price of a call is unknown."""
     return None if outcome.ledger.unpriced_calls else outcome.ledger.cost_usd
 
 
@@ -63,11 +68,15 @@ COSTS = tuple(name for name, measure in MEASURES.items() if not measure.better)
 
 @dataclass(frozen=True)
 class CellStatistics:
-    """What stands in a table for a row and a column, in the measure's own unit.
+    """The statistics of a cell, in the measure's own unit.
 
-    `runs` of the `expected` seeds have the value. `comparison` is with the reference row over the seeds that both
-    have, `p` its paired t test's p-value, Holm-adjusted over all comparisons of the table. `bold`: the column's best
-    mean, better than the reference, and p below ALPHA.
+    Args:
+        summary: mean and spread; None without a value.
+        runs: how many of the `expected` seeds have a value.
+        comparison: against the reference row, over the seeds that both have.
+        p: p-value of the paired t test, Holm-adjusted over all comparisons of the table.
+        bold: the column's best mean, better than the reference, and p below ALPHA.
+        published: a published figure for the cell.
     """
 
     summary: Summary | None
@@ -81,11 +90,11 @@ class CellStatistics:
 
 @lru_cache(maxsize=4)  # each table and file of a report asks for them
 def compute_statistics(results: Results, measure: str = "test") -> Mapping[Place, CellStatistics]:
-    """The value of each row and column by the measure of that name, one of MEASURES."""
+    """The statistics of each cell, for the measure of that name, one of MEASURES."""
     better = MEASURES[measure].better
-    found = {place: describe_seeds(entry, measure) for place, entry in results.entries.items()}
+    found = {place: values_by_seed(cell, measure) for place, cell in results.cells.items()}
     summaries = {place: summarize_values([*own.values()]) if own else None for place, own in found.items()}
-    comparisons = {place: with_reference(results, found, place) for place in found}
+    comparisons = {place: compare_with_reference(results, found, place) for place in found}
     adjusted = dict(zip(found, adjust_holm([c.t_p if c else None for c in comparisons.values()]), strict=True))
 
     def bold(place: Place) -> bool:
@@ -99,25 +108,27 @@ def compute_statistics(results: Results, measure: str = "test") -> Mapping[Place
         place: CellStatistics(
             summary=summaries[place],
             runs=len(found[place]),
-            expected=len(entry.seeds),
+            expected=len(cell.seeds),
             comparison=comparisons[place],
             p=adjusted[place],
             bold=bold(place),
             published=results.published.get(place) if measure == "test" else None,
         )
-        for place, entry in results.entries.items()
+        for place, cell in results.cells.items()
     }
 
 
-def describe_seeds(entry: Cell, measure: str) -> dict[int, float]:
-    """The measure by seed, of those finished runs that have it."""
+def values_by_seed(cell: Cell, measure: str) -> dict[int, float]:
+    """The measure by seed, of the finished runs that have it."""
     read = MEASURES[measure].read
-    found = {run.seed: read(run.outcome) for run in entry.runs if run.outcome is not None}
+    found = {run.seed: read(run.outcome) for run in cell.runs if run.outcome is not None}
     return {seed: value for seed, value in found.items() if value is not None}
 
 
-def with_reference(results: Results, found: Mapping[Place, Mapping[int, float]], place: Place) -> Comparison | None:
-    """The entry against the reference row's in its column; None for that row itself, and where no seed has both."""
+def compare_with_reference(
+    results: Results, found: Mapping[Place, Mapping[int, float]], place: Place
+) -> Comparison | None:
+    """A cell against that of the reference row in its column; None for that row, and without a common seed."""
     row, column = place
     if results.reference in (None, row) or len(results.metrics(column)) > 1:
         return None
@@ -127,7 +138,7 @@ def with_reference(results: Results, found: Mapping[Place, Mapping[int, float]],
 
 
 def average_columns(results: Results, found: Mapping[Place, CellStatistics]) -> dict[str, float]:
-    """The mean over the columns, of those rows that have a value in every column; columns of one metric only."""
+    """The mean over the columns, for the rows with a value in every column; empty if metrics differ."""
     if len(results.columns) < 2 or results.metric == "metric":
         return {}
     means = {row: [found[row, column].summary for column in results.columns] for row in results.rows}
@@ -137,7 +148,7 @@ def average_columns(results: Results, found: Mapping[Place, CellStatistics]) -> 
 def count_wins(
     results: Results, found: Mapping[Place, CellStatistics], measure: str
 ) -> dict[str, tuple[int, int, int]]:
-    """How often each row is better than, the same as and worse than the reference row, over all columns and seeds."""
+    """How often each row is better than, equal to and worse than the reference row, over all columns and seeds."""
     sums = {}
     for row in results.rows:
         compared = [c for column in results.columns if (c := found[row, column].comparison) is not None]

@@ -1,4 +1,4 @@
-"""The course of a metric on dev along training, over the seeds of a row: what curves are drawn from."""
+"""The curve of a metric on dev along training, over the seeds of a row."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Pick = Callable[[Evaluation], Score | None]
 class DevCurve:
     """A metric at each of `steps`, over `seeds` runs: mean and sample standard deviation (None for one run).
 
-    `restarts` are the indices of the points at which a stage began anew.
+    `restarts` are the indices of the points at which a restart began a stage.
     """
 
     steps: tuple[int, ...]
@@ -33,12 +33,12 @@ def own_score(evaluation: Evaluation) -> Score | None:
 
 
 def projected_score(evaluation: Evaluation) -> Score | None:
-    """The score of its projection to tokens, where that was evaluated."""
+    """The score of its projection to tokens; None if that was not evaluated."""
     return evaluation.projected
 
 
 def average_curve(runs: Sequence[Run], read: RecordReader, pick: Pick = own_score) -> DevCurve | None:
-    """The course over these runs, at the places that all of them have; None where there is no such place."""
+    """The curve over these runs, at the places that all of them have; None if there is no such place."""
     lines = [line for run in runs if (line := collect_points(run, read, pick))]
     places = sorted(set.intersection(*map(set, lines))) if lines else []
     if not places:
@@ -68,7 +68,7 @@ def collect_points(run: Run, read: RecordReader, pick: Pick = own_score) -> dict
 
 
 def restart_places(run: Run, read: RecordReader) -> dict[Place, float]:
-    """Where a stage began at a restart point that was scored, and that score's metric."""
+    """The places at which a stage began from a scored restart point, with the metric of that score."""
     ends: dict[int, int] = {}
     for evaluation in read(run, Evaluation):
         ends[evaluation.stage] = max(ends.get(evaluation.stage, 0), evaluation.step)

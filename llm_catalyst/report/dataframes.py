@@ -1,6 +1,6 @@
-"""Runs as pandas tables, for a notebook: `llm_catalyst.load_runs("outputs")` (docs/guide.md).
+"""Runs as pandas tables, for a notebook: `llm_catalyst.load_runs("outputs")` (docs/analysis.md).
 
-What is not known is pandas' NA, never 0. Tables are made from the records alone, without torch.
+An unknown value is pandas' NA, never 0. Tables are made from the records alone, without torch.
 """
 
 import warnings
@@ -88,14 +88,15 @@ METRICS = {
 
 
 def load_runs(*places: str | Path) -> pd.DataFrame:
-    """One row for each run directory at or below `places`: what made it, what came of it, what it cost.
+    """One row for each run directory at or below `places`: settings, outcome and costs.
 
     Each setting in which runs differ has a column of its dotted key (`stage.steps`; a list is JSON text). A key below
     a choice counts as differing between runs of the same choice: what follows from mentor=gpt4 needs no column. Tokens
-    and cost are NA where those of any call are unknown. An unfinished run has the status "unfinished".
+    and cost are NA if those of any call are unknown. An unfinished run has the status "unfinished". A run that cannot
+    be read is left out with a warning.
 
-    A run that cannot be read does not count, and a warning says why. Raises ConfigurationError where a place is no
-    folder.
+    Raises:
+        ConfigurationError: a place is no folder.
     """
     found = read_runs_and_records(places, LLMCall)
     keys = [key for key in find_differing_keys([run for run, _ in found]) if key not in SETTINGS]
@@ -132,7 +133,7 @@ def load_metrics(*places: str | Path) -> pd.DataFrame:
 
 
 def read_runs_and_records(places: Sequence[str | Path], kind: type[Any]) -> list[tuple[Run, tuple[Any, ...]]]:
-    """Each run with its records of a kind; one that cannot be read does not count, and a warning says why."""
+    """Each run with its records of a kind; one that cannot be read is left out with a warning."""
     found, problems = [], list[str]()
     for path in find_runs(*map(Path, places)):
         run = read_or_note(path, problems)
@@ -148,7 +149,7 @@ def read_runs_and_records(places: Sequence[str | Path], kind: type[Any]) -> list
 def frame_of_records(
     found: Sequence[tuple[Run, Sequence[Any]]], columns: Mapping[str, str], more: Callable[[Any], Row]
 ) -> pd.DataFrame:
-    """A row for each record: its own fields that are columns, and `more`."""
+    """A row for each record: those of its fields that are columns, and the values of `more`."""
     rows = [
         {name: value for name, value in vars(record).items() if name in columns}
         | {"path": str(run.path), "seed": run.seed}
@@ -160,7 +161,7 @@ def frame_of_records(
 
 
 def find_differing_keys(runs: Sequence[Run]) -> list[str]:
-    """The settings in which runs differ though they made the same choice for the group that the key belongs to."""
+    """The settings in which runs differ though they made the same choice for the group of the key."""
     values: dict[str, dict[str | None, set[str | None]]] = defaultdict(lambda: defaultdict(set))
     everything = [read_settings(run.config) for run in runs]
     keys = dict.fromkeys(key for own in everything for key in own)
@@ -178,13 +179,13 @@ def select_settings(config: Mapping[str, Any], keys: Sequence[str]) -> Row:
 
 
 def make_frame(rows: Sequence[Row], columns: Mapping[str, str | None]) -> pd.DataFrame:
-    """The rows with these columns, and behind them the others that occur; what a row does not have is NA."""
+    """The rows with these columns, and after them all others that occur; a missing value is NA."""
     names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
     return pd.DataFrame({name: make_array([row.get(name) for row in rows], columns.get(name)) for name in names})
 
 
 def make_array(values: Sequence[Any], kind: Any) -> Any:
-    """The values as a pandas array that can hold NA; without a kind, one that fits all of them."""
+    """The values as a pandas array that can hold NA; without a kind, of a type that fits all of them."""
     if kind == DATE:
         return pd.array([pd.NaT if value is None else pd.Timestamp(value) for value in values], dtype=kind)
     if kind is None:

@@ -1,4 +1,4 @@
-"""The records behind a report: each file of a run is read once, and only if something that is shown needs it."""
+"""The records behind a report: each file of a run is read once, and only if it is needed."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 class RecordReader:
-    """Reads the records of runs. A file that cannot be read counts as empty, and `problems` tells of it."""
+    """Reads the records of runs. A file that cannot be read counts as empty; the reason is added to `problems`."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -30,7 +30,7 @@ class RecordReader:
         return self._read[key]
 
     def records(self, run: Run) -> RunRecords:
-        """The run's records, without its trajectory: by far the longest file, of which nothing is shown."""
+        """The run's records without its trajectory, the longest file, which these uses do not need."""
         return RunRecords(
             path=run.path,
             manifest=run.manifest,

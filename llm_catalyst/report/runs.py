@@ -1,4 +1,4 @@
-"""A run as a report needs it: what made it and what came of it. Its JSONL files are not read."""
+"""A run as a report needs it: manifest, configuration and outcome. Its JSONL files are not read here."""
 
 import json
 import re
@@ -23,7 +23,7 @@ APART = re.compile(rf"seed|{PLACE}")  # keys in which runs may differ and still 
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory; `outcome` is None while the run is not finished."""
+    """One run directory; `outcome` is None for an unfinished run."""
 
     path: Path
     manifest: Manifest
@@ -33,18 +33,18 @@ class Run:
 
     @property
     def metric(self) -> str:
-        """The name of the metric that scores it: accuracy, macro_f1."""
+        """The name of the task's metric: accuracy, macro_f1."""
         return str(get_nested(self.config, "task", "metric") or "metric")
 
     @property
     def mentor(self) -> str:
-        """The choice of its mentor, or the mentor's class."""
+        """The name of its mentor's choice, or of the mentor's class."""
         target = str(get_nested(self.config, "mentor", "_target_") or "?")
         return self.manifest.choices.get("mentor", target.rpartition(".")[2])
 
 
 def read_or_note(path: Path, problems: list[str]) -> Run | None:
-    """The run in `path`; None where it cannot be read, which `problems` then tells."""
+    """The run in `path`; None if it cannot be read: the reason is then added to `problems`."""
     try:
         return read_report_run(path, problems)
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -53,7 +53,11 @@ def read_or_note(path: Path, problems: list[str]) -> Run | None:
 
 
 def read_report_run(path: Path, problems: list[str]) -> Run:
-    """The run in `path`. Raises ConfigurationError where a file that a report needs is not what the run wrote."""
+    """The run in `path`.
+
+    Raises:
+        ConfigurationError: a file that a report needs is not what the run wrote.
+    """
     names = [name for name in ("manifest.json", "config.yaml", "outcome.json") if (path / name).exists()]
     damage = checksums.find_changed(path, names)
     if checksums.SUMS in damage:
@@ -70,10 +74,11 @@ def read_report_run(path: Path, problems: list[str]) -> Run:
 
 
 def read_settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """What a run computes: each setting as text, by its dotted key, but for the seed and where it is carried out."""
+    """The settings of a run as text by dotted key, without the seed and the keys that do not change its results."""
     leaves = flatten_leaves(config, whole_lists=True)
     return {key: to_json_text(value) for key, value in leaves if not APART.fullmatch(key)}
 
 
 def to_json_text(value: Any) -> str:
+    """A setting as text: JSON, but a string as it is."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

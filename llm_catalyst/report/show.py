@@ -1,4 +1,4 @@
-"""`catalyst show DIR`: the story of a run, finished or not, from its files alone."""
+"""`catalyst show DIR`: all that happened in a run, finished or not, from its files alone."""
 
 import io
 import shlex
@@ -35,21 +35,32 @@ CURVE = (64, 8)  # cells of a plot: with its labels it fits 80 columns
 
 
 def show_run(path: Path, console: Console, svg: Path | None = None, full: bool = False, brief: bool = False) -> None:
-    """Print the run's story (`brief`: its curves and its summary), or write the same as an SVG picture."""
+    """Print what happened in a run, or write it as an SVG picture.
+
+    Args:
+        path: the run directory.
+        console: where to print.
+        svg: the picture's file; None prints instead.
+        full: show whole messages and prompts.
+        brief: show only the curves and the summary.
+
+    Raises:
+        ConfigurationError: `path` holds no run, or a record cannot be read.
+    """
     forgive_encoding(console)
     run = read_run(path)
-    told = render_brief(run) if brief else render_run(run, full)
+    content = render_brief(run) if brief else render_run(run, full)
     if svg is None:
-        console.print(told)
+        console.print(content)
         return
     picture = Console(record=True, width=min(console.width, 100), file=io.StringIO(), force_terminal=True)
-    picture.print(told)
+    picture.print(content)
     picture.save_svg(str(svg), title=f"catalyst show {escape_controls(str(path))}")
     console.print(Text(f"{escape_controls(str(svg))} is written"))
 
 
 def render_run(run: RunRecords, full: bool = False) -> RenderableType:
-    """All that happened, in order, and the summary; messages are shortened unless `full`."""
+    """All that happened, in order, and the summary; messages and prompts are shortened unless `full`."""
     metric = read_metric_name(run)
     return Group(
         *render_header(run, read_config(run.path)),
@@ -68,14 +79,14 @@ def render_brief(run: RunRecords) -> RenderableType:
 
 
 def name_node(node: Any) -> str:
-    """What a node of the configuration is called: its name, its client's model, or the class that it builds."""
+    """The name of a configuration node: its `name`, its client's model, or the class that it builds."""
     kind = str(get_nested(node, "_target_") or "").rpartition(".")[2]
     name = get_nested(node, "name") or get_nested(node, "client", "model") or get_nested(node, "model") or kind
     return escape_controls(str(name or node or "unknown"))
 
 
 def render_header(run: RunRecords, config: Mapping[str, Any]) -> list[RenderableType]:
-    """What was run, with which command and versions, and how far it got."""
+    """Choices, command, versions and progress of the run."""
     manifest = run.manifest
     title = " · ".join(
         escape_controls(manifest.choices.get(group, "?")) for group in ("task", "backbone", "head", "mentor")
@@ -85,10 +96,6 @@ def render_header(run: RunRecords, config: Mapping[str, Any]) -> list[Renderable
         mentor += f", strategy {escape_controls(manifest.choices.get('strategy', '?'))}"
     versions = "  ".join(
         f"{escape_controls(name)} {escape_controls(version)}" for name, version in manifest.versions.items()
-    )
-    revision = str(manifest.git.get("revision", ""))[:10]
-    code = (
-        f"{escape_controls(revision)}{', with changes' if manifest.git.get('dirty') else ''}" if revision else "no git"
     )
     rows = [
         ("command", escape_controls(shlex.join(("catalyst", "run", *manifest.command)))),
@@ -103,13 +110,13 @@ def render_header(run: RunRecords, config: Mapping[str, Any]) -> list[Renderable
             f"{escape_controls(manifest.device)}, {manifest.threads} threads, {escape_controls(manifest.platform)}",
         ),
         ("versions", f"python {escape_controls(manifest.python)}  {versions}"),
-        ("code", code),
+        ("code", escape_controls(manifest.code)),
     ]
     return [Text(title, "bold", overflow="fold"), make_pairs([(name, Text(value)) for name, value in rows])]
 
 
 def describe_progress(run: RunRecords) -> str:
-    """When the run ended, or how far it got."""
+    """The date of the run's end, or its last record."""
     if run.outcome is not None:
         return f"{escape_controls(run.outcome.finished)}, {run.outcome.status}"
     places = [(e.stage, e.step) for e in run.metrics] + [(s.stage, s.step) for s in run.trajectory]
@@ -119,7 +126,7 @@ def describe_progress(run: RunRecords) -> str:
 
 
 def render_curves(run: RunRecords, metric: str) -> list[RenderableType]:
-    """Dev loss and metric over steps: a line for each stage, which begins at its restart's score."""
+    """Dev loss and metric over steps: a line for each stage, from its restart's score."""
     dev = [e for e in run.metrics if e.split == "dev"]
     if not dev:
         return []
@@ -178,44 +185,44 @@ def render_pool(run: RunRecords, metric: str, longest: int | None) -> list[Rende
 
 
 def render_restarts(run: RunRecords, metric: str, longest: int | None) -> list[RenderableType]:
-    """How each restart came about and what became of it."""
+    """Each restart: its effect, and the proposals behind it."""
     lines: list[RenderableType] = []
-    told: set[int] = set()
-    for arc in trace_restarts(run):
-        restart = arc.restart
+    shown: set[int] = set()  # stages, whose restarts share their proposals
+    for effect in trace_restarts(run):
+        restart = effect.restart
         member = f", prompt {restart.member + 1}" if restart.member else ""
         lines += make_heading(f"Restart after stage {restart.stage + 1}{member}")
         path = Text.assemble(
             "dev loss ",
-            format_loss(arc.before),
+            format_loss(effect.before),
             " → ",
-            format_loss(arc.at),
+            format_loss(effect.at),
             " at the restart → ",
-            format_later_loss(arc),
+            format_later_loss(effect),
         )
         lines.append(
-            indent_text(path.append(f" after stage {restart.stage + 2}" if arc.after else " (not trained yet)"))
+            indent_text(path.append(f" after stage {restart.stage + 2}" if effect.after else " (not trained yet)"))
         )
         if restart.fallback:
             lines.append(indent_text(Text(f"fallback: {escape_controls(restart.fallback)}", "yellow")))
-        if restart.stage not in told:
-            told.add(restart.stage)
+        if restart.stage not in shown:
+            shown.add(restart.stage)
             lines += render_considered(run, restart, metric, longest)
     return lines
 
 
 def render_considered(run: RunRecords, restart: Restart, metric: str, longest: int | None) -> list[RenderableType]:
-    """What was proposed, what was chosen, what was lost or rejected, and why."""
+    """The proposals before a restart: scores, choice, rationale, parts that were cut off, and rejected lines."""
     chosen = {r.prompt for r in run.restarts if r.stage == restart.stage}
     table = make_columns("", "dev loss", metric, "proposal", wide=3)
     for proposal, score in restart.considered:
-        mine = proposal.prompt in chosen
-        text = Text(quote_prompt(proposal.prompt.text, longest), "" if mine else "dim")
+        is_chosen = proposal.prompt in chosen
+        text = Text(quote_prompt(proposal.prompt.text, longest), "" if is_chosen else "dim")
         if proposal.lost:
             text.append(f"  cut off: {quote_prompt(proposal.lost, longest)}", "yellow")
         if proposal.rationale:
             text.append(f"\n{escape_controls(proposal.rationale)}", "dim italic")
-        table.add_row(Text("▸" if mine else " ", "cyan"), *score_cells(score), text)
+        table.add_row(Text("▸" if is_chosen else " ", "cyan"), *score_cells(score), text)
     lines: list[RenderableType] = [Padding(table, (0, 0, 0, 2))]
     for rejected in restart.rejected:
         line = Text.assemble(("rejected ", "dim"), quote_prompt(rejected.line, longest))
@@ -224,36 +231,36 @@ def render_considered(run: RunRecords, restart: Restart, metric: str, longest: i
 
 
 def render_calls(run: RunRecords, full: bool) -> list[RenderableType]:
-    """Each call of the mentor, as sent and as received."""
+    """Each mentor call: facts, messages and response."""
     lines: list[RenderableType] = []
-    for number, exchange in enumerate(run.exchanges, start=1):
-        lines += make_heading(f"Mentor call {number}, after stage {exchange.stage + 1}")
-        lines.append(indent_text(Text(describe_call(exchange), "dim")))
-        if exchange.error is not None:
-            lines.append(indent_text(Text(f"error: {escape_controls(exchange.error)}", "yellow")))
-        for message in exchange.messages:
+    for number, call in enumerate(run.exchanges, start=1):
+        lines += make_heading(f"Mentor call {number}, after stage {call.stage + 1}")
+        lines.append(indent_text(Text(describe_call(call), "dim")))
+        if call.error is not None:
+            lines.append(indent_text(Text(f"error: {escape_controls(call.error)}", "yellow")))
+        for message in call.messages:
             lines += render_message(message.role, message.content, full)
-        if exchange.reply:
-            lines += render_message("reply", exchange.reply, full)
+        if call.reply:
+            lines += render_message("reply", call.reply, full)
     return lines
 
 
-def describe_call(exchange: LLMCall) -> str:
-    """Who was asked and answered, when, how long it took and what it cost, and with which settings."""
-    asked, answered = escape_controls(exchange.asked), escape_controls(exchange.answered or "nobody")
-    facts = [f"asked {asked}", f"answered by {answered}", escape_controls(exchange.date), f"{exchange.latency_s:.1f} s"]
-    facts.append(sum_usage([exchange]).describe_cost())
-    if exchange.attempts > 1:
-        facts.append(f"{exchange.attempts} attempts")
-    if exchange.stop_reason:
-        facts.append(f"ended by {escape_controls(exchange.stop_reason)}")
-    facts += [f"{escape_controls(name)}={escape_controls(str(value))}" for name, value in exchange.parameters.items()]
-    facts += [f"{escape_controls(name)} not sent" for name in exchange.not_sent]
+def describe_call(call: LLMCall) -> str:
+    """A call on one line: models, date, latency, cost and parameters."""
+    asked, answered = escape_controls(call.asked), escape_controls(call.answered or "nobody")
+    facts = [f"asked {asked}", f"answered by {answered}", escape_controls(call.date), f"{call.latency_s:.1f} s"]
+    facts.append(sum_usage([call]).describe_cost())
+    if call.attempts > 1:
+        facts.append(f"{call.attempts} attempts")
+    if call.stop_reason:
+        facts.append(f"ended by {escape_controls(call.stop_reason)}")
+    facts += [f"{escape_controls(name)}={escape_controls(str(value))}" for name, value in call.parameters.items()]
+    facts += [f"{escape_controls(name)} not sent" for name in call.not_sent]
     return "; ".join(facts)
 
 
-def render_message(who: str, content: str, full: bool) -> list[RenderableType]:
-    """A message under the name of its speaker."""
+def render_message(role: str, content: str, full: bool) -> list[RenderableType]:
+    """A message under its role."""
     lines = escape_paragraphs(content.strip("\n")).split("\n")
     hidden = 0 if full else len(lines) - SHORT
     if not full:
@@ -261,4 +268,4 @@ def render_message(who: str, content: str, full: bool) -> list[RenderableType]:
     text = Text("\n".join(lines))
     if hidden > 0:
         text.append(f"\n… {hidden} more lines (--full shows them)", "dim")
-    return [indent_text(Text(who, "cyan")), Padding(indent_text(text), (0, 0, 0, 2))]
+    return [indent_text(Text(role, "cyan")), Padding(indent_text(text), (0, 0, 0, 2))]

@@ -1,6 +1,6 @@
-"""Figures of repeated runs: mean, spread, bootstrap intervals, paired tests, correction for many tests.
+"""Statistics of repeated runs: mean, spread, bootstrap intervals, paired tests, correction for many tests.
 
-docs/guide.md says when not to believe them.
+docs/analysis.md says when not to trust them.
 """
 
 import math
@@ -12,8 +12,8 @@ import numpy as np
 from scipy import stats
 
 SEED = 0  # of the bootstrap: the same values give the same interval
-DECIMALS = 12  # of differences: what two equal differences are apart by is the rounding of binary fractions
-LEVEL = 0.05  # the level of significance that a warning speaks of
+DECIMALS = 12  # of differences: below them is only the rounding of binary fractions
+LEVEL = 0.05  # the level of significance in warnings
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,14 @@ class Comparison:
 
 
 def summarize_values(values: Iterable[float], level: float = 0.95) -> Summary:
-    """Mean, spread and interval of the mean, whatever the order of the values; a column of a table is welcome.
+    """Mean, spread and interval of the mean, independent of the order of the values.
 
-    Raises ValueError where there are none, or where one is missing or not finite.
+    Args:
+        values: numbers, also a column of a pandas table.
+        level: the confidence level of the interval.
+
+    Raises:
+        ValueError: there are no values, or one is missing or not finite.
     """
     known = to_floats(values)
     std = stdev(known) if len(known) > 1 else None
@@ -65,9 +70,10 @@ def summarize_values(values: Iterable[float], level: float = 0.95) -> Summary:
 
 
 def compare_paired(values: Iterable[float], reference: Iterable[float]) -> Comparison:
-    """Paired comparison of `values` with a `reference` in the same order, such as that of seeds.
+    """Paired comparison of `values` with `reference`, in the same order, such as that of seeds.
 
-    Raises ValueError where there are no pairs, or where a number is missing or not finite.
+    Raises:
+        ValueError: there are no pairs, or a number is missing or not finite.
     """
     ours, theirs = to_floats(values), to_floats(reference)
     if len(ours) != len(theirs):
@@ -91,10 +97,13 @@ def compare_paired(values: Iterable[float], reference: Iterable[float]) -> Compa
 
 
 def adjust_holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Each p-value adjusted for all of them, so that 5 % is the chance of one false finding among them or more.
+    """Each p-value adjusted for all of them: the chance of one false finding or more stays at the level.
 
     Holm (1979), Scandinavian Journal of Statistics 6, 65-70. None, a test that was not made, stays None and does not
-    count. Raises ValueError where a p-value does not lie in [0, 1].
+    count.
+
+    Raises:
+        ValueError: a p-value is not in [0, 1].
     """
     made = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
@@ -107,7 +116,7 @@ def adjust_holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | tuple[None, None]:
-    """The percentile bootstrap interval of the mean; not defined for one value."""
+    """The percentile bootstrap interval of the mean; undefined for one value."""
     if len(values) < 2:
         return None, None
     generator = np.random.default_rng(SEED)
@@ -119,7 +128,7 @@ def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[fl
 
 
 def t_test(differences: Sequence[float]) -> float | None:
-    """The p-value of a mean of 0; 1 where all are 0, None for fewer than 3, or where all are the same."""
+    """The two-sided p-value for a mean of 0; 1 if all differences are 0, None for fewer than 3, or if all are equal."""
     if len(differences) < 3:
         return None
     if len(set(differences)) == 1:
@@ -128,10 +137,10 @@ def t_test(differences: Sequence[float]) -> float | None:
 
 
 def wilcoxon_test(differences: Sequence[float]) -> float | None:
-    """The p-value of a distribution that is symmetric about 0; 1 where all are 0, None for fewer than 3.
+    """The p-value for a distribution that is symmetric about 0; 1 if all differences are 0, None for fewer than 3.
 
-    Differences of 0 do not count, tied ones share their mean rank. Exact: scipy.stats.wilcoxon is so only without ties,
-    which accuracies often have, or by enumeration, which takes seconds for 13 pairs.
+    Differences of 0 do not count, tied ones share their mean rank. The test is exact; scipy.stats.wilcoxon is so only
+    without ties, which accuracies often have, or by enumeration, which takes seconds for 13 pairs.
     """
     if len(differences) < 3:
         return None
@@ -146,7 +155,7 @@ def wilcoxon_test(differences: Sequence[float]) -> float | None:
 
 
 def warn_of_sample(differences: Sequence[float]) -> str:
-    """What so few or such differences cannot tell."""
+    """A warning of what these few differences cannot show; '' if there is nothing to warn of."""
     n, others = len(differences), sum(d != 0 for d in differences)
     if n < 3:
         return f"{n} pair{'s' * (n > 1)}: too few for a test"
@@ -160,7 +169,11 @@ def warn_of_sample(differences: Sequence[float]) -> str:
 
 
 def to_floats(values: Iterable[float]) -> list[float]:
-    """The values as floats. Raises ValueError unless there are some, all of them known and finite."""
+    """The values as floats.
+
+    Raises:
+        ValueError: there are none, or one is missing or not finite.
+    """
     try:
         found = [float(value) for value in values]
     except TypeError:  # None, pandas' NA

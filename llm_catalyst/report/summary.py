@@ -1,4 +1,4 @@
-"""What a run came to, on less than a screen: printed at its end, and at the end of its story."""
+"""The summary of a run, on less than a screen: printed at its end, and at the end of `catalyst show`."""
 
 import shlex
 
@@ -19,10 +19,10 @@ NEW = {"new_accuracy": "on new classes (accuracy)", "harmonic_mean": "harmonic m
 
 
 def summarize_run(run: RunRecords) -> RenderableType:
-    """The verdict, scores, best prompts, restarts, costs and what to type next; a short one for an unfinished run."""
+    """Result, scores, best prompts, restarts, costs and the next command; less for an unfinished run."""
     outcome = run.outcome
     if outcome is None:
-        return Group(*render_usage(run), *render_warnings(run), *next_steps(run))
+        return Group(*render_usage(run), *render_warnings(run), *render_next_steps(run))
     return Group(
         render_verdict(run, outcome),
         Text(),
@@ -31,16 +31,17 @@ def summarize_run(run: RunRecords) -> RenderableType:
         *render_restarts(run),
         *render_usage(run),
         *render_warnings(run),
-        *next_steps(run),
+        *render_next_steps(run),
     )
 
 
 def score_cells(score: Score | None) -> list[str]:
-    """A score as two cells: loss, metric."""
+    """A score as two table cells: loss, metric."""
     return ["", ""] if score is None else [f"{score.loss:.4f}", f"{score.metric:.3f}"]
 
 
 def render_verdict(run: RunRecords, outcome: Outcome) -> Text:
+    """Status and message: green if the run is done and above the majority class."""
     reached = outcome.status == "done" and outcome.test_metrics.get("accuracy", 0.0) > outcome.majority
     constant = any(e.constant is not None for e in run.metrics[-1:])
     style = "bold green" if reached and not constant else "bold yellow" if outcome.status == "done" else "bold red"
@@ -48,7 +49,7 @@ def render_verdict(run: RunRecords, outcome: Outcome) -> Text:
 
 
 def render_scores(outcome: Outcome, metric: str) -> Table:
-    """Dev and reported scores of the soft prompt and of the pool's best, against the majority class."""
+    """The scores of soft prompt and best discrete prompt, on dev and on the reporting split; the majority class."""
     reported = outcome.reported_on
     table = make_columns("", "dev loss", metric, f"{reported} loss", metric)
     table.columns[0].justify = "left"
@@ -66,7 +67,7 @@ def render_scores(outcome: Outcome, metric: str) -> Table:
 
 
 def render_best_prompts(run: RunRecords, outcome: Outcome) -> list[RenderableType]:
-    """The two best prompts as text."""
+    """The best soft prompt and the best discrete prompt as text."""
     lines: list[RenderableType] = []
     if outcome.best:
         best = outcome.best
@@ -76,7 +77,7 @@ def render_best_prompts(run: RunRecords, outcome: Outcome) -> list[RenderableTyp
         lines.append(indent_text(Text(f"{near}, stage {best.stage + 1}, step {best.step}", "dim")))
     if outcome.best_prompt:
         entry = outcome.best_prompt
-        # The gradient may have passed through a prompt that the mentor had proposed: the first has the merit.
+        # Several origins may have found the same prompt; the first one is named.
         entry = next((e for e in run.pool if e.prompt.tokens == entry.prompt.tokens), entry)
         lines += make_heading("Best discrete prompt")
         lines.append(indent_text(Text(quote_prompt(entry.prompt.text), "cyan")))
@@ -85,39 +86,50 @@ def render_best_prompts(run: RunRecords, outcome: Outcome) -> list[RenderableTyp
 
 
 def render_restarts(run: RunRecords) -> list[RenderableType]:
-    """What each restart changed, one line each."""
+    """The effect of each restart, one line each."""
     if not run.restarts:
         return []
     table = make_columns("after stage", "before", "restart", "a stage later", "from", wide=4)
-    for arc in trace_restarts(run):
-        text = Text(quote_prompt(arc.restart.prompt.text), no_wrap=True, overflow="ellipsis")
+    for effect in trace_restarts(run):
+        text = Text(quote_prompt(effect.restart.prompt.text), no_wrap=True, overflow="ellipsis")
         table.add_row(
-            str(arc.restart.stage + 1), format_loss(arc.before), format_loss(arc.at), format_later_loss(arc), text
+            str(effect.restart.stage + 1),
+            format_loss(effect.before),
+            format_loss(effect.at),
+            format_later_loss(effect),
+            text,
         )
     return [*make_heading("Restarts, by dev loss"), Padding(table, (0, 0, 0, 2))]
 
 
 def format_loss(score: Score | None) -> str:
+    """A loss in nats; a dash for None."""
     return f"{score.loss:.4f}" if score else "–"
 
 
-def format_later_loss(arc: RestartEffect) -> Text:
-    """The dev loss after the stage that the restart began: green where the restart point and the training won."""
-    better = arc.before is not None and arc.after is not None and arc.after.loss < arc.before.loss
+def format_later_loss(effect: RestartEffect) -> Text:
+    """The dev loss after the stage that the restart began: green if it is below the loss before the restart."""
+    better = effect.before is not None and effect.after is not None and effect.after.loss < effect.before.loss
     return Text(
-        format_loss(arc.after) + ("" if arc.ended or arc.after is None else " so far"), "green" if better else ""
+        format_loss(effect.after) + ("" if effect.ended or effect.after is None else " so far"),
+        "green" if better else "",
     )
 
 
 def render_usage(run: RunRecords) -> list[RenderableType]:
-    """Time, memory, steps, and what the mentor cost."""
+    """Time, memory, work, and the cost of the mentor."""
     rows: list[tuple[str, Text]] = []
     if run.outcome:
         ledger = run.outcome.ledger
         compiling = run.outcome.compile_seconds
-        of_it = f", {format_duration(compiling)} of it compiling" if compiling else ""
+        compiling_part = f", {format_duration(compiling)} of it compiling" if compiling else ""
         rows.append(
-            ("time", Text(f"{format_duration(run.outcome.seconds)} on {escape_controls(run.outcome.device)}{of_it}"))
+            (
+                "time",
+                Text(
+                    f"{format_duration(run.outcome.seconds)} on {escape_controls(run.outcome.device)}{compiling_part}"
+                ),
+            )
         )
         rows.append(("peak memory", Text(format_mebibytes(run.outcome.peak_memory_bytes))))
         examples = format_count(ledger.train_examples, "example")
@@ -131,12 +143,13 @@ def render_usage(run: RunRecords) -> list[RenderableType]:
 
 
 def render_warnings(run: RunRecords) -> list[RenderableType]:
+    """The warnings; nothing if there are none."""
     found = collect_warnings(run)
     return [*make_heading("Warnings"), *(indent_text(Text(line, "yellow")) for line in found)] if found else []
 
 
-def next_steps(run: RunRecords) -> list[RenderableType]:
-    """Where the files are, and the commands to type next."""
+def render_next_steps(run: RunRecords) -> list[RenderableType]:
+    """The run directory, and the next command."""
     path = escape_controls(shlex.quote(str(run.path)))
     verb = "show" if run.outcome else "resume"
     commands = Text(f"catalyst {verb} {path}", "cyan", overflow="fold")

@@ -34,18 +34,23 @@ State = Mapping[Path, tuple[int, int]]
 
 
 def write_report(places: Sequence[Path], target: Path | None, console: Console, watch: float | None = None) -> None:
-    """Write a report on the runs below `places`, and print its tables and where it lies.
+    """Write a report on the runs below `places`, and print its tables and its path.
 
-    It goes to `target`, or to report/ in the folder around all places. With `watch` it is written again, at most once
-    in so many seconds, while its runs go on. Raises ConfigurationError where there is no run, or the folder cannot be
-    written.
+    Args:
+        places: run directories, or folders around them.
+        target: the report's folder; None means report/ in the folder around all places.
+        console: where to print.
+        watch: update the report every so many seconds, as long as runs are unfinished; None writes it once.
+
+    Raises:
+        ConfigurationError: there is no run, or the folder cannot be written.
     """
     forgive_encoding(console)
     target = target or Path(os.path.commonpath([place.absolute() for place in places])) / "report"
     try:
         if watch is not None:
             watch_runs(places, target, console, watch)
-    finally:  # whatever ended the watch, the page then tells how things stand, and stops reloading
+    finally:  # whatever ended the watch, the last page has the current state and no longer reloads
         results = collect_results(places)
         files = build_files(results)
         update_files(target, files)
@@ -60,7 +65,7 @@ def write_report(places: Sequence[Path], target: Path | None, console: Console, 
 
 
 def build_files(results: Sequence[Results], refresh: float | None = None) -> dict[str, bytes]:
-    """The files of a report by their names, the page last: where it is there, all others are."""
+    """The files of a report by name; the page is last, so that it exists only with all the others."""
     files: dict[str, bytes] = {}
     sections = []
     for name, one in name_results(results).items():
@@ -80,7 +85,7 @@ def build_files(results: Sequence[Results], refresh: float | None = None) -> dic
 
 
 def name_results(results: Sequence[Results]) -> dict[str, Results]:
-    """Each of the results by a name for its files: that of its folder, with a number where two are alike."""
+    """Each of the results by a name for its files: that of its folder, numbered if two are equal."""
     names: dict[str, Results] = {}
     for one in results:
         name = folder_of(one.source.resolve().name)
@@ -92,9 +97,12 @@ def name_results(results: Sequence[Results]) -> dict[str, Results]:
 
 
 def update_files(target: Path, files: Mapping[str, bytes]) -> None:
-    """Write those files that are not there already, each at once, and take away those of the report before.
+    """Write the files that have changed, each atomically, and remove those of the previous report.
 
-    SHA256SUMS lists them all; a file that is not as it was listed was made by somebody else, and stays.
+    SHA256SUMS lists them all; a file that differs from its listed sum is not the report's, and stays.
+
+    Raises:
+        ConfigurationError: the folder cannot be written.
     """
     before = checksums.read_list(target)
     now = {name: checksums.sha256(content) for name, content in files.items()}
@@ -115,22 +123,22 @@ def update_files(target: Path, files: Mapping[str, bytes]) -> None:
 
 
 def watch_runs(places: Sequence[Path], target: Path, console: Console, seconds: float) -> None:
-    """Keep the report up to date until the runs have ended, or PATIENCE looks in a row have found nothing new.
+    """Update the report until the runs have ended, or until PATIENCE looks in a row find nothing new.
 
-    A run whose process was killed does not tell: it is like one that takes long over a step.
+    A run whose process was killed looks like one with a slow step.
     """
     seen: State | None = None
-    said, quiet, left = "", 0, 0
+    printed, quiet, left = "", 0, 0
     while quiet < PATIENCE:
         now = snapshot_files(places)
         quiet = quiet + 1 if now == seen else 0
         if seen is None or visible_files(now) != visible_files(seen):
             results = collect_results(places)
-            left = sum(map(to_come, results))
-            finished = sum(len(one.runs) - has_unfinished(one) for one in results)
-            if (words := f"{format_count(finished, 'run')} finished, {left} to come: {target / PAGE}") != said:
+            left = sum(map(count_missing, results))
+            finished = sum(len(one.runs) - count_unfinished(one) for one in results)
+            if (words := f"{format_count(finished, 'run')} finished, {left} to come: {target / PAGE}") != printed:
                 console.print(Text(escape_controls(words)), soft_wrap=True)
-                said = words
+                printed = words
             if not left:
                 return
             update_files(target, build_files(results, seconds))
@@ -140,7 +148,7 @@ def watch_runs(places: Sequence[Path], target: Path, console: Console, seconds: 
 
 
 def snapshot_files(places: Sequence[Path]) -> State:
-    """The files that runs have written, when each was changed, and its size."""
+    """The files of the runs, each with its modification time in nanoseconds and its size in bytes."""
     found = {}
     for path in [run / name for run in find_runs(*places) for name in WATCHED]:
         if path.exists():
@@ -150,15 +158,16 @@ def snapshot_files(places: Sequence[Path]) -> State:
 
 
 def visible_files(state: State) -> State:
-    """The part of which something is shown: not the trajectory, which only tells that a run goes on."""
+    """The files whose content a report shows: all but the trajectory."""
     return {path: status for path, status in state.items() if path.name != FILES[Snapshot]}
 
 
-def has_unfinished(results: Results) -> int:
+def count_unfinished(results: Results) -> int:
+    """The number of unfinished runs."""
     return sum(run.outcome is None for run in results.runs)
 
 
-def to_come(results: Results) -> int:
-    """How many runs have not finished, or are missing from a table's cells."""
-    expected = sum(len(entry.seeds) for entry in results.entries.values()) if (results.source / FILE).is_file() else 0
-    return has_unfinished(results) + max(0, expected - len(results.runs))
+def count_missing(results: Results) -> int:
+    """The number of runs that are unfinished, or missing in a table."""
+    expected = sum(len(cell.seeds) for cell in results.cells.values()) if (results.source / FILE).is_file() else 0
+    return count_unfinished(results) + max(0, expected - len(results.runs))

@@ -275,6 +275,12 @@ class Manifest:
     together: int = 1
     format: int = 1
 
+    @property
+    def code(self) -> str:
+        """The git revision of the code, and whether it had changes."""
+        revision = str(self.git.get("revision", ""))[:10]
+        return f"{revision}{', with changes' if self.git.get('dirty') else ''}" if revision else "no git"
+
 
 # A run writes one of these at a time, and shows it.
 Record = Snapshot | ScoredPrompt | LLMCall | Restart | Evaluation | Event

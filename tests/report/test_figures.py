@@ -72,7 +72,7 @@ def test_a_course_holds_mean_and_spread_over_seeds_and_the_restart_points(tmp_pa
     folder = write_told(tmp_path / "t", ["plain"], records=recorded.run_records())
     metrics = folder / "plain" / "sst2" / "seed2" / "metrics.jsonl"
     metrics.write_text(metrics.read_text().replace('"metric": 0.491', '"metric": 0.591'))
-    found = average_curve(results_of(folder).entries["plain", "sst2"].runs, RecordReader())
+    found = average_curve(results_of(folder).cells["plain", "sst2"].runs, RecordReader())
     assert found is not None
     assert found.std is not None
     assert found.seeds == 2
@@ -177,19 +177,17 @@ def test_a_price_that_is_not_known_of_all_runs_is_not_drawn_as_if_it_were(told: 
     run = told.runs[0]
     assert run.outcome is not None
     unpriced = replace(run, outcome=replace(run.outcome, ledger=replace(run.outcome.ledger, unpriced_calls=1)))
-    entry = told.entries["plain", "sst2"]
-    entries = {**told.entries, ("plain", "sst2"): replace(entry, runs=(unpriced, *entry.runs[1:]))}
-    assert "tokens of the mentor" in draw_figures(replace(told, entries=entries), RecordReader())["cost"].caption
+    entry = told.cells["plain", "sst2"]
+    cells = {**told.cells, ("plain", "sst2"): replace(entry, runs=(unpriced, *entry.runs[1:]))}
+    assert "tokens of the mentor" in draw_figures(replace(told, cells=cells), RecordReader())["cost"].caption
 
 
 def test_hostile_names_are_drawn_as_text(tmp_path: Path) -> None:
     names = ("$\\input{x}$", "日本語", "\x1b[31m<script>&amp;", "a" * 300, "\ufffe\x00")
     results = results_of(write_told(tmp_path / "t", ["plain"], records=recorded.run_records(1)))
-    entry = results.entries["plain", "sst2"]
-    entries = {(row, names[0]): replace(entry, row=row, column=names[0]) for row in names}
-    for drawing in draw_figures(
-        replace(results, rows=names, columns=names[:1], entries=entries), RecordReader()
-    ).values():
+    entry = results.cells["plain", "sst2"]
+    cells = {(row, names[0]): replace(entry, row=row, column=names[0]) for row in names}
+    for drawing in draw_figures(replace(results, rows=names, columns=names[:1], cells=cells), RecordReader()).values():
         if drawing.figure is not None:
             root = ElementTree.fromstring(save_figure(drawing.figure)[0])
             assert not [element for element in root.iter() if element.tag.endswith("script")]

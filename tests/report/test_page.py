@@ -145,13 +145,13 @@ def test_hostile_texts_are_text(tmp_path: Path) -> None:
         replace(r, manifest=replace(r.manifest, command=(POISON,), device=POISON, git={"revision": POISON}))
         for r in results.runs
     ]
-    entries = {
+    cells = {
         (POISON + row, POISON): replace(entry, row=POISON + row, column=POISON, runs=tuple(runs))
-        for (row, _), entry in results.entries.items()
+        for (row, _), entry in results.cells.items()
     }
-    rows = tuple(row for row, _ in entries)
+    rows = tuple(row for row, _ in cells)
     hostile = replace(
-        results, title=POISON, note=POISON, rows=rows, columns=(POISON,), entries=entries, reference=rows[0],
+        results, title=POISON, note=POISON, rows=rows, columns=(POISON,), cells=cells, reference=rows[0],
         problems=(POISON,), command=POISON, metric="accuracy",
     )  # fmt: skip
     files = build_files([hostile])

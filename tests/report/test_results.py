@@ -22,7 +22,7 @@ TWO = {("Alone", "BoolQ"): (0.7, 0.8, 0.9), ("+ GPT-4", "BoolQ"): (0.75, 0.85, 0
 
 
 def seeds_of(results: Results, row: str, column: str) -> list[int]:
-    return [run.seed for run in results.entries[row, column].runs]
+    return [run.seed for run in results.cells[row, column].runs]
 
 
 def one(*places: Path) -> Results:
@@ -52,10 +52,10 @@ def test_a_table_is_laid_out_as_it_says_and_filled_by_path(tmp_path: Path) -> No
 def test_runs_that_are_unfinished_or_missing_count_as_such(tmp_path: Path) -> None:
     figures = {("a", "x"): (0.5, None), ("b", "x"): ()}
     results = one(write_results(tmp_path / "t", figures, (1, 2, 3)))
-    entry = results.entries["a", "x"]
+    entry = results.cells["a", "x"]
     assert [run.outcome is not None for run in entry.runs] == [True, False]
     assert entry.seeds == (1, 2, 3)
-    assert results.entries["b", "x"].runs == ()
+    assert results.cells["b", "x"].runs == ()
 
 
 def test_tables_and_loose_runs_below_one_place_are_kept_apart(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_part_of_a_table_is_reported_as_loose_runs(tmp_path: Path) -> None:
 
 def test_a_table_without_any_run_is_a_table_of_blanks(tmp_path: Path) -> None:
     results = one(write_results(tmp_path / "t", {("a", "x"): ()}, (1, 2)))
-    assert results.entries["a", "x"].seeds == (1, 2)
+    assert results.cells["a", "x"].seeds == (1, 2)
     assert results.runs == []
 
 
@@ -125,7 +125,7 @@ def test_a_damaged_run_is_named_and_the_others_count(tmp_path: Path, damage: Cal
     damage(folder / "a" / "x" / "seed1")
     results = one(folder)
     assert seeds_of(results, "a", "x") == [2, 3]
-    assert results.entries["a", "x"].seeds == (1, 2, 3)
+    assert results.cells["a", "x"].seeds == (1, 2, 3)
     assert f"{folder}/a/x/seed1 does not count" in results.problems[-1]
     assert words in results.problems[-1]
 
@@ -217,9 +217,9 @@ def test_there_is_no_reference_where_several_rows_have_no_mentor(tmp_path: Path)
 
 def test_a_seed_that_other_rows_of_the_column_have_is_missing(tmp_path: Path) -> None:
     results = sweep(tmp_path, config(seed=1), config(seed=2), config(mentor="gpt4", seed=2), config("rte", seed=7))
-    assert results.entries["gpt4", "sst2"].seeds == (1, 2)
-    assert results.entries["none", "rte"].seeds == (7,)
-    assert results.entries["gpt4", "rte"].seeds == ()
+    assert results.cells["gpt4", "sst2"].seeds == (1, 2)
+    assert results.cells["none", "rte"].seeds == (7,)
+    assert results.cells["gpt4", "rte"].seeds == ()
 
 
 def test_of_runs_that_repeat_each_other_the_finished_one_that_started_last_counts(tmp_path: Path) -> None:

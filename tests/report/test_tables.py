@@ -21,9 +21,9 @@ from llm_catalyst.report.cell_statistics import MEASURES, compute_statistics
 from llm_catalyst.report.results import Results, collect_results
 from llm_catalyst.report.statistics import adjust_holm
 from llm_catalyst.report.tables.build import build_comparisons, render_scores, to_latex, to_markdown
-from llm_catalyst.report.tables.costs import build_cost_table, cost_by_cell
+from llm_catalyst.report.tables.costs import build_cost_by_cell, build_cost_table
 from llm_catalyst.report.tables.export import summary_csv, to_csv
-from llm_catalyst.report.tables.rendered import LATEX, Field, RenderedTable, escape_latex, escape_markdown, plain_latex
+from llm_catalyst.report.tables.rendered import LATEX, Field, RenderedTable, escape_latex, render_latex, render_markdown
 from llm_catalyst.runs.records import Outcome, Usage
 from llm_catalyst.utils.terminal import escape_controls
 
@@ -108,7 +108,7 @@ def test_bold_is_the_best_mean_where_it_is_better_than_the_reference_beyond_chan
 def test_of_losses_the_lowest_is_bold_and_of_costs_none(tmp_path: Path) -> None:
     results = results_of(tmp_path, {("Alone", "x"): BASE, ("B", "x"): BETTER})
     assert compute_statistics(results, "test_loss")["B", "x"].bold
-    assert not any(compute_statistics(results, "seconds")[place].bold for place in results.entries)
+    assert not any(compute_statistics(results, "seconds")[place].bold for place in results.cells)
 
 
 def test_nothing_is_compared_without_a_reference_row(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_prices_are_per_run_and_in_sum(tmp_path: Path) -> None:
 def test_prices_are_told_by_entry_in_each_kind_of_file(tmp_path: Path) -> None:
     dear = [spent(gradient_steps=7, mentor_calls=3, input_tokens=1000, output_tokens=50, cost_usd=0.5) for _ in SEEDS]
     results = results_of(tmp_path, {("Alone", "x"): BASE, ("Alone", "y"): dear})
-    assert re.search(r"Alone +y +1:00:00 +812 +7 +0 +0 +3 +1,050 +\$0\.5000\n", text_of(cost_by_cell(results)))
+    assert re.search(r"Alone +y +1:00:00 +812 +7 +0 +0 +3 +1,050 +\$0\.5000\n", text_of(build_cost_by_cell(results)))
     assert r"| Alone | y | 1:00:00 | 812 | 7 | 0 | 0 | 3 | 1,050 | \$0.5000 |" in to_markdown(results)
     assert r"Alone & y & 1:00:00 & 812 & 7 & 0 & 0 & 3 & 1,050 & \$0.5000 \\" in to_latex(results)
     means = {name: text for name, text in lines_of(summary_csv(results))[1].items() if name.startswith("mean_")}
@@ -414,7 +414,7 @@ def shown(text: str) -> str:
 
 @given(sheets())
 def test_a_markdown_parser_reads_back_the_very_texts_of_a_table(sheet: RenderedTable) -> None:
-    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(escape_markdown(sheet))
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(render_markdown(sheet))
     assert not [token for token in tokens if token.type.startswith(("html", "code", "fence", "hr"))]
     inline = [token for token in tokens if token.type == "inline"]
     assert not [c for token in inline for c in token.children or () if c.type not in MARKS]
@@ -437,7 +437,7 @@ def decoded(latex: str) -> str:
 
 @given(TEXTS)
 def test_latex_sets_a_text_as_it_is(text: str) -> None:
-    written = plain_latex(text)
+    written = escape_latex(text)
     assert decoded(written) == escape_controls(text)
     bare = re.sub(r"\\([&%$#_{}])", "", written)
     bare = re.sub(r"\$\\(pm|geq|cdot|times)\$|\$-\$|\\[a-z]+(34)?\{\}|\{[\[\]*]\}|-\{\}", "", bare)
@@ -446,7 +446,7 @@ def test_latex_sets_a_text_as_it_is(text: str) -> None:
 
 @given(sheets())
 def test_a_latex_table_is_balanced_and_each_of_its_lines_has_as_many_fields(sheet: RenderedTable) -> None:
-    lines = escape_latex(sheet, "a/b c").split("\n")
+    lines = render_latex(sheet, "a/b c").split("\n")
     comments = [line for line in lines if line.startswith("%")]
     assert len(comments) == 1 + len(sheet.problems)
     text = "\n".join(line for line in lines if line not in comments)

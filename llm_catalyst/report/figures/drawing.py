@@ -1,7 +1,7 @@
-"""How figures look: ready for one column of a paper, told apart without colour, the same bytes for the same data.
+"""The style of figures: one column of a paper wide, readable without colour, the same bytes for the same data.
 
-In an SVG, text stays text (`svg.fonttype: none`): it can be searched, selected, read out and edited, and takes on the
-reader's sans-serif font. A PDF embeds its font as TrueType (42), which publishers ask for.
+In an SVG, text stays text (`svg.fonttype: none`): it can be searched, selected and edited, and has the reader's
+sans-serif font. A PDF embeds its font as TrueType (42), which publishers ask for.
 """
 
 import io
@@ -69,7 +69,7 @@ STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, what is seen in it, and the runs behind it. Without a figure, `caption` says why there is none."""
+    """A figure with its caption and the runs in it; without a figure, the caption says why there is none."""
 
     caption: str
     figure: Figure | None = None
@@ -78,7 +78,7 @@ class Drawing:
 
 @contextmanager
 def matplotlib_style() -> Iterator[None]:
-    """Matplotlib as figures need it, whatever the user's own settings; a name that the font lacks is no warning."""
+    """Set the style of figures, independent of the user's settings; a letter that the font lacks is no warning."""
     with matplotlib.style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -87,9 +87,14 @@ def matplotlib_style() -> Iterator[None]:
 def make_panels(
     titles: Sequence[str], keys: Sequence[Line2D] = (), height: float = 0.0, x: str = "", y: str = ""
 ) -> tuple[Figure, list[Axes]]:
-    """A figure one column wide with a panel for each title, two abreast, and a legend of `keys` above them.
+    """A figure one column wide with a panel for each title, two side by side, below a legend of `keys`.
 
-    `height` is that of a row of panels, in inches; 0 chooses it. `x` and `y` say what all panels show on their axes.
+    Args:
+        titles: one for each panel.
+        keys: the entries of the legend.
+        height: of a row of panels, in inches; 0 chooses it.
+        x: the label of all x axes.
+        y: the label of all y axes.
     """
     across = min(2, len(titles))
     down = math.ceil(len(titles) / across)
@@ -112,18 +117,18 @@ def make_panels(
 
 
 def legend_columns(labels: Sequence[str]) -> int:
-    """How many entries of a legend stand side by side: as many as fit, at about 0.05 inches a character."""
+    """How many entries of a legend fit side by side, at about 0.05 inches a character."""
     longest = max((len(label) for label in labels), default=0)
     return max(1, min(len(labels), int(WIDTH / (0.05 * longest + 0.45))))
 
 
 def legend_entry(number: int, name: str, **changes: Any) -> Line2D:
-    """The legend's entry of a row: its colour, marker and dashes."""
+    """The legend's entry for the row of that number: its colour, marker and dashes."""
     return Line2D([], [], label=shorten_label(name, 40), **(row_style(number) | changes))
 
 
 def row_style(number: int) -> dict[str, Any]:
-    """Colour, marker and dashes of a row, by its place."""
+    """Colour, marker and dashes of the row of that number."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(COLOURS)],
@@ -139,7 +144,7 @@ def shorten_label(text: str, longest: int) -> str:
 
 
 def limit_ticks(axis: Axes, x: str = "", y: str = "") -> None:
-    """At most five ticks on each side, labelled by these formats; without one, by short numbers."""
+    """Set at most five ticks on each axis, formatted by `x` and `y`, or as short numbers."""
     for side, form in ((axis.xaxis, x), (axis.yaxis, y)):
         side.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=form == "d"))
         side.set_major_formatter(
@@ -148,13 +153,14 @@ def limit_ticks(axis: Axes, x: str = "", y: str = "") -> None:
 
 
 def name_rows(axis: Axes, names: Sequence[str]) -> None:
-    """The first of the names at the top, at 0, and the others below it at 1, 2, …"""
+    """Name the places of the y axis: the first at the top, at 0, the others below it at 1, 2, …"""
     axis.set_yticks(range(len(names)), [shorten_label(name, 30) for name in names])
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.tick_params("y", length=0)
 
 
 def format_plain(value: float, form: str) -> str:
+    """A number in a format; 'd' rounds it."""
     return f"{round(value)}" if form == "d" else f"{value:{form}}"
 
 

@@ -1,4 +1,4 @@
-"""The figures that there are, by the names under which a table asks for them."""
+"""All figures of a report by name."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,11 @@ FIGURES: dict[str, Callable[[Results, RecordReader], Drawing]] = {
 
 
 def draw_figures(results: Results, read: RecordReader) -> dict[str, Drawing]:
-    """All figures by name, those first that the results' table asks for."""
+    """All figures by name, first those that the results' table asks for.
+
+    Raises:
+        ConfigurationError: the table asks for an unknown figure.
+    """
     for name in results.figures:
         check_choice(f"{results.source}: figures", name, [*FIGURES])
     with matplotlib_style():

@@ -1,4 +1,4 @@
-"""The figures of a report that show the discrete prompts: the pool, how readable it is, how diverse proposals are."""
+"""The figures of a report on discrete prompts: the pool, its readability, and the diversity of proposals."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from llm_catalyst.report.figures.drawing import (
     row_style,
 )
 from llm_catalyst.report.figures.rows import select_rows
-from llm_catalyst.report.figures.scores import standard_deviation
+from llm_catalyst.report.figures.scores import draw_mean
 from llm_catalyst.report.readability import dictionary_share
 from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results
@@ -31,48 +31,51 @@ MEASURES = ("distinct-1", "distinct-2", "spread")
 
 
 def draw_pool(results: Results, read: RecordReader) -> Drawing:
-    """The loss on dev of the pool's entries by stage, and who proposed them."""
-    scope = select_rows(results)
-    pools = {run.path: read(run, ScoredPrompt) for run in scope.runs}
-    columns = [column for column in scope.columns if any(pools[run.path] for run in scope.of(columns=[column]).runs)]
-    scope = scope.of(columns=columns[:1])  # losses of different tasks do not compare
-    entries = {row: [entry for run in scope.of([row]).runs for entry in pools[run.path]] for row in scope.rows}
-    scope = scope.of(rows=[row for row in scope.rows if entries[row]])
-    if not scope.rows:
+    """The dev loss of the pool's entries by stage and origin."""
+    selection = select_rows(results)
+    pools = {run.path: read(run, ScoredPrompt) for run in selection.runs}
+    cells = results.cells
+    selection = selection.places_with({place: any(pools.get(run.path) for run in cells[place].runs) for place in cells})
+    selection = selection.select(columns=selection.columns[:1])  # losses of different tasks do not compare
+    entries = {
+        row: [entry for run in selection.select([row]).runs for entry in pools[run.path]] for row in selection.rows
+    }
+    selection = selection.rows_with(entries)
+    if not selection.rows:
         return Drawing("no prompt is in a pool yet")
-    origins = [origin for origin in ORIGINS if any(e.origin == origin for row in scope.rows for e in entries[row])]
+    origins = [origin for origin in ORIGINS if any(e.origin == origin for row in selection.rows for e in entries[row])]
     keys = [legend_entry(ORIGINS.index(origin), f"from the {origin}") for origin in origins]
-    figure, axes = make_panels(scope.rows, keys, x="stage", y="loss on dev (nats)")
-    for axis, row in zip(axes, scope.rows, strict=True):
+    figure, axes = make_panels(selection.rows, keys, x="stage", y="loss on dev (nats)")
+    for axis, row in zip(axes, selection.rows, strict=True):
         for origin in origins:
-            losses_by_stage(axis, [entry for entry in entries[row] if entry.origin == origin], ORIGINS.index(origin))
+            draw_losses(axis, [entry for entry in entries[row] if entry.origin == origin], ORIGINS.index(origin))
         limit_ticks(axis, x="d")
         axis.set_xlim(0.5, max(entry.stage for entry in entries[row]) + 1.5)
-    where = f" of {columns[0]}" if len(results.columns) > 1 else ""
+    where = f" of {selection.columns[0]}" if len(results.columns) > 1 else ""
     words = f"The prompts that entered the pool{where}: loss on dev in the stage in which each was scored, all seeds"
-    return Drawing(f"{words}; lines: the mean of each stage.{scope.left_out}", figure, scope.runs)
+    return Drawing(f"{words}; lines: the mean of each stage.{selection.left_out}", figure, selection.runs)
 
 
-def losses_by_stage(axis: Axes, entries: Sequence[ScoredPrompt], number: int) -> None:
-    """The losses of entries over stages, counted from 1, and their means; shifted a little to cover no other's."""
-    shift, looks = 0.12 * (number - 1), row_style(number)
+def draw_losses(axis: Axes, entries: Sequence[ScoredPrompt], number: int) -> None:
+    """Draw losses over stages, counted from 1, and their means, shifted so that origins do not overlap."""
+    shift, style = 0.12 * (number - 1), row_style(number)
     losses: dict[int, list[float]] = {}
     for entry in entries:
         losses.setdefault(entry.stage, []).append(entry.score.loss)
     points = {"linestyle": "none", "markersize": 2.5, "alpha": 0.45}
-    axis.plot([e.stage + 1 + shift for e in entries], [e.score.loss for e in entries], **(looks | points))
+    axis.plot([e.stage + 1 + shift for e in entries], [e.score.loss for e in entries], **(style | points))
     stages = sorted(losses)
     means = [fmean(losses[stage]) for stage in stages]
-    axis.plot([stage + 1 + shift for stage in stages], means, **(looks | {"marker": "none"}))
+    axis.plot([stage + 1 + shift for stage in stages], means, **(style | {"marker": "none"}))
 
 
 def draw_words(results: Results, read: RecordReader) -> Drawing:
-    """What a soft prompt's nearest words were along training, and how near, in the run that is best on dev."""
+    """The soft prompt's nearest tokens along training, with their similarity, in the run that is best on dev."""
     ended = [(run.outcome.best.score, run) for run in select_rows(results).runs if run.outcome and run.outcome.best]
-    told = [(score, run) for score, run in ended if read(run, Snapshot)]
-    if not told:
+    projected = [(score, run) for score, run in ended if read(run, Snapshot)]
+    if not projected:
         return Drawing("no run has come to an end that projected its prompt on the way")
-    _, run = max(told, key=lambda pair: (pair[0].metric, -pair[0].loss))
+    _, run = max(projected, key=lambda pair: (pair[0].metric, -pair[0].loss))
     snapshots = [snapshot for snapshot in read(run, Snapshot) if snapshot.member == 0]
     held = Counter(snapshot.prompt.text for snapshot in snapshots)  # in the order in which they came
     longest = {text for text, _ in held.most_common(MOST_PROMPTS)}
@@ -96,23 +99,23 @@ def draw_words(results: Results, read: RecordReader) -> Drawing:
 
 
 def draw_diversity(results: Results, read: RecordReader) -> Drawing:
-    """How unlike each other a mentor's proposals were, against what the restart gained."""
-    scope = select_rows(results)
+    """The diversity of a mentor's proposals against the gain of the restart."""
+    selection = select_rows(results)
     points = {
-        row: [point for run in scope.of([row]).runs for point in measure_diversity(run, read)] for row in scope.rows
+        row: [point for run in selection.select([row]).runs for point in measure_diversity(run, read)]
+        for row in selection.rows
     }
-    scope = scope.of(rows=[row for row in scope.rows if points[row]])
-    if not scope.rows:
+    selection = selection.rows_with(points)
+    if not selection.rows:
         return Drawing("no restart had two proposals to choose from and a whole stage after it")
-    measures = [name for name in MEASURES if any(name in known for row in scope.rows for known, _ in points[row])]
-    keys = [legend_entry(scope.number(row), row, linestyle="none") for row in scope.rows]
-    figure, axes = make_panels(measures, keys, y=f"gain in {results.metric} on dev")
+    measures = [name for name in MEASURES if any(name in known for row in selection.rows for known, _ in points[row])]
+    figure, axes = make_panels(measures, selection.legend(linestyle="none"), y=f"gain in {results.metric} on dev")
     for axis, measure in zip(axes, measures, strict=True):
         axis.axhline(0, color=INK, lw=0.5)
-        for row in scope.rows:
+        for row in selection.rows:
             known = [(measured[measure], gain) for measured, gain in points[row] if measure in measured]
-            looks = row_style(scope.number(row)) | {"linestyle": "none", "alpha": 0.8}
-            axis.plot([value for value, _ in known], [gain for _, gain in known], **looks)
+            style = selection.style(row) | {"linestyle": "none", "alpha": 0.8}
+            axis.plot([value for value, _ in known], [gain for _, gain in known], **style)
         axis.margins(0.1)
         limit_ticks(axis)
     words = (
@@ -120,60 +123,60 @@ def draw_diversity(results: Results, read: RecordReader) -> Drawing:
         "to the end of the stage that it began. distinct-n: different n-grams as a share of all (Li et al. 2016, arXiv "
         "1510.03055); spread: mean pairwise cosine distance of the proposals' embeddings."
     )
-    return Drawing(words + scope.left_out, figure, scope.runs)
+    return Drawing(words + selection.left_out, figure, selection.runs)
 
 
 def measure_diversity(run: Run, read: RecordReader) -> list[tuple[dict[str, float], float]]:
-    """For each restart, of those measures of its proposals' diversity that are known the values, and its gain."""
+    """For each restart, the known measures of its proposals' diversity, and its gain."""
     found = []
-    for arc in trace_restarts(read.records(run)):
-        texts = [proposal.prompt.text for proposal, _ in arc.restart.considered]
-        if len(texts) > 1 and arc.ended and arc.before and arc.after:
+    for effect in trace_restarts(read.records(run)):
+        texts = [proposal.prompt.text for proposal, _ in effect.restart.considered]
+        if len(texts) > 1 and effect.ended and effect.before and effect.after:
             measured = zip(
-                MEASURES, (distinct_ngrams(texts, 1), distinct_ngrams(texts, 2), arc.restart.spread), strict=True
+                MEASURES, (distinct_ngrams(texts, 1), distinct_ngrams(texts, 2), effect.restart.spread), strict=True
             )
             known = {name: value for name, value in measured if value is not None}
-            found.append((known, arc.after.metric - arc.before.metric))
+            found.append((known, effect.after.metric - effect.before.metric))
     return found
 
 
 def distinct_ngrams(texts: Sequence[str], n: int) -> float | None:
-    """Different n-grams of words as a share of all in these texts; None where there are none."""
+    """Different n-grams of words as a share of all in these texts; None if there are none."""
     lines = [text.lower().split() for text in texts]
     grams = [tuple(line[i : i + n]) for line in lines for i in range(len(line) - n + 1)]
     return len(set(grams)) / len(grams) if grams else None
 
 
 def draw_readability(results: Results, read: RecordReader) -> Drawing:
-    """The share of dictionary words in the pool's prompts, of the gradient's and of the mentor's."""
-    scope = select_rows(results)
+    """The share of dictionary words in the pool's prompts, by origin."""
+    selection = select_rows(results)
     shares = {
         (row, origin): [
-            s for run in scope.of([row]).runs if (s := words_share(read(run, ScoredPrompt), origin)) is not None
+            s for run in selection.select([row]).runs if (s := words_share(read(run, ScoredPrompt), origin)) is not None
         ]
-        for row in scope.rows
+        for row in selection.rows
         for origin in ORIGINS
     }
-    scope = scope.of(rows=[row for row in scope.rows if any(shares[row, origin] for origin in ORIGINS)])
-    if not scope.rows:
+    selection = selection.rows_with({row: any(shares[row, origin] for origin in ORIGINS) for row in selection.rows})
+    if not selection.rows:
         return Drawing("no prompt is in a pool yet, or there is no dictionary to look its words up in")
-    origins = [origin for origin in ORIGINS if any(shares[row, origin] for row in scope.rows)]
+    origins = [origin for origin in ORIGINS if any(shares[row, origin] for row in selection.rows)]
     keys = [legend_entry(ORIGINS.index(origin), f"from the {origin}", linestyle="none") for origin in origins]
-    figure, (axis,) = make_panels([""], keys, height=0.4 + 0.2 * len(scope.rows))
+    figure, (axis,) = make_panels([""], keys, height=0.4 + 0.2 * len(selection.rows))
     for origin in origins:
-        looks = row_style(ORIGINS.index(origin)) | {"linestyle": "none", "elinewidth": 0.7}
-        for place, row in enumerate(scope.rows):
-            if values := shares[row, origin]:
-                axis.errorbar(fmean(values), place, xerr=standard_deviation(values), **looks)
-    name_rows(axis, scope.rows)
+        for place, row in enumerate(selection.rows):
+            draw_mean(axis, shares[row, origin], [place], row_style(ORIGINS.index(origin)))
+    name_rows(axis, selection.rows)
     axis.set_xlim(-0.02, 1.02)
     axis.set_xlabel("share of dictionary words")
     words = "How readable the prompts in the pool are, which the mentor sees: the share of words that a dictionary has"
-    return Drawing(f"{words}; mean and sample standard deviation over runs.{scope.left_out}", figure, scope.runs)
+    return Drawing(
+        f"{words}; mean and sample standard deviation over runs.{selection.left_out}", figure, selection.runs
+    )
 
 
 def words_share(entries: Sequence[ScoredPrompt], origin: Origin) -> float | None:
-    """The mean share of dictionary words over the different prompts of that origin."""
+    """The mean share of dictionary words over the different prompts of an origin; None without a word."""
     texts = sorted({entry.prompt.text for entry in entries if entry.origin == origin})
     shares = [share for text in texts if (share := dictionary_share(text)) is not None]
     return fmean(shares) if shares else None

@@ -1,7 +1,7 @@
 """The page of a report: one HTML file that needs no network and runs no script.
 
-Text of models and users reaches it as text: the template escapes all that it is given, and control characters become
-visible. Only the figures are markup, which Matplotlib wrote and `inline` took apart.
+The template escapes all texts of models and users, and control characters become visible. Only the figures are markup,
+written by Matplotlib and adapted by `inline_svg`.
 """
 
 import re
@@ -25,7 +25,7 @@ from llm_catalyst.report.html.provenance import (
     collect_fingerprints,
     collect_problems,
 )
-from llm_catalyst.report.html.restarts import MOST_PROMPTS, Best, RunRestarts, collect_restarts, select_best_runs
+from llm_catalyst.report.html.restarts import MOST_PROMPTS, BestRun, RunRestarts, collect_restarts, select_best_runs
 from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results
 from llm_catalyst.report.tables.build import build_tables
@@ -41,7 +41,7 @@ THEMED = {INK: "var(--ink)", FAINT: "var(--line)", PAPER: "var(--paper)"}
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure as it stands on the page; `runs` are the numbers of those that it was drawn from."""
+    """A figure on the page; `runs` are the numbers of the runs in it, as ranges."""
 
     title: str
     caption: str
@@ -52,16 +52,16 @@ class PageFigure:
 
 @dataclass(frozen=True)
 class Section:
-    """One of a report's results with all that is told of it; `numbers` are those of its runs, by directory."""
+    """A part of the page: one of the report's results; `numbers` are the numbers of its runs, by directory."""
 
     name: str
     results: Results
     glance: Mapping[str, str]
-    sheets: Sequence[RenderedTable]
-    plates: Sequence[PageFigure]
+    tables: Sequence[RenderedTable]
+    figures: Sequence[PageFigure]
     undrawn: Mapping[str, str]
-    bests: Sequence[Best]
-    stories: Sequence[RunRestarts]
+    best_runs: Sequence[BestRun]
+    restarts: Sequence[RunRestarts]
     with_restarts: int
     facts: Mapping[str, Tally]
     fingerprints: Sequence[Fingerprint]
@@ -73,10 +73,10 @@ class Section:
 def build_section(
     name: str, results: Results, read: RecordReader, drawings: Mapping[str, Drawing], svgs: Mapping[str, str]
 ) -> Section:
-    """What the page tells of `results`, whose files begin with `name`; `svgs` are its figures that could be drawn."""
+    """The section of `results`, whose files begin with `name`; `svgs` are the figures that have data."""
     numbers = {run.path: number for number, run in enumerate(results.runs, start=1)}
-    told, with_restarts = collect_restarts(results, read)
-    plates = [
+    restarts, with_restarts = collect_restarts(results, read)
+    figures = [
         PageFigure(
             title=figure.capitalize(),
             caption=drawings[figure].caption,
@@ -90,11 +90,11 @@ def build_section(
         name=name,
         results=results,
         glance=summarize_report(results),
-        sheets=build_tables(results),
-        plates=plates,
+        tables=build_tables(results),
+        figures=figures,
         undrawn={figure: drawing.caption for figure, drawing in drawings.items() if drawing.figure is None},
-        bests=select_best_runs(results),
-        stories=told,
+        best_runs=select_best_runs(results),
+        restarts=restarts,
         with_restarts=with_restarts,
         facts=collect_facts(results.runs),
         fingerprints=collect_fingerprints(results),
@@ -105,9 +105,9 @@ def build_section(
 
 
 def summarize_report(results: Results) -> dict[str, str]:
-    """The report in a few figures."""
+    """The facts at the head of a section, by name."""
     outcomes = [run.outcome for run in results.runs if run.outcome]
-    expected = sum(len(entry.seeds) for entry in results.entries.values())
+    expected = sum(len(cell.seeds) for cell in results.cells.values())
     ledgers = [outcome.ledger for outcome in outcomes]
     made, unpriced = (sum(getattr(each, name) for each in ledgers) for name in ("mentor_calls", "unpriced_calls"))
     cost = format_dollars(sum(each.cost_usd for each in ledgers))
@@ -125,7 +125,7 @@ def summarize_report(results: Results) -> dict[str, str]:
 
 
 def render_page(sections: Sequence[Section], refresh: float | None = None) -> str:
-    """The page. With `refresh` it loads itself anew each so many seconds."""
+    """The page as HTML; with `refresh` it reloads itself after that many seconds."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -143,14 +143,14 @@ def render_page(sections: Sequence[Section], refresh: float | None = None) -> st
 
 
 def escape_value(value: Any) -> Any:
-    """What the template puts out: text without control characters, on one line; a dash for what is not known."""
+    """A value of the template as text without control characters, on one line; a dash for None."""
     if isinstance(value, Markup):
         return value
     return "–" if value is None else escape_controls(str(value))
 
 
 def format_ranges(numbers: Sequence[int]) -> str:
-    """'1–3, 7': numbers in order, those that follow each other as one range."""
+    """Numbers in order, successive ones as a range: '1–3, 7'."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
         if spans and number == spans[-1][1] + 1:
@@ -161,7 +161,7 @@ def format_ranges(numbers: Sequence[int]) -> str:
 
 
 def inline_svg(svg: str, name: str, words: str) -> Markup:
-    """Matplotlib's SVG as a part of the page: its ids are its own, and its ink and paper those of the page."""
+    """Matplotlib's SVG as a part of the page: with unique ids, and with the page's colours for ink and paper."""
     root = ElementTree.fromstring(svg)
     for parent in list(root.iter()):
         for child in list(parent):
@@ -171,7 +171,7 @@ def inline_svg(svg: str, name: str, words: str) -> Markup:
         element.tag = local_name(element.tag)
         attributes = {local_name(key): value for key, value in element.attrib.items()}
         element.attrib.clear()
-        element.attrib.update({key: replace_colours(key, value, name) for key, value in attributes.items()})
+        element.attrib.update({key: adapt_attribute(key, value, name) for key, value in attributes.items()})
     root.attrib.update(role="img", **{"aria-label": escape_controls(words)})
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
@@ -181,7 +181,8 @@ def local_name(name: str) -> str:
     return name.rpartition("}")[2]
 
 
-def replace_colours(key: str, value: str, name: str) -> str:
+def adapt_attribute(key: str, value: str, name: str) -> str:
+    """An attribute's value with ids that begin with the figure's name, and the page's colours."""
     if key == "id":
         return f"{name}-{value}"
     value = re.sub(r"^#|(?<=url\()#", f"#{name}-", value)

@@ -1,4 +1,4 @@
-"""What made the runs of a report: versions, machines, data, the models that answered and when; and what went wrong."""
+"""The provenance of a report's runs: versions, machines, data, models with dates; and the problems of the runs."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ Tally = dict[str, int]  # a value, and the number of runs that have it
 
 @dataclass(frozen=True)
 class Calls:
-    """The calls of a model, by the name asked for and the one that answered; `first` and `last` are their dates."""
+    """The calls of a model, by the requested name and the responding one; `first` and `last` are their dates."""
 
     asked: str
     answered: str
@@ -29,7 +29,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A split of a column's data: its rows, its sha256, and how many runs had just these."""
+    """A split of a column's data: its rows, its sha256, and the number of runs with these."""
 
     column: str
     split: str
@@ -39,21 +39,21 @@ class Fingerprint:
 
 
 def collect_facts(runs: Sequence[Run]) -> dict[str, Tally]:
-    """By name, what the runs ran with, each value with the number of runs that had it."""
+    """The facts of `list_facts` by name, each value with the number of runs that have it."""
     found: dict[str, Tally] = defaultdict(lambda: defaultdict(int))
     for run in runs:
-        for name, value in made_with(run.manifest):
+        for name, value in list_facts(run.manifest):
             found[name][value] += 1
     return {name: dict(tally) for name, tally in found.items()}
 
 
-def made_with(manifest: Manifest) -> Iterator[tuple[str, str]]:
+def list_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Device, versions, code and backbone of a run, by name."""
     yield "device", f"{manifest.device}, {format_count(manifest.threads, 'thread')}"
     yield "platform", manifest.platform
     yield "python", manifest.python
     yield from manifest.versions.items()
-    revision = str(manifest.git.get("revision", ""))[:10]
-    yield "code", f"{revision}{', with changes' if manifest.git.get('dirty') else ''}" if revision else "no git"
+    yield "code", manifest.code
     commit = manifest.backbone.get("commit")
     yield "backbone", f"{manifest.backbone.get('name', '?')}{f', commit {str(commit)[:10]}' if commit else ''}"
 
@@ -62,7 +62,7 @@ def collect_fingerprints(results: Results) -> list[Fingerprint]:
     """The splits that the runs read, column by column."""
     found: dict[tuple[str, str, str, str], int] = defaultdict(int)
     for column in results.columns:
-        for run in (run for row in results.rows for run in results.entries[row, column].runs):
+        for run in results.column_runs(column):
             for split, facts in run.manifest.data.items():
                 if isinstance(facts, Mapping) and "sha256" in facts:
                     found[column, split, str(facts.get("rows", "–")), str(facts["sha256"])] += 1
@@ -70,7 +70,7 @@ def collect_fingerprints(results: Results) -> list[Fingerprint]:
 
 
 def collect_calls(runs: Iterable[Run], read: RecordReader) -> list[Calls]:
-    """Which models were asked, which answered, and when."""
+    """The calls of each model."""
     found: dict[tuple[str, str], list[LLMCall]] = defaultdict(list)
     for run in runs:
         for exchange in read(run, LLMCall):
@@ -90,20 +90,20 @@ def collect_calls(runs: Iterable[Run], read: RecordReader) -> list[Calls]:
 
 
 def collect_problems(results: Results, read: RecordReader) -> list[tuple[str, list[str]]]:
-    """What a reader must know, each with the runs that it is true of; none where it is true of all together."""
-    found: list[tuple[str, list[str]]] = [(words, []) for words in results.problems]
-    of_runs: dict[str, list[str]] = defaultdict(list)
-    for entry in results.entries.values():
-        if missing := sorted({*entry.seeds} - {run.seed for run in entry.runs}):
-            of_runs["there is no run"].append(f"{entry.row} · {entry.column} · seed {', '.join(map(str, missing))}")
-        for run in entry.runs:
-            for words in of_run(run, read):
-                of_runs[words].append(f"{entry.row} · {entry.column} · seed {run.seed}")
-    return [*found, *of_runs.items(), *((words, []) for words in read.problems)]
+    """The problems of a report, each with the places of its runs; without places, a problem concerns all runs."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for cell in results.cells.values():
+        if missing := sorted({*cell.seeds} - {run.seed for run in cell.runs}):
+            places["there is no run"].append(f"{cell.row} · {cell.column} · seed {', '.join(map(str, missing))}")
+        for run in cell.runs:
+            for problem in find_problems(run, read):
+                places[problem].append(cell.label(run))
+    general = [[(problem, list[str]()) for problem in problems] for problems in (results.problems, read.problems)]
+    return [*general[0], *places.items(), *general[1]]
 
 
-def of_run(run: Run, read: RecordReader) -> Iterator[str]:
-    """What is wrong with a run, or must be known of it."""
+def find_problems(run: Run, read: RecordReader) -> Iterator[str]:
+    """What a reader must know of a run."""
     outcome = run.outcome
     if outcome is None:
         yield "not finished: it does not count in tables"

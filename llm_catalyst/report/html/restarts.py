@@ -1,4 +1,4 @@
-"""The best prompts of a report, and the stories of restarts: what was replaced, what was proposed, what came of it."""
+"""The best prompts of a report, and its restarts: what was replaced, what was proposed, and the effect."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from llm_catalyst.report.runs import Run
 from llm_catalyst.runs.analysis import RestartEffect, trace_restarts
 from llm_catalyst.runs.records import Outcome, Prompt, Proposal, Rejected, Restart, Score
 
-MOST = 12  # runs whose restarts are told
-MOST_PROMPTS = 60  # entries whose prompts are shown
+MOST = 12  # runs whose restarts are shown
+MOST_PROMPTS = 60  # cells whose prompts are shown
 
 
 @dataclass(frozen=True)
-class Best:
-    """The run of an entry that is the best on dev."""
+class BestRun:
+    """The run of a cell that is the best on dev."""
 
     row: str
     column: str
@@ -23,18 +23,18 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A question to the mentor: the restarts that came of it, what was weighed, and which prompts were chosen."""
+class StageRestarts:
+    """The restarts after one stage, the proposals and rejected lines behind them, and the chosen prompts."""
 
-    arcs: tuple[RestartEffect, ...]
+    effects: tuple[RestartEffect, ...]
     considered: tuple[tuple[Proposal, Score | None], ...]
     rejected: tuple[Rejected, ...]
     chosen: frozenset[Prompt]
 
     @property
     def number(self) -> int:
-        """The stage after which it was asked, counted from 1."""
-        return self.arcs[0].restart.stage + 1
+        """The stage, counted from 1."""
+        return self.effects[0].restart.stage + 1
 
 
 @dataclass(frozen=True)
@@ -44,53 +44,50 @@ class RunRestarts:
     row: str
     column: str
     run: Run
-    stages: tuple[Stage, ...]
+    stages: tuple[StageRestarts, ...]
 
 
-def select_best_runs(results: Results) -> list[Best]:
-    """For each entry its run with the best dev score: dev chooses, here, too."""
-    found = []
-    for entry in results.entries.values():
-        if (run := best_run(entry)) is not None and run.outcome is not None:
-            found.append(Best(entry.row, entry.column, run, run.outcome))
-    return found
+def select_best_runs(results: Results) -> list[BestRun]:
+    """For each cell its run with the best dev score."""
+    return [best for cell in results.cells.values() if (best := select_best_run(cell))]
 
 
-def best_run(entry: Cell) -> Run | None:
-    """The finished run with the best score on dev; None where there is none."""
-    best: Run | None = None
-    for run in entry.runs:
+def select_best_run(cell: Cell) -> BestRun | None:
+    """The finished run with the best score on dev; None if there is none."""
+    best: BestRun | None = None
+    for run in cell.runs:
         if run.outcome and run.outcome.best:
-            before = best.outcome.best if best and best.outcome else None
+            before = best.outcome.best if best else None
             if before is None or run.outcome.best.score.better_than(before.score):
-                best = run
+                best = BestRun(cell.row, cell.column, run, run.outcome)
     return best
 
 
 def collect_restarts(results: Results, read: RecordReader) -> tuple[list[RunRestarts], int]:
-    """The restarts of each entry's best run, of so many entries at most; and how many entries had restarts."""
-    told: list[RunRestarts] = []
-    there = 0
-    for entry in results.entries.values():
-        run = best_run(entry) or next(iter(entry.runs), None)
+    """The restarts of the best run of each cell, of at most MOST cells; and the number of cells with restarts."""
+    found: list[RunRestarts] = []
+    number = 0
+    for cell in results.cells.values():
+        best = select_best_run(cell)
+        run = best.run if best else next(iter(cell.runs), None)
         if run is not None and read(run, Restart):
-            there += 1
-            if len(told) < MOST:
-                told.append(RunRestarts(entry.row, entry.column, run, group_by_stage(run, read)))
-    return told, there
+            number += 1
+            if number <= MOST:
+                found.append(RunRestarts(cell.row, cell.column, run, group_by_stage(run, read)))
+    return found, number
 
 
-def group_by_stage(run: Run, read: RecordReader) -> tuple[Stage, ...]:
-    """A run's restarts by the stage after which they were made: several, where prompts train side by side."""
+def group_by_stage(run: Run, read: RecordReader) -> tuple[StageRestarts, ...]:
+    """A run's restarts by the stage before them: several of each if prompts train side by side."""
     by_stage: dict[int, list[RestartEffect]] = {}
-    for arc in trace_restarts(read.records(run)):
-        by_stage.setdefault(arc.restart.stage, []).append(arc)
+    for effect in trace_restarts(read.records(run)):
+        by_stage.setdefault(effect.restart.stage, []).append(effect)
     return tuple(
-        Stage(
-            tuple(those),
-            those[0].restart.considered,
-            those[0].restart.rejected,
-            frozenset(arc.restart.prompt for arc in those),
+        StageRestarts(
+            effects=tuple(effects),
+            considered=effects[0].restart.considered,
+            rejected=effects[0].restart.rejected,
+            chosen=frozenset(effect.restart.prompt for effect in effects),
         )
-        for those in by_stage.values()
+        for effects in by_stage.values()
     )

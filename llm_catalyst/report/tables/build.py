@@ -1,4 +1,4 @@
-"""The tables of a report: scores, comparisons with the reference row, and prices; in four ways to write them down."""
+"""The tables of a report: scores, comparisons with the reference row, and costs; as Markdown and as LaTeX."""
 
 import re
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from llm_catalyst.report.cell_statistics import (
     count_wins,
 )
 from llm_catalyst.report.results import Place, Results
-from llm_catalyst.report.tables.costs import build_cost_table, cost_by_cell
+from llm_catalyst.report.tables.costs import build_cost_by_cell, build_cost_table
 from llm_catalyst.report.tables.export import format_command
-from llm_catalyst.report.tables.rendered import Field, RenderedTable, beyond_latin, escape_latex, escape_markdown
+from llm_catalyst.report.tables.rendered import Field, RenderedTable, needs_unicode_latex, render_latex, render_markdown
 from llm_catalyst.utils.format import format_count, join_first
 from llm_catalyst.utils.terminal import escape_controls
 
@@ -48,30 +48,29 @@ def to_markdown(results: Results) -> str:
     fence = "`" * (3 + max(map(len, re.findall("`+", listed)), default=0))
     title = f"{format_count(len(results.runs), 'run')}: directories and commands"
     folded = f"<details><summary>{title}</summary>\n\n{fence}text\n{listed}\n{fence}\n\n</details>\n"
-    return "\n".join([*map(escape_markdown, build_tables(results)), folded])
+    return "\n".join([*map(render_markdown, build_tables(results)), folded])
 
 
 def to_latex(results: Results) -> str:
     """All tables as LaTeX with booktabs; the run directories behind them are comments."""
-    texts = [escape_latex(sheet, f"{results.source.name}-{sheet.name}") for sheet in build_tables(results)]
+    texts = [render_latex(table, f"{results.source.name}-{table.name}") for table in build_tables(results)]
     head = [r"\usepackage{booktabs} goes before \begin{document}"]
-    head += ["names hold letters that pdfLaTeX does not know: use LuaLaTeX"] if beyond_latin("".join(texts)) else []
+    head += (
+        ["names hold letters that pdfLaTeX does not know: use LuaLaTeX"] if needs_unicode_latex("".join(texts)) else []
+    )
     head += [f"{run.path}   {format_command(run)}" for run in results.runs]
     return "\n".join([*(f"% {escape_controls(line)}" for line in head), *texts])
 
 
 def build_tables(results: Results) -> list[RenderedTable]:
-    """The tables of a report: with comparisons where there is a reference row, by entry where there are columns."""
+    """All tables: with comparisons if there is a reference row, with costs by cell if there are several columns."""
     compared = [build_comparisons(results)] if results.reference else []
-    by_entry = [cost_by_cell(results)] if len(results.columns) > 1 else []
+    by_entry = [build_cost_by_cell(results)] if len(results.columns) > 1 else []
     return [render_scores(results), *compared, build_cost_table(results), *by_entry]
 
 
 def render_scores(results: Results, measure: str = "test") -> RenderedTable:
-    """The table of scores: each entry's mean and spread, and in lines of their own the figures that others published.
-
-    rich prints it, as it does all sheets.
-    """
+    """The table of scores: mean and spread of each cell, and published figures in lines of their own."""
     found = compute_statistics(results, measure)
     means, won = average_columns(results, found), count_wins(results, found, measure)
     headings = ["", *(column_heading(results, column) for column in results.columns)]
@@ -104,17 +103,18 @@ def render_scores(results: Results, measure: str = "test") -> RenderedTable:
 
 
 def column_heading(results: Results, column: str) -> str:
-    """The column's name, with its metric where that is not the same in all columns."""
+    """The column's name, with its metric if columns have different ones."""
     names = results.metrics(column) if results.metric == "metric" else ()
     return f"{column} ({', '.join(names)})" if names else column
 
 
 def format_figure(value: float, measure: str) -> str:
+    """A loss in nats, or a metric in percent."""
     return f"{value:.4f}" if measure.endswith("loss") else f"{100 * value:.1f}"
 
 
 def format_score(value: CellStatistics, measure: str) -> Field:
-    """'87.3 ± 1.2', and how many seeds that are where it is not all of them: '87.3 ± 1.2 (2/3)'."""
+    """A cell of the table: '87.3 ± 1.2'; with the number of seeds if some are missing: '87.3 ± 1.2 (2/3)'."""
     missing = f" ({value.runs}/{value.expected})" if value.runs < value.expected else ""
     if value.summary is None:
         return Field(f"–{missing}", "dim")
@@ -123,6 +123,7 @@ def format_score(value: CellStatistics, measure: str) -> Field:
 
 
 def cite_published(published: Published | None) -> Field:
+    """A cell with a published figure."""
     if published is None:
         return UNKNOWN
     spread = "" if published.std is None else f" ± {format_figure(published.std, 'test')}"
@@ -130,7 +131,7 @@ def cite_published(published: Published | None) -> Field:
 
 
 def build_caption(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> list[str]:
-    """The unit, what a figure and its spread are, and whether the data that chose report, too."""
+    """Notes on the unit, the mean and its spread, and on scores from the data that also chose the prompt."""
     named = "the column's metric" if results.metric == "metric" else results.metric
     what = "In nats: loss" if measure.endswith("loss") else f"In %: {named}"
     seeds = {value.expected for value in found.values()} - {0}
@@ -149,7 +150,7 @@ def build_caption(results: Results, found: Mapping[Place, CellStatistics], measu
 
 
 def describe_comparison(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> list[str]:
-    """What bold means, and what the last columns are."""
+    """Notes on bold figures and on the last columns."""
     tests = sum(value.p is not None for value in found.values())
     if not results.reference or all(value.comparison is None for value in found.values()):
         return []
@@ -161,7 +162,7 @@ def describe_comparison(results: Results, found: Mapping[Place, CellStatistics],
 
 
 def collect_warnings(found: Mapping[Place, CellStatistics]) -> list[str]:
-    """The warnings of the statistics, each once; where only some comparisons have it, with their names."""
+    """The warnings of the statistics, each once; with the places of the comparisons if warnings differ."""
     of: dict[str, list[str]] = {}
     for (row, column), value in found.items():
         if value.comparison:
@@ -170,11 +171,11 @@ def collect_warnings(found: Mapping[Place, CellStatistics]) -> list[str]:
 
 
 def describe_diverged(results: Results) -> list[str]:
-    """The runs that ended without a score: a mean over the others is one over those that went well."""
+    """A warning of runs without a score: the means leave them out."""
     names = [
-        f"{entry.row} · {entry.column} · seed {run.seed}"
-        for entry in results.entries.values()
-        for run in entry.runs
+        cell.label(run)
+        for cell in results.cells.values()
+        for run in cell.runs
         if run.outcome is not None and run.outcome.test is None
     ]
     return (
@@ -185,14 +186,14 @@ def describe_diverged(results: Results) -> list[str]:
 
 
 def list_sources(found: Mapping[Place, CellStatistics]) -> list[str]:
-    """Where the published figures stand."""
+    """The sources of the published figures."""
     published = [value.published for value in found.values() if value.published]
     named = "; ".join(dict.fromkeys(entry.source for entry in published if entry.source))
     return [f"Published: {named or 'the source is not given'}."] if published else []
 
 
 def build_comparisons(results: Results) -> RenderedTable:
-    """Each entry against the reference row's in its column, over the seeds that both have."""
+    """Each cell against that of the reference row in its column, over the seeds that both have."""
     found = compute_statistics(results)
     lines = []
     for (row, column), value in found.items():
@@ -211,7 +212,7 @@ def build_comparisons(results: Results) -> RenderedTable:
 
 
 def format_comparison(value: CellStatistics) -> list[Field]:
-    """A comparison's figures."""
+    """The fields of a comparison, under FIGURES."""
     c = value.comparison
     assert c is not None
     ends = [format_signed(100 * end) for end in (c.low, c.high) if end is not None]
@@ -226,9 +227,10 @@ def format_comparison(value: CellStatistics) -> list[Field]:
 
 
 def format_signed(value: float, digits: int = 1) -> str:
-    """'+1.2', '−0.4', with a minus sign that is no hyphen."""
+    """A number with its sign, '+1.2' or '−0.4', with a typographic minus."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def format_probability(p: float | None) -> Field:
+    """A p-value as a field."""
     return UNKNOWN if p is None else Field("< 0.001" if p < 0.001 else f"{p:.3f}")

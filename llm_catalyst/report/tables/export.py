@@ -1,4 +1,4 @@
-"""The evidence of a table as CSV: a line for each run with all its figures, and one for each entry of the table."""
+"""The data of a table as CSV: a line for each run with all its figures, and one for each cell of the table."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from llm_catalyst.report.runs import Run
 
 
 def to_csv(results: Results) -> str:
-    """A line for each run, finished or not. What is not known is empty; `usd_at_least` is the known part of `usd`."""
-    entries = [results.entries[row, column] for row in results.rows for column in results.columns]
-    return write_csv([line_of(entry, run) for entry in entries for run in entry.runs])
+    """A line for each run, finished or not; unknown values are empty, `usd_at_least` is the known part of `usd`."""
+    cells = [results.cells[row, column] for row in results.rows for column in results.columns]
+    return write_csv([run_line(cell, run) for cell in cells for run in cell.runs])
 
 
-def line_of(entry: Cell, run: Run) -> dict[str, Any]:
-    """One run: where it lies and stands, what it reached and cost, and what made it."""
-    place = {"directory": run.path, "row": entry.row, "column": entry.column, "seed": run.seed, "metric": run.metric}
+def run_line(cell: Cell, run: Run) -> dict[str, Any]:
+    """The line of a run: place, status, scores, costs and provenance."""
+    place = {"directory": run.path, "row": cell.row, "column": cell.column, "seed": run.seed, "metric": run.metric}
     made = {
         "started": run.manifest.started,
         "device": run.manifest.device,
@@ -51,16 +51,18 @@ def line_of(entry: Cell, run: Run) -> dict[str, Any]:
 
 
 def format_command(run: Run) -> str:
+    """The command line that made the run."""
     return shlex.join(("catalyst", "run", *run.manifest.command))
 
 
 def summary_csv(results: Results, measure: str = "test") -> str:
-    """A line for each entry: mean and spread, the paired comparison with the reference row, and what a run costs."""
+    """A line for each cell: mean and spread, the paired comparison with the reference row, and what a run costs."""
     found = compute_statistics(results, measure)
-    return write_csv([summary_line(results, row, column, found[row, column]) for row, column in found])
+    return write_csv([cell_line(results, row, column, found[row, column]) for row, column in found])
 
 
-def summary_line(results: Results, row: str, column: str, value: CellStatistics) -> dict[str, Any]:
+def cell_line(results: Results, row: str, column: str, value: CellStatistics) -> dict[str, Any]:
+    """The line of a cell."""
     compared = asdict(value.comparison) if value.comparison else {}
     return {
         "row": row,
@@ -73,19 +75,19 @@ def summary_line(results: Results, row: str, column: str, value: CellStatistics)
         "holm_p": value.p,
         "bold": value.bold,
         **({f"published_{k}": entry for k, entry in asdict(value.published).items()} if value.published else {}),
-        **{f"mean_{name}": mean_of(results, row, column, MEASURES[name]) for name in COSTS},
+        **{f"mean_{name}": mean_cost(results, row, column, MEASURES[name]) for name in COSTS},
     }
 
 
-def mean_of(results: Results, row: str, column: str, measure: Measure) -> float | None:
-    """The mean over an entry's finished runs; None where there is none, or one does not have the measure."""
+def mean_cost(results: Results, row: str, column: str, measure: Measure) -> float | None:
+    """The mean over a cell's finished runs; None if there is none, or if one does not have the measure."""
     read = [measure.read(outcome) for outcome in results.outcomes(row, column)]
     known = [value for value in read if value is not None]
     return fmean(known) if known and len(known) == len(read) else None
 
 
 def write_csv(lines: Sequence[Mapping[str, Any]]) -> str:
-    """CSV under the names of all values that any line has."""
+    """CSV whose columns are the names of all values in any line."""
     names = dict.fromkeys(name for line in lines for name in line)
     file = StringIO()
     writer = DictWriter(file, [*names], lineterminator="\n")

@@ -1,4 +1,4 @@
-"""A table as text in rows and columns, and how it is written: in a terminal, in Markdown, in LaTeX."""
+"""A table of text in rows and columns, written for a terminal, in Markdown and in LaTeX."""
 
 import html
 import re
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from llm_catalyst.utils.terminal import escape_controls
 
-BETWEEN, NAME = 2, 16  # cells between two columns of a terminal, and of a name's longest word before it is broken
+BETWEEN, NAME = 2, 16  # cells: between two columns, and of the longest word of a name before it is broken
 LATEX = str.maketrans(
     {
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -36,16 +36,16 @@ LATEX = str.maketrans(
         "×": r"$\times$",
     }
 )
-NARROW = 5  # columns of a table that has room in one column of a two-column paper
+NARROW = 5  # columns of a table that fits one column of a two-column paper
 LATIN = 0x17F  # the last letter that pdfLaTeX knows without further packages
-# What means something within a line of GitHub's Markdown, and what does at the beginning of a note.
+# Markup of GitHub's Markdown within a line, and at the beginning of a note.
 INLINE = re.compile(r"([\\`*_{}\[\]#|~$])")
 BLOCK = re.compile(r"^(\d*)([-+=.)])(?=[\s-]|$)")
 
 
 @dataclass(frozen=True)
 class Field:
-    """What stands in one place of a table. `dim` is for what is not known, `cited` for what is not of these runs."""
+    """A field of a table; style `dim` is for unknown values, `cited` for published ones."""
 
     text: str
     style: Literal["", "bold", "dim", "cited"] = ""
@@ -53,9 +53,18 @@ class Field:
 
 @dataclass(frozen=True)
 class RenderedTable:
-    """A table ready to be written: under its headings lines of as many fields, the first `texts` of them no figures.
+    """A table of text, ready to be written.
 
-    `notes` and `warnings` belong to its caption; `problems` are for whoever made it, with the command `made_by`.
+    Args:
+        name: for file names and labels.
+        title: the first part of the caption.
+        headings: one for each column.
+        lines: the fields of each line, one for each column.
+        made_by: the command that made its runs.
+        notes: further sentences of the caption.
+        warnings: the last sentences of the caption.
+        problems: for the author of the table; no part of a LaTeX caption.
+        texts: how many of the first columns hold names, which are left-aligned.
     """
 
     name: str
@@ -69,43 +78,43 @@ class RenderedTable:
     texts: int = 1
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from in_terminal(self, options.max_width)
+        yield from render_grid(self, options.max_width)
 
 
-def in_terminal(sheet: RenderedTable, width: int) -> Iterator[RenderableType]:
-    """The table for a terminal of so many cells."""
+def render_grid(table: RenderedTable, width: int) -> Iterator[RenderableType]:
+    """The table for a terminal of `width` cells."""
     styles = {"": "", "bold": "bold", "dim": "dim", "cited": "dim italic"}
-    yield from (Text(escape_controls(sheet.title), "bold"), Text())
-    for block in split_columns(sheet, width):
+    yield from (Text(escape_controls(table.title), "bold"), Text())
+    for block in split_columns(table, width):
         grid = Grid(box=None, pad_edge=False, padding=(0, BETWEEN, 0, 0), header_style="dim", show_edge=False)
         for number, cells in block.items():
-            side: JustifyMethod = "left" if number < sheet.texts else "right"
-            heading = Text(escape_controls(sheet.headings[number]))
+            side: JustifyMethod = "left" if number < table.texts else "right"
+            heading = Text(escape_controls(table.headings[number]))
             grid.add_column(heading, justify=side, overflow="fold", width=cells)
-        for line in sheet.lines:
+        for line in table.lines:
             grid.add_row(*(Text(escape_controls(line[number].text), styles[line[number].style]) for number in block))
         yield from (grid, Text())
-    yield from (Text(escape_controls(note), "dim") for note in (*sheet.notes, f"Made by: {sheet.made_by}"))
-    yield from (Text(escape_controls(warning), "yellow") for warning in (*sheet.warnings, *sheet.problems))
+    yield from (Text(escape_controls(note), "dim") for note in (*table.notes, f"Made by: {table.made_by}"))
+    yield from (Text(escape_controls(warning), "yellow") for warning in (*table.warnings, *table.problems))
 
 
-def split_columns(sheet: RenderedTable, width: int) -> list[dict[int, int | None]]:
-    """The columns that stand side by side, and their cells; what finds no room is a block below, with the names again.
+def split_columns(table: RenderedTable, width: int) -> list[dict[int, int | None]]:
+    """The columns by blocks, each with its width in cells; a block repeats the names and fits the terminal.
 
-    Names and headings wrap between words, figures do not. Where even that is too wide, cells are None: rich then breaks
-    what it must.
+    Names and headings wrap between words, figures do not. If a block is still too wide, its widths are None, and rich
+    breaks words.
     """
     wished, least = [], []
-    for number, heading in enumerate(sheet.headings):
-        fields = [escape_controls(line[number].text) for line in sheet.lines]
+    for number, heading in enumerate(table.headings):
+        fields = [escape_controls(line[number].text) for line in table.lines]
         texts = [escape_controls(heading), *fields]
         longest = max((cell_len(word) for text in texts for word in text.split()), default=0)
         # One cell at least: a letter may take none, and rich shows no column without a cell.
         wished.append(max(1, *map(cell_len, texts)))
-        least.append(max(1, min(longest, NAME)) if number < sheet.texts else max(1, longest, *map(cell_len, fields)))
-    names = list(range(sheet.texts))
+        least.append(max(1, min(longest, NAME)) if number < table.texts else max(1, longest, *map(cell_len, fields)))
+    names = list(range(table.texts))
     groups = [list(names)]
-    for number in range(sheet.texts, len(sheet.headings)):
+    for number in range(table.texts, len(table.headings)):
         if groups[-1] != names and sum(least[n] + BETWEEN for n in (*groups[-1], number)) > width + BETWEEN:
             groups.append(list(names))
         groups[-1].append(number)
@@ -113,7 +122,7 @@ def split_columns(sheet: RenderedTable, width: int) -> list[dict[int, int | None
 
 
 def fit_widths(bounds: Mapping[int, tuple[int, int]], width: int) -> dict[int, int | None]:
-    """Cells between the least and the wished ones of each column, the first served first; None where none fit."""
+    """The width of each column, between its least and its wished width; None for all if the least do not fit."""
     spare = width + BETWEEN - sum(least + BETWEEN for least, _ in bounds.values())
     if spare < 0:
         return dict.fromkeys(bounds)
@@ -125,48 +134,49 @@ def fit_widths(bounds: Mapping[int, tuple[int, int]], width: int) -> dict[int, i
     return cells
 
 
-def escape_markdown(sheet: RenderedTable) -> str:
+def render_markdown(table: RenderedTable) -> str:
     """The table in GitHub's Markdown, between a title and a list of notes."""
 
     def line(fields: Iterable[str]) -> str:
         return f"| {' | '.join(fields)} |"
 
-    sides = ["---" if number < sheet.texts else "---:" for number in range(len(sheet.headings))]
-    head = [f"### {plain_markdown(sheet.title)}", "", line(map(plain_markdown, sheet.headings)), line(sides)]
-    rows = [line(map(mark_field, fields)) for fields in sheet.lines]
-    below = [f"- {plain_markdown(note)}" for note in (*sheet.notes, f"Made by: {sheet.made_by}")]
-    below += [f"- **Note:** {plain_markdown(warning)}" for warning in (*sheet.warnings, *sheet.problems)]
+    sides = ["---" if number < table.texts else "---:" for number in range(len(table.headings))]
+    head = [f"### {escape_markdown(table.title)}", "", line(map(escape_markdown, table.headings)), line(sides)]
+    rows = [line(map(format_markdown, fields)) for fields in table.lines]
+    below = [f"- {escape_markdown(note)}" for note in (*table.notes, f"Made by: {table.made_by}")]
+    below += [f"- **Note:** {escape_markdown(warning)}" for warning in (*table.warnings, *table.problems)]
     return "\n".join([*head, *rows, "", *below]) + "\n"
 
 
-def mark_field(field: Field) -> str:
-    text = plain_markdown(field.text)
+def format_markdown(field: Field) -> str:
+    """A field in Markdown."""
+    text = escape_markdown(field.text)
     sign = {"bold": "**", "cited": "*"}.get(field.style, "") if text else ""
     return f"{sign}{text}{sign}"
 
 
-def plain_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
+def escape_markdown(text: str) -> str:
+    """Text escaped for Markdown, on one line."""
     return BLOCK.sub(r"\1\\\2", INLINE.sub(r"\\\1", html.escape(escape_controls(text.strip()), quote=False)))
 
 
-def escape_latex(sheet: RenderedTable, label: str) -> str:
+def render_latex(table: RenderedTable, label: str) -> str:
     """A table environment with booktabs' lines; title, notes and warnings are its caption."""
-    words = [text if text.endswith(".") else f"{text}." for text in (sheet.title, *sheet.notes, *sheet.warnings)]
-    sides = "".join("l" if number < sheet.texts else "r" for number in range(len(sheet.headings)))
-    kind = "table*" if len(sheet.headings) > NARROW else "table"
+    words = [text if text.endswith(".") else f"{text}." for text in (table.title, *table.notes, *table.warnings)]
+    sides = "".join("l" if number < table.texts else "r" for number in range(len(table.headings)))
+    kind = "table*" if len(table.headings) > NARROW else "table"
     return "\n".join(
         [
-            *(f"% {escape_controls(line)}" for line in (f"made by: {sheet.made_by}", *sheet.problems)),
+            *(f"% {escape_controls(line)}" for line in (f"made by: {table.made_by}", *table.problems)),
             rf"\begin{{{kind}}}",
             r"  \centering",
-            rf"  \caption{{{plain_latex(' '.join(words))}}}",
+            rf"  \caption{{{escape_latex(' '.join(words))}}}",
             rf"  \label{{tab:{re.sub(r'[^a-zA-Z0-9]+', '-', label)}}}",
             rf"  \begin{{tabular}}{{{sides}}}",
             r"    \toprule",
-            f"    {' & '.join(map(plain_latex, sheet.headings))} \\\\",
+            f"    {' & '.join(map(escape_latex, table.headings))} \\\\",
             r"    \midrule",
-            *(f"    {' & '.join(map(set_in_latex, line))} \\\\" for line in sheet.lines),
+            *(f"    {' & '.join(map(format_latex, line))} \\\\" for line in table.lines),
             r"    \bottomrule",
             r"  \end{tabular}",
             rf"\end{{{kind}}}",
@@ -175,17 +185,18 @@ def escape_latex(sheet: RenderedTable, label: str) -> str:
     )
 
 
-def set_in_latex(field: Field) -> str:
-    text = plain_latex(field.text)
+def format_latex(field: Field) -> str:
+    """A field in LaTeX."""
+    text = escape_latex(field.text)
     command = {"bold": r"\textbf", "cited": r"\textit"}.get(field.style, "") if text else ""
     return f"{command}{{{text}}}" if command else text
 
 
-def plain_latex(text: str) -> str:
-    """Text that LaTeX sets as it is, on one line."""
+def escape_latex(text: str) -> str:
+    """Text escaped for LaTeX, on one line."""
     return re.sub("-(?=-)", "-{}", escape_controls(text).translate(LATEX))
 
 
-def beyond_latin(text: str) -> bool:
-    """Whether pdfLaTeX would stop at a letter of the text, and LuaLaTeX or XeLaTeX are needed."""
+def needs_unicode_latex(text: str) -> bool:
+    """Whether the text has letters that pdfLaTeX does not know, so that LuaLaTeX or XeLaTeX is needed."""
     return any(ord(letter) > LATIN and ord(letter) not in LATEX for letter in text)
