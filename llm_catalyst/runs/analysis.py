@@ -1,4 +1,4 @@
-"""What the live view, the plain lines and the story of a run say alike: figures and wording from records."""
+"""Figures and wording of a run's records that the views, `catalyst show` and reports share."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -20,9 +20,9 @@ SAME_LOSS = 1e-3  # nats; under one head a prompt's dev loss differs by less, ho
 
 @dataclass(frozen=True)
 class MentorUsage:
-    """What the exchanges with a mentor cost; `uncounted` calls told no tokens, `unpriced` ones have no known price.
+    """The usage of a mentor's calls; `uncounted` calls have unknown tokens, `unpriced` ones an unknown price.
 
-    Answers that were `reused` are no calls and cost nothing.
+    Responses that were `reused` are no calls and cost nothing.
     """
 
     calls: int = 0
@@ -73,9 +73,9 @@ def call_usage(call: LLMCall) -> MentorUsage:
 
 
 def best_prompts(entries: Iterable[ScoredPrompt]) -> list[ScoredPrompt]:
-    """The distinct prompts, each with its latest score, and who proposed it first and when; the lowest loss first.
+    """The distinct prompts, each with its latest score, its first origin and stage; the lowest loss first.
 
-    Where a prompt's loss has changed, the head was trained, and scores of earlier stages hold no more.
+    If a prompt's loss has changed, the head was trained, and the scores of earlier stages are left out.
     """
     first: dict[tuple[int, ...], ScoredPrompt] = {}
     latest: dict[tuple[int, ...], ScoredPrompt] = {}
@@ -91,16 +91,17 @@ def best_prompts(entries: Iterable[ScoredPrompt]) -> list[ScoredPrompt]:
 
 
 def read_accuracy(evaluation: Evaluation) -> float:
-    """The evaluation's accuracy, which alone compares with the majority class; the metric where there is none."""
+    """The evaluation's accuracy, which is comparable with the majority class; the metric if there is none."""
     return evaluation.metrics.get("accuracy", evaluation.score.metric)
 
 
 def warn_constant(stage: int, step: int, label: str) -> str:
+    """The warning that every prediction is the same label."""
     return f"stage {stage + 1}, step {step}: every answer is {quote_prompt(label)}; {ADVICE}"
 
 
 def warn_majority(stage: int, trained: Sequence[float], majority: float | None) -> str | None:
-    """What to say where none of a stage's dev accuracies, measured after training, is above the majority class's."""
+    """The warning that none of a stage's dev accuracies, measured after training, is above the majority class's."""
     if majority is None or not trained or max(trained) > majority:
         return None
     best = max(trained)
@@ -110,7 +111,7 @@ def warn_majority(stage: int, trained: Sequence[float], majority: float | None) 
 
 
 def read_config(path: Path) -> Mapping[str, Any]:
-    """The resolved configuration of a run; empty where it cannot be read, as a story does not depend on it."""
+    """The resolved configuration of a run; empty if it cannot be read, as `catalyst show` can do without."""
     try:
         config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
@@ -126,12 +127,12 @@ def get_nested(node: Any, *keys: str) -> Any:
 
 
 def read_metric_name(run: RunRecords) -> str:
-    """The name of the metric that chose: accuracy, macro_f1."""
+    """The name of the task's metric: accuracy, macro_f1."""
     return escape_controls(str(get_nested(read_config(run.path), "task", "metric") or "metric"))
 
 
 def read_majority(run: RunRecords) -> float | None:
-    """The accuracy of always answering the reporting split's most frequent label, or None where no record tells."""
+    """The accuracy of always answering the most frequent label of the reporting split; None if it is unknown."""
     if run.outcome is not None:
         return run.outcome.majority
     test = run.manifest.data.get("test")
@@ -140,7 +141,7 @@ def read_majority(run: RunRecords) -> float | None:
 
 
 def collect_warnings(run: RunRecords) -> list[str]:
-    """What a reader of the run must know: damage, events, constant answers, stages that learned nothing."""
+    """What a reader of the run must know: damage, events, constant predictions, stages that learned nothing."""
     damage = checksums.find_changed(run.path, checksums.read_list(run.path))
     found = [
         f"{escape_controls(file)} is {how} since it was written (catalyst show --verify)"
@@ -160,16 +161,16 @@ def collect_warnings(run: RunRecords) -> list[str]:
 
 
 def describe_event(event: Event) -> str:
-    """An event on one line, with its place where it has one."""
+    """An event on one line, with its place if it has one."""
     place = f"stage {event.stage + 1}, step {event.step}: " if event.stage >= 0 else ""
     return f"{place}{escape_controls(event.kind)}: {escape_controls(event.message)}"
 
 
 @dataclass(frozen=True)
 class RestartEffect:
-    """A restart's effect: the dev score that it replaced, its own, and that after the stage it started.
+    """A restart's effect: the dev score before it, its own, and that after the stage it started.
 
-    `ended` is False where that stage is not over: `after` is then the latest score in it.
+    `ended` is False if that stage is not over: `after` is then its latest score.
     """
 
     restart: Restart
@@ -192,7 +193,7 @@ def trace_restarts(run: RunRecords) -> list[RestartEffect]:
 
 
 def outcome_columns(outcome: Outcome) -> dict[str, Any]:
-    """What a finished run came to, by the column names of `load_runs`."""
+    """A finished run's result, by the column names of `load_runs`."""
     best, prompt, ledger = outcome.best, outcome.best_prompt, outcome.ledger
     return {
         **score_columns("dev", best.score if best else None),
@@ -220,12 +221,12 @@ def outcome_columns(outcome: Outcome) -> dict[str, Any]:
 
 
 def score_columns(name: str, score: Score | None) -> dict[str, Any]:
-    """A score as two columns; none where there is no score."""
+    """A score as two columns; none if there is no score."""
     return {} if score is None else {f"{name}_metric": score.metric, f"{name}_loss": score.loss}
 
 
 def usage_columns(spent: MentorUsage) -> dict[str, Any]:
-    """What the mentor has cost so far; tokens and money only where every call's are known."""
+    """A mentor's usage as columns; tokens and dollars only if those of every call are known."""
     tokens = {} if spent.uncounted else {"input_tokens": spent.input_tokens, "output_tokens": spent.output_tokens}
     cost = {} if spent.unpriced else {"cost_usd": spent.cost_usd}
     return {"mentor_calls": spent.calls, **tokens, **cost}

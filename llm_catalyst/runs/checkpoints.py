@@ -1,4 +1,4 @@
-"""The states that a run saved, checked with all that they rest on.
+"""The saved states of a run, checked together with the records that they rest on.
 
 stages/00/ stages/01.step000340/     the end of a stage, or a checkpoint within one
     state.safetensors state.json SHA256SUMS
@@ -18,7 +18,7 @@ STATE = ("state.safetensors", "state.json")
 
 
 class DamagedStateError(ValueError):
-    """A saved state that is not what was written, or whose records are not."""
+    """A saved state, or a record that it rests on, has changed since it was written."""
 
 
 def saved_states(path: Path) -> list[Path]:
@@ -33,16 +33,17 @@ def saved_states(path: Path) -> list[Path]:
 
 
 def read_state(path: Path, folder: Path) -> dict[str, Any]:
-    """A saved state's JSON, checked with all that it rests on.
+    """The JSON part of the saved state in `folder`, of the run in `path`.
 
-    Raises Damaged where the folder, or a record file up to the length that it then had, is not what was written,
-    and ConfigurationError where the exchanges are not.
+    Raises:
+        DamagedStateError: the folder, or a record file up to its length at the time, has changed.
+        ConfigurationError: the mentor calls have changed.
     """
     name = f"stages/{folder.name}"
     if wrong := checksums.find_changed(folder, STATE):
         raise DamagedStateError(f"{name} is damaged ({', '.join(f'{file} is {how}' for file, how in wrong.items())})")
     content: dict[str, Any] = json.loads((folder / "state.json").read_bytes())
-    wrong = wrong_records(path, content["records"])
+    wrong = find_changed_records(path, content["records"])
     if wrong.get(EXCHANGES, "missing") != "missing":
         raise ConfigurationError(
             f"{path / EXCHANGES} is {wrong[EXCHANGES]} since {name} was written; put it back as it was, "
@@ -55,8 +56,8 @@ def read_state(path: Path, folder: Path) -> dict[str, Any]:
     return content
 
 
-def wrong_records(path: Path, saved: Mapping[str, tuple[int, str]]) -> dict[str, str]:
-    """Which record files, up to the lengths that were saved, are missing, shorter or changed since."""
+def find_changed_records(path: Path, saved: Mapping[str, tuple[int, str]]) -> dict[str, str]:
+    """The record files that are missing, shorter or changed, compared with their saved lengths and digests."""
     found = {}
     for file, (length, digest) in saved.items():
         there = (path / file).read_bytes()[:length] if (path / file).is_file() else None
@@ -66,7 +67,11 @@ def wrong_records(path: Path, saved: Mapping[str, tuple[int, str]]) -> dict[str,
 
 
 def read_tensors(folder: Path) -> dict[str, Any]:
-    """A saved state's tensors. Raises Damaged where the file is none of safetensors': a pickle is never opened."""
+    """A saved state's tensors; never a pickle.
+
+    Raises:
+        DamagedStateError: the file is no safetensors file.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 

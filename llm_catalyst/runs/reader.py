@@ -1,4 +1,4 @@
-"""What a run wrote, read back without torch.
+"""Read the files of a run, without torch.
 
 trajectory.jsonl pool.jsonl restarts.jsonl exchanges.jsonl metrics.jsonl events.jsonl   one record a line
 manifest.json outcome.json
@@ -41,7 +41,7 @@ EXCHANGES = FILES[LLMCall]
 
 @dataclass(frozen=True)
 class RunRecords:
-    """Everything that a run wrote, read back; `outcome` is None while it runs, or where it was cut off."""
+    """All records of a run; `outcome` is None for an unfinished run."""
 
     path: Path
     manifest: Manifest
@@ -55,7 +55,11 @@ class RunRecords:
 
 
 def read_run(path: Path) -> RunRecords:
-    """All records of a run directory. Raises ConfigurationError naming the file and line that cannot be read."""
+    """All records of a run directory.
+
+    Raises:
+        ConfigurationError: a file cannot be read; the message names file and line.
+    """
     manifest = read_manifest(path)
     lists = {name.removesuffix(".jsonl"): read_lines(path / name, kind) for kind, name in FILES.items()}
     outcome = path / "outcome.json"
@@ -70,7 +74,8 @@ def read_run(path: Path) -> RunRecords:
 def find_runs(*places: Path) -> list[Path]:
     """Every run directory at or below `places`, sorted, each once; links to folders are not followed.
 
-    Raises ConfigurationError where a place is no folder, or a folder cannot be read.
+    Raises:
+        ConfigurationError: a place is no folder, or a folder cannot be read.
     """
     found = {path.resolve(): path for place in places for path in run_directories(place)}
     return sorted(found.values())
@@ -89,9 +94,10 @@ def run_directories(place: Path) -> Iterator[Path]:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of a run directory, its command and choices as they are written today.
+    """The manifest of a run directory, with its command and choices translated to today's names.
 
-    Raises ConfigurationError where `path` is no run directory, or one that a later version wrote.
+    Raises:
+        ConfigurationError: `path` is no run directory, or a later version wrote it.
     """
     file = path / "manifest.json"
     if not file.is_file():
@@ -110,21 +116,26 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_json(path: Path, kind: type[Any]) -> Any:
+    """The record in a file that holds only one."""
     return parse_line(kind, path.read_bytes(), str(path))
 
 
 def read_lines(path: Path, kind: type[Any]) -> tuple[Any, ...]:
-    """The records of a JSONL file; a last line without its line end was cut off and does not count."""
+    """The records of a JSONL file; an incomplete last line does not count."""
     return tuple(parse_line(kind, line, f"{path}, line {i}") for i, line in enumerate(read_raw_lines(path), start=1))
 
 
 def read_raw_lines(path: Path) -> list[bytes]:
-    """The whole lines of a file, without their ends; none where it does not exist."""
+    """The complete lines of a file, without their ends; none if it does not exist."""
     return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
 def parse_line(kind: Any, line: bytes, where: str) -> Any:
-    """The record that a line holds. Raises ConfigurationError saying where it stands, what is wrong and the mend."""
+    """The record in a line.
+
+    Raises:
+        ConfigurationError: it is no such record; the message says where it is, what is wrong and what to do.
+    """
     try:
         record = from_json(kind, line)
         why = "" if kind is not LLMCall or checksums.is_unbroken(line) else "its sha256 says that it was another"
@@ -135,8 +146,8 @@ def parse_line(kind: Any, line: bytes, where: str) -> Any:
         return record
     names = ", ".join(f.name for f in fields(kind))
     article = "an" if kind.__name__.startswith(tuple("AEIOU")) else "a"
-    mend = ", or end it before that line to ask the mentor again" if kind is LLMCall else ""
+    advice = ", or end it before that line to ask the mentor again" if kind is LLMCall else ""
     raise ConfigurationError(
-        f"{where} is not {article} {kind.__name__} record ({names}): {why}; put the file back as it was{mend} "
+        f"{where} is not {article} {kind.__name__} record ({names}): {why}; put the file back as it was{advice} "
         "(catalyst show --verify DIR checks a run)"
     )

@@ -1,7 +1,7 @@
-"""What a run writes, reads back and reports: frozen dataclasses, each one JSON line.
+"""The records that a run writes: frozen dataclasses, each one JSON line.
 
-Nothing here imports torch, so that a run can be read on a machine that could not have made it.
-A record never holds NaN or infinity: divergence is a status (`Outcome.status`, `Event.kind`), not a number.
+Nothing here imports torch, so that a run can be read on a machine that could not have made it. A record never holds NaN
+or infinity: divergence is a status (`Outcome.status`, `Event.kind`), not a number.
 """
 
 import json
@@ -41,10 +41,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A soft prompt seen on the way, projected to its nearest tokens (method, steps 2).
+    """A soft prompt during training, projected to its nearest tokens (method, step 2).
 
-    `train_loss` is that of the batch at `step` (nats); `similarity` is the mean cosine between the soft
-    prompt's rows and the tokens that stand for them: 1 means that the projection loses nothing.
+    Args:
+        step: the optimizer step, counted over all stages.
+        member: the prompt's number among those that are trained side by side.
+        train_loss: the loss of the batch at `step`, in nats.
+        similarity: mean cosine between the soft prompt's rows and their nearest tokens, 1 for an exact projection.
     """
 
     stage: int
@@ -57,7 +60,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class ScoredPrompt:
-    """An entry of the prompt pool: a discrete prompt, its score on dev, who proposed it and when."""
+    """An entry of the prompt pool: a discrete prompt, its score on dev, its origin and stage."""
 
     prompt: Prompt
     score: Score
@@ -77,11 +80,15 @@ class Message:
 class LLMCall:
     """One call of a language-model mentor, as sent and as received.
 
-    `asked` is the model named in the request, `answered` the one named in the answer. `parameters` are the
-    sampling settings that were sent, `not_sent` the configured ones that the provider does not take.
-    `cost_usd` is None where the price or the usage is unknown. `error` is None for a usable answer. `reused`
-    says where the answer comes from if nobody was asked for it (the cache, or an earlier run): it costs nothing
-    now, and its tokens are those of the call that once brought it.
+    Args:
+        asked: the model in the request.
+        answered: the model in the response; None if there was none.
+        parameters: the sampling settings that were sent.
+        not_sent: the configured settings that the provider does not take.
+        cost_usd: None if the price or the usage is unknown.
+        error: why the response is unusable; None if it is usable.
+        reused: the source of a response that was not requested now, the cache or an earlier run: it costs nothing, and
+            its tokens are those of the original call.
     """
 
     stage: int
@@ -104,13 +111,13 @@ class LLMCall:
 
     @property
     def billed(self) -> bool:
-        """Whether a model answered, now and for this run: only such an exchange counts in tokens and money."""
+        """Whether a model responded to a request of this run: only such a call has tokens and costs."""
         return self.answered is not None and self.reused is None
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A prompt that a mentor proposes; `lost` is the part of its text that did not fit into m tokens."""
+    """A prompt that a mentor proposes; `lost` is the part of its text beyond m tokens."""
 
     prompt: Prompt
     rationale: str = ""
@@ -119,7 +126,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A line of a mentor's answer that did not become a proposal, and why."""
+    """A line of a mentor's response that did not become a proposal, and the reason."""
 
     line: str
     reason: str
@@ -127,11 +134,12 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Advice:
-    """A mentor's answer to one consultation. No proposals means: carry on without a restart.
+    """A mentor's answer after a stage. Without proposals the run continues without a restart.
 
-    `fallback` says why the mentor could not answer, where that happened; the pool's best then restarts.
-    `memory` is what it wants to know at its next consultation (JSON values; None: what it knew before). `rows` are the
-    soft prompts (n, m, d), float32, where it proposes such ones: the proposals are then their projections.
+    Args:
+        fallback: why the mentor could not answer; the pool's best prompt then restarts.
+        memory: JSON values that the mentor gets at its next stage; None keeps the earlier ones.
+        rows: soft prompts (n, m, d), float32, if it proposes such; the proposals are then their projections.
     """
 
     proposals: tuple[Proposal, ...] = ()
@@ -143,11 +151,12 @@ class Advice:
 
 @dataclass(frozen=True)
 class Restart:
-    """The point from which the stage after `stage` starts, and what was weighed to choose it.
+    """The point from which the stage after `stage` starts, and the alternatives.
 
-    `score_before` is the dev score of the soft prompt that the restart replaces; `considered` are the
-    proposals with their dev scores (None where the protocol takes the first unscored). `spread` is the mean cosine
-    distance between two of them, each the mean of its token embeddings: None where there is but one.
+    Args:
+        score_before: the dev score of the soft prompt that the restart replaces.
+        considered: the proposals with their dev scores; None if the protocol takes the first unscored.
+        spread: mean pairwise cosine distance of the proposals' mean token embeddings; None for a single proposal.
     """
 
     stage: int
@@ -164,10 +173,11 @@ class Restart:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss and metrics of the soft prompt itself (not its projection) on a split.
+    """Loss and metrics of the soft prompt on a split.
 
-    `constant` names the class where every prediction is that class: nothing was learned yet. `projected` is the
-    score of its projection under the same head, where that was evaluated (`evaluate.projected`).
+    Args:
+        constant: the label of every prediction, if all are equal: nothing was learned yet.
+        projected: the score of its projection under the same head, if that was evaluated (`evaluate.projected`).
     """
 
     stage: int
@@ -192,11 +202,11 @@ class Event:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a run has spent.
+    """The resources that a run has used.
 
-    Examples are counted once per prompt that saw them: a member, a point beside one (zeroth-order doers), a candidate.
-    `train_tokens` are those of the texts in training, with their padding and without the prompts; `padding_tokens` are
-    the padding among them. Pictures have neither.
+    Examples are counted once for each prompt that saw them: a member, a point next to it (zeroth-order optimizers), a
+    candidate. `train_tokens` are the tokens of texts in training, with padding, without prompts; `padding_tokens` are
+    the padding among them. Images have neither.
     """
 
     gradient_steps: int = 0
@@ -213,7 +223,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Best:
-    """The soft prompt with the best dev score of the run, and its projection (shown, not scored)."""
+    """The soft prompt with the best dev score of the run, and its projection, which is shown but not scored."""
 
     stage: int
     step: int
@@ -225,12 +235,15 @@ class Best:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. Written last: its presence means that the run finished.
+    """The result of a run. It is written last: a run with an outcome is finished.
 
-    `test` belongs to `best`, the soft prompt chosen on dev; `best_prompt` is the pool's best discrete
-    prompt and `test_best_prompt` its score. `majority` is the share of the reporting split's largest class.
-    `compile_seconds` are those of `seconds` in which the process that ended the run compiled the backbone; None where
-    it is not compiled.
+    Args:
+        best: the soft prompt that dev chose.
+        test: its score on the split `reported_on`.
+        best_prompt: the pool's best discrete prompt, and `test_best_prompt` its score.
+        majority: the share of the reporting split's largest class.
+        seconds: the run's time.
+        compile_seconds: the part of `seconds` in which the last process compiled the backbone; None without compiling.
     """
 
     status: Status
@@ -255,9 +268,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What made a run: the command and the choice of each group, versions, machine and data.
+    """The provenance of a run: command, choice of each group, versions, machine and data.
 
-    `together` is how many runs shared its process, its backbone and so its peak of memory, this one included.
+    `together` is the number of runs that shared its process, its backbone and so its peak memory, including this one.
     `format` is that of manifest.json and config.yaml (old_configs.py).
     """
 
@@ -282,7 +295,7 @@ class Manifest:
         return f"{revision}{', with changes' if self.git.get('dirty') else ''}" if revision else "no git"
 
 
-# A run writes one of these at a time, and shows it.
+# What a run writes line by line, and passes to its callbacks.
 Record = Snapshot | ScoredPrompt | LLMCall | Restart | Evaluation | Event
 
 Emit = Callable[[Record], None]
@@ -291,20 +304,25 @@ R = TypeVar("R")
 
 
 def to_json(record: Any) -> str:
-    """One line of ASCII JSON. Raises ValueError where a number is NaN or infinite.
+    """One line of ASCII JSON; half a surrogate pair, which a model can send, becomes a question mark.
 
-    Half a surrogate pair, which a model can send, becomes a question mark: no reader takes it for text.
+    Raises:
+        ValueError: a number is NaN or infinite.
     """
     text = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False).encode(errors="replace")
     return json.dumps(json.loads(text), ensure_ascii=True, allow_nan=False)
 
 
 def from_json(kind: type[R], line: str | bytes) -> R:
-    """The record of class `kind` that `line` holds. Raises pydantic.ValidationError naming the field."""
+    """The record of class `kind` in `line`.
+
+    Raises:
+        pydantic.ValidationError: naming the field.
+    """
     return cast(R, record_reader(cast(Any, kind)).validate_json(line))
 
 
 @cache
 def record_reader(kind: Any) -> TypeAdapter[Any]:
-    """What reads records of this class: to make one takes as long as to read some hundreds of lines."""
+    """The reader for records of a class; making one takes as long as reading some hundreds of lines."""
     return TypeAdapter(kind)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llm_catalyst.runs.checkpoints import STATE, saved_states, wrong_records
+from llm_catalyst.runs.checkpoints import STATE, find_changed_records, saved_states
 from llm_catalyst.runs.reader import EXCHANGES, FILES, parse_line, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Manifest, Outcome
 from llm_catalyst.runs.writer import FIXED
@@ -111,7 +111,7 @@ def unfinished_run(path: Path) -> list[Finding]:
     states = [f"stages/{state.name}" for state in saved_states(path)]
     whole = [state for state in states if not checksums.find_changed(path / state, STATE)]
     saved = records_of(path, whole[-1]) if whole else {}
-    wrong = wrong_records(path, saved)
+    wrong = find_changed_records(path, saved)
     for name in FILES.values():
         if name in wrong or (path / name).exists():
             findings.append(record_finding(path, name, wrong.get(name, ""), saved.get(name, (0, ""))[0]))
@@ -170,7 +170,7 @@ def what_to_do(path: Path, damaged: Sequence[str]) -> str:
     whole = [
         s
         for s in states
-        if not checksums.find_changed(path / s, STATE) and not wrong_records(path, records_of(path, s))
+        if not checksums.find_changed(path / s, STATE) and not find_changed_records(path, records_of(path, s))
     ]
     start = f"goes on from {whole[-1] if whole else 'the beginning'}"
     if not damaged:
