@@ -27,6 +27,7 @@ from llm_catalyst.config.build import (
 )
 from llm_catalyst.config.settings import Evaluations, Interval, Settings
 from llm_catalyst.mentors.llm import LanguageModel
+from llm_catalyst.utils.paths import list_choices
 from llm_catalyst.utils.validation import ConfigurationError
 
 CONF = REPOSITORY / "conf"
@@ -219,7 +220,7 @@ def test_the_top_level_says_its_defaults_as_the_settings_have_them(composed: Com
 
 @pytest.mark.parametrize("group", [g for g in GROUPS if g not in ("optimizer", "mentor")])
 def test_a_choice_names_every_key_of_its_class_so_that_each_can_be_overridden(group: str) -> None:
-    for path in sorted((CONF / group).glob("*.yaml")):
+    for path in list_choices(CONF / group):
         node = merged(path)
         module, _, name = node.pop("_target_").rpartition(".")
         fields = field_names(getattr(__import__(module, fromlist=[name]), name))

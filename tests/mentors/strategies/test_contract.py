@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from helpers.tiny_models import Stops, adamw, run_in, toy_data, toy_problem
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.build import build_node
@@ -22,9 +23,9 @@ from llm_catalyst.optimizers.none import NoTraining
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import LLMCall, Outcome, Record
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.paths import conf_directory, list_choices
 
-FILES = sorted((conf_directory() / "strategy").glob("*.yaml"))
+FILES = list_choices(conf_directory() / "strategy")
 # Numbers of the papers that would make a tiny run long.
 FEWER = {
     "proposals": 4,
@@ -54,7 +55,8 @@ class Cut(RunCallback):
 
 @cache
 def strategy(path: Path) -> Any:
-    node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        node: Any = OmegaConf.to_container(compose("config", [f"strategy={path.stem}"]).strategy)
     return build_node(node | {name: value for name, value in FEWER.items() if name in node}, "strategy")
 
 
