@@ -85,7 +85,7 @@ def load_features(
     seed: int = 0,
     tell: Callable[[str], None] = lambda line: None,
 ) -> ImageFeatures:
-    """The features of a split, from the cache or computed now; `tell` hears how far that is.
+    """The features of a split, from the cache or computed now; `tell` is called with the progress.
 
     With `views` that many augmented ones, as for training, each drawn from `seed`, its number and the image's content;
     0 gives the plain image alone, as for dev and test. Files of equal content share their features. Raises
@@ -105,7 +105,9 @@ def content_of(path: str) -> str:
     try:
         return sha256(Path(path).read_bytes())
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read ({error.strerror}); mend it, or leave its row out") from None
+        raise ConfigurationError(
+            f"{path} cannot be read ({error.strerror}); correct it, or leave its row out"
+        ) from None
 
 
 def load_view(
@@ -138,7 +140,7 @@ def load_view(
 def compute_features(
     backbone: FrozenClip, files: Mapping[str, str], number: int | None, seed: int, tell: Callable[[int], None]
 ) -> NDArray[np.floating]:
-    """The features (n, e) of images in one view, batch by batch; `tell` hears how many are done."""
+    """The features (n, e) of images in one view, batch by batch; `tell` is called with the number that is done."""
 
     def prepared(item: tuple[str, str]) -> Tensor:
         content, path = item
@@ -156,7 +158,7 @@ def compute_features(
                 pixels = torch.stack(list(pool.map(prepared, items[i : i + IMAGES])))
             except ConfigurationError:
                 for _ in open_images(list(files.values())):
-                    pass  # it tells of all the bad images at once
+                    pass  # its error names all the bad images at once
                 raise
             done.append(backbone.image_features(pixels).cpu())
     return torch.cat(done).numpy()

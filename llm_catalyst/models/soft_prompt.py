@@ -18,7 +18,7 @@ from llm_catalyst.runs.records import Prompt
 from llm_catalyst.tasks.base import CLASS
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
-# Vocabulary rows that stand for nothing a person could read: reserved slots of BERT, T5, Llama and
+# Vocabulary entries that hold no readable text: reserved slots of BERT, T5, Llama and
 # RoBERTa's vocabularies, and SentencePiece's single bytes.
 UNUSED = re.compile(r"^([\[<]unused_?\d+[\]>]|<extra_id_\d+>|<\|?reserved.*\|?>|madeupword\d+|<0x[0-9A-F]{2}>)$")
 
@@ -49,7 +49,7 @@ class PromptSpace:
     """The discrete prompts of m tokens that a backbone can read, and the way between them and soft ones.
 
     `vocabulary` (v, d) are the backbone's input embeddings. `class_at` is for prompts into which the name of a class is
-    put, behind so many of the m tokens: they are shown, and read, as "a photo of a [CLASS]".
+    put, behind that number of the m tokens: they are shown, and read, as "a photo of a [CLASS]".
     """
 
     tokenizer: Any

@@ -85,7 +85,7 @@ def split_rows(file: Path, content: Any, split: str, pictures: Path, names: dict
             case _:
                 shown = shorten_value(item)
                 problem = f"{split}, entry {number}: {shown} is no [path, label id, class], or names a class anew"
-                raise ConfigurationError(f"{escape_controls(str(file))}, {problem}; mend it, or fetch the file anew")
+                raise ConfigurationError(f"{escape_controls(str(file))}, {problem}; correct it, or fetch the file anew")
 
 
 def read_aircraft(folder: Path) -> Pictures:
@@ -223,8 +223,8 @@ def check_columns(table: Any, columns: tuple[str, str], where: str) -> None:
     lacking = [name for name in columns if name not in table.column_names]
     if lacking or not isinstance(table.features[columns[0]], datasets.Image):
         problem = f"there is no column {list_names(lacking)}" if lacking else f"column {columns[0]} holds no pictures"
-        mend = "name the columns in task.image and task.label"
-        raise ConfigurationError(f"{where}: {problem}; there are: {list_names(table.column_names)}; {mend}")
+        fix = "name the columns in task.image and task.label"
+        raise ConfigurationError(f"{where}: {problem}; there are: {list_names(table.column_names)}; {fix}")
 
 
 def hub_names(data: Mapping[str, Any], label: str, source: str) -> dict[int, str]:
@@ -249,10 +249,8 @@ def hub_rows(table: Any, split: str, label: str, names: Mapping[int, str], sourc
     for i, value in enumerate(values_of(table, label)):
         known = number.get(value, -1) if isinstance(value, str) else value
         if known not in names:
-            mend = "name splits that have labels in task.train, task.dev and task.test"
-            raise ConfigurationError(
-                f"{source}, {split}, row {i + 1}: label {shorten_value(value)} is no class; {mend}"
-            )
+            fix = "name splits that have labels in task.train, task.dev and task.test"
+            raise ConfigurationError(f"{source}, {split}, row {i + 1}: label {shorten_value(value)} is no class; {fix}")
         yield picture_row(f"{split}/{i}", known)
 
 

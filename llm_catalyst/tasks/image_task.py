@@ -44,7 +44,7 @@ class ImageTask(Task):
 
     `template` and `templates` hold {} where the class goes: the one is the hand-made prompt, the others its ensemble.
     `names` renames classes; underscores in names become blanks. `classes` takes all of them, or the first (base) or
-    second (new) half. `shots` takes so many pictures of each class; null: all. `layout` says how the folder is laid
+    second (new) half. `shots` takes images of each class (null: all). `layout` says how the folder is laid
     out: coop (`split_file`, pictures below `pictures`), aircraft, imagenet, folders (split/class/picture, or
     class/picture), or shapes, which are drawn. `train`, `dev`, `test` name splits of folders and on the hub.
     """
@@ -167,10 +167,10 @@ def local_folder(task: ImageTask) -> Path | None:
     if task.hub and not task.path and not any(place.is_dir() for place in places):
         return None
     looked = f" (looked into {', '.join(escape_controls(str(place)) for place in places)})" if places else ""
-    mend = "set task.path=FOLDER, or put its folder into $CATALYST_DATA"
+    fix = "set task.path=FOLDER, or put its folder into $CATALYST_DATA"
     if task.marker:
-        mend += ", laid out as https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md says"
-    raise ConfigurationError(f"task={task.name}: there is no {task.marker or 'folder of pictures'}{looked}; {mend}")
+        fix += ", laid out as https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md says"
+    raise ConfigurationError(f"task={task.name}: there is no {task.marker or 'folder of pictures'}{looked}; {fix}")
 
 
 def split_pictures(
@@ -230,7 +230,7 @@ def open_image(path: str | Path) -> Image.Image:
 
     CMYK, palettes, gray and 16 bits are converted, transparency is laid on white, and a picture is turned as its EXIF
     says; of an animation the first frame counts. (CoOp converts to RGB only.) Raises ConfigurationError with the file
-    and the mend for what is no picture, ends too early, or is too large or too long to be scaled.
+    and the fix for what is no picture, ends too early, or is too large or too long to be scaled.
     """
     file = escape_controls(str(path))
     if not os.path.isfile(path):
@@ -268,8 +268,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def open_images(paths: Sequence[str]) -> Iterator[Image.Image]:
     """The pictures one by one, as `open_image` gives them.
 
-    At the first one that cannot be read the rest are looked at, too, so that one ConfigurationError tells how many
-    there are and names the first; none is opened twice.
+    When the first one cannot be read, the rest are opened too, so that one ConfigurationError counts all that cannot
+    be read and names the first; none is opened twice.
     """
     remaining = iter(paths)
     for path in remaining:
@@ -284,7 +284,7 @@ def open_images(paths: Sequence[str]) -> Iterator[Image.Image]:
 
 
 def problem_of(path: str) -> str:
-    """Why a picture cannot be used, and the mend; '' where it can."""
+    """Why a picture cannot be used, and the fix; '' where it can."""
     try:
         open_image(path)
     except ConfigurationError as error:

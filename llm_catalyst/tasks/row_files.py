@@ -191,8 +191,8 @@ def json_object(file: Path, number: int, text: str) -> dict[str, Any]:
             file, number, f"{shorten_value(text[end:])} follows the first JSON value; put one object on a line"
         )
     if not isinstance(value, dict):
-        mend = "put one object on a line (a list of objects needs the suffix .json, and its [ at the very start)"
-        raise row_error(file, number, f"{shorten_value(value)} is no JSON object; {mend}")
+        fix = "put one object on a line (a list of objects needs the suffix .json, and its [ at the very start)"
+        raise row_error(file, number, f"{shorten_value(value)} is no JSON object; {fix}")
     if text.count("[") + text.count("{") > DEEPEST:
         check_depth(file, number, value)
     return value
@@ -251,8 +251,8 @@ def csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
             if twice := sorted({name for name in cells[:MOST_COLUMNS] if name and cells.count(name) > 1}):
                 raise row_error(file, number, f"columns are named twice: {list_names(twice)}; give each its own name")
         elif len(cells) != len(header):
-            mend = "put a field that holds a comma or a line end between quotation marks"
-            raise row_error(file, number, f"there are {len(cells)} fields, but {len(header)} column names; {mend}")
+            fix = "put a field that holds a comma or a line end between quotation marks"
+            raise row_error(file, number, f"there are {len(cells)} fields, but {len(header)} column names; {fix}")
         else:
             yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
 
@@ -283,5 +283,5 @@ def csv_records(file: Path) -> Iterator[tuple[int, list[str]]]:
     except csv.Error as error:
         if "new-line character" in str(error):
             raise mixed_ends(file, reader.line_num) from None
-        mend = "double every quotation mark inside of a quoted field, and close it"
-        raise row_error(file, start, f"this is no CSV ({error}); {mend}") from None
+        fix = "double every quotation mark inside of a quoted field, and close it"
+        raise row_error(file, start, f"this is no CSV ({error}); {fix}") from None

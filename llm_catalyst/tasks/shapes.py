@@ -20,7 +20,7 @@ SHAPES = tuple(SIDES)
 COLOURS = ("blue", "green", "red", "yellow")
 COUNTS = {"train": 20, "val": 4, "test": 25}  # pictures of each class
 SIZE = 64  # pixels
-FINE = 4  # drawn so many times larger, then scaled down: smooth edges
+FINE = 4  # times larger when drawn, then scaled down: smooth edges
 
 
 def draw_shape(shape: str, colour: str, seed: int, size: int = SIZE) -> Image.Image:

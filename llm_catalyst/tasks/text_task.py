@@ -239,7 +239,7 @@ def examples_of(task: TextTask, split: Split, labels: list[str]) -> list[Example
             numbers = f" nor an integer in 0..{count - 1}" if count else "; all others were read off the training rows"
             raise ConfigurationError(
                 f"task={task.name}, {split.place(number)}: label {shorten_value(row[task.label])} is "
-                f"neither one of the labels ({list_names(labels) or 'none'}){numbers}; mend the row, or name "
+                f"neither one of the labels ({list_names(labels) or 'none'}){numbers}; correct the row, or name "
                 "the labels in task.labels"
             )
         texts = {key: task.values.get(key, {}).get(str(value), str(value)) for key, value in row.items()}

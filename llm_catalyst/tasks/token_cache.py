@@ -36,9 +36,9 @@ def encode_splits(
     cloze: str | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Encoded]:
-    """What `encoding.encode` makes of each split, read back where the same texts were encoded before.
+    """Each split as `encode_examples` encodes it, read back where the same texts were encoded before.
 
-    `tell` hears how far it is. Few texts are encoded anew, and so are many where nothing can be kept.
+    `tell` is called with the progress. Few texts are encoded anew, and so are many where nothing can be kept.
     """
     different = {text for split in splits for text in list_sequences(split)}
     texts = sorted(different, key=lambda text: (text[0], text[1] or ""))

@@ -301,7 +301,7 @@ def test_the_longest_text_leaves_room_for_the_prompt_and_for_robertas_first_posi
     assert backbone("bert", max_length=128).longest_text(8) == 64 - 8
     assert backbone("roberta", max_length=128).longest_text(8) == 64 - 2 - 8  # its padding id is 1
     assert backbone("roberta", max_length=20).longest_text(8) == 20
-    with pytest.raises(ConfigurationError, match=r"prompt\.length=60 leaves no room in 64 positions"):
+    with pytest.raises(ConfigurationError, match=r"prompt\.length=60 leaves 2 of 64 positions for the text"):
         backbone("roberta").longest_text(60)
 
 

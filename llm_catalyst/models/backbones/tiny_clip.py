@@ -79,7 +79,7 @@ Pair = tuple[str, str]  # a colour and a shape, or two pieces of a word
 
 
 def cache_path(steps: int = STEPS) -> Path:
-    """The folder of the tiny CLIP that is trained for so many steps."""
+    """The folder of the tiny CLIP that is trained for `steps` steps."""
     return cache_directory("models") / f"{NAME}-{VERSION}-{steps}"
 
 
@@ -95,7 +95,7 @@ def ensure_tiny_clip(steps: int = STEPS) -> Path:
 
 
 def build_tiny_clip(folder: Path, steps: int = STEPS) -> None:
-    """Train a tiny CLIP for so many steps, and save it: the same bytes each time on the same machine."""
+    """Train a tiny CLIP for `steps` steps, and save it: the same bytes each time on the same machine."""
     from transformers import CLIPModel
     from transformers.utils import logging
 

@@ -86,20 +86,20 @@ def vectors_before(length: int, position: str) -> int:
 def class_rows(
     backbone: FrozenClip, labels: tuple[str, ...], tail: str, length: int, position: str
 ) -> dict[str, Tensor]:
-    """The classes' texts with room for the context: rows (c, s, d), its places (c, m), and each text's end (c,).
+    """The classes' texts with places for the context: rows (c, s, d), its places (c, m), and each text's end (c,).
 
     A name and its tail are put into tokens together, as CLIP reads them. Raises ConfigurationError where a class has
     no token, or too many.
     """
     names, whole = backbone.tokens(labels), backbone.tokens([label + tail for label in labels])
     before = vectors_before(length, position)
-    room = [0] * length
+    empty = [0] * length
     sequences, places = [], []
     for label, name, text in zip(labels, names, whole, strict=True):
         if not name:
             raise ConfigurationError(f"the class {label!r} holds no token of this CLIP; give it a name in words")
         n = len(name)
-        sequences.append([*room[:before], *text[:n], *room[before:], *text[n:]])
+        sequences.append([*empty[:before], *text[:n], *empty[before:], *text[n:]])
         places.append([*range(1, 1 + before), *range(1 + before + n, 1 + length + n)])
     rows, ends = backbone.rows(sequences, labels)
     return {"rows": rows, "ends": ends, "places": torch.tensor(places, device=backbone.device)}

@@ -58,7 +58,7 @@ class Tcp(ImageHead):
         }
 
     def constants(self, backbone: FrozenClip, data: TaskData) -> dict[str, Tensor]:
-        """The classes' texts with room for the context, and their zero-shot features (c, e)."""
+        """The classes' texts with places for the context, and their zero-shot features (c, e)."""
         layers = len(backbone.towers.layers)
         if self.layer >= layers:
             raise ConfigurationError(

@@ -1,0 +1,2 @@
+from .base import Parameters as Parameters
+from .base import PromptedModel as PromptedModel
