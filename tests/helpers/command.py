@@ -1,22 +1,39 @@
 """The `catalyst` command in a process of its own, and what tests need around it."""
 
+import atexit
 import json
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
+
+from helpers.fork_server import ForkedProcess, ForkServer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = Path(sys.executable).with_name("catalyst")
 SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL")
 
 
+MEASURING = "COVERAGE_PROCESS_CONFIG"  # with this variable, a Python process measures its coverage
+Process = Union["subprocess.Popen[str]", ForkedProcess]
+_lock, _servers = threading.Lock(), list[ForkServer]()  # one server, from the first command on
+
+
 class Command:
-    """The installed `catalyst`, run in a process of its own: offline, on one thread, without keys."""
+    """The installed `catalyst`, run in a process of its own: offline, on one thread, without keys.
+
+    Args:
+        fresh: start an interpreter for each command, which loads the libraries again and measures no coverage; else a
+            command runs in a fork of a process that has loaded them, unless its environment has to be another.
+    """
+
+    def __init__(self, fresh: bool = False) -> None:
+        self.fresh = fresh
 
     def environment(self, **changes: str) -> dict[str, str]:
         """This process's variables but for secrets, with `changes`; an empty value takes one away."""
@@ -24,12 +41,15 @@ class Command:
         plain = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "100"}
         return {name: value for name, value in (kept | plain | changes).items() if value}
 
-    def start(self, *words: str, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
+    def start(self, *words: str, cwd: Path, **environment: str) -> Process:
         """The running command."""
+        variables = self.environment(**environment)
+        if not self.fresh and (server := fork_server(self.environment())).fits(variables):
+            return server.start(PROGRAM, words, cwd, variables)
         return subprocess.Popen(
             [PROGRAM, *words],
             cwd=cwd,
-            env=self.environment(**environment),
+            env={name: value for name, value in variables.items() if name != MEASURING},
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -40,7 +60,17 @@ class Command:
         """The command's end: its exit code, and what it wrote."""
         process = self.start(*words, cwd=cwd, **environment)
         out, err = process.communicate(timeout=300)
+        assert process.returncode is not None
         return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def fork_server(environment: Mapping[str, str]) -> ForkServer:
+    """The server of this process, started with these variables where it is not there yet."""
+    with _lock:
+        if not _servers:
+            _servers.append(ForkServer({k: v for k, v in environment.items() if k != MEASURING}))
+            atexit.register(_servers[0].close)
+        return _servers[0]
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
