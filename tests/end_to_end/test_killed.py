@@ -1,6 +1,7 @@
 """Runs of the installed command that are ended wherever they stand, by every signal, and go on."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from helpers.command import Command
 from helpers.kill_points import (
     DECK,
     STAGES,
+    Answers,
     Moment,
     Point,
     Trial,
@@ -23,6 +25,7 @@ from helpers.kill_points import (
     carry_out,
     differences,
     exchanges,
+    go_through,
     live,
     look,
     overlapped,
@@ -32,8 +35,13 @@ from helpers.kill_points import (
 )
 from helpers.loopback import serve
 
-pytestmark = pytest.mark.slow
-
+# One trial of each kind, in forks; the others are slow, and load their libraries each time.
+ONCE = {
+    "SIGKILL in training": Moment(r"trajectory\.jsonl", 3, 0.0, signal.SIGKILL),
+    "SIGKILL in scoring": Moment(r"exchanges\.jsonl", 2, 0.0, signal.SIGKILL),  # once an answer is there
+    "SIGKILL between a request and its record": Moment("question", 2, 0.0, signal.SIGKILL),
+    "SIGTERM": Moment(r"stages/01\.step.*", 1, 0.0, signal.SIGTERM),
+}
 POINTS = {"advised": 10, "evolved": 9, "overlapped": 5}  # and one in the sweep
 SEED = 1
 IN_THE_SECOND_STAGE = Moment(r"stages/01\.step.*", 2, 0.01, signal.SIGKILL)
@@ -82,10 +90,31 @@ class Started:
 
 
 @pytest.fixture(scope="module")
-def started(catalyst: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+def advised(catalyst: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Variant]:
+    """A run that a language model advises; nothing interrupts its reference."""
+    with serve() as server:
+        variant, _ = variants(tmp_path_factory.mktemp("killed_once"), server)
+        carry_out(catalyst, variant)
+        yield variant
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_a_run_that_is_ended_once_loses_nothing(catalyst: Command, advised: Variant, name: str) -> None:
+    assert advised.server
+    waits = name == "SIGKILL between a request and its record"
+    advised.server.script = Answers(advised.server, delay_s=0.5 if waits else 0.03)
+    path = advised.home / name
+    trial = go_through(catalyst, advised, path, iter([ONCE[name]]), random.Random(SEED))
+    assert [point.number for point in trial.points] == [ONCE[name].number]
+    assert trial.findings == ()
+    assert not waits or trial.asked_again == 1
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     with serve() as server, serve() as other, ThreadPoolExecutor(2) as pool:
         advised, evolved = variants(tmp_path_factory.mktemp("killed"), server)
-        yield Started(catalyst, pool, advised, evolved, overlapped(advised, other))
+        yield Started(Command(fresh=True), pool, advised, evolved, overlapped(advised, other))
 
 
 @pytest.fixture(params=POINTS)
@@ -94,11 +123,13 @@ def ended(request: pytest.FixtureRequest, started: Started) -> list[Trial]:
     return started.trials[request.param].result()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_ended_anywhere_loses_nothing_and_ends_as_if_nothing_had_been(ended: list[Trial]) -> None:
     found = [f"{finding.kind}: {finding.words}" for trial in ended for finding in trial.findings]
     assert not found, "\n".join(found)
 
 
+@pytest.mark.slow
 def test_the_points_are_as_many_as_they_should_be_and_spread(started: Started) -> None:
     points = [p for name in POINTS for trial in started.trials[name].result() for p in trial.points]
     assert len(points) == sum(POINTS.values())
@@ -106,6 +137,7 @@ def test_the_points_are_as_many_as_they_should_be_and_spread(started: Started) -
     assert len({point.phase for point in points}) >= 3
 
 
+@pytest.mark.slow
 def test_a_question_is_asked_again_only_where_its_answer_never_came(started: Started) -> None:
     for trial in (*started.trials["advised"].result(), *started.trials["overlapped"].result()):
         assert 0 <= trial.asked_again <= len(trial.points)
@@ -114,6 +146,7 @@ def test_a_question_is_asked_again_only_where_its_answer_never_came(started: Sta
     assert len(asked) >= STAGES, "no consultation took two calls"
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_by_the_same_command(started: Started) -> None:
     sweep = started.sweep.result()
     assert sweep.point
@@ -149,16 +182,16 @@ def leave_a_part(path: Path) -> None:
     ],
 )
 def test_what_is_lost_doubled_or_unequal_is_seen(
-    started: Started, tmp_path: Path, spoil: Callable[[Path], Any], kinds: set[str]
+    advised: Variant, tmp_path: Path, spoil: Callable[[Path], Any], kinds: set[str]
 ) -> None:
-    path = shutil.copytree(started.reference("advised"), tmp_path / "run")
+    path = shutil.copytree(advised.reference, tmp_path / "run")
     spoil(path)
-    assert {finding.kind for finding in differences(path, started.reference("advised"))} == kinds
+    assert {finding.kind for finding in differences(path, advised.reference)} == kinds
 
 
 @pytest.mark.parametrize("name", ["stages/01/state.safetensors", "stages/02/SHA256SUMS", "metrics.jsonl"])
-def test_a_changed_byte_is_seen(started: Started, tmp_path: Path, name: str) -> None:
-    path = shutil.copytree(started.reference("advised"), tmp_path / "run")
+def test_a_changed_byte_is_seen(advised: Variant, tmp_path: Path, name: str) -> None:
+    path = shutil.copytree(advised.reference, tmp_path / "run")
     assert unreadable(path) == []
     change(name, lambda content: bytes([content[0] ^ 1]) + content[1:])(path)
     assert [finding.kind for finding in unreadable(path)] == ["unreadable"]

@@ -1,6 +1,6 @@
-"""Real runs, ended at seeded moments and gone on with until they finish; what is then wrong with them, if anything.
+"""Real runs that signals end at given moments and that are resumed until they finish; what is then wrong with them.
 
-Shared by tests/end_to_end/test_killed.py and scripts/bench/kill_points.py.
+Shared by tests/end_to_end/test_killed.py and tests/helpers/measure_kill_points.py.
 """
 
 import json
@@ -8,16 +8,15 @@ import os
 import random
 import re
 import signal
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from helpers.command import Command, write_jsonl
+from helpers.command import Command, Process, write_jsonl
 from helpers.loopback import Loopback, Response, openai_chat
 from helpers.tiny_models import LABELS, WORDS, folder, sentences
 
@@ -116,19 +115,19 @@ class Trial:
 class Answers(list[Response]):
     """A server's script without an end: each question has an answer of its own, however often it is asked.
 
-    The first answer of some consultations is of no use, so that they take two calls.
+    The first answer of some consultations is of no use, so that they take two calls. Each takes `delay_s` seconds.
     """
 
-    def __init__(self, loopback: Loopback) -> None:
+    def __init__(self, loopback: Loopback, delay_s: float = 0.03) -> None:
         super().__init__([openai_chat("")])  # never empty, which means used up
-        self.requests = loopback.requests
+        self.requests, self.delay_s = loopback.requests, delay_s
 
     def pop(self, index: Any = -1) -> Response:
         messages = self.requests[-1].body["messages"]
         dice = random.Random(json.dumps(messages))
         lines = [f"- {' '.join(dice.sample((*WORDS, *LABELS), 4))}" for _ in range(3)]
         text = "" if len(messages) == 2 and dice.random() < 0.5 else "\n".join(lines)
-        return replace(openai_chat(text), delay_s=0.03)
+        return replace(openai_chat(text), delay_s=self.delay_s)
 
 
 def variants(home: Path, server: Loopback) -> tuple[Variant, Variant]:
@@ -175,21 +174,23 @@ def trials(catalyst: Command, variant: Variant, points: int, seed: int) -> Itera
     while points > 0:
         while len(numbers) < points:
             numbers += dice.sample(DECK, len(DECK))
-        trial = go_through(catalyst, variant, variant.home / f"{variant.name} {runs}", numbers[:points], dice)
+        path = variant.home / f"{variant.name} {runs}"
+        moments = (draw(dice, path, number) for number in numbers[:points])  # each is drawn when it is needed
+        trial = go_through(catalyst, variant, path, moments, dice)
         numbers, points, runs = numbers[len(trial.points) :], points - len(trial.points), runs + 1
         last = resumed_again(catalyst, variant, trial.path) if points == 0 else []
         yield replace(trial, findings=(*trial.findings, *last))
 
 
 def go_through(
-    catalyst: Command, variant: Variant, path: Path, numbers: Sequence[signal.Signals], dice: random.Random
+    catalyst: Command, variant: Variant, path: Path, moments: Iterator[Moment], dice: random.Random
 ) -> Trial:
-    """One run that gets these signals, as long as it lasts, and then goes on to its end."""
+    """One run, ended at these moments as long as it lasts, and then resumed to its end."""
     points: list[Point] = []
     findings: list[Finding] = []
     asked, paid = variant.questions(), list[bytes]()
     while not (path / "outcome.json").exists():
-        moment = draw(dice, path, numbers[len(points)]) if len(points) < len(numbers) else None
+        moment = next(moments, None)
         before = look(path)
         point, wrong = live(start(catalyst, variant, path, dice), variant, path, moment)
         points += [point] if point else []
@@ -209,7 +210,7 @@ def go_through(
     return Trial(path, tuple(points), tuple(findings), again)
 
 
-def start(catalyst: Command, variant: Variant, path: Path, dice: random.Random) -> "subprocess.Popen[str]":
+def start(catalyst: Command, variant: Variant, path: Path, dice: random.Random) -> Process:
     """A run under way, for the first time or again: by the same command, or resumed from one folder or another."""
     here, there = ("resume", str(path)), ("resume", ".")
     known = (path / "manifest.json").exists()
@@ -229,9 +230,7 @@ def draw(dice: random.Random, path: Path, number: signal.Signals) -> Moment:
     return Moment(pattern, dice.randint(1, most), delay_s, number)
 
 
-def live(
-    process: "subprocess.Popen[str]", variant: Variant, path: Path, moment: Moment | None
-) -> tuple[Point | None, list[Finding]]:
+def live(process: Process, variant: Variant, path: Path, moment: Moment | None) -> tuple[Point | None, list[Finding]]:
     """One life of a run: the point at which a signal ended it, if one did, and what was wrong with its end."""
     try:
         phase = strike(process, variant, path, moment) if moment else None
@@ -254,7 +253,7 @@ def live(
     return Point(number, phase or "", reaction_s), [Finding("broken", f"{path.name}: {words}") for words in wrong]
 
 
-def strike(process: "subprocess.Popen[str]", variant: Variant, path: Path, moment: Moment) -> str | None:
+def strike(process: Process, variant: Variant, path: Path, moment: Moment) -> str | None:
     """Send the moment's signal when it comes; what the run was doing, or None where it ended before."""
     first = seen = look(path)
     asked = questions = variant.questions()

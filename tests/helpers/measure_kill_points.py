@@ -1,7 +1,9 @@
-"""Ends real runs at random moments and goes on with them: what is lost?   scripts/bench/kill_points.py --points 200
+"""Ends real runs at random moments and resumes them: what is lost?
+
+    cd tests; ../.venv/bin/python -m helpers.measure_kill_points --points 200
 
 Prints a table and leaves with 1 if anything is wrong. Two runs at a time; about 20 minutes for 200 on two slow cores.
-Run it with the project's Python (.venv/bin/python), in which the test extra is installed.
+The test extra must be installed.
 """
 
 import argparse
@@ -12,8 +14,6 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from helpers.command import Command
 from helpers.kill_points import DECK, KINDS, PHASES, Point, Trial, Variant, carry_out, trials, variants
@@ -26,13 +26,13 @@ from rich.text import Text
 def main() -> int:
     options = parser().parse_args()
     console, began = Console(), time.monotonic()
-    half = options.points // 2
+    half, catalyst = options.points // 2, Command(fresh=True)
     with tempfile.TemporaryDirectory(prefix="kill-points-") as home, serve() as server, ThreadPoolExecutor(2) as pool:
 
         def killed(variant: Variant, points: int) -> list[Trial]:
-            carry_out(Command(), variant)
+            carry_out(catalyst, variant)
             ended = []
-            for trial in trials(Command(), variant, points, options.seed):
+            for trial in trials(catalyst, variant, points, options.seed):
                 ended.append(trial)
                 console.print(Text(f"{trial.path.name}: {len(trial.points)} points, {len(trial.findings)} findings"))
                 for finding in trial.findings:
