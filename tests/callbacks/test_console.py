@@ -375,7 +375,7 @@ def test_an_exception_in_a_run_leaves_a_real_terminal_as_it_was() -> None:
     path = ":".join(map(str, Path(__file__).parents[1:3]))  # tests/ and the checkout
     environment = {"TERM": "xterm-256color", "PYTHONPATH": path, "PYTHONUTF8": "1"}
     child = pexpect.spawn(sys.executable, ["-c", code], dimensions=(24, 80), env=environment, encoding="utf-8")
-    child.expect(pexpect.EOF, timeout=20)
+    child.expect(pexpect.EOF, timeout=120)
     output = child.before or ""
     assert "asking the mentor" in output or "scoring" in output
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")

@@ -256,7 +256,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., "subprocess
 
     def run(*words: str) -> "subprocess.CompletedProcess[str]":
         program = [sys.executable, "-S", "-c", code, *words]
-        return subprocess.run(program, cwd=home, env=environment, capture_output=True, text=True, timeout=60)
+        return subprocess.run(program, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
 
     return run
 
@@ -426,5 +426,5 @@ sys.addaudithook(strike)
 from llm_catalyst.cli.main import main
 main(["run", "experiment=quickstart"])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (code, "")

@@ -90,7 +90,7 @@ class Runs:
                 time.sleep(0.002)
         finally:
             process.kill()
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL, f"the run ended before it was killed: {err}"
         before = {file.name: file.read_bytes() for file in path.glob("*.jsonl")}
         with open(path / "trajectory.jsonl", "ab") as file:
@@ -430,7 +430,7 @@ def test_the_installed_command_composes_from_another_folder(installed: Path, tmp
     )
     environment = os.environ | {"PYTHONPATH": str(installed)}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == str(installed / "llm_catalyst" / "__init__.py")

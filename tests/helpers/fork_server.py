@@ -169,7 +169,8 @@ class ForkServer:
     def close(self) -> None:
         """End the server; programs that still run go on."""
         self.channel.close()
-        self.process.wait()
+        with self.process:
+            pass  # which waits for it, and closes its pipes
 
 
 def serve(channel: socket.socket) -> None:

@@ -1,5 +1,7 @@
 """Tiny random models and their data for the golden runs: made of transformers alone, the same each time.
 
+Run as a script, it makes them in the current folder.
+
 Vocabularies are written down here rather than trained: the trainers of `tokenizers` give other merges each time.
 """
 
@@ -155,3 +157,7 @@ def choices(n: int, seed: int) -> list[dict[str, Any]]:
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+    make(Path.cwd())

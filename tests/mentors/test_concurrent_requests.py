@@ -207,12 +207,12 @@ def times_of(turn: Callable[[], None], threads: int) -> list[float]:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(10)
+        worker.join(60)
     return sorted(begun)
 
 
 def test_no_window_of_a_minute_sees_more_beginnings_than_allowed() -> None:
-    window_s = 0.25
+    window_s = 1.0
     begun = times_of(limit_rate("http://one", "a model", 3, window_s), threads=8)
     assert len(begun) == 8
     assert all(later - earlier >= window_s - 0.02 for earlier, later in zip(begun, begun[3:], strict=False))

@@ -109,7 +109,7 @@ def test_a_second_process_waits_for_the_first_and_takes_what_that_made(folder: P
             process.wait(0.5)
         shutil.copytree(folder, ready)
         (ready / "mark").touch()
-    assert process.communicate(timeout=60)[0] == f"{ready}\n"
+    assert process.communicate(timeout=300)[0] == f"{ready}\n"
     assert (ready / "mark").exists()
 
 

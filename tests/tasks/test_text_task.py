@@ -249,9 +249,9 @@ def test_of_a_carved_part_that_is_too_large_the_largest_label_gives_first(
 
 def test_carving_is_quick_with_very_many_labels() -> None:
     rows = [Example(((f"{i}", None),), i // 3) for i in range(60_000)]
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(carve_dev(rows, 0.5, 30_000, 0)[1]) == 30_000
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_a_label_with_a_single_row_is_trained_on(folder: Callable[..., Path]) -> None:

@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -230,16 +229,39 @@ def test_memory_that_runs_out_is_told_and_leaves_the_problem_as_it_was() -> None
 # Time, memory, sizes
 
 
+class Clock:
+    """Seconds that pass only where something sleeps, so that no other process of the machine is measured."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of all measurements."""
+    found = Clock()
+    monkeypatch.setattr("llm_catalyst.training.estimate.time", found)
+    return found
+
+
 @dataclass(frozen=True)
 class Sleeping(PromptOptimizer):
     """An optimizer whose step takes 0.5 ms for each token of each member, as time on a device does, roughly."""
+
+    clock: Clock
 
     def train(
         self, model: PromptedText, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
     ) -> Iterator[StepResult]:
         for number in range(step_range.done + 1, step_range.end + 1):
             batch = next(batches)
-            time.sleep(seconds_asleep(batch))
+            self.clock.sleep(seconds_asleep(batch))
             yield StepResult(number, (0.0,) * len(members), batch.labels.numel())
 
 
@@ -248,13 +270,13 @@ def seconds_asleep(batch: Batch) -> float:
 
 
 @pytest.mark.parametrize("restart", ["best", "all"])
-def test_the_time_of_training_is_that_of_all_steps_of_all_members(restart: str) -> None:
+def test_the_time_of_training_is_that_of_all_steps_of_all_members(restart: str, clock: Clock) -> None:
     problem, plan = toy_problem(data=toy_data(train=44), restart=restart), (6, 6, 6)
     expected = 0.0
     for stage in range(3):
         batches = problem.batches(3 if stage and restart == "all" else 1, 6 * stage)
         expected += sum(seconds_asleep(next(batches)) for _ in range(6))
-    estimated = estimate_run(problem, Sleeping(), RandomTokens(3), plan)
+    estimated = estimate_run(problem, Sleeping(clock), RandomTokens(3), plan)
     assert 0.8 * expected < estimated.train_seconds < 2 * expected
     assert 1 <= estimated.measured_steps <= 6
 
@@ -290,6 +312,7 @@ class Slow:
     """A classifier that takes `pace` seconds for each token of a pass without gradients, and keeps their numbers."""
 
     pace: float
+    clock: Clock
     passes: list[int] = field(default_factory=list)
     words: ClassVar[bool] = False
     trained: ClassVar[bool] = True
@@ -304,12 +327,12 @@ class Slow:
         if not torch.is_grad_enabled():
             k, rows, length = batch.tokens.shape
             self.passes.append(k * rows * (prompts.shape[1] + length))
-            time.sleep(self.pace * self.passes[-1])
+            self.clock.sleep(self.pace * self.passes[-1])
         return Classifier().scores(backbone, prompts, batch, *rest)
 
 
-def test_the_time_of_scoring_is_measured_on_one_pass_and_holds_for_all(tmp_path: Path) -> None:
-    head = Slow(pace=2e-4)
+def test_the_time_of_scoring_is_measured_on_one_pass_and_holds_for_all(tmp_path: Path, clock: Clock) -> None:
+    head = Slow(2e-4, clock)
     problem = toy_problem(head=head, data=toy_data(dev=40, test=40), token_budget=300)
     estimated = estimate_run(problem, Wandering(problem), RandomTokens(), PLAN)
     assert len(set(head.passes)) == 1

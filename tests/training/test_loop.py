@@ -511,8 +511,17 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     assert other.bytes() != again.bytes()
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("at", "every"), [(2, "60s"), (5, "60s"), (9, "60s"), (2, 1), (6, 1), (9, 2)])
+CUTS: tuple[tuple[int, int | str], ...] = ((2, "60s"), (5, "60s"), (9, "60s"), (2, 1), (6, 1), (9, 2))
+
+
+def every_way_and_every_cut() -> list[Any]:
+    """All pairs; each way at one cut and one way at each cut are not slow."""
+    fast = {(way, CUTS[-2]) for way in WAYS} | {("evolution, all, kept moments", cut) for cut in CUTS}
+    pairs = [(way, cut) for way in WAYS for cut in CUTS]
+    return [pytest.param(way, *cut, marks=[] if (way, cut) in fast else pytest.mark.slow) for way, cut in pairs]
+
+
+@pytest.mark.parametrize(("way", "at", "every"), every_way_and_every_cut())
 def test_a_run_that_was_cut_off_and_resumed_equals_one_that_was_not(
     tmp_path: Path, way: str, at: int, every: int | str
 ) -> None:

@@ -170,7 +170,7 @@ def test_a_run_that_dies_after_its_answer_came_goes_on_to_the_same_end_and_does_
 ) -> None:
     def die(number: int) -> None:
         if number == step:
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 60
             while len([r for r in view.seen if isinstance(r, LLMCall)]) < (2 if step < 7 else 4):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -191,7 +191,7 @@ def test_a_run_that_dies_while_the_answer_is_awaited_asks_again_and_the_late_one
     gone = threading.Event()
 
     def reply(request: Request) -> Response:
-        gone.wait(10)
+        gone.wait(60)
         return answer(request)
 
     def die(number: int) -> None:
@@ -213,7 +213,7 @@ def test_a_signal_ends_the_run_without_the_answer(tmp_path: Path, whole: Path, s
     over = threading.Event()
 
     def reply(request: Request) -> Response:
-        over.wait(10)
+        over.wait(60)
         return answer(request)
 
     def strike(number: int) -> None:
@@ -223,7 +223,7 @@ def test_a_signal_ends_the_run_without_the_answer(tmp_path: Path, whole: Path, s
     began = time.monotonic()
     with SignalHandler(0.3) as interruption, pytest.raises(RunInterrupted):
         carry_out(tmp_path, reply, Watching(strike), interruption)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 40  # the response takes 60 s
     over.set()
     carry_out(tmp_path)
     assert written(tmp_path) == written(whole)
