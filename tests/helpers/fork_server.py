@@ -29,7 +29,6 @@ MODULES = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.bert.modeling_bert",
     "transformers.models.bert.tokenization_bert",
-    "datasets",
     "hydra._internal.hydra",
     "hydra._internal.core_plugins.basic_sweeper",
     "openai.resources.chat",
