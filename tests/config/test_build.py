@@ -112,6 +112,12 @@ def launch_words(path: Path) -> list[str]:
     return shlex.split(command[1])
 
 
+def words_of(path: Path) -> list[str]:
+    """The overrides that choose a file, with what a user must give besides."""
+    name = "=".join(group_and_choice(path))
+    return [name, *GIVEN.get(name, [])]
+
+
 def build_all(config: dict[str, Any]) -> RunComponents:
     """Every node of a configuration as its object; keys, terminals and recorded runs are not asked for."""
     strategy = build_node(config["strategy"], "strategy")
@@ -161,7 +167,7 @@ def test_the_walk_finds_as_many_choices_as_there_are_and_all_that_were_promised(
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: "=".join(group_and_choice(path)))
 def test_every_choice_composes_and_builds_without_loading_anything(path: Path, composed: Compose) -> None:
     group, choice = group_and_choice(path)
-    config = composed(f"{group}={choice}", *GIVEN.get(f"{group}={choice}", []))
+    config = composed(*words_of(path))
     parts = build_all(config)
     own = merged(path)
     if group == "task":
@@ -174,12 +180,22 @@ def test_every_choice_composes_and_builds_without_loading_anything(path: Path, c
         assert all(key in config for key in own if key != "defaults")
 
 
-@pytest.mark.parametrize("path", CHOICES, ids=lambda path: "=".join(group_and_choice(path)))
+@pytest.mark.parametrize(
+    "path",
+    # Slow where the command is another one than that which is composed and built above.
+    [path if launch_words(path) == words_of(path) else pytest.param(path, marks=pytest.mark.slow) for path in CHOICES],
+    ids=lambda path: "=".join(group_and_choice(path)),
+)
 def test_every_file_opens_with_a_command_that_composes(path: Path, composed: Compose) -> None:
     words = launch_words(path)
-    group, choice = group_and_choice(path)
     if "{" not in "".join(words):  # a template in braces goes through a shell: test_command_line.py
         build_all(composed(*words))
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=lambda path: "=".join(group_and_choice(path)))
+def test_every_file_opens_with_a_command_that_names_it(path: Path) -> None:
+    words = launch_words(path)
+    group, choice = group_and_choice(path)
     names = f"{group}={choice}"
     shown_by_a_preset = group in ("protocol", "task", "backbone") and any(
         word.startswith("experiment=") for word in words

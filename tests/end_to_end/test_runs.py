@@ -81,9 +81,26 @@ class Runs:
         found = sorted(cwd.glob("outputs/*/*/*/*"))
         return Run(done.returncode, done.stdout, done.stderr, found[-1] if found else cwd)
 
-    def killed_and_resumed(self, name: str, when: Callable[[Path], bool], *words: str) -> Interrupted:
-        """A run that gets SIGKILL as soon as `when` holds of its directory, and is then resumed."""
-        path = self.home / name
+    def killed_and_resumed(
+        self, name: str, when: Callable[[Path], bool], *words: str, unless: Callable[[Path], bool] = lambda path: False
+    ) -> Interrupted:
+        """A run that gets SIGKILL as soon as `when` holds of its directory, and is then resumed.
+
+        On a busy machine the signal may come late: where `unless` holds by then, another run is made.
+        """
+        for attempt in range(10):
+            path = self.home / f"{name}{attempt or ''}"
+            self.kill(path, when, *words)
+            if not unless(path):
+                break
+        before = {file.name: file.read_bytes() for file in path.glob("*.jsonl")}
+        with open(path / "trajectory.jsonl", "ab") as file:
+            file.write(b'{"stage": 1, "st')  # what a dying process may leave
+        done = self.catalyst("resume", str(path), cwd=self.home)
+        return Interrupted(before, Run(done.returncode, done.stdout, done.stderr, path))
+
+    def kill(self, path: Path, when: Callable[[Path], bool], *words: str) -> None:
+        """Start a run in this directory, and end it as soon as `when` holds."""
         process = self.catalyst.start("run", *words, f"task.path={self.task}", f"hydra.run.dir={path}", cwd=self.home)
         try:
             while process.poll() is None and not when(path):
@@ -91,12 +108,7 @@ class Runs:
         finally:
             process.kill()
         _, err = process.communicate(timeout=300)
-        assert process.returncode == -signal.SIGKILL, f"the run ended before it was killed: {err}"
-        before = {file.name: file.read_bytes() for file in path.glob("*.jsonl")}
-        with open(path / "trajectory.jsonl", "ab") as file:
-            file.write(b'{"stage": 1, "st')  # what a dying process may leave
-        done = self.catalyst("resume", str(path), cwd=self.home)
-        return Interrupted(before, Run(done.returncode, done.stdout, done.stderr, path))
+        assert process.returncode in (-signal.SIGKILL, 0), err
 
 
 def has_line(name: str, start: bytes) -> Callable[[Path], bool]:
@@ -133,10 +145,20 @@ def started(runs: Runs, pool: ThreadPoolExecutor, server: Loopback) -> dict[str,
     """All runs, under way."""
     asked = (*ADVISED, "mentor=openai_compatible", "mentor.client.model=gpt-4o-mini")
     sweep = (*EVOLVED, "mentor=none,random,evolution", "optimizer.lr=1e-2,-1")
+
+    def finished(path: Path) -> bool:
+        if there := (path / "outcome.json").exists():
+            server.requests.clear()  # the next run's are looked at
+        return there
+
     return {
         "evolved": pool.submit(runs.run, "evolved", *EVOLVED),
         "killed": pool.submit(
-            runs.killed_and_resumed, "killed", has_line("trajectory.jsonl", b'{"stage": 1, "step": 4'), *EVOLVED
+            runs.killed_and_resumed,
+            "killed",
+            has_line("trajectory.jsonl", b'{"stage": 1, "step": 4'),
+            *EVOLVED,
+            unless=has_line("trajectory.jsonl", b'{"stage": 1, "step": 8'),
         ),
         "advised": pool.submit(
             runs.killed_and_resumed,
@@ -144,6 +166,7 @@ def started(runs: Runs, pool: ThreadPoolExecutor, server: Loopback) -> dict[str,
             has_line("exchanges.jsonl", b"{"),
             *asked,
             f"mentor.client.base_url={server.url}/v1",
+            unless=finished,
         ),
         "sweep": pool.submit(runs.run, "sweep", "-m", *sweep, f"hydra.sweep.dir={runs.home / 'swept'}"),
     }
