@@ -35,7 +35,7 @@ from helpers.kill_points import (
 )
 from helpers.loopback import serve
 
-# One trial of each kind, in forks; the others are slow, and load their libraries each time.
+# One trial of each kind; the others are slow.
 ONCE = {
     "SIGKILL in training": Moment(r"trajectory\.jsonl", 3, 0.0, signal.SIGKILL),
     "SIGKILL in scoring": Moment(r"exchanges\.jsonl", 2, 0.0, signal.SIGKILL),  # once an answer is there
@@ -67,8 +67,9 @@ class Started:
         self.sweep = pool.submit(self.killed_sweep, self.variants["evolved"])
 
     def killed(self, name: str) -> list[Trial]:
-        carry_out(self.catalyst, self.variants[name])
-        return list(trials(self.catalyst, self.variants[name], POINTS[name], SEED))
+        catalyst = Command(fresh=True) if name == "advised" else self.catalyst
+        carry_out(catalyst, self.variants[name])
+        return list(trials(catalyst, self.variants[name], POINTS[name], SEED))
 
     def killed_sweep(self, variant: Variant) -> Sweep:
         """A sweep of two runs, killed in the second, and the same command again."""
@@ -111,10 +112,10 @@ def test_a_run_that_is_ended_once_loses_nothing(catalyst: Command, advised: Vari
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+def started(catalyst: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     with serve() as server, serve() as other, ThreadPoolExecutor(2) as pool:
         advised, evolved = variants(tmp_path_factory.mktemp("killed"), server)
-        yield Started(Command(fresh=True), pool, advised, evolved, overlapped(advised, other))
+        yield Started(catalyst, pool, advised, evolved, overlapped(advised, other))
 
 
 @pytest.fixture(params=POINTS)
