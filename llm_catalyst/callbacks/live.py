@@ -1,4 +1,4 @@
-"""The live view: one screen of a running experiment, redrawn a few times a second."""
+"""The live view: one screen for a running experiment, redrawn a few times a second."""
 
 import math
 import time
@@ -18,13 +18,13 @@ from llm_catalyst.utils.text_plot import Point, draw_area, value_span
 
 REFRESHES = 4  # a second
 LABEL = 24  # columns of the text to the left of a curve
-TOP, PROPOSALS = 5, 3  # of the pool and of the mentor's answer that are shown
+TOP, PROPOSALS = 5, 3  # rows: of the pool, and of the mentor's proposals
 POINTS = 256  # of a curve: more than a screen has dots for
 
 
 @dataclass
 class Curve:
-    """A series of any length as at most POINTS means over equal stretches, so that a value costs O(1)."""
+    """A series of any length as at most POINTS means over equal stretches; adding a value costs O(1)."""
 
     points: list[Point] = field(default_factory=list)
     stride: int = 1
@@ -50,7 +50,7 @@ class Curve:
 
 @dataclass
 class Pace:
-    """Steps a second while training, and the time between stages, from which the time left follows."""
+    """Steps a second while training, and the time between stages, which give the remaining time."""
 
     now: float
     steps: int = 0
@@ -70,12 +70,12 @@ class Pace:
         return self.steps / self.training_s if self.training_s else None
 
     def left(self, steps: int, gaps: int) -> float | None:
-        """Seconds that so many steps and gaps between stages may take."""
+        """Seconds for that many steps and gaps between stages; None while unknown."""
         return steps / self.rate + gaps * self.gaps_s / max(1, self.gaps) if self.rate else None
 
 
 class LiveView(RunCallback):
-    """Shows a run on one screen of 80 x 24 or more, which goes when the run has come to its outcome."""
+    """Shows a run on one screen of 80 x 24 or more, which is removed at the end of the run."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -141,7 +141,7 @@ class LiveView(RunCallback):
         self.activity, self.since = activity, time.monotonic()
 
     def on_run_end(self, outcome: Outcome | None) -> None:
-        """Leave the terminal as it was; the last screen stays only where the run did not come to an outcome."""
+        """Restore the terminal; the last screen stays only if the run is unfinished."""
         if self.live is not None:
             self.live.transient = outcome is not None
             self.live.stop()
@@ -155,17 +155,17 @@ class LiveView(RunCallback):
             yield line
 
     def render_screen(self, width: int, height: int) -> list[Text]:
-        """The lines of one screen: what does not fit is left out in a fixed order, room to spare goes to the curves."""
+        """The lines of one screen: without space, parts are left out in a fixed order; spare lines go to the curves."""
         warnings = [Text(f"! {text}", "yellow") for text in self.warnings[-3:]]
         # Rows that are still empty keep their place, so that nothing jumps when they are filled.
         top, proposals = pad_lines(self.render_pool(), 1 + TOP), pad_lines(self.render_proposals(), 1 + PROPOSALS)
-        room = max(0, height - 7 - len(warnings))  # 7: the header, two curves of one line, the dev metric
-        top = top[:room]
-        proposals = proposals[: room - len(top)]
-        room -= len(top) + len(proposals)
-        tall = 2 if room >= 2 else 1
-        blanks = [[Text()] if room - 2 > i else [] for i in range(3)]
-        tall += min(4, max(0, room - 5) // 2)
+        space = max(0, height - 7 - len(warnings))  # 7: the header, two curves of one line, the dev metric
+        top = top[:space]
+        proposals = proposals[: space - len(top)]
+        space -= len(top) + len(proposals)
+        tall = 2 if space >= 2 else 1
+        blanks = [[Text()] if space - 2 > i else [] for i in range(3)]
+        tall += min(4, max(0, space - 5) // 2)
         return [
             *self.render_header(width),
             *blanks[0],
@@ -213,7 +213,7 @@ class LiveView(RunCallback):
         return [*lines, self.render_status()]
 
     def render_status(self) -> Text:
-        """Dev metric now, best accuracy so far, and what always answering one class would reach."""
+        """Dev metric now, best accuracy so far, and the majority class."""
         info, latest = self.watcher.info, self.evaluation
         text = Text()
         if latest is not None:
@@ -231,7 +231,7 @@ class LiveView(RunCallback):
         return lines
 
     def render_proposals(self) -> list[Text]:
-        """What the mentor proposed last, the chosen ones marked, and what it has cost so far."""
+        """The mentor's last proposals, the chosen ones marked, and its cost so far."""
         spent = self.usage.describe() if self.usage.calls else ""
         if not self.restarts:
             return [Text("   ".join(filter(None, ("mentor: no restart yet", spent))), "dim")]
@@ -248,19 +248,19 @@ class LiveView(RunCallback):
 
 
 def pad_lines(lines: list[Text], length: int) -> list[Text]:
-    """The lines, and empty ones up to this length."""
+    """The lines, followed by empty ones up to this length."""
     return lines + [Text()] * (length - len(lines))
 
 
 def justify_line(left: Text, right: Text, width: int) -> Text:
-    """One line with `left` at its left, cut where needed, and `right` at its right."""
-    room = max(0, width - right.cell_len - (2 if right else 0))
-    left.truncate(room, overflow="ellipsis", pad=True)
+    """One line with `left` on the left, cut if needed, and `right` on the right."""
+    space = max(0, width - right.cell_len - (2 if right else 0))
+    left.truncate(space, overflow="ellipsis", pad=True)
     return Text.assemble(left, "  " if right else "", right)
 
 
 def stage_bar(plan: Sequence[int], step: int, width: int) -> Text:
-    """A bar for each stage, as long as the stage, filled up to `step`; one for all where there are too many."""
+    """A bar for each stage, as long as the stage, filled up to `step`; a single one if there are too many stages."""
     if 4 * len(plan) > width:
         plan = [sum(plan)]
     cells = max(len(plan), width - len(plan) + 1)

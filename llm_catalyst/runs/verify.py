@@ -1,4 +1,4 @@
-"""`catalyst show --verify DIR`: whether a run's files are what the run wrote, without torch."""
+"""`catalyst show --verify DIR`: whether a run's files are those that the run wrote; without torch."""
 
 import json
 import shlex
@@ -27,7 +27,7 @@ OUTCOME = "outcome.json"
 
 @dataclass(frozen=True)
 class Finding:
-    """A file, or the folder of a saved state: what is wrong with it ('' where nothing is), and a remark."""
+    """A file, or the folder of a saved state: its damage, '' if there is none, and a remark."""
 
     file: str
     damage: str = ""
@@ -35,14 +35,18 @@ class Finding:
 
 
 def print_verification(path: Path, console: Console) -> bool:
-    """Print what became of each file, and in a sentence what to do; whether all are what the run wrote.
+    """Print the verdict on each file, and the next step in a sentence.
 
-    Raises ConfigurationError where `path` is no run directory, or is being written.
+    Returns:
+        Whether all files are as the run wrote them.
+
+    Raises:
+        ConfigurationError: `path` is no run directory, or a process is writing it.
     """
     forgive_encoding(console)
-    with left_alone(path):
+    with lock_run(path):
         findings = verify_run(path)
-        advice = what_to_do(path, [finding.file for finding in findings if finding.damage])
+        advice = describe_next_step(path, [finding.file for finding in findings if finding.damage])
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for finding in findings:
         verdict = Text(escape_controls(finding.damage), "bold red") if finding.damage else Text("ok", "green")
@@ -54,8 +58,12 @@ def print_verification(path: Path, console: Console) -> bool:
 
 
 @contextmanager
-def left_alone(path: Path) -> Iterator[None]:
-    """Keep other processes from writing the run meanwhile. Raises ConfigurationError where one is at it."""
+def lock_run(path: Path) -> Iterator[None]:
+    """Keep other processes from writing the run.
+
+    Raises:
+        ConfigurationError: another process is writing it.
+    """
     lock = FileLock(path / ".lock")
     try:
         if (path / ".lock").exists():
@@ -71,19 +79,23 @@ def left_alone(path: Path) -> Iterator[None]:
 
 
 def verify_run(path: Path) -> list[Finding]:
-    """What became of each file of a run. Raises ConfigurationError where `path` holds none."""
+    """The findings on each file of a run.
+
+    Raises:
+        ConfigurationError: `path` is no run directory.
+    """
     if not any((path / name).exists() for name in (*FIXED, *FILES.values(), "stages", OUTCOME)):
         read_manifest(path)
-    return finished_run(path) if has_ended(path) else unfinished_run(path)
+    return verify_finished(path) if has_ended(path) else verify_unfinished(path)
 
 
 def has_ended(path: Path) -> bool:
-    """Whether the run has come to its end, though its outcome may have been lost since."""
+    """Whether the run has finished, even if its outcome was lost since."""
     return (path / OUTCOME).exists() or OUTCOME in checksums.read_list(path)
 
 
-def finished_run(path: Path) -> list[Finding]:
-    """Every file against the list that was written at the end, and each saved state against its own as well."""
+def verify_finished(path: Path) -> list[Finding]:
+    """Each file against the list that was written at the end, and each saved state also against its own list."""
     states = [f"stages/{state.name}" for state in saved_states(path)]
     records = [name for name in FILES.values() if (path / name).exists() and (path / name).read_bytes()]
     needed = [*FIXED, *records, *(f"{state}/{file}" for state in states for file in (*STATE, checksums.SUMS)), OUTCOME]
@@ -92,34 +104,34 @@ def finished_run(path: Path) -> list[Finding]:
     findings = [Finding(checksums.SUMS, wrong[checksums.SUMS])] if checksums.SUMS in wrong else []
     for name in names:
         if name in FILES.values():
-            findings.append(record_finding(path, name, wrong.get(name, "")))
+            findings.append(check_records(path, name, wrong.get(name, "")))
         elif name in (*FIXED, OUTCOME):
             findings.append(Finding(name, wrong.get(name) or find_unreadable(path / name)))
         elif not name.startswith(tuple(f"{state}/" for state in states)):
             findings.append(Finding(name, wrong.get(name, "")))
     for state in states:
         inside = {name.removeprefix(f"{state}/"): how for name, how in wrong.items() if name.startswith(f"{state}/")}
-        findings.append(state_finding(path, state, inside))
+        findings.append(check_state(path, state, inside))
     return findings
 
 
-def unfinished_run(path: Path) -> list[Finding]:
-    """The saved states by their lists, and the records by the newest state that is whole, as a resume takes them."""
+def verify_unfinished(path: Path) -> list[Finding]:
+    """The saved states against their lists, the records against the newest intact state, as a resume does."""
     wrong = checksums.find_changed(path, FIXED)
     findings = [Finding(checksums.SUMS, wrong[checksums.SUMS])] if checksums.SUMS in wrong else []
     findings += [Finding(name, wrong.get(name) or find_unreadable(path / name)) for name in FIXED]
     states = [f"stages/{state.name}" for state in saved_states(path)]
     whole = [state for state in states if not checksums.find_changed(path / state, STATE)]
-    saved = records_of(path, whole[-1]) if whole else {}
+    saved = read_saved_records(path, whole[-1]) if whole else {}
     wrong = find_changed_records(path, saved)
     for name in FILES.values():
         if name in wrong or (path / name).exists():
-            findings.append(record_finding(path, name, wrong.get(name, ""), saved.get(name, (0, ""))[0]))
-    return findings + [state_finding(path, state, {}) for state in states]
+            findings.append(check_records(path, name, wrong.get(name, ""), saved.get(name, (0, ""))[0]))
+    return findings + [check_state(path, state, {}) for state in states]
 
 
-def record_finding(path: Path, name: str, damage: str, saved: int | None = None) -> Finding:
-    """A record file, each line of which is read; `saved` are the bytes that the newest state covers."""
+def check_records(path: Path, name: str, damage: str, saved: int | None = None) -> Finding:
+    """A record file, of which each line is read; `saved` is the number of bytes that the newest state covers."""
     kinds = {file: kind for kind, file in FILES.items()}
     lines = read_raw_lines(path / name)
     broken = next((i for i, line in enumerate(lines, start=1) if not is_record(kinds[name], line)), None)
@@ -135,19 +147,20 @@ def record_finding(path: Path, name: str, damage: str, saved: int | None = None)
     return Finding(name, damage, ", ".join(filter(None, remarks)))
 
 
-def state_finding(path: Path, state: str, wrong: dict[str, str]) -> Finding:
-    """A saved state's folder, by its own list and what is known to be wrong in it."""
+def check_state(path: Path, state: str, wrong: dict[str, str]) -> Finding:
+    """A saved state's folder, against its own list and the problems already known."""
     wrong = wrong | checksums.find_changed(path / state, STATE)
     return Finding(state, ", ".join(f"{file} {how}" for file, how in wrong.items()))
 
 
-def records_of(path: Path, state: str) -> dict[str, tuple[int, str]]:
-    """The lengths and digests that the record files had when a state was saved."""
+def read_saved_records(path: Path, state: str) -> dict[str, tuple[int, str]]:
+    """The lengths and digests of the record files at the time of a saved state."""
     records: dict[str, tuple[int, str]] = json.loads((path / state / "state.json").read_bytes())["records"]
     return records
 
 
 def is_record(kind: type[Any], line: bytes) -> bool:
+    """Whether a line is a record of that kind."""
     try:
         parse_line(kind, line, "")
     except ConfigurationError:
@@ -156,21 +169,21 @@ def is_record(kind: type[Any], line: bytes) -> bool:
 
 
 def find_unreadable(path: Path) -> str:
-    """What is wrong with one of the files beside the records, whatever its sum may be."""
+    """The damage of a file that is no record file, apart from its checksum."""
     if not path.is_file():
         return "missing"
     kind = {"manifest.json": Manifest, OUTCOME: Outcome}.get(path.name)
     return "" if kind is None or is_record(kind, path.read_bytes()) else "cannot be read"
 
 
-def what_to_do(path: Path, damaged: Sequence[str]) -> str:
+def describe_next_step(path: Path, damaged: Sequence[str]) -> str:
     """The verdict in a sentence, with the next command."""
     resume = f"catalyst resume {shlex.quote(str(path))}"
     states = [f"stages/{state.name}" for state in saved_states(path)]
     whole = [
         s
         for s in states
-        if not checksums.find_changed(path / s, STATE) and not find_changed_records(path, records_of(path, s))
+        if not checksums.find_changed(path / s, STATE) and not find_changed_records(path, read_saved_records(path, s))
     ]
     start = f"goes on from {whole[-1] if whole else 'the beginning'}"
     if not damaged:
@@ -184,4 +197,4 @@ def what_to_do(path: Path, damaged: Sequence[str]) -> str:
         return (
             f"damaged; put it back from a copy, or remove {OUTCOME} (if it is there) and make it anew: {resume} {start}"
         )
-    return f"damaged, and mended as the run goes on: {resume} {start}"
+    return f"damaged, and repaired when the run continues: {resume} {start}"

@@ -1,9 +1,9 @@
-"""A run's files: append a record, save where it stands, restore, finish.
+"""Write a run's files: append records, save the state, restore it, finish.
 
-config.yaml manifest.json            what made the run
-*.jsonl                              its records (run_records.py)
-stages/                              where it stood (saved_states.py): each appears by one rename
-SHA256SUMS                           of the first two, and of everything when the run has finished
+config.yaml manifest.json            the run's configuration and provenance
+*.jsonl                              its records (records.py)
+stages/                              its saved states (checkpoints.py): each appears by one rename
+SHA256SUMS                           of the first two, and of all files of a finished run
 outcome.json                         written last
 """
 
@@ -29,20 +29,24 @@ from llm_catalyst.utils.files import append_whole, cut_torn_line, sync_path, wri
 from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
 
 FIXED = ("config.yaml", "manifest.json")
-# Keys that say where a run is carried out, when it stops and how patient it is, not what it computes.
+# Keys on which the results of a run do not depend: place, speed, budgets, retries.
 PLACE = (
     r"device|threads|micro_batch|token_budget|view|(track|plugins)(\[\d+\])?|dry_run|task\.path|checkpoint\..*|budget\..*"
     r"|mentor\.cache|mentor\.client\.(timeout_s|retry_s|at_once|per_minute|check_model)"
 )
-# Keys that may mend a run which stopped; its events tell.
-MENDS = r"mentor\.(on_failure|attempts|runs|fallbacks.*)|mentor\.client\.(base_url|run)"
+# Keys that may be changed to let a stopped run continue; its events name the change.
+REPAIRS = r"mentor\.(on_failure|attempts|runs|fallbacks.*)|mentor\.client\.(base_url|run)"
 
 
 class RunDirectory:
-    """The one writer of a run's directory, which stays locked until `close`. Several of its threads may append."""
+    """The only writer of a run's directory, which stays locked until `close`. Several threads may append."""
 
     def __init__(self, path: Path) -> None:
-        """Take the directory, new or with an unfinished run in it. Raises ConfigurationError otherwise."""
+        """Take the directory, which is new or has an unfinished run.
+
+        Raises:
+            ConfigurationError: it has a finished run, or another process writes it.
+        """
         self.path = path
         refuse_finished(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -65,10 +69,11 @@ class RunDirectory:
         self.reached = 0, 0  # stage and step of the last record
 
     def write_config(self, text: str, manifest: Manifest) -> None:
-        """The resolved configuration and the manifest, first of all; a run that is resumed keeps its own.
+        """Write the resolved configuration and the manifest, before all else; a resumed run keeps its own.
 
-        Raises ConfigurationError where the directory holds an unfinished run with another configuration or
-        other data. What else has changed since it began is noted in its events.
+        Raises:
+            ConfigurationError: the directory has an unfinished run with another configuration or other data. All other
+                differences become events.
         """
         if not (self.path / "manifest.json").exists():
             for name in (*FILES.values(), "stages"):
@@ -83,7 +88,7 @@ class RunDirectory:
             write_atomically(self.path / checksums.SUMS, checksums.format_list(self._fixed))
             write_atomically(self.path / "manifest.json", made_by)
             return
-        changed = changed_keys(self.path, yaml.safe_load(text), f"{PLACE}|{MENDS}")
+        changed = changed_keys(self.path, yaml.safe_load(text), f"{PLACE}|{REPAIRS}")
         self._fixed = {name: checksums.read_list(self.path)[name] for name in FIXED}
         self._notes += [f"with {', '.join(changed)}"] * bool(changed)
         before = read_manifest(self.path)
@@ -104,13 +109,13 @@ class RunDirectory:
             if old != new
         ]
         self._notes += [f"elsewhere, figures may differ in their last digits: {'; '.join(moved)}"] * bool(moved)
-        # An event can be added before anything is restored: that the run was refused.
+        # An event may be appended before the restore: that the run was refused.
         cut_torn_line(self.path / FILES[Event])
 
     def append(self, record: Record) -> None:
-        """One line at the end of the record's file, whole or not at all.
+        """Append a record to its file, as a whole line or not at all.
 
-        An exchange, which was paid for, is sealed with its checksum and flushed to the disk.
+        A mentor call, which was paid for, gets its own checksum and is flushed to the disk.
         """
         name, line = FILES[type(record)], to_json(record).encode()
         line = (checksums.seal_line(line) if isinstance(record, LLMCall) else line) + b"\n"
@@ -119,26 +124,27 @@ class RunDirectory:
             append_whole(self.path / name, line)
             self._digests[name].update(line)
             self._lengths[name] += len(line)
-            # An exchange may be about a stage before.
+            # A mentor call may belong to an earlier stage.
             self.reached = max(self.reached, (record.stage, getattr(record, "step", self.reached[1])))
         if isinstance(record, LLMCall):
             sync_path(self.path / name)
             sync_path(self.path)
 
     def refuse_closed(self) -> None:
-        """Raise RuntimeError after `close`: who still waits for a mentor then belongs to a run that has ended."""
+        """Raise RuntimeError after `close`: a thread that still waits for a mentor belongs to a run that has ended."""
         if self._closed:
             raise RuntimeError(f"{self.path} is closed: its run has ended, or goes on in another process")
 
     def commit(self, stage: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-        """Make a stage's end whole: tensors, the rest of its state, and the records that led to it."""
+        """Save the end of a stage: tensors, the other state, and the lengths and digests of all records so far."""
         self._save(f"{stage:02d}", tensors, state)
 
     def checkpoint(self, stage: int, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-        """The same within a stage; it takes the place of the checkpoint before."""
+        """Save the state within a stage, in place of the previous checkpoint."""
         self._save(f"{stage:02d}.step{step:06d}", tensors, state)
 
     def _save(self, name: str, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Write a saved state beside its final folder, and rename it when it is complete."""
         from safetensors.torch import save
 
         final = self.path / "stages" / name
@@ -157,39 +163,47 @@ class RunDirectory:
             for file, content in {**files, checksums.SUMS: checksums.format_list(digests)}.items():
                 write_flushed(part / file, content)
         except OSError:
-            shutil.rmtree(part, ignore_errors=True)  # on a full disk, a sign of the end may find room then
+            shutil.rmtree(part, ignore_errors=True)  # on a full disk, this leaves room for the event of the end
             raise
         for file, length in lengths.items():
             if length:
                 sync_path(self.path / file)
         sync_path(part)
-        if final.exists():  # damaged, or the run would not have come here again
+        if final.exists():  # a damaged one: the run was restored from an earlier state
             discard_state(final)
         part.rename(final)
         for folder in (final.parent, self.path):
             sync_path(folder)
         states = self.saved()
         for later in states[states.index(final) + 1 :]:
-            discard_state(later)  # it was damaged when the run was restored
+            discard_state(later)  # damaged ones that the restored run has passed
         self._discard_checkpoints_before(final)
 
     def _discard_checkpoints_before(self, state: Path) -> None:
-        """Remove the checkpoints whose place a whole save has taken."""
+        """Remove the checkpoints that are older than a saved state."""
         states = self.saved()
         for earlier in states[: states.index(state)]:
             if ".step" in earlier.name:
                 discard_state(earlier)
 
     def saved(self) -> list[Path]:
-        """The folders of the stages and of the checkpoint that were saved, in order."""
+        """The folders of the saved states, in order."""
         return saved_states(self.path)
 
     def restore(self, emit: Emit) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """Tensors and state of the newest whole save, or None; what was written after it is cut off.
+        """The newest intact saved state; records after it are cut off.
 
-        Where a save, or a record that led to it, is not what was written, the one before it is taken, and an event
-        says so; the damaged one stays until the run has got as far again. Raises ConfigurationError where the
-        exchanges, which cannot be made again, are not what was written.
+        If a saved state, or a record that led to it, has changed, the one before it is taken, and an event says so; the
+        changed one stays until the run has reached its place again.
+
+        Args:
+            emit: receives the events.
+
+        Returns:
+            Tensors and the other state; None if no state is saved.
+
+        Raises:
+            ConfigurationError: the mentor calls, which cannot be repeated, have changed.
         """
         found: tuple[dict[str, Any], dict[str, Any]] | None = None
         lengths = dict.fromkeys(FILES.values(), 0)
@@ -202,7 +216,7 @@ class RunDirectory:
                 continue
             found = tensors, content["state"]
             lengths = {name: length for name, (length, _) in content["records"].items()}
-            self._discard_checkpoints_before(folder)  # the run may have ended between a save and this
+            self._discard_checkpoints_before(folder)  # in case the process ended between a save and this removal
             break
         self._cut(lengths)
         for part in self.path.glob("stages/*.part"):
@@ -216,7 +230,7 @@ class RunDirectory:
         return found
 
     def _cut(self, lengths: Mapping[str, int]) -> None:
-        """Shorten the files to these lengths, but keep the exchanges up to the last that brought an answer."""
+        """Shorten the files to these lengths, but keep the mentor calls up to the last one with a response."""
         exchanges = self.path / EXCHANGES
         kept = lengths[EXCHANGES]
         end = 0
@@ -231,7 +245,7 @@ class RunDirectory:
             self._lengths[name] = length
 
     def answered(self, stage: int) -> tuple[LLMCall, ...]:
-        """The exchanges of a stage so far; after a restore at least those up to the last answer, which was paid for."""
+        """The mentor calls of a stage so far; after a restore at least those up to the last response."""
         return tuple(e for e in read_lines(self.path / EXCHANGES, LLMCall) if e.stage == stage)
 
     def snapshots(self, stage: int) -> list[Snapshot]:
@@ -239,11 +253,11 @@ class RunDirectory:
         return [s for s in read_lines(self.path / FILES[Snapshot], Snapshot) if s.stage == stage]
 
     def scored(self) -> list[ScoredPrompt]:
-        """All scored prompts so far, as they came."""
+        """All scored prompts so far, in order."""
         return list(read_lines(self.path / FILES[ScoredPrompt], ScoredPrompt))
 
     def finish(self, outcome: Outcome) -> None:
-        """The checksums of all files, and the outcome, last of all."""
+        """Write the checksums of all files, and last of all the outcome."""
         content = to_json(outcome).encode() + b"\n"
         digests = self._fixed | {name: self._digests[name].hexdigest() for name, n in self._lengths.items() if n}
         for folder in self.saved():
@@ -254,19 +268,20 @@ class RunDirectory:
         write_atomically(self.path / "outcome.json", content)
 
     def close(self) -> None:
+        """Release the lock; nothing can be appended any more."""
         with self._writing:
             self._closed = True
         self._lock.release()
 
 
 def refuse_finished(path: Path) -> None:
-    """Raise ConfigurationError where the directory holds a finished run."""
+    """Raise ConfigurationError if the directory has a finished run."""
     if (path / "outcome.json").exists():
         raise ConfigurationError(f"{path} holds a finished run; see it with: catalyst show {path}")
 
 
 def discard_state(state: Path) -> None:
-    """Remove a saved state's folder: by one rename, so that half of it never stands there, and then for good."""
+    """Remove a saved state's folder: hidden by one rename, so that no half of it is ever found, then deleted."""
     trash = state.with_name(state.name + ".old.part")
     shutil.rmtree(trash, ignore_errors=True)
     state.rename(trash)
@@ -276,7 +291,8 @@ def discard_state(state: Path) -> None:
 def read_config(path: Path) -> dict[str, Any]:
     """The resolved configuration of a run, as today's revision writes it.
 
-    Raises ConfigurationError where it or the manifest is not as written.
+    Raises:
+        ConfigurationError: it or the manifest has changed since the run began.
     """
     for name, how in checksums.find_changed(path, FIXED).items():
         raise ConfigurationError(
@@ -290,9 +306,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def changed_keys(path: Path, config: Any, allowed: str) -> list[str]:
-    """The `key=value` of `config` in which it differs from that of the run in `path`.
+    """The `key=value` of `config` that differ from the configuration of the run in `path`.
 
-    Raises ConfigurationError where a key differs that the pattern `allowed` does not match.
+    Args:
+        allowed: a pattern of the keys that may differ.
+
+    Raises:
+        ConfigurationError: another key differs.
     """
     before, now = dict(flatten_leaves(read_config(path))), dict(flatten_leaves(translate_config(config)))
     keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
@@ -303,5 +323,5 @@ def changed_keys(path: Path, config: Any, allowed: str) -> list[str]:
 
 
 def without_source(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Data fingerprints without the place where the data lay, which may move."""
+    """Data fingerprints without the location of the data, which may move."""
     return {name: value for name, value in data.items() if name != "source"}

@@ -197,7 +197,7 @@ def measure_run(problem: Problem, optimizer: PromptOptimizer, work: Work) -> Mea
         steps=sum(map(len, times.values())),
         passes=passes,
         peak=peak_memory(problem.device),
-        notes=tuple(model.room.told()),
+        notes=tuple(model.room.take_messages()),
     )
 
 

@@ -63,7 +63,7 @@ def score_projections(problem: Problem, state: State, members: Sequence[int]) ->
 
 def record_memory(problem: Problem, state: State, emit: Emit) -> None:
     """An event for each time that memory ran out since the last call."""
-    for words in problem.model.room.told():
+    for words in problem.model.room.take_messages():
         emit(Event(state.stage, state.step, "out_of_memory", words))
 
 

@@ -1,4 +1,4 @@
-"""SHA-256 of files in lists as `sha256sum` writes and checks them, and of single lines."""
+"""SHA-256 of files, in lists as `sha256sum` writes and checks them, and of single lines."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -9,6 +9,7 @@ SEAL = b', "sha256": "'
 
 
 def sha256(content: bytes) -> str:
+    """The SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -18,7 +19,7 @@ def format_list(digests: Mapping[str, str]) -> bytes:
 
 
 def read_list(folder: Path) -> dict[str, str]:
-    """The digests by file name in a folder's SHA256SUMS; none where that is missing or no such list."""
+    """The digests by file name in a folder's SHA256SUMS; empty if the file is missing or malformed."""
     try:
         *lines, _ = (folder / SUMS).read_bytes().decode("ascii").split("\n")
     except (OSError, UnicodeDecodeError):
@@ -28,9 +29,9 @@ def read_list(folder: Path) -> dict[str, str]:
 
 
 def find_changed(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Which of these files are not as the folder's SHA256SUMS has them, and how: missing, changed or not listed.
+    """The files that differ from the folder's SHA256SUMS, each with 'missing', 'changed' or 'not listed'.
 
-    Where there is no such list, that alone is wrong.
+    Without a list, the list itself is the only finding.
     """
     digests = read_list(folder)
     if not digests:
@@ -48,11 +49,11 @@ def find_changed(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def seal_line(line: bytes) -> bytes:
-    """The line of a JSON object with its own SHA-256 added as the last value, "sha256"."""
+    """The line of a JSON object with its own SHA-256 as an additional last value, "sha256"."""
     return line[:-1] + SEAL + sha256(line).encode() + b'"}'
 
 
 def is_unbroken(line: bytes) -> bool:
-    """Whether a line that was sealed is as it was; one that never was passes."""
+    """Whether a sealed line is unchanged; a line without a seal passes."""
     head, seal, digest = line.rpartition(SEAL)
     return not seal or digest == sha256(head + b"}").encode() + b'"}'

@@ -1,4 +1,4 @@
-"""How many processor cores this process may use: its affinity mask, within the quotas of its control groups."""
+"""The number of processor cores for this process: its affinity mask, limited by its control groups."""
 
 import math
 import os
@@ -8,19 +8,21 @@ from pathlib import Path, PurePosixPath
 
 
 def count_usable_cores(root: Path = Path("/")) -> int:
-    """At least one; a quota of two and a half cores counts as three. Where there is no Linux, all cores there are.
+    """The number of cores, at least one; a quota of 2.5 cores counts as 3. Without Linux, all cores.
 
-    `root` is the folder that holds proc and sys.
+    Args:
+        root: the folder that holds proc and sys.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *map(math.ceil, read_quotas(root))]))
 
 
 def read_quotas(root: Path) -> Iterator[float]:
-    """Cores that this process's control group, and each one above it, may keep busy; nothing of those without a limit.
+    """The quotas in cores of this process's control group and of those above it; nothing for those without a limit.
 
     In version 2 (Linux's Documentation/admin-guide/cgroup-v2.rst) one file holds quota and period, in version 1
-    (scheduler/sched-bwc.rst) two do. A container may not see its own group, whose limits then stand at the top.
+    (scheduler/sched-bwc.rst) there are two files. A container may not see its own group; its limits are then at the
+    top.
     """
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():

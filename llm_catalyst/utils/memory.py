@@ -1,4 +1,4 @@
-"""What a run takes of memory, and less at a time where it runs out: passes of fewer examples, or of fewer tokens."""
+"""Memory use of a run, and smaller passes when memory runs out: fewer examples, or fewer tokens, at a time."""
 
 import re
 import resource
@@ -14,7 +14,7 @@ import torch
 from llm_catalyst.utils.validation import ConfigurationError
 
 T = TypeVar("T")
-# As CUDA, cuBLAS and cuDNN, MPS, torch's CPU allocator, and oneDNN, which gives no reason, say it.
+# The messages of CUDA, cuBLAS and cuDNN, MPS, torch's CPU allocator, and oneDNN, which gives no reason.
 SIGNS = re.compile(
     r"out of memory|_STATUS_ALLOC_FAILED|(can't allocate|not enough) memory|could not (create|execute) a primitive$"
 )
@@ -23,20 +23,26 @@ KEYS = {"examples": "micro_batch", "tokens": "token_budget"}
 
 @dataclass
 class PassLimits:
-    """What one pass may hold: `examples` of each member in training, `tokens` of all members in scoring.
+    """The size of a pass: `examples` of each member in training, `tokens` of all members in scoring.
 
-    Either is halved when memory runs out, and stays so. `said` collects what happened, until it is told.
+    Either is halved when memory runs out, and stays so. `messages` collects what happened, until `take_messages`.
     """
 
     examples: int
     tokens: int
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     def fit(self, unit: Literal["examples", "tokens"], least: int, most: int, work: Callable[[int], T]) -> T:
-        """`work(size)`, begun anew with half the size as long as memory runs out.
+        """`work(size)`, repeated with half the size as long as memory runs out.
 
-        `most` is all that there is to do, `least` what cannot be parted: one example. Raises ConfigurationError
-        where not even that fits, and what `work` raises where it is anything else.
+        Args:
+            unit: the limit that applies.
+            least: the size that cannot be divided: one example.
+            most: the size of all the work.
+            work: computes with passes of at most this size.
+
+        Raises:
+            ConfigurationError: not even `least` fits. Other errors of `work` pass through.
         """
         while True:
             size = min(most, getattr(self, unit))
@@ -47,25 +53,25 @@ class PassLimits:
                     raise
                 if size <= least:
                     raise too_small(error) from error
-            # Outside the handler: the error's frames, which hold the tensors, are gone.
+            # Outside the handler, where the error's frames, which hold the tensors, are gone.
             half = max(least, size // 2)
             setattr(self, unit, half)
-            self.said.append(
-                f"out of memory with {size} {unit} in one pass; going on with {half} at a time, which add up to the "
+            self.messages.append(
+                f"out of memory with {size} {unit} in one pass; continuing with {half} at a time, which add up to the "
                 f"same ({KEYS[unit]}={half} begins with that)"
             )
             empty_caches()
-            # Dropout draws as if this were the first try: a resumed run may have to try again, or no longer.
+            # Dropout draws as in a first try, since a resumed run may need more tries or fewer.
             torch.manual_seed(torch.initial_seed())
 
     def narrow(self, examples: int, tokens: int) -> None:
-        """Hold no more than these, which a run that goes on had found to fit."""
+        """Lower the limits to these, which a resumed run had found to fit."""
         self.examples, self.tokens = min(self.examples, examples), min(self.tokens, tokens)
 
-    def told(self) -> list[str]:
-        """What was said since the last call."""
-        said, self.said = self.said, []
-        return said
+    def take_messages(self) -> list[str]:
+        """The messages since the last call."""
+        messages, self.messages = self.messages, []
+        return messages
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -74,7 +80,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def too_small(error: BaseException) -> ConfigurationError:
-    """What to do where not even one example fits."""
+    """The error for a single example that does not fit."""
     why = str(error).partition("\n")[0] or type(error).__name__
     return ConfigurationError(
         "not even one example at a time fits into memory; try a smaller backbone.max_length, "
@@ -83,7 +89,7 @@ def too_small(error: BaseException) -> ConfigurationError:
 
 
 def empty_caches() -> None:
-    """Give back what the devices' allocators hold in reserve: pieces of it may be too small for what comes."""
+    """Release the reserves of the devices' allocators, which may be too fragmented for the next pass."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
@@ -91,7 +97,7 @@ def empty_caches() -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the allocator's peak on a GPU, the process's peak resident size on a CPU; since `forget_peak`."""
+    """Bytes since `forget_peak`: the allocator's peak on a GPU, the process's peak resident size on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError, IndexError):
@@ -102,7 +108,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Begin to measure anew: a process that carries out several runs has the peaks of those before."""
+    """Begin to measure again: a process with several runs would report the peaks of earlier ones."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):  # where there is no Linux, or no right to, the peak stays that of the process

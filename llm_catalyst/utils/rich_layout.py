@@ -8,18 +8,18 @@ from rich.text import Text
 
 
 def make_heading(text: str) -> list[Text]:
-    """A section's first lines."""
+    """The first lines of a section."""
     return [Text(), Text(text, "bold")]
 
 
 def indent_text(text: Text) -> Padding:
-    """Text that wraps two columns from the left."""
+    """Text that wraps, indented by two columns."""
     text.overflow = "fold"
     return Padding(text, (0, 0, 0, 2), expand=False)
 
 
 def make_columns(*names: str, wide: int | None = None) -> Table:
-    """An empty table with right-aligned figures; column `wide` holds text, which wraps."""
+    """An empty table with right-aligned columns; column `wide` holds text, which wraps."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     for number, name in enumerate(names):
         if number == wide:
@@ -30,7 +30,7 @@ def make_columns(*names: str, wide: int | None = None) -> Table:
 
 
 def make_pairs(rows: Sequence[tuple[str, Text]]) -> Padding:
-    """Names to the left, their values, which wrap, to the right."""
+    """Names on the left, and on the right their values, which wrap."""
     table = Table.grid(padding=(0, 2, 0, 0), expand=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")

@@ -1,7 +1,7 @@
-"""Independent random streams, each a pure function of the run's seed and what it is for.
+"""Independent random streams, each a pure function of the run's seed and its purpose.
 
-Because a stream depends on (seed, purpose, stage) and not on what was drawn before it, a stage can be
-started anew from its number alone, and nobody's draws disturb another's.
+A stream depends on (seed, purpose, stage) and not on earlier draws, so a stage can be restarted from its number alone,
+and the draws of one purpose do not disturb another's.
 """
 
 import hashlib

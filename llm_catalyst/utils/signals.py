@@ -1,4 +1,4 @@
-"""Why a run stops before its end: Ctrl-C, a signal by which a cluster takes a machine back, or its budget."""
+"""Why a run stops early: Ctrl-C, a signal with which a cluster takes a machine back, or its budget."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ UNCLAIMED = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 
 
 class RunInterrupted(SystemExit):
-    """A signal asked to stop. Ends the process, a sweep included, with INTERRUPTED or STOPPED."""
+    """A signal asked the process to stop. It ends the process, a sweep included, with INTERRUPTED or STOPPED."""
 
     code: int
 
@@ -26,18 +26,18 @@ class RunInterrupted(SystemExit):
 
 
 class BudgetExceededError(RuntimeError):
-    """A budget is used up; everything up to here is saved, and a larger one goes on with it."""
+    """A budget is used up; the run is saved up to here, and continues with a larger budget."""
 
 
 def stop_now(number: int, frame: Any) -> None:
-    """A signal handler for the time when there is nothing to save: every `finally` runs, and the process ends."""
+    """A signal handler for times without unsaved work: every `finally` runs, and the process ends."""
     raise RunInterrupted(number)
 
 
 def handle_signals() -> None:
-    """Let each of SIGNALS run every `finally`, so that the terminal and the lock are left clean.
+    """Install `stop_now` for each of SIGNALS, so that terminal and lock are left clean.
 
-    Those that submitit listens for in its workers stay its own.
+    Signals that submitit handles in its workers are left alone.
     """
     for number in SIGNALS:
         if signal.getsignal(number) in UNCLAIMED:
@@ -45,10 +45,10 @@ def handle_signals() -> None:
 
 
 class SignalHandler:
-    """While entered, a first signal only asks: `check` raises Stopped at the next point where that loses nothing.
+    """Delays a first signal, while entered, to the next `check`, where no work is lost.
 
-    Where none is reached within `patience_s` seconds, or when the signal comes again, Stopped is raised where the
-    program stands. Without patience that is so at once. Another signal, as clusters send two, is the one that counts.
+    After `patience_s` seconds without a `check`, or when the same signal comes again, RunInterrupted is raised at once;
+    with `patience_s=0` always. If another signal follows, as clusters send two, it replaces the first.
     """
 
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
@@ -72,7 +72,7 @@ class SignalHandler:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise Stopped where a signal has asked for it."""
+        """Raise RunInterrupted if a signal has arrived."""
         if self.number is not None:
             raise RunInterrupted(self.number)
 

@@ -1,4 +1,4 @@
-"""Small plots as text, in blocks and box-drawing lines, which (unlike braille) every monospaced font has."""
+"""Small plots as text, of block and box-drawing characters, which (unlike braille) every monospaced font has."""
 
 import math
 import re
@@ -13,19 +13,19 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def value_span(values: Sequence[float]) -> Range:
-    """The smallest and largest value, never the same."""
+    """The smallest and the largest value, widened if they are equal."""
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1))
 
 
 def cell_index(value: float, over: Range, cells: int) -> int:
-    """Which of `cells` places from the range's one end to its other is nearest to a value."""
+    """The nearest of `cells` positions across a range to a value."""
     share = (value - over[0]) / (over[1] - over[0])
     return min(cells - 1, max(0, math.floor(share * (cells - 1) + 0.5)))
 
 
 def columns_of(lines: Sequence[Sequence[Point]], width: int, x: Range) -> dict[int, float]:
-    """The value at each column that a line passes, its points joined; where two lines meet, the later one's."""
+    """The value at each column that a line passes, with its points joined; where two lines meet, that of the later."""
     values: dict[int, float] = {}
     for line in lines:
         places = [(cell_index(a, x, width), b) for a, b in line]
@@ -38,7 +38,7 @@ def columns_of(lines: Sequence[Sequence[Point]], width: int, x: Range) -> dict[i
 def draw_area(
     points: Sequence[Point], width: int, height: int, x: Range, y: Range, marks: Sequence[float], style: str
 ) -> list[Text]:
-    """`height` lines of text: the area below the points, eight levels a line; dashes upright at `marks` on x."""
+    """The area below the points as `height` lines of text, eight levels a line; upright dashes at `marks` on x."""
     levels = {c: 1 + cell_index(v, y, 8 * height) for c, v in columns_of([points], width, x).items()}
     cells = {}
     for column, level in levels.items():
@@ -59,7 +59,7 @@ def draw_curve(
     level: float | None,
     style: str,
 ) -> list[Text]:
-    """`height` lines of text: a line through the points; dashes upright at `marks` on x, and across at `level` on y."""
+    """A line through the points as `height` lines of text; dashes upright at `marks` on x, and across at `level` on y."""
     rows = {c: height - 1 - cell_index(v, y, height) for c, v in columns_of(lines, width, x).items()}
     cells = {}
     for column, row in rows.items():
@@ -75,7 +75,7 @@ def draw_curve(
 def draw_cells(
     cells: Mapping[tuple[int, int], str], width: int, height: int, upright: Set[int], across: int | None, style: str
 ) -> list[Text]:
-    """Lines of text from the cells at (row, column), with dashes behind them."""
+    """Lines of text from the characters at (row, column), with dashes behind them."""
     lines = []
     for row in range(height):
         behind = "╌" if row == across else " "

@@ -1,17 +1,17 @@
-"""Threads of which one computes at a time: who has to wait for somebody outside lets the others go on meanwhile."""
+"""Threads of which one computes at a time; a thread that waits for something outside lets the others compute."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# What this thread holds while it computes; None where nobody shares its process.
+# The lock that this thread holds while it computes; None if no other run shares its process.
 _turn: ContextVar[threading.Condition | None] = ContextVar("turn", default=None)
 
 
 @contextmanager
 def take_turn(turn: threading.Condition) -> Iterator[None]:
-    """While entered, it is this thread's turn, but where it is `away` or waits for the condition."""
+    """Hold the turn while entered, except within `yield_turn` and while waiting for the condition."""
     with turn:
         token = _turn.set(turn)
         try:
@@ -22,7 +22,7 @@ def take_turn(turn: threading.Condition) -> Iterator[None]:
 
 @contextmanager
 def yield_turn() -> Iterator[None]:
-    """While entered, it is the others' turn."""
+    """Let other threads take the turn while entered."""
     turn = _turn.get()
     if turn is None:
         yield

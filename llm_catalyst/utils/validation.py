@@ -42,7 +42,7 @@ def check_range(key: str, value: float, low: float, high: float) -> None:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """' (did you mean …?)' with the nearest of `known`, or '' where none is near."""
+    """' (did you mean …?)' with the nearest of `known`, or '' if none is near."""
     near = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 
@@ -120,7 +120,7 @@ def explain_invalid_value(key: str, hints: Mapping[str, Any], error: "Validation
 
 
 def flatten_hint(hint: Any) -> list[Any]:
-    """An annotation and everything it is made of: the members of unions, the bounds of Annotated."""
+    """An annotation and all its parts: the members of unions, the bounds of Annotated."""
     return [
         hint,
         *(part for argument in get_args(hint) if get_origin(hint) is not Literal for part in flatten_hint(argument)),

@@ -345,7 +345,7 @@ def test_less_goes_forward_at_a_time_where_memory_runs_out_and_adds_up_to_the_sa
     (step,) = train(optimizer, [usual], 1, problem.model, problem.batches(1, 0))
     (parted,) = train(optimizer, [cramped], 1, model, problem.batches(1, 0))
     assert max(model.rows) <= 7
-    assert model.room.told()
+    assert model.room.take_messages()
     assert (parted.losses[0], parted.examples) == (pytest.approx(step.losses[0], abs=1e-5), step.examples)
     for n, p in usual.parameters.items():
         torch.testing.assert_close(cramped.parameters[n], p, atol=2e-4, rtol=1e-3)

@@ -404,7 +404,7 @@ def test_a_damaged_unfinished_run_says_where_it_goes_on_from(
     code, said = verified(path, capsys)
     assert code == 1
     assert f"{LAST} state.json changed" in said
-    assert said.endswith(f"damaged, and mended as the run goes on: catalyst resume {path} goes on from stages/01")
+    assert said.endswith(f"damaged, and repaired when the run continues: catalyst resume {path} goes on from stages/01")
     flipped(EXCHANGES, 1500)(path)
     code, said = verified(path, capsys)
     assert code == 1

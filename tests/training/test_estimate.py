@@ -220,8 +220,8 @@ class Cramped:
 def test_memory_that_runs_out_is_told_and_leaves_the_problem_as_it_was() -> None:
     problem = toy_problem(head=Cramped(Classifier(), 4))
     (note,) = estimate_run(problem, OPTIMIZER, NoMentor(), PLAN).notes
-    assert "going on with 4 at a time" in note
-    assert (problem.model.room.examples, problem.model.room.told()) == (8, [])
+    assert "continuing with 4 at a time" in note
+    assert (problem.model.room.examples, problem.model.room.take_messages()) == (8, [])
     with pytest.raises(ConfigurationError, match="not even one example"):
         estimate_run(toy_problem(head=Cramped(Classifier(), 0)), OPTIMIZER, NoMentor(), PLAN)
 

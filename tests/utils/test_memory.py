@@ -147,7 +147,7 @@ def test_training_in_pieces_is_training_on_whole_batches(name: str, micro: int) 
     assert_same(trained(optimizer, parted, cramped), trained(optimizer, whole))
     assert {sum(cramped.sizes[:n]) for n in range(len(cramped.sizes))} >= {0, 8}
     assert max(cramped.sizes) == micro
-    assert cramped.room.told() == []
+    assert cramped.room.take_messages() == []
 
 
 def test_an_example_of_several_choices_is_never_parted() -> None:
@@ -191,11 +191,11 @@ def test_memory_that_runs_out_halves_the_pieces_and_the_result_is_the_same(fails
     assert cramped.sizes[:6] == [8, 4, 2, 2, 2, 2]
     assert max(cramped.sizes[6:]) == 2, "what did not fit is tried again in later steps"
     assert cramped.room.examples == 2
-    assert [words.partition(";")[0] for words in cramped.room.told()] == [
+    assert [words.partition(";")[0] for words in cramped.room.take_messages()] == [
         "out of memory with 8 examples in one pass",
         "out of memory with 4 examples in one pass",
     ]
-    assert cramped.room.told() == []
+    assert cramped.room.take_messages() == []
 
 
 def test_gradients_of_pieces_before_the_one_that_failed_do_not_count() -> None:
@@ -299,7 +299,7 @@ def test_room_asks_for_no_more_than_there_is_to_do_and_parts_no_example() -> Non
     assert (sizes, room.tokens, room.examples) == ([50, 25, 12], 12, 8)
     with pytest.raises(ConfigurationError, match=r"not even one example.*DefaultCPUAllocator"):
         room.fit("tokens", 15, 60, lambda size: torch.empty(10**16))
-    assert room.told()[-1].endswith("(token_budget=12 begins with that)")
+    assert room.take_messages()[-1].endswith("(token_budget=12 begins with that)")
 
 
 def test_the_configuration_says_how_large_a_piece_is(composed: Callable[..., dict[str, Any]]) -> None:
