@@ -185,7 +185,7 @@ def describe_next_step(path: Path, damaged: Sequence[str]) -> str:
         for s in states
         if not checksums.find_changed(path / s, STATE) and not find_changed_records(path, read_saved_records(path, s))
     ]
-    start = f"goes on from {whole[-1] if whole else 'the beginning'}"
+    start = f"continues from {whole[-1] if whole else 'the beginning'}"
     if not damaged:
         return "whole: these are the bytes that the run wrote" + ("" if has_ended(path) else f"; {resume} {start}")
     lost = [name for name in damaged if name in (*FIXED, EXCHANGES, checksums.SUMS)]

@@ -224,7 +224,7 @@ class RunDirectory:
         self.reached = (found[1]["stage"], found[1]["step"]) if found else (0, 0)
         where = f"stage {self.reached[0] + 1}, step {self.reached[1]}" if found else "the beginning"
         for reason in damage:
-            emit(Event(*self.reached, "recovered", f"{reason}: the run goes on from {where}"))
+            emit(Event(*self.reached, "recovered", f"{reason}: the run continues from {where}"))
         for note in self._notes:
             emit(Event(*self.reached, "resumed", note))
         return found

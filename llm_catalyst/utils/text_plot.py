@@ -59,7 +59,7 @@ def draw_curve(
     level: float | None,
     style: str,
 ) -> list[Text]:
-    """A line through the points as `height` lines of text; dashes upright at `marks` on x, and across at `level` on y."""
+    """A line through the points, as `height` lines of text; dashes upright at `marks` on x, across at `level` on y."""
     rows = {c: height - 1 - cell_index(v, y, height) for c, v in columns_of(lines, width, x).items()}
     cells = {}
     for column, row in rows.items():

@@ -179,7 +179,7 @@ def test_a_damaged_save_or_record_is_made_again_from_the_save_before_it(runs: Ru
     assert runs.equal(path)
     told = recoveries(path)
     assert reason in told[0]
-    assert told[0].endswith(f": the run goes on from {start}")
+    assert told[0].endswith(f": the run continues from {start}")
     assert print_verification(path, Console(quiet=True)) is True
 
 
@@ -325,9 +325,9 @@ def verified(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     ("base", "words"),
     [
         ("finished", ""),
-        ("late", "; catalyst resume PATH goes on from stages/02.step000007"),
-        ("asked", "; catalyst resume PATH goes on from stages/01.step000006"),
-        ("begun", "; catalyst resume PATH goes on from the beginning"),
+        ("late", "; catalyst resume PATH continues from stages/02.step000007"),
+        ("asked", "; catalyst resume PATH continues from stages/01.step000006"),
+        ("begun", "; catalyst resume PATH continues from the beginning"),
     ],
 )
 def test_a_whole_run_is_told_so(runs: Runs, capsys: pytest.CaptureFixture[str], base: str, words: str) -> None:
@@ -376,7 +376,7 @@ def test_a_damaged_finished_run_is_made_anew_as_the_verdict_says(
     assert code == 1
     assert "metrics.jsonl changed 4 lines" in said
     assert "outcome.json changed" in said
-    assert f"or remove outcome.json (if it is there) and make it anew: catalyst resume {path} goes on from" in said
+    assert f"or remove outcome.json (if it is there) and make it anew: catalyst resume {path} continues from" in said
     (path / "outcome.json").unlink()
     runs.carry_out(path)
     assert runs.equal(path)
@@ -404,7 +404,9 @@ def test_a_damaged_unfinished_run_says_where_it_goes_on_from(
     code, said = verified(path, capsys)
     assert code == 1
     assert f"{LAST} state.json changed" in said
-    assert said.endswith(f"damaged, and repaired when the run continues: catalyst resume {path} goes on from stages/01")
+    assert said.endswith(
+        f"damaged, and repaired when the run continues: catalyst resume {path} continues from stages/01"
+    )
     flipped(EXCHANGES, 1500)(path)
     code, said = verified(path, capsys)
     assert code == 1

@@ -47,7 +47,7 @@ from llm_catalyst.runs.records import (
     Snapshot,
     to_json,
 )
-from llm_catalyst.runs.writer import MENDS, PLACE, RunDirectory
+from llm_catalyst.runs.writer import PLACE, REPAIRS, RunDirectory
 from llm_catalyst.utils.validation import ConfigurationError
 
 PROMPT = evaluation(0, 0, 0.5, 0.5)
@@ -457,7 +457,7 @@ def test_an_unfinished_run_is_gone_on_with_only_under_its_own_configuration(dire
 def test_what_may_change_when_a_run_goes_on_and_what_makes_it_another_run(
     key: str, goes_on: bool, is_the_same: bool
 ) -> None:
-    assert bool(re.fullmatch(f"{PLACE}|{MENDS}", key)) is goes_on
+    assert bool(re.fullmatch(f"{PLACE}|{REPAIRS}", key)) is goes_on
     assert bool(re.fullmatch(PLACE, key)) is is_the_same
 
 

@@ -67,7 +67,7 @@ class Cramped(CrossEntropy):
     seen: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.room = replace(self.problem.model.room, said=[])
+        self.room = replace(self.problem.model.room, messages=[])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.problem.model, name)
