@@ -26,12 +26,20 @@ WITHOUT_TORCH = (
     "cli.main",
     "report.show",
     "report.write",
-    "report.dataframes",
     "runs",
     "callbacks.live",
     "config.table",
 )
-HEAVY = ("torch", "transformers", "datasets", "hydra")
+HEAVY = ("torch", "transformers", "datasets", "pandas", "hydra")
+RUN = (
+    "cli.run",
+    "training.run",
+    "training.loop",
+    "mentors.llm",
+    "tasks.text_task",
+    "tasks.shapes",
+    "models.backbones.clip",
+)
 
 Imports = Mapping[str, set[str]]
 
@@ -197,7 +205,19 @@ def test_the_method_fits_on_one_screen() -> None:
     assert len((PACKAGE / "training" / "loop.py").read_text(encoding="utf-8").splitlines()) <= 150
 
 
-def test_a_run_is_read_and_shown_without_torch(python: Callable[[str], str]) -> None:
-    named = ", ".join(f"llm_catalyst.{name}" for name in WITHOUT_TORCH)
-    loaded = python(f"import sys, {named}; print([m for m in {HEAVY} if m in sys.modules])")
-    assert loaded.strip() == "[]"
+def loaded_by(modules: Iterable[str], heavy: Iterable[str], python: Callable[[str], str]) -> str:
+    """The heavy packages that a Python of its own has loaded after it imported these modules, as the text of a list."""
+    named = ", ".join(f"llm_catalyst.{name}" for name in modules)
+    return python(f"import sys, {named}; print([m for m in {tuple(heavy)} if m in sys.modules])").strip()
+
+
+def test_a_run_is_read_shown_and_reported_without_torch_and_pandas(python: Callable[[str], str]) -> None:
+    assert loaded_by(WITHOUT_TORCH, HEAVY, python) == "[]"
+
+
+def test_runs_become_pandas_tables_without_torch(python: Callable[[str], str]) -> None:
+    assert loaded_by(["report.dataframes"], HEAVY, python) == "['pandas']"
+
+
+def test_a_run_needs_pandas_and_datasets_only_for_the_files_that_it_reads(python: Callable[[str], str]) -> None:
+    assert loaded_by(RUN, ("pandas", "datasets"), python) == "[]"
