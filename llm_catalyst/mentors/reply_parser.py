@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llm_catalyst.runs.records import Rejected
+from llm_catalyst.utils.format import shorten_text
 
 MOST_READ = 64  # proposals that are read from one response, whatever number was asked for
 LONGEST = 1000  # characters of one proposal: far more than any prompt of m tokens
@@ -135,7 +136,7 @@ def clean_line(text: str) -> str:
 
 def shorten_line(line: str) -> str:
     """The first SHOWN characters of a line, for a record."""
-    return line if len(line) <= SHOWN else line[:SHOWN] + "…"
+    return shorten_text(line, SHOWN)
 
 
 def screen_candidates(candidates: list[Candidate], limit: int = MOST_READ) -> ParsedTexts:

@@ -61,22 +61,13 @@ OUTCOME = {
     "started": DATE,
     "finished": DATE,
 }
-TRAJECTORY = {
-    "path": TEXT,
-    "seed": WHOLE,
-    "stage": WHOLE,
-    "step": WHOLE,
-    "member": WHOLE,
+PLACE = {"path": TEXT} | dict.fromkeys(("seed", "stage", "step", "member"), WHOLE)
+TRAJECTORY = PLACE | {
     "train_loss": REAL,
     "text": TEXT,
     "similarity": REAL,
 }
-METRICS = {
-    "path": TEXT,
-    "seed": WHOLE,
-    "stage": WHOLE,
-    "step": WHOLE,
-    "member": WHOLE,
+METRICS = PLACE | {
     "split": TEXT,
     "loss": REAL,
     "metric": REAL,

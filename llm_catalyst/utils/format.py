@@ -33,6 +33,15 @@ def format_mebibytes(size: float) -> str:
     return f"{size / 2**20:,.0f} MiB"
 
 
+def format_number(value: float) -> str:
+    """A number as '2.5', '800', '9,200', '25.6k' or '1.7M'."""
+    if value >= 999_950:
+        return f"{value / 1e6:,.1f}M"
+    if value >= 10_000:
+        return f"{value / 1e3:.1f}k"
+    return f"{value:,.1f}" if value < 100 and value != int(value) else f"{value:,.0f}"
+
+
 def format_compact(value: float) -> str:
     """A number with three significant digits: '1.5k', '20M', '0.05'."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -6,7 +6,7 @@ from statistics import fmean
 from llm_catalyst.report.results import Results
 from llm_catalyst.report.tables.rendered import Field, RenderedTable
 from llm_catalyst.runs.records import Outcome
-from llm_catalyst.utils.format import format_count, format_dollars, format_duration
+from llm_catalyst.utils.format import format_count, format_dollars, format_duration, format_number
 
 HEADINGS = ("time", "peak MiB", "steps", "trained", "scored", "calls", "tokens", "US dollars")
 
@@ -82,12 +82,3 @@ def sum_costs(outcomes: Sequence[Outcome], parts: int) -> list[Field]:
         Field("unknown" if calls and not tokens else at_least(tokens, format_number(tokens / parts))),
         Field(at_least(cost, format_dollars(cost / parts))),
     ]
-
-
-def format_number(value: float) -> str:
-    """A number as '2.5', '800', '9,200', '25.6k' or '1.7M'."""
-    if value >= 999_950:
-        return f"{value / 1e6:,.1f}M"
-    if value >= 10_000:
-        return f"{value / 1e3:.1f}k"
-    return f"{value:,.1f}" if value < 100 and value != int(value) else f"{value:,.0f}"
