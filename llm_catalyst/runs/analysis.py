@@ -15,6 +15,11 @@ from llm_catalyst.utils.format import format_count, format_dollars
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
 ADVICE = "try a larger optimizer.lr, another head, or more steps a stage"
+# The fields of an outcome that are columns under their own names.
+OWN_COLUMNS = (
+    *("reported_on", "majority", "fallbacks", "seconds"),
+    *("compile_seconds", "peak_memory_bytes", "device", "finished"),
+)
 SAME_LOSS = 1e-3  # nats; under one head a prompt's dev loss differs by less, however it is batched
 
 
@@ -198,24 +203,15 @@ def outcome_columns(outcome: Outcome) -> dict[str, Any]:
     return {
         **score_columns("dev", best.score if best else None),
         **score_columns("test", outcome.test),
-        "reported_on": outcome.reported_on,
-        "majority": outcome.majority,
         **({"best_stage": best.stage, "best_step": best.step, "similarity": best.similarity} if best else {}),
         "soft_prompt": best.prompt.text if best else None,
         **({"best_prompt": prompt.prompt.text, "best_prompt_origin": prompt.origin} if prompt else {}),
         **score_columns("best_prompt_dev", prompt.score if prompt else None),
         **score_columns("best_prompt_test", outcome.test_best_prompt),
-        "gradient_steps": ledger.gradient_steps,
-        "train_examples": ledger.train_examples,
-        "scored_examples": ledger.scored_examples,
+        **{name: getattr(ledger, name) for name in ("gradient_steps", "train_examples", "scored_examples")},
         "train_tokens": ledger.train_tokens or None,
         "padding_tokens": ledger.padding_tokens if ledger.train_tokens else None,
-        "fallbacks": outcome.fallbacks,
-        "seconds": outcome.seconds,
-        "compile_seconds": outcome.compile_seconds,
-        "peak_memory_bytes": outcome.peak_memory_bytes,
-        "device": outcome.device,
-        "finished": outcome.finished,
+        **{name: getattr(outcome, name) for name in OWN_COLUMNS},
         **{f"test_{name}": value for name, value in outcome.test_metrics.items()},
     }
 

@@ -23,7 +23,18 @@ from filelock import FileLock, Timeout
 from llm_catalyst.runs.checkpoints import STATE, DamagedStateError, read_state, read_tensors, saved_states
 from llm_catalyst.runs.old_configs import translate_config
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_lines, read_manifest, read_raw_lines
-from llm_catalyst.runs.records import Emit, Event, LLMCall, Manifest, Outcome, Record, ScoredPrompt, Snapshot, to_json
+from llm_catalyst.runs.records import (
+    Emit,
+    Evaluation,
+    Event,
+    LLMCall,
+    Manifest,
+    Outcome,
+    Record,
+    ScoredPrompt,
+    Snapshot,
+    to_json,
+)
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.files import append_whole, cut_torn_line, sync_path, write_atomically, write_flushed
 from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
@@ -125,7 +136,8 @@ class RunDirectory:
             self._digests[name].update(line)
             self._lengths[name] += len(line)
             # A mentor call may belong to an earlier stage.
-            self.reached = max(self.reached, (record.stage, getattr(record, "step", self.reached[1])))
+            step = record.step if isinstance(record, Snapshot | Evaluation | Event) else self.reached[1]
+            self.reached = max(self.reached, (record.stage, step))
         if isinstance(record, LLMCall):
             sync_path(self.path / name)
             sync_path(self.path)
