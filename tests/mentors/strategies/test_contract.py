@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.dialogues import first_request
+from helpers.tiny import consultation
 from helpers.tiny_models import Stops, adamw, run_in, toy_data, toy_problem
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -16,6 +18,7 @@ from llm_catalyst.config.build import build_node
 from llm_catalyst.config.settings import Evaluations, Interval
 from llm_catalyst.mentors.clients.mock import MockModel
 from llm_catalyst.mentors.llm import LanguageModel
+from llm_catalyst.mentors.strategies.base import Strategy
 from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.backprop import Backprop
@@ -88,6 +91,18 @@ def written(path: Path) -> dict[str, Any]:
 def choice(request: pytest.FixtureRequest) -> Path:
     path: Path = request.param
     return path
+
+
+def test_a_request_follows_from_the_context_alone_and_has_the_form_asked_for(choice: Path) -> None:
+    chat = replace(strategy(choice), form="chat")
+    assert isinstance(chat, Strategy)
+    request, again = first_request(chat, consultation()), first_request(chat, consultation())
+    assert (request.messages, request.reminder) == (again.messages, again.reminder)
+    assert [message.role for message in request.messages] == ["system", "user"]
+    assert [message.role for message in request.remind("?")] == ["assistant", "user"]
+    plain = first_request(replace(chat, form="plain"), consultation())
+    assert [message.role for message in plain.messages] == ["user"]
+    assert plain.remind("?") == ()
 
 
 @pytest.mark.parametrize("optimizer", [NoTraining(), Backprop(adamw)], ids=["alone", "alternating"])
