@@ -34,8 +34,8 @@ from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, co
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
 from llm_catalyst.mentors.strategies.templates import format_input, quote_json
 from llm_catalyst.mentors.strategies.trials import rank_by_loss, reject_candidate
-from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.records import Advice
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import config_dataclass
 
 ROLE = "You find out which instruction was followed, from what came out of it."

@@ -51,8 +51,8 @@ from llm_catalyst.mentors.strategies.capo_members import (
 )
 from llm_catalyst.mentors.strategies.templates import describe_task, quote_json
 from llm_catalyst.mentors.strategies.trials import mark_answers
-from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.records import Advice, Proposal, Rejected
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import config_dataclass
 
 HELD_BACK = 0.1  # share of the training examples that may stand in prompts, and are in no block

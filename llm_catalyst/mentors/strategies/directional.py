@@ -28,8 +28,8 @@ from llm_catalyst.mentors.strategies.templates import (
     format_input,
     quote_json,
 )
-from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.records import Advice, Rejected
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import config_dataclass
 
 LONGEST_DIRECTION = 1000  # characters of a direction that are used

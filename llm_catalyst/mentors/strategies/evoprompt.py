@@ -31,8 +31,8 @@ from llm_catalyst.mentors.evolution import describe_parents
 from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals, shorten_line
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Response, Strategy, collect_proposals
 from llm_catalyst.mentors.strategies.templates import describe_task, quote_json
-from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.records import Advice, Prompt, Proposal, Rejected, ScoredPrompt
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import config_dataclass
 
 ROLE = (

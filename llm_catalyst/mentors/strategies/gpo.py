@@ -30,8 +30,8 @@ from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals, shor
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
 from llm_catalyst.mentors.strategies.templates import describe_task, format_entries, format_rating
 from llm_catalyst.models.soft_prompt import PromptSpace
-from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.records import Rejected, ScoredPrompt
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import check_range, config_dataclass
 
 ROLE = (

@@ -22,8 +22,8 @@ from annotated_types import Ge
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy
 from llm_catalyst.mentors.strategies.templates import ASK_AGAIN, ORDER, RULES, describe_task, format_entries
-from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.records import Advice, Proposal, ScoredPrompt
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import config_dataclass
 
 ROLE = "You search for short text prompts that make a frozen language model good at a task."

@@ -14,7 +14,7 @@ from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse_official, parse_proposals
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
 from llm_catalyst.mentors.strategies.templates import RULES, describe_task, format_entries
-from llm_catalyst.runs.analysis import format_count
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import config_dataclass
 
 ROLE = (

@@ -14,8 +14,8 @@ from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
 from llm_catalyst.mentors.strategies.templates import quote_json
 from llm_catalyst.models.soft_prompt import PromptSpace
-from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.records import Prompt
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import config_dataclass
 
 ROLE = "You say short texts in other words."

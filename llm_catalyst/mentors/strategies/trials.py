@@ -6,8 +6,8 @@ from dataclasses import replace
 from statistics import fmean
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.runs.analysis import format_count
 from llm_catalyst.runs.records import Prompt, Proposal, Rejected
+from llm_catalyst.utils.format import format_count
 
 
 def rank_by_loss(candidates: Sequence[Proposal], context: MentorContext, examples: int) -> list[Proposal]:
