@@ -39,38 +39,37 @@ WORK = ("forward and backward, training", "forward, scoring", "waiting for the m
 LOADING = ("imports", "loading data and model", "composing the configuration, and the rest")
 # Name of a part -> the functions that it is: module (a dot before one of the package), class (or none), attribute.
 PARTS = {
-    "forward and backward, training": [".model PromptedModel losses", "torch Tensor backward"],
-    "forward, scoring": [".scoring - passes", ".scoring - each_example"],
+    "forward and backward, training": [".models.base PromptedModel losses", "torch Tensor backward"],
+    "forward, scoring": [".training.scoring - forward_passes", ".training.scoring - each_example"],
     "waiting for the mentor": [".mentors.evolution Evolution propose"],
-    "loading data and model": [".session - load_problem"],
+    "loading data and model": [".training.run - load_problem"],
     "optimizer": [
         ".optimizers.backprop GradientDescent _step",
         ".optimizers.backprop GradientDescent _restore_optimizer",
     ],
     "batches": [
-        ".batching Encoded batch",
-        ".batching - epoch_rows",
-        ".batching TextBatch expand",
-        ".batching TextBatch parts",
+        ".tasks.batching Encoded batch",
+        ".tasks.batching - epoch_rows",
+        ".tasks.batching Batch expand",
+        ".tasks.batching TextBatch parts",
     ],
-    "scoring, without its forward passes": [".problem Problem score", ".problem Problem score_prompts"],
-    "projection": [".soft_prompt PromptSpace project", ".problem Problem snapshots", ".problem Problem candidates"],
-    "records": [".run_directory RunDirectory append", ".run_directory RunDirectory snapshots"],
-    "saved states": [".safekeeping Safekeeping checkpoint", ".safekeeping Safekeeping stage_ended"],
+    "scoring, without its forward passes": [".training.problem Problem score", ".training.problem Problem score_prompts"],
+    "projection": [".models.soft_prompt PromptSpace project", ".training.problem Problem snapshots", ".training.problem Problem candidates"],
+    "records": [".runs.writer RunDirectory append", ".runs.writer RunDirectory snapshots"],
+    "saved states": [".training.checkpointing Checkpointer checkpoint", ".training.checkpointing Checkpointer stage_ended"],
     "configuration, manifest, checksums": [
-        ".run_directory RunDirectory write_config",
-        ".run_directory RunDirectory finish",
-        ".session - manifest",
+        ".runs.writer RunDirectory write_config",
+        ".runs.writer RunDirectory finish",
+        ".training.run - build_manifest",
     ],
     "view": [
-        ".base CallbackList on_step",
-        ".base CallbackList on_record",
-        ".base CallbackList on_run_start",
-        ".base CallbackList on_run_end",
-        ".session - summary",
+        ".callbacks.base CallbackList on_step",
+        ".callbacks.base CallbackList on_record",
+        ".callbacks.base CallbackList on_run_start",
+        ".callbacks.base CallbackList on_run_end",
     ],
     "view, drawn beside the run": ["rich.live Live refresh"],
-    "the method's own lines, and what is not named": [".session - run"],
+    "the method's own lines, and what is not named": [".training.run - run_training"],
 }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-DOERS = ("gradient", "zo_sgd", "zo_conservative", "zo_adam", "forward_gradient")
+OPTIMIZERS = ("gradient", "zo_sgd", "zo_conservative", "zo_adam", "forward_gradient")
 PARTS = (1, 4)  # the batch whole, and in so many parts, as micro_batch has it
 
 
@@ -26,13 +26,13 @@ def main() -> int:
     words = [f"--{name}={getattr(options, name)}" for name in ("batch", "tokens", "directions", "device")]
     for parts in PARTS:
         base = 0.0
-        for doer in DOERS:
-            command = [sys.executable, __file__, *words, f"--doer={doer}", f"--parts={parts}"]
+        for optimizer in OPTIMIZERS:
+            command = [sys.executable, __file__, *words, f"--optimizer={optimizer}", f"--parts={parts}"]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             before, peak = map(int, done.stdout.split())
             step = (peak - before) / 2**20
             base = base or step
-            print(f"{doer:18}{options.batch // parts:3} at a time{step:9.1f}{step / base:7.2f}", flush=True)
+            print(f"{optimizer:18}{options.batch // parts:3} at a time{step:9.1f}{step / base:7.2f}", flush=True)
     return 0
 
 
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--tokens", type=int, default=64, help="tokens of each example, without the prompt (64)")
     options.add_argument("--directions", type=int, default=1, help="directions of a zeroth-order step (1)")
     options.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    options.add_argument("--doer", choices=DOERS, help=argparse.SUPPRESS)
+    options.add_argument("--optimizer", choices=OPTIMIZERS, help=argparse.SUPPRESS)
     options.add_argument("--parts", type=int, default=1, help=argparse.SUPPRESS)
     return options
 
