@@ -53,10 +53,20 @@ PARTS = {
         ".tasks.batching Batch expand",
         ".tasks.batching TextBatch parts",
     ],
-    "scoring, without its forward passes": [".training.problem Problem score", ".training.problem Problem score_prompts"],
-    "projection": [".models.soft_prompt PromptSpace project", ".training.problem Problem snapshots", ".training.problem Problem candidates"],
+    "scoring, without its forward passes": [
+        ".training.problem Problem score",
+        ".training.problem Problem score_prompts",
+    ],
+    "projection": [
+        ".models.soft_prompt PromptSpace project",
+        ".training.problem Problem snapshots",
+        ".training.problem Problem candidates",
+    ],
     "records": [".runs.writer RunDirectory append", ".runs.writer RunDirectory snapshots"],
-    "saved states": [".training.checkpointing Checkpointer checkpoint", ".training.checkpointing Checkpointer stage_ended"],
+    "saved states": [
+        ".training.checkpointing Checkpointer checkpoint",
+        ".training.checkpointing Checkpointer stage_ended",
+    ],
     "configuration, manifest, checksums": [
         ".runs.writer RunDirectory write_config",
         ".runs.writer RunDirectory finish",
