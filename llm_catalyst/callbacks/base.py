@@ -12,7 +12,7 @@ from llm_catalyst.utils.terminal import escape_controls
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known of a run before it starts.
+    """The facts about a run that are known before it starts.
 
     Args:
         title: task, backbone, head and mentor.

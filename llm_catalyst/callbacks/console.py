@@ -70,10 +70,12 @@ class PlainView(RunCallback):
         self.watcher = None
 
     def print_notices(self, notices: Sequence[Notice]) -> None:
+        """Print each notice on a line."""
         for notice in notices:
             self.print_line(f"warning: {notice.text}" if notice.warning else notice.text)
 
     def print_line(self, line: str) -> None:
+        """Print a line after the time since the start, and flush it."""
         print(f"{format_duration(time.monotonic() - self.started)}  {line}", file=self.console.file, flush=True)
 
 

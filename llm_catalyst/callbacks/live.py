@@ -34,6 +34,7 @@ class Curve:
     _count: int = 0
 
     def add(self, x: float, y: float) -> None:
+        """Add a value."""
         self.latest, self.lowest = y, min(y, self.lowest)
         self._sum += y
         self._count += 1
@@ -59,6 +60,7 @@ class Pace:
     gaps_s: float = 0.0
 
     def step(self, now: float, first_of_stage: bool) -> None:
+        """Count a step, or a gap if the step is the first of its stage."""
         if first_of_stage:
             self.gaps, self.gaps_s = self.gaps + 1, self.gaps_s + now - self.now
         else:
@@ -67,6 +69,7 @@ class Pace:
 
     @property
     def rate(self) -> float | None:
+        """Steps a second; None while unknown."""
         return self.steps / self.training_s if self.training_s else None
 
     def left(self, steps: int, gaps: int) -> float | None:
@@ -138,6 +141,7 @@ class LiveView(RunCallback):
             self.set_activity("scoring the projected prompts")
 
     def set_activity(self, activity: str) -> None:
+        """Name what the run is doing now."""
         self.activity, self.since = activity, time.monotonic()
 
     def on_run_end(self, outcome: Outcome | None) -> None:
@@ -178,6 +182,7 @@ class LiveView(RunCallback):
         ]
 
     def render_header(self, width: int) -> list[Text]:
+        """Title, directory, progress, activity and remaining time."""
         info, watcher, now = self.watcher.info, self.watcher, time.monotonic()
         total, stage = sum(info.plan), max(0, watcher.stage)
         left = self.pace.left(total - watcher.step, len(info.plan) - 1 - stage)
@@ -199,6 +204,7 @@ class LiveView(RunCallback):
         ]
 
     def render_curves(self, width: int, height: int) -> list[Text]:
+        """The curves of training and dev loss, `height` lines each, and the status."""
         info = self.watcher.info
         lines = []
         for name, curve, style in (("train loss", self.train, "cyan"), ("dev loss", self.dev, "green")):
@@ -224,6 +230,7 @@ class LiveView(RunCallback):
         return text
 
     def render_pool(self) -> list[Text]:
+        """The best discrete prompts."""
         lines = [Text(f"{'dev loss':>8}  {self.watcher.info.metric:>8}  {'from':<8}  best discrete prompts", "dim")]
         for entry in self.top[:TOP]:
             numbers = f"{entry.score.loss:8.4f}  {entry.score.metric:8.3f}  {entry.origin:<8}  "

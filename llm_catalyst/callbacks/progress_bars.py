@@ -18,6 +18,7 @@ class ProgressBar(RunCallback):
         self.progress, self.task = progress, task
 
     def set_text(self, text: str) -> None:
+        """Set the text beside the bar."""
         self.progress.update(self.task, text=escape_controls(text))
 
     def on_run_start(self, info: RunInfo) -> None:

@@ -76,7 +76,7 @@ class Tracker(RunCallback):
         except Exception as error:
             self.open = False
             why = f"{type(error).__name__}: {escape_controls(str(error))}"
-            print(f"warning: track=[{self.name}] failed; the run goes on without it ({why})", file=sys.stderr)
+            print(f"warning: track=[{self.name}] failed; the run continues without it ({why})", file=sys.stderr)
 
     def _catch_up(self) -> None:
         """Add the points of all records so far, in the order of their steps."""

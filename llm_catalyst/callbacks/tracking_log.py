@@ -11,7 +11,7 @@ MISSING = "track=[{name}] needs a library that is not installed here: pip instal
 
 @dataclass(frozen=True)
 class Point:
-    """What a record adds at an optimizer step: figures and texts by name."""
+    """The figures and texts of a record at an optimizer step, by name."""
 
     step: int
     figures: Mapping[str, float]

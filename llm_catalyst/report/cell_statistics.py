@@ -98,6 +98,7 @@ def compute_statistics(results: Results, measure: str = "test") -> Mapping[Place
     adjusted = dict(zip(found, adjust_holm([c.t_p if c else None for c in comparisons.values()]), strict=True))
 
     def bold(place: Place) -> bool:
+        """Whether the cell has the column's best mean, significantly better than the reference."""
         own, comparison, p = summaries[place], comparisons[place], adjusted[place]
         if own is None or comparison is None or p is None or p >= ALPHA or comparison.difference * better <= 0:
             return False
@@ -148,7 +149,7 @@ def average_columns(results: Results, found: Mapping[Place, CellStatistics]) -> 
 def count_wins(
     results: Results, found: Mapping[Place, CellStatistics], measure: str
 ) -> dict[str, tuple[int, int, int]]:
-    """How often each row is better than, equal to and worse than the reference row, over all columns and seeds."""
+    """For each row the numbers of wins, ties and losses against the reference row, over all columns and seeds."""
     sums = {}
     for row in results.rows:
         compared = [c for column in results.columns if (c := found[row, column].comparison) is not None]

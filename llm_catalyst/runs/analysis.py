@@ -54,7 +54,7 @@ class MentorUsage:
         return f"{format_count(self.calls, 'call')}, {tokens}, {cost}{again and f', {again}'}"
 
     def describe_cost(self) -> str:
-        """The same without the number of calls."""
+        """The description without the number of calls: '1,624 + 121 tokens, $0.0012'."""
         return self.describe().partition(", ")[2]
 
 
@@ -146,7 +146,7 @@ def read_majority(run: RunRecords) -> float | None:
 
 
 def collect_warnings(run: RunRecords) -> list[str]:
-    """What a reader of the run must know: damage, events, constant predictions, stages that learned nothing."""
+    """The warnings of a run: damage, events, constant predictions, stages that learned nothing."""
     damage = checksums.find_changed(run.path, checksums.read_list(run.path))
     found = [
         f"{escape_controls(file)} is {how} since it was written (catalyst show --verify)"

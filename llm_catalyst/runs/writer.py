@@ -145,7 +145,7 @@ class RunDirectory:
     def refuse_closed(self) -> None:
         """Raise RuntimeError after `close`: a thread that still waits for a mentor belongs to a run that has ended."""
         if self._closed:
-            raise RuntimeError(f"{self.path} is closed: its run has ended, or goes on in another process")
+            raise RuntimeError(f"{self.path} is closed: its run has ended, or continues in another process")
 
     def commit(self, stage: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Save the end of a stage: tensors, the other state, and the lengths and digests of all records so far."""

@@ -210,7 +210,7 @@ def test_a_disk_that_is_full_for_tensorboard_ends_its_figures_and_not_the_run(
         tracker.on_run_end(outcome())
     for thread in {*threading.enumerate()} - threads:
         thread.join()
-    assert capsys.readouterr().err.count("warning: track=[tensorboard] failed; the run goes on without it") == 1
+    assert capsys.readouterr().err.count("warning: track=[tensorboard] failed; the run continues without it") == 1
 
 
 def test_a_folder_that_tensorboard_cannot_make_does_not_end_the_run(
@@ -222,7 +222,7 @@ def test_a_folder_that_tensorboard_cannot_make_does_not_end_the_run(
     tracker.on_record(evaluation(0, 0, 0.7, 0.5))
     tracker.on_run_end(outcome())
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: track=[tensorboard] failed; the run goes on without it (")
+    assert line.startswith("warning: track=[tensorboard] failed; the run continues without it (")
 
 
 @dataclass
@@ -259,7 +259,7 @@ def test_after_a_fault_a_log_is_asked_nothing_more(tmp_path: Path, capsys: pytes
     assert log.asked.count(at) == 1
     assert log.asked[-1] == at
     assert capsys.readouterr().err == (
-        "warning: track=[wandb] failed; the run goes on without it (RuntimeError: \\x1b[31mno network)\n"
+        "warning: track=[wandb] failed; the run continues without it (RuntimeError: \\x1b[31mno network)\n"
     )
 
 

@@ -117,7 +117,7 @@ def test_a_state_saved_while_another_thread_writes_agrees_with_the_records(direc
 def test_what_comes_after_the_run_has_left_its_directory_is_not_written(directory: RunDirectory) -> None:
     directory.append(event(1))
     directory.close()
-    with pytest.raises(RuntimeError, match="is closed: its run has ended, or goes on in another process"):
+    with pytest.raises(RuntimeError, match="is closed: its run has ended, or continues in another process"):
         directory.append(event(2))
     assert lines(directory, "events.jsonl")[1:] == [b""]
 

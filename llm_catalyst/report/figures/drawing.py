@@ -117,7 +117,7 @@ def make_panels(
 
 
 def legend_columns(labels: Sequence[str]) -> int:
-    """How many entries of a legend fit side by side, at about 0.05 inches a character."""
+    """The number of legend entries that fit side by side, at about 0.05 inches a character."""
     longest = max((len(label) for label in labels), default=0)
     return max(1, min(len(labels), int(WIDTH / (0.05 * longest + 0.45))))
 

@@ -114,7 +114,7 @@ def draw_mean_curve(axis: Axes, curve: DevCurve | None, style: Mapping[str, Any]
 
 
 def describe_band(curves: Mapping[Place, DevCurve | None]) -> str:
-    """What line and band show, and over how many seeds."""
+    """A caption for line and band, with the number of seeds."""
     seeds = sorted({curve.seeds for curve in curves.values() if curve})
     if not seeds or seeds[-1] == 1:
         return "one seed, which has no spread"

@@ -103,7 +103,7 @@ def collect_problems(results: Results, read: RecordReader) -> list[tuple[str, li
 
 
 def find_problems(run: Run, read: RecordReader) -> Iterator[str]:
-    """What a reader must know of a run."""
+    """The problems of a run, and its warnings."""
     outcome = run.outcome
     if outcome is None:
         yield "not finished: it does not count in tables"
