@@ -64,7 +64,7 @@ def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
     from omegaconf import OmegaConf
 
     from llm_catalyst.runs.reader import read_manifest
-    from llm_catalyst.runs.writer import read_config
+    from llm_catalyst.runs.run_config import read_config
 
     def go_on() -> dict[str, Any]:
         manifest = read_manifest(directory)

@@ -71,7 +71,7 @@ def name_sweep(words: Sequence[str]) -> str:
     Those that say where and how long it runs, such as a budget, do not, nor do options and Hydra's own, but for those
     that say which values a sweeper chooses.
     """
-    from llm_catalyst.runs.writer import PLACE
+    from llm_catalyst.runs.run_config import PLACE
 
     passed_over = rf"hydra(?!/sweeper$|\.sweeper\.(sampler|seed|params)).*|{PLACE}"
     overrides = [word for word in words if is_override(word)]

@@ -18,7 +18,7 @@ from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.checkpoints import DamagedStateError, read_state, read_tensors, saved_states
 from llm_catalyst.runs.reader import FILES, find_runs, read_lines
 from llm_catalyst.runs.records import Advice, Proposal, Restart, ScoredPrompt
-from llm_catalyst.runs.writer import read_config
+from llm_catalyst.runs.run_config import read_config
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import ConfigurationError, check_at_least
 

@@ -13,7 +13,7 @@ from llm_catalyst.runs.analysis import get_nested
 from llm_catalyst.runs.old_configs import translate_config
 from llm_catalyst.runs.reader import read_json, read_manifest
 from llm_catalyst.runs.records import Manifest, Outcome
-from llm_catalyst.runs.writer import PLACE
+from llm_catalyst.runs.run_config import PLACE
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from llm_catalyst.runs.checkpoints import STATE, find_changed_records, saved_states
 from llm_catalyst.runs.reader import EXCHANGES, FILES, parse_line, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Manifest, Outcome
-from llm_catalyst.runs.writer import FIXED
+from llm_catalyst.runs.run_config import FIXED
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.terminal import escape_controls, forgive_encoding

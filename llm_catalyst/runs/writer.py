@@ -10,7 +10,6 @@ outcome.json                         written last
 import hashlib
 import json
 import os
-import re
 import shutil
 import threading
 from collections.abc import Mapping
@@ -21,7 +20,6 @@ import yaml
 from filelock import FileLock, Timeout
 
 from llm_catalyst.runs.checkpoints import STATE, DamagedStateError, read_state, read_tensors, saved_states
-from llm_catalyst.runs.old_configs import translate_config
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_lines, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import (
     Emit,
@@ -35,18 +33,10 @@ from llm_catalyst.runs.records import (
     Snapshot,
     to_json,
 )
+from llm_catalyst.runs.run_config import FIXED, PLACE, REPAIRS, changed_keys, without_source
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.files import append_whole, cut_torn_line, sync_path, write_atomically, write_flushed
-from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
-
-FIXED = ("config.yaml", "manifest.json")
-# Keys on which the results of a run do not depend: place, speed, budgets, retries.
-PLACE = (
-    r"device|threads|micro_batch|token_budget|view|(track|plugins)(\[\d+\])?|dry_run|task\.path|checkpoint\..*|budget\..*"
-    r"|mentor\.cache|mentor\.client\.(timeout_s|retry_s|at_once|per_minute|check_model)"
-)
-# Keys that may be changed to let a stopped run continue; its events name the change.
-REPAIRS = r"mentor\.(on_failure|attempts|runs|fallbacks.*)|mentor\.client\.(base_url|run)"
+from llm_catalyst.utils.validation import ConfigurationError
 
 
 class RunDirectory:
@@ -298,42 +288,3 @@ def discard_state(state: Path) -> None:
     shutil.rmtree(trash, ignore_errors=True)
     state.rename(trash)
     shutil.rmtree(trash, ignore_errors=True)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The resolved configuration of a run, as today's revision writes it.
-
-    Raises:
-        ConfigurationError: it or the manifest has changed since the run began.
-    """
-    for name, how in checksums.find_changed(path, FIXED).items():
-        raise ConfigurationError(
-            f"{path / name} is {how}; put it back as it was when the run began (where you trust "
-            f"{' and '.join(FIXED)} as they are, list their sums anew: sha256sum {' '.join(FIXED)} > {checksums.SUMS})"
-        )
-    try:
-        return translate_config(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path / 'config.yaml'} cannot be read ({error}); put it back as it was") from None
-
-
-def changed_keys(path: Path, config: Any, allowed: str) -> list[str]:
-    """The `key=value` of `config` that differ from the configuration of the run in `path`.
-
-    Args:
-        allowed: a pattern of the keys that may differ.
-
-    Raises:
-        ConfigurationError: another key differs.
-    """
-    before, now = dict(flatten_leaves(read_config(path))), dict(flatten_leaves(translate_config(config)))
-    keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-    if other := [key for key in keys if not re.fullmatch(allowed, key)]:
-        shown = ", ".join(f"{key}={before.get(key)!r} there and {now.get(key)!r} here" for key in other[:3])
-        raise ConfigurationError(f"{path} holds a run with another configuration ({shown}); choose another directory")
-    return [f"{key}={now.get(key)}" for key in keys]
-
-
-def without_source(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Data fingerprints without the location of the data, which may move."""
-    return {name: value for name, value in data.items() if name != "source"}

@@ -25,7 +25,8 @@ from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.runs.old_configs import FORMAT
 from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
-from llm_catalyst.runs.writer import PLACE, RunDirectory, changed_keys
+from llm_catalyst.runs.run_config import PLACE, changed_keys
+from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate
 from llm_catalyst.training.loop import Experiment, run_experiment

@@ -27,8 +27,9 @@ from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.runs.checkpoints import STATE
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines
 from llm_catalyst.runs.records import Event, LLMCall, Outcome, Record, Snapshot
+from llm_catalyst.runs.run_config import FIXED
 from llm_catalyst.runs.verify import print_verification, verify_run
-from llm_catalyst.runs.writer import FIXED, RunDirectory
+from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training.loop import Experiment
 from llm_catalyst.utils.checksums import SUMS, format_list, sha256
 from llm_catalyst.utils.validation import ConfigurationError

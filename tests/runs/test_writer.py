@@ -47,7 +47,8 @@ from llm_catalyst.runs.records import (
     Snapshot,
     to_json,
 )
-from llm_catalyst.runs.writer import PLACE, REPAIRS, RunDirectory
+from llm_catalyst.runs.run_config import PLACE, REPAIRS
+from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.utils.validation import ConfigurationError
 
 PROMPT = evaluation(0, 0, 0.5, 0.5)
