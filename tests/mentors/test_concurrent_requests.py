@@ -88,7 +88,14 @@ STRATEGIES = [Opro(proposals=5), Leo(proposals=6), EvoPromptDE(population=4)]
 def test_so_many_requests_are_under_way_at_a_time_and_no_more(client: Any, at_once: int) -> None:
     answer = anthropic_message if client is claude else openai_chat
     lines = itertools.combinations(WORDS, 4)
-    with serve(reply=lambda request: replace(answer(" ".join(next(lines))), delay_s=0.08)) as server:
+
+    def reply(request: Request) -> Response:
+        end = time.monotonic() + 60
+        while server.most < at_once and time.monotonic() < end:  # a busy machine may need long for the next request
+            time.sleep(0.01)
+        return replace(answer(" ".join(next(lines))), delay_s=0.08)
+
+    with serve(reply=reply) as server:
         Talk(server).ask(client(server, at_once), Opro(proposals=5))
     assert server.most == at_once
 
@@ -227,7 +234,7 @@ def test_who_asks_the_same_model_shares_its_pace_and_another_model_has_its_own()
 
 
 def test_requests_and_retries_keep_to_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "limit_rate", partial(limit_rate, window_s=0.6))
+    monkeypatch.setattr(openai, "limit_rate", partial(limit_rate, window_s=1.5))
     begun: list[float] = []
 
     def reply(request: Request) -> Response:
@@ -238,8 +245,8 @@ def test_requests_and_retries_keep_to_the_pace(monkeypatch: pytest.MonkeyPatch) 
         talk = Talk(server)
         talk.ask(gpt(server, 4, per_minute=1), Leo(proposals=4, explore_temperature=None))
     assert len(begun) == 1 + len(talk.exchanges) >= 3
-    assert all(later - earlier > 0.4 for earlier, later in itertools.pairwise(begun))  # as the server saw them
-    assert min(exchange.latency_s for exchange in talk.exchanges) < 0.5  # the wait for its turn is not the model's
+    assert all(later - earlier > 1.0 for earlier, later in itertools.pairwise(begun))  # as the server saw them
+    assert min(exchange.latency_s for exchange in talk.exchanges) < 1.2  # the wait for its turn is not the model's
 
 
 @pytest.mark.parametrize("client", [partial(OpenAIChat, "m"), partial(Claude, "m")])

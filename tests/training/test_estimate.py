@@ -28,6 +28,7 @@ from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.loading import compile_seconds
 from llm_catalyst.models.backbones.text import load_text_backbone
+from llm_catalyst.models.heads.base import TextHead
 from llm_catalyst.models.heads.classifier import Classifier
 from llm_catalyst.models.heads.similarity import Similarity
 from llm_catalyst.models.heads.verbalizer import Verbalizer
@@ -197,7 +198,7 @@ def test_a_run_after_an_estimate_writes_the_same_bytes_as_one_without(tmp_path: 
 
 
 @dataclass(frozen=True)
-class Cramped:
+class Cramped(TextHead):
     """A classifier for which memory runs out with more than `most` examples in a pass with gradients."""
 
     head: Classifier
@@ -308,7 +309,7 @@ def test_memory_is_measured_on_the_runs_longest_batch_and_time_on_one_of_mean_si
 
 
 @dataclass
-class Slow:
+class Slow(TextHead):
     """A classifier that takes `pace` seconds for each token of a pass without gradients, and keeps their numbers."""
 
     pace: float
