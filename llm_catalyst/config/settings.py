@@ -77,7 +77,7 @@ class Protocol:
 class Checkpoints:
     """How often a stage's progress is saved: every so many optimizer steps, or seconds ('60s')."""
 
-    every: int | str = "60s"
+    every: bool | int | str = "60s"  # were bool not named here, pydantic would take true for 1
 
     def __post_init__(self) -> None:
         if isinstance(self.every, bool) or not re.fullmatch(r"[1-9]\d*|\d*\.?\d+s", str(self.every)):
