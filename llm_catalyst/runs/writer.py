@@ -21,18 +21,7 @@ from filelock import FileLock, Timeout
 
 from llm_catalyst.runs.checkpoints import STATE, DamagedStateError, read_state, read_tensors, saved_states
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_lines, read_manifest, read_raw_lines
-from llm_catalyst.runs.records import (
-    Emit,
-    Evaluation,
-    Event,
-    LLMCall,
-    Manifest,
-    Outcome,
-    Record,
-    ScoredPrompt,
-    Snapshot,
-    to_json,
-)
+from llm_catalyst.runs.records import Emit, Evaluation, Event, LLMCall, Manifest, Outcome, Record, Snapshot, to_json
 from llm_catalyst.runs.run_config import FIXED, PLACE, REPAIRS, changed_keys, without_source
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.files import append_whole, cut_torn_line, sync_path, write_atomically, write_flushed
@@ -246,17 +235,9 @@ class RunDirectory:
             self._digests[name] = hashlib.sha256(path.read_bytes() if length else b"")
             self._lengths[name] = length
 
-    def answered(self, stage: int) -> tuple[LLMCall, ...]:
-        """The mentor calls of a stage so far; after a restore at least those up to the last response."""
-        return tuple(e for e in read_lines(self.path / EXCHANGES, LLMCall) if e.stage == stage)
-
-    def snapshots(self, stage: int) -> list[Snapshot]:
-        """The trajectory of a stage so far."""
-        return [s for s in read_lines(self.path / FILES[Snapshot], Snapshot) if s.stage == stage]
-
-    def scored(self) -> list[ScoredPrompt]:
-        """All scored prompts so far, in order."""
-        return list(read_lines(self.path / FILES[ScoredPrompt], ScoredPrompt))
+    def read(self, kind: type[Any]) -> tuple[Any, ...]:
+        """All records of that type so far; after a restore, every answer that was paid for is among the exchanges."""
+        return read_lines(self.path / FILES[kind], kind)
 
     def finish(self, outcome: Outcome) -> None:
         """Write the checksums of all files, and last of all the outcome."""

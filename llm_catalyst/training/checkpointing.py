@@ -1,4 +1,4 @@
-"""What a run would lose if it ended now is saved in time; and it ends where a signal or its budget says so."""
+"""Save checkpoints; stop on a signal or an exhausted budget."""
 
 import time
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from llm_catalyst.config.settings import Budget, Settings
-from llm_catalyst.runs.records import Emit, Event, Usage
+from llm_catalyst.runs.records import Emit, Event, ScoredPrompt, Snapshot, Usage
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training.state import State, pack_state, unpack_state
 from llm_catalyst.utils.memory import PassLimits
@@ -14,12 +14,10 @@ from llm_catalyst.utils.signals import BudgetExceededError, SignalHandler
 
 
 class Checkpointer:
-    """Saves the state of one run, and keeps its clock, which goes on where a resumed run was cut off."""
+    """Saves the state of one run, and measures its time, from which a resumed run continues."""
 
-    def __init__(
-        self, directory: RunDirectory, settings: Settings, interruption: SignalHandler, room: PassLimits
-    ) -> None:
-        self.directory, self.settings, self.interruption, self.room = directory, settings, interruption, room
+    def __init__(self, directory: RunDirectory, settings: Settings, signals: SignalHandler, limits: PassLimits) -> None:
+        self.directory, self.settings, self.signals, self.limits = directory, settings, signals, limits
         self._began = self._saved = time.monotonic()
         self._saved_step = 0
 
@@ -34,62 +32,64 @@ class Checkpointer:
         if restored is None:
             return None
         state = unpack_state(*restored, device)
+        snapshots, scored = self.directory.read(Snapshot), self.directory.read(ScoredPrompt)
+        state = replace(state, trajectory=tuple(s for s in snapshots if s.stage == state.stage), scored=scored)
         self._began -= state.seconds
         if state.room:
-            self.room.narrow(*state.room)
+            self.limits.narrow(*state.room)
         self._saved_step = state.step
         return state
 
-    def step_taken(self, state: State) -> None:
+    def after_step(self, state: State) -> None:
         """Within a stage: save where that is due, or before the run stops."""
         spent = self._minutes_spent()
         since = state.step - self._saved_step, time.monotonic() - self._saved
-        if spent or self.interruption.number is not None or self.settings.checkpoint.due(*since):
+        if spent or self.signals.number is not None or self.settings.checkpoint.due(*since):
             self.checkpoint(state)
         self._end(spent)
 
     def checkpoint(self, state: State) -> State:
         """Save a state within a stage."""
-        state = self._dated(state)
+        state = self._stamp(state)
         self.directory.checkpoint(state.stage, state.step, *pack_state(state))
         return state
 
-    def stage_ended(self, stage: int, state: State, last: bool) -> State:
+    def end_stage(self, stage: int, state: State, last: bool) -> State:
         """Save the end of a stage; stop there where the run must.
 
         After the last stage only a signal stops it: what is left costs no more than a score on test.
         """
-        state = self._dated(state)
+        state = self._stamp(state)
         self.directory.commit(stage, *pack_state(state))
         self._end(self._minutes_spent() and not last)
         return state
 
-    def before_call(self, ledger: Usage) -> None:
-        """Raise BudgetSpent where a mentor may not be asked any more, unless budget.when_spent=conclude.
+    def check_budget(self, ledger: Usage) -> None:
+        """Raise BudgetExceededError where a mentor may not be asked any more, unless budget.when_spent=conclude.
 
-        What answers under way will cost is not known: with `at_once` of them, those of `at_once` - 1 may come on top.
+        The cost of calls under way is not known: with `at_once` of them, that of `at_once` - 1 may come on top.
         """
         if self.settings.budget.when_spent == "stop" and (why := spent_budget(self.settings.budget, ledger)):
             raise BudgetExceededError(why)
 
-    def mentor_may_speak(self, state: State, emit: Emit) -> bool:
-        """Whether the mentor is consulted: not with its budget spent where the run concludes then; an event tells."""
+    def allows_mentor(self, state: State, emit: Emit) -> bool:
+        """Whether the mentor is asked: not once its budget is spent (budget.when_spent=conclude); an event says so."""
         why = spent_budget(self.settings.budget, state.ledger) if self.settings.budget.when_spent == "conclude" else ""
         if why:
             emit(Event(state.stage, state.step, "budget", f"{why}; the mentor is asked no more"))
         return not why
 
-    def _dated(self, state: State) -> State:
-        """The state as it is saved now."""
+    def _stamp(self, state: State) -> State:
+        """The state with the time and the limits at which it is saved."""
         self._saved, self._saved_step = time.monotonic(), state.step
-        return replace(state, seconds=self.seconds, room=(self.room.examples, self.room.tokens))
+        return replace(state, seconds=self.seconds, room=(self.limits.examples, self.limits.tokens))
 
     def _minutes_spent(self) -> bool:
         minutes = self.settings.budget.minutes
         return minutes is not None and self.seconds >= 60 * minutes
 
     def _end(self, minutes_spent: bool) -> None:
-        self.interruption.check()
+        self.signals.check()
         if minutes_spent:
             raise BudgetExceededError(
                 f"budget.minutes={self.settings.budget.minutes:g} is used up: the run has taken {self.seconds / 60:.1f}"

@@ -1,4 +1,4 @@
-"""What dev decides: the scores of soft and discrete prompts, the best state of the run, the member that goes on."""
+"""Scores on dev: of soft and discrete prompts, the best state of the run, and the member that trains on."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from llm_catalyst.optimizers.base import Member
+from llm_catalyst.optimizers.base import Member, StepResult
 from llm_catalyst.runs.records import (
     Advice,
     Best,
@@ -61,6 +61,14 @@ def score_projections(problem: Problem, state: State, members: Sequence[int]) ->
     return state, {i: result.score if result else None for i, result in zip(members, results, strict=True)}
 
 
+def record_snapshots(problem: Problem, state: State, step: StepResult, emit: Emit) -> State:
+    """The state whose trajectory holds the members' projections after this step."""
+    snapshots = problem.snapshots(state.stage, step, state.parameters)
+    for snapshot in snapshots:
+        emit(snapshot)
+    return replace(state, trajectory=(*state.trajectory, *snapshots))
+
+
 def record_memory(problem: Problem, state: State, emit: Emit) -> None:
     """An event for each time that memory ran out since the last call."""
     for words in problem.model.room.take_messages():
@@ -95,6 +103,7 @@ def score_prompts(
     for entry in scored:
         emit(entry)
     record_memory(problem, state, emit)
+    state = replace(state, scored=(*state.scored, *scored))
     return state.spent(scored_examples=len(prompts) * len(problem.splits["dev"])), scored
 
 

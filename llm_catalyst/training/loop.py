@@ -8,7 +8,7 @@ from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Settings
 from llm_catalyst.mentors.base import Mentor
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
-from llm_catalyst.runs.records import Advice, Emit, Origin, Outcome, Prompt, Record, Score
+from llm_catalyst.runs.records import Advice, Emit, LLMCall, Origin, Outcome, Prompt, Record, Score
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training.checkpointing import Checkpointer
 from llm_catalyst.training.evaluation import (
@@ -17,6 +17,7 @@ from llm_catalyst.training.evaluation import (
     rank_proposals,
     record_memory,
     record_restarts,
+    record_snapshots,
     score_prompts,
     settle_stage,
     use_fallback,
@@ -30,7 +31,7 @@ from llm_catalyst.utils.signals import SignalHandler
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is optimized (a soft prompt for a problem), by whom, and for how many steps in each stage."""
+    """What a run optimizes, with which optimizer and mentor, and the number of steps in each stage (`plan`)."""
 
     problem: Problem
     optimizer: PromptOptimizer
@@ -40,42 +41,44 @@ class Experiment:
 
 
 def run_experiment(
-    experiment: Experiment, directory: RunDirectory, view: RunCallback, interruption: SignalHandler | None = None
+    experiment: Experiment, directory: RunDirectory, callback: RunCallback, signals: SignalHandler | None = None
 ) -> Outcome:
     """Train stage by stage, each after the first from the mentor's restart point; report on test once.
 
-    With mentor.overlap that point is one stage late (`MentorScheduler`). Raises Stopped where a signal asks for it, and
-    BudgetSpent; the run can then be gone on with.
+    With mentor.overlap that point is one stage late (`MentorScheduler`). Raises RunInterrupted where a signal asks for
+    it, and BudgetExceededError; the run can then be resumed.
     """
-    one_at_a_time = threading.Lock()  # a mentor may answer while a stage trains
+    lock = threading.Lock()  # a mentor may record its calls while a stage trains
 
     def emit(record: Record) -> None:
-        with one_at_a_time:
+        with lock:
             directory.append(record)
-            view.on_record(record)
+            callback.on_record(record)
 
-    safe = Checkpointer(directory, experiment.settings, interruption or SignalHandler(), experiment.problem.model.room)
-    state = safe.restore(emit, experiment.problem.device) or start_state(experiment, emit)
-    counsel = MentorScheduler(experiment.problem, experiment.mentor, len(experiment.plan), safe, emit)
-    while left := experiment.plan[state.stage :]:
-        advice = counsel.begin(state)
+    problem, plan = experiment.problem, experiment.plan
+    checkpointer = Checkpointer(directory, experiment.settings, signals or SignalHandler(), problem.model.room)
+    state = checkpointer.restore(emit, problem.device) or start_state(experiment, emit)
+    calls = list(directory.read(LLMCall))
+    scheduler = MentorScheduler(problem, experiment.mentor, len(plan), checkpointer, emit, calls)
+    while left := plan[state.stage :]:
+        advice = scheduler.start_request(state)
         if not state.trained:
-            state = train_stage(experiment, state, emit, view, safe)
-            state = grow_pool(experiment, state, directory, emit)
-            state = safe.checkpoint(replace(state, trained=True))
+            state = train_stage(experiment, state, emit, callback, checkpointer)
+            state = grow_pool(problem, state, emit)
+            state = checkpointer.checkpoint(replace(state, trained=True))
         left = left[1:]
         if advice:
-            state = restart_stage(experiment, *counsel.collect(advice, state), emit)
-        if counsel.overlaps:
-            state = counsel.note(state, left)
-        elif left and safe.mentor_may_speak(state, emit):
-            state = restart_stage(experiment, *counsel.ask(state), emit)
+            state = restart_stage(problem, *scheduler.collect_advice(advice, state), emit)
+        if scheduler.overlaps:
+            state = scheduler.plan_request(state, left)
+        elif left and checkpointer.allows_mentor(state, emit):
+            state = restart_stage(problem, *scheduler.request_advice(state), emit)
         elif not experiment.optimizer.trains:
-            left = ()  # nobody would move the prompt any more
-        stage, state = state.stage, replace(state, stage=len(experiment.plan) - len(left), trained=False)
-        state = safe.stage_ended(stage, state, last=not left)
-    outcome = evaluate_outcome(experiment.problem, state)
-    record_memory(experiment.problem, state, emit)
+            left = ()  # neither the mentor nor the optimizer would move the prompt any more
+        stage, state = state.stage, replace(state, stage=len(plan) - len(left), trained=False, trajectory=())
+        state = checkpointer.end_stage(stage, state, last=not left)
+    outcome = evaluate_outcome(problem, state)
+    record_memory(problem, state, emit)
     directory.finish(outcome)
     return outcome
 
@@ -86,46 +89,46 @@ def start_state(experiment: Experiment, emit: Emit) -> State:
     return evaluate_members(experiment.problem, state, emit)[0]
 
 
-def train_stage(experiment: Experiment, state: State, emit: Emit, view: RunCallback, safe: Checkpointer) -> State:
+def train_stage(
+    experiment: Experiment, state: State, emit: Emit, callback: RunCallback, checkpointer: Checkpointer
+) -> State:
     """The state after the stage, or the rest of it, with its best member; records the trajectory on the way."""
     problem, settings, plan = experiment.problem, experiment.settings, experiment.plan
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
     begin, end, k = sum(plan[: state.stage]), sum(plan[: state.stage + 1]), len(state.members)
     scores: list[Score | None] = [None] * k
-    moved = k if experiment.optimizer.trains else 0
-    left = StepRange(begin, end, sum(plan), state.step)
-    for step in experiment.optimizer.train(problem.model, state.members, problem.batches(k, state.step), left):
-        view.on_step(state.stage, step.number, step.losses)
-        state = state.after(step, moved)
+    batches, step_range = problem.batches(k, state.step), StepRange(begin, end, sum(plan), state.step)
+    for step in experiment.optimizer.train(problem.model, state.members, batches, step_range):
+        callback.on_step(state.stage, step.number, step.losses)
+        state = state.after(step, moved=k if experiment.optimizer.trains else 0)
         if step.number == end or step.number % record == 0:
-            for snapshot in problem.snapshots(state.stage, step, state.parameters):
-                emit(snapshot)
+            state = record_snapshots(problem, state, step, emit)
         if step.number == end or step.number % measure == 0:
             state, scores = evaluate_members(problem, state, emit)
         scores = [score if math.isfinite(loss) else None for loss, score in zip(step.losses, scores, strict=True)]
         record_memory(problem, state, emit)
         if step.number < end:
-            safe.step_taken(state)
+            checkpointer.after_step(state)
     return settle_stage(state.at(end), scores, emit)
 
 
-def grow_pool(experiment: Experiment, state: State, directory: RunDirectory, emit: Emit) -> State:
+def grow_pool(problem: Problem, state: State, emit: Emit) -> State:
     """The trajectory's distinct prompts, embedded anew and scored on dev, enter the pool: the best stand last.
 
     No prompt is scored twice, unless the head was trained since: then the pool's are, too.
     """
-    problem, pool = experiment.problem, experiment.settings.pool
+    pool = problem.settings.pool
     entries: dict[Prompt, Origin] = {scored.prompt: scored.origin for scored in state.pool if pool.keep}
-    entries |= dict.fromkeys(problem.candidates(directory.snapshots(state.stage)), "gradient")
-    known = {scored.prompt: scored for scored in known_scores(problem, state, directory.scored())}
+    entries |= dict.fromkeys(problem.candidates(state.trajectory), "gradient")
+    known = {scored.prompt: scored for scored in known_scores(problem, state, state.scored)}
     new = {prompt: origin for prompt, origin in entries.items() if prompt not in known}
     state, scored = score_prompts(problem, state, new, emit)
     return state.with_pool([*(known[prompt] for prompt in entries if prompt in known), *scored], pool.size)
 
 
-def restart_stage(experiment: Experiment, state: State, advice: Advice, emit: Emit) -> State:
-    """Weigh the mentor's proposals on dev, and restart from the best (or the first, or all)."""
-    problem, settings, proposals = experiment.problem, experiment.settings, advice.proposals
+def restart_stage(problem: Problem, state: State, advice: Advice, emit: Emit) -> State:
+    """Rank the mentor's proposals on dev, and restart from the best (or the first, or all)."""
+    settings, proposals = problem.settings, advice.proposals
     if advice.fallback:
         state, proposals = use_fallback(state, advice.fallback, emit)
     if not proposals:

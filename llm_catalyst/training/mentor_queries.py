@@ -1,9 +1,9 @@
-"""What a mentor is asked about after a stage, and its advice: awaited at once, or while the next stage goes on."""
+"""Requests to the mentor after each stage: answered at once, or while the next stage trains (`mentor.overlap`)."""
 
 import random
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from llm_catalyst.mentors.background import start_call, wait_for
 from llm_catalyst.mentors.base import Mentor, MentorContext, overlaps
@@ -18,63 +18,64 @@ from llm_catalyst.utils.rng import derive_seed
 
 @dataclass(frozen=True)
 class MentorScheduler:
-    """The mentor of a run of so many stages, and how it is asked.
+    """Asks the mentor of a run of `stages` stages.
 
-    With `mentor.overlap` the question after a stage is put when the next one begins, and the advice is used at the end
-    of that. What it is about and what comes of it do not depend on when the answer comes, nor on whether the run is
-    resumed meanwhile: the state says what the mentor is shown, and an answer changes it only when it is used.
+    With `mentor.overlap` the request about a stage is sent when the next one begins, and its advice is used at the end
+    of that. The request and its effect depend neither on when the response comes, nor on whether the run is resumed
+    meanwhile: the state says what the mentor is shown, and advice changes it only when it is used.
+    `calls` are all calls of language models in this run, those before it was resumed included.
     """
 
     problem: Problem
     mentor: Mentor
     stages: int
-    safe: Checkpointer
+    checkpointer: Checkpointer
     emit: Emit
+    calls: list[LLMCall] = field(default_factory=list)
 
     @property
     def overlaps(self) -> bool:
-        """Whether the mentor answers while a stage goes on."""
+        """Whether the mentor answers while a stage trains."""
         return overlaps(self.mentor)
 
-    def ask(self, state: State) -> tuple[State, Advice]:
-        """The advice after this stage, and the state that has paid for it; prompts may be tried on the model."""
-        trials = PromptProbe(self.problem, state)
+    def request_advice(self, state: State) -> tuple[State, Advice]:
+        """The advice after this stage, and the state with its cost; the mentor may try prompts on the model."""
+        probe = PromptProbe(self.problem, state)
         context = replace(
             self._make_context(state, state.stage, state.pool),
-            before_call=lambda: self.safe.before_call(trials.paid(self._paid(state, state.stage)).ledger),
-            attempt=trials.attempt,
-            hints=trials.hints,
+            before_call=lambda: self.checkpointer.check_budget(probe.paid(self._paid(state, state.stage)).ledger),
+            attempt=probe.attempt,
+            hints=probe.hints,
         )
         advice = self.mentor.propose(context)
-        return trials.paid(self._paid(state, state.stage)).remembering(advice), advice
+        return probe.paid(self._paid(state, state.stage)).remembering(advice), advice
 
-    def note(self, state: State, left: Sequence[int]) -> State:
-        """The state after a stage that says whether, and about what, the mentor is asked while the next one goes on.
+    def plan_request(self, state: State, left: Sequence[int]) -> State:
+        """The state after a stage that says about which pool the mentor is asked while the next of `left` trains.
 
-        There must be a stage after that one, in which the advice can be used.
+        About none where no stage comes after that one, in which the advice could be used.
         """
-        asked = len(left) > 1 and self.safe.mentor_may_speak(state, self.emit)
+        asked = len(left) > 1 and self.checkpointer.allows_mentor(state, self.emit)
         return replace(state, shown=state.pool if asked else None)
 
-    def begin(self, state: State) -> "Future[Advice] | None":
-        """The advice about the stage before this one, for which the mentor is asked from now on, if it is (`note`)."""
+    def start_request(self, state: State) -> "Future[Advice] | None":
+        """The coming advice about the stage before this one, where `plan_request` has planned that request."""
         if state.shown is None:
             return None
         context = self._make_context(state, state.stage - 1, state.shown)
         return start_call(lambda: self.mentor.propose(context))
 
-    def collect(self, advice: "Future[Advice]", state: State) -> tuple[State, Advice]:
-        """The advice that was begun, and the state that has paid for it. Raises what the mentor raised."""
-        told = wait_for(advice)
-        return self._paid(state, state.stage - 1).remembering(told), told
+    def collect_advice(self, advice: "Future[Advice]", state: State) -> tuple[State, Advice]:
+        """The advice of `start_request`, and the state with its cost. Raises what the mentor raised."""
+        received = wait_for(advice)
+        return self._paid(state, state.stage - 1).remembering(received), received
 
     def _make_context(self, state: State, stage: int, pool: tuple[ScoredPrompt, ...]) -> MentorContext:
-        directory = self.safe.directory
-        entries = [entry for entry in directory.scored() if entry.stage <= stage]
+        entries = [entry for entry in state.scored if entry.stage <= stage]
 
         def before_call() -> None:
-            directory.refuse_closed()
-            self.safe.before_call(self._paid(state, stage).ledger)
+            self.checkpointer.directory.refuse_closed()
+            self.checkpointer.check_budget(self._paid(state, stage).ledger)
 
         return MentorContext(
             task=self.problem.description,
@@ -84,17 +85,24 @@ class MentorScheduler:
             stages=self.stages,
             space=self.problem.space,
             rng=random.Random(derive_seed(self.problem.settings.seed, "mentor", stage)),
-            record=self.emit,
-            answered=up_to_the_last_answer(directory.answered(stage)),
+            record=self._record,
+            answered=up_to_the_last_answer(self._calls_of(stage)),
             before_call=before_call,
             memory=state.memory,
         )
 
+    def _record(self, call: LLMCall) -> None:
+        self.emit(call)
+        self.calls.append(call)
+
+    def _calls_of(self, stage: int) -> list[LLMCall]:
+        return [call for call in self.calls if call.stage == stage]
+
     def _paid(self, state: State, stage: int) -> State:
-        return state.paid(self.safe.directory.answered(stage))
+        return state.paid(self._calls_of(stage))
 
 
-def up_to_the_last_answer(exchanges: Sequence[LLMCall]) -> tuple[LLMCall, ...]:
-    """What a resumed run need not ask again. Failures after it are: they may be mended, as MentorFailed says."""
-    last = max((i for i, exchange in enumerate(exchanges) if exchange.answered is not None), default=-1)
-    return tuple(exchanges[: last + 1])
+def up_to_the_last_answer(calls: Sequence[LLMCall]) -> tuple[LLMCall, ...]:
+    """The calls that a resumed run need not repeat; failures after the last answer may not occur again."""
+    last = max((i for i, call in enumerate(calls) if call.answered is not None), default=-1)
+    return tuple(calls[: last + 1])

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from llm_catalyst.optimizers.base import Member, StepResult
-from llm_catalyst.runs.records import Advice, Best, LLMCall, Score, ScoredPrompt, Usage
+from llm_catalyst.runs.records import Advice, Best, LLMCall, Score, ScoredPrompt, Snapshot, Usage
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,11 @@ class State:
     `stage` and `step` are the stage to go on with and the steps taken so far. `members` train in that stage;
     `trained` says that it lacks only the mentor's advice. `room` is what fitted into memory in one pass: examples
     in training, tokens in scoring. `memory` is what the mentor wishes to know again (`Advice.memory`), and `shown` the
-    pool that it is asked about while this stage goes on (`mentor.overlap`): None where it is not asked then.
+    pool that it is asked about while this stage trains (`mentor.overlap`): None where it is not asked then.
     `score` is the dev score of the member that the last stage ended with. `best` and `best_parameters` are
     the soft prompt with the best dev score of the run and its head.
+    `trajectory` (of this stage) and `scored` (of the run, in the order of scoring) repeat what the run's records hold:
+    they are not saved with the state, and a resumed run reads them from the records.
     """
 
     members: tuple[Member, ...]
@@ -39,6 +41,8 @@ class State:
     room: tuple[int, int] | None = None
     memory: Mapping[str, Any] = field(default_factory=dict)
     shown: tuple[ScoredPrompt, ...] | None = None
+    trajectory: tuple[Snapshot, ...] = ()
+    scored: tuple[ScoredPrompt, ...] = ()
 
     @property
     def parameters(self) -> list[dict[str, Tensor]]:
@@ -117,7 +121,7 @@ def pack_state(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors |= {f"optimizer{i}/{name}": v for name, v in moments.items() if isinstance(v, Tensor)}
             plain = {name: v for name, v in moments.items() if not isinstance(v, Tensor)}
             optimizers[i] = {"groups": member.optimizer_state["param_groups"], "plain": plain}
-    values = asdict(replace(state, members=(), best_parameters={}))
+    values = asdict(replace(state, members=(), best_parameters={}, trajectory=(), scored=()))
     # Optimizers count parameters by their place, and files of tensors do not keep the order.
     order = list(state.members[0].parameters) if state.members else []
     diverged = [member.diverged for member in state.members]
