@@ -79,7 +79,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "verbalizer_alone": (
         "seed=1",
         *FILMS,
-        "doer=none",
+        "optimizer=none",
         "mentor=rehearsal",
         "strategy=opro",
         "backbone=gpt2",

@@ -62,12 +62,13 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
     head, optimizer = build_node(config["head"], "head"), build_optimizer(config.get("optimizer"), settings)
     if not optimizer.trains and head.trained:
         raise ConfigurationError(
-            "doer=none trains nothing: this head would stay as it was drawn; choose one without weights of its own: "
-            "head=verbalizer, with an encoder such as minilm head=similarity, for pictures head=coop or zero_shot"
+            "optimizer=none trains nothing: this head would stay as it was drawn; choose one without weights of its "
+            "own: head=verbalizer, with an encoder such as minilm head=similarity, for pictures head=coop or zero_shot"
         )
     if not optimizer.trains and overlaps(mentor):
         raise ConfigurationError(
-            "mentor.overlap=true asks while a stage trains, and doer=none trains nothing; choose mentor.overlap=false"
+            "mentor.overlap=true asks while a stage trains, and optimizer=none trains nothing; "
+            "choose mentor.overlap=false"
         )
     task, backbone = build_node(config["task"], "task"), build_node(config["backbone"], "backbone")
     check_modalities(task, backbone, head)

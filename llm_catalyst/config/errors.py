@@ -58,6 +58,8 @@ def explain_config_error(error: Exception) -> str:
     message = str(error).split("Config search path")[0].strip()
     if missing := re.search(r"Missing mandatory value.*full_key: (\S+)", message, re.DOTALL):
         return f"{missing[1]} must be given: add {missing[1]}=…"
+    if re.search(r"Could not (?:override|find|load) 'doer\b", message):
+        return "there is no group doer any more; for a run without training write optimizer=none"
     if key := re.search(r"Could not override '([^'@]+)", message):
         if key[1] in list_known_keys():
             group = key[1].partition(".")[0]

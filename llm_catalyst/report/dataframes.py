@@ -94,6 +94,7 @@ def load_runs(*places: str | Path) -> pd.DataFrame:
     rows = [
         {"path": str(run.path), "status": run.outcome.status if run.outcome else "unfinished"}
         | {group: run.manifest.choices.get(group) for group in CHOICES}
+        | ({"doer": "none"} if run.manifest.choices.get("optimizer") == "none" else {})  # as it was chosen once
         | select_settings(run.config, [*SETTINGS, *keys])
         | {"metric": run.metric, "started": run.manifest.started}
         | usage_columns(sum_usage(exchanges))

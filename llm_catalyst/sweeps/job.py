@@ -166,7 +166,7 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
 
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     runtime = HydraConfig.get().runtime
-    choices = {group: name for group, name in runtime.choices.items() if name and not group.startswith("hydra/")}
+    choices = {group: name for group, name in runtime.choices.items() if name and "/" not in group}
     folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
     return execute_run(absolutize_paths(load_fallbacks(plain, folders)), choices, Path(runtime.output_dir), words)
 

@@ -41,7 +41,8 @@ SWEEPS = {
 }
 NO_CHOICES = {"config.yaml", "prices.yaml", "hydra/help/catalyst.yaml", *SWEEPS}
 TABLES = sorted([*(CONF / "table").glob("*.yaml"), *(CONF / "published").glob("*.yaml")])  # test_table.py
-BASES = [path for path in FILES if path.name.startswith("_")]  # what other choices inherit from
+# What other choices inherit from, and what comes with one of them.
+BASES = [path for path in FILES if any(part.startswith("_") for part in path.relative_to(CONF).parts)]
 CHOICES = [
     path for path in FILES if path.relative_to(CONF).as_posix() not in NO_CHOICES and path not in (*TABLES, *BASES)
 ]
@@ -50,11 +51,10 @@ GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
 # How many choices each group has, to be changed on purpose, and names that must stay among them.
 NUMBERS = {
     "backbone": 15,
-    "doer": 1,
     "experiment": 9,
     "head": 6,
     "mentor": 25,
-    "optimizer": 10,
+    "optimizer": 11,
     "protocol": 2,
     "strategy": 13,
     "task": 26,
@@ -65,8 +65,7 @@ PROMISED = {
     "backbone": "roberta_large roberta_base bert_large bert_base deberta minilm gpt2 opt llama qwen "
     "clip_vit_b16 clip_vit_b32 clip_vit_l14 clip_rn50 tiny_clip",
     "head": "classifier similarity verbalizer coop tcp zero_shot",
-    "doer": "none",
-    "optimizer": "adamw adam sgd adafactor zo_sgd zo_sign zo_momentum zo_conservative zo_adam forward_gradient",
+    "optimizer": "adamw adam sgd adafactor zo_sgd zo_sign zo_momentum zo_conservative zo_adam forward_gradient none",
     "mentor": "none best random perturb evolution diffusion rehearsal replay human openai_compatible local "
     "llama2_7b gpt4 gpt35 gpt4o claude_haiku claude_sonnet claude_opus",
     "strategy": "paper official paraphrase opro gpo directional leo ape evoprompt_ga evoprompt_de rank gepa capo",
@@ -541,9 +540,9 @@ def test_recording_and_evaluation_take_one_number_and_fractions_of_an_epoch() ->
         Settings(record=Interval(steps=[1, 2]))
 
 
-def test_without_a_doer_nothing_goes_on_while_a_mentor_answers(composed: Callable[..., dict[str, Any]]) -> None:
-    words = ("task=quickstart", "backbone=minilm", "head=similarity", "mentor=openai_compatible", "doer=none")
+def test_without_training_nothing_goes_on_while_a_mentor_answers(composed: Callable[..., dict[str, Any]]) -> None:
+    words = ("task=quickstart", "backbone=minilm", "head=similarity", "mentor=openai_compatible", "optimizer=none")
     server = ("mentor.client.model=m", "mentor.client.base_url=http://127.0.0.1:9", "mentor.client.key_variable=null")
     assert build_components(composed(*words, *server))
-    with pytest.raises(ConfigurationError, match=r"doer=none trains nothing; choose mentor\.overlap=false"):
+    with pytest.raises(ConfigurationError, match=r"optimizer=none trains nothing; choose mentor\.overlap=false"):
         build_components(composed(*words, *server, "mentor.overlap=true"))

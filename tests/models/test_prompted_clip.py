@@ -132,7 +132,7 @@ def test_a_context_learned_on_drawn_shapes_beats_the_hand_made_prompt_clearly(
 ) -> None:
     """The tiny CLIP, trained as a user's machine trains it, and CoOp from the hand-made prompt's own words."""
     results = {}
-    for name, words in {"CoOp": (), "zero-shot": ("head=zero_shot", "doer=none", "stages=1")}.items():
+    for name, words in {"CoOp": (), "zero-shot": ("head=zero_shot", "optimizer=none", "stages=1")}.items():
         parts = build_components(composed("experiment=shapes", "mentor=none", "view=none", *words))
         problem = load_problem(parts)
         plan = parts.settings.plan(problem.examples)

@@ -446,7 +446,7 @@ def test_the_rate_follows_the_schedule_and_the_estimate_is_clipped_where_that_is
     assert moves[2] == pytest.approx(0.1 * 0.01, rel=1e-2)
 
 
-def test_a_run_gives_its_seed_and_schedule_to_the_doer(composed: Callable[..., dict[str, Any]]) -> None:
+def test_a_run_gives_its_seed_and_schedule_to_the_optimizer(composed: Callable[..., dict[str, Any]]) -> None:
     for name, made in (("zo_momentum", ZerothOrderSGD), ("forward_gradient", ForwardGradient)):
         optimizer = build_components(
             composed(f"optimizer={name}", "optimizer.directions=4", "seed=7", "schedule.name=linear")

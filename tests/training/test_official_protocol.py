@@ -147,7 +147,7 @@ def test_each_key_of_the_two_presets_is_as_documented(key: str, heldout: Any, of
         assert value == expected, protocol
 
 
-def test_the_presets_set_the_doer_and_the_head_too() -> None:
+def test_the_presets_set_the_optimizer_and_the_head_too() -> None:
     heldout, official = parts("protocol=heldout"), parts("protocol=official")
     assert (heldout.optimizer.dropout, official.optimizer.dropout) == (False, True)
     assert (heldout.optimizer.schedule.name, official.optimizer.schedule.name) == ("constant", "linear")

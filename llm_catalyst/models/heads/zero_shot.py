@@ -16,7 +16,7 @@ class ZeroShot(ImageHead):
 
     An ensemble is the mean of the templates' unit-length features, brought to unit length again (Radford et al. 2021,
     arXiv 2103.00020, section 3.1.4). The prompt has no part in it, so that there is nothing to train: use it
-    with doer=none.
+    with optimizer=none.
     """
 
     ensemble: bool = False
