@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -77,7 +77,7 @@ class PromptOptimizer(ABC):
     `trains` is False where no step changes a member, so that the mentor alone moves the prompt.
     """
 
-    trains: ClassVar[bool] = True
+    trains: bool = True
 
     @abstractmethod
     def train(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from llm_catalyst.tasks.batching import Batch
 class NoTraining(PromptOptimizer):
     """Yields the loss of each step's batch, and changes no member."""
 
-    trains: ClassVar[bool] = False
+    trains = False
 
     @torch.inference_mode()
     def train(

@@ -5,18 +5,20 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, repeat, zip_longest
+from itertools import repeat, zip_longest
 
 import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from llm_catalyst.mentors.base import Mentor, overlaps
+from llm_catalyst.mentors.base import Mentor
 from llm_catalyst.models.base import PromptedModel
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
-from llm_catalyst.tasks.batching import Examples, scoring_rows, training_rows
+from llm_catalyst.runs.records import Split
+from llm_catalyst.tasks.batching import scoring_rows
+from llm_catalyst.training.counting import Work, count_padded_tokens, count_work
 from llm_catalyst.training.final_evaluation import device_name
-from llm_catalyst.training.mentor_cost import MentorCost, estimate_mentor_cost, list_mentors, sum_costs
+from llm_catalyst.training.mentor_cost import MentorCost, sum_costs
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import score_members
 from llm_catalyst.utils.format import format_count, format_dollars, format_duration, format_mebibytes
@@ -64,20 +66,6 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Work:
-    """The counts of a run: members of each stage; prompts scored on dev, time after time; pools that a mentor sees.
-
-    `examples` and `tokens` are those of each training batch, for one member; tokens as padded, prompts included.
-    """
-
-    members: tuple[int, ...]
-    scored: tuple[int, ...]
-    pools: tuple[int, ...]
-    examples: tuple[int, ...]
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Measured:
     """Seconds of a step by its number of members, and of scoring a token; steps timed, peak bytes, notes on memory.
 
@@ -98,26 +86,23 @@ def estimate_run(problem: Problem, optimizer: PromptOptimizer, mentor: Mentor, p
     Trains a few of its steps on copies and scores a pass of dev; asks no mentor. Raises ConfigurationError where
     not even one example fits into memory.
     """
-    proposals = max(getattr(who, "proposals", 0) for who in list_mentors(mentor))
-    work = count_work(problem, proposals, plan, late=overlaps(mentor))
+    work = count_work(problem, optimizer, mentor, plan)
     devices = [problem.device] if problem.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # dropout draws from the global generators
         measured = measure_run(problem, optimizer, work)
-    mentors = estimate_mentor_cost(problem, mentor, work.pools, len(plan))
     members = [k for k, steps in zip(work.members, plan, strict=True) for _ in range(steps)]
-    dev, test = problem.splits["dev"], problem.splits["test"]
-    scored_tokens = sum(work.scored) * split_tokens(problem, dev) + 2 * split_tokens(problem, test)
+    examples, splits, passes = work.problem.examples_of, problem.splits, work.problem.passes
     return Estimate(
         steps=tuple(k * steps for k, steps in zip(work.members, plan, strict=True)),
-        train_examples=measured.passes * sum(k * examples for k, examples in zip(members, work.examples, strict=True)),
-        scored_examples=sum(work.scored) * len(dev) + mentors.tried,
-        test_examples=2 * len(test),  # the soft prompt and the best discrete one
-        consultations=len(work.pools),
-        bill=mentors.usual,
-        most=mentors.most,
-        unpriced=mentors.unpriced,
+        train_examples=measured.passes * sum(k * count for k, count in zip(members, examples, strict=True)),
+        scored_examples=sum(passes["dev"]) * len(splits["dev"]) + work.mentor.tried,
+        test_examples=sum(passes["test"]) * len(splits["test"]),  # the soft prompt and the best discrete one
+        consultations=work.mentor.requests,
+        bill=sum_costs(work.mentor.usual),
+        most=sum_costs(work.mentor.most),
+        unpriced=tuple(work.mentor.unpriced),
         train_seconds=sum(measured.step[k] for k in members),
-        score_seconds=scored_tokens * measured.token,
+        score_seconds=measured.token * sum(sum(passes[s]) * count_split_tokens(problem, s) for s in passes),
         measured_steps=measured.steps,
         peak_memory_bytes=measured.peak,
         weight_bytes=sum(p.numel() * p.element_size() for p in problem.model.backbone.parameters()),
@@ -128,51 +113,11 @@ def estimate_run(problem: Problem, optimizer: PromptOptimizer, mentor: Mentor, p
     )
 
 
-def count_work(problem: Problem, proposals: int, plan: Sequence[int], late: bool = False) -> Work:
-    """The work of a run in which each projection and each of the mentor's `proposals` is new, and none diverges.
-
-    Where advice comes `late`, it is used a stage after the question.
-    """
-    settings, train, rescores = problem.settings, problem.splits["train"], problem.model.head.trained
-    record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
-    members: list[int] = []
-    looks = 1 + settings.evaluate.projected  # each evaluation also scores the projections, where that is asked
-    scored, pools = [1] * looks, []
-    begin = pool = 0
-    for stage, steps in enumerate(plan):
-        k = proposals if stage > late and proposals and settings.restart == "all" else 1
-        kept = pool if settings.pool.keep else 0
-        new = min(settings.pool.candidates, k * count_multiples(begin, begin + steps, record))
-        scored += [k] * (looks * count_multiples(begin, begin + steps, measure)) + [new + kept * rescores]
-        pool = min(settings.pool.size, kept + new)
-        shown = pool
-        if proposals and late <= stage < len(plan) - 1 and settings.restart != "first":
-            scored.append(proposals)
-            pool = min(settings.pool.size, pool + proposals)
-        if proposals and stage + late < len(plan) - 1:
-            pools.append(pool if late else shown)  # a late question is put after what came of the one before
-        members.append(k)
-        begin += steps
-    batches = islice(training_rows(train, settings.batch_size, settings.seed, 0), begin)
-    examples, tokens = zip(*((len(rows), padded_tokens(problem, train, rows)) for rows in batches), strict=True)
-    return Work(tuple(members), tuple(scored), tuple(pools), examples, tokens)
-
-
-def count_multiples(begin: int, end: int, every: int) -> int:
-    """How many of the steps `begin` + 1 to `end` are multiples of `every`, or the last."""
-    return end // every - begin // every + (end % every > 0)
-
-
-def padded_tokens(problem: Problem, data: Examples, rows: Sequence[int]) -> int:
-    """Tokens of one pass over these examples, padding and prompts included."""
-    width = problem.padding or max(map(data.length, rows))
-    return len(rows) * data.choices * (width + problem.space.length)
-
-
-def split_tokens(problem: Problem, data: Examples) -> int:
+def count_split_tokens(problem: Problem, split: Split) -> int:
     """Tokens of scoring one prompt on a split."""
+    data = problem.splits[split]
     passes = scoring_rows(data, problem.model.room.tokens, problem.space.length, problem.padding)
-    return sum(padded_tokens(problem, data, rows) for rows in passes)
+    return sum(count_padded_tokens(problem, data, rows) for rows in passes)
 
 
 def measure_run(problem: Problem, optimizer: PromptOptimizer, work: Work) -> Measured:
@@ -180,17 +125,16 @@ def measure_run(problem: Problem, optimizer: PromptOptimizer, work: Work) -> Mea
 
     A step's time grows with its tokens: the mean size gives the time of them all, where the median would not.
     """
-    room = problem.model.room
+    room, tokens = problem.model.room, work.problem.tokens_of
     model = replace(problem.model, room=PassLimits(room.examples, room.tokens))
-    longest = work.tokens.index(max(work.tokens))
-    mean = statistics.fmean(work.tokens)
-    usual = min(range(len(work.tokens)), key=lambda step: abs(work.tokens[step] - mean))
-    passes = make_step(problem, optimizer, model, max(work.members), longest, len(work.tokens))()  # it warms up, too
+    longest, mean = tokens.index(max(tokens)), statistics.fmean(tokens)
+    usual = min(range(len(tokens)), key=lambda step: abs(tokens[step] - mean))
+    passes = make_step(problem, optimizer, model, max(work.members), longest, len(tokens))()  # it warms up, too
     times = {
-        k: time_calls(make_step(problem, optimizer, model, k, usual, len(work.tokens)), problem.compiled)
+        k: time_calls(make_step(problem, optimizer, model, k, usual, len(tokens)), problem.compiled)
         for k in sorted(set(work.members))
     }
-    token = time_scored_token(problem, model, max(work.scored))
+    token = time_scored_token(problem, model, max(work.problem.passes["dev"]))
     return Measured(
         step={k: statistics.median_low(seconds) for k, seconds in times.items()},
         token=token,
@@ -219,7 +163,7 @@ def time_scored_token(problem: Problem, model: PromptedModel, k: int) -> float:
     """Seconds of the largest pass over dev, of k prompts together, by its tokens."""
     dev, prompt = problem.splits["dev"], problem.start()
     passes = scoring_rows(dev, max(1, model.room.tokens // k), problem.space.length, problem.padding)
-    tokens, rows = max((padded_tokens(problem, dev, rows), rows) for rows in passes)
+    tokens, rows = max((count_padded_tokens(problem, dev, rows), rows) for rows in passes)
     sample, metric = dev.pick(rows), problem.data.task.metric
     times = time_calls(lambda: score_members(model, [prompt] * k, sample, metric, problem.padding), problem.compiled)
     return statistics.median_low(times) / (k * tokens)

@@ -38,7 +38,7 @@ def evaluate_members(problem: Problem, state: State, emit: Emit) -> tuple[State,
         constant = problem.label(result.constant)
         emit(Evaluation(state.stage, state.step, i, "dev", result.score, result.metrics, constant, projected.get(i)))
         if state.best is None or result.score.better_than(state.best.score):
-            (prompt,), (similarity,) = problem.space.project(parameters["prompt"][None])
+            (prompt,), (similarity,) = problem.project(parameters["prompt"][None])
             best = Best(state.stage, state.step, i, result.score, prompt, similarity)
             state = replace(state, best=best, best_parameters={n: p.clone() for n, p in parameters.items()})
     return state, [result.score if result else None for result in results]
@@ -52,7 +52,7 @@ def score_projections(problem: Problem, state: State, members: Sequence[int]) ->
     if not members or not problem.settings.evaluate.projected:
         return state, {}
     parameters = [state.parameters[i] for i in members]
-    prompts, _ = problem.space.project(torch.stack([member["prompt"] for member in parameters]))
+    prompts, _ = problem.project(torch.stack([member["prompt"] for member in parameters]))
     discrete = [
         member | {"prompt": rows} for member, rows in zip(parameters, problem.space.embed(prompts), strict=True)
     ]

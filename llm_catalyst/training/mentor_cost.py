@@ -1,11 +1,10 @@
-"""What a mentor will cost: calls, tokens and dollars, from the questions that it will be asked."""
+"""The cost of a mentor in a dry run: calls, tokens and dollars, from the requests that it would be sent."""
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llm_catalyst.mentors.base import Mentor, MentorContext, Trial
+from llm_catalyst.mentors.base import Mentor, MentorContext, Trial, overlaps
 from llm_catalyst.mentors.clients.base import Client
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.replay import Replay
@@ -13,10 +12,9 @@ from llm_catalyst.mentors.conversation import run_dialogue
 from llm_catalyst.mentors.llm import LanguageModel, apply_history
 from llm_catalyst.mentors.pricing import compute_cost
 from llm_catalyst.mentors.strategies.base import Request, Response, Strategy
-from llm_catalyst.runs.records import Prompt, Proposal, Score, ScoredPrompt
-from llm_catalyst.training.problem import Problem
+from llm_catalyst.runs.records import Advice, Prompt, Proposal
 from llm_catalyst.training.prompt_probe import HINT_TOKENS
-from llm_catalyst.utils.rng import derive_seed, make_generator
+from llm_catalyst.utils.rng import make_generator
 
 AROUND_A_PROPOSAL = 3  # tokens of an answer beside each prompt: the dash, the line's end
 WORDS_OF_ITS_OWN = 150  # tokens of an answer that is no prompt: a critique, a direction
@@ -32,115 +30,105 @@ class MentorCost:
     cost_usd: float | None = 0.0
 
 
-@dataclass(frozen=True)
-class CostAccount:
-    """What a mentor takes in a run: where its first answers are used, and the most.
+class CountingMentor:
+    """Proposes random prompts in a mentor's place, and counts what that mentor would be asked.
 
-    `unpriced` are the models without a known price, `tried` the training examples on which it tries prompts.
+    `requests` counts the requests for advice; `usual` are the calls of a model whose first answers can be used, `most`
+    all calls that there can be, of fallbacks too. `unpriced` are the models without a known price, `tried` counts the
+    training examples on which the mentor tries prompts.
     """
 
-    usual: MentorCost
-    most: MentorCost
-    unpriced: tuple[str, ...]
-    tried: int
+    def __init__(self, mentor: Mentor, draw: Callable[[], Prompt]) -> None:
+        self.mentor, self.draw, self.overlap = mentor, draw, overlaps(mentor)
+        self.proposals = max(getattr(who, "proposals", 0) for who in list_mentors(mentor))
+        self.requests = self.tried = 0
+        self.usual: list[MentorCost] = []
+        self.most: list[MentorCost] = []
+        self.unpriced: dict[str, None] = {}
+        self._memories: dict[int, Mapping[str, Any]] = {}
 
+    def propose(self, context: MentorContext) -> Advice:
+        """As many new prompts as the mentor proposes at most."""
+        if not self.proposals:
+            return Advice()
+        self.requests += 1
+        context = apply_history(context, getattr(self.mentor, "history", True))
+        for number, mentor in enumerate(list_mentors(self.mentor)):
+            if isinstance(mentor, LanguageModel) and not isinstance(mentor.client, Replay):
+                self._count_calls(number, mentor, replace(context, memory=self._memories.get(number, {})))
+        return Advice(tuple(Proposal(self.draw()) for _ in range(self.proposals)))
 
-def estimate_mentor_cost(problem: Problem, mentor: Mentor, pools: Sequence[int], stages: int) -> CostAccount:
-    """What the mentor will take; `pools` are the numbers of prompts in the pool at each consultation."""
-    usual: list[MentorCost] = []
-    most: list[MentorCost] = []
-    unpriced: dict[str, None] = {}
-    tried = 0
-    memories: dict[int, Mapping[str, Any]] = {}
-    for stage, size in enumerate(pools):
-        context = apply_history(imagine_context(problem, stage, stages, size), getattr(mentor, "history", True))
-        for number, who in enumerate(list_mentors(mentor)):
-            if not isinstance(who, LanguageModel) or isinstance(who.client, Replay):
-                continue
-            talk = Talk(replace(context, memory=memories.get(number, {})), who.strategy)
-            memories[number] = talk.memory
-            tried += talk.tried * (who is mentor)
-            for question in talk.questions:
-                answer = question.prompts * (problem.space.length + AROUND_A_PROPOSAL) or WORDS_OF_ITS_OWN
-                longest = getattr(who.client, "max_tokens", answer)
-                attempts = question_tokens(context, question, who.attempts, longest)
-                if who is mentor:
-                    usual.append(cost_of_call(who.client, attempts[0], min(answer, longest)))
-                calls = [cost_of_call(who.client, tokens, longest) for tokens in attempts]
-                if any(bill.cost_usd is None for bill in calls):
-                    unpriced[who.client.model] = None
-                most += calls
-    return CostAccount(sum_costs(usual), sum_costs(most), tuple(unpriced), tried)
+    def _count_calls(self, number: int, mentor: LanguageModel, context: MentorContext) -> None:
+        talk = Talk(context, mentor.strategy)
+        self._memories[number] = talk.memory
+        for request in talk.requests:
+            answer = request.prompts * (context.space.length + AROUND_A_PROPOSAL) or WORDS_OF_ITS_OWN
+            longest = getattr(mentor.client, "max_tokens", answer)
+            attempts = count_request_tokens(context, request, mentor.attempts, longest)
+            if mentor is self.mentor:
+                self.usual.append(cost_of_call(mentor.client, attempts[0], min(answer, longest)))
+            calls = [cost_of_call(mentor.client, tokens, longest) for tokens in attempts]
+            if any(call.cost_usd is None for call in calls):
+                self.unpriced[mentor.client.model] = None
+            self.most += calls
+        if mentor is self.mentor:
+            self.tried += talk.tried
 
 
 def list_mentors(mentor: Mentor) -> list[Mentor]:
-    """The mentor, and those that stand in for it."""
+    """The mentor, and its fallbacks."""
     return [mentor, *getattr(mentor, "fallbacks", ())]
 
 
-def imagine_context(problem: Problem, stage: int, stages: int, size: int) -> MentorContext:
-    """A consultation whose pool holds random prompts, about as long as real ones; their scores are made up."""
-    generator = make_generator(problem.settings.seed, "estimate", stage)
-    made_up = Score(1.0, 0.5, len(problem.splits["dev"]))
-    pool = tuple(ScoredPrompt(problem.space.sample(generator), made_up, "gradient", stage) for _ in range(size))
-    near = problem.space.allowed_ids[0]
-    return MentorContext(
-        task=problem.description,
-        pool=pool,
-        stage=stage,
-        stages=stages,
-        space=problem.space,
-        rng=random.Random(derive_seed(problem.settings.seed, "estimate", stage)),
-        record=lambda exchange: None,
-        scored=pool,
-        hints=lambda prompts: [tuple((near,) * HINT_TOKENS for _ in prompt.tokens) for prompt in prompts],
-    )
-
-
 class Talk:
-    """An imagined consultation, in which every answer is usable: what is asked, tried and remembered."""
+    """A dialogue of a strategy in which every response can be used: its requests, and its tries of prompts."""
 
     def __init__(self, context: MentorContext, strategy: Strategy) -> None:
-        self.questions: list[Request] = []
+        self.requests: list[Request] = []
         self.tried = 0
         self._space, self._generator = context.space, make_generator(context.stage, "answers")
-        advice = run_dialogue(strategy.propose(replace(context, attempt=self._attempt)), self._answers)
+        context = replace(context, attempt=self._attempt, hints=self._hint)
+        advice = run_dialogue(strategy.propose(context), self._respond)
         self.memory = context.memory if advice.memory is None else advice.memory
 
-    def _answers(self, questions: Sequence[Request]) -> tuple[Response, ...]:
-        self.questions += questions
-        return tuple(map(self._answer, questions))
-
-    def _answer(self, question: Request) -> Response:
-        if not question.prompts:
-            return Response(texts=("a " * WORDS_OF_ITS_OWN,))
-        return Response(tuple(Proposal(self._space.sample(self._generator)) for _ in range(question.prompts)))
+    def _respond(self, requests: Sequence[Request]) -> tuple[Response, ...]:
+        self.requests += requests
+        return tuple(
+            Response(tuple(Proposal(self._space.sample(self._generator)) for _ in range(request.prompts)))
+            if request.prompts
+            else Response(texts=("a " * WORDS_OF_ITS_OWN,))
+            for request in requests
+        )
 
     def _attempt(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:
         self.tried += len(prompts) * len(rows)
         return [[Trial(1.0, 0, row % 2 == 0) for row in rows] for _ in prompts]
 
+    def _hint(self, prompts: Sequence[Prompt]) -> list[tuple[tuple[int, ...], ...]]:
+        near = (self._space.allowed_ids[0],) * HINT_TOKENS
+        return [tuple(near for _ in prompt.tokens) for prompt in prompts]
 
-def question_tokens(context: MentorContext, question: Request, attempts: int, answer: int) -> list[int]:
-    """Tokens of what each attempt sends, after unusable answers of `answer` tokens; by the backbone's tokenizer."""
-    tokenizer, messages = context.space.tokenizer, list(question.messages)
+
+def count_request_tokens(context: MentorContext, request: Request, attempts: int, answer: int) -> list[int]:
+    """Tokens that each attempt sends, after unusable answers of `answer` tokens; by the backbone's tokenizer."""
+    tokenizer, messages = context.space.tokenizer, list(request.messages)
     tokens = []
     for _ in range(attempts):
         texts = [message.content for message in messages]
         tokens.append(sum(map(len, tokenizer(texts, add_special_tokens=False, verbose=False).input_ids)))
-        messages += question.remind("a " * answer)
+        messages += request.remind("a " * answer)
     return tokens
 
 
-def cost_of_call(client: Client, question: int, answer: int) -> MentorCost:
-    """One call; what a person reads and types is not counted."""
+def cost_of_call(client: Client, sent: int, received: int) -> MentorCost:
+    """One call, by its tokens; those that a person reads and types are not counted."""
     if isinstance(client, Human):
         return MentorCost(1)
-    return MentorCost(1, question, answer, compute_cost(client.model, question, answer) if client.paid else 0.0)
+    return MentorCost(1, sent, received, compute_cost(client.model, sent, received) if client.paid else 0.0)
 
 
 def sum_costs(bills: Sequence[MentorCost]) -> MentorCost:
-    """The sum of bills; its price is unknown where that of one is."""
+    """The sum of costs; its price is unknown where that of one is."""
     costs = [bill.cost_usd for bill in bills if bill.cost_usd is not None]
     return MentorCost(
         calls=sum(bill.calls for bill in bills),

@@ -116,9 +116,13 @@ class Problem:
             self.score([dict(head) | {"prompt": rows} for rows in self.space.embed(prompts)], split) if prompts else []
         )
 
+    def project(self, rows: Tensor) -> tuple[list[Prompt], list[float]]:
+        """The discrete prompts nearest to soft ones (k, m, d), and how similar they are."""
+        return self.space.project(rows)
+
     def snapshots(self, stage: int, step: StepResult, members: Sequence[Parameters]) -> list[Snapshot]:
         """The members' prompts projected to tokens, of those whose loss is finite."""
-        prompts, similarities = self.space.project(torch.stack([member["prompt"] for member in members]))
+        prompts, similarities = self.project(torch.stack([member["prompt"] for member in members]))
         rows = enumerate(zip(step.losses, prompts, similarities, strict=True))
         return [Snapshot(stage, step.number, i, loss, p, s) for i, (loss, p, s) in rows if math.isfinite(loss)]
 
