@@ -106,10 +106,6 @@ def test_the_words_are_plain(page: Path) -> None:
     assert [word for word in FORBIDDEN if re.search(rf"\b{word}\b", text, flags=re.I)] == []
 
 
-NO_OPTIMIZER = REPOSITORY / "conf/optimizer/none.yaml"
-
-
-@pytest.mark.skipif(not NO_OPTIMIZER.exists(), reason="optimizer=none is not there yet")
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name_of)
 def test_every_command_of_a_page_composes(page: Path, composed: Compose) -> None:
     for words in commands(page):
