@@ -18,16 +18,16 @@ catalyst: a language model as a complementary optimizer to gradient descent in p
   catalyst run task=sst2 mentor=gpt4        tune a soft prompt, restarted by GPT-4
   catalyst run -m seed=1,2,3 mentor=none,gpt4   a sweep
   catalyst run --help                       every choice, with examples
-  catalyst resume DIR                       go on with a run that was cut off
-  catalyst show DIR                         the story of a run
-  catalyst show --verify DIR                are its files what the run wrote?
-  catalyst reproduce nlu                    carry out a whole table of runs, and print it
+  catalyst resume DIR                       continue a run that was cut off
+  catalyst show DIR                         the course of a run
+  catalyst show --verify DIR                check its files against their checksums
+  catalyst reproduce nlu                    carry out a table of runs, and print it
   catalyst report DIR…                      tables, figures and a page from runs
 """
 REPRODUCE = """\
-Carries out the runs of a table that are not finished yet, and prints it. The same command goes on where it stopped.
+Carries out the runs of a table that are not finished yet, and prints it. The same command continues where it stopped.
 
-  catalyst reproduce                                      the tables that there are
+  catalyst reproduce                                      the available tables
   catalyst reproduce nlu --smoke                          the whole machinery in minutes: built-in data, no key, no GPU
   catalyst reproduce nlu --dry-run                        runs, time and cost, measured; nothing is trained or paid
   catalyst reproduce nlu --only row='+ GPT-4' column=RTE,WiC
@@ -42,15 +42,15 @@ Writes one page that opens offline (report.html), its figures (SVG, PDF) and its
   catalyst report outputs/tables/nlu                      a table of runs: DIR/report/
   catalyst report outputs/sweeps/NAME                     a sweep: rows and columns by what its runs differ in
   catalyst report outputs/sst2 outputs/rte --output report
-  catalyst report outputs/tables/nlu --watch 60           written anew, once a minute, while its runs go on
+  catalyst report outputs/tables/nlu --watch 60           rewritten once a minute until its runs end
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the `catalyst` command; leaves with one of the exit codes that README.md lists."""
+    """Entry point of the `catalyst` command; exits with one of the codes that README.md lists."""
     handle_signals()
-    # Else Python searches all that torch has loaded for cycles as it ends: a second, or ten on a busy machine, of the
-    # few that a cluster gives a process after its signal.
+    # Otherwise Python searches everything that torch has loaded for cycles at exit: a second, or ten on a busy machine,
+    # of the few that a cluster gives a process after its signal.
     atexit.register(gc.freeze)
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Hydra's shell completion calls the program without its subcommand, but with it in COMP_LINE.
@@ -63,33 +63,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(run_command(words if completes else words[1:]))
     options, rest = build_parser().parse_known_args(words)
     if not hasattr(options, "words") or any(word.startswith("-") for word in rest):
-        options = build_parser().parse_args(words)  # which tells of what is not known
+        options = build_parser().parse_args(words)  # exits with a message about the unknown option
     else:
         options.words += rest  # argparse takes no overrides behind an option
     sys.exit(options.action(options))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The commands that are not Hydra's."""
+    """The parser of all commands but `run`, which Hydra parses."""
     top = argparse.ArgumentParser("catalyst", description=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"catalyst {__version__}")
     top.set_defaults(action=lambda options: print(USAGE))
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
     commands.add_parser("run", help="start a run or a sweep (catalyst run --help)")
-    resume = commands.add_parser("resume", help="go on with a run that was cut off")
+    resume = commands.add_parser("resume", help="continue a run that was cut off")
     resume.add_argument("directory", type=Path, metavar="DIR", help="the run's directory, under outputs/")
     resume.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="budget.usd=5, device=cuda:1, task.path=FOLDER"
     )
     resume.set_defaults(action=resume_action)
-    show = commands.add_parser("show", help="tell the story of a run")
+    show = commands.add_parser("show", help="print the course of a run")
     show.add_argument("directory", type=Path, metavar="DIR", help="the run's directory, under outputs/")
     show.add_argument("--full", action="store_true", help="every message to and from the mentor at full length")
     show.add_argument("--brief", action="store_true", help="the curves and the summary only")
-    show.add_argument(
-        "--verify", action="store_true", help="check the files instead; exit code 1 where one is not what was written"
-    )
-    show.add_argument("--svg", type=Path, metavar="FILE", help="write the same as a picture")
+    show.add_argument("--verify", action="store_true", help="check the files instead; exit code 1 where one is damaged")
+    show.add_argument("--svg", type=Path, metavar="FILE", help="also write it as a picture")
     show.set_defaults(action=show_action)
     reproduce = commands.add_parser(
         "reproduce",
@@ -98,12 +96,12 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    reproduce.add_argument("table", nargs="?", metavar="TABLE", help="its name; left out: the tables that there are")
+    reproduce.add_argument("table", nargs="?", metavar="TABLE", help="its name; left out: print the available tables")
     reproduce.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides for every run; hydra/launcher=…")
     reproduce.add_argument("--only", nargs="+", default=[], metavar="KEY=NAME", help="row=A,B column=C seed=1")
     reproduce.add_argument("--smoke", action="store_true", help="quickstart's backbone and data, an offline mentor")
-    reproduce.add_argument("--dry-run", action="store_true", help="estimate what is left to do, and do nothing")
-    reproduce.add_argument("--published", type=Path, metavar="FILE", help="figures of others, to stand beside yours")
+    reproduce.add_argument("--dry-run", action="store_true", help="only estimate the runs that are not finished")
+    reproduce.add_argument("--published", type=Path, metavar="FILE", help="published figures, printed beside yours")
     reproduce.add_argument("--config-dir", type=Path, metavar="DIR", help="your own YAMLs: table/, task/, mentor/ …")
     reproduce.set_defaults(action=reproduce_action)
     report = commands.add_parser(
@@ -113,23 +111,22 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     report.add_argument("places", nargs="+", type=Path, metavar="DIR", help="a run, or a folder around runs")
-    report.add_argument("--output", type=Path, metavar="FOLDER", help="where it goes; left out: DIR/report")
+    report.add_argument("--output", type=Path, metavar="FOLDER", help="its folder; left out: DIR/report")
     report.add_argument(
         "--watch",
         nargs="?",
         type=parse_seconds,
         const=30,
         metavar="SECONDS",
-        help="write it anew every SECONDS (30) until all runs, or the news for 20 looks, have ended; or until Ctrl-C",
+        help="rewrite it every SECONDS (30) until all runs have ended, 20 checks bring nothing new, or Ctrl-C",
     )
     report.set_defaults(action=report_action)
     return top
 
 
 def parse_seconds(text: str) -> int:
-    """A whole number of seconds, 1 at least."""
-    number = int(text)
-    if number < 1:
+    """A whole number of seconds, at least 1."""
+    if (number := int(text)) < 1:
         raise ValueError
     return number
 

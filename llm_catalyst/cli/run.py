@@ -20,7 +20,7 @@ from llm_catalyst.utils.paths import conf_directory
 
 
 def run_command(words: Sequence[str]) -> int:
-    """Run what Hydra makes of `words` (one run, a sweep, help, completion); the exit code, if the process goes on."""
+    """Have Hydra carry out `words` (one run, a sweep, help, completion); the exit code, where the process continues."""
     import hydra
 
     from llm_catalyst.config.build import refuse_secrets
@@ -28,9 +28,9 @@ def run_command(words: Sequence[str]) -> int:
 
     def start() -> None:
         given = map(quote_template, expand_seeds_together(words))
-        # Hydra finds this flag in front of overrides only, and overrides in front of its other options only.
+        # Hydra accepts this flag before overrides only, and overrides before its other options only.
         ordered = sorted(given, key=lambda word: 0 if word in SWEEP else 1 if is_override(word) else 2)
-        # A sweep writes its overrides to disk before any job could refuse them.
+        # A sweep writes its overrides to disk before a job could refuse them.
         for name, _, value in (word.partition("=") for word in ordered):
             refuse_secrets({name: value})
         swept = sum(word in SWEEP for word in ordered)
@@ -38,7 +38,7 @@ def run_command(words: Sequence[str]) -> int:
         hide_bases()
         hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(ordered)))()
 
-    # Hydra then raises its errors instead of printing them, so that they look like ours.
+    # Hydra then raises its errors instead of printing them, so that all messages have one form.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     warn_of_hidden_files(words)
     return run_with_exit_code(start)[0]
@@ -57,19 +57,19 @@ def hide_bases() -> None:
 
 
 def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
-    """Go on with the run in `directory` from its newest saved state; the exit code.
+    """Continue the run in `directory` from its newest saved state; the exit code.
 
-    `words` are overrides of keys that may change on the way, such as a budget or the device.
+    `words` are overrides of keys that may change between start and end, such as a budget or the device.
     """
     from omegaconf import OmegaConf
 
     from llm_catalyst.runs.reader import read_manifest
     from llm_catalyst.runs.run_config import read_config
 
-    def go_on() -> dict[str, Any]:
+    def resume() -> dict[str, Any]:
         manifest = read_manifest(directory)
         merged = OmegaConf.merge(OmegaConf.create(read_config(directory)), OmegaConf.from_dotlist(list(words)))
         config: Any = OmegaConf.to_container(merged, resolve=True)
         return execute_run(load_fallbacks(config, [conf_directory()]), manifest.choices, directory, manifest.command)
 
-    return run_with_exit_code(go_on)[0]
+    return run_with_exit_code(resume)[0]

@@ -1,4 +1,4 @@
-"""Exit codes, and what is printed where something goes wrong: one message, with the fix."""
+"""Exit codes, and one message for each error, which says what went wrong, where and what to do."""
 
 import errno
 import os
@@ -19,9 +19,9 @@ FAILED, WRONG_USE, BUDGET_SPENT = 1, 2, 3
 
 
 def run_with_exit_code(action: Callable[[], Any]) -> tuple[int, Any]:
-    """The exit code and result of `action`; what goes wrong is printed as one message, and recorded by the run.
+    """The exit code and the result of `action`; an exception is printed as one message, and is then the result.
 
-    An exception never leaves a job: it would end a sweep, and some SDKs' exceptions do not even unpickle.
+    No exception leaves a job: it would end the sweep, and those of some SDKs cannot be unpickled.
     With CATALYST_DEBUG=1 the traceback is printed, too.
     """
     try:
@@ -30,7 +30,7 @@ def run_with_exit_code(action: Callable[[], Any]) -> tuple[int, Any]:
         if os.environ.get("CATALYST_DEBUG"):
             traceback.print_exc()
         if isinstance(error, BudgetExceededError):
-            print_error(f"{error}; the run can go on with a larger one", "stopped")
+            print_error(f"{error}; resume the run with a larger one", "stopped")
             return BUDGET_SPENT, {"status": "stopped", "message": str(error)}
         expected = isinstance(error, ConfigurationError) or type(error).__module__.startswith(("hydra", "omegaconf"))
         message = explain_config_error(error) if expected else explain_failure(error)
@@ -39,8 +39,8 @@ def run_with_exit_code(action: Callable[[], Any]) -> tuple[int, Any]:
 
 
 def explain_failure(error: Exception) -> str:
-    """What went wrong outside the configuration; for a file system's refusal with the mend."""
-    mends = {
+    """An error outside the configuration as a message; for an error of the file system it says what to do."""
+    remedies = {
         errno.ENOSPC: "free some space and resume the run",
         errno.EDQUOT: "free some of your quota and resume the run",
         errno.EFBIG: "raise the limit of file sizes (ulimit -f) and resume the run",
@@ -48,13 +48,13 @@ def explain_failure(error: Exception) -> str:
         errno.EACCES: "choose a directory that can be written: hydra.run.dir=DIR",
         errno.ENOTDIR: "choose another directory: hydra.run.dir=DIR",
     }
-    if isinstance(error, OSError) and error.errno in mends:
-        return f"{error.filename or 'the run directory'}: {error.strerror}; {mends[error.errno]}"
-    return f"{type(error).__name__}: {error} (CATALYST_DEBUG=1 shows where)"
+    if isinstance(error, OSError) and error.errno in remedies:
+        return f"{error.filename or 'the run directory'}: {error.strerror}; {remedies[error.errno]}"
+    return f"{type(error).__name__}: {error} (CATALYST_DEBUG=1 prints the traceback)"
 
 
 def explain_config_error(error: Exception) -> str:
-    """What went wrong in the configuration, with the nearest known key or choice where Hydra did not find one."""
+    """An error of the configuration as a message, with the nearest known key or choice where Hydra found none."""
     message = str(error).split("Config search path")[0].strip()
     if missing := re.search(r"Missing mandatory value.*full_key: (\S+)", message, re.DOTALL):
         return f"{missing[1]} must be given: add {missing[1]}=…"
@@ -80,7 +80,7 @@ def print_error(message: str, kind: str = "error") -> None:
 
 
 def list_known_keys() -> list[str]:
-    """Every key and group that an override can name, dotted."""
+    """Every key and group that an override can set, dotted."""
     keys: list[str] = []
     for file in conf_directory().rglob("*.yaml"):
         group = file.relative_to(conf_directory()).parent.as_posix()

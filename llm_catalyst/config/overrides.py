@@ -1,4 +1,4 @@
-"""The words of the command line before Hydra reads them: quoting, sweeps over seeds, names that follow from them."""
+"""The command line's words before Hydra reads them: quoting, sweeps over seeds, names derived from overrides."""
 
 import itertools
 import re
@@ -15,7 +15,7 @@ SWEEP = ("-m", "--multirun")
 
 
 def absolutize_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with relative paths to what is there made absolute, as a resume may start elsewhere."""
+    """The configuration with relative paths to existing files made absolute, as a resume may start elsewhere."""
     mentors = [config["mentor"], *config["mentor"].get("fallbacks", [])]
     clients = [mentor["client"] for mentor in mentors if "client" in mentor]
     places = [(config["task"], "path"), (config["backbone"], "name"), (config.get("replay", {}), "run")]
@@ -27,21 +27,21 @@ def absolutize_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_override(word: str) -> bool:
-    """Whether a word of the command line is no option of Hydra's, nor the value of one."""
+    """Whether a word of the command line sets or removes a key; otherwise it belongs to an option of Hydra."""
     return ("=" in word and not word.startswith("-")) or word.startswith("~")
 
 
 def quote_template(word: str) -> str:
-    """`task.text={review}`, as a shell hands it over, in the quotes that Hydra wants around braces."""
+    """The word with quotes around braces, which Hydra needs: `task.text={review}` becomes `task.text='{review}'`."""
     match = re.fullmatch(r"(task\.(?:text|pair|cloze))=([^'\"]*\{\w+\}[^'\"]*)", word)
     return f"{match[1]}='{match[2]}'" if match else word
 
 
 def expand_seeds_together(words: Sequence[str]) -> list[str]:
-    """The words, with `seeds_together=[1,2]` written out: a sweep over these seeds by hydra/launcher=together.
+    """The words, with `seeds_together=[1,2]` replaced by a sweep over these seeds with hydra/launcher=together.
 
-    With --cfg, which shows the configuration of one run, the first seed alone.
-    Raises ConfigurationError where it names no seeds, or another seed or launcher stands beside it.
+    With --cfg, which shows the configuration of one run, by the first seed.
+    Raises ConfigurationError where it names no seeds, or the words also set a seed or a launcher.
     """
     given = [word.partition("=")[2] for word in words if re.match(r"\+{0,2}seeds_together=", word)]
     if not given:
@@ -59,34 +59,34 @@ def expand_seeds_together(words: Sequence[str]) -> list[str]:
 
 
 def choose_sweep_folder(words: Sequence[str]) -> list[str]:
-    """The override that gives a sweep a folder by its words, so that the same command goes on with it."""
+    """The override that derives a sweep's folder from its words, so that the same command continues it."""
     if not {*SWEEP} & {*words} or any(word.startswith("hydra.sweep.dir=") for word in words):
         return []
     return [f"hydra.sweep.dir=outputs/sweeps/{name_sweep(words) or 'sweep'}"]
 
 
 def name_sweep(words: Sequence[str]) -> str:
-    """A folder's name that follows from the words, '' where there are none that count.
+    """A folder's name derived from the overrides among the words, '' where there are none.
 
-    Those that say where and how long it runs, such as a budget, do not, nor do options and Hydra's own, but for those
-    that say which values a sweeper chooses.
+    Left out are overrides of where and how long a run takes place, such as a budget, options, and overrides of Hydra
+    itself except those that decide which values a sweeper chooses.
     """
     from llm_catalyst.runs.run_config import PLACE
 
-    passed_over = rf"hydra(?!/sweeper$|\.sweeper\.(sampler|seed|params)).*|{PLACE}"
+    ignored = rf"hydra(?!/sweeper$|\.sweeper\.(sampler|seed|params)).*|{PLACE}"
     overrides = [word for word in words if is_override(word)]
-    kept = [word for word in overrides if not re.fullmatch(passed_over, word.partition("=")[0].lstrip("+"))]
+    kept = [word for word in overrides if not re.fullmatch(ignored, word.partition("=")[0].lstrip("+"))]
     digest = checksums.sha256("\n".join(kept).encode())[:8]
     return f"{sanitize_folder_name('_'.join(kept))[:60]}_{digest}" if kept else ""
 
 
 def sanitize_folder_name(name: Any) -> str:
-    """A name from a configuration as one folder's name: it cannot lead out of the output directory."""
+    """A name from a configuration as the name of one folder, without separators that would leave its parent."""
     return re.sub(r"[^\w.-]+", "_", str(name)).strip(".") or "_"
 
 
 def warn_of_hidden_files(words: Sequence[str]) -> None:
-    """Say where a file of the user's --config-dir has the name of a packaged one, which Hydra takes in silence."""
+    """Warn of each file in the user's --config-dir that a packaged one of the same name hides."""
     given = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
     given += [after for word, after in itertools.pairwise(words) if word in ("--config-dir", "-cd")]
     for folder in map(Path, given):

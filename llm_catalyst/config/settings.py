@@ -17,7 +17,7 @@ DEFAULT_STAGES = 4
 
 @dataclass(frozen=True)
 class Interval:
-    """A number of optimizer steps, or of epochs, which win where given; for a stage also a list of either."""
+    """A number of optimizer steps or, where given, of epochs; for a stage also a list of either."""
 
     steps: Any = None
     epochs: Any = None
@@ -40,20 +40,18 @@ class Interval:
         return numbers
 
 
-@dataclass(frozen=True)
-class Evaluations:
-    """How often soft prompts are scored on dev, as an `Interval` says; `projected`: their projections are, too."""
+@config_dataclass("evaluate")
+class Evaluations(Interval):
+    """How often soft prompts are scored on dev; with `projected` their projections are scored, too."""
 
-    steps: Any = None
-    epochs: Any = None
     projected: bool = False
 
 
 @config_dataclass("pool")
 class PoolSettings:
-    """The prompt pool: how many of a stage's projected prompts are scored, and how many entries stay.
+    """The prompt pool: how many of a stage's projected prompts are scored, and how many entries it keeps.
 
-    Without `keep` a stage's pool forgets the stages before.
+    Without `keep` a stage's pool starts empty.
     """
 
     candidates: Annotated[int, Ge(1)] = 8
@@ -75,7 +73,7 @@ class Protocol:
 
 @config_dataclass("checkpoint")
 class Checkpoints:
-    """How often a stage's progress is saved: every so many optimizer steps, or seconds ('60s')."""
+    """How often a stage's progress is saved, in optimizer steps or seconds ('60s')."""
 
     every: bool | int | str = "60s"  # were bool not named here, pydantic would take true for 1
 
@@ -86,7 +84,7 @@ class Checkpoints:
             )
 
     def due(self, steps: int, seconds: float) -> bool:
-        """Whether to save, so many steps and seconds after the last time."""
+        """Whether to save, `steps` and `seconds` after the last checkpoint."""
         every = str(self.every)
         return seconds >= float(every[:-1]) if every.endswith("s") else steps >= int(every)
 
@@ -95,8 +93,8 @@ class Checkpoints:
 class Budget:
     """What a run may spend: US dollars and tokens (sent and received) on its mentor, minutes of its own time.
 
-    `scored_examples` counts those of all prompts that were scored. `when_spent` says whether the run then stops, to be
-    resumed with more, or goes on to its end without its mentor; when its minutes are spent it stops in any case.
+    `scored_examples` counts the examples of all scored prompts. `when_spent` decides whether the run then stops, to be
+    resumed with more, or continues to its end without its mentor; when its minutes are spent it always stops.
     """
 
     usd: Annotated[float, Ge(0)] | None = None
@@ -141,7 +139,7 @@ class Settings:
         self.every("record", 1), self.every("evaluate", 1)
 
     def plan(self, examples: int) -> tuple[int, ...]:
-        """Steps of each stage, for a training split of so many examples."""
+        """Steps of each stage, for a training split of `examples` examples."""
         numbers = self.stage.in_steps("stage", steps_per_epoch(examples, self.batch_size))
         if isinstance(self.stage.steps if self.stage.epochs is None else self.stage.epochs, list | tuple):
             if self.stages not in (None, len(numbers)):
@@ -154,7 +152,7 @@ class Settings:
     def every(self, key: str, examples: int) -> int:
         """Steps between two recordings (`record`) or evaluations (`evaluate`)."""
         node = getattr(self, key)
-        numbers = Interval(node.steps, node.epochs).in_steps(key, steps_per_epoch(examples, self.batch_size))
+        numbers = node.in_steps(key, steps_per_epoch(examples, self.batch_size))
         if len(numbers) != 1:
             raise ConfigurationError(f"{key} takes one number, not a list")
         return numbers[0]

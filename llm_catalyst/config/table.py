@@ -1,4 +1,4 @@
-"""A table of runs: what stands in its rows and columns, and which run fills each cell. Read without torch.
+"""A table of runs: its rows and columns, and the run that fills each cell. Read without torch.
 
 conf/table/<name>.yaml       its rows, columns, seeds and overrides
 conf/published/<name>.yaml   figures that others have published for it, which a user fills in
@@ -23,7 +23,7 @@ SMOKE_SEEDS = 2  # the fewest that have a spread
 
 @dataclass(frozen=True)
 class Line:
-    """A row or a column: the overrides that all its runs have. `smoke`, where given, stands for them in a smoke run."""
+    """A row or a column: the overrides that all its runs have. `smoke`, where given, replaces them in a smoke run."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows x columns x seeds. `overrides` are those of every run, `smoke` the ones that stand for them in a smoke run.
+    """Rows x columns x seeds. `overrides` are those of every run; `smoke` replaces them in a smoke run.
 
     `reference` names the row with which the others are compared, paired by seed; `figures` are drawn in its report.
     `command` is the one that fills it, where its runs lie beside it.
@@ -116,17 +116,17 @@ def write_table(table: Table, folder: Path) -> None:
 
 
 def apply_smoke(table: Table) -> Table:
-    """The table as a smoke run carries it out: every `smoke` in the place of its overrides, and few seeds."""
+    """The table of a smoke run: every `smoke` in the place of its overrides, and few seeds."""
 
-    def stand_in(line: Line) -> Line:
+    def shorten(line: Line) -> Line:
         return line if line.smoke is None else Line(line.name, line.smoke)
 
     return replace(
         table,
         name=f"{table.name}_smoke",
         title=f"{table.title} (smoke run: it shows that the machinery works, its figures mean nothing)",
-        rows=tuple(map(stand_in, table.rows)),
-        columns=tuple(map(stand_in, table.columns)),
+        rows=tuple(map(shorten, table.rows)),
+        columns=tuple(map(shorten, table.columns)),
         seeds=table.seeds[:SMOKE_SEEDS],
         overrides=table.overrides if table.smoke is None else table.smoke,
         smoke=None,
@@ -138,7 +138,7 @@ def select_runs(table: Table, only: Mapping[str, Sequence[str]]) -> Table:
     for key in only:
         check_choice("--only", key, ("row", "column", "seed"))
 
-    def kept(kind: str, lines: tuple[Line, ...]) -> tuple[Line, ...]:
+    def select(kind: str, lines: tuple[Line, ...]) -> tuple[Line, ...]:
         wanted = {folder_of(name) for name in only.get(kind, ())}
         for name in only.get(kind, ()):
             known = [line.name for line in lines]
@@ -149,13 +149,13 @@ def select_runs(table: Table, only: Mapping[str, Sequence[str]]) -> Table:
                 )
         return tuple(line for line in lines if not wanted or folder_of(line.name) in wanted)
 
-    rows, seeds = kept("row", table.rows), only.get("seed", ())
+    rows, seeds = select("row", table.rows), only.get("seed", ())
     for seed in seeds:
         check_choice("--only seed", seed, [str(seed) for seed in table.seeds])
     return replace(
         table,
         rows=rows,
-        columns=kept("column", table.columns),
+        columns=select("column", table.columns),
         seeds=tuple(seed for seed in table.seeds if not seeds or str(seed) in seeds),
         reference=table.reference if table.reference in [row.name for row in rows] else None,
     )
@@ -178,7 +178,7 @@ def list_runs(table: Table) -> tuple[PlannedRun, ...]:
 
 
 def merge_overrides(*overrides: Sequence[str]) -> tuple[str, ...]:
-    """All overrides, of those with the same key the last."""
+    """All overrides; of those with the same key the last."""
     last = {word.partition("=")[0]: word for words in overrides for word in words}
     return tuple(last.values())
 
@@ -189,7 +189,7 @@ def folder_of(name: str) -> str:
 
 
 def read_published(name: str, file: Path | None = None) -> dict[tuple[str, str], Published]:
-    """What others have published, by (row, column): nothing, unless a user has filled in the file."""
+    """Published figures by (row, column); none unless a user has filled in the file."""
     packaged = conf_directory() / "published" / f"{name}.yaml"
     if file is None and not packaged.is_file():
         return {}
@@ -198,7 +198,7 @@ def read_published(name: str, file: Path | None = None) -> dict[tuple[str, str],
 
 
 def read_yaml(path: Path, kind: Any) -> Any:
-    """What a YAML file holds, as `kind`."""
+    """The content of a YAML file as an object of type `kind`."""
     try:
         return TypeAdapter(kind).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
