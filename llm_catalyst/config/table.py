@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.paths import conf_directory
@@ -19,28 +20,25 @@ from llm_catalyst.utils.validation import ConfigurationError, check_choice, did_
 
 FILE = "table.yaml"  # the table itself, beside the runs that fill it
 SMOKE_SEEDS = 2  # the fewest that have a spread
+STRICT = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=STRICT)
 class Line:
     """A row or a column: the overrides that all its runs have. `smoke`, where given, replaces them in a smoke run."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     overrides: tuple[str, ...] = ()
     smoke: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=STRICT)
 class Table:
     """Rows x columns x seeds. `overrides` are those of every run; `smoke` replaces them in a smoke run.
 
     `reference` names the row with which the others are compared, paired by seed; `figures` are drawn in its report.
     `command` is the one that fills it, where its runs lie beside it.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     title: str
@@ -77,11 +75,9 @@ class PlannedRun:
     folder: str
 
 
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=STRICT)
 class Published:
     """A figure that others have published, in the metric's own unit (0.873, not 87.3), and where it stands."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     mean: float
     std: float | None = None
