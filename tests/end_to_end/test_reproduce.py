@@ -102,7 +102,7 @@ def test_a_cell_that_fails_does_not_take_the_others_down(killed: Killed, catalys
     assert done.returncode == 1
     assert "3 of 4 runs finished; 1 failed" in done.stdout
     assert "config.yaml is changed" in done.stdout.replace("\n", " ")
-    assert "the same command goes on" in done.stdout
+    assert "the same command continues with the others" in done.stdout
     assert "SIGTERM" not in done.stdout
 
 
