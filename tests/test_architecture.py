@@ -184,6 +184,16 @@ def test_only_the_command_line_and_sweeps_know_hydra() -> None:
     assert users == {"cli", "sweeps"}
 
 
+def test_no_script_imports_from_the_tests() -> None:
+    scripts = sorted((PACKAGE.parent / "scripts").rglob("*.py"))
+    assert len(scripts) > 3
+    helpers = {path.stem for path in (PACKAGE.parent / "tests").rglob("*.py")} | {"tests", "helpers"}
+    for script in scripts:
+        beside = {path.stem for path in script.parent.glob("*.py")}
+        imported = {name.partition(".")[0] for name in imported_names(script)}
+        assert imported & (helpers - beside) == set(), script
+
+
 def test_every_provider_is_named_in_one_file_only() -> None:
     users = {
         sdk: {path.name for path in PACKAGE.rglob("*.py") for name in imported_names(path) if name.split(".")[0] == sdk}
