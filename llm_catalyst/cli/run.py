@@ -15,7 +15,8 @@ from llm_catalyst.config.overrides import (
     quote_template,
     warn_of_hidden_files,
 )
-from llm_catalyst.sweeps.job import execute_run, load_fallbacks
+from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
+from llm_catalyst.sweeps.job import execute_run
 from llm_catalyst.utils.paths import conf_directory
 
 
@@ -70,6 +71,6 @@ def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
         manifest = read_manifest(directory)
         merged = OmegaConf.merge(OmegaConf.create(read_config(directory)), OmegaConf.from_dotlist(list(words)))
         config: Any = OmegaConf.to_container(merged, resolve=True)
-        return execute_run(load_fallbacks(config, [conf_directory()]), manifest.choices, directory, manifest.command)
+        return execute_run(resolve_fallbacks(config, [conf_directory()]), manifest.choices, directory, manifest.command)
 
     return run_with_exit_code(resume)[0]

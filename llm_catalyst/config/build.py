@@ -9,20 +9,17 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from llm_catalyst.config.plugins import check_targets
-from llm_catalyst.utils.paths import list_choices
 from llm_catalyst.utils.validation import (
     SHORTEST_SECRET,
     ConfigurationError,
-    check_choice,
     did_you_mean,
     flatten_leaves,
 )
@@ -53,19 +50,17 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
     refuse_secrets(config)
     check_targets(config)
     from llm_catalyst.config.settings import Settings
-    from llm_catalyst.mentors.base import overlaps
 
     settings = build_dataclass(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
     mentor = build_mentor(config["mentor"], build_node(config["strategy"], "strategy"))
-    if hasattr(mentor, "preflight"):
-        mentor.preflight()
+    mentor.preflight()
     head, optimizer = build_node(config["head"], "head"), build_optimizer(config.get("optimizer"), settings)
     if not optimizer.trains and head.trained:
         raise ConfigurationError(
             "optimizer=none trains nothing: this head would stay as it was drawn; choose one without weights of its "
             "own: head=verbalizer, with an encoder such as minilm head=similarity, for pictures head=coop or zero_shot"
         )
-    if not optimizer.trains and overlaps(mentor):
+    if not optimizer.trains and mentor.overlap:
         raise ConfigurationError(
             "mentor.overlap=true asks while a stage trains, and optimizer=none trains nothing; "
             "choose mentor.overlap=false"
@@ -106,38 +101,6 @@ def build_mentor(node: Mapping[str, Any], strategy: Any, where: str = "mentor") 
     fallbacks = [build_mentor(fallback, strategy, f"{where}.fallbacks[{i}]") for i, fallback in enumerate(nodes)]
     own = {key: value for key, value in node.items() if key != "fallbacks"}
     return build_node(own, where, strategy=strategy, fallbacks=fallbacks)
-
-
-def resolve_fallbacks(
-    config: Mapping[str, Any], folders: Sequence[Path], read: Callable[[Path], dict[str, Any]]
-) -> dict[str, Any]:
-    """The configuration with each name in mentor.fallbacks replaced by the node that it stands for.
-
-    A name is that of a file in the folder `mentor` of one of `folders`, the first that has it; `read` gives a
-    file's content with its interpolations resolved. Raises ConfigurationError where a name is not known, or where
-    its node is none without further words.
-    """
-    mentor = config["mentor"]
-    if not isinstance(mentor, Mapping) or not mentor.get("fallbacks"):
-        return dict(config)
-    choices = {path.stem: path for folder in reversed(folders) for path in list_choices(folder / "mentor")}
-    for name in ("replay", "diffusion"):  # a whole run's, and one whose keys follow from the run around it
-        choices.pop(name, None)
-
-    def expanded(fallback: Any) -> Any:
-        if not isinstance(fallback, str):
-            return fallback
-        check_choice("mentor.fallbacks", fallback, sorted(choices))
-        node = read(choices[fallback])
-        if missing := ", ".join(path for path, value in flatten_leaves(node) if value == "???"):
-            raise ConfigurationError(
-                f"mentor.fallbacks={fallback} leaves {missing} open; "
-                "write a choice of your own that gives it, DIR/mentor/NAME.yaml, and add --config-dir DIR"
-            )
-        return node
-
-    names = convert_value(list[Any], mentor["fallbacks"], "mentor.fallbacks")
-    return {**config, "mentor": {**mentor, "fallbacks": [expanded(name) for name in names]}}
 
 
 def build_optimizer(node: Mapping[str, Any] | None, settings: Any) -> Any:

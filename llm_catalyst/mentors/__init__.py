@@ -1,4 +1,4 @@
-"""Mentors: who proposes restart points between two stages."""
+"""Mentors propose restart points between two stages: language models, controls and people."""
 
 import lazy_loader
 

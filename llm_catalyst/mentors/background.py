@@ -1,4 +1,4 @@
-"""Calls that take long and need no processor, beside the thread of the run."""
+"""Long calls that need no processor, in threads beside that of the run."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def start_call(call: Callable[[], T]) -> "Future[T]":
-    """What `call` will return or raise; the thread that carries it out does not keep the process from ending."""
+    """Start `call` in a thread that does not keep the process from ending; its future result."""
     result: Future[T] = Future()
 
     def work() -> None:
@@ -25,16 +25,16 @@ def start_call(call: Callable[[], T]) -> "Future[T]":
 
 
 def wait_for(result: "Future[T]") -> T:
-    """What was begun, when it is there. A signal is heard meanwhile, and who shares the process may compute."""
+    """Wait for a call and return its result. Signals are handled meanwhile, and other runs of the process compute."""
     with yield_turn():
         return result.result()
 
 
 def run_concurrently(calls: Sequence[Callable[[], bool]], at_once: int) -> None:
-    """Begin the calls in their order, `at_once` of them under way at a time, and wait for all that were begun.
+    """Start the calls in their order, `at_once` of them under way at a time, and wait for all that were started.
 
-    After one that returned False or raised, no further one is begun; what was raised is raised here. The same goes
-    where the wait is interrupted.
+    After one that returned False or raised, and after an interrupted wait, no further one is started. Raises what a
+    call raised.
     """
     left, stop = iter(calls), threading.Event()
 

@@ -1,13 +1,16 @@
-"""What a mentor is shown, and the one method that every mentor has."""
+"""What a mentor is shown, and the base of every mentor."""
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
 
+from llm_catalyst.mentors.requests import RequestRunner
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, LLMCall, Prompt, ScoredPrompt
 from llm_catalyst.tasks.base import Example
+from llm_catalyst.utils.validation import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -30,24 +33,29 @@ class Trial:
 
 
 def refuse_probe(*_: Any) -> Any:
-    """Stands where a consultation has no model to try prompts on."""
-    raise NotImplementedError("this consultation has no model at hand")
+    """The default of `attempt` and `hints`: raise NotImplementedError."""
+    raise NotImplementedError("this context has no model at hand")
 
 
 @dataclass(frozen=True)
 class MentorContext:
-    """One request for advice, after `stage` (from 0) of `stages`.
+    """What a mentor is given when it is asked for advice after a stage.
 
-    `pool` is the trajectory: the best-scored discrete prompts, the best one last (highest loss first). `scored` are
-    all prompts of the run that were scored under the present head, in the same order: the pool, and what it has no
-    room for. `memory` is what the mentor has wished to know again (`Advice.memory`).
-    `space` turns text into prompts of m tokens; `rng` is this consultation's own random stream;
-    `answered` are exchanges of this stage that a run which was cut off has paid for: they are not asked again.
-    `record` stores an exchange with a language model, and must be called before the reply is used;
-    `before_call` must be called before anybody is asked: it raises where the run's budget is used up. Both may be
-    called from several threads.
-    `attempt` tries prompts on some training examples (numbers into `task.examples`), a list of trials for each prompt.
-    `hints` gives for each prompt, for each of its m tokens, the vocabulary ids that the gradient would move it to.
+    Attributes:
+        task: The task in words.
+        pool: The best discrete prompts with their dev scores, the best one last (highest loss first).
+        stage: The stage that has ended, from 0.
+        stages: How many stages the run has.
+        space: Turns text into prompts of m tokens.
+        rng: The random stream of this context alone.
+        record: Stores a call of a language model on disk; must be called before the response is used. May be called
+            from several threads, like `before_call`.
+        answered: Calls of this stage that a run which was cut off has paid for: they are not sent again.
+        before_call: Must be called before each call; raises if the run's budget is used up.
+        scored: All prompts of the run that were scored under the present head, in the order of `pool`, which they hold.
+        memory: What the mentor asked to be given again (`Advice.memory`).
+        attempt: Tries prompts on training examples (numbers into `task.examples`); a list of trials for each prompt.
+        hints: For each prompt and each of its m tokens, the vocabulary ids that the gradient would move it to.
     """
 
     task: TaskDescription
@@ -70,17 +78,73 @@ class MentorContext:
         return self.rng.sample(range(n), min(most, n))
 
 
-class Mentor(Protocol):
-    """Whoever proposes restart points: a language model, a control, or a person."""
+class Mentor(ABC):
+    """Proposes restart points: a language model, a control, or a person. The base of every mentor.
 
+    A subclass is usually a frozen dataclass whose fields are its keys in the configuration. Only `propose` must be
+    defined; every other member has a default that does nothing.
+
+    Attributes:
+        proposals: How many new prompts `propose` returns at most; the dry run counts with it.
+        overlap: Whether it is asked from a thread of its own while the next stage trains.
+        fallbacks: The mentors that are asked in turn if this one proposes nothing.
+        interactive: Whether it asks a person at the terminal, where no live view can be drawn meanwhile.
+    """
+
+    proposals: int = 0
+    overlap: bool = False
+    fallbacks: Sequence["Mentor"] = ()
+    interactive: bool = False
+
+    @abstractmethod
     def propose(self, context: MentorContext) -> Advice:
-        """Proposals for the next stage, best guess first; none at all means: carry on.
+        """Proposals for the next stage, the best guess first; without any, training continues where it is."""
 
-        A mentor with `overlap` is asked from a thread of its own, while a stage trains.
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return type(self).__name__
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether it calls `MentorContext.attempt` or `MentorContext.hints`, so that no stage may train meanwhile."""
+        return False
+
+    def preflight(self) -> None:
+        """Raise ConfigurationError if it is bound to fail. Called before training; uses no network."""
+
+    def check_reachable(self) -> None:
+        """Raise ConfigurationError if a provider is not there, or refuses the key or the model."""
+
+    def check_overlap(self) -> None:
+        """Raise ConfigurationError if it cannot answer while the model trains (mentor.overlap=true)."""
+        if self.needs_model:
+            refuse_overlap(self.label)
+
+    def unpriced_models(self) -> list[str]:
+        """The models whose responses cost an unknown sum."""
+        return []
+
+    def language_models(self) -> "Sequence[Any]":
+        """The LanguageModels that it asks: itself, if it is one, and those among its fallbacks."""
+        return ()
+
+    def propose_alone(self, context: MentorContext, shown: MentorContext, requests: RequestRunner) -> Advice:
+        """The advice of this mentor without its fallbacks; `Advice.fallback` says why the next one is asked.
+
+        Args:
+            context: The context; its random stream is a copy of its own.
+            shown: The same with the pool that a language model is shown.
+            requests: Sends the requests of all mentors of this context.
         """
-        ...
+        advice = self.propose(context)
+        return advice if advice.proposals else replace(advice, fallback=advice.fallback or "no proposal")
 
 
-def overlaps(mentor: Mentor) -> bool:
-    """Whether the mentor answers while the stage after its question goes on."""
-    return bool(getattr(mentor, "overlap", False))
+def refuse_overlap(name: str) -> NoReturn:
+    """Raise ConfigurationError for a mentor or strategy that uses the model, although another stage trains it."""
+    raise ConfigurationError(
+        f"mentor.overlap=true: {name} tries prompts on the model, or takes its gradients, while the model trains; "
+        "choose a strategy that only asks (strategy=opro), set show_gradient=false where it has that, leave such "
+        "a mentor out of mentor.fallbacks, or set mentor.overlap=false"
+    )

@@ -1,31 +1,28 @@
-"""Mentors without a language model: the controls that say whether the LLM is needed, or only a restart."""
+"""Mentors without a language model: the controls that show whether the LLM is needed, or only a restart."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Le
 
-from llm_catalyst.mentors.base import MentorContext
+from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.runs.records import Advice, Proposal
-from llm_catalyst.utils.validation import check_at_least, check_choice, check_range
+from llm_catalyst.utils.validation import config_dataclass
 
 
-@dataclass(frozen=True)
-class NoMentor:
+@config_dataclass("mentor")
+class NoMentor(Mentor):
     """Never proposes anything: plain gradient training, stage after stage."""
 
     def propose(self, context: MentorContext) -> Advice:
         return Advice()
 
 
-@dataclass(frozen=True)
-class RandomTokens:
+@config_dataclass("mentor")
+class RandomTokens(Mentor):
     """Proposes prompts of tokens drawn evenly from the readable vocabulary (the paper's random restart)."""
 
-    proposals: int = 3
-
-    def __post_init__(self) -> None:
-        check_at_least("mentor.proposals", self.proposals, 1)
+    proposals: Annotated[int, Ge(1)] = 3
 
     def propose(self, context: MentorContext) -> Advice:
         generator = torch.Generator().manual_seed(context.rng.getrandbits(63))
@@ -33,11 +30,11 @@ class RandomTokens:
         return Advice(tuple(Proposal(prompt, "drawn at random") for prompt in drawn))
 
 
-@dataclass(frozen=True)
-class BestOfPool:
+@config_dataclass("mentor")
+class BestOfPool(Mentor):
     """Proposes the pool's best prompt as it is: a restart that brings nothing new."""
 
-    proposals: ClassVar[int] = 1
+    proposals = 1
 
     def propose(self, context: MentorContext) -> Advice:
         if not context.pool:
@@ -45,31 +42,24 @@ class BestOfPool:
         return Advice((Proposal(context.pool[-1].prompt, "the pool's best"),))
 
 
-@dataclass(frozen=True)
-class Perturb:
+@config_dataclass("mentor")
+class Perturb(Mentor):
     """Proposes the pool's best prompt with some tokens replaced by others (the paper's perturbed restart).
 
     Each token is replaced with probability `rate`, one at least: by any of its `neighbours` nearest ones, or with
-    `toward: gradient` by any of those that the gradient would move it to (`Consultation.hints`), the control for a
-    language model that is shown them. The paper does not say how it perturbs. Noise on the embeddings does not do:
-    projected again, a prompt in hundreds of dimensions stays what it was until the noise drowns it, and then all
-    tokens are random.
+    `toward: gradient` by any of those that the gradient would move it to (`MentorContext.hints`), the control for a
+    language model that is shown them. The paper does not say how it perturbs. Noise on the embeddings has no use:
+    projected again, a prompt in hundreds of dimensions stays the same until the noise is so large that all tokens are
+    random.
     """
 
-    proposals: int = 3
-    rate: float = 0.25
-    neighbours: int = 20
-    toward: str = "neighbours"
-
-    def __post_init__(self) -> None:
-        check_at_least("mentor.proposals", self.proposals, 1)
-        check_at_least("mentor.neighbours", self.neighbours, 1)
-        check_range("mentor.rate", self.rate, 0, 1)
-        check_choice("mentor.toward", self.toward, ("neighbours", "gradient"))
+    proposals: Annotated[int, Ge(1)] = 3
+    rate: Annotated[float, Ge(0), Le(1)] = 0.25
+    neighbours: Annotated[int, Ge(1)] = 20
+    toward: Literal["neighbours", "gradient"] = "neighbours"
 
     @property
     def needs_model(self) -> bool:
-        """For its gradients, where tokens go that way."""
         return self.toward == "gradient"
 
     def propose(self, context: MentorContext) -> Advice:

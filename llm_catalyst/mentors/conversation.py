@@ -1,120 +1,121 @@
-"""One model's side of a consultation: its answers, read and fitted into prompts of m tokens."""
+"""The conversation with one language model: its responses, read and fitted into prompts of m tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.clients.base import NotRecordedError
+from llm_catalyst.mentors.clients.base import Client, NotRecordedError
 from llm_catalyst.mentors.requests import ClientRequest, RequestRunner, has_no_response
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Response
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, LLMCall, Message, Proposal, Rejected
 
-CUT_OFF = ("length", "max_tokens", "model_context_window_exceeded")  # stop reasons of a truncated answer
+CUT_OFF = ("length", "max_tokens", "model_context_window_exceeded")  # stop reasons of a truncated response
 
 
 class NoResponseError(Exception):
-    """A question was not answered at all: the next one would not be either."""
+    """A request got no response at all: the next one would not get one either."""
 
 
 class Conversation:
-    """One model's questions in one consultation; `alone` says that no other mentor could stand in for it.
+    """The requests of one model in one context, and its responses read and fitted into prompts of m tokens.
 
-    `proposals` are the new prompts that the answers brought so far; `understood` says whether any answer was usable.
+    Attributes:
+        proposals: The new prompts in the responses so far.
+        rejected: The lines of the responses that are no new prompts, with the reason.
+        understood: Whether any response was usable.
+        why: Why the last unusable response was not.
     """
 
     def __init__(
         self,
-        client: Any,
+        client: Client,
         attempts: int,
         cache: bool,
-        alone: bool,
+        alone: bool,  # no other mentor is asked after this one
         context: MentorContext,
-        questions: RequestRunner,
+        runner: RequestRunner,
     ) -> None:
         self._client, self._attempts, self._cache, self._alone = client, attempts, cache, alone
-        self._context, self._questions = context, questions
+        self._context, self._runner = context, runner
         self._tried = {entry.prompt.tokens for entry in (*context.pool, *context.scored)}
         self.proposals: list[Proposal] = []
         self.rejected: list[Rejected] = []
         self.understood = False
         self.why = ""
 
-    def ask(self, questions: tuple[Request, ...]) -> tuple[Response, ...]:
-        """What the answers to these questions bring: all are asked, then those again of which nothing was usable.
+    def send(self, requests: tuple[Request, ...]) -> tuple[Response, ...]:
+        """The responses to these requests: each is sent up to `attempts` times, until its response is usable.
 
-        Each is asked up to `attempts` times. Answers are read in the order of the questions, whenever they came. Raises
-        NobodyAnswered where a question was not answered at all, after what the others brought was read, and NotRecorded
-        where a replay does not fit and no other mentor could stand in.
+        Responses are read in the order of the requests, whenever they came.
+
+        Raises:
+            NoResponseError: A request got no response at all; what the others brought was read before.
+            NotRecordedError: A replay does not fit, and no other mentor is asked after this one.
         """
-        replies = [Response()] * len(questions)
-        conversations = [question.messages for question in questions]
+        responses = [Response()] * len(requests)
+        messages = [request.messages for request in requests]
         for _ in range(self._attempts):
-            unanswered = [i for i, reply in enumerate(replies) if not (reply.proposals or reply.texts)]
-            if not unanswered:
+            unusable = [i for i, response in enumerate(responses) if not (response.proposals or response.texts)]
+            if not unusable:
                 break
-            requests = [self._request(questions[i], conversations[i]) for i in unanswered]
-            answers = self._questions.ask(requests, self._cache)
-            for i, answer in zip(unanswered, answers, strict=True):
-                if isinstance(answer, LLMCall):
-                    replies[i] = self._heard(questions[i], answer)
-                    conversations[i] = (*conversations[i], *questions[i].remind(answer.reply))
-            self._refuse_silence(answers)
-        return tuple(replies)
+            calls = self._runner.send([self._address(requests[i], messages[i]) for i in unusable], self._cache)
+            for i, call in zip(unusable, calls, strict=True):
+                if isinstance(call, LLMCall):
+                    responses[i] = self._read(requests[i], call)
+                    messages[i] = (*messages[i], *requests[i].remind(call.reply))
+            self._refuse_silence(calls)
+        return tuple(responses)
 
-    def _request(self, question: Request, messages: tuple[Message, ...]) -> ClientRequest:
-        client = self._client
+    def _address(self, request: Request, messages: tuple[Message, ...]) -> ClientRequest:
+        client: Any = self._client
         # Null at the client: the model takes none, or is to be left alone.
-        if question.temperature is not None and getattr(client, "temperature", None) is not None:
-            client = replace(client, temperature=question.temperature)
+        if request.temperature is not None and client.temperature is not None:
+            client = replace(client, temperature=request.temperature)
         return ClientRequest(client, messages, self._context.rng.getrandbits(31))
 
-    def _heard(self, question: Request, exchange: LLMCall) -> Response:
-        texts, dropped = read_response(question, exchange)
-        self.rejected += dropped
-        reply = self._taken(texts, question) if question.prompts else Response(texts=tuple(texts))
-        if reply.proposals or reply.texts:
+    def _read(self, request: Request, call: LLMCall) -> Response:
+        texts, rejected = parse_response(request, call)
+        proposals: list[Proposal] = []
+        if request.prompts:
+            proposals, unfit = fit_prompts(texts, self._context.space, self._tried, request.prompts)
+            proposals = [replace(proposal, rationale=request.rationale) for proposal in proposals]
+            rejected, texts = rejected + unfit, []
+        self.proposals += proposals
+        self.rejected += rejected
+        if proposals or texts:
             self.understood = True
         else:
-            self.why = exchange.error or "no usable proposal in the answer"
-        return reply
+            self.why = call.error or "no usable proposal in the answer"
+        return Response(tuple(proposals), tuple(texts))
 
-    def _refuse_silence(self, answers: Sequence[LLMCall | NotRecordedError | None]) -> None:
-        for answer in answers:
-            if isinstance(answer, NotRecordedError):
-                if self._alone:
-                    raise answer
-                raise NoResponseError(str(answer))
-            if answer and has_no_response(answer):
-                raise NoResponseError(answer.error)
-
-    def _taken(self, texts: list[str], question: Request) -> Response:
-        proposals, unfit = fit_prompts(texts, self._context.space, self._tried, question.prompts)
-        self.rejected += unfit
-        proposals = [replace(proposal, rationale=question.rationale) for proposal in proposals]
-        self.proposals += proposals
-        return Response(tuple(proposals))
+    def _refuse_silence(self, calls: Sequence[LLMCall | NotRecordedError | None]) -> None:
+        for call in calls:
+            if isinstance(call, NotRecordedError):
+                raise call if self._alone else NoResponseError(str(call))
+            if call and has_no_response(call):
+                raise NoResponseError(call.error)
 
 
-def run_dialogue(dialogue: Dialogue, ask: Callable[[tuple[Request, ...]], tuple[Response, ...]]) -> Advice:
-    """The advice at the end of a strategy's dialogue, its questions answered by `ask`."""
+def run_dialogue(dialogue: Dialogue, send: Callable[[tuple[Request, ...]], tuple[Response, ...]]) -> Advice:
+    """The advice at the end of a strategy's dialogue, whose requests go to `send`."""
     try:
-        questions = next(dialogue)
+        requests = next(dialogue)
         while True:
-            questions = dialogue.send(ask(questions))
+            requests = dialogue.send(send(requests))
     except StopIteration as end:
         advice: Advice = end.value
         return advice
 
 
-def read_response(question: Request, exchange: LLMCall) -> tuple[list[str], list[Rejected]]:
-    """The texts in an exchange; the last prompt of a truncated answer is rejected, as it is likely half a one."""
-    if exchange.error:
+def parse_response(request: Request, call: LLMCall) -> tuple[list[str], list[Rejected]]:
+    """The texts in a response; the last prompt of a truncated one is rejected, as half of it may be missing."""
+    if call.error:
         return [], []
-    texts, rejected = question.parse(exchange.reply)
-    if question.prompts and texts and exchange.stop_reason in CUT_OFF:
-        rejected = [*rejected, Rejected(texts[-1], f"cut off: the answer ended by {exchange.stop_reason}")]
+    texts, rejected = request.parse(call.reply)
+    if request.prompts and texts and call.stop_reason in CUT_OFF:
+        rejected = [*rejected, Rejected(texts[-1], f"cut off: the answer ended by {call.stop_reason}")]
         texts = texts[:-1]
     return texts, rejected
 

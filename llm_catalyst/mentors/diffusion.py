@@ -1,4 +1,4 @@
-"""A restart model: a small denoising diffusion model of the prompts that earlier runs found proposes soft prompts.
+"""Soft prompts proposed by a small diffusion model of the prompts that earlier runs found.
 
 Shapes: n prompts of earlier runs, m virtual tokens, d embedding width, r coordinates of a prompt, b a batch.
 """
@@ -9,57 +9,54 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
-from llm_catalyst.mentors.base import MentorContext
+from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.checkpoints import DamagedStateError, read_state, read_tensors, saved_states
 from llm_catalyst.runs.reader import FILES, find_runs, read_lines
 from llm_catalyst.runs.records import Advice, Proposal, Restart, ScoredPrompt
 from llm_catalyst.runs.run_config import read_config
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.validation import ConfigurationError, check_at_least
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 BATCH = 64  # prompts of one training step; drawn with replacement, as there may be fewer
 
 
-@dataclass(frozen=True)
-class Diffusion:
-    """Proposes soft prompts drawn from a denoising model of the prompts that earlier runs found, as good as their best.
+@config_dataclass("mentor")
+class Diffusion(Mentor):
+    """Proposes soft prompts drawn from a diffusion model of the prompts that earlier runs found.
 
     After Diff-L2O (Shi et al. 2025, arXiv 2503.11462), which draws starting points of an optimization from a diffusion
     model of solutions, guided by what the optimization has seen so far, instead of learning single steps. Faithful: a
-    model of solutions, not of steps; trained within seconds; guided by the present run; its samples are then trained on
-    as usual. Different: the guide is the pool's best prompt and the dev loss to reach (the lowest
-    that was found), not gradients, which no run keeps; what is learned is the denoising alone, without the task's loss
-    at the samples; the data are tens to hundreds of prompts, good ones and bad ones, so that the model works on their
-    `dimensions` leading principal components, and what it draws lies in their span.
+    model of solutions, not of steps; trained within seconds; guided by the present run; its samples are trained further
+    as usual. Different: the guide is the pool's best prompt and the dev loss to reach (the lowest that was found), not
+    gradients, which no run keeps; only the denoising is learned, without the task's loss at the samples; the data are
+    tens to hundreds of prompts, good and bad ones, so that the model works on their `dimensions` leading principal
+    components, and its samples lie in their span.
 
-    `runs` is a folder of earlier runs, finished or not (the present one too, where it lies there): those count whose
-    `task`, `backbone` and `head` (its class) are these and whose prompts are (m, d). Of damaged files nothing is used,
-    and test scores are never read. The same configuration gives the same bytes while that folder holds the same runs.
+    `runs` is a folder of earlier runs, finished or not (with the present one, if it lies there): those count whose
+    `task`, `backbone` and `head` (its class) are these and whose prompts are (m, d). Damaged files are not used, and
+    test scores are never read. The same configuration gives the same bytes while that folder holds the same runs.
     """
 
     runs: str
     task: str
     backbone: str
     head: str
-    proposals: int = 3
-    dimensions: int = 8
-    levels: int = 100
-    width: int = 128
-    steps: int = 1000
-    lr: float = 2e-3
-
-    def __post_init__(self) -> None:
-        for name in ("proposals", "dimensions", "levels", "width", "steps"):
-            check_at_least(f"mentor.{name}", getattr(self, name), 1)
-        check_at_least("mentor.lr", self.lr, 1e-9)
+    proposals: Annotated[int, Ge(1)] = 3
+    dimensions: Annotated[int, Ge(1)] = 8
+    levels: Annotated[int, Ge(1)] = 100
+    width: Annotated[int, Ge(1)] = 128
+    steps: Annotated[int, Ge(1)] = 1000
+    lr: Annotated[float, Ge(1e-9)] = 2e-3
 
     def preflight(self) -> None:
-        """Raise ConfigurationError where no run in the folder is of this task, backbone and head."""
+        """Raise ConfigurationError if no run in the folder is of this task, backbone and head."""
         reasons = [self.misfit(path) for path in self.paths()]
         if all(reasons):
             raise ConfigurationError(
@@ -78,13 +75,13 @@ class Diffusion:
                 fallback=f"mentor.runs={self.runs} holds no two prompts that fit ({describe_unsuitable(reasons)})"
             )
         plane = Plane.through(torch.stack(prompts), self.dimensions)
-        course = Points.of([(losses, plane.coordinates(torch.stack(rows))) for losses, rows in found])
+        points = Points.of([(losses, plane.coordinates(torch.stack(rows))) for losses, rows in found])
         generator = torch.Generator().manual_seed(context.rng.getrandbits(63))
-        denoiser = train_denoiser(course, self, generator)
+        denoiser = train_denoiser(points, self, generator)
         best = [scored.prompt for scored in context.pool[-1:]]
-        stand = space.embed(best).cpu().flatten(1) if best else plane.mean[None]
-        here = plane.coordinates(stand).clamp(course.low, course.high).expand(self.proposals, -1)
-        drawn = plane.points(denoiser.draw(here, course.quality.max().expand(self.proposals), course, generator))
+        position = space.embed(best).cpu().flatten(1) if best else plane.mean[None]
+        here = plane.coordinates(position).clamp(points.low, points.high).expand(self.proposals, -1)
+        drawn = plane.points(denoiser.draw(here, points.quality.max().expand(self.proposals), points, generator))
         rows = drawn.view(self.proposals, space.length, -1).to(space.vocabulary.device)
         why = f"drawn from a model of {len(prompts)} prompts of {len(found)} earlier runs"
         return Advice(tuple(Proposal(prompt, why) for prompt in space.project(rows)[0]), rows=rows)
@@ -93,7 +90,7 @@ class Diffusion:
         return find_runs(Path(self.runs).expanduser())
 
     def gather(self, space: PromptSpace) -> tuple[list[tuple[list[float], list[Tensor]]], list[str]]:
-        """Of each run that fits the dev losses and prompts (m·d,), the worst first; and of each run why not, or ''."""
+        """The dev losses and prompts (m·d,) of each run that fits, the worst first; and for each run why not, or ''."""
         found: list[tuple[list[float], list[Tensor]]] = []
         reasons: list[str] = []
         for path in self.paths():
@@ -109,7 +106,7 @@ class Diffusion:
         return found, reasons
 
     def misfit(self, path: Path) -> str:
-        """Why a run is of no use, as far as its configuration tells: '' where it may be."""
+        """Why a run does not fit, by its configuration; '' if it may."""
         try:
             config = read_config(path)
             theirs = config["task"]["name"], config["backbone"]["name"], config["head"]["_target_"]
@@ -120,11 +117,11 @@ class Diffusion:
 
 
 class UnsuitableRunError(ValueError):
-    """A run whose prompts are of no use, and why."""
+    """A run whose prompts cannot be used, and why."""
 
 
 def describe_unsuitable(reasons: Sequence[str]) -> str:
-    """How many runs were seen, and for what reasons how many of them did not fit: '4 runs: 3 of another task'."""
+    """How many runs were seen, and how many did not fit for which reason: '4 runs: 3 of another task'."""
     counts = [f"{n} {reason}" for reason, n in Counter(filter(None, reasons)).items()]
     return format_count(len(reasons), "run") + f": {', '.join(counts)}" * bool(counts)
 
@@ -132,9 +129,9 @@ def describe_unsuitable(reasons: Sequence[str]) -> str:
 def prompts_of(path: Path, space: PromptSpace) -> tuple[list[float], list[Tensor]]:
     """The dev losses (nats) of a run's prompts, and these as float32 rows (m·d,): each once, the worst first.
 
-    They are the best soft prompt at each saved state, the soft prompts that a stage ended with (where the saved state
-    has not their restart already), and the discrete prompts that were scored on dev. Raises Misfit where no saved
-    state is whole, or where their shape is another; ConfigurationError where records cannot be read.
+    They are the best soft prompt of each saved state, the soft prompts at the end of a stage (unless the saved state
+    has restarted already), and the discrete prompts that were scored on dev. Raises UnsuitableRunError if no saved
+    state is whole, or the shape is another; ConfigurationError if records cannot be read.
     """
     soft = soft_prompts(path)
     if not soft:
@@ -158,7 +155,7 @@ def soft_prompts(path: Path) -> list[tuple[float, Tensor]]:
     for folder in saved_states(path):
         try:
             state, tensors = read_state(path, folder)["state"], read_tensors(folder)
-        except (DamagedStateError, OSError):  # or removed meanwhile, by a process that goes on with that run
+        except (DamagedStateError, OSError):  # or removed meanwhile, by a process that continues that run
             continue
         if state["best"]:
             found.append((state["best"]["score"]["loss"], tensors["best/prompt"]))
@@ -169,7 +166,7 @@ def soft_prompts(path: Path) -> list[tuple[float, Tensor]]:
 
 @dataclass(frozen=True)
 class Plane:
-    """The flat in which prompts lie: `mean` (m·d,), principal `axes` (r, m·d), and the `spread` (r,) along each."""
+    """The subspace of the prompts: `mean` (m·d,), principal `axes` (r, m·d), and the `spread` (r,) along each."""
 
     mean: Tensor
     axes: Tensor
@@ -177,14 +174,14 @@ class Plane:
 
     @classmethod
     def through(cls, prompts: Tensor, dimensions: int) -> "Plane":
-        """Of prompts (n, m·d): their leading directions, `dimensions` at most, in which they differ at all."""
+        """From prompts (n, m·d): at most `dimensions` leading directions in which they differ at all."""
         mean = prompts.mean(0)
         _, sizes, axes = torch.linalg.svd((prompts - mean).double(), full_matrices=False)
         r = min(dimensions, int((sizes > 1e-5 * sizes[0]).sum()))
         return cls(mean, axes[:r].float(), (sizes[:r] / math.sqrt(len(prompts))).float())
 
     def coordinates(self, prompts: Tensor) -> Tensor:
-        """Of prompts (n, m·d), (n, r): over those that it was laid through, mean 0 and variance 1."""
+        """The coordinates (n, r) of prompts (n, m·d); mean 0 and variance 1 over those that it was computed from."""
         return (prompts - self.mean) @ self.axes.T / self.spread
 
     def points(self, coordinates: Tensor) -> Tensor:
@@ -196,8 +193,8 @@ class Plane:
 class Points:
     """Prompts of runs: coordinates `x` (n, r) and `quality` (n,), minus the log of the dev loss at mean 0, variance 1.
 
-    (By rank, the few soft prompts that are far better than all others would hardly stand out.) The prompts of a run
-    stand together, the worst first, from place `begin` (n,) on.
+    (By rank, the few soft prompts that are far better than all others would hardly differ.) The prompts of a run
+    follow each other, the worst first, from index `begin` (n,) on.
     """
 
     x: Tensor
@@ -224,7 +221,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A network of two hidden layers that says what a noisy prompt was, given where its run stood and its quality.
+    """A network of two hidden layers that predicts a prompt from its noisy form, an earlier one and its quality.
 
     Noise level t of `levels` mixes x cos(πt/2T) + noise sin(πt/2T): none at 0, all at T. `weights` are the layers'.
     """
@@ -238,10 +235,10 @@ class Denoiser:
         return angle.cos(), angle.sin()
 
     def clean(self, noisy: Tensor, level: Tensor, here: Tensor, quality: Tensor) -> Tensor:
-        """What noisy coordinates (b, r) at a level (b,) were: of a quality (b,), in a run that stood `here` (b, r).
+        """The clean form of noisy coordinates (b, r) at a level (b,): of a quality (b,), in a run at `here` (b, r).
 
-        The network tells v = cos · noise - sin · x (Salimans & Ho 2022, arXiv 2202.00512), so that the less noise
-        there is, the less it can err: what told x itself would draw but the middle of each cluster.
+        The network predicts v = cos · noise - sin · x (Salimans & Ho 2022, arXiv 2202.00512), so that its error falls
+        with the noise; if it predicted x itself, it would draw only the middle of each cluster.
         """
         signal, noise = self.mixture(level[:, None])
         state = torch.cat([noisy, here, quality[:, None], signal, noise], -1)
@@ -254,8 +251,8 @@ class Denoiser:
     def draw(self, here: Tensor, quality: Tensor, seen: Points, generator: torch.Generator) -> Tensor:
         """Coordinates (b, r) by the reverse process (DDPM, Ho et al. 2020, arXiv 2006.11239, equation 7).
 
-        They are of this quality (b,), in a run that stands `here` (b, r). What the network takes for the clean point
-        is kept within the bounds of the points seen.
+        They are of this quality (b,), in a run at `here` (b, r). The predicted clean point is kept within the bounds of
+        the points seen.
         """
         x = torch.randn(here.shape, generator=generator)
         for level in range(self.levels, 0, -1):
@@ -269,9 +266,9 @@ class Denoiser:
 
 
 def train_denoiser(seen: Points, settings: Diffusion, generator: torch.Generator) -> Denoiser:
-    """A denoiser trained by Adam on points, each noisy one beside a point of its run that was no better.
+    """A denoiser trained by Adam on points, each given with a point of its run that was no better.
 
-    A point is drawn in proportion to exp(quality): the model is there for the good ones.
+    Points are drawn in proportion to exp(quality): the good ones matter most.
     """
     r, width = seen.x.shape[1], settings.width
     weights: list[Tensor] = []

@@ -1,17 +1,18 @@
 """Gradient-free evolution on the tokens of the pool: an offline mentor, and the control for an LLM's ideas."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
-from llm_catalyst.mentors.base import MentorContext
+from annotated_types import Ge, Le
+
+from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.models.soft_prompt import PromptSpace
-from llm_catalyst.runs.records import Advice, Prompt, Proposal, ScoredPrompt
-from llm_catalyst.utils.validation import check_at_least, check_range
+from llm_catalyst.runs.records import Advice, Prompt, Proposal
+from llm_catalyst.utils.validation import config_dataclass
 
 
-@dataclass(frozen=True)
-class Evolution:
+@config_dataclass("mentor")
+class Evolution(Mentor):
     """Children of the pool's best prompts by uniform crossover and token mutation.
 
     Two parents are drawn by rank (the best most often); each place takes its token from either; then each
@@ -20,14 +21,9 @@ class Evolution:
     al. 2023, arXiv 2309.08532), with these operators in place of its language model.
     """
 
-    proposals: int = 3
-    mutation: float = 0.2
-    neighbours: int = 20
-
-    def __post_init__(self) -> None:
-        check_at_least("mentor.proposals", self.proposals, 1)
-        check_at_least("mentor.neighbours", self.neighbours, 1)
-        check_range("mentor.mutation", self.mutation, 0, 1)
+    proposals: Annotated[int, Ge(1)] = 3
+    mutation: Annotated[float, Ge(0), Le(1)] = 0.2
+    neighbours: Annotated[int, Ge(1)] = 20
 
     def propose(self, context: MentorContext) -> Advice:
         if not context.pool:
@@ -35,10 +31,10 @@ class Evolution:
         space, rng = context.space, context.rng
         seen = {scored.prompt.tokens for scored in context.pool}
         children: list[Proposal] = []
-        # A pool of near-identical parents may not yield enough new children: the number of tries is bounded.
+        # A pool of near-identical parents may not yield enough new children: so the number of tries is bounded.
         for _ in range(50 * self.proposals):
-            mother, father = self._parents(context.pool, rng)
-            child = self._child(mother.prompt, father.prompt, space, rng)
+            mother, father = rng.choices(context.pool, weights=range(1, len(context.pool) + 1), k=2)
+            child = self._breed(mother.prompt, father.prompt, space, rng)
             if child.tokens not in seen:
                 seen.add(child.tokens)
                 children.append(Proposal(child, describe_parents(mother.prompt, father.prompt)))
@@ -46,16 +42,11 @@ class Evolution:
                 break
         return Advice(tuple(children), fallback=None if children else "no new child was found")
 
-    def _parents(self, pool: Sequence[ScoredPrompt], rng: random.Random) -> tuple[ScoredPrompt, ScoredPrompt]:
-        ranks = range(1, len(pool) + 1)
-        mother, father = rng.choices(pool, weights=ranks, k=2)
-        return mother, father
-
-    def _child(self, mother: Prompt, father: Prompt, space: PromptSpace, rng: random.Random) -> Prompt:
+    def _breed(self, mother: Prompt, father: Prompt, space: PromptSpace, rng: random.Random) -> Prompt:
         tokens = [rng.choice(pair) for pair in zip(mother.tokens, father.tokens, strict=True)]
-        return space.prompt([self._mutated(t, space, rng) if rng.random() < self.mutation else t for t in tokens])
+        return space.prompt([self._mutate(t, space, rng) if rng.random() < self.mutation else t for t in tokens])
 
-    def _mutated(self, token: int, space: PromptSpace, rng: random.Random) -> int:
+    def _mutate(self, token: int, space: PromptSpace, rng: random.Random) -> int:
         if rng.random() < 0.25:
             return rng.choice(space.allowed_ids)
         return space.neighbour(token, self.neighbours, rng)

@@ -1,14 +1,15 @@
-"""A language model (or a person) as the mentor: asks, records, reads, fits."""
+"""A language model, or a person, as the mentor."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from random import Random
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
 
 from llm_catalyst.mentors import response_cache
-from llm_catalyst.mentors.base import Mentor, MentorContext
+from llm_catalyst.mentors.base import Mentor, MentorContext, refuse_overlap
 from llm_catalyst.mentors.clients.base import Client
 from llm_catalyst.mentors.conversation import Conversation, NoResponseError, run_dialogue
 from llm_catalyst.mentors.pricing import load_prices
@@ -16,133 +17,154 @@ from llm_catalyst.mentors.requests import RequestRunner
 from llm_catalyst.mentors.strategies.base import Strategy
 from llm_catalyst.runs.records import Advice, Rejected, ScoredPrompt
 from llm_catalyst.utils.rng import derive_seed
-from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
+from llm_catalyst.utils.validation import ConfigurationError, check_choice, config_dataclass
 
 
 class MentorError(RuntimeError):
     """The mentor gave no usable proposal, and on_failure=stop asks to stop then."""
 
 
-@dataclass(frozen=True)
-class LanguageModel:
-    """The `mentor` node. `client` is a Client and `strategy` a Strategy (OmegaConf takes no protocols).
+@config_dataclass("mentor")
+class LanguageModel(Mentor):
+    """A mentor that sends the requests of a strategy to a client, and fits the responses into prompts.
 
-    `attempts` counts how often each question of the strategy is asked: after an unusable answer again, with a
-    reminder. Retries of single requests are the client's. `fallbacks` are mentors to consult in turn when that
-    has brought no proposal; `on_failure` is for when they bring none either (a fallback's own does not count).
-    `history` says what the model, and each model that stands in for it, is shown of the pool (see `shown`).
-    With `overlap` its answer is awaited while the next stage trains, and used at the end of that.
+    Attributes:
+        client: A `Client`.
+        strategy: A `Strategy`.
+        history: What the model and its fallbacks are shown of the pool (see `apply_history`).
+        attempts: How often each request is sent: after an unusable response again, with a reminder. The client's own
+            retries of a failed request do not count.
+        on_failure: "fallback" or "stop", if no mentor of this one and its fallbacks has a proposal; a fallback's own
+            value is not used.
+        fallbacks: Mentors to ask in turn after this one has brought no proposal.
+        cache: Whether the responses come from the machine's cache if it has them.
+        overlap: Whether the response is awaited while the next stage trains, and used at its end.
     """
 
     client: Any
     strategy: Any
-    history: bool | str = True  # YAML's `true`; as a word it is accepted, too
-    attempts: int = 2
-    on_failure: str = "fallback"
+    history: bool | str = True  # YAML's `true`; accepted as a word, too
+    attempts: Annotated[int, Ge(1)] = 2
+    on_failure: Literal["fallback", "stop"] = "fallback"
     fallbacks: list[Any] = field(default_factory=list)
     cache: bool = False
     overlap: bool = False
 
     def __post_init__(self) -> None:
-        check_choice(
-            "mentor.history", "true" if self.history is True else str(self.history), ("true", "shuffled", "absent")
-        )
-        for model in (self, *(mentor for _, mentor in self._models())):
+        history = "true" if self.history is True else str(self.history)
+        check_choice("mentor.history", history, ("true", "shuffled", "absent"))
+        for model in self.language_models():
             if self.history == "absent" and model.strategy.needs_pool:
                 raise ConfigurationError(
                     f"mentor.history=absent leaves strategy {type(model.strategy).__name__} nothing to ask about; "
                     "choose another strategy (strategy=paper), or mentor.history=shuffled"
                 )
-        check_at_least("mentor.attempts", self.attempts, 1)
-        check_choice("mentor.on_failure", self.on_failure, ("fallback", "stop"))
-        if any(getattr(mentor, "fallbacks", None) for mentor in self.fallbacks):
+        if any(mentor.fallbacks for mentor in self.fallbacks):
             raise ConfigurationError("a mentor in mentor.fallbacks has fallbacks of its own; name them all in one list")
         if self.overlap:
             for mentor in (self, *self.fallbacks):
-                refuse_overlap(mentor)
+                mentor.check_overlap()
+
+    @property
+    def label(self) -> str:
+        return str(self.client.model)
 
     @property
     def needs_model(self) -> bool:
-        """Whether its strategy tries prompts on the model while it asks."""
         return bool(self.strategy.needs_model)
 
     @property
-    def proposals(self) -> int:
-        """How many new prompts a consultation is to bring."""
+    def proposals(self) -> int:  # type: ignore[override]
         return int(self.strategy.proposals)
 
-    def preflight(self) -> None:
-        """Raise ConfigurationError where it is bound to fail: no key, no terminal, no recorded run, no place to write.
+    @property
+    def interactive(self) -> bool:  # type: ignore[override]
+        return bool(self.client.interactive)
 
-        The same goes for its fallbacks. Nothing is asked over a network.
-        """
+    def preflight(self) -> None:
+        """Raise ConfigurationError without a key, terminal, recorded run or place to write, fallbacks included."""
         self.client.preflight()
         if self.cache:
             response_cache.prepare_cache()
-        for i, mentor in self._models():
-            with prefix_fallback_errors(i):
-                mentor.preflight()
+        self._check_fallbacks(lambda mentor: mentor.preflight())
 
-    def reach(self) -> None:
-        """Raise ConfigurationError where a provider, a fallback's included, is not there or refuses key or model."""
-        self.client.reach()
-        for i, mentor in self._models():
-            with prefix_fallback_errors(i):
-                mentor.reach()
+    def check_reachable(self) -> None:
+        """Raise ConfigurationError if a provider, a fallback's included, is not there or refuses key or model."""
+        self.client.check_reachable()
+        self._check_fallbacks(lambda mentor: mentor.check_reachable())
 
-    def unpriced(self) -> list[str]:
-        """The models, those of fallbacks included, whose answers cost a sum that is not known."""
-        clients: list[Client] = [self.client, *(mentor.client for _, mentor in self._models())]
+    def check_overlap(self) -> None:
+        if self.needs_model:
+            refuse_overlap(type(self.strategy).__name__)
+        if not self.client.background:
+            raise ConfigurationError(
+                f"mentor.overlap=true: {type(self.client).__name__} cannot answer while this process trains; choose a "
+                "mentor behind a network (mentor=gpt4o_mini), or mentor.overlap=false"
+            )
+
+    def unpriced_models(self) -> list[str]:
+        """The models, those of fallbacks included, whose responses cost an unknown sum."""
+        clients: list[Client] = [model.client for model in self.language_models()]
         return [client.model for client in clients if client.paid and client.model not in load_prices()]
 
-    def propose(self, context: MentorContext) -> Advice:
-        """At most `proposals` new prompts, the lines that were rejected, or why there is none.
+    def language_models(self) -> "Sequence[LanguageModel]":
+        return [self, *(model for mentor in self.fallbacks for model in mentor.language_models())]
 
-        Raises MentorFailed instead of the latter with on_failure=stop, and NotRecorded where a replay does not fit.
+    def propose(self, context: MentorContext) -> Advice:
+        """At most `proposals` new prompts and the lines that were rejected, or why there is no prompt.
+
+        Raises:
+            MentorError: There is no prompt, with on_failure=stop.
+            NotRecordedError: A replay does not fit.
         """
-        questions, asked = RequestRunner(context), apply_history(context, self.history)
+        requests = RequestRunner(context.stage, context.record, context.answered, context.before_call)
+        shown = apply_history(context, self.history)
         rejected: list[Rejected] = []
         reasons: list[str] = []
         for mentor in (self, *self.fallbacks):
-            advice = consult_mentor(mentor, context, asked, questions)
+            # Each draws from a copy of the stream: what it would draw if it were the only one.
+            advice = mentor.propose_alone(replace(context, rng=copy(context.rng)), shown, requests)
             rejected += advice.rejected
-            if advice.proposals or (isinstance(mentor, LanguageModel) and not advice.fallback):
+            if advice.proposals or not advice.fallback:
                 return replace(advice, rejected=tuple(rejected))
-            reasons.append(f"{name_mentor(mentor)}: " * bool(self.fallbacks) + (advice.fallback or "no proposal"))
+            reasons.append(f"{mentor.label}: " * bool(self.fallbacks) + advice.fallback)
         why = "; ".join(reasons)
         if self.on_failure == "stop":
             raise MentorError(
                 f"the mentor failed after stage {context.stage}: {why}; "
-                "mend it and resume the run, or set mentor.on_failure=fallback to carry on without its advice"
+                "remove the cause and resume the run, or set mentor.on_failure=fallback to continue without its advice"
             )
         return Advice(rejected=tuple(rejected), fallback=why)
 
-    def _models(self) -> list[tuple[int, "LanguageModel"]]:
-        return [(i, mentor) for i, mentor in enumerate(self.fallbacks) if isinstance(mentor, LanguageModel)]
+    def propose_alone(self, context: MentorContext, shown: MentorContext, requests: RequestRunner) -> Advice:
+        strategy: Strategy = self.strategy
+        if strategy.needs_pool and not shown.pool:
+            return Advice(fallback="the pool is empty")
+        conversation = Conversation(self.client, self.attempts, self.cache, not self.fallbacks, context, requests)
+        try:
+            rng = Random(derive_seed(copy(context.rng).getrandbits(63), "strategy"))
+            advice = run_dialogue(strategy.propose(replace(shown, rng=rng)), conversation.send)
+        except NoResponseError as failure:  # the responses until then are paid for, and used
+            proposals = tuple(conversation.proposals[: self.proposals])
+            advice = Advice(proposals, fallback=None if proposals else str(failure))
+        failed = not advice.proposals and not conversation.understood
+        why = advice.fallback or (conversation.why or "nothing was asked" if failed else None)
+        return replace(advice, rejected=(*conversation.rejected, *advice.rejected), fallback=why)
 
-
-def refuse_overlap(mentor: Any) -> None:
-    """Raise ConfigurationError where a mentor, or one that stands in for it, cannot answer while the model trains."""
-    if getattr(mentor, "needs_model", False):
-        name = type(mentor.strategy if isinstance(mentor, LanguageModel) else mentor).__name__
-        raise ConfigurationError(
-            f"mentor.overlap=true: {name} tries prompts on the model, or takes its gradients, while the model trains; "
-            "choose a strategy that only asks (strategy=opro), set show_gradient=false where it has that, leave such "
-            "a mentor out of mentor.fallbacks, or set mentor.overlap=false"
-        )
-    if isinstance(mentor, LanguageModel) and not mentor.client.background:
-        raise ConfigurationError(
-            f"mentor.overlap=true: {type(mentor.client).__name__} cannot answer while this process trains; choose a "
-            "mentor behind a network (mentor=gpt4o_mini), or mentor.overlap=false"
-        )
+    def _check_fallbacks(self, check: Callable[[Mentor], None]) -> None:
+        for i, mentor in enumerate(self.fallbacks):
+            try:
+                check(mentor)
+            except ConfigurationError as error:  # its keys do not stand under `mentor.client`
+                raise ConfigurationError(f"mentor.fallbacks[{i}]: {error}") from None
 
 
 def apply_history(context: MentorContext, history: bool | str) -> MentorContext:
-    """The consultation with the pool that a model is shown: does it use the trajectory?
+    """The context with the pool that a language model is shown, to test whether it uses the trajectory.
 
-    true: the pool as it is. shuffled: the same prompts and scores, but each score at a prompt drawn at random, and the
-    list in the order of these scores, so that the order tells no truth either. absent: no prompt at all. The draws come
-    from a stream beside that of the consultation, which gives the seeds of requests.
+    true: the pool as it is. shuffled: the same prompts and scores, but each score beside a prompt drawn at random, and
+    the list in the order of these scores, so that the order says nothing either. absent: no prompt at all. The draws
+    come from a stream beside the context's own, which gives the seeds of requests.
     """
     if history == "absent":
         return replace(context, pool=(), scored=())
@@ -154,45 +176,6 @@ def apply_history(context: MentorContext, history: bool | str) -> MentorContext:
 
 
 def shuffle_scores(entries: tuple[ScoredPrompt, ...], rng: Random) -> tuple[ScoredPrompt, ...]:
-    """The same prompts in a drawn order, under the scores in the order that they had."""
+    """The same prompts in a drawn order, with the scores in their old order."""
     mixed = zip(rng.sample(entries, len(entries)), entries, strict=True)
     return tuple(replace(entry, score=other.score) for entry, other in mixed)
-
-
-def consult_mentor(mentor: Mentor, context: MentorContext, asked: MentorContext, questions: RequestRunner) -> Advice:
-    """The advice of one mentor alone, without its fallbacks. A model is asked about `asked`, with the pool shown to it.
-
-    It draws from a copy of the consultation's stream: what it would draw, were it the only one.
-    """
-    context = replace(context, rng=copy(context.rng))
-    if not isinstance(mentor, LanguageModel):
-        return mentor.propose(context)
-    strategy: Strategy = mentor.strategy
-    if strategy.needs_pool and not asked.pool:
-        return Advice(fallback="the pool is empty")
-    alone = not mentor.fallbacks
-    conversation = Conversation(mentor.client, mentor.attempts, mentor.cache, alone, context, questions)
-    try:
-        rng = Random(derive_seed(copy(context.rng).getrandbits(63), "strategy"))
-        advice = run_dialogue(strategy.propose(replace(asked, rng=rng)), conversation.ask)
-    except NoResponseError as failure:  # what was paid for until then is used
-        advice = Advice(
-            tuple(conversation.proposals[: mentor.proposals]), fallback=None if conversation.proposals else str(failure)
-        )
-    failed = not advice.proposals and not conversation.understood
-    why = advice.fallback or (conversation.why or "nothing was asked" if failed else None)
-    return replace(advice, rejected=(*conversation.rejected, *advice.rejected), fallback=why)
-
-
-def name_mentor(mentor: Mentor) -> str:
-    """The name of a mentor among others."""
-    return str(mentor.client.model) if isinstance(mentor, LanguageModel) else type(mentor).__name__
-
-
-@contextmanager
-def prefix_fallback_errors(i: int) -> Iterator[None]:
-    """Say of a ConfigurationError that it is a fallback's: its keys do not stand under `mentor.client` then."""
-    try:
-        yield
-    except ConfigurationError as error:
-        raise ConfigurationError(f"mentor.fallbacks[{i}]: {error}") from None

@@ -1,4 +1,4 @@
-"""What an answer costs: tokens x the dated prices of conf/prices.yaml."""
+"""The cost of a response: tokens times the dated prices of conf/prices.yaml."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +12,7 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class TokenPrice:
-    """USD per million tokens, as read in `source` on `date`; it holds up to `up_to` input tokens, where given."""
+    """USD per million tokens, as read in `source` on `date`; valid up to `up_to` input tokens, if given."""
 
     input: float
     output: float
@@ -23,15 +23,15 @@ class TokenPrice:
 
 @cache
 def load_prices() -> dict[str, TokenPrice]:
-    """Prices by the exact name of the model that answers."""
+    """Prices by the exact name of the model."""
     table = yaml.safe_load((conf_directory() / "prices.yaml").read_text(encoding="utf-8"))
     return {model: TokenPrice(**{**row, "date": str(row["date"])}) for model, row in table["models"].items()}
 
 
 def compute_cost(model: str, input_tokens: int | None, output_tokens: int | None) -> float | None:
-    """USD of one answer; None, never zero, where the price or the usage is not known.
+    """USD of one response; None, never zero, if the price or the usage is not known.
 
-    Only exact names are found: a dated snapshot can cost something else than the name it is known by.
+    Only exact names are found: a dated snapshot can cost something else than its alias.
     """
     price = load_prices().get(model)
     if price is None or input_tokens is None or output_tokens is None:

@@ -1,6 +1,6 @@
-"""Answers of language models that all runs of this machine share: what was paid for once is not paid for again.
+"""Responses of language models, shared by all runs of this machine: each is paid for once.
 
-$CATALYST_CACHE/answers/<sha256>.json   one exchange each, named by the model, the parameters and the messages
+$CATALYST_CACHE/answers/<sha256>.json   one call each, named by the model, the parameters and the messages
 """
 
 import json
@@ -18,11 +18,11 @@ from llm_catalyst.utils import checksums
 from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.paths import cache_directory, writable_cache
 
-REUSED = "cache"  # what `Exchange.reused` says of an answer from here
+REUSED = "cache"  # `LLMCall.reused` of a response from here
 
 
 def cache_folder() -> Path:
-    """Where the answers lie."""
+    """The folder of the responses."""
     return cache_directory("answers")
 
 
@@ -35,38 +35,40 @@ def get_response(
     model: str,
     parameters: Mapping[str, float | int | str],
     messages: Sequence[Message],
-    ask: Callable[[], LLMCall],
+    complete: Callable[[], LLMCall],
     repetition: int = 0,
 ) -> LLMCall:
-    """The stored answer to a question, or what `ask` brings; that is stored where it is usable.
+    """The stored call for a request, or the one that `complete` makes, which is stored if it is usable.
 
-    `repetition` counts how often the same consultation has asked it before: another sample is wanted then, also of a
-    model that takes no seed.
+    Of two processes with the same request, one sends it and the other waits for the response.
 
-    Of two processes with the same question, one asks and the other waits for its answer.
+    Args:
+        model, parameters, messages: What identifies the request.
+        complete: Sends the request.
+        repetition: How often the same context has sent it before: another sample is wanted then, even of a model that
+            takes no seed.
     """
-    asked: dict[str, Any] = {
+    request: dict[str, Any] = {
         "model": model,
         "parameters": dict(parameters),
         "messages": [vars(message) for message in messages],
     }
-    asked |= {"repetition": repetition} if repetition else {}
-    key = checksums.sha256(json.dumps(asked, sort_keys=True).encode())
-    path = cache_folder() / f"{key}.json"
+    request |= {"repetition": repetition} if repetition else {}
+    path = cache_folder() / f"{checksums.sha256(json.dumps(request, sort_keys=True).encode())}.json"
     with FileLock(path.with_suffix(".lock"), mode=0o600):
         stored = read_response(path)
         if stored and (stored.asked, stored.parameters, stored.messages) == (model, parameters, tuple(messages)):
             return replace(stored, cost_usd=0.0, latency_s=0.0, reused=REUSED)
-        exchange = ask()
-        if exchange.error is None and exchange.reused is None:
-            with suppress(OSError):  # a run must not die of a full cache
-                write_atomically(path, checksums.seal_line(to_json(exchange).encode()))
+        call = complete()
+        if call.error is None and call.reused is None:
+            with suppress(OSError):  # a run must not end because of a full cache
+                write_atomically(path, checksums.seal_line(to_json(call).encode()))
                 path.chmod(0o600)
-    return exchange
+    return call
 
 
 def read_response(path: Path) -> LLMCall | None:
-    """The usable exchange in a file; None where there is none, or where the file is damaged."""
+    """The usable call in a file; None if there is none, or the file is damaged."""
     try:
         line = path.read_bytes()
         stored = from_json(LLMCall, line)

@@ -25,6 +25,7 @@ from llm_catalyst.config.errors import run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.reader import read_run
+from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
 from llm_catalyst.sweeps.status import ENDED, RUNNING, STATUS_FOLDER, STOP_FILE, WAITING, JobStatus, write_status
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
 
@@ -161,27 +162,11 @@ def requeue_job(sweep: Path, status: JobStatus) -> str:
 
 def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
     """One run of a sweep, or the only one, from what Hydra composed."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     runtime = HydraConfig.get().runtime
     choices = {group: name for group, name in runtime.choices.items() if name and "/" not in group}
     folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
-    return execute_run(absolutize_paths(load_fallbacks(plain, folders)), choices, Path(runtime.output_dir), words)
-
-
-def load_fallbacks(config: dict[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
-    """The configuration with the mentors that mentor.fallbacks names written out, from files below `folders`."""
-    from omegaconf import OmegaConf
-
-    from llm_catalyst.config.build import resolve_fallbacks
-
-    def read(path: Path) -> dict[str, Any]:
-        node: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        return dict(node)
-
-    return resolve_fallbacks(config, folders, read)
+    return execute_run(absolutize_paths(resolve_fallbacks(plain, folders)), choices, Path(runtime.output_dir), words)
 
 
 def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def run_experiment(
         left = left[1:]
         if advice:
             state = restart_stage(problem, *scheduler.collect_advice(advice, state), emit)
-        if scheduler.overlaps:
+        if experiment.mentor.overlap:
             state = scheduler.plan_request(state, left)
         elif left and checkpointer.allows_mentor(state, emit):
             state = restart_stage(problem, *scheduler.request_advice(state), emit)

@@ -4,10 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llm_catalyst.mentors.base import Mentor, MentorContext, Trial, overlaps
+from llm_catalyst.mentors.base import Mentor, MentorContext, Trial
 from llm_catalyst.mentors.clients.base import Client
-from llm_catalyst.mentors.clients.human import Human
-from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.conversation import run_dialogue
 from llm_catalyst.mentors.llm import LanguageModel, apply_history
 from llm_catalyst.mentors.pricing import compute_cost
@@ -30,7 +28,7 @@ class MentorCost:
     cost_usd: float | None = 0.0
 
 
-class CountingMentor:
+class CountingMentor(Mentor):
     """Proposes random prompts in a mentor's place, and counts what that mentor would be asked.
 
     `requests` counts the requests for advice; `usual` are the calls of a model whose first answers can be used, `most`
@@ -39,8 +37,8 @@ class CountingMentor:
     """
 
     def __init__(self, mentor: Mentor, draw: Callable[[], Prompt]) -> None:
-        self.mentor, self.draw, self.overlap = mentor, draw, overlaps(mentor)
-        self.proposals = max(getattr(who, "proposals", 0) for who in list_mentors(mentor))
+        self.mentor, self.draw, self.overlap = mentor, draw, mentor.overlap
+        self.proposals = max(each.proposals for each in (mentor, *mentor.fallbacks))
         self.requests = self.tried = 0
         self.usual: list[MentorCost] = []
         self.most: list[MentorCost] = []
@@ -52,10 +50,11 @@ class CountingMentor:
         if not self.proposals:
             return Advice()
         self.requests += 1
-        context = apply_history(context, getattr(self.mentor, "history", True))
-        for number, mentor in enumerate(list_mentors(self.mentor)):
-            if isinstance(mentor, LanguageModel) and not isinstance(mentor.client, Replay):
-                self._count_calls(number, mentor, replace(context, memory=self._memories.get(number, {})))
+        models = self.mentor.language_models()
+        for number, model in enumerate(models):
+            if not model.client.replays:
+                shown = apply_history(context, models[0].history)
+                self._count_calls(number, model, replace(shown, memory=self._memories.get(number, {})))
         return Advice(tuple(Proposal(self.draw()) for _ in range(self.proposals)))
 
     def _count_calls(self, number: int, mentor: LanguageModel, context: MentorContext) -> None:
@@ -63,7 +62,7 @@ class CountingMentor:
         self._memories[number] = talk.memory
         for request in talk.requests:
             answer = request.prompts * (context.space.length + AROUND_A_PROPOSAL) or WORDS_OF_ITS_OWN
-            longest = getattr(mentor.client, "max_tokens", answer)
+            longest = mentor.client.max_tokens or answer
             attempts = count_request_tokens(context, request, mentor.attempts, longest)
             if mentor is self.mentor:
                 self.usual.append(cost_of_call(mentor.client, attempts[0], min(answer, longest)))
@@ -73,11 +72,6 @@ class CountingMentor:
             self.most += calls
         if mentor is self.mentor:
             self.tried += talk.tried
-
-
-def list_mentors(mentor: Mentor) -> list[Mentor]:
-    """The mentor, and its fallbacks."""
-    return [mentor, *getattr(mentor, "fallbacks", ())]
 
 
 class Talk:
@@ -122,7 +116,7 @@ def count_request_tokens(context: MentorContext, request: Request, attempts: int
 
 def cost_of_call(client: Client, sent: int, received: int) -> MentorCost:
     """One call, by its tokens; those that a person reads and types are not counted."""
-    if isinstance(client, Human):
+    if client.interactive:
         return MentorCost(1)
     return MentorCost(1, sent, received, compute_cost(client.model, sent, received) if client.paid else 0.0)
 

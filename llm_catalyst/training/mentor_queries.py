@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from llm_catalyst.mentors.background import start_call, wait_for
-from llm_catalyst.mentors.base import Mentor, MentorContext, overlaps
+from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.runs.records import Advice, Emit, LLMCall, ScoredPrompt
 from llm_catalyst.training.checkpointing import Checkpointer
 from llm_catalyst.training.evaluation import known_scores
@@ -32,11 +32,6 @@ class MentorScheduler:
     checkpointer: Checkpointer
     emit: Emit
     calls: list[LLMCall] = field(default_factory=list)
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether the mentor answers while a stage trains."""
-        return overlaps(self.mentor)
 
     def request_advice(self, state: State) -> tuple[State, Advice]:
         """The advice after this stage, and the state with its cost; the mentor may try prompts on the model."""

@@ -19,7 +19,6 @@ from llm_catalyst.callbacks.base import CallbackList, RunInfo
 from llm_catalyst.callbacks.trackers import make_trackers
 from llm_catalyst.config.build import RunComponents
 from llm_catalyst.config.plugins import find_plugin_versions
-from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.models.backbones.clip import load_clip
 from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.runs.old_configs import FORMAT
@@ -71,17 +70,16 @@ def run_training(
         directory.write_config(
             yaml.safe_dump(dict(config), sort_keys=False), build_manifest(problem, settings.plugins, choices, words)
         )
-        asks_a_person = isinstance(getattr(parts.mentor, "client", None), Human)
         # A live view would draw over what a person types.
         shown = shared_backbone.get_callback(
-            "plain" if asks_a_person and settings.view in ("auto", "live") else settings.view, console
+            "plain" if parts.mentor.interactive and settings.view in ("auto", "live") else settings.view, console
         )
         view = CallbackList(*logs, shown)
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
         view.on_run_start(RunInfo(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
         try:
-            with shared_backbone.get_signal_handler(0.0 if asks_a_person else PATIENCE_S) as interruption:
+            with shared_backbone.get_signal_handler(0.0 if parts.mentor.interactive else PATIENCE_S) as interruption:
                 optimizer = shared_backbone.share_steps(parts.optimizer, problem.device)
                 experiment = Experiment(problem, optimizer, parts.mentor, settings, plan)
                 outcome = run_experiment(experiment, directory, view, interruption)
@@ -125,11 +123,9 @@ def ignore_progress(line: str) -> None:
 
 def check_mentor(parts: RunComponents, console: Console) -> None:
     """Raise ConfigurationError where the mentor's provider refuses its key or model, or its price is not known."""
-    if not hasattr(parts.mentor, "reach"):
-        return
     with show_status(parts, console, "asking for the mentor …"):
-        parts.mentor.reach()
-    unpriced = parts.mentor.unpriced()
+        parts.mentor.check_reachable()
+    unpriced = parts.mentor.unpriced_models()
     if parts.settings.budget.usd is not None and unpriced:
         raise ConfigurationError(
             f"budget.usd needs a price, and conf/prices.yaml has none for {', '.join(unpriced)}; "

@@ -94,7 +94,7 @@ def merged(path: Path) -> dict[str, Any]:
     node: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     if path.parent.name not in GROUPS:
         return node
-    bases = node.pop("defaults", [])
+    bases = [base.partition("@")[0] for base in node.pop("defaults", [])]
     return functools.reduce(lambda keys, base: keys | merged(path.with_name(f"{base}.yaml")), bases, {}) | node
 
 
@@ -172,7 +172,7 @@ def test_every_choice_composes_and_builds_without_loading_anything(path: Path, c
     if group == "task":
         assert parts.task.name == choice
     elif group in GROUPS:
-        assert config[group]["_target_"] == own.get(group, own)["_target_"]
+        assert config[group]["_target_"] == (own | own.get(group, {}))["_target_"]
     elif group == "protocol":
         assert parts.settings.protocol.name == choice
     else:

@@ -12,7 +12,7 @@ from helpers.tiny_models import adamw, run_in, toy_data, toy_problem
 from torch import Tensor
 
 from llm_catalyst.config.settings import Protocol
-from llm_catalyst.mentors.base import MentorContext
+from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import PromptOptimizer, StepResult
@@ -39,7 +39,7 @@ FAST = Backprop(partial(torch.optim.AdamW, lr=0.5))  # every step projects to ot
 
 
 @dataclass
-class Scripted:
+class Scripted(Mentor):
     """A mentor that gives fixed advice, made of texts, and keeps what it was shown."""
 
     texts: Sequence[str] = TEXTS

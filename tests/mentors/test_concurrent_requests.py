@@ -16,7 +16,7 @@ from helpers.loopback import Loopback, Request, Response, anthropic_message, err
 from helpers.tiny import TASK, WORDS, prompt_space, scored
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.clients import openai
+from llm_catalyst.mentors.clients import http
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.rate_limit import limit_rate
@@ -234,7 +234,7 @@ def test_who_asks_the_same_model_shares_its_pace_and_another_model_has_its_own()
 
 
 def test_requests_and_retries_keep_to_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "limit_rate", partial(limit_rate, window_s=1.5))
+    monkeypatch.setattr(http, "limit_rate", partial(limit_rate, window_s=1.5))
     begun: list[float] = []
 
     def reply(request: Request) -> Response:

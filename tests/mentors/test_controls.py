@@ -65,11 +65,6 @@ def space(request: pytest.FixtureRequest) -> PromptSpace:
     return SPACES[request.param]
 
 
-def asked_for(mentor: Any) -> int:
-    """How many proposals a mentor owes."""
-    return getattr(mentor, "proposals", 0)
-
-
 def draws(mentor: Any) -> bool:
     """Whether chance has a part in what a mentor proposes."""
     return not isinstance(mentor, NoMentor | BestOfPool)
@@ -83,7 +78,7 @@ def test_proposals_have_m_allowed_tokens_and_their_text_and_are_as_many_as_asked
 ) -> None:
     for seed in range(5):
         advice = ask(mentor, space, pool_of(space), seed)
-        assert len(advice.proposals) == asked_for(mentor)
+        assert len(advice.proposals) == mentor.proposals
         assert advice.fallback is None
         for proposal in advice.proposals:
             assert len(proposal.prompt.tokens) == space.length
@@ -119,15 +114,15 @@ def test_an_empty_pool_is_answered_by_proposals_or_by_a_reason(mentor: Any, spac
         assert advice.proposals == ()
         assert advice.fallback == "the pool is empty"
     else:
-        assert len(advice.proposals) == asked_for(mentor)
+        assert len(advice.proposals) == mentor.proposals
         assert advice.fallback is None
 
 
 def test_a_pool_of_one_prompt_is_enough(mentor: Any, space: PromptSpace) -> None:
     advice = ask(mentor, space, pool_of(space)[:1])
     assert advice.fallback is None
-    assert len(advice.proposals) <= asked_for(mentor)
-    assert bool(advice.proposals) is bool(asked_for(mentor))
+    assert len(advice.proposals) <= mentor.proposals
+    assert bool(advice.proposals) is bool(mentor.proposals)
 
 
 @pytest.mark.parametrize("name", ["none", "best", "random", "perturb", "evolution"])

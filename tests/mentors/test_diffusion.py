@@ -19,7 +19,7 @@ from torch import Tensor
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.build import build_node
 from llm_catalyst.config.settings import Evaluations
-from llm_catalyst.mentors.base import MentorContext, TaskDescription
+from llm_catalyst.mentors.base import Mentor, MentorContext, TaskDescription
 from llm_catalyst.mentors.controls import NoMentor, RandomTokens
 from llm_catalyst.mentors.diffusion import Denoiser, Diffusion, Plane, Points, prompts_of, train_denoiser
 from llm_catalyst.models.heads.similarity import Similarity
@@ -255,9 +255,9 @@ def test_asking_leaves_the_global_random_streams_alone(runs: Path, space: Prompt
 def test_a_run_restarts_from_the_row_with_the_lowest_dev_loss(runs: Path, tmp_path: Path) -> None:
     asked: list[Advice] = []
 
-    class Listening:
-        def propose(self, consultation: MentorContext) -> Advice:
-            asked.append(mentor(runs).propose(consultation))
+    class Listening(Mentor):
+        def propose(self, context: MentorContext) -> Advice:
+            asked.append(mentor(runs).propose(context))
             return asked[-1]
 
     it = experiment(7, Listening())
@@ -286,7 +286,9 @@ def test_a_folder_without_a_run_that_may_fit_is_refused_with_the_mend(runs: Path
 def test_the_choice_names_task_backbone_and_head_of_the_run(composed: Callable[..., dict[str, Any]]) -> None:
     config = composed("mentor=diffusion", "mentor.runs=outputs", "experiment=quickstart", "backbone=bert_base")
     node = composed("experiment=quickstart", "mentor=diffusion", "mentor.runs=outputs")["mentor"]
-    assert build_node(node, "mentor") == Diffusion("outputs", "quickstart", MINILM, HEAD)
+    assert build_node(node, "mentor") == Diffusion(
+        "outputs", "quickstart", MINILM, "llm_catalyst.models.heads.Similarity"
+    )
     assert config["mentor"]["backbone"] == config["backbone"]["name"] != MINILM
 
 

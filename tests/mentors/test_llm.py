@@ -9,13 +9,13 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-import yaml
 from helpers.dialogues import first_request
 from helpers.loopback import error, openai_chat, serve
 from helpers.tiny import prompt_space, scored
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from llm_catalyst.config.build import build_dataclass
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.base import NotRecordedError
@@ -30,7 +30,8 @@ from llm_catalyst.mentors.strategies.base import Dialogue, repeat_request
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
 from llm_catalyst.runs.records import Advice, LLMCall, Restart, to_json
-from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.sweeps.fallbacks import read_choice
+from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -371,10 +372,11 @@ def test_models_without_a_known_price_are_named_and_free_ones_are_not() -> None:
         return LanguageModel(client, Paper(), fallbacks=list(fallbacks))
 
     unknown, known = OpenAIChat("my-model", key_variable=None), OpenAIChat("gpt-4o")
-    assert model(known).unpriced() == []
-    assert model(known, model(unknown), Evolution(), model(Claude("claude-9"))).unpriced() == ["my-model", "claude-9"]
-    assert model(unknown, model(known)).unpriced() == ["my-model"]
-    assert model(Human(), model(LocalModel("a/b")), model(Replay("run"))).unpriced() == []
+    assert model(known).unpriced_models() == []
+    three = model(known, model(unknown), Evolution(), model(Claude("claude-9")))
+    assert three.unpriced_models() == ["my-model", "claude-9"]
+    assert model(unknown, model(known)).unpriced_models() == ["my-model"]
+    assert model(Human(), model(LocalModel("a/b")), model(Replay("run"))).unpriced_models() == []
 
 
 def replay_of(run: Path, exchanges: Sequence[LLMCall], fallback: str | None = None, **settings: Any) -> LanguageModel:
@@ -460,19 +462,18 @@ def test_bad_settings_are_named(settings: dict[str, Any], wanted: str) -> None:
         LanguageModel(None, None, **settings)
 
 
-def test_the_mentor_is_a_schema_for_omegaconf() -> None:
-    assert set(OmegaConf.structured(LanguageModel)) == {field.name for field in fields(LanguageModel)}
+FILES = {path.stem: path for path in (conf_directory() / "mentor").glob("*.yaml")}
 
 
 def client_files() -> Sequence[Path]:
-    files = sorted((conf_directory() / "mentor").glob("*.yaml"))
-    return [path for path in files if "client" in mentor_node(path)]
+    return [path for path in list_choices(conf_directory() / "mentor") if "client" in mentor_node(path)]
 
 
 def mentor_node(path: Path) -> Any:
-    """The node that a file describes; a file of the package _global_ has it under its key."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return content.get("mentor", content)
+    """The node that a choice describes, with what it inherits; replay, of the package _global_, has it under a key."""
+    if path.stem != "replay":
+        return read_choice(path.stem, FILES)
+    return OmegaConf.merge(OmegaConf.load(FILES["_language_model"]), OmegaConf.load(path).mentor)
 
 
 def test_conf_names_nineteen_mentors_with_a_client() -> None:
@@ -483,13 +484,9 @@ def test_conf_names_nineteen_mentors_with_a_client() -> None:
 def test_every_mentor_in_conf_builds_from_its_schema_and_lists_every_field(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.removeprefix("# @package _global_\n").startswith(f"# catalyst run mentor={path.stem}")
-    whole = OmegaConf.create(text)
-    assert isinstance(whole, DictConfig)
-    if "replay" in whole:
-        whole.replay.run = "somewhere"
+    whole = OmegaConf.create({"mentor": mentor_node(path), "replay": {"run": "somewhere"}})
     OmegaConf.resolve(whole)
-    node = whole.get("mentor", whole)
-    assert isinstance(node, DictConfig)
+    node = whole.mentor
     client = build(node.client)
     mentor = build(node, client=client, strategy=Paper())
     assert isinstance(mentor, LanguageModel)
@@ -502,9 +499,6 @@ def build(node: DictConfig, **parts: Any) -> Any:
     kind: Any = get_class(node.pop("_target_"))
     unlisted = {field.name for field in fields(kind)} - set(node) - {"strategy"}
     assert not unlisted, "a key that YAML does not list cannot be overridden without a +"
-    schema = OmegaConf.structured(kind)
-    OmegaConf.set_readonly(schema, False)
     missing = {str(key): unset[str(key)] for key in node if OmegaConf.is_missing(node, key)}
-    settings = OmegaConf.to_container(OmegaConf.merge(schema, node, missing), resolve=True)
-    assert isinstance(settings, dict)
-    return kind(**{**settings, **parts})
+    settings: Any = OmegaConf.to_container(OmegaConf.merge(node, missing), resolve=True)
+    return build_dataclass(kind, {key: value for key, value in settings.items() if key not in parts}, "mentor", parts)

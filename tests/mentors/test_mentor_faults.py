@@ -19,16 +19,16 @@ from helpers.loopback import Loopback, Response, anthropic_message, error, model
 from helpers.tiny import prompt_space, scored
 from omegaconf import OmegaConf
 
-from llm_catalyst.config.build import build_mentor, resolve_fallbacks
+from llm_catalyst.config.build import build_mentor
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
-from llm_catalyst.mentors.clients import http
 from llm_catalyst.mentors.clients.anthropic import Claude
-from llm_catalyst.mentors.clients.http import Answer, TemporaryError
+from llm_catalyst.mentors.clients.base import ClientResponse, TemporaryError, retry_response
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.evolution import Evolution
 from llm_catalyst.mentors.llm import LanguageModel, MentorError
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.runs.records import Advice, LLMCall, from_json, to_json
+from llm_catalyst.sweeps.fallbacks import read_choice, resolve_fallbacks
 from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -154,12 +154,12 @@ def test_waits_between_retries_grow_have_jitter_and_end_at_their_bound() -> None
         """The waits before each further try of a request that always fails, and the seconds in all."""
         asked: list[float] = []
 
-        def ask() -> Answer:
+        def ask() -> ClientResponse:
             asked.append(time.monotonic())
-            raise TemporaryError(Answer(error="busy"))
+            raise TemporaryError(ClientResponse(error="busy"))
 
         begun = time.monotonic()
-        answer, tries = http.ask_until_answered(ask, bound_s)
+        answer, tries = retry_response(ask, bound_s)
         assert f"given up after {tries} {'try' if tries == 1 else 'tries'} (mentor.client.retry_s={bound_s:g})" in str(
             answer.error
         )
@@ -248,14 +248,14 @@ def test_what_cannot_succeed_is_found_before_training(provider: Provider, lookup
     with serve(lookups=lookup) as server:
         mentor = LanguageModel(provider.client(server.url), Paper())
         with pytest.raises(ConfigurationError, match=words):
-            mentor.reach()
+            mentor.check_reachable()
     with serve() as good, serve(lookups=lookup) as bad:
         fallback = LanguageModel(provider.client(bad.url), Paper())
         mentor = LanguageModel(provider.client(good.url), Paper(), fallbacks=[Evolution(), fallback])
         with pytest.raises(ConfigurationError, match=rf"^mentor\.fallbacks\[1\]: .*{words}"):
-            mentor.reach()
+            mentor.check_reachable()
         bad.lookups.clear()
-        mentor.reach()
+        mentor.check_reachable()
     assert good.requests == bad.requests == []
 
 
@@ -333,15 +333,16 @@ def test_a_strange_answer_gives_clean_proposals_and_reasons(
 # --- mentor.fallbacks as names
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A YAML file as the command line reads it: interpolations resolved, ??? left."""
-    content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+def packaged(name: str) -> dict[str, Any]:
+    """A choice of conf/mentor with what it inherits: interpolations resolved, ??? left."""
+    files = {path.stem: path for path in (conf_directory() / "mentor").glob("*.yaml")}
+    content: Any = OmegaConf.to_container(read_choice(name, files), resolve=True)
     return dict(content)
 
 
 def expanded(*fallbacks: Any, folders: tuple[Path, ...] = ()) -> list[Any]:
-    config = {"mentor": {**read(conf_directory() / "mentor" / "gpt4.yaml"), "fallbacks": list(fallbacks)}, "seed": 1}
-    result = resolve_fallbacks(config, [*folders, conf_directory()], read)
+    config = {"mentor": {**packaged("gpt4"), "fallbacks": list(fallbacks)}, "seed": 1}
+    result = resolve_fallbacks(config, [*folders, conf_directory()])
     assert result["seed"] == 1
     assert config["mentor"]["fallbacks"] == list(fallbacks)
     nodes: list[Any] = result["mentor"]["fallbacks"]
@@ -367,9 +368,31 @@ def test_a_choice_of_the_users_own_stands_before_a_packaged_one_and_a_node_for_i
     assert expanded("gpt4o", node, folders=(tmp_path,)) == [Evolution(proposals=7)] * 2
 
 
+def test_a_fallback_inherits_from_packaged_choices_and_from_those_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "mentor"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("defaults: [_mine, _self_]\nclient: {model: m, max_tokens: 7}\n")
+    (folder / "_mine.yaml").write_text("defaults: [gpt5_mini]\nattempts: 5\nclient: {max_tokens: 6, retry_s: 1}\n")
+    (mine,) = expanded("mine", folders=(tmp_path,))
+    client = mine.client
+    assert (client.model, client.max_tokens, client.retry_s, client.temperature) == ("m", 7, 1, None)
+    assert (mine.attempts, client.key_variable) == (5, "OPENAI_API_KEY")
+
+
+def test_a_fallback_that_inherits_from_nothing_or_from_itself_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mentor").mkdir()
+    for base in ("gpt4o_mni", "mine"):
+        (tmp_path / "mentor" / "mine.yaml").write_text(f"defaults: [{base}]\n")
+        with pytest.raises(
+            ConfigurationError, match=rf"defaults of .*mine\.yaml={base} is not known; there are: _self_"
+        ):
+            expanded("mine", folders=(tmp_path,))
+
+
 @pytest.mark.parametrize(
     ("fallbacks", "words"),
     [
+        (["_openai"], r"mentor\.fallbacks=_openai is not known; there are: best, "),
         (["gpt4o_mni"], r"mentor\.fallbacks=gpt4o_mni is not known; there are: .*\(did you mean gpt4o_mini\?\)"),
         (["../mentor/gpt4"], r"mentor\.fallbacks=\.\./mentor/gpt4 is not known"),
         (["local"], r"mentor\.fallbacks=local leaves client\.model open; .*--config-dir"),
@@ -380,18 +403,18 @@ def test_a_choice_of_the_users_own_stands_before_a_packaged_one_and_a_node_for_i
     ids=str,
 )
 def test_a_fallback_that_cannot_be_is_named(fallbacks: Any, words: str) -> None:
-    mentor = {**read(conf_directory() / "mentor" / "gpt4.yaml"), "fallbacks": fallbacks}
+    mentor = {**packaged("gpt4"), "fallbacks": fallbacks}
     with pytest.raises(ConfigurationError, match=words):
-        resolve_fallbacks({"mentor": mentor}, [conf_directory()], read)
+        resolve_fallbacks({"mentor": mentor}, [conf_directory()])
 
 
 def test_a_name_that_was_not_expanded_is_refused() -> None:
-    mentor = {**read(conf_directory() / "mentor" / "gpt4.yaml"), "fallbacks": ["gpt4o"]}
+    mentor = {**packaged("gpt4"), "fallbacks": ["gpt4o"]}
     with pytest.raises(ConfigurationError, match=r"mentor\.fallbacks\[0\]\._target_=gpt4o is not accepted"):
         build_mentor(mentor, Paper())
 
 
 def test_a_mentor_without_fallbacks_is_left_as_it_is() -> None:
     for name in ("none", "gpt4", "evolution"):
-        config = {"mentor": read(conf_directory() / "mentor" / f"{name}.yaml")}
-        assert resolve_fallbacks(config, [conf_directory()], read) == config
+        config = {"mentor": packaged(name)}
+        assert resolve_fallbacks(config, [conf_directory()]) == config

@@ -16,7 +16,7 @@ def test_proposals_are_mixed_from_the_quoted_prompts_and_cost_nothing() -> None:
     exchanges: list[LLMCall] = []
     mentor = LanguageModel(MockModel(), Paper())
     mentor.preflight()
-    mentor.reach()
+    mentor.check_reachable()
     advice = mentor.propose(replace(consultation(), record=exchanges.append))
     (exchange,) = exchanges
     assert len(advice.proposals) == 3
@@ -34,7 +34,7 @@ def test_proposals_are_mixed_from_the_quoted_prompts_and_cost_nothing() -> None:
         "or",
         "bad",
     } | {"é", "ub"}
-    assert (exchange.cost_usd, mentor.unpriced(), exchange.billed) == (0, [], True)
+    assert (exchange.cost_usd, mentor.unpriced_models(), exchange.billed) == (0, [], True)
     assert exchange.output_tokens == len(exchange.reply.split())
 
 

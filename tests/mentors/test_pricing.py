@@ -3,10 +3,10 @@
 import re
 
 import pytest
-import yaml
 
 from llm_catalyst.mentors.pricing import compute_cost, load_prices
-from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.sweeps.fallbacks import read_choice
+from llm_catalyst.utils.paths import conf_directory, list_choices
 
 
 def test_the_table_lies_in_conf() -> None:
@@ -48,8 +48,9 @@ def test_a_price_does_not_hold_above_its_limit_of_input_tokens() -> None:
 
 def test_every_priced_provider_mentor_in_conf_has_a_price() -> None:
     models = {}
-    for path in sorted((conf_directory() / "mentor").glob("*.yaml")):
-        client = yaml.safe_load(path.read_text(encoding="utf-8")).get("client", {})
+    files = {path.stem: path for path in (conf_directory() / "mentor").glob("*.yaml")}
+    for path in list_choices(conf_directory() / "mentor"):
+        client = {} if path.stem == "replay" else read_choice(path.stem, files).get("client", {})
         if client.get("key_variable"):
             models[path.stem] = client["model"]
     assert len(models) == 13

@@ -16,7 +16,7 @@ from helpers.tiny_models import adamw, plenty, run_in, toy_problem
 
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Budget, Checkpoints, Settings
-from llm_catalyst.mentors.base import MentorContext
+from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.optimizers.backprop import Backprop
@@ -206,7 +206,7 @@ def test_only_the_newest_checkpoint_of_a_stage_is_kept_and_none_after_it(tmp_pat
 
 
 @dataclass
-class Paid:
+class Paid(Mentor):
     """A mentor each of whose consultations takes two calls, of which it keeps what was answered before."""
 
     cost_usd: float | None = 0.25

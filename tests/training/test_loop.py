@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Checkpoints, Evaluations, Interval, PoolSettings
-from llm_catalyst.mentors.base import MentorContext
+from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
@@ -82,7 +82,7 @@ class Late(RandomTokens):
 
 
 @dataclass
-class Forgetful:
+class Forgetful(Mentor):
     """Asks a mentor, and ends before its advice is used."""
 
     mentor: Any

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from llm_catalyst.config.build import RunComponents, build_components
 from llm_catalyst.config.settings import Evaluations, Interval, Settings
-from llm_catalyst.mentors.base import MentorContext
+from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.models.heads.classifier import Classifier
@@ -398,7 +398,7 @@ def test_row_a_restart_holds_special_tokens_only_under_official() -> None:
 
 
 @dataclass
-class Scripted:
+class Scripted(Mentor):
     """A mentor that proposes fixed texts and keeps what it was shown."""
 
     texts: Sequence[str] = ("slow slow slow", "a very good film", "bad music")

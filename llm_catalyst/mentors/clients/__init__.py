@@ -1,4 +1,4 @@
-"""Clients: who answers a mentor's requests, from a provider's API to a person."""
+"""Clients answer the requests of a language-model mentor: providers, local models, recorded runs, a person."""
 
 import lazy_loader
 

@@ -1,50 +1,201 @@
-"""Clients: whoever answers a conversation, be it a provider, a local model, a recorded run or a person.
+"""The base of every client, and what all share: retries, records of calls, redaction of keys."""
 
-Each is a frozen dataclass whose fields are the `mentor.client` node of the configuration.
-"""
+import json
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, ClassVar
+from urllib.parse import quote
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+import tenacity
 
+from llm_catalyst.mentors.pricing import compute_cost
 from llm_catalyst.runs.records import LLMCall, Message
+from llm_catalyst.utils.validation import SHORTEST_SECRET
+
+LONGEST_ERROR = 500
 
 
 class NotRecordedError(RuntimeError):
-    """A replay is asked what the recorded run does not answer: this run is not the recorded one."""
+    """A replay is sent a request that the recorded run has no response to: this run is not the recorded one."""
 
 
-class Client(Protocol):
-    """One conversation in, one exchange out. `paid` says whether somebody sends a bill for the answers.
+@dataclass(frozen=True)
+class ClientResponse:
+    """What one try brought: a reply, or the error that says why there is none."""
 
-    `background` says whether it may answer while this process trains. A client with a field `at_once` is asked from
-    other threads than the run's, so many requests under way at a time.
+    reply: str = ""
+    answered: str | None = None  # the name of the model that answered
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    request_id: str | None = None
+    stop_reason: str | None = None
+    error: str | None = None
+
+
+class TemporaryError(Exception):
+    """A failure that may pass: worth another try, after `wait_s` seconds if the server named them."""
+
+    def __init__(self, response: ClientResponse, wait_s: float | None = None) -> None:
+        super().__init__(response.error)
+        self.response = response
+        self.wait_s = wait_s
+
+
+class Client(ABC):
+    """Answers requests: messages in, one recorded call out. The base of every client.
+
+    A subclass is usually a frozen dataclass whose fields are the keys of `mentor.client`. It must have `model` and
+    define `respond`; every other member has a default.
+
+    Attributes:
+        model: The name of the model that is asked.
+        temperature: Replaced by a strategy's own, unless it is None.
+        max_tokens: The most tokens of a response; None if there is no limit.
+        at_once: How many requests may be under way at a time, from other threads; None: one, in the run's thread.
+        retry_s: For how many seconds a failure that may pass is tried again.
+        paid: Whether a provider sends a bill.
+        background: Whether it may answer while this process trains.
+        interactive: Whether it asks a person at the terminal: no live view is drawn, and no tokens are counted.
+        replays: Whether its responses are those of an earlier run: it costs nothing.
     """
 
-    paid: ClassVar[bool]
-    background: ClassVar[bool]
+    paid: ClassVar[bool] = False
+    background: ClassVar[bool] = False
+    interactive: ClassVar[bool] = False
+    replays: ClassVar[bool] = False
+
+    model: str
+    temperature: float | None = None
+    max_tokens: int | None = None
+    at_once: int | None = None
+    retry_s: float = 0.0
+
+    @abstractmethod
+    def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
+        """The response to one try; raises TemporaryError if another may help, and nothing else."""
 
     @property
-    def model(self) -> str:
-        """The name of the model that is asked."""
-        ...
+    def unsent(self) -> tuple[str, ...]:
+        """The settings that the provider does not accept, for the record."""
+        return ()
 
-    def parameters(self, seed: int) -> Mapping[str, float | int | str]:
+    def parameters(self, seed: int) -> dict[str, Any]:
         """The sampling settings that go with each request."""
-        ...
+        return {}
+
+    def preflight(self) -> None:
+        """Raise ConfigurationError if `respond` is bound to fail. Called before training; uses no network."""
+
+    def check_reachable(self) -> None:
+        """Raise ConfigurationError if the provider is not there, refuses the key or does not know the model."""
+
+    def read_key(self) -> str:
+        """The provider's key, which appears in no record; '' if there is none."""
+        return ""
+
+    def wait_for_turn(self) -> None:
+        """Return when the next try may begin."""
 
     def complete(
         self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
     ) -> LLMCall:
-        """The answer to `messages`, as an exchange. What goes wrong is its `error`; a replay may raise NotRecorded.
+        """The call with the response to `messages`; what fails for good is its `error`.
 
-        `number` counts the questions of this consultation, from 0, and `repetition` those with the same messages.
+        `latency_s` counts all tries and the waits between them, not the wait for the first one.
+
+        Args:
+            messages: The conversation so far.
+            stage: The stage after which the mentor is asked.
+            seed: Goes with the request if the provider takes one.
+            number: Counts the requests of this context, from 0.
+            repetition: Counts those with the same messages, from 0.
+
+        Raises:
+            NotRecordedError: By a replay that has no response.
         """
-        ...
+        key = self.read_key()
 
-    def preflight(self) -> None:
-        """Raise ConfigurationError where `complete` is bound to fail. Called before training; no network."""
-        ...
+        def clean(text: str | None) -> str | None:
+            return redact_key(text, key) if text else None
 
-    def reach(self) -> None:
-        """Raise ConfigurationError where the provider is not there, refuses the key or does not know the model."""
-        ...
+        self.wait_for_turn()
+        date, begun = utc_now(), time.monotonic()
+        response, attempts = retry_response(lambda: self.respond(messages, seed), self.retry_s, self.wait_for_turn)
+        tokens = response.input_tokens, response.output_tokens
+        return LLMCall(
+            stage=stage,
+            messages=tuple(messages),
+            reply=redact_key(response.reply, key),
+            asked=self.model,
+            answered=clean(response.answered),
+            parameters=self.parameters(seed),
+            not_sent=self.unsent,
+            input_tokens=response.input_tokens,
+            output_tokens=response.output_tokens,
+            cost_usd=compute_cost(response.answered or self.model, *tokens) if self.paid else 0.0,
+            latency_s=round(time.monotonic() - begun, 3),
+            date=date,
+            request_id=clean(response.request_id),
+            stop_reason=clean(response.stop_reason),
+            attempts=attempts,
+            error=(clean(response.error) or "")[:LONGEST_ERROR] or None,  # cut last: no half of a key
+        )
+
+
+def retry_response(
+    respond: Callable[[], ClientResponse], retry_s: float, wait_for_turn: Callable[[], None] = lambda: None
+) -> tuple[ClientResponse, int]:
+    """The first response, or the last failure once `retry_s` seconds do not suffice for another try; the tries.
+
+    Each try but the first waits for its turn, after the time that lets the failure pass.
+    """
+    dice = random.Random()  # not the global stream: a retry must not move a run's random numbers
+
+    def pause(state: tenacity.RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome else None
+        if isinstance(failure, TemporaryError) and failure.wait_s is not None:
+            return failure.wait_s
+        return dice.uniform(0.5, 1) * min(2.0 ** (state.attempt_number - 1), 30)
+
+    def rest(seconds: float) -> None:
+        time.sleep(seconds)
+        wait_for_turn()
+
+    tries = tenacity.Retrying(
+        sleep=rest,
+        retry=tenacity.retry_if_exception_type(TemporaryError),
+        wait=pause,
+        stop=tenacity.stop_before_delay(retry_s),
+        reraise=True,
+    )
+    try:
+        response = tries(respond)
+    except TemporaryError as failure:
+        attempts = tries.statistics["attempt_number"]
+        wait = f"; the server asks to wait {failure.wait_s:.0f} s" if failure.wait_s else ""
+        tried = f"given up after {attempts} {'try' if attempts == 1 else 'tries'}"
+        error = f"{tried} (mentor.client.retry_s={retry_s:g}{wait}): {failure.response.error}"
+        response = replace(failure.response, error=error)
+    return response, int(tries.statistics["attempt_number"])
+
+
+def redact_key(text: str, key: str) -> str:
+    """`text` without the key, should a server echo it, and without the halves of broken UTF-16 pairs.
+
+    The latter can stand in JSON, but not in a file of UTF-8.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    if len(key) < SHORTEST_SECRET:
+        return text
+    for form in {key, json.dumps(key)[1:-1], quote(key), quote(key, safe="")}:
+        text = text.replace(form, "[key]")
+    return text
+
+
+def utc_now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,30 +1,27 @@
-"""What the clients share: keys, deadlines, retries, redaction, and an Exchange from what came back."""
+"""Clients of providers behind a network: keys, deadlines, checks of the server, and reading its responses."""
 
 import importlib.util
 import itertools
-import json
 import os
-import random
 import re
-import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as DeadlineExceeded
-from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Annotated, Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
 
-import tenacity
+from annotated_types import Ge
 
-from llm_catalyst.mentors import pricing
 from llm_catalyst.mentors.background import start_call
+from llm_catalyst.mentors.clients.base import LONGEST_ERROR, Client, ClientResponse, TemporaryError, redact_key
+from llm_catalyst.mentors.clients.rate_limit import limit_rate
 from llm_catalyst.mentors.reply_parser import clean_line
-from llm_catalyst.runs.records import LLMCall, Message
-from llm_catalyst.utils.validation import SHORTEST_SECRET, ConfigurationError, check_at_least, did_you_mean
+from llm_catalyst.runs.records import Message
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass, did_you_mean
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
-LONGEST_ERROR = 500
 MOST_NAMED = 8  # of the models that a server has
 REACH_S = 10.0
 PASSING_STATUS = (408, 409, 429)
@@ -32,135 +29,122 @@ PASSING_STATUS = (408, 409, 429)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What one request brought: a reply, or the error that says why there is none."""
+@config_dataclass("mentor.client")
+class HTTPClient(Client):
+    """A provider's API by its own SDK, the package `package`; both SDKs name their exceptions alike.
 
-    reply: str = ""
-    answered: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    request_id: str | None = None
-    stop_reason: str | None = None
-    error: str | None = None
-
-
-class TemporaryError(Exception):
-    """A failure that may pass: worth another try, after `wait_s` seconds where the server named them."""
-
-    def __init__(self, answer: Answer, wait_s: float | None = None) -> None:
-        super().__init__(answer.error)
-        self.answer = answer
-        self.wait_s = wait_s
-
-
-def wait_for_nothing() -> None:
-    """For who may begin at any time."""
-
-
-def make_call(
-    ask: Callable[[], Answer],
-    *,
-    messages: Sequence[Message],
-    stage: int,
-    model: str,
-    parameters: Mapping[str, float | int | str],
-    not_sent: tuple[str, ...] = (),
-    key: str = "",
-    retry_s: float = 0.0,
-    turn: Callable[[], None] = wait_for_nothing,
-    free: bool = False,
-) -> LLMCall:
-    """The exchange that `ask` brings, asked again while failures may pass and `retry_s` seconds last.
-
-    Each attempt waits for its `turn`. `latency_s` counts all attempts and the waits between them, not that for the
-    first one. `free` is for whoever sends no bill.
+    A subclass defines `sdk`, `connection_class`, `send` and `read_response`, and declares the defaults of its fields.
     """
-    turn()
-    date, begun = utc_now(), time.monotonic()
-    answer, attempts = ask_until_answered(ask, retry_s, turn)
-    asked = answer.answered or model
-    return LLMCall(
-        stage=stage,
-        messages=tuple(messages),
-        reply=redact_key(answer.reply, key),
-        asked=model,
-        answered=redact_key(answer.answered, key) if answer.answered else None,
-        parameters=dict(parameters),
-        not_sent=not_sent,
-        input_tokens=answer.input_tokens,
-        output_tokens=answer.output_tokens,
-        cost_usd=0.0 if free else pricing.compute_cost(asked, answer.input_tokens, answer.output_tokens),
-        latency_s=round(time.monotonic() - begun, 3),
-        date=date,
-        request_id=redact_key(answer.request_id, key) if answer.request_id else None,
-        stop_reason=redact_key(answer.stop_reason, key) if answer.stop_reason else None,
-        attempts=attempts,
-        error=redact_key(answer.error, key)[:LONGEST_ERROR] if answer.error else None,  # cut last: no half of a key
-    )
 
+    paid = True
+    background = True
+    package: ClassVar[str]
 
-def ask_until_answered(
-    ask: Callable[[], Answer], retry_s: float, turn: Callable[[], None] = wait_for_nothing
-) -> tuple[Answer, int]:
-    """The first answer, or the last failure once `retry_s` seconds do not suffice for another try; the tries.
+    model: str
+    base_url: str = ""
+    key_variable: str | None = None
+    temperature: Annotated[float, Ge(0)] | None = None
+    max_tokens: Annotated[int, Ge(1)] = 1200
+    timeout_s: Annotated[float, Ge(0.001)] = 120.0
+    retry_s: Annotated[float, Ge(0)] = 300.0
+    at_once: Annotated[int, Ge(1)] = 4
+    per_minute: Annotated[int, Ge(1)] | None = None
+    check_model: bool = True
 
-    Each try but the first waits for its `turn`, after the time that lets the failure pass.
-    """
-    dice = random.Random()  # not the global stream: a retry must not move a run's random numbers
+    def __post_init__(self) -> None:
+        if self.key_variable is not None and not VARIABLE.fullmatch(self.key_variable):
+            raise ConfigurationError(
+                "mentor.client.key_variable must be the *name* of an environment variable in capitals, such as "
+                "OPENAI_API_KEY; the key itself never stands in a configuration"
+            )
+        check_url(self.base_url)
 
-    def pause(state: tenacity.RetryCallState) -> float:
-        failure = state.outcome.exception() if state.outcome else None
-        if isinstance(failure, TemporaryError) and failure.wait_s is not None:
-            return failure.wait_s
-        return dice.uniform(0.5, 1) * min(2.0 ** (state.attempt_number - 1), 30)
+    @property
+    @abstractmethod
+    def sdk(self) -> Any:
+        """The SDK's module, imported when it is needed."""
 
-    def rest(seconds: float) -> None:
-        time.sleep(seconds)
-        turn()
+    @property
+    @abstractmethod
+    def connection_class(self) -> Any:
+        """The SDK's class of connections."""
 
-    tries = tenacity.Retrying(
-        sleep=rest,
-        retry=tenacity.retry_if_exception_type(TemporaryError),
-        wait=pause,
-        stop=tenacity.stop_before_delay(retry_s),
-        reraise=True,
-    )
-    try:
-        return tries(ask), count_attempts(tries)
-    except TemporaryError as failure:
-        attempts = count_attempts(tries)
-        wait = f"; the server asks to wait {failure.wait_s:.0f} s" if failure.wait_s else ""
-        tried = f"given up after {attempts} {'try' if attempts == 1 else 'tries'}"
-        error = f"{tried} (mentor.client.retry_s={retry_s:g}{wait}): {failure.answer.error}"
-        return replace(failure.answer, error=error), attempts
+    @abstractmethod
+    def send(self, connection: Any, messages: Sequence[Message], seed: int) -> Any:
+        """The SDK's response to the messages."""
 
+    @abstractmethod
+    def read_response(self, response: Any) -> ClientResponse:
+        """The reply in the SDK's response, or its error."""
 
-def count_attempts(tries: tenacity.Retrying) -> int:
-    return int(tries.statistics["attempt_number"])
+    def preflight(self) -> None:
+        """Raise ConfigurationError if the SDK or the key is missing, or the key is not clean."""
+        require_package(self.package)
+        self.read_key()
 
+    def read_key(self) -> str:
+        return read_key(self.key_variable)
 
-def send_request(
-    sdk: Any, kind: Any, key: str, url: str, timeout_s: float, send: Callable[[Any], T], read: Callable[[T], Answer]
-) -> Answer:
-    """What `read` makes of one request, or an Answer with an error. Raises PassingError where a retry may help.
+    def wait_for_turn(self) -> None:
+        limit_rate(self.base_url, self.model, self.per_minute)()
 
-    `sdk` is the module openai or anthropic, which name their exceptions alike; `kind` is its client's class.
-    Any other exception becomes an error too: a run that has trained for hours must not die of a mentor.
-    """
-    try:
-        with kind(api_key=key, base_url=url, timeout=timeout_s, max_retries=0) as connection:
-            response = run_with_deadline(timeout_s, lambda: send(connection))
-    except (sdk.APITimeoutError, DeadlineExceeded):
-        raise TemporaryError(Answer(error=f"no answer from {url} within timeout_s={timeout_s:g}")) from None
-    except sdk.APIConnectionError as error:
-        raise TemporaryError(Answer(error=f"no connection to {url}: {error.__cause__ or error}")) from None
-    except sdk.APIStatusError as error:
-        raise_if_temporary(error, url)
-        return status_answer(error, url)
-    except Exception as error:
-        return Answer(error=f"the answer of {url} could not be read: {type(error).__name__}: {error}")
-    return read(response)
+    def connect(self, timeout_s: float) -> Any:
+        """A connection of the SDK, which wants a key even if the server takes none."""
+        key = self.read_key() or "none"
+        return self.connection_class(api_key=key, base_url=self.base_url, timeout=timeout_s, max_retries=0)
+
+    def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
+        """The response to one try. Every exception becomes an error: a long run must not end because of a mentor."""
+        sdk, url = self.sdk, self.base_url
+        try:
+            with self.connect(self.timeout_s) as connection:
+                response = run_with_deadline(self.timeout_s, lambda: self.send(connection, messages, seed))
+        except (sdk.APITimeoutError, DeadlineExceeded):
+            error = f"no answer from {url} within timeout_s={self.timeout_s:g}"
+            raise TemporaryError(ClientResponse(error=error)) from None
+        except sdk.APIConnectionError as failure:
+            error = f"no connection to {url}: {failure.__cause__ or failure}"
+            raise TemporaryError(ClientResponse(error=error)) from None
+        except sdk.APIStatusError as failure:
+            raise_if_temporary(failure, url)
+            return status_response(failure, url)
+        except Exception as failure:
+            error = f"the answer of {url} could not be read: {type(failure).__name__}: {failure}"
+            return ClientResponse(error=error)
+        return self.read_response(response)
+
+    def check_reachable(self) -> None:
+        """Raise ConfigurationError if the server is not there, refuses the key or does not know the model.
+
+        One free request, or two. What may pass (a busy server, no response within REACH_S seconds) and what says
+        nothing about the model (a server without a list of models) is no error.
+        """
+        if not self.check_model:
+            return
+        sdk, key, url = self.sdk, self.read_key(), self.base_url
+        try:
+            connection = self.connect(REACH_S)
+        except Exception as error:
+            raise ConfigurationError(f"no connection to {url} can be made: {redact_key(str(error), key)}") from None
+        fault: str | None = None
+        try:
+            with connection:
+                names = run_with_deadline(REACH_S, lambda: list_models_unless_known(sdk, connection, self.model))
+            if names is not None:
+                known = f"it has {list_some(names)}{did_you_mean(self.model, names)}"
+                fault = f"{url} does not know mentor.client.model={self.model}; {known}"
+        except sdk.APIConnectionError as failure:
+            cause = failure.__cause__
+            # Without a connection at all; one that breaks, and a timeout, may pass.
+            if type(cause).__name__ == "ConnectError":
+                fault = f"no connection to {url}: {cause}; check mentor.client.base_url, the server and the network"
+        except sdk.APIStatusError as failure:
+            fault = status_response(failure, url).error if failure.status_code in (401, 403) else None
+        except Exception:
+            return  # a response that cannot be read says nothing about the model
+        if fault:
+            hint = "mentor.client.check_model=false skips this check"
+            raise ConfigurationError(f"{clean_line(redact_key(fault, key))[:LONGEST_ERROR]} ({hint})") from None
 
 
 def run_with_deadline(seconds: float, call: Callable[[], T]) -> T:
@@ -172,23 +156,23 @@ def run_with_deadline(seconds: float, call: Callable[[], T]) -> T:
 
 
 def raise_if_temporary(error: Any, url: str) -> None:
-    """Raise PassingError for a status that may pass; an exhausted quota (also 429) does not."""
+    """Raise TemporaryError for a status that may pass; an exhausted quota (also 429) does not."""
     if "insufficient_quota" in str(error.body):
         return
     if error.status_code in PASSING_STATUS or error.status_code >= 500:
-        raise TemporaryError(status_answer(error, url), retry_after(error.response.headers)) from None
+        raise TemporaryError(status_response(error, url), retry_after(error.response.headers)) from None
 
 
-def status_answer(error: Any, url: str) -> Answer:
-    """The Answer for an HTTP status error, with the mend where the status tells it."""
-    mends = {
+def status_response(error: Any, url: str) -> ClientResponse:
+    """The response for an HTTP status error, with the remedy if the status shows it."""
+    remedies = {
         401: "check the key in the environment variable that mentor.client.key_variable names",
         403: "this key may not use this model",
         404: "check mentor.client.model and mentor.client.base_url",
     }
-    mend = f" ({mends[error.status_code]})" if error.status_code in mends else ""
+    remedy = f" ({remedies[error.status_code]})" if error.status_code in remedies else ""
     said = server_message(error.body)
-    return Answer(request_id=error.request_id, error=f"{url} answered {error.status_code}{mend}: {said}")
+    return ClientResponse(request_id=error.request_id, error=f"{url} answered {error.status_code}{remedy}: {said}")
 
 
 def server_message(body: Any) -> str:
@@ -234,33 +218,6 @@ def read_key(variable: str | None) -> str:
     return key
 
 
-def check_settings(
-    temperature: float | None, max_tokens: int, timeout_s: float, retry_s: float, key_variable: str | None, url: str
-) -> None:
-    """Raise ConfigurationError unless the settings that the providers' clients share can be used."""
-    check_at_least("mentor.client.temperature", temperature, 0)
-    check_at_least("mentor.client.max_tokens", max_tokens, 1)
-    check_at_least("mentor.client.timeout_s", timeout_s, 0.001)
-    check_at_least("mentor.client.retry_s", retry_s, 0)
-    check_key_variable(key_variable)
-    check_url(url)
-
-
-def check_rate(at_once: int, per_minute: int | None) -> None:
-    """Raise ConfigurationError unless so many requests can be under way at once, and begin in a minute."""
-    check_at_least("mentor.client.at_once", at_once, 1)
-    check_at_least("mentor.client.per_minute", per_minute, 1)
-
-
-def check_key_variable(variable: str | None) -> None:
-    """Raise ConfigurationError unless `variable` looks like a variable's name. Its value is not repeated."""
-    if variable is not None and not VARIABLE.fullmatch(variable):
-        raise ConfigurationError(
-            "mentor.client.key_variable must be the *name* of an environment variable in capitals, such as "
-            "OPENAI_API_KEY; the key itself never stands in a configuration"
-        )
-
-
 def check_url(url: str) -> None:
     """Raise ConfigurationError unless `url` is an http(s) address without user and password."""
     parts = urlsplit(url)
@@ -274,43 +231,6 @@ def require_package(name: str) -> None:
     """Raise ConfigurationError where a package that a client needs is not installed."""
     if importlib.util.find_spec(name) is None:
         raise ConfigurationError(f"this mentor needs the package {name}, which is not installed: pip install {name}")
-
-
-def check_package_and_key(package: str, key_variable: str | None) -> None:
-    """Raise ConfigurationError where the SDK or the key is missing, or the key is not clean."""
-    require_package(package)
-    read_key(key_variable)
-
-
-def check_server(sdk: Any, kind: Any, key: str, url: str, model: str) -> None:
-    """Raise ConfigurationError where the server is not there, refuses the key or does not know the model.
-
-    One free request, or two. What may pass (a busy server, no answer within REACH_S seconds) and what says
-    nothing about the model (a server without a list of models) is no error.
-    """
-    try:
-        connection = kind(api_key=key, base_url=url, timeout=REACH_S, max_retries=0)
-    except Exception as error:
-        raise ConfigurationError(f"no connection to {url} can be made: {redact_key(str(error), key)}") from None
-    fault: str | None = None
-    try:
-        with connection:
-            names = run_with_deadline(REACH_S, lambda: list_models_unless_known(sdk, connection, model))
-        if names is not None:
-            known = f"it has {list_some(names)}{did_you_mean(model, names)}"
-            fault = f"{url} does not know mentor.client.model={model}; {known}"
-    except sdk.APIConnectionError as failure:
-        cause = failure.__cause__
-        # Without a connection at all; one that breaks, and a timeout, may pass.
-        if type(cause).__name__ == "ConnectError":
-            fault = f"no connection to {url}: {cause}; check mentor.client.base_url, the server and the network"
-    except sdk.APIStatusError as failure:
-        fault = status_answer(failure, url).error if failure.status_code in (401, 403) else None
-    except Exception:
-        return  # an answer that cannot be read says nothing about the model
-    if fault:
-        hint = "mentor.client.check_model=false skips this check"
-        raise ConfigurationError(f"{clean_line(redact_key(fault, key))[:LONGEST_ERROR]} ({hint})") from None
 
 
 def list_models_unless_known(sdk: Any, connection: Any, model: str) -> list[str] | None:
@@ -336,19 +256,19 @@ def list_some(names: Sequence[str]) -> str:
     return "none" if not names else f"{shown}, and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else shown
 
 
-def unreadable_response(response: Any) -> Answer:
-    """The Answer for a response of another kind. The SDKs check nothing: a page of HTML arrives as a str."""
+def unreadable_response(response: Any) -> ClientResponse:
+    """The error for a response of another kind. The SDKs check nothing: a page of HTML arrives as a str."""
     shown = " ".join(str(response).split())
-    return Answer(error=f"no answer of a model came back (check mentor.client.base_url): {shown}")
+    return ClientResponse(error=f"no answer of a model came back (check mentor.client.base_url): {shown}")
 
 
-def model_answer(
+def model_response(
     response: Any, text: str, stop_reason: str | None, usage: tuple[Any, Any], error: str | None, cut_off: str
-) -> Answer:
-    """The Answer of a model, from what both providers' responses share; `cut_off` is a truncated one's stop reason."""
+) -> ClientResponse:
+    """A model's response, from what both SDKs share; `cut_off` is the stop reason of a truncated one."""
     if error is None and not text.strip():
         error = "the answer is empty" + ("; raise mentor.client.max_tokens" if stop_reason == cut_off else "")
-    return Answer(
+    return ClientResponse(
         reply=text,
         answered=read_name(response.model) or "unnamed",
         input_tokens=read_count(usage[0]),
@@ -359,19 +279,6 @@ def model_answer(
     )
 
 
-def redact_key(text: str, key: str) -> str:
-    """`text` without the key, should a server echo it, and without the halves of broken UTF-16 pairs.
-
-    The latter can stand in JSON, but not in a file of UTF-8.
-    """
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    if len(key) < SHORTEST_SECRET:
-        return text
-    for form in {key, json.dumps(key)[1:-1], quote(key), quote(key, safe="")}:
-        text = text.replace(form, "[key]")
-    return text
-
-
 def read_count(value: Any) -> int | None:
     """A token count as a server sent it, or None where it is no count."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
@@ -380,8 +287,3 @@ def read_count(value: Any) -> int | None:
 def read_name(value: Any) -> str | None:
     """A name as a server sent it, or None where it is no text."""
     return value if isinstance(value, str) and value else None
-
-
-def utc_now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

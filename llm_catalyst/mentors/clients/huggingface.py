@@ -2,37 +2,30 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, Literal
 
-from llm_catalyst.mentors.clients.http import Answer, make_call
-from llm_catalyst.runs.records import LLMCall, Message
-from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
+from annotated_types import Ge
+
+from llm_catalyst.mentors.clients.base import Client, ClientResponse
+from llm_catalyst.runs.records import Message
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 
-@dataclass(frozen=True)
-class LocalModel:
+@config_dataclass("mentor.client")
+class LocalModel(Client):
     """The `mentor.client` node of a local mentor. Fields are explained in conf/mentor/local.yaml.
 
-    The model is loaded at the first call, from safetensors only and without code of its repository.
+    The model is loaded at the first request, from safetensors only and without code of its repository.
     """
-
-    paid: ClassVar[bool] = False
-    background: ClassVar[bool] = False
 
     model: str
     revision: str | None = None
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
-    temperature: float | None = None
-    max_tokens: int = 200
-
-    def __post_init__(self) -> None:
-        check_at_least("mentor.client.temperature", self.temperature, 0)
-        check_at_least("mentor.client.max_tokens", self.max_tokens, 1)
-        check_choice("mentor.client.dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
+    temperature: Annotated[float, Ge(0)] | None = None
+    max_tokens: Annotated[int, Ge(1)] = 200
 
     def preflight(self) -> None:
         """Raise ConfigurationError where the folder or the device does not exist."""
@@ -54,43 +47,32 @@ class LocalModel:
             first_line = str(error).partition("\n")[0]
             raise ConfigurationError(f"mentor.client.device={self.device} cannot be used: {first_line}") from None
 
-    def reach(self) -> None:
-        """Nothing: the model is on this machine, or is fetched at the first call."""
-
-    def parameters(self, seed: int) -> dict[str, float | int | str]:
-        """The settings that the answer depends on."""
+    def parameters(self, seed: int) -> dict[str, Any]:
         given = {"temperature": self.temperature, "revision": self.revision}
         return {"max_tokens": self.max_tokens, "seed": seed} | {n: v for n, v in given.items() if v is not None}
 
-    def complete(
-        self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
-    ) -> LLMCall:
-        """The model's continuation as an exchange; what goes wrong is its `error`. Costs no money."""
+    def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
+        """The model's continuation."""
+        try:
+            return self._generate(messages, seed)
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            return ClientResponse(error=f"{self.model} could not answer: {type(error).__name__}: {error}")
 
-        def ask() -> Answer:
-            try:
-                return self._answer(messages, seed)
-            except (OSError, ValueError, RuntimeError, ImportError) as error:
-                return Answer(error=f"{self.model} could not answer: {type(error).__name__}: {error}")
-
-        parameters = self.parameters(seed)
-        return make_call(ask, messages=messages, stage=stage, model=self.model, parameters=parameters, free=True)
-
-    def _answer(self, messages: Sequence[Message], seed: int) -> Answer:
+    def _generate(self, messages: Sequence[Message], seed: int) -> ClientResponse:
         tokenizer, model = load_model(self.model, self.revision, self.dtype, pick_device(self.device))
         inputs = encode_messages(tokenizer, messages).to(model.device)
         length = int(inputs["input_ids"].shape[1])
-        room = min(self.max_tokens, read_context_length(model) - length)
-        if room < 1:
+        limit = min(self.max_tokens, read_context_length(model) - length)
+        if limit < 1:
             raise ValueError(f"the request has {length} tokens, the model reads {read_context_length(model)}")
-        new = generate_tokens(model, tokenizer, inputs, room, self.temperature, seed)
+        new = generate_tokens(model, tokenizer, inputs, limit, self.temperature, seed)
         reply = tokenizer.decode(new, skip_special_tokens=True)
-        return Answer(
+        return ClientResponse(
             reply=reply,
             answered=f"{self.model}@{getattr(model.config, '_commit_hash', None) or 'local'}",
             input_tokens=length,
             output_tokens=len(new),
-            stop_reason="length" if len(new) == room and new[-1] not in end_tokens(model) else "stop",
+            stop_reason="length" if len(new) == limit and new[-1] not in end_tokens(model) else "stop",
             error=None if reply.strip() else "the answer is empty",
         )
 
@@ -138,13 +120,13 @@ def read_context_length(model: Any) -> int:
 
 
 def end_tokens(model: Any) -> set[int]:
-    """The tokens that end an answer."""
+    """The tokens that end a response."""
     ends = model.generation_config.eos_token_id
     return set(ends) if isinstance(ends, list) else {ends}
 
 
 def generate_tokens(
-    model: Any, tokenizer: Any, inputs: Any, room: int, temperature: float | None, seed: int
+    model: Any, tokenizer: Any, inputs: Any, limit: int, temperature: float | None, seed: int
 ) -> list[int]:
     """New tokens. Sampled from a seed of their own: the streams of the run outside do not move.
 
@@ -158,6 +140,6 @@ def generate_tokens(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))), torch.no_grad():
         torch.manual_seed(seed)
-        output = model.generate(**inputs, max_new_tokens=room, pad_token_id=pad, **sampling)
+        output = model.generate(**inputs, max_new_tokens=limit, pad_token_id=pad, **sampling)
     new: list[int] = output[0, inputs["input_ids"].shape[1] :].tolist()
     return new

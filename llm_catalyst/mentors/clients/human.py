@@ -2,26 +2,23 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from llm_catalyst.mentors.clients.http import Answer, make_call
+from llm_catalyst.mentors.clients.base import Client, ClientResponse
 from llm_catalyst.mentors.reply_parser import strip_invisible
-from llm_catalyst.runs.records import LLMCall, Message
-from llm_catalyst.utils.validation import ConfigurationError
+from llm_catalyst.runs.records import Message
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 
-@dataclass(frozen=True)
-class Human:
+@config_dataclass("mentor.client")
+class Human(Client):
     """The `mentor.client` node of a human mentor: sees what a language model would see, and answers."""
 
-    model: ClassVar[str] = "human"
-    paid: ClassVar[bool] = False
-    background: ClassVar[bool] = False
+    model = "human"
+    interactive = True
 
     def preflight(self) -> None:
         """Raise ConfigurationError without a terminal."""
@@ -31,28 +28,15 @@ class Human:
                 "start the run in a terminal, or choose another mentor (mentor=local, mentor=evolution, mentor=none)"
             )
 
-    def reach(self) -> None:
-        """Nothing: whoever started the run is there."""
-
-    def parameters(self, seed: int) -> dict[str, float | int | str]:
-        """A person has none."""
-        return {}
-
-    def complete(
-        self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
-    ) -> LLMCall:
-        """What the person types until an empty line; an `error` where that is nothing. Costs no money."""
-
-        def ask() -> Answer:
-            try:
-                self.preflight()
-            except ConfigurationError as failure:
-                return Answer(error=str(failure))
-            print_conversation(messages)
-            reply = read_lines()
-            return Answer(reply, answered="human", error=None if reply else "no proposal was typed")
-
-        return make_call(ask, messages=messages, stage=stage, model=self.model, parameters={}, free=True)
+    def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
+        """The lines that the person types until an empty one; an error without any."""
+        try:
+            self.preflight()
+        except ConfigurationError as failure:
+            return ClientResponse(error=str(failure))
+        print_conversation(messages)
+        reply = read_lines()
+        return ClientResponse(reply, answered="human", error=None if reply else "no proposal was typed")
 
 
 def print_conversation(messages: Sequence[Message]) -> None:

@@ -1,68 +1,44 @@
-"""Answers without a model: lines of words from the question. For a rehearsal of a run that will be paid for."""
+"""Responses without a model: lines of words from the request. For a rehearsal of a run that will be paid for."""
 
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Any
 
-from llm_catalyst.mentors.clients.http import Answer, make_call
-from llm_catalyst.runs.records import LLMCall, Message
+from annotated_types import Ge
+
+from llm_catalyst.mentors.clients.base import Client, ClientResponse
+from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.rng import derive_seed
-from llm_catalyst.utils.validation import check_at_least
+from llm_catalyst.utils.validation import config_dataclass
 
 WORD = re.compile(r"[^\W\d_]{2,}")
-QUOTED = re.compile(r'"(.*)"')  # how prompts stand in a question
+QUOTED = re.compile(r'"(.*)"')  # how prompts stand in a request
 
 
-@dataclass(frozen=True)
-class MockModel:
-    """The `mentor.client` node of a rehearsal: `lines` lines of 3 to `words` words, which the question quotes.
+@config_dataclass("mentor.client")
+class MockModel(Client):
+    """The `mentor.client` node of a rehearsal: `lines` lines of 3 to `words` words, which the request quotes.
 
-    It knows nothing: what it proposes is a random mixture of the prompts that it is shown. Every strategy can read its
-    answers, so that a whole run, its records and its report can be seen before a model is paid. Its tokens are words.
+    It knows nothing: it proposes a random mixture of the prompts that it is shown. Every strategy can read its
+    responses, so that a whole run, its records and its report can be seen before a model is paid. The same request and
+    seed give the same response. Its tokens are words.
     """
 
-    model: ClassVar[str] = "rehearsal"
-    paid: ClassVar[bool] = False
-    background: ClassVar[bool] = True
+    model = "rehearsal"
+    background = True
 
-    lines: int = 8
-    words: int = 8
+    lines: Annotated[int, Ge(1)] = 8
+    words: Annotated[int, Ge(3)] = 8
 
-    def __post_init__(self) -> None:
-        check_at_least("mentor.client.lines", self.lines, 1)
-        check_at_least("mentor.client.words", self.words, 3)
-
-    def preflight(self) -> None:
-        """Nothing can fail."""
-
-    def reach(self) -> None:
-        """Nothing: nobody is asked."""
-
-    def parameters(self, seed: int) -> dict[str, float | int | str]:
-        """What the answer depends on, beside the question."""
+    def parameters(self, seed: int) -> dict[str, Any]:
         return {"lines": self.lines, "words": self.words, "seed": seed}
 
-    def complete(
-        self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
-    ) -> LLMCall:
-        """The answer as an exchange, the same for the same question and seed. Costs no money."""
-        parameters = self.parameters(seed)
-        return make_call(
-            lambda: self._answer(messages, seed),
-            messages=messages,
-            stage=stage,
-            model=self.model,
-            parameters=parameters,
-            free=True,
-        )
-
-    def _answer(self, messages: Sequence[Message], seed: int) -> Answer:
-        question = "\n".join(message.content for message in messages)
-        vocabulary = WORD.findall("\n".join(QUOTED.findall(question))) or WORD.findall(question) or ["anything"]
-        rng = random.Random(derive_seed(seed, question))
+    def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
+        request = "\n".join(message.content for message in messages)
+        vocabulary = WORD.findall("\n".join(QUOTED.findall(request))) or WORD.findall(request) or ["anything"]
+        rng = random.Random(derive_seed(seed, request))
         lines = [" ".join(rng.choices(vocabulary, k=rng.randint(3, self.words))) for _ in range(self.lines)]
         reply = "\n".join(f"- {line}" for line in lines)
-        tokens = len(question.split()), len(reply.split())
-        return Answer(reply, self.model, *tokens, stop_reason="stop")
+        tokens = len(request.split()), len(reply.split())
+        return ClientResponse(reply, self.model, *tokens, stop_reason="stop")

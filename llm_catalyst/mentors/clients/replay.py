@@ -1,31 +1,29 @@
-"""The answers of an earlier run, once more: no network, no key, no cost."""
+"""The responses of an earlier run, once more: no network, no key, no cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
-from llm_catalyst.mentors.clients.base import NotRecordedError
-from llm_catalyst.mentors.clients.http import Answer, make_call, utc_now
+from llm_catalyst.mentors.clients.base import LONGEST_ERROR, Client, ClientResponse, NotRecordedError, utc_now
 from llm_catalyst.runs.reader import read_lines
 from llm_catalyst.runs.records import LLMCall, Message, Restart
-from llm_catalyst.utils.validation import ConfigurationError
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 
-@dataclass(frozen=True)
-class Replay:
+@config_dataclass("mentor.client")
+class Replay(Client):
     """The `mentor.client` node of a replayed mentor: `run` is the directory of an earlier run.
 
-    A question gets the answer that the same stage of the earlier run got to it, whichever of its models gave it, and
-    one that was not asked there the answer of its number; where that run then fell back, the next question fails for
-    the recorded reason. `overlap` says that it used each answer a stage later. Tokens are repeated, cost and latency
+    A request gets the response that the same stage of the earlier run got to it, whichever of its models gave it, and
+    one that was not sent there the response of its number; if that run then fell back, the next request fails for
+    the recorded reason. `overlap` says that it used each response a stage later. Tokens are repeated, cost and latency
     are not: this run spends neither.
     """
 
-    model: ClassVar[str] = "replay"
-    paid: ClassVar[bool] = False
-    background: ClassVar[bool] = True
+    model = "replay"
+    background = True
+    replays = True
 
     run: str
     overlap: bool = False
@@ -36,7 +34,7 @@ class Replay:
 
     @cached_property
     def recorded(self) -> tuple[LLMCall, ...]:
-        """All exchanges of the earlier run. Raises ConfigurationError where they cannot be read."""
+        """All calls of the earlier run. Raises ConfigurationError where they cannot be read."""
         if not self.path.is_file():
             raise ConfigurationError(
                 f"replay.run={self.run} holds no exchanges.jsonl to replay; give the directory of a run whose "
@@ -45,7 +43,7 @@ class Replay:
         return read_lines(self.path, LLMCall)
 
     @cached_property
-    def fallbacks(self) -> dict[int, str]:
+    def fallen_back(self) -> dict[int, str]:
         """Why the earlier run restarted from its pool's best, by the stage after which it had asked, where it did.
 
         Raises as `recorded` does.
@@ -57,25 +55,18 @@ class Replay:
         """Raise ConfigurationError where there is nothing to replay."""
         if not self.recorded:
             raise ConfigurationError(f"{self.path} is empty: that run asked no language model")
-        self.fallbacks  # noqa: B018 - a line that cannot be read is found before training
-
-    def reach(self) -> None:
-        """Nothing: the answers are on the disk."""
-
-    def parameters(self, seed: int) -> dict[str, float | int | str]:
-        """None of its own: an exchange keeps the recorded ones."""
-        return {}
+        self.fallen_back  # noqa: B018 - a line that cannot be read is found before training
 
     def complete(
         self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
     ) -> LLMCall:
-        """The recorded answer to this question, or to that of its number: `reused` says then that it was another.
+        """The recorded call for this request, or the one of its number: `reused` says then that it was another.
 
-        Raises NotRecorded where the earlier run had no more answers and did not fall back either.
+        Raises NotRecordedError if the earlier run had no more responses and did not fall back either.
         """
-        answers = [earlier for earlier in self.recorded if earlier.stage == stage and earlier.answered is not None]
-        if number < len(answers):
-            earlier = the_one_for(tuple(messages), seed, number, repetition, answers)
+        calls = [earlier for earlier in self.recorded if earlier.stage == stage and earlier.answered is not None]
+        if number < len(calls):
+            earlier = find_recorded(tuple(messages), seed, number, repetition, calls)
             same = earlier.messages == tuple(messages)
             return replace(
                 earlier,
@@ -85,26 +76,28 @@ class Replay:
                 date=utc_now(),
                 reused=self.run if same else f"{self.run}, where the messages were others",
             )
-        if stage not in self.fallbacks:
+        if stage not in self.fallen_back:
             raise NotRecordedError(
-                f"{self.path} holds {len(answers)} answers for stage {stage} (from 0), and all are used up: this run "
+                f"{self.path} holds {len(calls)} answers for stage {stage} (from 0), and all are used up: this run "
                 "is not the recorded one; repeat its command with mentor=replay, and with the mentor.fallbacks that "
                 "ask no model"
             )
-        failed = Answer(error=self.fallbacks[stage])
-        again = make_call(lambda: failed, messages=messages, stage=stage, model=self.model, parameters={}, free=True)
-        return replace(again, latency_s=0.0, reused=self.run)
+        failed = replace(super().complete(messages, stage, seed), latency_s=0.0, reused=self.run)
+        return replace(failed, error=self.fallen_back[stage][:LONGEST_ERROR])
+
+    def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
+        return ClientResponse(error="the recorded run fell back here")
 
 
-def the_one_for(
-    messages: tuple[Message, ...], seed: int, number: int, repetition: int, answers: Sequence[LLMCall]
+def find_recorded(
+    messages: tuple[Message, ...], seed: int, number: int, repetition: int, calls: Sequence[LLMCall]
 ) -> LLMCall:
-    """The answer to these messages and this seed, or to this repetition of them; else that of this number.
+    """The call with these messages and this seed, or this repetition of them; else the one of this number.
 
-    Several questions at once are answered in any order: so that of their number may be another's.
+    Several requests at once get their responses in any order: so the one of their number may be another's.
     """
-    same = [earlier for earlier in answers if earlier.messages == messages]
+    same = [earlier for earlier in calls if earlier.messages == messages]
     by_seed = [earlier for earlier in same if earlier.parameters.get("seed") == seed]
     if by_seed:
         return by_seed[0]
-    return same[repetition] if repetition < len(same) else answers[number]
+    return same[repetition] if repetition < len(same) else calls[number]
