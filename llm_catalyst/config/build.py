@@ -27,6 +27,17 @@ from llm_catalyst.utils.validation import (
 SECRET = re.compile(r"\b(sk|hf|gsk|xai|key)[-_][A-Za-z0-9_-]{16,}")
 SECRET_NAME = re.compile(r"_(KEY|TOKEN|SECRET|PASSWORD)$")
 GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
+# The base class of what stands at a key.
+INTERFACES = {
+    "task": "llm_catalyst.tasks.Task",
+    "backbone": "llm_catalyst.models.backbones.Backbone",
+    "head": "llm_catalyst.models.heads.Head",
+    "optimizer": "llm_catalyst.optimizers.PromptOptimizer",
+    "mentor": "llm_catalyst.mentors.Mentor",
+    "fallbacks": "llm_catalyst.mentors.Mentor",
+    "strategy": "llm_catalyst.mentors.strategies.Strategy",
+    "client": "llm_catalyst.mentors.clients.Client",
+}
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,7 @@ def build_node(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
     target = import_target(node, where)
     values = {key: value for key, value in node.items() if key != "_target_"}
     if is_dataclass(target):
+        check_base(target, where)
         return build_dataclass(target, values, where, extra)
     if where == "optimizer" and inspect.isclass(target):
         import torch
@@ -137,6 +149,16 @@ def build_node(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
         f"{where}._target_={node['_target_']} cannot be used there: it must be a dataclass"
         f"{' or a torch.optim.Optimizer' * (where == 'optimizer')}"
     )
+
+
+def check_base(target: Any, where: str) -> None:
+    """Raise ConfigurationError unless the class inherits from the base class of what stands at `where`."""
+    base = INTERFACES.get(re.sub(r"\[\d+\]$", "", where).rpartition(".")[2])
+    if base and not issubclass(target, import_target({"_target_": base}, where)):
+        raise ConfigurationError(
+            f"{where}._target_={target.__module__}.{target.__name__} cannot be used there: its class must inherit from "
+            f"{base} (docs/extending.md)"
+        )
 
 
 def build_dataclass(schema: Any, values: Mapping[str, Any], where: str, extra: Mapping[str, Any] | None = None) -> Any:

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 
 import torch
 
+from llm_catalyst.mentors import Mentor
 from llm_catalyst.models.heads import Classifier
 from llm_catalyst.runs.records import Advice
 
 
 @dataclass(frozen=True)
-class Silent:
+class Silent(Mentor):
     words: int = 3
 
     def propose(self, context):
@@ -42,6 +43,14 @@ class Slow(torch.optim.SGD):
 
 class Loose:
     pass
+
+
+@dataclass(frozen=True)
+class Baseless:
+    words: int = 3
+
+    def propose(self, context):
+        return Advice(())
 """
 NAME = "catalyst_plugin_of_a_test"
 
@@ -88,6 +97,12 @@ def test_a_package_that_plugins_names_builds_each_kind_of_object(with_mentor: di
         ({"mentor": {"_target_": f"{NAME}.Silent", "words": "many"}}, r"mentor\.words='many' does not fit: .*integer"),
         ({"mentor": {"_target_": f"{NAME}.Loud"}}, rf"mentor\._target_={NAME}\.Loud does not exist"),
         ({"mentor": {"_target_": f"{NAME}.Loose"}}, rf"mentor\._target_={NAME}\.Loose .*must be a dataclass"),
+        ({"mentor": {"_target_": f"{NAME}.Baseless"}}, r"Baseless .*must inherit from llm_catalyst\.mentors\.Mentor "),
+        (
+            {"optimizer": {"_target_": f"{NAME}.Baseless"}},
+            r"must inherit from llm_catalyst\.optimizers\.PromptOptimizer ",
+        ),
+        ({"head": {"_target_": f"{NAME}.Baseless"}}, r"must inherit from llm_catalyst\.models\.heads\.Head "),
         ({"optimizer": {"_target_": f"{NAME}.Loose"}}, rf"optimizer\._target_={NAME}\.Loose .*must be a dataclass"),
         ({"mentor": {"_target_": f"{NAME}_2.Silent"}}, rf"mentor\._target_={NAME}_2\.Silent is not accepted"),
         ({"plugins": [f"{NAME}_2"]}, rf"plugins: {NAME}_2 cannot be imported .*PYTHONPATH.*pip install -e FOLDER"),

@@ -104,6 +104,11 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
+def mean_distance(found: Tensor, expected: Tensor) -> float:
+    """The root mean square of the differences, as a share of that of the numbers."""
+    return float((found - expected).norm() / expected.norm())
+
+
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 @pytest.mark.parametrize("pooling", ["first", "last", "pooler", "words"])
 @pytest.mark.parametrize("changes", [{}, {"attention": "eager"}, {"checkpointing": True}, {"twice": True}], ids=str)
@@ -127,8 +132,9 @@ def test_the_real_minilm_agrees_in_float32_and_in_bfloat16_is_no_further_from_th
         found[dtype], expected[dtype] = read(model, False), read(general(model), False)
     for i in range(2):  # states, gradient
         assert distance(found["float32"][i], expected["float32"][i]) < 1e-5
-        rounding = distance(expected["bfloat16"][i], expected["float32"][i])
-        assert distance(found["bfloat16"][i], expected["float32"][i]) < min(1.5 * rounding, 0.03)
+        # The largest of all rounding errors varies by half between processors; their root mean square does not.
+        rounding = mean_distance(expected["bfloat16"][i], expected["float32"][i])
+        assert mean_distance(found["bfloat16"][i], expected["float32"][i]) < min(1.25 * rounding, 0.03)
 
 
 def products(model: FrozenText) -> int:

@@ -5,7 +5,7 @@ The row "no vision code at all" is not a choice of a protocol and has no test he
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from helpers.dialogues import first_request
+from helpers.tiny import consultation
 from helpers.tiny_models import (
     CPU,
     LABELS,
@@ -43,7 +45,7 @@ from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
 from llm_catalyst.runs.reader import read_lines
-from llm_catalyst.runs.records import Advice, Proposal, Restart, Snapshot
+from llm_catalyst.runs.records import Advice, Proposal, Rejected, Restart, Snapshot
 from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import Batch, collate_rows
 from llm_catalyst.tasks.tokenization import encode_examples
@@ -473,24 +475,27 @@ def with_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "not-a-key-but-not-empty")
 
 
+def parser_of(protocol: str) -> Callable[[str], tuple[list[str], list[Rejected]]]:
+    """The function that reads a response to the request of mentor=gpt4 under this protocol."""
+    strategy = build_components(composed(f"protocol={protocol}", "mentor=gpt4")).mentor.strategy
+    return first_request(strategy, consultation()).parse
+
+
 @pytest.mark.usefixtures("with_key")
 def test_row_the_answer_is_read_line_by_line_under_official_and_leniently_otherwise() -> None:
-    strategies = {
-        protocol: build_components(composed(f"protocol={protocol}", "mentor=gpt4")).mentor.strategy
-        for protocol in PROTOCOLS
-    }
+    parse = {protocol: parser_of(protocol) for protocol in PROTOCOLS}
     answer = '1. "A good film, is it?"\n- bad film\n* Say what the film was like'
-    assert strategies["official"].read(answer)[0] == ["A good film, is it?", "Say what the film was like"]
-    assert "bad film" in strategies["heldout"].read(answer)[0]  # ten characters or fewer are dropped by official only
+    assert parse["official"](answer)[0] == ["A good film, is it?", "Say what the film was like"]
+    assert "bad film" in parse["heldout"](answer)[0]  # ten characters or fewer are dropped by official only
     as_json = '["Say how the film was", "Judge the story told"]'
-    assert strategies["heldout"].read(as_json)[0] == ["Say how the film was", "Judge the story told"]
+    assert parse["heldout"](as_json)[0] == ["Say how the film was", "Judge the story told"]
 
 
 @pytest.mark.usefixtures("with_key")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("answer", ["", " \n\n", "- \n", "-\n*\n1."])
 def test_row_an_answer_without_a_usable_line_does_not_crash(protocol: str, answer: str) -> None:
-    assert build_components(composed(f"protocol={protocol}", "mentor=gpt4")).mentor.strategy.read(answer)[0] == []
+    assert parser_of(protocol)(answer)[0] == []
 
 
 # Row: API key typed into a source file; key-less failure late.
