@@ -124,7 +124,8 @@ def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[fl
     ends = stats.bootstrap(
         (sample,), np.mean, confidence_level=level, method="percentile", rng=generator
     ).confidence_interval
-    return float(ends.low), float(ends.high)
+    low, high = np.clip(sorted(ends), sample[0], sample[-1])  # rounding may move or swap the ends of equal means
+    return float(low), float(high)
 
 
 def t_test(differences: Sequence[float]) -> float | None:

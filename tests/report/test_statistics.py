@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from llm_catalyst.report.statistics import adjust_holm, compare_paired, summarize_values
+from llm_catalyst.report.statistics import Summary, adjust_holm, compare_paired, summarize_values
 
 ZERO = [0.0] * 20
 
@@ -97,6 +97,10 @@ def test_columns_of_a_table_are_taken_as_they_are() -> None:
     ours, theirs = pd.Series([0.8, 0.9, 0.6], dtype="Float64"), np.array([0.7, 0.5, 0.5])
     assert summarize_values(ours) == summarize_values([0.8, 0.9, 0.6])
     assert compare_paired(ours, theirs) == compare_paired([0.8, 0.9, 0.6], [0.7, 0.5, 0.5])
+
+
+def test_equal_values_have_an_interval_of_that_value() -> None:
+    assert summarize_values([0.8438] * 2) == Summary(2, 0.8438, 0.0, 0.8438, 0.8438)
 
 
 @given(st.lists(scores, min_size=2, max_size=8), st.randoms(use_true_random=False))
