@@ -490,7 +490,7 @@ LEGIBLE = st.text(max_size=8)
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=8)  # halves of surrogate pairs, too
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 HUGE = 10**600
-thorough = settings(max_examples=1000)
+EXAMPLES = [50, pytest.param(1000, marks=pytest.mark.slow)]
 
 
 def values(hint: Any, text: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
@@ -514,9 +514,10 @@ def values(hint: Any, text: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
     return {str: text, float: FINITE, int: numbers, bool: st.booleans(), NoneType: st.none(), Any: anything}[hint]
 
 
+@pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_record_with_any_text_is_written_on_a_line_and_read_back_as_it_was(kind: type[Any]) -> None:
-    @thorough
+def test_any_record_with_any_text_is_written_on_a_line_and_read_back_as_it_was(kind: type[Any], examples: int) -> None:
+    @settings(max_examples=examples)
     @given(values(kind, LEGIBLE | ANY_TEXT))
     def check(record: Any) -> None:
         line = to_json(record)
@@ -561,8 +562,9 @@ def read_or_refused(path: Path, kind: type[Any], content: bytes) -> None:
 JSONISH = st.lists(st.sampled_from([*'{}[]":,\n\n\\ue-1.', "stage", "null", "\x1b[31m", "\x00", "é"]), max_size=30)
 
 
-def test_any_bytes_are_read_or_refused_by_file_and_line(tmp_path: Path) -> None:
-    @thorough
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_any_bytes_are_read_or_refused_by_file_and_line(tmp_path: Path, examples: int) -> None:
+    @settings(max_examples=examples)
     @given(st.binary(max_size=60) | JSONISH.map(lambda pieces: "".join(pieces).encode()))
     def check(content: bytes) -> None:
         for kind in FILES:
@@ -571,8 +573,11 @@ def test_any_bytes_are_read_or_refused_by_file_and_line(tmp_path: Path) -> None:
     check()
 
 
+@pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize("kind", FILES)
-def test_lines_that_were_damaged_anyhow_are_read_or_refused_by_file_and_line(kind: type[Any], tmp_path: Path) -> None:
+def test_lines_that_were_damaged_anyhow_are_read_or_refused_by_file_and_line(
+    kind: type[Any], tmp_path: Path, examples: int
+) -> None:
     directory = RunDirectory(tmp_path / "run")
     for record in [r for r in (*run_records(2), event(1)) if isinstance(r, kind)][:3]:
         directory.append(record)
@@ -580,7 +585,7 @@ def test_lines_that_were_damaged_anyhow_are_read_or_refused_by_file_and_line(kin
     whole = (tmp_path / "run" / FILES[kind]).read_bytes()
     place = st.integers(0, len(whole))
 
-    @thorough
+    @settings(max_examples=examples)
     @given(st.lists(st.tuples(place, st.integers(0, 4), st.binary(max_size=4)), min_size=1, max_size=3))
     def check(damages: list[tuple[int, int, bytes]]) -> None:
         content = whole
