@@ -1,12 +1,12 @@
 """A table of runs: its rows and columns, and the run that fills each cell. Read without torch.
 
-conf/table/<name>.yaml       its rows, columns, seeds and overrides
+conf/table/<name>.yaml       its rows, columns, seeds and overrides, over those of the files that its `defaults` name
 conf/published/<name>.yaml   figures that others have published for it, which a user fills in
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from llm_catalyst.utils.files import write_atomically
-from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.validation import ConfigurationError, check_choice, did_you_mean
 
 FILE = "table.yaml"  # the table itself, beside the runs that fill it
@@ -86,28 +86,39 @@ class Published:
 
 def find_table(name: str, folders: Sequence[Path] = ()) -> Table:
     """The table of that name, from `folder/table/` of one of `folders` or from the packaged ones."""
-    places = [*folders, conf_directory()]
-    for folder in places:
-        if (folder / "table" / f"{name}.yaml").is_file():
-            return read_table(folder / "table" / f"{name}.yaml")
-    known = sorted({path.stem for folder in places for path in (folder / "table").glob("*.yaml")})
+    places = [folder / "table" for folder in (*folders, conf_directory())]
+    for place in places:
+        if (place / f"{name}.yaml").is_file():
+            return read_table(place / f"{name}.yaml")
+    known = sorted({path.stem for place in places for path in list_choices(place)})
     raise ConfigurationError(f"there is no table {name}; there are: {', '.join(known)}{did_you_mean(name, known)}")
 
 
 def known_tables() -> list[Table]:
     """The packaged tables."""
-    return [read_table(path) for path in sorted((conf_directory() / "table").glob("*.yaml"))]
+    return [read_table(path) for path in list_choices(conf_directory() / "table")]
 
 
 def read_table(path: Path) -> Table:
-    """The table that a file describes. Raises ConfigurationError naming the key that does not fit."""
-    table: Table = read_yaml(path, Table)
+    """The table that a file describes; without the key `name` it has the file's.
+
+    Raises:
+        ConfigurationError: a key does not fit; the message names it.
+    """
+    table: Table = convert_content(path, {"name": path.stem, **read_inherited(path)}, Table)
     return table
 
 
+def read_inherited(path: Path) -> dict[str, Any]:
+    """The keys of a file, over those of the files beside it that its `defaults` name."""
+    own = convert_content(path, read_yaml(path), dict[str, Any])
+    bases = [read_inherited(path.with_name(f"{base}.yaml")) for base in own.pop("defaults", [])]
+    return {key: value for keys in (*bases, own) for key, value in keys.items()}
+
+
 def write_table(table: Table, folder: Path) -> None:
-    """The table into `folder`, in which its runs lie."""
-    text = yaml.safe_dump(tuples_to_lists(asdict(table)), sort_keys=False, allow_unicode=True)
+    """Write the table into `folder`, in which its runs lie."""
+    text = yaml.safe_dump(TypeAdapter(Table).dump_python(table, mode="json"), sort_keys=False, allow_unicode=True)
     write_atomically(folder / FILE, text.encode())  # a report may be watching
 
 
@@ -131,30 +142,30 @@ def apply_smoke(table: Table) -> Table:
 
 def select_runs(table: Table, only: Mapping[str, Sequence[str]]) -> Table:
     """The table with only these rows, columns and seeds; a name may be given as its folder, or in any case."""
+    known = {
+        "row": [row.name for row in table.rows],
+        "column": [column.name for column in table.columns],
+        "seed": [str(seed) for seed in table.seeds],
+    }
     for key in only:
-        check_choice("--only", key, ("row", "column", "seed"))
-
-    def select(kind: str, lines: tuple[Line, ...]) -> tuple[Line, ...]:
-        wanted = {folder_of(name) for name in only.get(kind, ())}
-        for name in only.get(kind, ()):
-            known = [line.name for line in lines]
-            if folder_of(name) not in map(folder_of, known):
-                raise ConfigurationError(
-                    f"--only {kind}={name}: there is no such {kind}; there are: {', '.join(known)}"
-                    f"{did_you_mean(name, known)}"
-                )
-        return tuple(line for line in lines if not wanted or folder_of(line.name) in wanted)
-
-    rows, seeds = select("row", table.rows), only.get("seed", ())
-    for seed in seeds:
-        check_choice("--only seed", seed, [str(seed) for seed in table.seeds])
+        check_choice("--only", key, [*known])
+    chosen = {key: match_names(f"--only {key}", only.get(key, ()), names) for key, names in known.items()}
     return replace(
         table,
-        rows=rows,
-        columns=select("column", table.columns),
-        seeds=tuple(seed for seed in table.seeds if not seeds or str(seed) in seeds),
-        reference=table.reference if table.reference in [row.name for row in rows] else None,
+        rows=tuple(row for row in table.rows if row.name in chosen["row"]),
+        columns=tuple(column for column in table.columns if column.name in chosen["column"]),
+        seeds=tuple(seed for seed in table.seeds if str(seed) in chosen["seed"]),
+        reference=table.reference if table.reference in chosen["row"] else None,
     )
+
+
+def match_names(key: str, given: Sequence[str], known: Sequence[str]) -> set[str]:
+    """Those of the known names that have the folder of a given one; all if none is given."""
+    folders = {folder_of(name): name for name in known}
+    for name in given:
+        if folder_of(name) not in folders:
+            check_choice(key, name, known)
+    return {folders[folder_of(name)] for name in given} or {*known}
 
 
 def list_runs(table: Table) -> tuple[PlannedRun, ...]:
@@ -186,26 +197,27 @@ def folder_of(name: str) -> str:
 
 def read_published(name: str, file: Path | None = None) -> dict[tuple[str, str], Published]:
     """Published figures by (row, column); none unless a user has filled in the file."""
-    packaged = conf_directory() / "published" / f"{name}.yaml"
-    if file is None and not packaged.is_file():
+    path = file or conf_directory() / "published" / f"{name}.yaml"
+    if file is None and not path.is_file():
         return {}
-    rows: dict[str, dict[str, Published]] = read_yaml(file or packaged, dict[str, dict[str, Published]] | None) or {}
+    rows: dict[str, dict[str, Published]] = convert_content(
+        path, read_yaml(path) or {}, dict[str, dict[str, Published]]
+    )
     return {(row, column): entry for row, columns in rows.items() for column, entry in columns.items()}
 
 
-def read_yaml(path: Path, kind: Any) -> Any:
-    """The content of a YAML file as an object of type `kind`."""
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file."""
     try:
-        return TypeAdapter(kind).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
+
+
+def convert_content(path: Path, content: Any, kind: Any) -> Any:
+    """The content of a file as an object of type `kind`."""
+    try:
+        return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ConfigurationError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def tuples_to_lists(node: Any) -> Any:
-    """Tuples as lists, as YAML has them."""
-    if isinstance(node, Mapping):
-        return {key: tuples_to_lists(value) for key, value in node.items()}
-    return [tuples_to_lists(value) for value in node] if isinstance(node, list | tuple) else node

@@ -16,6 +16,8 @@ from llm_catalyst.utils.validation import ConfigurationError
 
 STATE = ("state.safetensors", "state.json")
 
+Saved = Mapping[str, tuple[int, str]]  # the length and the digest of each record file when a state was saved
+
 
 class DamagedStateError(ValueError):
     """A saved state, or a record that it rests on, has changed since it was written."""
@@ -56,7 +58,13 @@ def read_state(path: Path, folder: Path) -> dict[str, Any]:
     return content
 
 
-def find_changed_records(path: Path, saved: Mapping[str, tuple[int, str]]) -> dict[str, str]:
+def read_saved_records(folder: Path) -> Saved:
+    """The lengths and digests of the record files when the state in `folder` was saved."""
+    records: Saved = json.loads((folder / "state.json").read_bytes())["records"]
+    return records
+
+
+def find_changed_records(path: Path, saved: Saved) -> dict[str, str]:
     """The record files that are missing, shorter or changed, compared with their saved lengths and digests."""
     found = {}
     for file, (length, digest) in saved.items():

@@ -1,28 +1,28 @@
 """`catalyst show --verify DIR`: whether a run's files are those that the run wrote; without torch."""
 
-import json
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llm_catalyst.runs import checkpoints
 from llm_catalyst.runs.checkpoints import STATE, find_changed_records, saved_states
 from llm_catalyst.runs.reader import EXCHANGES, FILES, parse_line, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Manifest, Outcome
 from llm_catalyst.runs.run_config import FIXED
 from llm_catalyst.utils import checksums
+from llm_catalyst.utils.files import take_lock
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
 from llm_catalyst.utils.validation import ConfigurationError
 
-OUTCOME = "outcome.json"
+OUTCOME, NEWLINE = "outcome.json", b"\n"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,11 @@ def print_verification(path: Path, console: Console) -> bool:
         ConfigurationError: `path` is no run directory, or a process is writing it.
     """
     forgive_encoding(console)
-    with lock_run(path):
+    with ExitStack() as stack:
+        with suppress(OSError):  # on a read-only disk nobody writes
+            if (path / ".lock").exists():
+                refusal = f"{path} is being written by another process; verify it when that has ended"
+                stack.callback(take_lock(path / ".lock", refusal).release)
         findings = verify_run(path)
         advice = describe_next_step(path, [finding.file for finding in findings if finding.damage])
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
@@ -57,36 +61,40 @@ def print_verification(path: Path, console: Console) -> bool:
     return whole
 
 
-@contextmanager
-def lock_run(path: Path) -> Iterator[None]:
-    """Keep other processes from writing the run.
-
-    Raises:
-        ConfigurationError: another process is writing it.
-    """
-    lock = FileLock(path / ".lock")
-    try:
-        if (path / ".lock").exists():
-            lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigurationError(f"{path} is being written by another process; verify it when that has ended") from None
-    except OSError:
-        pass  # on a read-only disk nobody writes
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def verify_run(path: Path) -> list[Finding]:
     """The findings on each file of a run.
+
+    The files of a finished run are compared with the list that was written at its end; of an unfinished one the records
+    with the newest intact state, as a resume does. Each saved state is also compared with its own list.
 
     Raises:
         ConfigurationError: `path` is no run directory.
     """
     if not any((path / name).exists() for name in (*FIXED, *FILES.values(), "stages", OUTCOME)):
         read_manifest(path)
-    return verify_finished(path) if has_ended(path) else verify_unfinished(path)
+    states = [f"stages/{state.name}" for state in saved_states(path)]
+    saved = None
+    if has_ended(path):
+        records = [name for name in FILES.values() if (path / name).exists() and (path / name).read_bytes()]
+        of_states = [f"{state}/{file}" for state in states for file in (*STATE, checksums.SUMS)]
+        names = dict.fromkeys([*FIXED, *records, *of_states, OUTCOME, *checksums.read_list(path)])
+        wrong = checksums.find_changed(path, names)
+    else:
+        whole = [state for state in states if not checksums.find_changed(path / state, STATE)]
+        saved = checkpoints.read_saved_records(path / whole[-1]) if whole else {}
+        wrong = checksums.find_changed(path, FIXED) | find_changed_records(path, saved)
+        names = dict.fromkeys([*FIXED, *(name for name in FILES.values() if name in wrong or (path / name).exists())])
+    findings = [Finding(checksums.SUMS, wrong[checksums.SUMS])] if checksums.SUMS in wrong else []
+    for name in names:
+        if name in FILES.values():
+            findings.append(check_records(path, name, wrong.get(name, ""), saved))
+        elif not name.startswith(tuple(f"{state}/" for state in states)):
+            findings.append(Finding(name, wrong.get(name) or find_unreadable(path / name)))
+    for state in states:
+        inside = {name.removeprefix(f"{state}/"): how for name, how in wrong.items() if name.startswith(f"{state}/")}
+        inside |= checksums.find_changed(path / state, STATE)
+        findings.append(Finding(state, ", ".join(f"{file} {how}" for file, how in inside.items())))
+    return findings
 
 
 def has_ended(path: Path) -> bool:
@@ -94,69 +102,18 @@ def has_ended(path: Path) -> bool:
     return (path / OUTCOME).exists() or OUTCOME in checksums.read_list(path)
 
 
-def verify_finished(path: Path) -> list[Finding]:
-    """Each file against the list that was written at the end, and each saved state also against its own list."""
-    states = [f"stages/{state.name}" for state in saved_states(path)]
-    records = [name for name in FILES.values() if (path / name).exists() and (path / name).read_bytes()]
-    needed = [*FIXED, *records, *(f"{state}/{file}" for state in states for file in (*STATE, checksums.SUMS)), OUTCOME]
-    names = dict.fromkeys([*needed, *checksums.read_list(path)])
-    wrong = checksums.find_changed(path, names)
-    findings = [Finding(checksums.SUMS, wrong[checksums.SUMS])] if checksums.SUMS in wrong else []
-    for name in names:
-        if name in FILES.values():
-            findings.append(check_records(path, name, wrong.get(name, "")))
-        elif name in (*FIXED, OUTCOME):
-            findings.append(Finding(name, wrong.get(name) or find_unreadable(path / name)))
-        elif not name.startswith(tuple(f"{state}/" for state in states)):
-            findings.append(Finding(name, wrong.get(name, "")))
-    for state in states:
-        inside = {name.removeprefix(f"{state}/"): how for name, how in wrong.items() if name.startswith(f"{state}/")}
-        findings.append(check_state(path, state, inside))
-    return findings
-
-
-def verify_unfinished(path: Path) -> list[Finding]:
-    """The saved states against their lists, the records against the newest intact state, as a resume does."""
-    wrong = checksums.find_changed(path, FIXED)
-    findings = [Finding(checksums.SUMS, wrong[checksums.SUMS])] if checksums.SUMS in wrong else []
-    findings += [Finding(name, wrong.get(name) or find_unreadable(path / name)) for name in FIXED]
-    states = [f"stages/{state.name}" for state in saved_states(path)]
-    whole = [state for state in states if not checksums.find_changed(path / state, STATE)]
-    saved = read_saved_records(path, whole[-1]) if whole else {}
-    wrong = find_changed_records(path, saved)
-    for name in FILES.values():
-        if name in wrong or (path / name).exists():
-            findings.append(check_records(path, name, wrong.get(name, ""), saved.get(name, (0, ""))[0]))
-    return findings + [check_state(path, state, {}) for state in states]
-
-
-def check_records(path: Path, name: str, damage: str, saved: int | None = None) -> Finding:
-    """A record file, of which each line is read; `saved` is the number of bytes that the newest state covers."""
-    kinds = {file: kind for kind, file in FILES.items()}
+def check_records(path: Path, name: str, damage: str, saved: checkpoints.Saved | None) -> Finding:
+    """A record file, of which each line is read; `saved` are the records that the newest state covers, None for all."""
+    kind = next(kind for kind, file in FILES.items() if file == name)
     lines = read_raw_lines(path / name)
-    broken = next((i for i, line in enumerate(lines, start=1) if not is_record(kinds[name], line)), None)
-    damage = ", ".join(filter(None, [damage, f"line {broken} cannot be read" if broken else ""]))
-    if saved is None or damage == "missing":
-        return Finding(name, damage, format_count(len(lines), "line"))
-    content = (path / name).read_bytes()
-    later = content[saved:].count(b"\n")
-    remarks = [format_count(len(lines), "line"), f"{later} not saved yet" if later else ""]
-    remarks.append(
-        "" if content[saved:].endswith(b"\n") or len(content) <= saved else "the last was not written to its end"
-    )
-    return Finding(name, damage, ", ".join(filter(None, remarks)))
-
-
-def check_state(path: Path, state: str, wrong: dict[str, str]) -> Finding:
-    """A saved state's folder, against its own list and the problems already known."""
-    wrong = wrong | checksums.find_changed(path / state, STATE)
-    return Finding(state, ", ".join(f"{file} {how}" for file, how in wrong.items()))
-
-
-def read_saved_records(path: Path, state: str) -> dict[str, tuple[int, str]]:
-    """The lengths and digests of the record files at the time of a saved state."""
-    records: dict[str, tuple[int, str]] = json.loads((path / state / "state.json").read_bytes())["records"]
-    return records
+    broken = next((i for i, line in enumerate(lines, start=1) if not is_record(kind, line)), None)
+    damages = [damage] * bool(damage) + [f"line {broken} cannot be read"] * bool(broken)
+    remarks = [format_count(len(lines), "line")]
+    if saved is not None and damage != "missing":
+        later = (path / name).read_bytes()[saved.get(name, (0, ""))[0] :]
+        remarks += [f"{later.count(NEWLINE)} not saved yet"] * (NEWLINE in later)
+        remarks += ["the last was not written to its end"] * (later[-1:] not in (b"", NEWLINE))
+    return Finding(name, ", ".join(damages), ", ".join(remarks))
 
 
 def is_record(kind: type[Any], line: bytes) -> bool:
@@ -164,6 +121,15 @@ def is_record(kind: type[Any], line: bytes) -> bool:
     try:
         parse_line(kind, line, "")
     except ConfigurationError:
+        return False
+    return True
+
+
+def is_intact(path: Path, state: Path) -> bool:
+    """Whether neither a saved state nor a record that it rests on has changed."""
+    try:
+        checkpoints.read_state(path, state)
+    except (checkpoints.DamagedStateError, ConfigurationError):
         return False
     return True
 
@@ -179,12 +145,7 @@ def find_unreadable(path: Path) -> str:
 def describe_next_step(path: Path, damaged: Sequence[str]) -> str:
     """The verdict in a sentence, with the next command."""
     resume = f"catalyst resume {shlex.quote(str(path))}"
-    states = [f"stages/{state.name}" for state in saved_states(path)]
-    whole = [
-        s
-        for s in states
-        if not checksums.find_changed(path / s, STATE) and not find_changed_records(path, read_saved_records(path, s))
-    ]
+    whole = [f"stages/{state.name}" for state in saved_states(path) if is_intact(path, state)]
     start = f"continues from {whole[-1] if whole else 'the beginning'}"
     if not damaged:
         return "whole: these are the bytes that the run wrote" + ("" if has_ended(path) else f"; {resume} {start}")

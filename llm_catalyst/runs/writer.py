@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from llm_catalyst.runs.checkpoints import STATE, DamagedStateError, read_state, read_tensors, saved_states
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_lines, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Emit, Evaluation, Event, LLMCall, Manifest, Outcome, Record, Snapshot, to_json
 from llm_catalyst.runs.run_config import FIXED, PLACE, REPAIRS, changed_keys, without_source
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.files import append_whole, cut_torn_line, sync_path, write_atomically, write_flushed
+from llm_catalyst.utils.files import append_whole, cut_torn_line, sync_path, take_lock, write_atomically, write_flushed
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -42,11 +41,7 @@ class RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         self._writing = threading.Lock()
         self._closed = False
-        self._lock = FileLock(path / ".lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ConfigurationError(f"{path} is being written by another process; wait for it or stop it") from None
+        self._lock = take_lock(path / ".lock", f"{path} is being written by another process; wait for it or stop it")
         try:
             refuse_finished(path)  # by the process that held the lock until now
         except ConfigurationError:
@@ -86,17 +81,11 @@ class RunDirectory:
             raise ConfigurationError(
                 f"the data have changed since the run in {self.path} began (manifest.json has their fingerprints)"
             )
+        now = machine_facts(manifest)
         moved = [
-            f"{name} {old} then, {new} now"
-            for name, old, new in (
-                *((name, version, manifest.versions.get(name)) for name, version in before.versions.items()),
-                ("python", before.python, manifest.python),
-                ("device", before.device, manifest.device),
-                ("threads", before.threads, manifest.threads),
-                ("backbone.dtype", before.backbone.get("dtype"), manifest.backbone.get("dtype")),
-                ("code", before.git.get("revision"), manifest.git.get("revision")),
-            )
-            if old != new
+            f"{name} {old} then, {now.get(name)} now"
+            for name, old in machine_facts(before).items()
+            if old != now.get(name)
         ]
         self._notes += [f"elsewhere, figures may differ in their last digits: {'; '.join(moved)}"] * bool(moved)
         # An event may be appended before the restore: that the run was refused.
@@ -261,6 +250,16 @@ def refuse_finished(path: Path) -> None:
     """Raise ConfigurationError if the directory has a finished run."""
     if (path / "outcome.json").exists():
         raise ConfigurationError(f"{path} holds a finished run; see it with: catalyst show {path}")
+
+
+def machine_facts(manifest: Manifest) -> dict[str, Any]:
+    """The facts of a manifest on which the last digits of a run's figures may depend."""
+    return {
+        **manifest.versions,
+        **{name: getattr(manifest, name) for name in ("python", "device", "threads")},
+        "backbone.dtype": manifest.backbone.get("dtype"),
+        "code": manifest.git.get("revision"),
+    }
 
 
 def discard_state(state: Path) -> None:

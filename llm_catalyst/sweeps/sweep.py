@@ -11,14 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, read_statuses
+from llm_catalyst.utils.files import take_lock
 from llm_catalyst.utils.signals import SIGNALS, RunInterrupted, stop_now
-from llm_catalyst.utils.validation import ConfigurationError
 
 GRACE_S = 15.0  # for jobs on this machine to save themselves after a signal
 
@@ -68,12 +68,7 @@ def begin_sweep(sweep: Sweep) -> None:
 @cache
 def lock_folder(folder: Path) -> FileLock:
     """The lock of a sweep's folder, which is held until this process ends."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigurationError(f"another process carries out the sweep in {folder}; wait for it or stop it") from None
-    return lock
+    return take_lock(folder / ".lock", f"another process carries out the sweep in {folder}; wait for it or stop it")
 
 
 @contextmanager

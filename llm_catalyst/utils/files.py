@@ -1,7 +1,11 @@
-"""Writes that survive a crash: whole or not at all, and on the disk when they return."""
+"""Writes that survive a crash: whole or not at all, and on the disk when they return; locks against other writers."""
 
 import os
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from llm_catalyst.utils.validation import ConfigurationError
 
 
 def append_whole(path: Path, line: bytes) -> None:
@@ -46,3 +50,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     write_flushed(part, content)
     part.replace(path)
     sync_path(path.parent)
+
+
+def take_lock(path: Path, refusal: str) -> FileLock:
+    """The lock of this file, held until its release or the end of the process.
+
+    Raises:
+        ConfigurationError: another process holds it; `refusal` is the message.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigurationError(refusal) from None
+    return lock

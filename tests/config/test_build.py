@@ -40,7 +40,7 @@ SWEEPS = {
     "hydra/sweeper/optuna.yaml",
 }
 NO_CHOICES = {"config.yaml", "prices.yaml", "hydra/help/catalyst.yaml", *SWEEPS}
-TABLES = sorted([*(CONF / "table").glob("*.yaml"), *(CONF / "published").glob("*.yaml")])  # test_table.py
+TABLES = [*list_choices(CONF / "table"), *list_choices(CONF / "published")]  # test_table.py
 # What other choices inherit from, and what comes with one of them.
 BASES = [path for path in FILES if any(part.startswith("_") for part in path.relative_to(CONF).parts)]
 CHOICES = [

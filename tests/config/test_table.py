@@ -22,6 +22,7 @@ from llm_catalyst.config.table import (
     select_runs,
     write_table,
 )
+from llm_catalyst.utils.paths import list_choices
 from llm_catalyst.utils.validation import ConfigurationError
 
 TABLE = Table(
@@ -34,7 +35,7 @@ TABLE = Table(
     smoke=("experiment=quickstart",),
     reference="Prompt tuning",
 )
-FILES = sorted((REPOSITORY / "conf/table").glob("*.yaml"))
+FILES = list_choices(REPOSITORY / "conf/table")
 
 
 def test_a_table_comes_seed_after_seed_and_column_after_column() -> None:

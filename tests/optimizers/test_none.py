@@ -18,6 +18,7 @@ NODE = {"_target_": "llm_catalyst.optimizers.NoTraining"}
 EXPERIMENTS = sorted(
     path.relative_to(conf_directory() / "experiment").with_suffix("").as_posix()
     for path in (conf_directory() / "experiment").rglob("*.yaml")
+    if not path.name.startswith("_")
 )
 TABLES = [table for name in ("methods", "vision") for table in (find_table(name), apply_smoke(find_table(name)))]
 # Of each row the run of the first column and seed.
