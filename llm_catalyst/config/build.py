@@ -17,12 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from llm_catalyst.config.plugins import check_targets
-from llm_catalyst.utils.validation import (
-    SHORTEST_SECRET,
-    ConfigurationError,
-    did_you_mean,
-    flatten_leaves,
-)
+from llm_catalyst.utils.validation import SHORTEST_SECRET, ConfigurationError, check_key, flatten_leaves
 
 SECRET = re.compile(r"\b(sk|hf|gsk|xai|key)[-_][A-Za-z0-9_-]{16,}")
 SECRET_NAME = re.compile(r"_(KEY|TOKEN|SECRET|PASSWORD)$")
@@ -78,29 +73,19 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
         )
     task, backbone = build_node(config["task"], "task"), build_node(config["backbone"], "backbone")
     check_modalities(task, backbone, head)
-    return RunComponents(
-        task=task,
-        backbone=backbone,
-        head=head,
-        optimizer=optimizer,
-        mentor=mentor,
-        settings=settings,
-    )
+    return RunComponents(task, backbone, head, optimizer, mentor, settings)
 
 
 def check_modalities(task: Any, backbone: Any, head: Any) -> None:
     """Raise ConfigurationError where one of them is for texts and another for pictures."""
-    parts = {"backbone": backbone, "head": head}
-    wrong = [name for name, part in parts.items() if part.modality != task.modality]
-    if wrong and task.modality == "image":
-        raise ConfigurationError(
-            f"task={task.name} is one of pictures, and {' and '.join(wrong)} is for texts; choose a CLIP "
-            "(backbone=clip_vit_b16) and head=coop, tcp or zero_shot"
-        )
+    wrong = [name for name, part in (("backbone", backbone), ("head", head)) if part.modality != task.modality]
+    kind, other, advice = {
+        "image": ("pictures", "texts", "choose a CLIP (backbone=clip_vit_b16) and head=coop, tcp or zero_shot"),
+        "text": ("texts", "pictures", "choose another, such as backbone=roberta_large head=classifier"),
+    }[task.modality]
     if wrong:
         raise ConfigurationError(
-            f"task={task.name} is one of texts, and {' and '.join(wrong)} is for pictures; choose another, such as "
-            "backbone=roberta_large head=classifier"
+            f"task={task.name} is one of {kind}, and {' and '.join(wrong)} is for {other}; {advice}"
         )
 
 
@@ -167,8 +152,7 @@ def build_dataclass(schema: Any, values: Mapping[str, Any], where: str, extra: M
     built = {}
     for key, value in values.items():
         path = f"{where}.{key}".lstrip(".")
-        if key not in known:
-            raise ConfigurationError(f"there is no key {path}; there are: {', '.join(known)}{did_you_mean(key, known)}")
+        check_key(key, known, where=where)
         if isinstance(value, Mapping) and "_target_" in value:
             built[key] = build_node(value, path)
         elif is_dataclass(hints[key]) and isinstance(value, Mapping):
@@ -214,10 +198,7 @@ def bind_optimizer(target: Any, values: Mapping[str, Any], where: str) -> Any:
 
     known = [name for name in inspect.signature(target).parameters if name != "params"]
     for key in values:
-        if key not in known:
-            raise ConfigurationError(
-                f"there is no key {where}.{key}; there are: {', '.join(known)}{did_you_mean(key, known)}"
-            )
+        check_key(key, known, where=where)
         if isinstance(values[key], str):
             raise ConfigurationError(f"{where}.{key}={values[key]!r} is not a number")
     bound = functools.partial(target, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -1,10 +1,11 @@
 """Exit codes, and one message for each error, which says what went wrong, where and what to do."""
 
 import errno
+import itertools
 import os
 import re
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.signals import BudgetExceededError
-from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
+from llm_catalyst.utils.validation import ConfigurationError, did_you_mean, flatten_leaves
 
 FAILED, WRONG_USE, BUDGET_SPENT = 1, 2, 3
 
@@ -81,20 +82,11 @@ def print_error(message: str, kind: str = "error") -> None:
 
 def list_known_keys() -> list[str]:
     """Every key and group that an override can set, dotted."""
-    keys: list[str] = []
+    keys: set[str] = set()
     for file in conf_directory().rglob("*.yaml"):
         group = file.relative_to(conf_directory()).parent.as_posix()
-        text = file.read_text()
-        content = yaml.safe_load(text) or {}
+        text = file.read_text(encoding="utf-8")
         prefix = "" if group == "." or group.startswith("hydra") or "@package _global_" in text else group
-        keys += [group] * bool(prefix) + flatten_keys(content, prefix)
-    return sorted(set(keys) - {"defaults"})
-
-
-def flatten_keys(node: Mapping[str, Any], prefix: str) -> list[str]:
-    """The dotted paths of all keys below a node."""
-    keys = []
-    for key, value in node.items():
-        path = f"{prefix}.{key}".lstrip(".")
-        keys += [path, *(flatten_keys(value, path) if isinstance(value, dict) else [])]
-    return keys
+        for path, _ in flatten_leaves(yaml.safe_load(text) or {}, prefix, whole_lists=True):
+            keys.update(itertools.accumulate(path.split("."), "{}.{}".format))
+    return sorted(keys - {"defaults"})

@@ -30,12 +30,11 @@ class Interval:
             raise ConfigurationError(f"{key}.{name}=[] names no stage; give at least one number")
         numbers = []
         for entry in values:
-            if isinstance(entry, bool) or not isinstance(entry, int | float):
+            is_number = isinstance(entry, int | float) and not isinstance(entry, bool)
+            if not is_number or (name == "steps" and math.isfinite(entry) and entry != int(entry)):
                 raise ConfigurationError(f"{key}.{name}={entry} is not a number of {name}")
             if not 0 < entry < math.inf:
                 raise ConfigurationError(f"{key}.{name}={entry} must be more than 0")
-            if name == "steps" and entry != int(entry):
-                raise ConfigurationError(f"{key}.{name}={entry} is not a number of {name}")
             numbers.append(max(1, round(entry * per_epoch)) if name == "epochs" else int(entry))
         return numbers
 

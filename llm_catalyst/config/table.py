@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.paths import conf_directory, list_choices
-from llm_catalyst.utils.validation import ConfigurationError, check_choice, did_you_mean
+from llm_catalyst.utils.validation import ConfigurationError, check_choice, check_key, first_problem
 
 FILE = "table.yaml"  # the table itself, beside the runs that fill it
 SMOKE_SEEDS = 2  # the fewest that have a spread
@@ -86,12 +86,10 @@ class Published:
 
 def find_table(name: str, folders: Sequence[Path] = ()) -> Table:
     """The table of that name, from `folder/table/` of one of `folders` or from the packaged ones."""
-    places = [folder / "table" for folder in (*folders, conf_directory())]
-    for place in places:
-        if (place / f"{name}.yaml").is_file():
-            return read_table(place / f"{name}.yaml")
-    known = sorted({path.stem for place in places for path in list_choices(place)})
-    raise ConfigurationError(f"there is no table {name}; there are: {', '.join(known)}{did_you_mean(name, known)}")
+    places = [folder / "table" for folder in (conf_directory(), *reversed(folders))]
+    tables = {path.stem: path for place in places for path in list_choices(place)}
+    check_key(name, sorted(tables), "table")
+    return read_table(tables[name])
 
 
 def known_tables() -> list[Table]:
@@ -219,5 +217,4 @@ def convert_content(path: Path, content: Any, kind: Any) -> Any:
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigurationError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ConfigurationError(f"{path}: {first_problem(error)}") from None

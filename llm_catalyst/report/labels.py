@@ -5,9 +5,9 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from llm_catalyst.report.runs import Run, read_settings
-from llm_catalyst.runs.analysis import get_nested
 from llm_catalyst.utils.checksums import sha256
 from llm_catalyst.utils.format import shorten_text
+from llm_catalyst.utils.validation import get_nested
 
 LONGEST = 40  # characters of a setting in a name
 NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)")

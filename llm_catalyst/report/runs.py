@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from llm_catalyst.runs.analysis import get_nested
-from llm_catalyst.runs.old_configs import translate_config
 from llm_catalyst.runs.reader import read_json, read_manifest
 from llm_catalyst.runs.records import Manifest, Outcome
-from llm_catalyst.runs.run_config import PLACE
+from llm_catalyst.runs.run_config import PLACE, load_config
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
+from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves, get_nested
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C takes a tenth of the time
 APART = re.compile(rf"seed|{PLACE}")  # keys in which runs may differ and still repeat each other
 
 
@@ -47,7 +42,7 @@ def read_or_note(path: Path, problems: list[str]) -> Run | None:
     """The run in `path`; None if it cannot be read: the reason is then added to `problems`."""
     try:
         return read_report_run(path, problems)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         problems.append(f"{path} does not count: {' '.join(str(error).split())}")
         return None
 
@@ -64,11 +59,10 @@ def read_report_run(path: Path, problems: list[str]) -> Run:
         problems.append(f"{path / checksums.SUMS} is {damage.pop(checksums.SUMS)}: nothing vouches for the run's files")
     for name, how in damage.items():
         raise ConfigurationError(f"{name} is {how} (catalyst show --verify {path})")
-    config = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), LOADER)
+    config = load_config(path)
     seed = get_nested(config, "seed")
     if not isinstance(seed, int):
         raise ConfigurationError("config.yaml holds no seed")
-    config = translate_config(config)
     outcome: Outcome | None = read_json(path / "outcome.json", Outcome) if "outcome.json" in names else None
     return Run(path, read_manifest(path), config, outcome, seed)
 

@@ -13,8 +13,7 @@ from rich.text import Text
 from llm_catalyst.report.summary import format_later_loss, format_loss, score_cells, summarize_run
 from llm_catalyst.runs.analysis import (
     best_prompts,
-    get_nested,
-    read_config,
+    read_known_config,
     read_majority,
     read_metric_name,
     sum_usage,
@@ -26,6 +25,7 @@ from llm_catalyst.utils.format import shorten_text
 from llm_catalyst.utils.rich_layout import indent_text, make_columns, make_heading, make_pairs
 from llm_catalyst.utils.terminal import escape_controls, escape_paragraphs, forgive_encoding, quote_prompt
 from llm_catalyst.utils.text_plot import Point, draw_curve, value_span
+from llm_catalyst.utils.validation import get_nested
 
 POOL = 10  # entries shown
 SHORT = 8  # lines of a message shown without --full
@@ -63,7 +63,7 @@ def render_run(run: RunRecords, full: bool = False) -> RenderableType:
     """All that happened, in order, and the summary; messages and prompts are shortened unless `full`."""
     metric = read_metric_name(run)
     return Group(
-        *render_header(run, read_config(run.path)),
+        *render_header(run, read_known_config(run.path)),
         *render_curves(run, metric),
         *render_pool(run, metric, None if full else SHORT_PROMPT),
         *render_restarts(run, metric, None if full else SHORT_PROMPT),

@@ -6,28 +6,21 @@ that of the first revision, whose manifest.json has no `format`.
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
+
+from llm_catalyst.utils.validation import get_nested
 
 FORMAT = 2  # of manifest.json and config.yaml as they are written today
 
-# Today's package of the classes that each module of format 1 held.
-MODULES = {
-    f"llm_catalyst.{module}": f"llm_catalyst.{package}"
-    for package, modules in {
-        "models.backbones": "backbones.clip backbones.text",
-        "models.heads": "heads.classifier heads.coop heads.similarity heads.tcp heads.verbalizer heads.zero_shot",
-        "optimizers": "doers.zeroth_order",
-        "tasks": "tasks.images tasks.text",
-        "mentors": "mentors.controls mentors.diffusion mentors.evolution mentors.language_model",
-        "mentors.clients": "mentors.clients.anthropic mentors.clients.human mentors.clients.local "
-        "mentors.clients.openai mentors.clients.rehearsal mentors.clients.replay",
-        "mentors.strategies": "mentors.strategies.ape mentors.strategies.capo mentors.strategies.directional "
-        "mentors.strategies.evoprompt mentors.strategies.gepa mentors.strategies.gpo mentors.strategies.leo "
-        "mentors.strategies.opro mentors.strategies.paper mentors.strategies.paraphrase mentors.strategies.rank",
-    }.items()
-    for module in modules.split()
-}
+# The package of a class of format 1, whose `_target_` named its module as well, and the packages that have moved since.
+OLD_TARGET = re.compile(
+    r"llm_catalyst\.(backbones|heads|doers|tasks|mentors(?:\.clients|\.strategies)?)"
+    r"\.(?!(?:clients|strategies)\.)\w+\.(\w+)"
+)
+PACKAGES = {"backbones": "models.backbones", "heads": "models.heads", "doers": "optimizers"}
 CLASSES = {"Rehearsal": "MockModel"}
 NO_TRAINING = {"_target_": "llm_catalyst.optimizers.NoTraining"}
 
@@ -37,8 +30,9 @@ FILLED_KEYS: dict[str, Any] = {"plugins": []}
 
 def translate_target(target: str) -> str:
     """The public path of the class that a `_target_` of any revision names."""
-    module, _, name = target.rpartition(".")
-    return f"{MODULES[module]}.{CLASSES.get(name, name)}" if module in MODULES else target
+    if (old := OLD_TARGET.fullmatch(target)) is None:
+        return target
+    return f"llm_catalyst.{PACKAGES.get(old[1], old[1])}.{CLASSES.get(old[2], old[2])}"
 
 
 def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,9 +42,7 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
         translated["optimizer"] = dict(NO_TRAINING)
     for key, value in FILLED_KEYS.items():
         *parents, name = key.split(".")
-        node: Any = translated
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, dict) else None
+        node = get_nested(translated, *parents)
         if isinstance(node, dict):
             node.setdefault(name, copy.deepcopy(value))
     return translated
@@ -78,9 +70,6 @@ def translate_words(words: Sequence[str]) -> tuple[str, ...]:
 
 def read_format(manifest: bytes) -> int:
     """The format that the content of a manifest.json names; 1 where it names none."""
-    try:
-        content = json.loads(manifest)
-    except ValueError:
-        return 1
-    found = content.get("format", 1) if isinstance(content, dict) else 1
-    return found if isinstance(found, int) else 1
+    with suppress(ValueError, TypeError, AttributeError):
+        return int(json.loads(manifest).get("format", 1))
+    return 1

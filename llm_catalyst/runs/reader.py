@@ -12,21 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from llm_catalyst.runs import old_configs
-from llm_catalyst.runs.records import (
-    Evaluation,
-    Event,
-    LLMCall,
-    Manifest,
-    Outcome,
-    Restart,
-    ScoredPrompt,
-    Snapshot,
-    from_json,
-)
+from llm_catalyst.runs import old_configs, records
+from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Manifest, Outcome, Restart, ScoredPrompt, Snapshot
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.terminal import escape_controls
-from llm_catalyst.utils.validation import ConfigurationError
+from llm_catalyst.utils.validation import ConfigurationError, first_problem
 
 FILES: dict[type[Any], str] = {
     Snapshot: "trajectory.jsonl",
@@ -64,10 +54,7 @@ def read_run(path: Path) -> RunRecords:
     lists = {name.removesuffix(".jsonl"): read_lines(path / name, kind) for kind, name in FILES.items()}
     outcome = path / "outcome.json"
     return RunRecords(
-        path=path,
-        manifest=manifest,
-        outcome=read_json(outcome, Outcome) if outcome.exists() else None,
-        **lists,
+        path=path, manifest=manifest, outcome=read_json(outcome, Outcome) if outcome.exists() else None, **lists
     )
 
 
@@ -137,13 +124,13 @@ def parse_line(kind: Any, line: bytes, where: str) -> Any:
         ConfigurationError: it is no such record; the message says where it is, what is wrong and what to do.
     """
     try:
-        record = from_json(kind, line)
-        why = "" if kind is not LLMCall or checksums.is_unbroken(line) else "its sha256 says that it was another"
+        record = records.from_json(kind, line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        why = escape_controls(": ".join([".".join(map(str, first["loc"])), first["msg"]][not first["loc"] :]))
-    if not why:
-        return record
+        why = escape_controls(first_problem(error))
+    else:
+        if kind is not LLMCall or checksums.is_unbroken(line):
+            return record
+        why = "its sha256 says that it was another"
     names = ", ".join(f.name for f in fields(kind))
     article = "an" if kind.__name__.startswith(tuple("AEIOU")) else "a"
     advice = ", or end it before that line to ask the mentor again" if kind is LLMCall else ""

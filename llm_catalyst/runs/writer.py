@@ -81,12 +81,8 @@ class RunDirectory:
             raise ConfigurationError(
                 f"the data have changed since the run in {self.path} began (manifest.json has their fingerprints)"
             )
-        now = machine_facts(manifest)
-        moved = [
-            f"{name} {old} then, {now.get(name)} now"
-            for name, old in machine_facts(before).items()
-            if old != now.get(name)
-        ]
+        then, now = machine_facts(before), machine_facts(manifest)
+        moved = [f"{name} {old} then, {now.get(name)} now" for name, old in then.items() if old != now.get(name)]
         self._notes += [f"elsewhere, figures may differ in their last digits: {'; '.join(moved)}"] * bool(moved)
         # An event may be appended before the restore: that the run was refused.
         cut_torn_line(self.path / FILES[Event])
@@ -154,17 +150,14 @@ class RunDirectory:
         part.rename(final)
         for folder in (final.parent, self.path):
             sync_path(folder)
-        states = self.saved()
-        for later in states[states.index(final) + 1 :]:
-            discard_state(later)  # damaged ones that the restored run has passed
-        self._discard_checkpoints_before(final)
+        self._discard_others(final, later=True)
 
-    def _discard_checkpoints_before(self, state: Path) -> None:
-        """Remove the checkpoints that are older than a saved state."""
+    def _discard_others(self, state: Path, later: bool = False) -> None:
+        """Remove the checkpoints before a saved state; with `later` also those after it, which are damaged."""
         states = self.saved()
-        for earlier in states[: states.index(state)]:
-            if ".step" in earlier.name:
-                discard_state(earlier)
+        place = states.index(state)
+        for other in states[place + 1 :] * later + [folder for folder in states[:place] if ".step" in folder.name]:
+            discard_state(other)
 
     def saved(self) -> list[Path]:
         """The folders of the saved states, in order."""
@@ -196,7 +189,7 @@ class RunDirectory:
                 continue
             found = tensors, content["state"]
             lengths = {name: length for name, (length, _) in content["records"].items()}
-            self._discard_checkpoints_before(folder)  # in case the process ended between a save and this removal
+            self._discard_others(folder)  # in case the process ended between a save and this removal
             break
         self._cut(lengths)
         for part in self.path.glob("stages/*.part"):

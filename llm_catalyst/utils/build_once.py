@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -46,11 +47,10 @@ def build_once(path: Path, build: Callable[[Path], None]) -> Path:
 
 def is_whole(path: Path) -> bool:
     """Whether a file is there, undamaged, and the one that was written under this name."""
-    try:
+    with suppress(OSError):
         content = path.read_bytes()
-    except OSError:
-        return False
-    return content[-DIGEST:] == keyed_checksum(path.name, content[:-DIGEST])
+        return content[-DIGEST:] == keyed_checksum(path.name, content[:-DIGEST])
+    return False
 
 
 def keyed_checksum(name: str, content: bytes) -> bytes:

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-from types import TracebackType
 from typing import Any
 
 INTERRUPTED, STOPPED = 130, 75  # exit codes of Ctrl-C, and of a cluster's signals (EX_TEMPFAIL: start it again)
@@ -63,9 +62,7 @@ class SignalHandler:
             self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._before:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():

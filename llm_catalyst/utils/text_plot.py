@@ -40,12 +40,12 @@ def draw_area(
 ) -> list[Text]:
     """The area below the points as `height` lines of text, eight levels a line; upright dashes at `marks` on x."""
     levels = {c: 1 + cell_index(v, y, 8 * height) for c, v in columns_of([points], width, x).items()}
-    cells = {}
-    for column, level in levels.items():
-        for row in range(height):
-            eighths = min(8, level - 8 * (height - 1 - row))
-            if eighths > 0:
-                cells[row, column] = BLOCKS[eighths]
+    cells = {
+        (row, column): BLOCKS[min(8, eighths)]
+        for column, level in levels.items()
+        for row in range(height)
+        if (eighths := level - 8 * (height - 1 - row)) > 0
+    }
     return draw_cells(cells, width, height, {cell_index(mark, x, width) for mark in marks}, None, style)
 
 

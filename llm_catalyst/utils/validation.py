@@ -24,21 +24,39 @@ class ConfigurationError(ValueError):
 def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
     """Raise ConfigurationError unless `value` is one of `choices`."""
     if value not in choices:
-        raise ConfigurationError(
-            f"{key}={value} is not known; there are: {', '.join(choices)}{did_you_mean(value, choices)}"
-        )
+        raise unknown_choice(key, value, choices)
 
 
-def check_at_least(key: str, value: float | None, bound: float) -> None:
-    """Raise ConfigurationError where `value` is given and below `bound`."""
-    if value is not None and not value >= bound:
-        raise ConfigurationError(f"{key}={value} is too small; it must be at least {bound}")
+def check_at_least(key: str, value: float, bound: float) -> None:
+    """Raise ConfigurationError where `value` is below `bound`."""
+    if not value >= bound:
+        raise out_of_range(key, value, bound)
 
 
 def check_range(key: str, value: float, low: float, high: float) -> None:
     """Raise ConfigurationError unless low <= value <= high."""
     if not low <= value <= high:
-        raise ConfigurationError(f"{key}={value} is out of range; it must lie between {low} and {high}")
+        raise out_of_range(key, value, low, high)
+
+
+def unknown_choice(key: str, value: str, choices: Sequence[str]) -> ConfigurationError:
+    """The error for a value that is not among the choices."""
+    near = did_you_mean(str(value), choices)
+    return ConfigurationError(f"{key}={value} is not known; there are: {', '.join(choices)}{near}")
+
+
+def out_of_range(key: str, value: float, low: float, high: float | None = None) -> ConfigurationError:
+    """The error for a value that is below `low`, or above `high` where that is given."""
+    if high is None:
+        return ConfigurationError(f"{key}={value} is too small; it must be at least {low}")
+    return ConfigurationError(f"{key}={value} is out of range; it must lie between {low} and {high}")
+
+
+def check_key(name: str, known: Sequence[str], what: str = "key", where: str = "") -> None:
+    """Raise ConfigurationError unless `name`, a key of the node `where` or a thing of another kind, is known."""
+    if name not in known:
+        path = ".".join(filter(None, (where, name)))
+        raise ConfigurationError(f"there is no {what} {path}; there are: {', '.join(known)}{did_you_mean(name, known)}")
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -57,6 +75,13 @@ def flatten_leaves(node: Any, path: str = "", whole_lists: bool = False) -> Iter
             yield from flatten_leaves(value, f"{path}[{i}]")
     else:
         yield path, node
+
+
+def get_nested(node: Any, *keys: str) -> Any:
+    """The value of nested mappings at these keys, or None."""
+    for key in keys:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -91,32 +116,29 @@ def config_dataclass(key: str) -> Callable[[type[T]], type[T]]:
 def explain_invalid_value(key: str, hints: Mapping[str, Any], error: "ValidationError") -> ConfigurationError:
     """The first problem that pydantic found in the fields of the node `key`, as a ConfigurationError."""
     problem = error.errors()[0]
-    kind, context, value = problem["type"], problem.get("ctx", {}), problem["input"]
-    if isinstance(raised := context.get("error"), ConfigurationError):  # by the class's own __post_init__
+    kind, value = problem["type"], problem["input"]
+    raised = problem.get("ctx", {}).get("error")
+    if isinstance(raised, ConfigurationError):  # by the class's own __post_init__
         return raised
     field = str(problem["loc"][0]) if problem["loc"] else ""
-    path = ".".join(part for part in (key, field) if part)
-    if kind == "literal_error":
-        choices = [
-            str(choice)
-            for hint in flatten_hint(hints[field])
-            if get_origin(hint) is Literal
-            for choice in get_args(hint)
-        ]
-        return ConfigurationError(
-            f"{path}={value} is not known; there are: {', '.join(choices)}{did_you_mean(str(value), choices)}"
-        )
-    if kind in ("greater_than_equal", "less_than_equal"):
-        lows = [bound.ge for bound in flatten_hint(hints[field]) if isinstance(bound, Ge)]
-        highs = [bound.le for bound in flatten_hint(hints[field]) if isinstance(bound, Le)]
-        if lows and highs:
-            return ConfigurationError(f"{path}={value} is out of range; it must lie between {lows[0]} and {highs[0]}")
-        if lows:
-            return ConfigurationError(f"{path}={value} is too small; it must be at least {lows[0]}")
-        return ConfigurationError(f"{path}={value} is too large; it must be at most {highs[0]}")
+    path = ".".join(filter(None, (key, field)))
     if kind in ("missing", "unexpected_keyword_argument"):
         raise TypeError(f"{path}: {problem['msg']}")
+    parts = flatten_hint(hints.get(field))
+    if kind == "literal_error":
+        literals = [part for part in parts if get_origin(part) is Literal]
+        return unknown_choice(path, value, [str(choice) for part in literals for choice in get_args(part)])
+    lows: list[Any] = [part.ge for part in parts if isinstance(part, Ge)]
+    highs: list[Any] = [part.le for part in parts if isinstance(part, Le)]
+    if kind in ("greater_than_equal", "less_than_equal") and lows:
+        return out_of_range(path, value, lows[0], highs[0] if highs else None)
     return ConfigurationError(f"{path}={value!r} does not fit: {problem['msg']}")
+
+
+def first_problem(error: "ValidationError") -> str:
+    """The place and the message of the first problem that pydantic found: 'rows.0.name: Field required'."""
+    first = error.errors(include_url=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
 def flatten_hint(hint: Any) -> list[Any]:
