@@ -139,7 +139,7 @@ class RunDirectory:
             for file, content in {**files, checksums.SUMS: checksums.format_list(digests)}.items():
                 write_flushed(part / file, content)
         except OSError:
-            shutil.rmtree(part, ignore_errors=True)  # on a full disk, this leaves room for the event of the end
+            shutil.rmtree(part, ignore_errors=True)  # on a full disk, this frees space for the last event
             raise
         for file, length in lengths.items():
             if length:

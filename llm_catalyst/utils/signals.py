@@ -58,7 +58,7 @@ class SignalHandler:
     def __enter__(self) -> "SignalHandler":
         # Python lets only the main thread handle signals.
         if threading.current_thread() is threading.main_thread():
-            handlers = {**dict.fromkeys(SIGNALS, self._asked), signal.SIGALRM: self._late}
+            handlers = {**dict.fromkeys(SIGNALS, self._asked), signal.SIGALRM: lambda *_: self.check()}
             self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
@@ -82,6 +82,3 @@ class SignalHandler:
             os.write(2, b"\r\nstopping after this step (Ctrl-C again: at once)\r\n")
         # Again each second: an exception raised within a destructor is swallowed.
         signal.setitimer(signal.ITIMER_REAL, self.patience_s, 1.0)
-
-    def _late(self, number: int, frame: Any) -> None:
-        self.check()
