@@ -18,12 +18,12 @@ Parameters = Mapping[str, Tensor]
 class PromptedModel(Protocol):
     """Soft prompt and head weights -> class logits, and the loss that training lowers.
 
-    `backbone` is a frozen torch module with the `device` that it computes on; `room` says how much of a batch fits into
+    `backbone` is a frozen torch module with the `device` that it computes on; `limits` says how much of a batch fits into
     memory at a time.
     """
 
     backbone: Any
-    room: PassLimits
+    limits: PassLimits
 
     def prepare(self, parameters: Parameters) -> Parameters:
         """The stacked parameters, with what follows from them alone and many batches share: nothing, by default."""

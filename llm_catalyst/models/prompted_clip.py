@@ -24,7 +24,7 @@ class PromptedClip(PromptedModel):
     backbone: FrozenClip
     head: ImageHead
     constants: dict[str, Tensor]
-    room: PassLimits
+    limits: PassLimits
 
     def logits(self, parameters: Parameters, batch: ImageBatch) -> Tensor:
         """Class logits (k, b, c), float32: scale * cosine between image and class features."""

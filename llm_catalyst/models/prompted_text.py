@@ -21,7 +21,7 @@ class PromptedText(PromptedModel):
     backbone: FrozenText
     head: TextHead
     constants: dict[str, Tensor]
-    room: PassLimits
+    limits: PassLimits
 
     def logits(self, parameters: Parameters, batch: TextBatch) -> Tensor:
         """Class logits (k, b, c), float32, for stacked parameters (k, ...) and a batch of each member's own.

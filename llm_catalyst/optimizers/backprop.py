@@ -137,7 +137,7 @@ class GradientDescent(PromptOptimizer):
 def mean_gradients(model: PromptedModel, members: Sequence[Member], batch: Batch) -> list[float]:
     """Each member's mean loss on its own rows; leaves the gradient of it in the member's parameters.
 
-    Accumulates over parts of the batch, of as many examples as memory has room for.
+    Accumulates over parts of the batch, of as many examples as fit into memory.
     """
 
     def accumulate(size: int) -> list[float]:
@@ -151,7 +151,7 @@ def mean_gradients(model: PromptedModel, members: Sequence[Member], batch: Batch
             total += losses.detach()
         return total.tolist()
 
-    return model.room.fit("examples", 1, batch.size, accumulate)
+    return model.limits.fit("examples", 1, batch.size, accumulate)
 
 
 @config_dataclass("")

@@ -26,7 +26,7 @@ class NoTraining(PromptOptimizer):
         model.backbone.train(False)
         for number in range(step_range.done + 1, step_range.end + 1):
             batch = next(batches)
-            losses = model.room.fit("examples", 1, batch.size, partial(mean_losses, model, members, batch))
+            losses = model.limits.fit("examples", 1, batch.size, partial(mean_losses, model, members, batch))
             yield StepResult.of(number, losses.tolist(), batch)
 
 

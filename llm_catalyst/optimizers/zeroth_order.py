@@ -212,7 +212,7 @@ def evaluate_points(model: PromptedModel, points: Sequence[Parameters], batch: B
         parts = (model.losses(parameters, part) for part in wide.parts(size))
         return torch.cat([losses.cpu().double() for losses in parts], dim=1).mean(1)
 
-    return model.room.fit("examples", 1, batch.size, evaluate).unflatten(0, (len(points), -1))
+    return model.limits.fit("examples", 1, batch.size, evaluate).unflatten(0, (len(points), -1))
 
 
 def directional_derivatives(
@@ -232,7 +232,7 @@ def directional_derivatives(
 
     try:
         with sdpa_kernel(SDPBackend.MATH):
-            losses, slopes = model.room.fit("examples", 1, batch.size, evaluate).unflatten(1, (q, -1))
+            losses, slopes = model.limits.fit("examples", 1, batch.size, evaluate).unflatten(1, (q, -1))
     except NotImplementedError as error:
         raise ConfigurationError(
             "optimizer=forward_gradient needs a backbone that can be differentiated forwards; try "

@@ -116,7 +116,7 @@ def estimate_run(problem: Problem, optimizer: PromptOptimizer, mentor: Mentor, p
 def count_split_tokens(problem: Problem, split: Split) -> int:
     """Tokens of scoring one prompt on a split."""
     data = problem.splits[split]
-    passes = scoring_rows(data, problem.model.room.tokens, problem.space.length, problem.padding)
+    passes = scoring_rows(data, problem.model.limits.tokens, problem.space.length, problem.padding)
     return sum(count_padded_tokens(problem, data, rows) for rows in passes)
 
 
@@ -125,8 +125,8 @@ def measure_run(problem: Problem, optimizer: PromptOptimizer, work: Work) -> Mea
 
     A step's time grows with its tokens: the mean size gives the time of them all, where the median would not.
     """
-    room, tokens = problem.model.room, work.problem.tokens_of
-    model = replace(problem.model, room=PassLimits(room.examples, room.tokens))
+    limits, tokens = problem.model.limits, work.problem.tokens_of
+    model = replace(problem.model, limits=PassLimits(limits.examples, limits.tokens))
     longest, mean = tokens.index(max(tokens)), statistics.fmean(tokens)
     usual = min(range(len(tokens)), key=lambda step: abs(tokens[step] - mean))
     passes = make_step(problem, optimizer, model, max(work.members), longest, len(tokens))()  # it warms up, too
@@ -141,7 +141,7 @@ def measure_run(problem: Problem, optimizer: PromptOptimizer, work: Work) -> Mea
         steps=sum(map(len, times.values())),
         passes=passes,
         peak=peak_memory(problem.device),
-        notes=tuple(model.room.take_messages()),
+        notes=tuple(model.limits.take_messages()),
     )
 
 
@@ -162,7 +162,7 @@ def make_step(
 def time_scored_token(problem: Problem, model: PromptedModel, k: int) -> float:
     """Seconds of the largest pass over dev, of k prompts together, by its tokens."""
     dev, prompt = problem.splits["dev"], problem.start()
-    passes = scoring_rows(dev, max(1, model.room.tokens // k), problem.space.length, problem.padding)
+    passes = scoring_rows(dev, max(1, model.limits.tokens // k), problem.space.length, problem.padding)
     tokens, rows = max((count_padded_tokens(problem, dev, rows), rows) for rows in passes)
     sample, metric = dev.pick(rows), problem.data.task.metric
     times = time_calls(lambda: score_members(model, [prompt] * k, sample, metric, problem.padding), problem.compiled)

@@ -155,7 +155,8 @@ def assemble_problem(
         splits, make_model = encode_images(data, backbone, settings, tell), PromptedClip
     else:
         splits, make_model = encode_texts(data, backbone, head, settings, tell), PromptedText
-    model = make_model(backbone, head, head.constants(backbone, data), room_for(settings))
+    limits = PassLimits(settings.micro_batch or settings.batch_size, settings.token_budget)
+    model = make_model(backbone, head, head.constants(backbone, data), limits)
     compiled_before = compile_seconds() if backbone.compiled else None
     class_at = head.class_at(settings.prompt.length)
     space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt, class_at)
@@ -182,11 +183,6 @@ def encode_images(
         "dev": load_features(backbone, data.dev, tell=tell),
         "test": load_features(backbone, data.test, tell=tell),
     }
-
-
-def room_for(settings: Settings) -> PassLimits:
-    """What may go forward at a time, to begin with."""
-    return PassLimits(settings.micro_batch or settings.batch_size, settings.token_budget)
 
 
 def cloze_for(backbone: FrozenText, cloze: str) -> str:

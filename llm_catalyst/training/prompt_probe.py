@@ -98,4 +98,4 @@ class PromptProbe:
             return total
 
         model.backbone.train(False)
-        return model.room.fit("examples", 1, batch.size, backward)
+        return model.limits.fit("examples", 1, batch.size, backward)

@@ -30,9 +30,9 @@ def score_members(
 ) -> list[ScoringResult | None]:
     """The result of each member on `data`, or None where its loss is not finite.
 
-    All members are scored together, in forward passes of at most `model.room.tokens` tokens, prompts included.
+    All members are scored together, in forward passes of at most `model.limits.tokens` tokens, prompts included.
     """
-    losses, answers, truth = in_room(score_passes, model, members, data, pad_to)
+    losses, answers, truth = run_within_limits(score_passes, model, members, data, pad_to)
     means = losses.double().sum(0) / len(data)
     return [make_result(mean, row, truth, metric) for mean, row in zip(means.tolist(), answers, strict=True)]
 
@@ -65,7 +65,7 @@ def score_examples(
     model: PromptedModel, members: Sequence[Parameters], data: Examples, pad_to: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Each member's loss in nats and answered label id on each example of `data`, (k, n) both, on the CPU."""
-    return in_room(each_example, model, members, data, pad_to)
+    return run_within_limits(each_example, model, members, data, pad_to)
 
 
 def each_example(
@@ -80,15 +80,15 @@ def each_example(
     return losses, answers
 
 
-def in_room(
+def run_within_limits(
     work: Callable[..., T], model: PromptedModel, members: Sequence[Parameters], data: Examples, pad_to: int | None
 ) -> T:
-    """What `work` gives, with the backbone in evaluation mode and as many tokens in one pass as memory has room for."""
+    """What `work` gives, with the backbone in evaluation mode and as many tokens in one pass as memory has limits for."""
     training = model.backbone.training
     model.backbone.train(False)
     parameters = stack_members(members)
     least = len(members) * padded_tokens(data, parameters["prompt"].shape[1], pad_to)
-    done = model.room.fit(
+    done = model.limits.fit(
         "tokens", least, least * len(data), lambda budget: work(model, parameters, data, budget, pad_to)
     )
     model.backbone.train(training)

@@ -309,7 +309,7 @@ class PromptIsLogits(CrossEntropy):
 
     def __init__(self, shape: Callable[[Tensor], Tensor] = lambda rows: rows) -> None:
         self.backbone = Bare()
-        self.room = plenty()
+        self.limits = plenty()
         self.shape = shape
 
     def logits(self, parameters: Parameters, batch: TextBatch) -> Tensor:

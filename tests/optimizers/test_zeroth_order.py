@@ -107,7 +107,7 @@ class Quadratic(CrossEntropy):
         generator = torch.Generator().manual_seed(3)
         root = torch.randn(n, n, generator=generator, dtype=torch.double) / n**0.5
         self.curve, self.tilt = root @ root.T, torch.randn(n, generator=generator, dtype=torch.double)
-        self.room = plenty()
+        self.limits = plenty()
 
     def value(self, x: Tensor) -> Tensor:
         return 20 + ((x @ self.curve) * x).sum(-1) / 2 + x @ self.tilt
@@ -315,7 +315,7 @@ class Counting(CrossEntropy):
 
     def __init__(self, model: Any, most: int | None = None) -> None:
         self.model, self.most, self.rows = model, most, list[int]()
-        self.backbone, self.room = model.backbone, PassLimits(10**6, 10**6)
+        self.backbone, self.limits = model.backbone, PassLimits(10**6, 10**6)
 
     def logits(self, parameters: Parameters, batch: Batch) -> Tensor:
         rows = batch.labels.numel()
@@ -345,7 +345,7 @@ def test_less_goes_forward_at_a_time_where_memory_runs_out_and_adds_up_to_the_sa
     (step,) = train(optimizer, [usual], 1, problem.model, problem.batches(1, 0))
     (parted,) = train(optimizer, [cramped], 1, model, problem.batches(1, 0))
     assert max(model.rows) <= 7
-    assert model.room.take_messages()
+    assert model.limits.take_messages()
     assert (parted.losses[0], parted.examples) == (pytest.approx(step.losses[0], abs=1e-5), step.examples)
     for n, p in usual.parameters.items():
         torch.testing.assert_close(cramped.parameters[n], p, atol=2e-4, rtol=1e-3)

@@ -223,7 +223,7 @@ def test_memory_that_runs_out_is_told_and_leaves_the_problem_as_it_was() -> None
     problem = toy_problem(head=Cramped(Classifier(), 4))
     (note,) = estimate_run(problem, OPTIMIZER, NoMentor(), PLAN).notes
     assert "continuing with 4 at a time" in note
-    assert (problem.model.room.examples, problem.model.room.take_messages()) == (8, [])
+    assert (problem.model.limits.examples, problem.model.limits.take_messages()) == (8, [])
     with pytest.raises(ConfigurationError, match="not even one example"):
         estimate_run(toy_problem(head=Cramped(Classifier(), 0)), OPTIMIZER, NoMentor(), PLAN)
 

@@ -86,7 +86,7 @@ def test_a_step_without_a_backward_pass_takes_less_memory_than_one_with_it() -> 
 
     def taken(optimizer: Any, examples: int) -> int:
         """Bytes of a step above what stood there before it."""
-        found.model.room.examples = examples
+        found.model.limits.examples = examples
         batches, learner = found.batches(1, 0), Member.of(found.start())
         before = torch.cuda.memory_allocated(cuda)
         forget_peak(cuda)

@@ -26,7 +26,7 @@ def trials_of(problem: Problem) -> tuple[PromptProbe, State, list[Prompt]]:
 @pytest.mark.parametrize("tokens", [20, 10**6])
 def test_trials_are_the_answers_behind_a_score_in_the_order_of_the_rows(tokens: int) -> None:
     problem = toy_problem()
-    problem.model.room.tokens = tokens
+    problem.model.limits.tokens = tokens
     trials, state, prompts = trials_of(problem)
     rows = [7, 0, 19, 4, 11]
     for prompt, found in zip(prompts, trials.attempt(prompts, rows), strict=True):
@@ -64,8 +64,8 @@ def test_hints_do_not_depend_on_the_room_in_memory_and_leave_no_gradient() -> No
     problem = toy_problem(head=Verbalizer())
     trials, _, prompts = trials_of(problem)
     whole = trials.hints(prompts)
-    problem.model.room.examples = 5
+    problem.model.limits.examples = 5
     assert trials.hints(prompts) == whole
     assert all(p.grad is None for p in problem.model.backbone.parameters())
-    assert isinstance(problem.model.room, PassLimits)
+    assert isinstance(problem.model.limits, PassLimits)
     assert trials.hints([]) == []

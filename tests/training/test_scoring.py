@@ -24,7 +24,7 @@ class Watched(CrossEntropy):
     """A model that notes how many padded tokens, prompts included, each forward pass took."""
 
     problem: Problem
-    room: PassLimits
+    limits: PassLimits
     passes: list[int] = field(default_factory=list)
 
     @property
@@ -61,7 +61,7 @@ def test_the_scores_do_not_depend_on_the_budget(budget: int) -> None:
     problem = toy_problem(data=toy_data(dev=40))
     members = members_of(problem, 3)
     usual = problem.score(members)
-    narrow = replace(problem.model, room=PassLimits(8, budget))
+    narrow = replace(problem.model, limits=PassLimits(8, budget))
     other = score_members(narrow, members, problem.splits["dev"], "accuracy")
     for a, b in zip(usual, other, strict=True):
         assert a is not None

@@ -61,13 +61,13 @@ class Cramped(CrossEntropy):
     problem: Problem
     most: int
     fails: Callable[[Tensor], Tensor] | None = None
-    room: PassLimits = field(init=False)
+    limits: PassLimits = field(init=False)
     sizes: list[int] = field(default_factory=list)
     alive: list[int] = field(default_factory=list)
     seen: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.room = replace(self.problem.model.room, messages=[])
+        self.limits = replace(self.problem.model.limits, messages=[])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.problem.model, name)
@@ -147,7 +147,7 @@ def test_training_in_pieces_is_training_on_whole_batches(name: str, micro: int) 
     assert_same(trained(optimizer, parted, cramped), trained(optimizer, whole))
     assert {sum(cramped.sizes[:n]) for n in range(len(cramped.sizes))} >= {0, 8}
     assert max(cramped.sizes) == micro
-    assert cramped.room.take_messages() == []
+    assert cramped.limits.take_messages() == []
 
 
 def test_an_example_of_several_choices_is_never_parted() -> None:
@@ -161,9 +161,9 @@ def test_an_example_of_several_choices_is_never_parted() -> None:
 
 
 def test_a_member_that_is_nan_in_one_piece_stops_alone() -> None:
-    def train(room: PassLimits) -> tuple[list[Member], list[StepResult]]:
+    def train(limits: PassLimits) -> tuple[list[Member], list[StepResult]]:
         model = PromptIsLogits()
-        model.room = room
+        model.limits = limits
         labels = [[0, 1, 1, 0, 1]] * 3
         spoiled = labels_only(labels)
         spoiled.tokens[1, 3] = 99  # one example of the member in the middle
@@ -190,12 +190,12 @@ def test_memory_that_runs_out_halves_the_pieces_and_the_result_is_the_same(fails
     assert_same(trained(ADAMW, problem, cramped), trained(ADAMW, problem))
     assert cramped.sizes[:6] == [8, 4, 2, 2, 2, 2]
     assert max(cramped.sizes[6:]) == 2, "what did not fit is tried again in later steps"
-    assert cramped.room.examples == 2
-    assert [words.partition(";")[0] for words in cramped.room.take_messages()] == [
+    assert cramped.limits.examples == 2
+    assert [words.partition(";")[0] for words in cramped.limits.take_messages()] == [
         "out of memory with 8 examples in one pass",
         "out of memory with 4 examples in one pass",
     ]
-    assert cramped.room.take_messages() == []
+    assert cramped.limits.take_messages() == []
 
 
 def test_gradients_of_pieces_before_the_one_that_failed_do_not_count() -> None:
@@ -252,7 +252,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
     cramped = Cramped(problem, 0, breaks)
     with pytest.raises(RuntimeError, match="expected scalar type"):
         trained(ADAMW, problem, cramped)
-    assert (cramped.sizes, cramped.room.examples) == ([8], 8)
+    assert (cramped.sizes, cramped.limits.examples) == ([8], 8)
 
 
 # Room
@@ -289,17 +289,17 @@ def test_other_errors_are_none(error: Exception) -> None:
 
 
 def test_room_asks_for_no_more_than_there_is_to_do_and_parts_no_example() -> None:
-    room, sizes = PassLimits(8, 1000), list[int]()
+    limits, sizes = PassLimits(8, 1000), list[int]()
 
     def work(size: int) -> int:
         sizes.append(size)
         return size if size <= 12 else torch.empty(10**16).numel()  # which the CPU's allocator really refuses
 
-    assert room.fit("tokens", 10, 50, work) == 12
-    assert (sizes, room.tokens, room.examples) == ([50, 25, 12], 12, 8)
+    assert limits.fit("tokens", 10, 50, work) == 12
+    assert (sizes, limits.tokens, limits.examples) == ([50, 25, 12], 12, 8)
     with pytest.raises(ConfigurationError, match=r"not even one example.*DefaultCPUAllocator"):
-        room.fit("tokens", 15, 60, lambda size: torch.empty(10**16))
-    assert room.take_messages()[-1].endswith("(token_budget=12 begins with that)")
+        limits.fit("tokens", 15, 60, lambda size: torch.empty(10**16))
+    assert limits.take_messages()[-1].endswith("(token_budget=12 begins with that)")
 
 
 def test_the_configuration_says_how_large_a_piece_is(composed: Callable[..., dict[str, Any]]) -> None:
@@ -308,8 +308,8 @@ def test_the_configuration_says_how_large_a_piece_is(composed: Callable[..., dic
     assert build_components(composed(*words)).settings.micro_batch is None
     with pytest.raises(ConfigurationError, match="micro_batch=0 is too small"):
         build_components(composed(*words, "micro_batch=0"))
-    assert toy_problem(micro_batch=2).model.room.examples == 2
-    assert toy_problem().model.room.examples == 8
+    assert toy_problem(micro_batch=2).model.limits.examples == 2
+    assert toy_problem().model.limits.examples == 8
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget a process's peak")

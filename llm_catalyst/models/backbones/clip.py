@@ -117,11 +117,11 @@ class FrozenClip(FrozenBackbone):
         Padded to the longest text of all: no token sees one behind it, so that CLIP's padding to 77 changes nothing.
         Raises ConfigurationError where a text does not fit; `said` names each.
         """
-        room = len(self.towers.positions)
+        places = len(self.towers.positions)
         for name, row in zip(said, tokens, strict=True):
-            if len(row) + 2 > room:
+            if len(row) + 2 > places:
                 raise ConfigurationError(
-                    f"{name!r} takes {len(row) + 2} places with start, context and end, but this CLIP has {room}; "
+                    f"{name!r} takes {len(row) + 2} places with start, context and end, but this CLIP has {places}; "
                     "make prompt.length smaller, or the name or template shorter"
                 )
         ends = [len(row) + 1 for row in tokens]
