@@ -18,8 +18,8 @@ Parameters = Mapping[str, Tensor]
 class PromptedModel(Protocol):
     """Soft prompt and head weights -> class logits, and the loss that training lowers.
 
-    `backbone` is a frozen torch module with the `device` that it computes on; `limits` says how much of a batch fits into
-    memory at a time.
+    `backbone` is a frozen torch module with the `device` that it computes on; `limits` are the sizes of a pass
+    that fit into memory.
     """
 
     backbone: Any

@@ -83,7 +83,7 @@ def each_example(
 def run_within_limits(
     work: Callable[..., T], model: PromptedModel, members: Sequence[Parameters], data: Examples, pad_to: int | None
 ) -> T:
-    """What `work` gives, with the backbone in evaluation mode and as many tokens in one pass as memory has limits for."""
+    """The result of `work`, with the backbone in evaluation mode and as many tokens in one pass as fit into memory."""
     training = model.backbone.training
     model.backbone.train(False)
     parameters = stack_members(members)

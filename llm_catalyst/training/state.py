@@ -17,8 +17,8 @@ class State:
     """Everything that the rest of the run needs, at the end of a stage or after any step within one.
 
     `stage` and `step` are the stage to go on with and the steps taken so far. `members` train in that stage;
-    `trained` says that it lacks only the mentor's advice. `room` is the size of a pass that fitted into memory: examples
-    in training, tokens in scoring. `memory` is what the mentor wishes to know again (`Advice.memory`), and `shown` the
+    `trained` says that it lacks only the mentor's advice. `room` are the sizes of a pass that fitted into memory:
+    examples in training, tokens in scoring. `memory` is what the mentor wishes to know again (`Advice.memory`), and `shown` the
     pool that it is asked about while this stage trains (`mentor.overlap`): None where it is not asked then.
     `score` is the dev score of the member that the last stage ended with. `best` and `best_parameters` are
     the soft prompt with the best dev score of the run and its head.
