@@ -18,8 +18,8 @@ class State:
 
     `stage` and `step` are the stage to go on with and the steps taken so far. `members` train in that stage;
     `trained` says that it lacks only the mentor's advice. `room` are the sizes of a pass that fitted into memory:
-    examples in training, tokens in scoring. `memory` is what the mentor wishes to know again (`Advice.memory`), and `shown` the
-    pool that it is asked about while this stage trains (`mentor.overlap`): None where it is not asked then.
+    examples in training, tokens in scoring. `memory` is what the mentor wishes to know again (`Advice.memory`), and
+    `shown` the pool that it is asked about while this stage trains (`mentor.overlap`): None where it is not asked then.
     `score` is the dev score of the member that the last stage ended with. `best` and `best_parameters` are
     the soft prompt with the best dev score of the run and its head.
     `trajectory` (of this stage) and `scored` (of the run, in the order of scoring) repeat what the run's records hold:
