@@ -129,7 +129,7 @@ def build_node(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
         import torch
 
         if issubclass(target, torch.optim.Optimizer):
-            return bind_optimizer(target, values, where)
+            return bind_optimizer(target, values)
     raise ConfigurationError(
         f"{where}._target_={node['_target_']} cannot be used there: it must be a dataclass"
         f"{' or a torch.optim.Optimizer' * (where == 'optimizer')}"
@@ -192,20 +192,20 @@ def import_target(node: Any, where: str) -> Any:
         raise ConfigurationError(f"{where}._target_={target} does not exist: {error}") from error
 
 
-def bind_optimizer(target: Any, values: Mapping[str, Any], where: str) -> Any:
+def bind_optimizer(target: Any, values: Mapping[str, Any]) -> Any:
     """A torch optimizer's class bound to its arguments, tried once on a dummy parameter."""
     import torch
 
     known = [name for name in inspect.signature(target).parameters if name != "params"]
     for key in values:
-        check_key(key, known, where=where)
+        check_key(key, known, where="optimizer")
         if isinstance(values[key], str):
-            raise ConfigurationError(f"{where}.{key}={values[key]!r} is not a number")
+            raise ConfigurationError(f"optimizer.{key}={values[key]!r} is not a number")
     bound = functools.partial(target, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     try:
         bound([torch.nn.Parameter(torch.zeros(1))])
     except Exception as error:
-        settings = ", ".join(f"{where}.{key}={value!r}" for key, value in values.items())
+        settings = ", ".join(f"optimizer.{key}={value!r}" for key, value in values.items())
         raise ConfigurationError(f"{target.__name__} refuses its settings ({settings}): {error}") from error
     return bound
 

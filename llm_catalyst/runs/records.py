@@ -1,7 +1,6 @@
-"""The records that a run writes: frozen dataclasses, each one JSON line.
+"""The records that a run writes, each one JSON line; nothing here imports torch.
 
-Nothing here imports torch, so that a run can be read on a machine that could not have made it. A record never holds NaN
-or infinity: divergence is a status (`Outcome.status`, `Event.kind`), not a number.
+A record never holds NaN or infinity: divergence is a status (`Outcome.status`, `Event.kind`), not a number.
 """
 
 import json
@@ -43,11 +42,9 @@ class Score:
 class Snapshot:
     """A soft prompt during training, projected to its nearest tokens (method, step 2).
 
-    Args:
-        step: the optimizer step, counted over all stages.
-        member: the prompt's number among those that are trained side by side.
-        train_loss: the loss of the batch at `step`, in nats.
-        similarity: mean cosine between the soft prompt's rows and their nearest tokens, 1 for an exact projection.
+    `step` counts the optimizer steps of all stages, `member` the prompts that are trained side by side. `train_loss` is
+    the loss of the batch at `step`, in nats; `similarity` the mean cosine between the soft prompt's rows and their
+    nearest tokens, 1 for an exact projection.
     """
 
     stage: int
@@ -80,15 +77,10 @@ class Message:
 class LLMCall:
     """One call of a language-model mentor, as sent and as received.
 
-    Args:
-        asked: the model in the request.
-        answered: the model in the response; None if there was none.
-        parameters: the sampling settings that were sent.
-        not_sent: the configured settings that the provider does not take.
-        cost_usd: None if the price or the usage is unknown.
-        error: why the response is unusable; None if it is usable.
-        reused: the source of a response that was not requested now, the cache or an earlier run: it costs nothing, and
-            its tokens are those of the original call.
+    `asked` is the model in the request, `answered` the one in the response, None if there was none. `parameters` are
+    the sampling settings that were sent, `not_sent` those that the provider does not take. `cost_usd` is None if the
+    price or the usage is unknown, `error` if the response is usable. `reused` is the source of a response that was not
+    requested now, the cache or an earlier run: it costs nothing, and its tokens are those of the original call.
     """
 
     stage: int
@@ -136,10 +128,9 @@ class Rejected:
 class Advice:
     """A mentor's answer after a stage. Without proposals the run continues without a restart.
 
-    Args:
-        fallback: why the mentor could not answer; the pool's best prompt then restarts.
-        memory: JSON values that the mentor gets at its next stage; None keeps the earlier ones.
-        rows: soft prompts (n, m, d), float32, if it proposes such; the proposals are then their projections.
+    `fallback` is why the mentor could not answer; the pool's best prompt then restarts. `memory` has JSON values that
+    the mentor gets at its next stage; None keeps the earlier ones. `rows` are soft prompts (n, m, d), float32, if it
+    proposes such; the proposals are then their projections.
     """
 
     proposals: tuple[Proposal, ...] = ()
@@ -153,10 +144,9 @@ class Advice:
 class Restart:
     """The point from which the stage after `stage` starts, and the alternatives.
 
-    Args:
-        score_before: the dev score of the soft prompt that the restart replaces.
-        considered: the proposals with their dev scores; None if the protocol takes the first unscored.
-        spread: mean pairwise cosine distance of the proposals' mean token embeddings; None for a single proposal.
+    `score_before` is the dev score of the soft prompt that the restart replaces. `considered` has the proposals with
+    their dev scores; None if the protocol takes the first unscored. `spread` is the mean pairwise cosine distance of
+    the proposals' mean token embeddings; None for a single proposal.
     """
 
     stage: int
@@ -175,9 +165,8 @@ class Restart:
 class Evaluation:
     """Loss and metrics of the soft prompt on a split.
 
-    Args:
-        constant: the label of every prediction, if all are equal: nothing was learned yet.
-        projected: the score of its projection under the same head, if that was evaluated (`evaluate.projected`).
+    `constant` is the label of every prediction, if all are equal; `projected` the score of the prompt's projection
+    under the same head, if that was evaluated (`evaluate.projected`).
     """
 
     stage: int
@@ -204,9 +193,8 @@ class Event:
 class Usage:
     """The resources that a run has used.
 
-    Examples are counted once for each prompt that saw them: a member, a point next to it (zeroth-order optimizers), a
-    candidate. `train_tokens` are the tokens of texts in training, with padding, without prompts; `padding_tokens` are
-    the padding among them. Images have neither.
+    Examples count once for each prompt that saw them: a member, a point next to it (zeroth order), a candidate.
+    `train_tokens` are those of texts in training, without prompts, and `padding_tokens` the padding among them.
     """
 
     gradient_steps: int = 0
@@ -237,13 +225,9 @@ class Best:
 class Outcome:
     """The result of a run. It is written last: a run with an outcome is finished.
 
-    Args:
-        best: the soft prompt that dev chose.
-        test: its score on the split `reported_on`.
-        best_prompt: the pool's best discrete prompt, and `test_best_prompt` its score.
-        majority: the share of the reporting split's largest class.
-        seconds: the run's time.
-        compile_seconds: the part of `seconds` in which the last process compiled the backbone; None without compiling.
+    `best` is the soft prompt that dev chose, `test` its score on the split `reported_on`; `best_prompt` the pool's best
+    discrete prompt, `test_best_prompt` its score. `majority` is the share of the reporting split's largest class, and
+    `compile_seconds` the part of `seconds` in which the last process compiled the backbone; None without compiling.
     """
 
     status: Status
@@ -297,32 +281,20 @@ class Manifest:
 
 # What a run writes line by line, and passes to its callbacks.
 Record = Snapshot | ScoredPrompt | LLMCall | Restart | Evaluation | Event
-
 Emit = Callable[[Record], None]
-
 R = TypeVar("R")
 
 
 def to_json(record: Any) -> str:
-    """One line of ASCII JSON; half a surrogate pair, which a model can send, becomes a question mark.
-
-    Raises:
-        ValueError: a number is NaN or infinite.
-    """
+    """One line of ASCII JSON, in which half a surrogate pair becomes "?". Raises ValueError for NaN and infinity."""
     text = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False).encode(errors="replace")
     return json.dumps(json.loads(text), ensure_ascii=True, allow_nan=False)
 
 
 def from_json(kind: type[R], line: str | bytes) -> R:
-    """The record of class `kind` in `line`.
-
-    Raises:
-        pydantic.ValidationError: naming the field.
-    """
-    return cast(R, record_reader(cast(Any, kind)).validate_json(line))
+    """The record of class `kind` in `line`. Raises pydantic.ValidationError, which names the field."""
+    return cast(R, make_reader(kind).validate_json(line))
 
 
-@cache
-def record_reader(kind: Any) -> TypeAdapter[Any]:
-    """The reader for records of a class; making one takes as long as reading some hundreds of lines."""
-    return TypeAdapter(kind)
+# Making a reader takes as long as reading some hundreds of lines.
+make_reader: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)

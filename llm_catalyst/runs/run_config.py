@@ -1,7 +1,6 @@
 """The configuration of a run as it was written, and the keys that a resumed run may change."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,3 @@ def changed_keys(path: Path, config: Any, allowed: str) -> list[str]:
         shown = ", ".join(f"{key}={before.get(key)!r} there and {now.get(key)!r} here" for key in other[:3])
         raise ConfigurationError(f"{path} holds a run with another configuration ({shown}); choose another directory")
     return [f"{key}={now.get(key)}" for key in keys]
-
-
-def without_source(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Data fingerprints without the location of the data, which may move."""
-    return {name: value for name, value in data.items() if name != "source"}

@@ -21,7 +21,7 @@ import yaml
 from llm_catalyst.runs.checkpoints import STATE, DamagedStateError, read_state, read_tensors, saved_states
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_lines, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Emit, Evaluation, Event, LLMCall, Manifest, Outcome, Record, Snapshot, to_json
-from llm_catalyst.runs.run_config import FIXED, PLACE, REPAIRS, changed_keys, without_source
+from llm_catalyst.runs.run_config import FIXED, PLACE, REPAIRS, changed_keys
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.files import append_whole, cut_torn_line, sync_path, take_lock, write_atomically, write_flushed
 from llm_catalyst.utils.validation import ConfigurationError
@@ -77,7 +77,7 @@ class RunDirectory:
         self._fixed = {name: checksums.read_list(self.path)[name] for name in FIXED}
         self._notes += [f"with {', '.join(changed)}"] * bool(changed)
         before = read_manifest(self.path)
-        if without_source(before.data) != without_source(manifest.data):
+        if {**before.data, "source": None} != {**manifest.data, "source": None}:  # the data may have moved
             raise ConfigurationError(
                 f"the data have changed since the run in {self.path} began (manifest.json has their fingerprints)"
             )
