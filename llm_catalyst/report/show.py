@@ -22,8 +22,16 @@ from llm_catalyst.runs.analysis import (
 from llm_catalyst.runs.reader import RunRecords, read_run
 from llm_catalyst.runs.records import Evaluation, LLMCall, Restart
 from llm_catalyst.utils.format import shorten_text
-from llm_catalyst.utils.rich_layout import indent_text, make_columns, make_heading, make_pairs
-from llm_catalyst.utils.terminal import escape_controls, escape_paragraphs, forgive_encoding, quote_prompt
+from llm_catalyst.utils.terminal import (
+    escape_controls,
+    escape_paragraphs,
+    forgive_encoding,
+    indent_text,
+    make_columns,
+    make_heading,
+    make_pairs,
+    quote_prompt,
+)
 from llm_catalyst.utils.text_plot import Point, draw_curve, value_span
 from llm_catalyst.utils.validation import get_nested
 

@@ -11,8 +11,14 @@ from llm_catalyst.runs.analysis import RestartEffect, collect_warnings, read_met
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Outcome, Score
 from llm_catalyst.utils.format import format_count, format_duration, format_mebibytes
-from llm_catalyst.utils.rich_layout import indent_text, make_columns, make_heading, make_pairs
-from llm_catalyst.utils.terminal import escape_controls, quote_prompt
+from llm_catalyst.utils.terminal import (
+    escape_controls,
+    indent_text,
+    make_columns,
+    make_heading,
+    make_pairs,
+    quote_prompt,
+)
 
 # What base-to-new adds, of the soft prompt.
 NEW = {"new_accuracy": "on new classes (accuracy)", "harmonic_mean": "harmonic mean of both"}

@@ -23,8 +23,7 @@ from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import score_members
 from llm_catalyst.utils.format import format_count, format_dollars, format_duration, format_mebibytes
 from llm_catalyst.utils.memory import PassLimits, peak_memory
-from llm_catalyst.utils.rich_layout import indent_text, make_heading, make_pairs
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import escape_controls, indent_text, make_heading, make_pairs
 
 REPEATS, PATIENCE_S = 3, 2.0  # a measurement is repeated so many times, but not beyond so many seconds
 

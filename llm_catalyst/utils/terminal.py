@@ -1,8 +1,12 @@
-"""Text from models, vocabularies and files, escaped for a terminal, a log or an SVG."""
+"""Text for the terminal: escapes for what models, vocabularies and files hold; headings, indents and small tables."""
 
 import io
+from collections.abc import Sequence
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from llm_catalyst.utils.format import shorten_text
 
@@ -29,3 +33,35 @@ def forgive_encoding(console: Console) -> None:
     """Let the console's stream write characters that its encoding lacks as escapes, instead of raising an error."""
     if isinstance(console.file, io.TextIOWrapper):
         console.file.reconfigure(errors="backslashreplace")
+
+
+def make_heading(text: str) -> list[Text]:
+    """The first lines of a section."""
+    return [Text(), Text(text, "bold")]
+
+
+def indent_text(text: Text) -> Padding:
+    """Text that wraps, indented by two columns."""
+    text.overflow = "fold"
+    return Padding(text, (0, 0, 0, 2), expand=False)
+
+
+def make_columns(*names: str, wide: int | None = None) -> Table:
+    """An empty table with right-aligned columns; column `wide` holds text, which wraps."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    for number, name in enumerate(names):
+        if number == wide:
+            table.add_column(name, overflow="fold", ratio=1)
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def make_pairs(rows: Sequence[tuple[str, Text]]) -> Padding:
+    """Names on the left, and on the right their values, which wrap."""
+    table = Table.grid(padding=(0, 2, 0, 0), expand=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return Padding(table, (0, 0, 0, 2), expand=False)
