@@ -41,7 +41,7 @@ class Interval:
 
 @config_dataclass("evaluate")
 class Evaluations(Interval):
-    """How often soft prompts are scored on dev; with `projected` their projections are scored, too."""
+    """The interval at which soft prompts are scored on dev; with `projected` their projections are scored, too."""
 
     projected: bool = False
 
@@ -60,7 +60,7 @@ class PoolSettings:
 
 @config_dataclass("protocol")
 class Protocol:
-    """How data are split, and which of the published code's choices are followed (docs/protocols.md)."""
+    """The split of the data, and the choices of the published code that are followed (docs/protocols.md)."""
 
     name: str = "heldout"
     report_on: Literal["test", "dev"] = "test"
@@ -72,7 +72,7 @@ class Protocol:
 
 @config_dataclass("checkpoint")
 class Checkpoints:
-    """How often a stage's progress is saved, in optimizer steps or seconds ('60s')."""
+    """The interval at which a stage's progress is saved, in optimizer steps or seconds ('60s')."""
 
     every: bool | int | str = "60s"  # were bool not named here, pydantic would take true for 1
 
@@ -90,7 +90,7 @@ class Checkpoints:
 
 @config_dataclass("budget")
 class Budget:
-    """What a run may spend: US dollars and tokens (sent and received) on its mentor, minutes of its own time.
+    """The limits of a run: US dollars and tokens (sent and received) on its mentor, minutes of its own time.
 
     `scored_examples` counts the examples of all scored prompts. `when_spent` decides whether the run then stops, to be
     resumed with more, or continues to its end without its mentor; when its minutes are spent it always stops.

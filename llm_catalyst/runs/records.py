@@ -279,7 +279,7 @@ class Manifest:
         return f"{revision}{', with changes' if self.git.get('dirty') else ''}" if revision else "no git"
 
 
-# What a run writes line by line, and passes to its callbacks.
+# The records that a run writes line by line, and passes to its callbacks.
 Record = Snapshot | ScoredPrompt | LLMCall | Restart | Evaluation | Event
 Emit = Callable[[Record], None]
 R = TypeVar("R")

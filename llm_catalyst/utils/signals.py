@@ -1,4 +1,4 @@
-"""Why a run stops early: Ctrl-C, a signal with which a cluster takes a machine back, or its budget."""
+"""The reasons to stop a run early: Ctrl-C, a signal with which a cluster takes a machine back, or its budget."""
 
 import os
 import signal
