@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -27,7 +28,9 @@ from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
 from llm_catalyst.sweeps.status import ENDED, RUNNING, STATUS_FOLDER, STOP_FILE, WAITING, JobStatus, write_status
+from llm_catalyst.utils.files import take_lock
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
+from llm_catalyst.utils.validation import ConfigurationError
 
 WATCH_S, LEAVE_S = 0.5, 10.0  # how soon a worker notices that its sweep was killed, and how soon it then ends
 # Libraries that log each request; their lines would run through the live view.
@@ -137,12 +140,8 @@ def take_gpu(sweep: Path) -> None:
 def lock_first_place(folder: Path) -> tuple[int, FileLock]:
     """The first number that no other process holds, and its lock, which is held until this process ends."""
     for place in itertools.count():
-        lock = FileLock(folder / f"worker{place}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        return place, lock
+        with suppress(ConfigurationError):
+            return place, take_lock(folder / f"worker{place}.lock", "another worker has this number")
     raise AssertionError
 
 
