@@ -258,7 +258,7 @@ def render_estimates(
         if place not in found:
             return "–"
         estimated = found[place]
-        cost = "cost unknown" if estimated.bill.cost_usd is None else format_dollars(estimated.bill.cost_usd)
+        cost = "cost unknown" if estimated.bill.unpriced else format_dollars(estimated.bill.cost_usd)
         return f"{estimated.runs}: {format_duration(estimated.train_seconds + estimated.score_seconds)}, {cost}"
 
     for row in table.rows:

@@ -1,4 +1,4 @@
-"""The loop on stubs: a dry run carries out `run_experiment` on them, and they count what the run would do.
+"""Stubs for `run_experiment`, which a dry run carries out on them: they count the work of the run.
 
 No batch is made, nothing is trained, scored or written. Every projection and every proposal is a new random prompt.
 """
@@ -41,7 +41,7 @@ class CountingProblem(Problem):
     tokens_of: list[int] = field(default_factory=list)
     passes: dict[Split, list[int]] = field(default_factory=lambda: defaultdict(list))
     drawn: set[Prompt] = field(default_factory=set)
-    generator: torch.Generator = field(default_factory=lambda: make_generator(0, "estimate"))
+    generator: torch.Generator = field(default_factory=torch.Generator)
 
     def draw(self) -> Prompt:
         """A random prompt, another one each time."""
@@ -53,7 +53,7 @@ class CountingProblem(Problem):
         return prompt
 
     def batches(self, k: int, first_step: int) -> Iterator[Any]:
-        """Nothing for each batch, whose size is noted."""
+        """None for each batch, whose size is counted."""
         train, settings = self.splits["train"], self.settings
         for rows in training_rows(train, settings.batch_size, settings.seed, first_step):
             self.examples_of.append(len(rows))
@@ -64,12 +64,6 @@ class CountingProblem(Problem):
         """A made-up score for each member."""
         self.passes[split].append(len(members))
         return [ScoringResult(Score(1.0, 0.5, len(self.splits[split])), {"accuracy": 0.5}, None) for _ in members]
-
-    def score_prompts(
-        self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev"
-    ) -> list[ScoringResult | None]:
-        """A made-up score for each prompt."""
-        return self.score([head] * len(prompts), split) if prompts else []
 
     def project(self, rows: Tensor) -> tuple[list[Prompt], list[float]]:
         """A random prompt for each of k."""
@@ -115,29 +109,17 @@ class UnsavedRun(RunDirectory):
     def finish(self, outcome: Outcome) -> None: ...
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a run does: the members of each stage, `problem` with its counts, and the requests to the mentor."""
-
-    members: tuple[int, ...]
-    problem: CountingProblem
-    mentor: CountingMentor
-
-
-def count_work(problem: Problem, optimizer: PromptOptimizer, mentor: Mentor, plan: tuple[int, ...]) -> Work:
-    """The work of a run of `plan` that keeps no budget, in which nothing diverges and no prompt comes twice."""
+def count_work(
+    problem: Problem, optimizer: PromptOptimizer, mentor: Mentor, plan: tuple[int, ...]
+) -> tuple[CountingProblem, CountingOptimizer, CountingMentor]:
+    """The work of a run of `plan` without a budget, in which nothing diverges and no prompt comes twice."""
     settings = replace(problem.settings, budget=Budget())
-    stub = CountingProblem(
-        problem.data,
-        problem.splits,
-        problem.model,
-        problem.space,
-        settings,
-        generator=make_generator(settings.seed, "estimate"),
-    )
-    steps, requests = CountingOptimizer(optimizer.trains), CountingMentor(mentor, stub.draw)
-    run_experiment(Experiment(stub, steps, requests, settings, plan), UnsavedRun(), RunCallback())
-    return Work(tuple(steps.members), stub, requests)
+    generator = make_generator(settings.seed, "estimate")
+    parts = problem.data, problem.splits, problem.model, problem.space, settings
+    counted, stages = CountingProblem(*parts, generator=generator), CountingOptimizer(optimizer.trains)
+    asked = CountingMentor(mentor, counted.draw)
+    run_experiment(Experiment(counted, stages, asked, plan), UnsavedRun(), RunCallback())
+    return counted, stages, asked
 
 
 def count_padded_tokens(problem: Problem, data: Examples, rows: Sequence[int]) -> int:

@@ -1,11 +1,12 @@
-"""What a run will take: steps and calls counted, time and memory measured on a few real steps, nothing kept."""
+"""Estimate a run: count its steps and calls, measure time and memory on a few real steps, keep nothing."""
 
 import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat, zip_longest
+from itertools import chain, repeat, zip_longest
+from typing import Any
 
 import torch
 from rich.console import Group, RenderableType
@@ -14,34 +15,35 @@ from rich.text import Text
 from llm_catalyst.mentors.base import Mentor
 from llm_catalyst.models.base import PromptedModel
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
+from llm_catalyst.runs.analysis import MentorUsage
 from llm_catalyst.runs.records import Split
 from llm_catalyst.tasks.batching import scoring_rows
-from llm_catalyst.training.counting import Work, count_padded_tokens, count_work
+from llm_catalyst.training.counting import count_padded_tokens, count_work
 from llm_catalyst.training.final_evaluation import device_name
-from llm_catalyst.training.mentor_cost import MentorCost, sum_costs
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import score_members
 from llm_catalyst.utils.format import format_count, format_dollars, format_duration, format_mebibytes
-from llm_catalyst.utils.memory import PassLimits, peak_memory
-from llm_catalyst.utils.terminal import escape_controls, indent_text, make_heading, make_pairs
+from llm_catalyst.utils.memory import peak_memory
+from llm_catalyst.utils.rich_layout import indent_text, make_heading, make_pairs
+from llm_catalyst.utils.terminal import escape_controls
 
-REPEATS, PATIENCE_S = 3, 2.0  # a measurement is repeated so many times, but not beyond so many seconds
+REPEATS, PATIENCE_S = 3, 2.0  # the most repetitions of a measurement, and the seconds after which it is not repeated
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What `runs` runs take, as plain numbers.
+    """The cost of `runs` runs, as plain numbers.
 
     `steps` are the gradient steps of each stage, over all members; they, `train_examples` and `scored_examples`
-    are what the ledger of a run without divergence holds. They are the most where a mentor proposes less than
-    asked for, or a stage projects twice to one prompt. `test_examples` are scored at the end.
-    `bill` holds where the first answer of each consultation is used, and the model does not reason at length;
-    `most` is that of every attempt, those of fallbacks too, with the longest answers. What a cache holds is counted.
-    Seconds are on this device, without the waits for a mentor. `peak_memory_bytes` is the measure that a run's
-    outcome reports: memory allocated on a GPU, or a CPU process's resident size, libraries and data included, which
+    equal the usage of a run without divergence. They are upper bounds if a mentor proposes less than asked for, or a
+    stage projects twice to one prompt. `test_examples` are scored at the end.
+    `bill` holds if the first answer of each request is used, and the model does not reason at length; `most` is that of
+    every attempt, those of fallbacks too, with the longest answers. Cached responses are counted.
+    Seconds are on this device, without the waits for a mentor. `peak_memory_bytes` is measured as in a run's
+    outcome: memory allocated on a GPU, or a CPU process's resident size, libraries and data included, which
     a long run was seen to exceed by a quarter, as its heap fragments. A local mentor's model is in neither.
-    `compile_seconds` come on top where the backbone is compiled: less where torch still has the program on disk, from
-    this measurement or before. `trained` are the parameters of one member; `notes` tell of memory that ran out.
+    `compile_seconds` are added where the backbone is compiled: fewer if torch still has the program on disk.
+    `trained` is the number of parameters of one member; `notes` say when memory ran out.
     """
 
     steps: tuple[int, ...]
@@ -49,8 +51,8 @@ class Estimate:
     scored_examples: int
     test_examples: int
     consultations: int
-    bill: MentorCost
-    most: MentorCost
+    bill: MentorUsage
+    most: MentorUsage
     unpriced: tuple[str, ...]
     train_seconds: float
     score_seconds: float
@@ -64,50 +66,46 @@ class Estimate:
     compile_seconds: float | None = None
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Seconds of a step by its number of members, and of scoring a token; steps timed, peak bytes, notes on memory.
-
-    `passes` is how often a step sends each example of its batch forward.
-    """
-
-    step: dict[int, float]
-    token: float
-    steps: int
-    passes: int
-    peak: int
-    notes: tuple[str, ...]
+# How the estimates of several runs are combined; the other fields each in their own way.
+SUMS = (
+    *("train_examples", "scored_examples", "test_examples", "consultations"),
+    *("train_seconds", "score_seconds", "measured_steps", "runs"),
+)
+LARGEST = ("peak_memory_bytes", "weight_bytes", "trained")
 
 
 def estimate_run(problem: Problem, optimizer: PromptOptimizer, mentor: Mentor, plan: tuple[int, ...]) -> Estimate:
-    """What a run of `plan` (steps of each stage) will take. Nothing of it is kept, no random stream moves.
+    """The cost of a run of `plan` (steps of each stage). Nothing of it is kept, no random stream moves.
 
     Trains a few of its steps on copies and scores a pass of dev; asks no mentor. Raises ConfigurationError where
     not even one example fits into memory.
     """
-    work = count_work(problem, optimizer, mentor, plan)
+    counted, stages, asked = count_work(problem, optimizer, mentor, plan)
+    limits = replace(problem.model.room, messages=[])
+    model = replace(problem.model, room=limits)
     devices = [problem.device] if problem.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # dropout draws from the global generators
-        measured = measure_run(problem, optimizer, work)
-    members = [k for k, steps in zip(work.members, plan, strict=True) for _ in range(steps)]
-    examples, splits, passes = work.problem.examples_of, problem.splits, work.problem.passes
+        forward, times = time_steps(problem, optimizer, model, stages.members, counted.tokens_of)
+        token_seconds = time_scored_token(problem, model, max(counted.passes["dev"]))
+    members = [k for k, steps in zip(stages.members, plan, strict=True) for _ in range(steps)]
+    scored = {split: sum(passes) for split, passes in counted.passes.items()}
     return Estimate(
-        steps=tuple(k * steps for k, steps in zip(work.members, plan, strict=True)),
-        train_examples=measured.passes * sum(k * count for k, count in zip(members, examples, strict=True)),
-        scored_examples=sum(passes["dev"]) * len(splits["dev"]) + work.mentor.tried,
-        test_examples=sum(passes["test"]) * len(splits["test"]),  # the soft prompt and the best discrete one
-        consultations=work.mentor.requests,
-        bill=sum_costs(work.mentor.usual),
-        most=sum_costs(work.mentor.most),
-        unpriced=tuple(work.mentor.unpriced),
-        train_seconds=sum(measured.step[k] for k in members),
-        score_seconds=measured.token * sum(sum(passes[s]) * count_split_tokens(problem, s) for s in passes),
-        measured_steps=measured.steps,
-        peak_memory_bytes=measured.peak,
+        steps=tuple(k * steps for k, steps in zip(stages.members, plan, strict=True)),
+        train_examples=forward * sum(k * count for k, count in zip(members, counted.examples_of, strict=True)),
+        scored_examples=scored["dev"] * len(problem.splits["dev"]) + asked.tried,
+        test_examples=scored["test"] * len(problem.splits["test"]),  # the soft prompt and the best discrete one
+        consultations=asked.requests,
+        bill=sum(asked.usual, MentorUsage()),
+        most=sum(asked.most, MentorUsage()),
+        unpriced=tuple(asked.unpriced),
+        train_seconds=sum(statistics.median_low(times[k]) for k in members),
+        score_seconds=token_seconds * sum(n * count_split_tokens(problem, split) for split, n in scored.items()),
+        measured_steps=sum(map(len, times.values())),
+        peak_memory_bytes=peak_memory(problem.device),
         weight_bytes=sum(p.numel() * p.element_size() for p in problem.model.backbone.parameters()),
         trained=sum(tensor.numel() for tensor in problem.start().values()),
         device=device_name(problem.device),
-        notes=measured.notes,
+        notes=tuple(limits.messages),
         compile_seconds=problem.compile_seconds,
     )
 
@@ -119,29 +117,19 @@ def count_split_tokens(problem: Problem, split: Split) -> int:
     return sum(count_padded_tokens(problem, data, rows) for rows in passes)
 
 
-def measure_run(problem: Problem, optimizer: PromptOptimizer, work: Work) -> Measured:
-    """Time of a step of about the mean size and of a scoring pass, and the memory that they and the longest step take.
+def time_steps(
+    problem: Problem, optimizer: PromptOptimizer, model: PromptedModel, members: Sequence[int], tokens: Sequence[int]
+) -> tuple[int, dict[int, list[float]]]:
+    """How often a step sends each example forward, and the seconds of steps of about the mean size, by their members.
 
     A step's time grows with its tokens: the mean size gives the time of them all, where the median would not.
     """
-    limits, tokens = problem.model.limits, work.problem.tokens_of
-    model = replace(problem.model, limits=PassLimits(limits.examples, limits.tokens))
     longest, mean = tokens.index(max(tokens)), statistics.fmean(tokens)
     usual = min(range(len(tokens)), key=lambda step: abs(tokens[step] - mean))
-    passes = make_step(problem, optimizer, model, max(work.members), longest, len(tokens))()  # it warms up, too
-    times = {
-        k: time_calls(make_step(problem, optimizer, model, k, usual, len(tokens)), problem.compiled)
-        for k in sorted(set(work.members))
-    }
-    token = time_scored_token(problem, model, max(work.problem.passes["dev"]))
-    return Measured(
-        step={k: statistics.median_low(seconds) for k, seconds in times.items()},
-        token=token,
-        steps=sum(map(len, times.values())),
-        passes=passes,
-        peak=peak_memory(problem.device),
-        notes=tuple(model.limits.take_messages()),
-    )
+    # The longest step determines the peak of memory, and warms up.
+    forward = make_step(problem, optimizer, model, max(members), longest, len(tokens))()
+    steps = {k: make_step(problem, optimizer, model, k, usual, len(tokens)) for k in sorted(set(members))}
+    return forward, {k: time_calls(step, problem.compiled) for k, step in steps.items()}
 
 
 def make_step(
@@ -184,60 +172,51 @@ def time_calls(work: Callable[[], object], compiled: bool) -> list[float]:
 
 
 def sum_estimates(estimates: Sequence[Estimate]) -> Estimate:
-    """At least one run, all of them one after another: sums, but the largest memory and sizes."""
+    """The estimate of at least one run, all of them one after another: sums, but the largest memory and sizes."""
+
+    def collect(name: str) -> list[Any]:
+        return [getattr(estimate, name) for estimate in estimates]
+
+    combined: dict[str, Any] = {
+        **{name: sum(collect(name)) for name in SUMS},
+        **{name: max(collect(name)) for name in LARGEST},
+        **{name: tuple(dict.fromkeys(chain(*collect(name)))) for name in ("unpriced", "notes")},
+        **{name: sum(collect(name), MentorUsage()) for name in ("bill", "most")},
+    }
     return Estimate(
-        steps=tuple(map(sum, zip_longest(*(e.steps for e in estimates), fillvalue=0))),
-        train_examples=sum(e.train_examples for e in estimates),
-        scored_examples=sum(e.scored_examples for e in estimates),
-        test_examples=sum(e.test_examples for e in estimates),
-        consultations=sum(e.consultations for e in estimates),
-        bill=sum_costs([e.bill for e in estimates]),
-        most=sum_costs([e.most for e in estimates]),
-        unpriced=tuple(dict.fromkeys(name for e in estimates for name in e.unpriced)),
-        train_seconds=sum(e.train_seconds for e in estimates),
-        score_seconds=sum(e.score_seconds for e in estimates),
-        measured_steps=sum(e.measured_steps for e in estimates),
-        peak_memory_bytes=max(e.peak_memory_bytes for e in estimates),
-        weight_bytes=max(e.weight_bytes for e in estimates),
-        trained=max(e.trained for e in estimates),
-        device=", ".join(dict.fromkeys(e.device for e in estimates)),
-        notes=tuple(dict.fromkeys(note for e in estimates for note in e.notes)),
-        runs=sum(e.runs for e in estimates),
-        compile_seconds=sum(e.compile_seconds or 0.0 for e in estimates) or None,
+        **combined,
+        steps=tuple(map(sum, zip_longest(*collect("steps"), fillvalue=0))),
+        device=", ".join(dict.fromkeys(collect("device"))),
+        compile_seconds=sum(seconds or 0.0 for seconds in collect("compile_seconds")) or None,
     )
 
 
 def render_estimate(estimate: Estimate) -> RenderableType:
-    """The estimate of one run, or the total of a sweep, at a glance."""
-    bill, most, test = estimate.bill, estimate.most, f"{estimate.test_examples:,}"
+    """The estimate of one run, or the total of a sweep, for the terminal."""
+    bill, most, count = estimate.bill, estimate.most, format_count
+    trained = count(estimate.trained, "parameter")
     training, scoring = estimate.train_seconds, estimate.score_seconds
     split = f"training {format_seconds(training)}, scoring {format_seconds(scoring)}"
     heap = "; a long run's heap can grow by a quarter" if "cpu" in estimate.device else ""
-    rows = [
-        ("training", f"{describe_stages(estimate)}, on {format_count(estimate.train_examples, 'example')}"),
-        ("scoring", f"up to {format_count(estimate.scored_examples, 'example')}, and {test} at the end"),
-        ("time", f"about {format_seconds(training + scoring)} on {escape_controls(estimate.device)}: {split}"),
-        ("peak memory", f"about {format_mebibytes(estimate.peak_memory_bytes)}" + heap),
-        (
-            "model",
-            f"{format_mebibytes(estimate.weight_bytes)} of weights, "
-            f"{format_count(estimate.trained, 'parameter')} trained",
-        ),
-        (
-            "mentor",
-            f"{format_count(estimate.consultations, 'consultation')}, {format_range(bill.calls, most.calls)} calls",
-        ),
-    ]
+    rows = {
+        "training": f"{describe_stages(estimate)}, on {count(estimate.train_examples, 'example')}",
+        "scoring": f"up to {count(estimate.scored_examples, 'example')}, and {estimate.test_examples:,} at the end",
+        "time": f"about {format_seconds(training + scoring)} on {escape_controls(estimate.device)}: {split}",
+    }
     if estimate.compile_seconds:
-        more = f"up to {format_seconds(estimate.compile_seconds)} more, when training and scoring begin"
-        rows.insert(3, ("compiling", more))
+        rows["compiling"] = f"up to {format_seconds(estimate.compile_seconds)} more, when training and scoring begin"
+    rows |= {
+        "peak memory": f"about {format_mebibytes(estimate.peak_memory_bytes)}" + heap,
+        "model": f"{format_mebibytes(estimate.weight_bytes)} of weights, {trained} trained",
+        "mentor": f"{count(estimate.consultations, 'consultation')}, {format_range(bill.calls, most.calls)} calls",
+    }
     if most.input_tokens:
         sent, received = (bill.input_tokens, most.input_tokens), (bill.output_tokens, most.output_tokens)
-        rows.append(("tokens", f"about {format_range(*sent)} sent, {format_range(*received)} received"))
-    rows.append(("cost", format_cost(estimate)))
+        rows["tokens"] = f"about {format_range(*sent)} sent, {format_range(*received)} received"
+    rows["cost"] = format_cost(estimate)
     return Group(
         *make_heading("Estimate" if estimate.runs == 1 else f"Estimate: {estimate.runs} runs, one after another"),
-        make_pairs([(name, Text(value)) for name, value in rows]),
+        make_pairs([(name, Text(value)) for name, value in rows.items()]),
         *(indent_text(Text(escape_controls(note), "yellow")) for note in estimate.notes),
         indent_text(Text(describe_caution(estimate), "dim")),
     )
@@ -254,34 +233,29 @@ def describe_stages(estimate: Estimate) -> str:
 
 
 def describe_caution(estimate: Estimate) -> str:
-    """What the figures rest on, and so how far they can be wrong."""
-    measured = (
-        f"Time and memory were measured here, on {format_count(estimate.measured_steps, 'step')} and a scoring pass"
-    )
-    alone = f"{measured} each run" if estimate.runs > 1 else measured
+    """The basis of the figures, which shows how far they can be wrong."""
+    steps, each = format_count(estimate.measured_steps, "step"), " each run" if estimate.runs > 1 else ""
+    measured = f"Time and memory were measured here, on {steps} and a scoring pass{each}; a busier machine is slower"
     if not estimate.most.calls:
-        return f"{alone}; a busier machine is slower."
+        return f"{measured}."
     return (
-        f"{alone}; a busier machine is slower, and the mentor's answers take their own time. Tokens are counted "
-        "by the backbone's tokenizer; a model that reasons at length comes near the upper figures."
+        f"{measured}, and the mentor's answers take their own time. Tokens are counted by the backbone's tokenizer; "
+        "a model that reasons at length comes near the upper figures."
     )
 
 
 def format_cost(estimate: Estimate) -> str:
-    """'nothing', '$0.0021 to $0.08', or for which model there is no price."""
-    least, most = estimate.bill.cost_usd, estimate.most.cost_usd
+    """'nothing', '$0.0021 to $0.08', or the models without a known price."""
+    bill, most = estimate.bill, estimate.most
     unknown = f"unknown: conf/prices.yaml has no price for {', '.join(map(escape_controls, estimate.unpriced))}"
-    if most == 0:
-        return "nothing"
-    if least is None:
+    least = f"about {format_dollars(bill.cost_usd)}"
+    if bill.unpriced:
         return unknown
-    if most is None:
-        return f"about {format_dollars(least)} without fallbacks; with them {unknown}"
-    return (
-        f"about {format_dollars(least)}"
-        if least == most
-        else f"about {format_dollars(least)}, at most {format_dollars(most)}"
-    )
+    if most.unpriced:
+        return f"{least} without fallbacks; with them {unknown}"
+    if not most.cost_usd:
+        return "nothing"
+    return least if bill.cost_usd == most.cost_usd else f"{least}, at most {format_dollars(most.cost_usd)}"
 
 
 def format_range(least: int, most: int) -> str:

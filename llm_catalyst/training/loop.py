@@ -5,23 +5,12 @@ import threading
 from dataclasses import dataclass, replace
 
 from llm_catalyst.callbacks.base import RunCallback
-from llm_catalyst.config.settings import Settings
 from llm_catalyst.mentors.base import Mentor
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
 from llm_catalyst.runs.records import Advice, Emit, LLMCall, Origin, Outcome, Prompt, Record, Score
 from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.training import evaluation
 from llm_catalyst.training.checkpointing import Checkpointer
-from llm_catalyst.training.evaluation import (
-    evaluate_members,
-    known_scores,
-    rank_proposals,
-    record_memory,
-    record_restarts,
-    record_snapshots,
-    score_prompts,
-    settle_stage,
-    use_fallback,
-)
 from llm_catalyst.training.final_evaluation import evaluate_outcome
 from llm_catalyst.training.mentor_queries import MentorScheduler
 from llm_catalyst.training.problem import Problem
@@ -31,12 +20,11 @@ from llm_catalyst.utils.signals import SignalHandler
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a run optimizes, with which optimizer and mentor, and the number of steps in each stage (`plan`)."""
+    """A run's problem, with which optimizer and mentor it is solved, and the steps of each stage (`plan`)."""
 
     problem: Problem
     optimizer: PromptOptimizer
     mentor: Mentor
-    settings: Settings
     plan: tuple[int, ...]
 
 
@@ -56,7 +44,7 @@ def run_experiment(
             callback.on_record(record)
 
     problem, plan = experiment.problem, experiment.plan
-    checkpointer = Checkpointer(directory, experiment.settings, signals or SignalHandler(), problem.model.limits)
+    checkpointer = Checkpointer(directory, problem.settings, signals or SignalHandler(), problem.model.room)
     state = checkpointer.restore(emit, problem.device) or start_state(experiment, emit)
     calls = list(directory.read(LLMCall))
     scheduler = MentorScheduler(problem, experiment.mentor, len(plan), checkpointer, emit, calls)
@@ -78,7 +66,7 @@ def run_experiment(
         stage, state = state.stage, replace(state, stage=len(plan) - len(left), trained=False, trajectory=())
         state = checkpointer.end_stage(stage, state, last=not left)
     outcome = evaluate_outcome(problem, state)
-    record_memory(problem, state, emit)
+    evaluation.record_memory(problem, state, emit)
     directory.finish(outcome)
     return outcome
 
@@ -86,14 +74,14 @@ def run_experiment(
 def start_state(experiment: Experiment, emit: Emit) -> State:
     """One member at the configured starting point, scored on dev before any training."""
     state = State((Member.of(experiment.problem.start()),))
-    return evaluate_members(experiment.problem, state, emit)[0]
+    return evaluation.evaluate_members(experiment.problem, state, emit)[0]
 
 
 def train_stage(
     experiment: Experiment, state: State, emit: Emit, callback: RunCallback, checkpointer: Checkpointer
 ) -> State:
     """The state after the stage, or the rest of it, with its best member; records the trajectory on the way."""
-    problem, settings, plan = experiment.problem, experiment.settings, experiment.plan
+    problem, settings, plan = experiment.problem, experiment.problem.settings, experiment.plan
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
     begin, end, k = sum(plan[: state.stage]), sum(plan[: state.stage + 1]), len(state.members)
     scores: list[Score | None] = [None] * k
@@ -102,14 +90,14 @@ def train_stage(
         callback.on_step(state.stage, step.number, step.losses)
         state = state.after(step, moved=k if experiment.optimizer.trains else 0)
         if step.number == end or step.number % record == 0:
-            state = record_snapshots(problem, state, step, emit)
+            state = evaluation.record_snapshots(problem, state, step, emit)
         if step.number == end or step.number % measure == 0:
-            state, scores = evaluate_members(problem, state, emit)
+            state, scores = evaluation.evaluate_members(problem, state, emit)
         scores = [score if math.isfinite(loss) else None for loss, score in zip(step.losses, scores, strict=True)]
-        record_memory(problem, state, emit)
+        evaluation.record_memory(problem, state, emit)
         if step.number < end:
             checkpointer.after_step(state)
-    return settle_stage(state.at(end), scores, emit)
+    return evaluation.settle_stage(replace(state, step=end), scores, emit)
 
 
 def grow_pool(problem: Problem, state: State, emit: Emit) -> State:
@@ -120,21 +108,21 @@ def grow_pool(problem: Problem, state: State, emit: Emit) -> State:
     pool = problem.settings.pool
     entries: dict[Prompt, Origin] = {scored.prompt: scored.origin for scored in state.pool if pool.keep}
     entries |= dict.fromkeys(problem.candidates(state.trajectory), "gradient")
-    known = {scored.prompt: scored for scored in known_scores(problem, state, state.scored)}
+    known = {scored.prompt: scored for scored in evaluation.known_scores(problem, state, state.scored)}
     new = {prompt: origin for prompt, origin in entries.items() if prompt not in known}
-    state, scored = score_prompts(problem, state, new, emit)
+    state, scored = evaluation.score_prompts(problem, state, new, emit)
     return state.with_pool([*(known[prompt] for prompt in entries if prompt in known), *scored], pool.size)
 
 
 def restart_stage(problem: Problem, state: State, advice: Advice, emit: Emit) -> State:
     """Rank the mentor's proposals on dev, and restart from the best (or the first, or all)."""
-    settings, proposals = problem.settings, advice.proposals
+    settings = problem.settings
     if advice.fallback:
-        state, proposals = use_fallback(state, advice.fallback, emit)
-    if not proposals:
+        state, advice = evaluation.use_fallback(state, advice, emit)
+    if not advice.proposals:
         return state
-    state, considered, rows = rank_proposals(problem, state, proposals, advice.rows, emit)
+    state, considered, rows = evaluation.rank_proposals(problem, state, advice, emit)
     chosen = considered if settings.restart == "all" else considered[:1]
-    record_restarts(problem, state, chosen, considered, advice, emit)
+    evaluation.record_restarts(problem, state, chosen, considered, advice, emit)
     keep = settings.moments == "keep"
     return replace(state, members=tuple(state.members[0].restarted(row, keep) for row in rows[: len(chosen)]))

@@ -1,7 +1,7 @@
 """The cost of a mentor in a dry run: calls, tokens and dollars, from the requests that it would be sent."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from llm_catalyst.mentors.base import Mentor, MentorContext, Trial
@@ -10,22 +10,13 @@ from llm_catalyst.mentors.conversation import run_dialogue
 from llm_catalyst.mentors.llm import LanguageModel, apply_history
 from llm_catalyst.mentors.pricing import compute_cost
 from llm_catalyst.mentors.strategies.base import Request, Response, Strategy
+from llm_catalyst.runs.analysis import MentorUsage
 from llm_catalyst.runs.records import Advice, Prompt, Proposal
 from llm_catalyst.training.prompt_probe import HINT_TOKENS
 from llm_catalyst.utils.rng import make_generator
 
 AROUND_A_PROPOSAL = 3  # tokens of an answer beside each prompt: the dash, the line's end
 WORDS_OF_ITS_OWN = 150  # tokens of an answer that is no prompt: a critique, a direction
-
-
-@dataclass(frozen=True)
-class MentorCost:
-    """Calls of language models, their tokens, and US dollars: None, never zero, where a price is not known."""
-
-    calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float | None = 0.0
 
 
 class CountingMentor(Mentor):
@@ -40,8 +31,8 @@ class CountingMentor(Mentor):
         self.mentor, self.draw, self.overlap = mentor, draw, mentor.overlap
         self.proposals = max(each.proposals for each in (mentor, *mentor.fallbacks))
         self.requests = self.tried = 0
-        self.usual: list[MentorCost] = []
-        self.most: list[MentorCost] = []
+        self.usual: list[MentorUsage] = []
+        self.most: list[MentorUsage] = []
         self.unpriced: dict[str, None] = {}
         self._memories: dict[int, Mapping[str, Any]] = {}
 
@@ -65,9 +56,9 @@ class CountingMentor(Mentor):
             longest = mentor.client.max_tokens or answer
             attempts = count_request_tokens(context, request, mentor.attempts, longest)
             if mentor is self.mentor:
-                self.usual.append(cost_of_call(mentor.client, attempts[0], min(answer, longest)))
-            calls = [cost_of_call(mentor.client, tokens, longest) for tokens in attempts]
-            if any(call.cost_usd is None for call in calls):
+                self.usual.append(estimate_call(mentor.client, attempts[0], min(answer, longest)))
+            calls = [estimate_call(mentor.client, tokens, longest) for tokens in attempts]
+            if any(call.unpriced for call in calls):
                 self.unpriced[mentor.client.model] = None
             self.most += calls
         if mentor is self.mentor:
@@ -114,19 +105,9 @@ def count_request_tokens(context: MentorContext, request: Request, attempts: int
     return tokens
 
 
-def cost_of_call(client: Client, sent: int, received: int) -> MentorCost:
-    """One call, by its tokens; those that a person reads and types are not counted."""
+def estimate_call(client: Client, sent: int, received: int) -> MentorUsage:
+    """The usage of one call, by its tokens; those that a person reads and types are not counted."""
     if client.interactive:
-        return MentorCost(1)
-    return MentorCost(1, sent, received, compute_cost(client.model, sent, received) if client.paid else 0.0)
-
-
-def sum_costs(bills: Sequence[MentorCost]) -> MentorCost:
-    """The sum of costs; its price is unknown where that of one is."""
-    costs = [bill.cost_usd for bill in bills if bill.cost_usd is not None]
-    return MentorCost(
-        calls=sum(bill.calls for bill in bills),
-        input_tokens=sum(bill.input_tokens for bill in bills),
-        output_tokens=sum(bill.output_tokens for bill in bills),
-        cost_usd=sum(costs) if len(costs) == len(bills) else None,
-    )
+        return MentorUsage(calls=1)
+    cost = compute_cost(client.model, sent, received) if client.paid else 0.0
+    return MentorUsage(1, sent, received, cost_usd=cost or 0.0, unpriced=int(cost is None))

@@ -1,4 +1,4 @@
-"""What a mentor may find out for itself between two stages: how prompts do on examples, and where gradients point."""
+"""A mentor's experiments between two stages: results of prompts on examples, and gradients of their loss."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from llm_catalyst.mentors.base import Trial
-from llm_catalyst.models.base import Parameters, PromptedModel, stack_members
+from llm_catalyst.models.base import Parameters
+from llm_catalyst.optimizers.backprop import mean_gradients
+from llm_catalyst.optimizers.base import Member
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.training.problem import Problem
@@ -22,9 +24,9 @@ STEP = 4.0
 
 
 class PromptProbe:
-    """The trials of one consultation, under the head of the state that it began with; training examples only.
+    """The trials of one request for advice, under the head of the state at its beginning; training examples only.
 
-    They cost what training and scoring cost: `paid` puts them on the ledger.
+    They cost as much as training and scoring: `paid` adds them to the usage.
     """
 
     def __init__(self, problem: Problem, state: State) -> None:
@@ -32,7 +34,7 @@ class PromptProbe:
         self._scored = self._differentiated = 0
 
     def paid(self, state: State) -> State:
-        """The state with the trials so far on its ledger."""
+        """The state with the trials so far in its usage."""
         return state.spent(scored_examples=self._scored, train_examples=self._differentiated)
 
     def attempt(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:
@@ -52,7 +54,7 @@ class PromptProbe:
         """For each prompt and each of its m tokens, the nearest other tokens to e - eta dL/de, nearest first.
 
         e is the token's embedding, L the mean loss over some training examples, the same for all prompts of a
-        consultation. eta is chosen for each row, so that the step is STEP times as long as e.
+        request. eta is chosen for each row, so that the step is STEP times as long as e.
         """
         if not prompts:
             return []
@@ -85,17 +87,8 @@ class PromptProbe:
 
     def _gradients(self, prompts: Sequence[Prompt]) -> Tensor:
         """Gradients (k, m, d) of each prompt's mean loss in its embeddings."""
-        model: PromptedModel = self._problem.model
-        parameters = stack_members(self._members(prompts))
-        rows = parameters["prompt"].requires_grad_()
-        batch = self._batch.expand(len(prompts))
-
-        def backward(size: int) -> Tensor:
-            total = torch.zeros_like(rows)
-            for part in batch.parts(size):
-                loss = model.losses(parameters, part).sum() / batch.size
-                total += torch.autograd.grad(loss, rows)[0]
-            return total
-
+        model, members = self._problem.model, [Member.of(parameters) for parameters in self._members(prompts)]
         model.backbone.train(False)
-        return model.limits.fit("examples", 1, batch.size, backward)
+        mean_gradients(model, members, self._batch.expand(len(prompts)))
+        gradients = (member.parameters["prompt"].grad for member in members)
+        return torch.stack([gradient for gradient in gradients if gradient is not None])

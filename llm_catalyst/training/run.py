@@ -81,7 +81,7 @@ def run_training(
         try:
             with shared_backbone.get_signal_handler(0.0 if parts.mentor.interactive else PATIENCE_S) as interruption:
                 optimizer = shared_backbone.share_steps(parts.optimizer, problem.device)
-                experiment = Experiment(problem, optimizer, parts.mentor, settings, plan)
+                experiment = Experiment(problem, optimizer, parts.mentor, plan)
                 outcome = run_experiment(experiment, directory, view, interruption)
         except BaseException as error:
             view.on_run_end(None)

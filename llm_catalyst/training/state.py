@@ -1,8 +1,8 @@
-"""Where a run stands between two stages, and how that is laid out as tensors and JSON."""
+"""The state of a run after any step, and its form on disk: tensors and JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from pydantic import TypeAdapter
@@ -16,13 +16,13 @@ from llm_catalyst.runs.records import Advice, Best, LLMCall, Score, ScoredPrompt
 class State:
     """Everything that the rest of the run needs, at the end of a stage or after any step within one.
 
-    `stage` and `step` are the stage to go on with and the steps taken so far. `members` train in that stage;
-    `trained` says that it lacks only the mentor's advice. `room` are the sizes of a pass that fitted into memory:
-    examples in training, tokens in scoring. `memory` is what the mentor wishes to know again (`Advice.memory`), and
-    `shown` the pool that it is asked about while this stage trains (`mentor.overlap`): None where it is not asked then.
+    `stage` and `step` are the next stage and the number of steps taken. `members` train in that stage; `trained` says
+    that it lacks only the mentor's advice. `room` has the sizes that fitted into memory in one pass: examples in
+    training, tokens in scoring. `memory` is passed to the mentor again (`Advice.memory`), and `shown` is the pool that
+    it is asked about while this stage trains (`mentor.overlap`): None if it is not asked then.
     `score` is the dev score of the member that the last stage ended with. `best` and `best_parameters` are
     the soft prompt with the best dev score of the run and its head.
-    `trajectory` (of this stage) and `scored` (of the run, in the order of scoring) repeat what the run's records hold:
+    `trajectory` (of this stage) and `scored` (of the run, in the order of scoring) repeat the run's records:
     they are not saved with the state, and a resumed run reads them from the records.
     """
 
@@ -49,29 +49,22 @@ class State:
         """Each member's parameters, detached."""
         return [{name: p.detach() for name, p in member.parameters.items()} for member in self.members]
 
-    def at(self, step: int) -> "State":
-        return replace(self, step=step)
-
     def after(self, step: StepResult, moved: int) -> "State":
-        """The state after a step of training that moved so many members, with what it took on its ledger."""
-        return self.at(step.number).spent(
-            gradient_steps=moved,
-            train_examples=step.examples,
-            train_tokens=step.tokens,
-            padding_tokens=step.padding,
-        )
+        """The state after a step of training that moved `moved` members, with the step's usage."""
+        tokens = {"train_tokens": step.tokens, "padding_tokens": step.padding}
+        return replace(self, step=step.number).spent(gradient_steps=moved, train_examples=step.examples, **tokens)
 
     def with_pool(self, entries: Sequence[ScoredPrompt], size: int) -> "State":
         """The state whose pool holds the `size` entries of lowest loss, the best last, no prompt twice."""
         return replace(self, pool=rank_entries(entries)[-size:])
 
     def remembering(self, advice: Advice) -> "State":
-        """The state with what the mentor wishes to know again."""
+        """The state with the memory that the mentor gets at its next stage."""
         return self if advice.memory is None else replace(self, memory=advice.memory)
 
-    def paid(self, exchanges: Sequence[LLMCall]) -> "State":
-        """The state with the price of these exchanges on its ledger; answers that were reused cost nothing."""
-        calls = [exchange for exchange in exchanges if exchange.reused is None]
+    def paid(self, calls: Sequence[LLMCall]) -> "State":
+        """The state with the usage of these calls; reused responses cost nothing."""
+        calls = [call for call in calls if call.reused is None]
         return self.spent(
             mentor_calls=len(calls),
             input_tokens=sum(e.input_tokens or 0 for e in calls),
@@ -81,7 +74,7 @@ class State:
         )
 
     def spent(self, **amounts: float) -> "State":
-        """The state with these amounts added to its ledger."""
+        """The state with these amounts added to its usage."""
         sums = {name: getattr(self.ledger, name) + amount for name, amount in amounts.items()}
         return replace(self, ledger=replace(self.ledger, **sums))
 
@@ -92,21 +85,9 @@ def rank_entries(entries: Sequence[ScoredPrompt]) -> tuple[ScoredPrompt, ...]:
     return tuple(sorted(latest.values(), key=lambda entry: -entry.score.loss))
 
 
-SCALARS = (
-    "stage",
-    "step",
-    "trained",
-    "pool",
-    "score",
-    "best",
-    "ledger",
-    "diverged",
-    "fallbacks",
-    "seconds",
-    "room",
-    "memory",
-    "shown",
-)
+# The types of the fields that are saved as JSON.
+ELSEWHERE = ("members", "best_parameters", "trajectory", "scored")
+TYPES = {name: kind for name, kind in get_type_hints(State).items() if name not in ELSEWHERE}
 
 
 def pack_state(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -126,11 +107,11 @@ def pack_state(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     order = list(state.members[0].parameters) if state.members else []
     diverged = [member.diverged for member in state.members]
     members = {"optimizers": optimizers, "members_diverged": diverged, "parameters": order}
-    return tensors, {name: values[name] for name in SCALARS} | members
+    return tensors, {name: values[name] for name in TYPES} | members
 
 
 def unpack_state(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: torch.device) -> State:
-    """The state that `pack` laid out, its tensors on `device`."""
+    """The state from which `pack_state` made `tensors` and `values`, its tensors on `device`."""
 
     def named(prefix: str) -> dict[str, Tensor]:
         found = {n.removeprefix(prefix): t.to(device) for n, t in tensors.items() if n.startswith(prefix)}
@@ -147,14 +128,5 @@ def unpack_state(tensors: Mapping[str, Tensor], values: Mapping[str, Any], devic
                 state.setdefault(int(j), {})[name] = value
             member.optimizer_state = {"state": state, "param_groups": saved["groups"]}
         members.append(member)
-    kinds: dict[str, Any] = {
-        "pool": tuple[ScoredPrompt, ...],
-        "score": Score | None,
-        "best": Best | None,
-        "ledger": Usage,
-        "diverged": tuple[int, ...],
-        "room": tuple[int, int] | None,
-        "shown": tuple[ScoredPrompt, ...] | None,
-    }
-    plain = {n: TypeAdapter(kinds[n]).validate_python(values[n]) if n in kinds else values[n] for n in SCALARS}
+    plain = {name: TypeAdapter(kind).validate_python(values[name]) for name, kind in TYPES.items()}
     return State(members=tuple(members), best_parameters=named("best/"), **plain)

@@ -136,7 +136,7 @@ def test_what_is_unknown_is_no_figure(tmp_path: Path) -> None:
 def carry_out(path: Path, tracked: bool, stop_at: int | None = None) -> None:
     """A tiny run of three stages, or the rest of it, as a session carries it out."""
     problem = toy_problem()
-    experiment = Experiment(problem, Backprop(adamw), RandomTokens(), problem.settings, (3, 3, 3))
+    experiment = Experiment(problem, Backprop(adamw), RandomTokens(), (3, 3, 3))
     shown = StoppingView(stop_at) if stop_at else RunCallback()
     view = CallbackList(*make_trackers(["tensorboard"] if tracked else [], path, SETTINGS), shown)
     path.mkdir(exist_ok=True)

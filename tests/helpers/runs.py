@@ -97,7 +97,7 @@ def carry_out(
     view: Any = None,
 ) -> Result:
     problem = problem or toy_problem()
-    experiment = Experiment(problem, optimizer, mentor or NoMentor(), problem.settings, plan)
+    experiment = Experiment(problem, optimizer, mentor or NoMentor(), plan)
     return Result(run_in(path, experiment, view), path)
 
 

@@ -43,7 +43,7 @@ def mentor(runs: Path, **changes: Any) -> Diffusion:
 def experiment(seed: int, mentor: Any, **changes: Any) -> Experiment:
     """Two stages of three steps on the toy task, under a head without weights."""
     problem = toy_problem(head=Similarity(), seed=seed, stages=2, evaluate=Evaluations(steps=1), **changes)
-    return Experiment(problem, Backprop(partial(adamw, lr=0.1), Schedule(), None), mentor, problem.settings, (3, 3))
+    return Experiment(problem, Backprop(partial(adamw, lr=0.1), Schedule(), None), mentor, (3, 3))
 
 
 def carry_out(path: Path, seed: int = 1, config: str = CONFIG, mentor: Any = None, **changes: Any) -> Path:

@@ -47,7 +47,7 @@ def carry_out(
     path: Path, head: Any, mentor: Any = None, optimizer: Any = None, view: Any = None, **changes: Any
 ) -> Outcome:
     problem = problem_of(head, **changes)
-    experiment = Experiment(problem, optimizer or Backprop(adamw), mentor or Evolution(), problem.settings, PLAN)
+    experiment = Experiment(problem, optimizer or Backprop(adamw), mentor or Evolution(), PLAN)
     return run_in(path, experiment, view)
 
 
@@ -136,7 +136,7 @@ def test_a_context_learned_on_drawn_shapes_beats_the_hand_made_prompt_clearly(
         parts = build_components(composed("experiment=shapes", "mentor=none", "view=none", *words))
         problem = load_problem(parts)
         plan = parts.settings.plan(problem.examples)
-        outcome = run_in(tmp_path / name, Experiment(problem, parts.optimizer, parts.mentor, parts.settings, plan))
+        outcome = run_in(tmp_path / name, Experiment(problem, parts.optimizer, parts.mentor, plan))
         assert outcome.test is not None
         results[name] = outcome.test.metric
     assert 0.3 < results["zero-shot"] < 0.65

@@ -62,7 +62,7 @@ class Runs:
         problem = toy_problem(checkpoint=Checkpoints(1))
         mentor = LanguageModel(Replay(str(self.home / "answers")), Paper(), attempts=1)
         optimizer = Backprop(partial(adamw, lr=0.05))
-        return run_in(path, Experiment(problem, optimizer, mentor, problem.settings, PLAN), view)
+        return run_in(path, Experiment(problem, optimizer, mentor, PLAN), view)
 
     def stopped(self, name: str, when: Callable[[Record], bool]) -> None:
         with pytest.raises(Stops):

@@ -74,7 +74,7 @@ def carry_out(
     **changes: Any,
 ) -> Outcome:
     problem = toy_problem(**changes)
-    experiment = Experiment(problem, optimizer or Backprop(adamw), mentor or NoMentor(), problem.settings, plan)
+    experiment = Experiment(problem, optimizer or Backprop(adamw), mentor or NoMentor(), plan)
     with SignalHandler(patience_s) as interruption:
         return run_in(path, experiment, view, interruption)
 

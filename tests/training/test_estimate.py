@@ -36,12 +36,12 @@ from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.models.prompted_text import PromptedText
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange, StepResult
+from llm_catalyst.runs.analysis import MentorUsage
 from llm_catalyst.runs.reader import FILES, read_lines
 from llm_catalyst.runs.records import LLMCall, Outcome
 from llm_catalyst.tasks.batching import Batch, TextBatch
 from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate, sum_estimates
 from llm_catalyst.training.loop import Experiment
-from llm_catalyst.training.mentor_cost import MentorCost
 from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.utils.rng import make_generator
 from llm_catalyst.utils.validation import ConfigurationError
@@ -53,7 +53,7 @@ FILLED = PoolSettings(candidates=3, size=4)
 
 
 def carry_out(path: Path, problem: Problem, optimizer: Any, mentor: Any, plan: tuple[int, ...] = PLAN) -> Outcome:
-    return run_in(path, Experiment(problem, optimizer, mentor, problem.settings, plan))
+    return run_in(path, Experiment(problem, optimizer, mentor, plan))
 
 
 def asking(url: str = "http://127.0.0.1:1", model: str = "gpt-4o-mini", **settings: Any) -> LanguageModel:
@@ -150,7 +150,7 @@ def test_a_run_whose_prompts_are_all_distinct_takes_exactly_what_was_counted(
     assert expected.consultations == (
         0 if isinstance(mentor, NoMentor) else max(0, len(plan) - 1 - isinstance(mentor, Late))
     )
-    assert (expected.bill, expected.most) == (MentorCost(), MentorCost())
+    assert (expected.bill, expected.most) == (MentorUsage(), MentorUsage())
 
 
 def test_a_run_that_projects_to_the_same_prompts_again_scores_less_than_was_counted(tmp_path: Path) -> None:
@@ -450,7 +450,8 @@ def test_a_bill_is_priced_call_by_call_and_unknown_prices_stay_unknown() -> None
     for bill in (known.bill, known.most):
         assert bill.cost_usd == pytest.approx((0.15 * bill.input_tokens + 0.6 * bill.output_tokens) / 1e6)
     unknown = estimate_run(toy_problem(), OPTIMIZER, asking(model="my-own"), PLAN)
-    assert (unknown.bill.cost_usd, unknown.most.cost_usd, unknown.unpriced) == (None, None, ("my-own",))
+    assert (unknown.bill.unpriced, unknown.most.unpriced) == (unknown.bill.calls, unknown.most.calls)
+    assert unknown.unpriced == ("my-own",)
     assert unknown.bill.input_tokens == known.bill.input_tokens
     assert "unknown: conf/prices.yaml has no price for my-own" in printed(unknown)
 
@@ -461,6 +462,7 @@ def test_a_bill_is_priced_call_by_call_and_unknown_prices_stay_unknown() -> None
 def test_mentors_that_send_no_bill_cost_nothing(client: Any, calls: int) -> None:
     estimated = estimate_run(toy_problem(), OPTIMIZER, LanguageModel(client, Paper()), PLAN)
     assert (estimated.bill.calls, estimated.bill.cost_usd, estimated.most.cost_usd) == (calls, 0.0, 0.0)
+    assert (estimated.bill.unpriced, estimated.most.unpriced) == (0, 0)
     assert (estimated.bill.input_tokens > 0) is isinstance(client, LocalModel)
     assert "nothing" in printed(estimated)
 
@@ -473,13 +475,13 @@ def test_fallbacks_are_in_the_most_only() -> None:
     assert (alone.most.calls, backed.most.calls) == (4, 6)
     assert backed.most.cost_usd > alone.most.cost_usd
     unknown = estimate_run(toy_problem(), OPTIMIZER, asking(fallbacks=[third]), PLAN)
-    assert (unknown.bill, unknown.most.cost_usd) == (alone.bill, None)
+    assert (unknown.bill, unknown.most.unpriced) == (alone.bill, 2)
     assert "without fallbacks; with them unknown: conf/prices.yaml has no price for my-own" in printed(unknown)
 
 
 def test_a_single_stage_asks_nobody() -> None:
     estimated = estimate_run(toy_problem(), OPTIMIZER, asking(), (3,))
-    assert (estimated.consultations, estimated.bill, estimated.most) == (0, MentorCost(), MentorCost())
+    assert (estimated.consultations, estimated.bill, estimated.most) == (0, MentorUsage(), MentorUsage())
 
 
 def test_a_causal_model_under_a_verbalizer_is_estimated_too() -> None:
@@ -495,8 +497,8 @@ def test_an_estimate_is_read_at_a_glance() -> None:
     text = printed(
         replace(
             estimate_run(toy_problem(), OPTIMIZER, asking(), (3, 3, 3)),
-            bill=MentorCost(2, 1624, 121, 0.0021),
-            most=MentorCost(4, 4210, 2400, 0.08),
+            bill=MentorUsage(2, 1624, 121, cost_usd=0.0021),
+            most=MentorUsage(4, 4210, 2400, cost_usd=0.08),
             train_seconds=909.5,
             score_seconds=354.2,
             measured_steps=3,
@@ -532,5 +534,5 @@ def test_a_sweep_is_the_sum_of_its_runs_and_needs_the_memory_of_the_largest() ->
     assert "2 runs, one after another" in printed(both)
     assert "14 steps, on" in printed(both)
     unknown = sum_estimates([runs[0], estimate_run(problem, OPTIMIZER, asking(model="my-own"), PLAN)])
-    assert (unknown.bill.cost_usd, unknown.unpriced) == (None, ("my-own",))
+    assert (unknown.bill.unpriced, unknown.unpriced) == (2, ("my-own",))
     assert sum_estimates([sum_estimates(runs), *runs]).runs == 4

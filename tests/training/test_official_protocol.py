@@ -426,7 +426,7 @@ class Noting(PromptOptimizer):
 def carried_out(protocol: str, path: Path) -> tuple[Scripted, Noting, tuple[Any, ...], Problem]:
     problem, mentor = tiny(protocol), Scripted()
     optimizer = Noting(parts(f"protocol={protocol}").optimizer)
-    run_in(path, Experiment(problem, optimizer, mentor, problem.settings, (3, 3)))
+    run_in(path, Experiment(problem, optimizer, mentor, (3, 3)))
     return mentor, optimizer, read_lines(path / "restarts.jsonl", Restart), problem
 
 

@@ -82,7 +82,7 @@ def carry_out(
     asked = {name: changes.pop(name) for name in ("on_failure", "strategy", "fallbacks") if name in changes}
     problem = toy_problem(**changes)
     with serve(reply=reply) as server:
-        experiment = Experiment(problem, FAST, mentor(server.url, **asked), problem.settings, plan)
+        experiment = Experiment(problem, FAST, mentor(server.url, **asked), plan)
         return run_in(path, experiment, view, interruption), len(server.requests)
 
 
@@ -256,14 +256,14 @@ def test_without_an_answer_the_pools_best_of_that_stage_restarts_and_a_replay_do
         assert restart.prompt == min(entries, key=entries.__getitem__)
     problem = toy_problem()
     again = LanguageModel(Replay(str(tmp_path / "first"), overlap=True), Leo(proposals=4), overlap=True)
-    run_in(tmp_path / "again", Experiment(problem, FAST, again, problem.settings, PLAN))
+    run_in(tmp_path / "again", Experiment(problem, FAST, again, PLAN))
     assert records(tmp_path / "again").restarts == run.restarts
 
 
 def test_a_replay_brings_the_same_restarts(tmp_path: Path, whole: Path) -> None:
     problem = toy_problem()
     again = LanguageModel(Replay(str(whole), overlap=True), Leo(proposals=4), overlap=True)
-    run_in(tmp_path, Experiment(problem, FAST, again, problem.settings, PLAN))
+    run_in(tmp_path, Experiment(problem, FAST, again, PLAN))
     for name in ("restarts", "pool", "metrics", "trajectory"):
         assert getattr(records(tmp_path), name) == getattr(records(whole), name)
 

@@ -34,7 +34,7 @@ BERT = backbone("bert")
 
 def experiment(seed: int, **changes: Any) -> Experiment:
     problem = assemble_problem(toy_data(), BERT, Classifier(), toy_settings(seed=seed, **changes))
-    return Experiment(problem, Backprop(adamw), Perturb(), problem.settings, problem.settings.plan(problem.examples))
+    return Experiment(problem, Backprop(adamw), Perturb(), problem.settings.plan(problem.examples))
 
 
 def carried_out(path: Path, seed: int, view: Any = None, **changes: Any) -> Outcome:

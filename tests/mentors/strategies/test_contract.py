@@ -74,7 +74,7 @@ def carry_out(path: Path, choice: Path, optimizer: Any, view: Any = None) -> Out
         stages=STAGES,
     )
     mentor = LanguageModel(MockModel(lines=12), strategy(choice), attempts=2)
-    return run_in(path, Experiment(problem, optimizer, mentor, problem.settings, (1,) * STAGES), view)
+    return run_in(path, Experiment(problem, optimizer, mentor, (1,) * STAGES), view)
 
 
 def written(path: Path) -> dict[str, Any]:
