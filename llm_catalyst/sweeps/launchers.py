@@ -100,7 +100,7 @@ def launch_together(sweep: Sweep, jobs: Jobs) -> None:
 
             def launch(number: int, overrides: Sequence[str], runs: SharedBackboneRuns = runs) -> None:
                 with suppress(RunInterrupted), runs.seat(number):
-                    if runs.interruption.number is None:
+                    if runs.signals.number is None:
                         launch_in_turn(sweep, {number: overrides})
 
             for thread in start_threads(launch, group):

@@ -19,7 +19,7 @@ from llm_catalyst.models.base import Parameters, PromptedModel
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange, StepResult
 from llm_catalyst.runs.records import Emit, Outcome, Prompt, Record, Score, Split
 from llm_catalyst.runs.writer import RunDirectory
-from llm_catalyst.tasks.batching import Examples, training_rows
+from llm_catalyst.tasks.batching import training_rows
 from llm_catalyst.training.loop import Experiment, run_experiment
 from llm_catalyst.training.mentor_cost import CountingMentor
 from llm_catalyst.training.problem import Problem
@@ -57,7 +57,7 @@ class CountingProblem(Problem):
         train, settings = self.splits["train"], self.settings
         for rows in training_rows(train, settings.batch_size, settings.seed, first_step):
             self.examples_of.append(len(rows))
-            self.tokens_of.append(count_padded_tokens(self, train, rows))
+            self.tokens_of.append(self.count_tokens(train, rows))
             yield None
 
     def score(self, members: Sequence[Parameters], split: Split = "dev") -> list[ScoringResult | None]:
@@ -120,9 +120,3 @@ def count_work(
     asked = CountingMentor(mentor, counted.draw)
     run_experiment(Experiment(counted, stages, asked, plan), UnsavedRun(), RunCallback())
     return counted, stages, asked
-
-
-def count_padded_tokens(problem: Problem, data: Examples, rows: Sequence[int]) -> int:
-    """Tokens of one pass over these examples, padding and prompts included."""
-    width = problem.padding or max(map(data.length, rows))
-    return len(rows) * data.choices * (width + problem.space.length)

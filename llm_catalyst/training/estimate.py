@@ -18,7 +18,7 @@ from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
 from llm_catalyst.runs.analysis import MentorUsage
 from llm_catalyst.runs.records import Split
 from llm_catalyst.tasks.batching import scoring_rows
-from llm_catalyst.training.counting import count_padded_tokens, count_work
+from llm_catalyst.training.counting import count_work
 from llm_catalyst.training.final_evaluation import device_name
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import score_members
@@ -113,8 +113,8 @@ def estimate_run(problem: Problem, optimizer: PromptOptimizer, mentor: Mentor, p
 def count_split_tokens(problem: Problem, split: Split) -> int:
     """Tokens of scoring one prompt on a split."""
     data = problem.splits[split]
-    passes = scoring_rows(data, problem.model.limits.tokens, problem.space.length, problem.padding)
-    return sum(count_padded_tokens(problem, data, rows) for rows in passes)
+    passes = scoring_rows(data, problem.model.room.tokens, problem.space.length, problem.padding)
+    return sum(problem.count_tokens(data, rows) for rows in passes)
 
 
 def time_steps(
@@ -149,8 +149,8 @@ def make_step(
 def time_scored_token(problem: Problem, model: PromptedModel, k: int) -> float:
     """Seconds of the largest pass over dev, of k prompts together, by its tokens."""
     dev, prompt = problem.splits["dev"], problem.start()
-    passes = scoring_rows(dev, max(1, model.limits.tokens // k), problem.space.length, problem.padding)
-    tokens, rows = max((count_padded_tokens(problem, dev, rows), rows) for rows in passes)
+    passes = scoring_rows(dev, max(1, model.room.tokens // k), problem.space.length, problem.padding)
+    tokens, rows = max((problem.count_tokens(dev, rows), rows) for rows in passes)
     sample, metric = dev.pick(rows), problem.data.task.metric
     times = time_calls(lambda: score_members(model, [prompt] * k, sample, metric, problem.padding), problem.compiled)
     return statistics.median_low(times) / (k * tokens)

@@ -1,7 +1,7 @@
-"""What a run optimizes: a soft prompt (and a head) of one frozen backbone on one task.
+"""The problem that a run optimizes: a soft prompt (and a head) of one frozen backbone on one task.
 
-Everything that the method asks about the problem is a method here: where a prompt starts, the next batches,
-a projection, a score. Shapes: k members, m virtual tokens, d embedding width.
+Its methods return what the training loop needs: a prompt's start, the next batches, projections, scores.
+Shapes: k members, m virtual tokens, d embedding width.
 """
 
 import math
@@ -28,14 +28,14 @@ from llm_catalyst.runs.records import Prompt, Snapshot, Split
 from llm_catalyst.tasks.base import TaskData, majority_share
 from llm_catalyst.tasks.batching import Batch, Examples, steps_per_epoch, training_rows
 from llm_catalyst.tasks.token_cache import encode_splits
-from llm_catalyst.training.scoring import ScoringResult, score_members
+from llm_catalyst.training.scoring import ScoringResult, count_padded_tokens, score_members
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.rng import derive_seed, make_generator
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A loaded task, backbone and head, with the settings that say how they meet.
+    """A loaded task, backbone and head, with the run's settings.
 
     `unseen` is the same with other classes, on which a prompt is reported that was learned on these (base-to-new).
     `compiled_before` are the seconds that this process had spent on compiling models; None: this one is not compiled.
@@ -103,6 +103,10 @@ class Problem:
             epoch = step // steps_per_epoch(len(train), settings.batch_size)
             yield train.batch([rows], self.device, self.padding, epoch).expand(k)
 
+    def count_tokens(self, data: Examples, rows: Sequence[int]) -> int:
+        """Tokens of one pass over these examples, padding and prompts included."""
+        return len(rows) * count_padded_tokens(data, rows, self.space.length, self.padding)
+
     def score(self, members: Sequence[Parameters], split: Split = "dev") -> list[ScoringResult | None]:
         """Each member's loss and metrics on a split."""
         data, metric = self.splits[split], self.data.task.metric
@@ -112,9 +116,7 @@ class Problem:
         self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev"
     ) -> list[ScoringResult | None]:
         """Loss and metrics of discrete prompts, each embedded anew, under one member's head."""
-        return (
-            self.score([dict(head) | {"prompt": rows} for rows in self.space.embed(prompts)], split) if prompts else []
-        )
+        return self.score([{**head, "prompt": rows} for rows in self.space.embed(prompts)], split) if prompts else []
 
     def project(self, rows: Tensor) -> tuple[list[Prompt], list[float]]:
         """The discrete prompts nearest to soft ones (k, m, d), and how similar they are."""
@@ -148,7 +150,7 @@ def assemble_problem(
 ) -> Problem:
     """The problem of training a soft prompt of `backbone` under `head` on `data`.
 
-    `tell` hears how many texts are tokens, or images features, by now; `unseen` are other classes to report on.
+    `tell` is called with the progress of encoding texts or images; `unseen` are other classes to report on.
     """
     make_model: Any
     if data.task.modality == "image":
@@ -170,8 +172,8 @@ def encode_texts(
     """The splits as token ids."""
     longest = backbone.longest_text(settings.prompt.length)
     cloze = cloze_for(backbone, data.task.cloze) if head.words else None
-    train, dev, test = encode_splits(backbone.tokenizer, (data.train, data.dev, data.test), longest, cloze, tell)
-    return {"train": train, "dev": dev, "test": test}
+    splits = encode_splits(backbone.tokenizer, (data.train, data.dev, data.test), longest, cloze, tell)
+    return dict(zip(("train", "dev", "test"), splits, strict=True))
 
 
 def encode_images(

@@ -1,15 +1,16 @@
-"""One run from checked parts: load data and model, note what made the run, carry the method out, show the end."""
+"""One run from checked parts: load data and model, write the manifest, carry out the method, show the end."""
 
 import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import yaml
@@ -36,19 +37,7 @@ from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.signals import PATIENCE_S
 from llm_catalyst.utils.validation import ConfigurationError
 
-T = TypeVar("T")
-
-PACKAGES = (
-    "llm-catalyst",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "datasets",
-    "hydra-core",
-    "omegaconf",
-    "anthropic",
-    "openai",
-)
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "hydra-core", "omegaconf", "anthropic", "openai")
 
 
 def run_training(
@@ -56,41 +45,35 @@ def run_training(
 ) -> Outcome:
     """Carry out a run, new or cut off, in the directory `path`.
 
-    Raises Stopped or BudgetSpent where the run ended early and can be resumed.
+    Raises RunInterrupted or BudgetExceededError where the run ended early and can be resumed.
     """
-    console = Console()
-    settings = parts.settings
+    console, settings, interactive = Console(), parts.settings, parts.mentor.interactive
     logs = make_trackers(settings.track, path, config)
     check_mentor(parts, console)
-    directory = RunDirectory(path)
-    try:
-        with show_status(parts, console, "loading data and model …") as status:
-            problem = load_problem(parts, status.update if status else ignore_progress)
+    with closing(RunDirectory(path)) as directory:
+        with show_status(settings.view, console, "loading data and model …") as tell:
+            problem = load_problem(parts, tell)
         plan = settings.plan(problem.examples)
         directory.write_config(
             yaml.safe_dump(dict(config), sort_keys=False), build_manifest(problem, settings.plugins, choices, words)
         )
-        # A live view would draw over what a person types.
-        shown = shared_backbone.get_callback(
-            "plain" if parts.mentor.interactive and settings.view in ("auto", "live") else settings.view, console
-        )
-        view = CallbackList(*logs, shown)
+        # A live view would draw over a person's input.
+        mode = "plain" if interactive and settings.view in ("auto", "live") else settings.view
+        callback = CallbackList(*logs, shared_backbone.get_callback(mode, console))
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
-        view.on_run_start(RunInfo(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
+        callback.on_run_start(RunInfo(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
         try:
-            with shared_backbone.get_signal_handler(0.0 if parts.mentor.interactive else PATIENCE_S) as interruption:
+            with shared_backbone.get_signal_handler(0.0 if interactive else PATIENCE_S) as signals:
                 optimizer = shared_backbone.share_steps(parts.optimizer, problem.device)
                 experiment = Experiment(problem, optimizer, parts.mentor, plan)
-                outcome = run_experiment(experiment, directory, view, interruption)
+                outcome = run_experiment(experiment, directory, callback, signals)
         except BaseException as error:
-            view.on_run_end(None)
-            with suppress(OSError):  # a full disk may be what stopped it
+            callback.on_run_end(None)
+            with suppress(OSError):  # a full disk may have stopped the run
                 directory.append(Event(*directory.reached, "stopped", f"{type(error).__name__}: {error}"))
             raise
-        view.on_run_end(outcome)
-    finally:
-        directory.close()
+        callback.on_run_end(outcome)
     return outcome
 
 
@@ -106,24 +89,21 @@ def read_finished(path: Path, config: Mapping[str, Any]) -> Outcome | None:
 
 
 def dry_run(parts: RunComponents) -> Estimate:
-    """What a run would take, measured, and printed unless view=none; nothing is trained, paid or written."""
-    console = Console()
+    """The measured cost of a run, also printed unless view=none; nothing is trained, paid or written."""
+    console, view = Console(), parts.settings.view
     check_mentor(parts, console)
-    with show_status(parts, console, "loading data and model, and measuring a step …") as status:
-        problem = load_problem(parts, status.update if status else ignore_progress)
+    with show_status(view, console, "loading data and model, and measuring a step …") as tell:
+        problem = load_problem(parts, tell)
     estimated = estimate_run(problem, parts.optimizer, parts.mentor, parts.settings.plan(problem.examples))
-    if parts.settings.view != "none":
+    if view != "none":
         console.print(render_estimate(estimated))
     return estimated
 
 
-def ignore_progress(line: str) -> None:
-    """For who does not want to hear how far something is."""
-
-
 def check_mentor(parts: RunComponents, console: Console) -> None:
     """Raise ConfigurationError where the mentor's provider refuses its key or model, or its price is not known."""
-    with show_status(parts, console, "asking for the mentor …"):
+    view = parts.settings.view if parts.mentor.language_models() else "none"
+    with show_status(view, console, "checking the mentor's model …"):
         parts.mentor.check_reachable()
     unpriced = parts.mentor.unpriced_models()
     if parts.settings.budget.usd is not None and unpriced:
@@ -133,20 +113,25 @@ def check_mentor(parts: RunComponents, console: Console) -> None:
         )
 
 
-def show_status(parts: RunComponents, console: Console, words: str) -> AbstractContextManager[Any]:
-    """Shows `words` while something takes its time."""
-    return console.status(words) if parts.settings.view != "none" else nullcontext()
+@contextmanager
+def show_status(view: str, console: Console, words: str) -> Iterator[Callable[[str], None]]:
+    """While entered, show `words`, or those with which the function that it yields was called last."""
+    if view == "none":
+        yield lambda line: None
+    else:
+        with console.status(words) as status:
+            yield status.update
 
 
-def load_problem(parts: RunComponents, tell: Callable[[str], None] = ignore_progress) -> Problem:
-    """The task's data and the frozen backbone, loaded; `tell` hears how far that is where it takes long.
+def load_problem(parts: RunComponents, tell: Callable[[str], None] = lambda line: None) -> Problem:
+    """The task's data and the frozen backbone, loaded; long steps report their progress to `tell`.
 
-    What does not fit together is refused by name.
+    Raises ConfigurationError where they do not fit together.
     """
     task, head, settings = parts.task, parts.head, parts.settings
     device = choose_device(settings.device)
     parts.backbone.check(device)
-    # What torch takes by itself follows OMP_NUM_THREADS, by which a sweep's workers share a machine, but no quota.
+    # torch's own choice follows OMP_NUM_THREADS, by which a sweep's workers share a machine, but no quota.
     torch.set_num_threads(settings.threads or min(torch.get_num_threads(), count_usable_cores()))
     if head.words and parts.backbone.kind == "encoder":
         raise ConfigurationError(
@@ -160,25 +145,14 @@ def load_problem(parts: RunComponents, tell: Callable[[str], None] = ignore_prog
             "task.classes=base reports on classes that were not trained: a context of its own for each class "
             "(head.class_specific=true) has none for them; set it to false, or task.classes=all"
         )
-    load = load_clip if task.modality == "image" else load_text_backbone
-    backbone = load_frozen(
-        settings.seed, device, lambda: load(parts.backbone, head.words, device, settings.protocol.embed_twice)
-    )
+
+    def load() -> Any:
+        forget_peak(device)  # the run's memory is measured from here on
+        load_backbone = load_clip if task.modality == "image" else load_text_backbone
+        return load_backbone(parts.backbone, head.words, device, settings.protocol.embed_twice)
+
+    backbone = shared_backbone.share_backbone(derive_seed(settings.seed, "backbone"), load)
     return assemble_problem(data, backbone, head, settings, tell, unseen)
-
-
-def load_frozen(seed: int, device: torch.device, load: Callable[[], T]) -> T:
-    """The backbone that `load` gives, or that of the run's company; its memory is measured from here on.
-
-    Weights that a checkpoint lacks, such as RoBERTa's pooler, are drawn while it loads, and follow from the run's seed.
-    """
-
-    def fresh(drawn: int) -> T:
-        forget_peak(device)
-        torch.manual_seed(drawn)
-        return load()
-
-    return shared_backbone.share_backbone(derive_seed(seed, "backbone"), fresh)
 
 
 def choose_device(name: str) -> torch.device:
@@ -203,12 +177,13 @@ def choose_device(name: str) -> torch.device:
 def build_manifest(
     problem: Problem, plugins: Sequence[str], choices: Mapping[str, str], words: Sequence[str]
 ) -> Manifest:
-    """What made this run."""
+    """The provenance of this run."""
+    versions = {name: importlib.metadata.version(name) for name in ("llm-catalyst", *LIBRARIES)}
     return Manifest(
         command=tuple(words),
         choices=dict(choices),
         started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        versions={name: importlib.metadata.version(name) for name in PACKAGES} | find_plugin_versions(plugins),
+        versions=versions | find_plugin_versions(plugins),
         git=git_revision(),
         python=sys.version.split()[0],
         platform=platform.platform(),
@@ -223,14 +198,11 @@ def build_manifest(
 
 def git_revision() -> dict[str, str | bool]:
     """Revision of the checkout that this program runs from, and whether it was changed; empty outside one."""
-    here = Path(__file__).parent
+    command = ["git", "-C", str(Path(__file__).parent), "status", "--porcelain=v2", "--branch"]
     try:
-        revision = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
-        changed = subprocess.run(
-            ["git", "-C", here, "status", "--porcelain"], capture_output=True, text=True, timeout=5
-        )
+        status = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout
     except (OSError, subprocess.TimeoutExpired):
         return {}
-    return (
-        {"revision": revision.stdout.strip(), "dirty": bool(changed.stdout.strip())} if revision.returncode == 0 else {}
-    )
+    revision = re.search(r"^# branch\.oid (\w+)$", status, re.MULTILINE)
+    changed = re.search(r"^[^#]", status, re.MULTILINE)
+    return {"revision": revision[1], "dirty": changed is not None} if revision else {}

@@ -1,8 +1,8 @@
 """Runs that share one process and one frozen backbone, each carried out by a thread of its own.
 
-One of them computes at a time, and it gives its turn away where it has to wait: for its mentor's answer (turns.py), or
-for the others to come as far as a step that all take in one pass. So what a run computes depends on its own
-configuration alone, but for the rounding in such a step.
+One of them computes at a time, and it yields its turn while it waits: for its mentor's answer (utils/turn_taking.py),
+or for the others to reach a step that all take in one pass. So the results of a run depend on its own configuration
+alone, except for the rounding in such a step.
 """
 
 import math
@@ -26,8 +26,8 @@ from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.signals import SignalHandler
 from llm_catalyst.utils.turn_taking import take_turn
 
-# What a pass costs on a GPU beside its tokens, for launching its kernels, in tokens. A batch that would have to be
-# padded by more, to go with longer ones, goes in a pass of its own. Estimated, not measured.
+# The cost of launching a pass's kernels on a GPU, in tokens. A batch that would need more padding than this beside
+# longer ones gets a pass of its own. Estimated, not measured.
 PASS_TOKENS = 4096
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GradientRequest:
-    """What run `number` waits for: the losses of its members, and their gradients left in them."""
+    """A request of run `number` for the losses of its members, and their gradients left in them."""
 
     number: int
     model: PromptedModel
@@ -45,23 +45,23 @@ class GradientRequest:
 
 
 class SharedBackboneRuns:
-    """So many runs whose task, backbone, head and length of the prompt are the same (see `sweep.together`).
+    """Runs whose task, backbone, head and prompt length are the same (`group_by_backbone` in sweeps/launchers.py).
 
-    `joint` says whose steps go in one pass. auto: on a GPU, those whose batches are of similar length; a CPU has enough
-    to do with one member, and so the runs take their steps alone there, to the bit those that they take without
-    company. all: all of them. none: none. `interruption` is what all heed; `views` show them, by their numbers.
+    `joint` says whose steps share a pass. auto: on a GPU, those whose batches are of similar length; one member keeps a
+    CPU busy, so there the runs take their steps alone, with the same bits as in a process of their own. all: all of
+    them. none: none. All runs check `signals`; `callbacks` are theirs, by their numbers.
     """
 
-    def __init__(self, runs: int, joint: str, interruption: SignalHandler, views: Mapping[int, RunCallback]) -> None:
+    def __init__(self, runs: int, joint: str, signals: SignalHandler, callbacks: Mapping[int, RunCallback]) -> None:
         self.size = self.runs = runs
-        self.joint, self.interruption, self.views = joint, interruption, views
+        self.joint, self.signals, self.callbacks = joint, signals, callbacks
         self._turn = threading.Condition(threading.Lock())
         self._waiting: list[GradientRequest] = []
         self._loaded: tuple[Any, int | None] = None, None
 
     @contextmanager
     def seat(self, number: int) -> Iterator[None]:
-        """While entered, this thread carries out run `number`, and it is its turn."""
+        """While entered, this thread carries out run `number`, and has the turn."""
         with take_turn(self._turn):
             token = _seat.set((self, number))
             try:
@@ -71,18 +71,18 @@ class SharedBackboneRuns:
                 self.runs -= 1
                 self._step_if_all_wait()
 
-    def load(self, seed: int, load: Callable[[int], T]) -> T:
-        """What `load` gives, loaded once for all runs; anew for another seed where some of the weights are drawn."""
+    def load(self, seed: int, load: Callable[[], T]) -> T:
+        """The result of `load`, loaded once for all runs; anew for another seed if some of the weights are drawn."""
         model, drawn = self._loaded
         if model is None or drawn not in (None, seed):
-            model = load(seed)
+            model = load_seeded(seed, load)
             after = torch.get_rng_state()
             torch.manual_seed(seed)
             self._loaded = model, None if torch.equal(after, torch.get_rng_state()) else seed
         return cast(T, model)
 
     def step(self, request: GradientRequest) -> list[float]:
-        """As `mean_gradients`, but for all runs at once: it returns when the last of them has come."""
+        """As `mean_gradients`, but for all runs at once: it returns when the last of them has called it."""
         self._waiting.append(request)
         self._step_if_all_wait()
         self._turn.wait_for(request.losses.done)
@@ -90,10 +90,10 @@ class SharedBackboneRuns:
 
     def _step_if_all_wait(self) -> None:
         if self._waiting and len(self._waiting) == self.runs:
-            # In an order that does not depend on who came first.
+            # In an order that does not depend on which run came first.
             requests, self._waiting = sorted(self._waiting, key=lambda request: request.number), []
             for group in group_requests(requests, math.inf if self.joint == "all" else PASS_TOKENS):
-                carry_out(group)
+                compute_gradients(group)
             self._turn.notify_all()
 
 
@@ -119,7 +119,7 @@ def can_join(request: GradientRequest, widest: GradientRequest, spare: float) ->
     return alike and (widest.batch.width - request.batch.width) * rows <= spare
 
 
-def carry_out(group: Sequence[GradientRequest]) -> None:
+def compute_gradients(group: Sequence[GradientRequest]) -> None:
     """One pass, forward and backward, for the members of all these runs."""
     members = [member for request in group for member in request.members]
     first, *others = (request.batch for request in group)
@@ -133,40 +133,43 @@ def carry_out(group: Sequence[GradientRequest]) -> None:
             request.losses.set_result([next(losses) for _ in request.members])
 
 
-# --- what a run asks of its company, if it has any
+# --- for each run, alone or beside others
 
 
-def share_backbone(seed: int, load: Callable[[int], T]) -> T:
-    """The backbone that `load` gives, or has given to another run of this one's company.
+def load_seeded(seed: int, load: Callable[[], T]) -> T:
+    """The result of `load`, which draws weights that a checkpoint lacks, such as RoBERTa's pooler, from this seed."""
+    torch.manual_seed(seed)
+    return load()
 
-    `load` seeds torch's global generator, from which it may draw, with what it is given: `seed`.
-    """
+
+def share_backbone(seed: int, load: Callable[[], T]) -> T:
+    """The backbone that `load` returns, or that another run beside this one has loaded."""
     seat = _seat.get()
-    return seat[0].load(seed, load) if seat else load(seed)
+    return seat[0].load(seed, load) if seat else load_seeded(seed, load)
 
 
 def share_steps(optimizer: PromptOptimizer, device: torch.device) -> PromptOptimizer:
-    """The optimizer, its steps taken in one pass with those of the other runs where that is wanted and possible."""
+    """The optimizer, its steps taken in one pass with those of other runs if that is configured and possible."""
     seat = _seat.get()
     if not seat or seat[0].joint == "none" or (seat[0].joint == "auto" and device.type == "cpu"):
         return optimizer
-    company, number = seat
-    return optimizer.share_gradients(lambda *request: company.step(GradientRequest(number, *request)))
+    runs, number = seat
+    return optimizer.share_gradients(lambda *request: runs.step(GradientRequest(number, *request)))
 
 
 def get_signal_handler(patience_s: float) -> AbstractContextManager[SignalHandler]:
-    """What tells a run of a signal: its own, or that of its company, which the main thread has entered."""
+    """The run's own signal handler, or that of all runs of this process, which the main thread has entered."""
     seat = _seat.get()
-    return nullcontext(seat[0].interruption) if seat else SignalHandler(patience_s)
+    return nullcontext(seat[0].signals) if seat else SignalHandler(patience_s)
 
 
 def get_callback(mode: str, console: Console) -> RunCallback:
-    """The view of that name (see `view_for`); that which its company has for the run stands for none."""
+    """The callback of that mode (`make_callback`); for `none` the one that the run got beside others."""
     seat = _seat.get()
-    return seat[0].views[seat[1]] if seat and mode == "none" else make_callback(mode, console)
+    return seat[0].callbacks[seat[1]] if seat and mode == "none" else make_callback(mode, console)
 
 
 def count_runs() -> int:
-    """How many runs began together, this one included."""
+    """The number of runs that began together, this one included."""
     seat = _seat.get()
     return seat[0].size if seat else 1

@@ -40,7 +40,7 @@ LOADING = ("imports", "loading data and model", "composing the configuration, an
 # Name of a part -> the functions that it is: module (a dot before one of the package), class (or none), attribute.
 PARTS = {
     "forward and backward, training": [".models.base PromptedModel losses", "torch Tensor backward"],
-    "forward, scoring": [".training.scoring - forward_passes", ".training.scoring - each_example"],
+    "forward, scoring": [".training.scoring - forward_passes"],
     "waiting for the mentor": [".mentors.evolution Evolution propose"],
     "loading data and model": [".training.run - load_problem"],
     "optimizer": [
