@@ -5,8 +5,10 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from llm_catalyst import __version__
 from llm_catalyst.utils.signals import handle_signals
@@ -44,6 +46,8 @@ Writes one page that opens offline (report.html), its figures (SVG, PDF) and its
   catalyst report outputs/sst2 outputs/rte --output report
   catalyst report outputs/tables/nlu --watch 60           rewritten once a minute until its runs end
 """
+WATCH = "rewrite it every SECONDS (30) until all runs have ended, 20 checks bring nothing new, or Ctrl-C"
+DIRECTORY: dict[str, Any] = {"type": Path, "metavar": "DIR", "help": "the run's directory, under outputs/"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,7 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = build_parser().parse_args(words)  # exits with a message about the unknown option
     else:
         options.words += rest  # argparse takes no overrides behind an option
-    sys.exit(options.action(options))
+    from llm_catalyst.config.errors import run_with_exit_code
+
+    code, result = run_with_exit_code(lambda: options.action(options))
+    sys.exit(code or result)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,26 +83,18 @@ def build_parser() -> argparse.ArgumentParser:
     top.set_defaults(action=lambda options: print(USAGE))
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
     commands.add_parser("run", help="start a run or a sweep (catalyst run --help)")
-    resume = commands.add_parser("resume", help="continue a run that was cut off")
-    resume.add_argument("directory", type=Path, metavar="DIR", help="the run's directory, under outputs/")
+    resume = add_command(commands, resume_action, "continue a run that was cut off")
+    resume.add_argument("directory", **DIRECTORY)
     resume.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="budget.usd=5, device=cuda:1, task.path=FOLDER"
     )
-    resume.set_defaults(action=resume_action)
-    show = commands.add_parser("show", help="print the course of a run")
-    show.add_argument("directory", type=Path, metavar="DIR", help="the run's directory, under outputs/")
+    show = add_command(commands, show_action, "print the course of a run")
+    show.add_argument("directory", **DIRECTORY)
     show.add_argument("--full", action="store_true", help="every message to and from the mentor at full length")
     show.add_argument("--brief", action="store_true", help="the curves and the summary only")
     show.add_argument("--verify", action="store_true", help="check the files instead; exit code 1 where one is damaged")
     show.add_argument("--svg", type=Path, metavar="FILE", help="also write it as a picture")
-    show.set_defaults(action=show_action)
-    reproduce = commands.add_parser(
-        "reproduce",
-        help="carry out a table of runs",
-        description=REPRODUCE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    reproduce = add_command(commands, reproduce_action, "carry out a table of runs", REPRODUCE, allow_abbrev=False)
     reproduce.add_argument("table", nargs="?", metavar="TABLE", help="its name; left out: print the available tables")
     reproduce.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides for every run; hydra/launcher=…")
     reproduce.add_argument("--only", nargs="+", default=[], metavar="KEY=NAME", help="row=A,B column=C seed=1")
@@ -103,25 +102,20 @@ def build_parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--dry-run", action="store_true", help="only estimate the runs that are not finished")
     reproduce.add_argument("--published", type=Path, metavar="FILE", help="published figures, printed beside yours")
     reproduce.add_argument("--config-dir", type=Path, metavar="DIR", help="your own YAMLs: table/, task/, mentor/ …")
-    reproduce.set_defaults(action=reproduce_action)
-    report = commands.add_parser(
-        "report",
-        help="write a page, figures and tables",
-        description=REPORT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    report = add_command(commands, report_action, "write a page, figures and tables", REPORT)
     report.add_argument("places", nargs="+", type=Path, metavar="DIR", help="a run, or a folder around runs")
     report.add_argument("--output", type=Path, metavar="FOLDER", help="its folder; left out: DIR/report")
-    report.add_argument(
-        "--watch",
-        nargs="?",
-        type=parse_seconds,
-        const=30,
-        metavar="SECONDS",
-        help="rewrite it every SECONDS (30) until all runs have ended, 20 checks bring nothing new, or Ctrl-C",
-    )
-    report.set_defaults(action=report_action)
+    report.add_argument("--watch", nargs="?", type=parse_seconds, const=30, metavar="SECONDS", help=WATCH)
     return top
+
+
+def add_command(commands: Any, action: Callable[..., int | None], words: str, text: str = "", **more: Any) -> Any:
+    """The parser of the command that calls `action`, with `words` as its help in a line, and `text` at length."""
+    layout = argparse.RawDescriptionHelpFormatter
+    name = action.__name__.removesuffix("_action")
+    parser = commands.add_parser(name, help=words, description=text, formatter_class=layout, **more)
+    parser.set_defaults(action=action)
+    return parser
 
 
 def parse_seconds(text: str) -> int:
@@ -131,46 +125,39 @@ def parse_seconds(text: str) -> int:
     return number
 
 
+# Each command's action returns its exit code; None is 0.
+
+
 def resume_action(options: argparse.Namespace) -> int:
     from llm_catalyst.cli.run import resume_command
 
     return resume_command(options.directory, options.overrides)
 
 
-def show_action(options: argparse.Namespace) -> int:
+def show_action(options: argparse.Namespace) -> int | None:
     from rich.console import Console
 
-    from llm_catalyst.config.errors import run_with_exit_code
+    from llm_catalyst.report.show import show_run
+    from llm_catalyst.runs.verify import print_verification
 
     if options.verify:
-        from llm_catalyst.runs.verify import print_verification
-
-        code, whole = run_with_exit_code(lambda: print_verification(options.directory, Console()))
-        return code or int(not whole)
-    from llm_catalyst.report.show import show_run
-
-    return run_with_exit_code(lambda: show_run(options.directory, Console(), options.svg, options.full, options.brief))[
-        0
-    ]
+        return int(not print_verification(options.directory, Console()))
+    show_run(options.directory, Console(), options.svg, options.full, options.brief)
+    return None
 
 
 def reproduce_action(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from llm_catalyst.sweeps.reproduce import ReproduceOptions, list_tables, reproduce_command
 
     if options.table is None:
-        return list_tables(Console())
-    request = ReproduceOptions(
-        options.table, tuple(options.words), tuple(options.only), options.smoke, options.published, options.config_dir
-    )
-    return reproduce_command(request, options.dry_run)
+        return list_tables()
+    names = (field.name for field in fields(ReproduceOptions))
+    return reproduce_command(ReproduceOptions(**{name: getattr(options, name) for name in names}))
 
 
-def report_action(options: argparse.Namespace) -> int:
+def report_action(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from llm_catalyst.config.errors import run_with_exit_code
     from llm_catalyst.report.write import write_report
 
-    return run_with_exit_code(lambda: write_report(options.places, options.output, Console(), options.watch))[0]
+    write_report(options.places, options.output, Console(), options.watch)

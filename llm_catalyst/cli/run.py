@@ -6,15 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llm_catalyst.config import overrides
 from llm_catalyst.config.errors import run_with_exit_code
-from llm_catalyst.config.overrides import (
-    SWEEP,
-    choose_sweep_folder,
-    expand_seeds_together,
-    is_override,
-    quote_template,
-    warn_of_hidden_files,
-)
 from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
 from llm_catalyst.sweeps.job import execute_run
 from llm_catalyst.utils.paths import conf_directory
@@ -28,20 +21,20 @@ def run_command(words: Sequence[str]) -> int:
     from llm_catalyst.sweeps.job import Job
 
     def start() -> None:
-        given = map(quote_template, expand_seeds_together(words))
+        given = map(overrides.quote_template, overrides.expand_seeds_together(words))
         # Hydra accepts this flag before overrides only, and overrides before its other options only.
-        ordered = sorted(given, key=lambda word: 0 if word in SWEEP else 1 if is_override(word) else 2)
+        ordered = sorted(given, key=lambda word: (word not in overrides.SWEEP, not overrides.is_override(word)))
         # A sweep writes its overrides to disk before a job could refuse them.
         for name, _, value in (word.partition("=") for word in ordered):
             refuse_secrets({name: value})
-        swept = sum(word in SWEEP for word in ordered)
-        sys.argv = ["catalyst", *ordered[:swept], *choose_sweep_folder(ordered), *ordered[swept:]]
+        swept = sum(word in overrides.SWEEP for word in ordered)
+        sys.argv = ["catalyst", *ordered[:swept], *overrides.choose_sweep_folder(ordered), *ordered[swept:]]
         hide_bases()
         hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(ordered)))()
 
     # Hydra then raises its errors instead of printing them, so that all messages have one form.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    warn_of_hidden_files(words)
+    overrides.warn_of_hidden_files(words)
     return run_with_exit_code(start)[0]
 
 

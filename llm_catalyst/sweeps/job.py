@@ -27,8 +27,7 @@ from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
-from llm_catalyst.sweeps.status import ENDED, RUNNING, STATUS_FOLDER, STOP_FILE, WAITING, JobStatus, write_status
-from llm_catalyst.utils.files import take_lock
+from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -78,21 +77,21 @@ def carry_out_job(config: DictConfig, words: Sequence[str]) -> JobStatus:
         prepare_worker(config, sweep)
     if config.view == "auto" and (alone or shared):
         config.view = "none"  # it would draw over those of the others
-    status = write_status(sweep, replace(status, state=RUNNING, host=socket.gethostname(), pid=os.getpid()))
+    status = write_status(sweep, replace(status, state="running", host=socket.gethostname(), pid=os.getpid()))
     try:
         code, result = run_with_exit_code(lambda: execute_composed(config, words))
     except RunInterrupted as stopped:
         message = f"stopped {stopped}"
         if stopped.name == "SIGUSR2" and os.environ.get("SUBMITIT_EXECUTOR"):
             message += f"; {requeue_job(sweep, status)}"
-        status = write_status(sweep, replace(status, state=ENDED, code=stopped.code, status="stopped", message=message))
+        status = end_job(sweep, status, code=stopped.code, status="stopped", message=message)
         if alone:
             return status
         raise
     remove_if_empty(directory)
     ending = {name: result[name] for name in ("status", "message", "dev") if name in result}
     estimate = asdict(result["estimate"]) if "estimate" in result else None
-    return write_status(sweep, replace(status, state=ENDED, code=code, estimate=estimate, **ending))
+    return end_job(sweep, status, code=code, estimate=estimate, **ending)
 
 
 def prepare_worker(config: DictConfig, sweep: Path) -> None:
@@ -150,7 +149,7 @@ def requeue_job(sweep: Path, status: JobStatus) -> str:
 
     The process then ends, and the job waits. Returns only where submitit refuses, the reason: it was queued too often.
     """
-    write_status(sweep, replace(status, state=WAITING))
+    write_status(sweep, replace(status, state="waiting"))
     handler: Any = signal.getsignal(signal.SIGUSR2)
     try:
         handler(signal.SIGUSR2, None)

@@ -5,8 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -16,15 +15,12 @@ from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.callbacks.progress_bars import ProgressBars
 from llm_catalyst.config.errors import FAILED, WRONG_USE, explain_config_error, print_error
 from llm_catalyst.sweeps.status import (
-    ENDED,
-    RUNNING,
-    WAITING,
     Jobs,
     JobStatus,
     distinguish_jobs,
+    end_job,
     print_endings,
     read_status,
-    read_statuses,
     write_status,
 )
 from llm_catalyst.sweeps.sweep import GRACE_S, Sweep, forward_signals
@@ -42,20 +38,20 @@ def launch_jobs(sweep: Sweep, jobs: Jobs) -> dict[int, JobStatus]:
     for number, overrides in jobs.items():
         write_status(sweep.folder, JobStatus(number, tuple(overrides)))
     ready = {number: overrides for number, overrides in jobs.items() if check_composition(sweep, number, overrides)}
-    kinds = {
-        "BasicLauncher": launch_in_turn,
-        "Together": launch_together,
-        "LocalLauncher": launch_separately,
-        "SlurmLauncher": launch_separately,
-    }
-    carry_out = kinds.get(sweep.kind, launch_in_pool)
-    if carry_out in (launch_in_turn, launch_together):
-        carry_out(sweep, ready)
+    if sweep.kind == "BasicLauncher":
+        launch_in_turn(sweep, ready)
+    elif sweep.kind == "Together":
+        launch_together(sweep, ready)
     else:
-        with forward_signals(sweep), print_endings(sweep.folder, jobs) if sweep.prints else nullcontext():
-            carry_out(sweep, ready)
-    statuses = read_statuses(sweep.folder)
-    return {number: statuses[number] for number in jobs}
+        with forward_signals(sweep), show_endings(sweep, jobs):
+            submitit = sweep.kind in ("LocalLauncher", "SlurmLauncher")
+            (launch_separately if submitit else launch_in_pool)(sweep, ready)
+    return {number: read_status(sweep.folder, number) for number in jobs}
+
+
+def show_endings(sweep: Sweep, jobs: Jobs) -> AbstractContextManager[None]:
+    """While entered, a line is printed for each job that ends, if the sweep prints such lines."""
+    return print_endings(sweep.folder, jobs) if sweep.prints else nullcontext()
 
 
 def check_composition(sweep: Sweep, number: int, overrides: Sequence[str]) -> bool:
@@ -65,24 +61,24 @@ def check_composition(sweep: Sweep, number: int, overrides: Sequence[str]) -> bo
     except Exception as error:
         message = explain_config_error(error)
         print_error(message)
-        lost = JobStatus(number, tuple(overrides), ENDED, code=WRONG_USE, status="failed", message=message)
-        write_status(sweep.folder, lost)
+        end_job(sweep.folder, JobStatus(number, tuple(overrides)), code=WRONG_USE, status="failed", message=message)
         return False
     return True
 
 
-# --- four kinds of launchers
+def launch_batch(sweep: Sweep, jobs: Jobs) -> Exception | None:
+    """Have the launcher carry out jobs with consecutive numbers; its error, if it could not."""
+    try:
+        sweep.launcher.launch([*jobs.values()], next(iter(jobs)))
+    except Exception as error:
+        return error
+    return None
 
 
 def launch_in_turn(sweep: Sweep, jobs: Jobs) -> None:
     """One job after the other, in this process."""
     for number, overrides in jobs.items():
-        try:
-            sweep.launcher.launch([overrides], number)
-        except Exception as error:
-            record_lost(sweep, [number], error)
-        else:
-            record_lost(sweep, [number], None)
+        record_lost(sweep, [number], launch_batch(sweep, {number: overrides}))
 
 
 def launch_together(sweep: Sweep, jobs: Jobs) -> None:
@@ -95,8 +91,8 @@ def launch_together(sweep: Sweep, jobs: Jobs) -> None:
     launcher: Any = sweep.launcher
     for group in group_by_backbone(sweep, jobs, launcher.at_once):
         # A step of all runs takes as long as the steps of each together.
-        with SignalHandler(PATIENCE_S * len(group)) as interruption, show_bars(sweep, group) as views:
-            runs = SharedBackboneRuns(len(group), launcher.joint, interruption, views)
+        with SignalHandler(PATIENCE_S * len(group)) as signals, show_bars(sweep, group) as callbacks:
+            runs = SharedBackboneRuns(len(group), launcher.joint, signals, callbacks)
 
             def launch(number: int, overrides: Sequence[str], runs: SharedBackboneRuns = runs) -> None:
                 with suppress(RunInterrupted), runs.seat(number):
@@ -105,7 +101,7 @@ def launch_together(sweep: Sweep, jobs: Jobs) -> None:
 
             for thread in start_threads(launch, group):
                 thread.join()
-            interruption.check()
+            signals.check()
 
 
 @contextmanager
@@ -115,13 +111,11 @@ def show_bars(sweep: Sweep, jobs: Jobs) -> Iterator[Mapping[int, RunCallback]]:
     Elsewhere they have none, and a line is printed for each that ends.
     """
     console = Console(soft_wrap=True)
-    if not sweep.prints:
-        yield dict.fromkeys(jobs, RunCallback())
-    elif console.is_terminal and not console.is_dumb_terminal:
+    if sweep.prints and console.is_terminal and not console.is_dumb_terminal:
         with ProgressBars(distinguish_jobs(jobs), console) as bars:
             yield bars.callbacks
     else:
-        with print_endings(sweep.folder, jobs):
+        with show_endings(sweep, jobs):
             yield dict.fromkeys(jobs, RunCallback())
 
 
@@ -173,19 +167,15 @@ def launch_in_pool(sweep: Sweep, jobs: Jobs) -> None:
     groups = group_consecutive(jobs)
     while groups:
         chunk = groups.pop(0)
-        try:
-            sweep.launcher.launch([*chunk.values()], next(iter(chunk)))
-        except Exception as error:
-            if len(chunk) == 1:
-                record_lost(sweep, [*chunk], error)
-                continue
-            statuses = read_statuses(sweep.folder)
-            waiting = [number for number in chunk if statuses[number].state == WAITING]
-            begun = [number for number in chunk if statuses[number].state == RUNNING] or waiting[:1]
-            rest = {number: chunk[number] for number in waiting if number not in begun}
-            groups = [{number: chunk[number]} for number in begun] + group_consecutive(rest) + groups
-        else:
-            record_lost(sweep, [*chunk], None)
+        error = launch_batch(sweep, chunk)
+        if error is None or len(chunk) == 1:
+            record_lost(sweep, [*chunk], error)
+            continue
+        states = {number: read_status(sweep.folder, number).state for number in chunk}
+        waiting = [number for number, state in states.items() if state == "waiting"]
+        begun = [number for number, state in states.items() if state == "running"] or waiting[:1]
+        rest = {number: chunk[number] for number in waiting if number not in begun}
+        groups = [{number: chunk[number]} for number in begun] + group_consecutive(rest) + groups
 
 
 def group_consecutive(jobs: Jobs) -> list[dict[int, Sequence[str]]]:
@@ -202,10 +192,10 @@ def record_lost(sweep: Sweep, numbers: Sequence[int], error: Exception | None) -
     """Record as lost each of these jobs that has not recorded its own end."""
     for number in numbers:
         status = read_status(sweep.folder, number) if error else read_last_status(sweep, number)
-        if status.state != ENDED and not sweep.stopped:
-            what = "its process is lost" if status.state == RUNNING else "it cannot begin"
+        if status.state != "ended" and not sweep.stopped:
+            what = "its process is lost" if status.state == "running" else "it cannot begin"
             message = f"{what} ({describe_cause(error)})" if error else "it ended without a status"
-            write_status(sweep.folder, replace(status, state=ENDED, code=FAILED, status="lost", message=message))
+            end_job(sweep.folder, status, code=FAILED, status="lost", message=message)
 
 
 def describe_cause(error: Exception) -> str:
@@ -217,6 +207,6 @@ def describe_cause(error: Exception) -> str:
 def read_last_status(sweep: Sweep, number: int) -> JobStatus:
     """The status of a job that has ended, which a network file system may show late."""
     deadline = time.monotonic() + (0.0 if sweep.local else LATE_S)
-    while (status := read_status(sweep.folder, number)).state != ENDED and time.monotonic() < deadline:
+    while (status := read_status(sweep.folder, number)).state != "ended" and time.monotonic() < deadline:
         time.sleep(1.0)
     return status

@@ -3,44 +3,39 @@
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import TypeAdapter
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
 from rich.console import Console, RenderableType
 from rich.progress import track
 from rich.table import Table as Grid
 from rich.text import Text
 
-from llm_catalyst.config.errors import FAILED, run_with_exit_code
+from llm_catalyst.config import table as tables
+from llm_catalyst.config.errors import FAILED
 from llm_catalyst.config.overrides import name_sweep
-from llm_catalyst.config.table import (
-    PlannedRun,
-    Table,
-    apply_smoke,
-    find_table,
-    known_tables,
-    list_runs,
-    merge_overrides,
-    read_published,
-    select_runs,
-    write_table,
-)
+from llm_catalyst.config.table import PlannedRun, Table
 from llm_catalyst.report.results import PUBLISHED, collect_results
 from llm_catalyst.runs.reader import read_manifest
+from llm_catalyst.sweeps.job import carry_out_job
+from llm_catalyst.sweeps.launchers import launch_jobs
 from llm_catalyst.sweeps.status import read_statuses, render_reasons
-from llm_catalyst.sweeps.table_progress import TableProgress, name_run, summarize_progress
+from llm_catalyst.sweeps.sweep import Sweep, begin_sweep
+from llm_catalyst.sweeps.table_progress import TableProgress, make_grid, name_run, summarize_progress
 from llm_catalyst.utils.format import format_dollars, format_duration
 from llm_catalyst.utils.paths import conf_directory
 
-if TYPE_CHECKING:
-    from llm_catalyst.sweeps.sweep import Sweep
-
 HOME = Path("outputs/tables")
-QUIET = "view=none"  # one view over all runs is enough
+QUIET = "view=none"  # the progress of the table is shown instead
 ONLY = ("row", "column", "seed")
 
 
@@ -49,31 +44,34 @@ class ReproduceOptions:
     """The command's options: `words` are overrides for every run and Hydra's, `config_dir` holds a user's YAMLs."""
 
     table: str
-    words: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
+    words: Sequence[str] = ()
+    only: Sequence[str] = ()
     smoke: bool = False
+    dry_run: bool = False
     published: Path | None = None
     config_dir: Path | None = None
 
     @property
+    def given(self) -> list[str]:
+        """The overrides, also those that follow --only on the command line."""
+        return [word for word in (*self.words, *self.only) if option_key(word) not in ONLY]
+
+    @property
     def overrides(self) -> list[str]:
-        """The overrides of every run; also those that follow --only on the command line."""
-        return [
-            word for word in (*self.words, *self.only) if not word.startswith("hydra") and option_key(word) not in ONLY
-        ]
+        """The overrides of every run."""
+        return [word for word in self.given if not word.startswith("hydra")]
 
     @property
     def hydra(self) -> list[str]:
         """The overrides of Hydra itself: the launcher, and where it finds YAMLs."""
         folder = [f"hydra.searchpath=[file://{self.config_dir.absolute()}]"] if self.config_dir else []
-        return [word for word in (*self.words, *self.only) if word.startswith("hydra")] + folder
+        return [word for word in self.given if word.startswith("hydra")] + folder
 
     @property
     def command(self) -> str:
         """The command that fills the whole table."""
         options = ["--smoke"] * self.smoke + (["--config-dir", str(self.config_dir)] if self.config_dir else [])
-        words = [word for word in (*self.words, *self.only) if option_key(word) not in ONLY]
-        return shlex.join(["catalyst", "reproduce", self.table, *options, *words])
+        return shlex.join(["catalyst", "reproduce", self.table, *options, *self.given])
 
     @property
     def lines(self) -> dict[str, list[str]]:
@@ -85,69 +83,78 @@ def option_key(word: str) -> str:
     return word.partition("=")[0]
 
 
-def reproduce_command(request: ReproduceOptions, dry_run: bool) -> int:
+def reproduce_command(options: ReproduceOptions) -> int:
     """Carry out a table's runs, or only estimate them; the exit code."""
-    code, all_finished = run_with_exit_code(
-        lambda: (print_estimate if dry_run else reproduce_table)(request, Console())
-    )
-    return code or (0 if all_finished else FAILED)
+    complete = (print_estimate if options.dry_run else reproduce_table)(options, Console())
+    return 0 if complete else FAILED
 
 
-def list_tables(console: Console) -> int:
+def list_tables() -> int:
     """Print the names and titles of all tables."""
     grid = Grid.grid(padding=(0, 2, 0, 0))
-    for table in known_tables():
+    for table in tables.known_tables():
         grid.add_row(Text(table.name, "cyan"), Text(table.title))
-    console.print(grid)
+    Console().print(grid)
     return 0
 
 
-def plan_table(request: ReproduceOptions) -> tuple[Table, Path]:
-    """The table as it is to be carried out, and its folder, which follows from its name and the overrides."""
-    table = find_table(request.table, [request.config_dir] if request.config_dir else [])
-    table = apply_smoke(table) if request.smoke else table
-    rows = tuple(replace(row, overrides=merge_overrides(row.overrides, request.overrides)) for row in table.rows)
-    folder = HOME / "_".join(filter(None, [table.name, name_sweep(request.overrides)]))
-    return replace(table, rows=rows, command=request.command), folder
+@dataclass(frozen=True)
+class TablePlan:
+    """A whole table, its selected part, its folder, and the runs of that part that are not finished."""
+
+    table: Table
+    chosen: Table
+    folder: Path
+    waiting: tuple[PlannedRun, ...]
 
 
-def reproduce_table(request: ReproduceOptions, console: Console) -> bool:
+def plan_table(options: ReproduceOptions) -> TablePlan:
+    """The table under the options; its folder follows from its name and the overrides."""
+    table = tables.find_table(options.table, [options.config_dir] if options.config_dir else [])
+    table = tables.apply_smoke(table) if options.smoke else table
+    rows = [replace(row, overrides=tables.merge_overrides(row.overrides, options.overrides)) for row in table.rows]
+    folder = HOME / "_".join(filter(None, [table.name, name_sweep(options.overrides)]))
+    table = replace(table, rows=tuple(rows), command=options.command)
+    chosen = tables.select_runs(table, options.lines)
+    waiting = tuple(cell for cell in tables.list_runs(chosen) if not is_finished(folder, cell))
+    return TablePlan(table, chosen, folder, waiting)
+
+
+def reproduce_table(options: ReproduceOptions, console: Console) -> bool:
     """Carry out the runs that are not finished, seed after seed, and print the table; whether all have finished."""
     from llm_catalyst.report.tables.build import render_scores
     from llm_catalyst.report.tables.costs import build_cost_table
-    from llm_catalyst.sweeps.launchers import launch_jobs
 
-    table, folder = plan_table(request)
-    chosen = select_runs(table, request.lines)
-    if request.published:
-        read_published(table.name, request.published)  # raises where it cannot be read
-    jobs = dict(enumerate(c for c in list_runs(chosen) if not is_finished(folder, c)))
+    plan = plan_table(options)
+    if options.published:
+        tables.read_published(plan.table.name, options.published)  # raises where it cannot be read
+    jobs = dict(enumerate(plan.waiting))
 
     def failures() -> dict[PlannedRun, str]:
-        return {jobs[number]: status.message for number, status in read_statuses(folder).items() if status.code}
+        return {jobs[number]: job.message for number, job in read_statuses(plan.folder).items() if job.code}
 
-    with make_sweep(folder, request.hydra, jobs.values()) as sweep:
+    with make_sweep(plan.folder, options.hydra, plan.waiting) as sweep:
         # From here on the statuses of an earlier launch are removed.
-        progress = TableProgress(chosen, list_runs(chosen), folder, failures, console)
-        write_table(table, folder)
-        if request.published:
-            shutil.copyfile(request.published, folder / PUBLISHED)
+        progress = TableProgress(plan.chosen, plan.folder, failures, console)
+        tables.write_table(plan.table, plan.folder)
+        if options.published:
+            shutil.copyfile(options.published, plan.folder / PUBLISHED)
         try:
-            with progress:
-                launch_jobs(sweep, {i: compose_overrides(cell) for i, cell in jobs.items()})
+            with progress.watch():
+                launch_jobs(sweep, {number: compose_overrides(cell) for number, cell in jobs.items()})
         finally:
-            (results,) = collect_results([folder])
+            (results,) = collect_results([plan.folder])
             console.print(render_scores(results), Text(), build_cost_table(results))
-            console.print(describe_ending(request, progress, folder))
+            console.print(describe_ending(options, progress, plan.folder))
     return progress.complete
 
 
-def describe_ending(request: ReproduceOptions, progress: TableProgress, folder: Path) -> RenderableType:
-    """How many runs have finished, why the others failed, and the next command."""
+def describe_ending(options: ReproduceOptions, progress: TableProgress, folder: Path) -> RenderableType:
+    """The number of finished runs, the failures of others, and the next command."""
     lines = [Text(summarize_progress(progress.snapshots), "bold green" if progress.complete else "bold red")]
     failed = [(name_run(cell), found.words) for cell, found in progress.snapshots.items() if found.state == "failed"]
     lines += render_reasons(sorted(failed))
-    lines += [] if progress.complete else [Text(f"the same command continues with the others: {request.command}")]
+    lines += [] if progress.complete else [Text(f"the same command continues with the others: {options.command}")]
     lines.append(Text(f"a page with figures, and files for a paper: catalyst report {shlex.quote(str(folder))}"))
     return Text("\n").join(lines)
 
@@ -155,31 +162,23 @@ def describe_ending(request: ReproduceOptions, progress: TableProgress, folder: 
 def is_finished(folder: Path, cell: PlannedRun) -> bool:
     """Whether the cell's run has its outcome and was made by the same overrides.
 
-    Where others made it, the run itself refuses, as it does everywhere.
+    A run with an outcome that others made raises an error itself, as everywhere.
     """
     path = folder / cell.folder
     return (path / "outcome.json").exists() and set(read_manifest(path).command) == set(cell.overrides)
 
 
 def compose_overrides(cell: PlannedRun, *more: str) -> tuple[str, ...]:
-    """What Hydra composes the cell's run from."""
-    return (*merge_overrides(cell.overrides, (QUIET, *more)), f"hydra.sweep.subdir={cell.folder}")
+    """The overrides from which Hydra composes the cell's run."""
+    return (*tables.merge_overrides(cell.overrides, (QUIET, *more)), f"hydra.sweep.subdir={cell.folder}")
 
 
 @contextmanager
-def make_sweep(folder: Path, hydra_words: Sequence[str], waiting: Iterable[PlannedRun]) -> Iterator["Sweep"]:
+def make_sweep(folder: Path, hydra_words: Sequence[str], waiting: Sequence[PlannedRun]) -> Iterator[Sweep]:
     """A sweep of cells into `folder`, by the launcher that Hydra's own words name.
 
     Raises what Hydra raises where no waiting cell's configuration can be composed: a word is wrong for all of them.
     """
-    from hydra import initialize_config_dir
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext, RunMode
-
-    from llm_catalyst.sweeps.sweep import Sweep, begin_sweep
-
     with initialize_config_dir(str(conf_directory()), version_base="1.3", job_name="catalyst"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
@@ -193,7 +192,7 @@ def make_sweep(folder: Path, hydra_words: Sequence[str], waiting: Iterable[Plann
         yield sweep
 
 
-def refuse_what_no_cell_takes(sweep: "Sweep", waiting: Iterable[PlannedRun]) -> None:
+def refuse_what_no_cell_takes(sweep: Sweep, waiting: Sequence[PlannedRun]) -> None:
     """Raise what Hydra raises unless one waiting cell's configuration can be composed, or none waits."""
     problem: Exception | None = None
     for cell in {(cell.row, cell.column): cell for cell in waiting}.values():
@@ -207,35 +206,29 @@ def refuse_what_no_cell_takes(sweep: "Sweep", waiting: Iterable[PlannedRun]) -> 
 
 
 def run_cell(config: Any) -> None:
-    """Carry out one cell, in whatever process the launcher has chosen, and write its status."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from llm_catalyst.sweeps.job import carry_out_job
-
+    """Carry out one cell, in the process that the launcher has chosen, and write its status."""
     carry_out_job(config, [word for word in HydraConfig.get().overrides.task if word != QUIET])
 
 
-def print_estimate(request: ReproduceOptions, console: Console) -> bool:
-    """Print what the runs that are not finished will take; nothing is trained, paid or kept. Whether all could tell."""
-    from llm_catalyst.sweeps.launchers import launch_jobs
+def print_estimate(options: ReproduceOptions, console: Console) -> bool:
+    """Print the cost of the unfinished runs; nothing is trained, paid or kept. Returns whether all were estimated."""
     from llm_catalyst.training.estimate import Estimate, render_estimate, sum_estimates
 
-    table, folder = plan_table(request)
-    chosen = select_runs(table, request.lines)
-    waiting = [cell for cell in list_runs(chosen) if not is_finished(folder, cell)]
-    first = {(cell.row, cell.column): cell for cell in reversed(waiting)}  # the same for all seeds
+    plan = plan_table(options)
+    first = {(cell.row, cell.column): cell for cell in reversed(plan.waiting)}  # the same for all seeds
     found: dict[tuple[str, str], Estimate] = {}
     unknown: dict[PlannedRun, str] = {}
-    with tempfile.TemporaryDirectory() as scratch, make_sweep(Path(scratch), request.hydra, waiting) as sweep:
+    with tempfile.TemporaryDirectory() as scratch, make_sweep(Path(scratch), options.hydra, plan.waiting) as sweep:
         # One at a time, as they are timed.
         for place, cell in track(first.items(), "measuring", console=console, transient=True):
             status = launch_jobs(sweep, {0: compose_overrides(cell, "dry_run=true")})[0]
             if status.estimate:
-                runs = sum((c.row, c.column) == place for c in waiting)
-                found[place] = sum_estimates([TypeAdapter(Estimate).validate_python(status.estimate)] * runs)
+                runs = sum((c.row, c.column) == place for c in plan.waiting)
+                found[place] = sum_estimates([status.read_estimate()] * runs)
             else:
                 unknown[cell] = status.message
-    console.print(Text(chosen.title, "bold"), render_estimates(chosen, found, first), sep="\n\n", soft_wrap=True)
+    grid = render_estimates(plan.chosen, found, first)
+    console.print(Text(plan.chosen.title, "bold"), grid, sep="\n\n", soft_wrap=True)
     if found:
         console.print(render_estimate(sum_estimates([*found.values()])))
     for cell, why in unknown.items():
@@ -246,21 +239,16 @@ def print_estimate(request: ReproduceOptions, console: Console) -> bool:
 def render_estimates(
     table: Table, found: Mapping[tuple[str, str], Any], waiting: Mapping[tuple[str, str], PlannedRun]
 ) -> Grid:
-    """Rows and columns: how many runs, their time and their price."""
-    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    grid.add_column("runs to do: time, cost")
-    for column in table.columns:
-        grid.add_column(Text(column.name), justify="right")
+    """Rows and columns: the number of runs, their time and their price."""
 
-    def field(place: tuple[str, str]) -> str:
-        if place not in waiting:
-            return "finished"
-        if place not in found:
-            return "–"
-        estimated = found[place]
+    def render_cell(row: str, column: str) -> Text:
+        if (row, column) not in waiting:
+            return Text("finished")
+        if (row, column) not in found:
+            return Text("–")
+        estimated = found[row, column]
         cost = "cost unknown" if estimated.bill.unpriced else format_dollars(estimated.bill.cost_usd)
-        return f"{estimated.runs}: {format_duration(estimated.train_seconds + estimated.score_seconds)}, {cost}"
+        time = format_duration(estimated.train_seconds + estimated.score_seconds)
+        return Text(f"{estimated.runs}: {time}, {cost}")
 
-    for row in table.rows:
-        grid.add_row(Text(row.name), *(Text(field((row.name, column.name))) for column in table.columns))
-    return grid
+    return make_grid(table, render_cell, "runs to do: time, cost")

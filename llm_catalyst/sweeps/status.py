@@ -7,12 +7,13 @@
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.text import Text
 
@@ -24,7 +25,6 @@ from llm_catalyst.utils.signals import INTERRUPTED, STOPPED
 from llm_catalyst.utils.terminal import escape_controls
 
 STATUS_FOLDER, STOP_FILE = "jobs", "stop"
-WAITING, RUNNING, ENDED = "waiting", "running", "ended"
 
 Jobs = Mapping[int, Sequence[str]]  # overrides by number
 
@@ -38,7 +38,7 @@ class JobStatus:
 
     number: int
     overrides: tuple[str, ...]
-    state: str = WAITING
+    state: Literal["waiting", "running", "ended"] = "waiting"
     directory: str = ""
     host: str = ""
     pid: int = 0
@@ -51,15 +51,21 @@ class JobStatus:
     @property
     def ending(self) -> str:
         """How the summary counts it: finished, failed, stopped or waiting."""
-        if self.state != ENDED:
-            return "waiting" if self.state == WAITING else "stopped"
-        return {0: "finished", BUDGET_SPENT: "stopped", STOPPED: "stopped", INTERRUPTED: "stopped"}.get(
-            self.code or 0, "failed"
-        )
+        if self.state == "waiting":
+            return "waiting"
+        if self.state != "ended" or self.code in (BUDGET_SPENT, STOPPED, INTERRUPTED):
+            return "stopped"
+        return "failed" if self.code else "finished"
+
+    def read_estimate(self) -> Any:
+        """The Estimate of a dry run."""
+        from llm_catalyst.training.estimate import Estimate
+
+        return TypeAdapter(Estimate).validate_python(self.estimate)
 
     def runs_here(self) -> bool:
         """Whether the job runs in a process that lives on this machine."""
-        if self.state != RUNNING or self.host != socket.gethostname():
+        if self.state != "running" or self.host != socket.gethostname():
             return False
         try:
             os.kill(self.pid, 0)
@@ -73,6 +79,11 @@ def write_status(sweep: Path, status: JobStatus) -> JobStatus:
     (sweep / STATUS_FOLDER).mkdir(parents=True, exist_ok=True)
     write_atomically(sweep / STATUS_FOLDER / f"{status.number}.json", to_json(status).encode() + b"\n")
     return status
+
+
+def end_job(sweep: Path, job: JobStatus, **ending: Any) -> JobStatus:
+    """Write a job's last status, with these fields, into the sweep's folder, and return it."""
+    return write_status(sweep, replace(job, state="ended", **ending))
 
 
 def read_status(sweep: Path, number: int) -> JobStatus:
@@ -91,20 +102,28 @@ def read_statuses(sweep: Path) -> dict[int, JobStatus]:
 
 @contextmanager
 def print_endings(folder: Path, jobs: Jobs) -> Iterator[None]:
-    """While entered, print a line for each job that ends: one view over all processes and machines."""
+    """While entered, print a line for each job that ends, in whatever process and on whatever machine."""
     names, console, printed = distinguish_jobs(jobs), Console(soft_wrap=True), set[int]()
-    over = threading.Event()
 
     def print_new() -> None:
         for status in [read_status(folder, number) for number in jobs if number not in printed]:
-            if status.state == ENDED:
+            if status.state == "ended":
                 printed.add(status.number)
                 dev = "" if status.dev is None else f", dev {status.dev:.3f}"
                 console.print(Text(f"[{len(printed)}/{len(jobs)}] {names[status.number]}: {status.status}{dev}"))
 
+    with repeat_action(print_new):
+        yield
+
+
+@contextmanager
+def repeat_action(action: Callable[[], None]) -> Iterator[None]:
+    """While entered, call `action` every second in a thread; when left, once more."""
+    over = threading.Event()
+
     def watch() -> None:
         while not over.wait(1.0):
-            print_new()
+            action()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -113,7 +132,7 @@ def print_endings(folder: Path, jobs: Jobs) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-        print_new()
+        action()
 
 
 @contextmanager
@@ -132,28 +151,25 @@ def conclude_sweep(folder: Path) -> Iterator[None]:
 
 
 def print_estimates(statuses: Mapping[int, JobStatus]) -> None:
-    """Print the sum of what dry runs have estimated."""
-    found = [status.estimate for status in statuses.values() if status.estimate]
-    if found:
-        from pydantic import TypeAdapter
+    """Print the sum of the estimates of dry runs."""
+    if found := [status.read_estimate() for status in statuses.values() if status.estimate]:
+        from llm_catalyst.training.estimate import render_estimate, sum_estimates
 
-        from llm_catalyst.training.estimate import Estimate, render_estimate, sum_estimates
-
-        Console().print(render_estimate(sum_estimates([TypeAdapter(Estimate).validate_python(one) for one in found])))
+        Console().print(render_estimate(sum_estimates(found)))
 
 
 def summarize_jobs(statuses: Mapping[int, JobStatus], folder: Path) -> list[Text]:
-    """'38 of 40 runs finished; 1 failed; 1 was not run; the same command goes on with them', and the reasons."""
+    """'38 of 40 runs finished; 1 failed; 1 was not run; the same command continues with them', and the reasons."""
     endings = [status.ending for status in statuses.values()]
     verb = "estimated" if any(status.estimate for status in statuses.values()) else "finished"
     others = {"failed": "failed", "stopped": "stopped before the end", "waiting": "not run"}
     summary = count_endings(endings, others, verb)
     if left := len(endings) - endings.count("finished"):
-        summary += f"; the same command goes on with {'it' if left == 1 else 'them'} ({folder})"
+        summary += f"; the same command continues with {'it' if left == 1 else 'them'} ({folder})"
     names = distinguish_jobs({number: status.overrides for number, status in statuses.items()})
     reasons = []
-    for ending in ("failed", "stopped"):
-        for status in (status for status in statuses.values() if status.ending == ending):
+    for status in sorted(statuses.values(), key=lambda status: status.ending):  # failed before stopped
+        if status.ending in ("failed", "stopped"):
             there = status.directory and Path(status.directory).is_dir()
             place = os.path.relpath(status.directory) if there else names[status.number]
             reasons.append((place, status.message or "cut off"))

@@ -1,13 +1,12 @@
-"""One view over all cells of a table while they run, in whatever processes: it reads the runs' files."""
+"""The progress of a table's runs, in whatever processes, read from their files."""
 
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,18 +15,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
-from llm_catalyst.config.table import PlannedRun, Table
+from llm_catalyst.config.table import PlannedRun, Table, list_runs
 from llm_catalyst.runs.analysis import MentorUsage, sum_usage
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines, read_raw_lines
 from llm_catalyst.runs.records import LLMCall, Outcome
-from llm_catalyst.sweeps.status import count_endings
+from llm_catalyst.sweeps.status import count_endings, repeat_action
 from llm_catalyst.utils.format import format_duration
 from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
 from llm_catalyst.utils.validation import ConfigurationError
 
-REFRESH_S = 1.0
 NOTHING = MentorUsage()
 SHOWN = 4  # runs under way, and failures, that have a line of their own
+Failures = Callable[[], Mapping[PlannedRun, str]]
 
 
 @dataclass(frozen=True)
@@ -63,43 +62,26 @@ def last_evaluation(path: Path) -> str:
 
 
 class TableProgress:
-    """While entered, shows the state of a table's cells: a live view in a terminal, a line per change elsewhere."""
+    """The state of a table's cells, which `watch` shows: a live view in a terminal, a line per change elsewhere."""
 
-    def __init__(
-        self,
-        table: Table,
-        cells: Sequence[PlannedRun],
-        folder: Path,
-        failures: Callable[[], Mapping[PlannedRun, str]],
-        console: Console,
-    ) -> None:
-        """`failures` returns which runs have failed by now, and why."""
-        self.table, self.cells, self.folder, self.failures, self.console = table, cells, folder, failures, console
+    def __init__(self, table: Table, folder: Path, failures: Failures, console: Console) -> None:
+        """`failures` returns the runs that have failed by now, and their messages."""
+        self.table, self.cells, self.folder = table, list_runs(table), folder
+        self.failures, self.console = failures, console
         self.began, self.since = time.monotonic(), time.time()
         self.snapshots: dict[PlannedRun, ProgressSnapshot] = {}
-        self._ended = threading.Event()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
         forgive_encoding(console)
         live = console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
         self.live = Live(self, console=console, auto_refresh=False, transient=True) if live else None
         self.refresh()
         self.already = self.count("done")
 
-    def __enter__(self) -> "TableProgress":
-        if self.live:
-            self.live.start(refresh=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-        self.refresh()
-        if self.live:
-            self.live.stop()
+    @contextmanager
+    def watch(self) -> Iterator["TableProgress"]:
+        """While entered, show the states, and read them again every second."""
+        with self.live or nullcontext(), repeat_action(self.refresh):
+            yield self
 
     @property
     def complete(self) -> bool:
@@ -109,12 +91,8 @@ class TableProgress:
     def count(self, state: str) -> int:
         return sum(snapshot.state == state for snapshot in self.snapshots.values())
 
-    def _watch(self) -> None:
-        while not self._ended.wait(REFRESH_S):
-            self.refresh()
-
     def refresh(self) -> None:
-        """Look at all runs that have not ended, and show what has changed."""
+        """Read the states of all runs that are not done, and show the changes."""
         with self._lock:
             failures = self.failures()
             for cell in self.cells:
@@ -142,18 +120,17 @@ class TableProgress:
 
     def __rich__(self) -> RenderableType:
         done, whole = self.count("done"), len(self.cells)
-        head = Text(escape_controls(self.table.title), "bold", overflow="ellipsis", no_wrap=True)
         states = [f"{done} of {whole} runs done"]
         states += [f"{self.count(state)} {state}" for state in ("running", "failed") if self.count(state)]
         times = f"{format_duration(time.monotonic() - self.began)} gone, {self.left()} left"
         usage = sum((snapshot.usage for snapshot in self.snapshots.values()), NOTHING)
         return Group(
-            head,
+            make_line(self.table.title, "bold"),
             Padding(ProgressBar(total=whole, completed=done), expand=False),
-            Text(f"{', '.join(states)}; {times}", overflow="ellipsis", no_wrap=True),
-            *([Text(f"mentors: {usage.describe()}", overflow="ellipsis", no_wrap=True)] if usage != NOTHING else []),
+            make_line(f"{', '.join(states)}; {times}"),
+            *([make_line(f"mentors: {usage.describe()}")] if usage != NOTHING else []),
             Text(),
-            self.grid(),
+            make_grid(self.table, self._render_cell),
             *self.lines("running", "cyan"),
             *self.lines("failed", "red"),
         )
@@ -164,39 +141,40 @@ class TableProgress:
         to_do = len(self.cells) - self.count("done") - self.count("failed")
         return f"about {format_duration((time.monotonic() - self.began) / new * to_do)}" if new else "–"
 
-    def grid(self) -> Grid:
-        """For each row and column the mean of the seeds that are done, their number, and signs of other states."""
-        grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        grid.add_column()
-        for column in self.table.columns:
-            grid.add_column(Text(escape_controls(column.name)), justify="right", no_wrap=True)
-        for row in self.table.rows:
-            grid.add_row(
-                Text(escape_controls(row.name)),
-                *(
-                    render_cell([self.snapshots[c] for c in self.cells if (c.row, c.column) == (row.name, column.name)])
-                    for column in self.table.columns
-                ),
-            )
-        return grid
-
     def lines(self, state: str, style: str) -> list[Text]:
         """A line for each of the first runs in a state."""
         found = [(cell, snapshot) for cell, snapshot in self.snapshots.items() if snapshot.state == state]
-        lines = [f"{name_run(cell)}: {escape_controls(snapshot.words)}" for cell, snapshot in found[:SHOWN]]
+        lines = [f"{name_run(cell)}: {snapshot.words}" for cell, snapshot in found[:SHOWN]]
         lines += [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-        return [Text(f"{state}  {line}", style, no_wrap=True, overflow="ellipsis") for line in lines]
+        return [make_line(f"{state}  {line}", style) for line in lines]
+
+    def _render_cell(self, row: str, column: str) -> Text:
+        """The mean of the seeds that are done, their number, and signs of other states."""
+        snapshots = [self.snapshots[cell] for cell in self.cells if (cell.row, cell.column) == (row, column)]
+        scores = [snapshot.outcome.test.metric for snapshot in snapshots if snapshot.outcome and snapshot.outcome.test]
+        states = [snapshot.state for snapshot in snapshots]
+        text = Text(f"{sum(scores) / len(scores):.3f} " if scores else "")
+        text.append(f"{states.count('done')}/{len(states)}", "dim")
+        for state, sign, style in (("running", " ▶", "cyan"), ("failed", " ✗", "bold red")):
+            text.append(sign if state in states else "", style)
+        return text
 
 
-def render_cell(snapshots: Sequence[ProgressSnapshot]) -> Text:
-    """A cell of the grid, over its seeds."""
-    scores = [snapshot.outcome.test.metric for snapshot in snapshots if snapshot.outcome and snapshot.outcome.test]
-    done = sum(snapshot.state == "done" for snapshot in snapshots)
-    text = Text(f"{sum(scores) / len(scores):.3f} " if scores else "")
-    text.append(f"{done}/{len(snapshots)}", "dim")
-    for state, sign, style in (("running", " ▶", "cyan"), ("failed", " ✗", "bold red")):
-        text.append(sign if any(snapshot.state == state for snapshot in snapshots) else "", style)
-    return text
+def make_line(text: str, style: str = "") -> Text:
+    """Text on one line, which a narrow terminal cuts off."""
+    return Text(escape_controls(text), style, overflow="ellipsis", no_wrap=True)
+
+
+def make_grid(table: Table, render_cell: Callable[[str, str], Text], corner: str = "") -> Grid:
+    """The rows and columns of a table, with `render_cell(row, column)` in each cell."""
+    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    grid.add_column(corner)
+    for column in table.columns:
+        grid.add_column(Text(escape_controls(column.name)), justify="right", no_wrap=True)
+    for row in table.rows:
+        cells = (render_cell(row.name, column.name) for column in table.columns)
+        grid.add_row(Text(escape_controls(row.name)), *cells)
+    return grid
 
 
 def name_run(cell: PlannedRun) -> str:

@@ -13,7 +13,7 @@ from helpers.command import Command
 from helpers.kill_points import look
 
 from llm_catalyst.runs.reader import read_run
-from llm_catalyst.sweeps.status import ENDED, JobStatus, write_status
+from llm_catalyst.sweeps.status import JobStatus, write_status
 from llm_catalyst.utils.signals import STOPPED
 
 pytestmark = pytest.mark.slow
@@ -97,7 +97,7 @@ def test_a_cell_that_fails_does_not_take_the_others_down(killed: Killed, catalys
     (folder / "single_start/boolq/seed1/config.yaml").write_text("seed: 5\n")
     shutil.rmtree(folder / "combined_gpt_4/boolq/seed2")
     for number in (0, 99):  # an earlier launch had more to do, and was stopped
-        write_status(folder, JobStatus(number, (), ENDED, code=STOPPED, status="stopped", message="by SIGTERM"))
+        write_status(folder, JobStatus(number, (), "ended", code=STOPPED, status="stopped", message="by SIGTERM"))
     done = catalyst(*SMOKE, *PART, cwd=tmp_path)
     assert done.returncode == 1
     assert "3 of 4 runs finished; 1 failed" in done.stdout

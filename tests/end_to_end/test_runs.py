@@ -340,7 +340,7 @@ def test_a_sweep_finishes_its_other_runs_where_some_fail(started: dict[str, Futu
     sweep: Run = started["sweep"].result()
     assert sweep.code != 0
     assert sweep.err.count("AdamW refuses its settings (optimizer.lr=-1") == 3 + 1  # as it happens, and at the end
-    assert "3 of 6 runs finished; 3 failed; the same command goes on with them" in sweep.err
+    assert "3 of 6 runs finished; 3 failed; the same command continues with them" in sweep.err
     assert "Traceback" not in sweep.err
     finished = [path.parent for path in (runs.home / "swept").rglob("outcome.json")]
     found = {path.relative_to(runs.home / "swept" / "local" / "minilm").as_posix(): read_run(path) for path in finished}

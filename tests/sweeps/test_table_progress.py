@@ -27,7 +27,7 @@ def at(row: str, column: str, seed: int) -> PlannedRun:
 
 
 def board(folder: Path, console: Console, failures: Mapping[PlannedRun, str] | None = None) -> TableProgress:
-    return TableProgress(TABLE, CELLS, folder, lambda: failures or {}, console)
+    return TableProgress(TABLE, folder, lambda: failures or {}, console)
 
 
 def terminal(width: int = 100) -> Console:
@@ -87,7 +87,7 @@ def test_a_run_that_failed_and_has_its_outcome_after_all_is_done(tmp_path: Path)
 def test_where_there_is_no_terminal_a_line_tells_of_each_change(tmp_path: Path) -> None:
     console = Console(file=io.StringIO())
     write_run(tmp_path / CELLS[0].folder)
-    with board(tmp_path, console) as view:
+    with board(tmp_path, console).watch() as view:
         write_run(tmp_path / CELLS[1].folder, finished=False)
         view.refresh()
         view.refresh()
@@ -101,7 +101,7 @@ def test_where_there_is_no_terminal_a_line_tells_of_each_change(tmp_path: Path) 
 
 def test_in_a_terminal_the_board_is_drawn_and_goes_away(tmp_path: Path) -> None:
     console = terminal()
-    with board(tmp_path, console):
+    with board(tmp_path, console).watch():
         assert "0 of 8 runs done" in written(console)
     assert written(console).endswith("\x1b[?25h") or "\x1b[2K" in written(console)
 
@@ -135,7 +135,7 @@ def test_a_damaged_run_keeps_what_was_seen_of_it(tmp_path: Path) -> None:
 def test_hostile_names_and_messages_are_shown_as_text(tmp_path: Path) -> None:
     table = Table("x", HOSTILE, rows=(Line(HOSTILE),), columns=(Line("[bold]x[/y]"),), seeds=(1,))
     (cell,) = list_runs(table)
-    view = TableProgress(table, [cell], tmp_path, lambda: {cell: HOSTILE}, Console(file=io.StringIO()))
+    view = TableProgress(table, tmp_path, lambda: {cell: HOSTILE}, Console(file=io.StringIO()))
     text = shown(view, 500)
     assert "\x1b" not in text
     assert "[bold]x[/y]" in text
