@@ -1,4 +1,4 @@
-"""The launcher of llm-catalyst. Hydra reads this file whenever it starts, so the package is imported when it works."""
+"""The launcher of llm-catalyst. Hydra reads this file whenever it starts, so the package is imported when it runs."""
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
@@ -6,7 +6,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 class Together(BasicLauncher):
     """Runs that can share a backbone, `at_once` of them in one process (`joint`: training/shared_backbone.py).
 
-    It launches a job as Hydra's own does; `sweep.launchers.launch_together` has it do so in several threads.
+    It launches a job as Hydra's own does; `sweeps.launchers.launch_together` calls it in several threads.
     """
 
     def __init__(self, at_once: int, joint: str) -> None:

@@ -1,4 +1,4 @@
-"""The sweepers of llm-catalyst. Hydra reads this file whenever it starts, so the package is imported when they work."""
+"""The sweepers of llm-catalyst. Hydra reads this file whenever it starts, so the package is imported when they run."""
 
 from collections.abc import Mapping
 from itertools import count
@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 
 
 class Grid(BasicSweeper):
-    """Every combination of the values given, as Hydra's own sweeper; one that fails does not take the others down."""
+    """Every combination of the values given, as Hydra's own sweeper; one that fails ends no other."""
 
     def sweep(self, arguments: list[str]) -> None:
         """Carry out all combinations, and print a summary."""
@@ -44,12 +44,16 @@ class Grid(BasicSweeper):
 class Search(Grid):
     """Optuna's choice of values, by the best metric on dev; the study lies in the sweep's folder."""
 
-    def __init__(self, trials: int, at_once: int, sampler: str, seed: int, params: Mapping[str, str] | None) -> None:
+    def __init__(self, params: Mapping[str, str] | None, **plan: Any) -> None:
         super().__init__(None, dict(params or {}))
-        self.trials, self.at_once, self.sampler, self.seed = trials, at_once, sampler, seed
+        self.plan = plan
 
     def sweep(self, arguments: list[str]) -> None:
-        """Carry out `trials` trials, and print the best."""
-        from llm_catalyst.sweeps.optuna_search import Plan, run_search
+        """Carry out the trials, and print the best."""
+        from llm_catalyst.utils.validation import ConfigurationError
 
-        run_search(self.make_sweep(), self.parsed(arguments), Plan(self.trials, self.at_once, self.sampler, self.seed))
+        try:
+            from llm_catalyst.sweeps.optuna_search import Plan, run_search
+        except ImportError as error:
+            raise ConfigurationError(f"a search needs Optuna ({error}): pip install 'llm-catalyst[sweep]'") from None
+        run_search(self.make_sweep(), self.parsed(arguments), Plan(**self.plan))

@@ -39,13 +39,13 @@ def launch_jobs(sweep: Sweep, jobs: Jobs) -> dict[int, JobStatus]:
         write_status(sweep.folder, JobStatus(number, tuple(overrides)))
     ready = {number: overrides for number, overrides in jobs.items() if check_composition(sweep, number, overrides)}
     if sweep.kind == "BasicLauncher":
-        launch_in_turn(sweep, ready)
+        launch_all(sweep, ready)
     elif sweep.kind == "Together":
         launch_together(sweep, ready)
     else:
         with forward_signals(sweep), show_endings(sweep, jobs):
             submitit = sweep.kind in ("LocalLauncher", "SlurmLauncher")
-            (launch_separately if submitit else launch_in_pool)(sweep, ready)
+            (launch_separately if submitit else launch_all)(sweep, ready)
     return {number: read_status(sweep.folder, number) for number in jobs}
 
 
@@ -66,21 +66,6 @@ def check_composition(sweep: Sweep, number: int, overrides: Sequence[str]) -> bo
     return True
 
 
-def launch_batch(sweep: Sweep, jobs: Jobs) -> Exception | None:
-    """Have the launcher carry out jobs with consecutive numbers; its error, if it could not."""
-    try:
-        sweep.launcher.launch([*jobs.values()], next(iter(jobs)))
-    except Exception as error:
-        return error
-    return None
-
-
-def launch_in_turn(sweep: Sweep, jobs: Jobs) -> None:
-    """One job after the other, in this process."""
-    for number, overrides in jobs.items():
-        record_lost(sweep, [number], launch_batch(sweep, {number: overrides}))
-
-
 def launch_together(sweep: Sweep, jobs: Jobs) -> None:
     """The jobs that can share a backbone at once, each in a thread of this process.
 
@@ -97,7 +82,7 @@ def launch_together(sweep: Sweep, jobs: Jobs) -> None:
             def launch(number: int, overrides: Sequence[str], runs: SharedBackboneRuns = runs) -> None:
                 with suppress(RunInterrupted), runs.seat(number):
                     if runs.signals.number is None:
-                        launch_in_turn(sweep, {number: overrides})
+                        launch_all(sweep, {number: overrides})
 
             for thread in start_threads(launch, group):
                 thread.join()
@@ -138,7 +123,7 @@ def launch_separately(sweep: Sweep, jobs: Jobs) -> None:
     def launch(number: int, overrides: Sequence[str]) -> None:
         with free:
             if not sweep.stopped:
-                launch_in_turn(sweep, {number: overrides})
+                launch_all(sweep, {number: overrides})
 
     threads = start_threads(launch, jobs)
     try:
@@ -159,15 +144,19 @@ def start_threads(launch: Callable[[int, Sequence[str]], None], jobs: Jobs) -> l
     return threads
 
 
-def launch_in_pool(sweep: Sweep, jobs: Jobs) -> None:
-    """All jobs by one launch. A lost process has joblib end all jobs: then each that ran gets a launch of its own.
+def launch_all(sweep: Sweep, jobs: Jobs) -> None:
+    """All jobs by one launch. With a lost process joblib ends all jobs: then each that ran gets a launch of its own.
 
     So the job at fault is found, and the others resume from their checkpoints. Where none ran, the first gets its own.
     """
     groups = group_consecutive(jobs)
     while groups:
         chunk = groups.pop(0)
-        error = launch_batch(sweep, chunk)
+        error = None
+        try:
+            sweep.launcher.launch([*chunk.values()], next(iter(chunk)))
+        except Exception as raised:
+            error = raised
         if error is None or len(chunk) == 1:
             record_lost(sweep, [*chunk], error)
             continue

@@ -1,18 +1,22 @@
 """A search for the values with the best metric on dev, by Optuna: `catalyst run -m hydra/sweeper=optuna …`.
 
-<sweep folder>/study.journal   Optuna's own record of the study, by which the same command goes on with it
-<sweep folder>/search.json     the trials, and which is the best
+<sweep folder>/study.journal   Optuna's own record of the study, from which the same command continues it
+<sweep folder>/search.json     the trials, and the best of them
 """
 
 import json
 import random
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import optuna
+from annotated_types import Ge
 from hydra.core.override_parser.types import Override
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -22,41 +26,30 @@ from llm_catalyst.config.overrides import name_sweep
 from llm_catalyst.sweeps.launchers import launch_jobs
 from llm_catalyst.sweeps.status import JobStatus, conclude_sweep
 from llm_catalyst.sweeps.sweep import Sweep, begin_sweep
-from llm_catalyst.utils.files import write_atomically
+from llm_catalyst.utils.files import cut_torn_line, write_atomically
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.terminal import escape_controls
-from llm_catalyst.utils.validation import ConfigurationError, check_at_least, check_choice
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 JOURNAL, RESULTS = "study.journal", "search.json"
-SAMPLERS = ("TPESampler", "RandomSampler", "GPSampler")
 SHOWN = 10  # trials of the printed table
 
 
-@dataclass(frozen=True)
+@config_dataclass("hydra.sweeper")
 class Plan:
-    """How many trials in all and side by side, and who chooses their values."""
+    """The number of trials, in all and at once, and the sampler that chooses their values, with its seed."""
 
-    trials: int
-    at_once: int
-    sampler: str
+    trials: Annotated[int, Ge(1)]
+    at_once: Annotated[int, Ge(1)]
+    sampler: Literal["TPESampler", "RandomSampler", "GPSampler"]
     seed: int
-
-    def __post_init__(self) -> None:
-        check_at_least("hydra.sweeper.trials", self.trials, 1)
-        check_at_least("hydra.sweeper.at_once", self.at_once, 1)
-        check_choice("hydra.sweeper.sampler", self.sampler, SAMPLERS)
 
 
 def run_search(sweep: Sweep, overrides: Sequence[Override], plan: Plan) -> None:
-    """Carry out trials until there are `plan.trials`, tell the best, and end the process where not all have finished.
+    """Carry out trials until there are `plan.trials`, print the best, and end the process unless all have finished.
 
-    A trial whose run fails is a failed trial; one whose run was cut off is gone on with by the same command. Where
-    Optuna is not installed, ConfigurationError says so.
+    A trial whose run fails is a failed trial; one whose run was cut off is continued by the same command.
     """
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError(f"a search needs Optuna ({error}): pip install 'llm-catalyst[sweep]'") from None
     fixed, space = split_overrides(overrides)
     begin_sweep(sweep)
     study = open_study(sweep.folder, [*fixed, *(f"{key}={values}" for key, values in space.items())])
@@ -64,12 +57,13 @@ def run_search(sweep: Sweep, overrides: Sequence[Override], plan: Plan) -> None:
     try:
         with conclude_sweep(sweep.folder):
             while trials := next_trials(study, space, plan):
-                jobs = {t.number: [*fixed, *(f"{key}={value}" for key, value in t.params.items())] for t in trials}
-                notes = launch_jobs(sweep, jobs)
-                rows |= {trial.number: make_row(trial.params, notes[trial.number]) for trial in trials}
+                values = {trial.number: trial.params for trial in trials}
+                jobs = {n: [*fixed, *(f"{key}={value}" for key, value in values[n].items())] for n in values}
+                statuses = launch_jobs(sweep, jobs)
+                rows |= {number: make_row(values[number], status) for number, status in statuses.items()}
                 write_rows(sweep.folder, rows)
-                told = [tell_study(study, trial.number, notes[trial.number]) for trial in trials]
-                if not all(told):
+                ended = [record_result(study, number, status) for number, status in statuses.items()]
+                if not all(ended):
                     break
     finally:
         Console(soft_wrap=True).print(render_results(rows, sweep.folder))
@@ -97,9 +91,7 @@ def split_overrides(overrides: Sequence[Override]) -> tuple[list[str], dict[str,
 
 
 def parse_distribution(override: Override) -> Any:
-    """Optuna's distribution for the values that an override gives: a choice, a range, or an interval."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
+    """Optuna's distribution for the values of an override: a choice, a range, or an interval."""
     values: Any = override.value()
     if override.is_interval_sweep():
         whole = isinstance(values.start, int) and isinstance(values.end, int)
@@ -113,18 +105,13 @@ def parse_distribution(override: Override) -> Any:
 
 
 def open_study(folder: Path, words: Sequence[str]) -> Any:
-    """The study in the sweep's folder, new or gone on with; `words` say what it searches.
+    """The study in the sweep's folder, new or continued; `words` identify the search.
 
     Raises ConfigurationError where the folder holds another search: scores of two are not to be compared.
     """
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    journal = folder / JOURNAL
-    if journal.exists() and not (content := journal.read_bytes()).endswith(b"\n"):
-        write_atomically(journal, content[: content.rfind(b"\n") + 1])  # Optuna would refuse what a crash has cut off
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+    cut_torn_line(folder / JOURNAL)  # Optuna would refuse a line that a crash has cut off
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     study = optuna.create_study(storage=storage, study_name="search", direction="maximize", load_if_exists=True)
     searched = name_sweep(words)
     if study.user_attrs.get("searched", searched) != searched:
@@ -138,85 +125,74 @@ def next_trials(study: Any, space: dict[str, Any], plan: Plan) -> list[Any]:
 
     A trial's values follow from the seed, its number and the trials before, whether the search was stopped or not.
     """
-    import optuna
-    from optuna.trial import TrialState
-
-    cut_off = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in cut_off:
-        if trial.params.keys() != space.keys():  # the end came while its values were chosen
+    cut_off = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial.params.keys() == space.keys():
+            cut_off.append(trial)
+        else:  # the process ended while its values were chosen
             study.tell(trial.number, state=TrialState.FAIL)
-    if cut_off := [trial for trial in cut_off if trial.params.keys() == space.keys()]:
+    if cut_off:
         return cut_off[: plan.at_once]
     asked = len(study.get_trials(deepcopy=False))
-    new = range(asked, min(asked + plan.at_once, plan.trials))
-    for number in new:
+    for number in range(asked, min(asked + plan.at_once, plan.trials)):
         seed = random.Random(f"{plan.seed} {number}").getrandbits(32)
         study.sampler = getattr(optuna.samplers, plan.sampler)(seed=seed)
         study.ask(space)
-    return [study.get_trials(deepcopy=False)[number] for number in new]
+    return study.get_trials(deepcopy=False)[asked:]
 
 
-def tell_study(study: Any, number: int, note: JobStatus) -> bool:
-    """Tell the study what a trial's run reached on dev, or that it failed; False where it can be gone on with."""
-    from optuna.trial import TrialState
-
-    if note.code == 0 and note.dev is not None:
-        study.tell(number, note.dev)
-    elif note.code in (0, FAILED, WRONG_USE):
-        study.tell(number, state=TrialState.FAIL)
-    else:
+def record_result(study: Any, number: int, job: JobStatus) -> bool:
+    """Record in the study a trial's metric on dev, or its failure; False for a run that can be continued."""
+    if job.code not in (0, FAILED, WRONG_USE):
         return False
+    if job.code == 0 and job.dev is not None:
+        study.tell(number, job.dev)
+    else:
+        study.tell(number, state=TrialState.FAIL)
     return True
 
 
-# --- what is left behind
+# --- the results on disk and in the terminal
 
 
-def make_row(values: dict[str, Any], note: JobStatus) -> dict[str, Any]:
-    """A trial as search.json has it. Without a score on dev, `dev` is null; `command` carries it out alone."""
-    told = {"number": note.number, "state": note.status or note.state, "dev": note.dev, "values": values}
-    command = shlex.join(["catalyst", "run", *note.overrides])
-    return told | {"directory": note.directory, "message": note.message, "command": command}
+def make_row(values: dict[str, Any], job: JobStatus) -> dict[str, Any]:
+    """A trial's entry in search.json. Without a score on dev, `dev` is null; `command` carries it out alone."""
+    row = {"number": job.number, "state": job.status or job.state, "dev": job.dev, "values": values}
+    command = shlex.join(["catalyst", "run", *job.overrides])
+    return row | {"directory": job.directory, "message": job.message, "command": command}
 
 
 def read_rows(folder: Path) -> dict[int, dict[str, Any]]:
     """The trials of a search that was carried out before, by number."""
     path = folder / RESULTS
-    return {one["number"]: one for one in json.loads(path.read_bytes())["trials"]} if path.exists() else {}
+    return {row["number"]: row for row in json.loads(path.read_bytes())["trials"]} if path.exists() else {}
 
 
 def write_rows(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
-    best = rank_rows(rows)[:1]
-    content = {"best": best[0] if best else None, "trials": [rows[number] for number in sorted(rows)]}
+    content = {"best": next(iter(rank_rows(rows)), None), "trials": [rows[number] for number in sorted(rows)]}
     write_atomically(folder / RESULTS, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def rank_rows(rows: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
     """The trials with a score on dev, the best first; of equal ones the earlier."""
     return sorted(
-        (one for one in rows.values() if one["dev"] is not None), key=lambda one: (-one["dev"], one["number"])
+        (row for row in rows.values() if row["dev"] is not None), key=lambda row: (-row["dev"], row["number"])
     )
 
 
 def render_results(rows: dict[int, dict[str, Any]], folder: Path) -> RenderableType:
-    """The best trials at a glance."""
+    """The best trials, for the terminal."""
     best = rank_rows(rows)
     if not best:
         return Text("no trial has a score on dev yet")
     table = Table("trial", "dev", *best[0]["values"], box=None, pad_edge=False)
-    for one in best[:SHOWN]:
-        values = [escape_controls(format_short(value)) for value in one["values"].values()]
-        table.add_row(str(one["number"]), f"{one['dev']:.3f}", *map(Text, values))
+    for row in best[:SHOWN]:
+        values = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row["values"].values())
+        table.add_row(str(row["number"]), f"{row['dev']:.3f}", *(Text(escape_controls(value)) for value in values))
+    scored = f"{len(best)} of {format_count(len(rows), 'trial')} have a score on dev, by which they are ranked"
     return Group(
-        Text(
-            f"{len(best)} of {format_count(len(rows), 'trial')} have a score on dev, which chose; {folder / RESULTS}",
-            "bold",
-        ),
+        Text(f"{scored}; {folder / RESULTS}", "bold"),
         table,
         Text(f"best on dev: {escape_controls(best[0]['directory'])}\n  {escape_controls(best[0]['command'])}"),
         Text("A search overfits dev: run the best values with seeds of their own before you report them.", "dim"),
     )
-
-
-def format_short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

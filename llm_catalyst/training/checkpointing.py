@@ -32,8 +32,8 @@ class Checkpointer:
         if restored is None:
             return None
         state = unpack_state(*restored, device)
-        snapshots, scored = self.directory.read(Snapshot), self.directory.read(ScoredPrompt)
-        state = replace(state, trajectory=tuple(s for s in snapshots if s.stage == state.stage), scored=scored)
+        trajectory = tuple(s for s in self.directory.read(Snapshot) if s.stage == state.stage)
+        state = replace(state, trajectory=trajectory, scored=self.directory.read(ScoredPrompt))
         self._began -= state.seconds
         if state.room:
             self.limits.narrow(*state.room)
@@ -43,8 +43,8 @@ class Checkpointer:
     def after_step(self, state: State) -> None:
         """Within a stage: save where that is due, or before the run stops."""
         spent = self._minutes_spent()
-        since = state.step - self._saved_step, time.monotonic() - self._saved
-        if spent or self.signals.number is not None or self.settings.checkpoint.due(*since):
+        due = self.settings.checkpoint.due(state.step - self._saved_step, time.monotonic() - self._saved)
+        if spent or due or self.signals.number is not None:
             self.checkpoint(state)
         self._end(spent)
 
@@ -57,7 +57,7 @@ class Checkpointer:
     def end_stage(self, stage: int, state: State, last: bool) -> State:
         """Save the end of a stage; stop there where the run must.
 
-        After the last stage only a signal stops it: what is left costs no more than a score on test.
+        After the last stage only a signal stops it: the rest costs no more than a score on test.
         """
         state = self._stamp(state)
         self.directory.commit(stage, *pack_state(state))
@@ -97,18 +97,17 @@ class Checkpointer:
 
 
 def spent_budget(budget: Budget, ledger: Usage) -> str:
-    """Which part of its budget a run's mentor has used up; '' where something is left of each."""
-    tokens = ledger.input_tokens + ledger.output_tokens
+    """The part of its budget that a run's mentor has used up, in words; '' where something is left of each."""
     if budget.usd is not None and ledger.unpriced_calls:
         return (
             f"budget.usd={budget.usd:g} cannot be kept: an answer has no known price (conf/prices.yaml); "
             "budget.tokens can"
         )
-    if budget.usd is not None and ledger.cost_usd >= budget.usd:
-        return f"budget.usd={budget.usd:g} is used up: ${ledger.cost_usd:.4f} is spent"
-    if budget.tokens is not None and tokens >= budget.tokens:
-        return f"budget.tokens={budget.tokens:,} is used up: {tokens:,} tokens are spent"
-    if budget.scored_examples is not None and ledger.scored_examples >= budget.scored_examples:
-        scored = f"{ledger.scored_examples:,} examples are scored"
-        return f"budget.scored_examples={budget.scored_examples:,} is used up: {scored}"
-    return ""
+    scored, tokens = ledger.scored_examples, ledger.input_tokens + ledger.output_tokens
+    limits = (
+        (budget.usd, ledger.cost_usd, "usd={:g} is used up: ${:.4f} is spent"),
+        (budget.tokens, tokens, "tokens={:,} is used up: {:,} tokens are spent"),
+        (budget.scored_examples, scored, "scored_examples={:,} is used up: {:,} examples are scored"),
+    )
+    spent = [words.format(most, used) for most, used, words in limits if most is not None and used >= most]
+    return f"budget.{spent[0]}" if spent else ""

@@ -95,9 +95,9 @@ def estimate_run(problem: Problem, optimizer: PromptOptimizer, mentor: Mentor, p
         scored_examples=scored["dev"] * len(problem.splits["dev"]) + asked.tried,
         test_examples=scored["test"] * len(problem.splits["test"]),  # the soft prompt and the best discrete one
         consultations=asked.requests,
-        bill=sum(asked.usual, MentorUsage()),
-        most=sum(asked.most, MentorUsage()),
-        unpriced=tuple(asked.unpriced),
+        bill=asked.bill,
+        most=asked.most,
+        unpriced=tuple(mentor.unpriced_models()),
         train_seconds=sum(statistics.median_low(times[k]) for k in members),
         score_seconds=token_seconds * sum(n * count_split_tokens(problem, split) for split, n in scored.items()),
         measured_steps=sum(map(len, times.values())),

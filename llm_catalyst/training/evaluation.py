@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from llm_catalyst.models.base import Parameters
@@ -40,7 +39,7 @@ def evaluate_members(problem: Problem, state: State, emit: Emit) -> tuple[State,
         measured = result.score, result.metrics, problem.label(result.constant), projected.get(i)
         emit(records.Evaluation(state.stage, state.step, i, "dev", *measured))
         if state.best is None or result.score.better_than(state.best.score):
-            (prompt,), (similarity,) = problem.project(parameters["prompt"][None])
+            (prompt,), (similarity,) = problem.project([parameters])
             best = records.Best(state.stage, state.step, i, result.score, prompt, similarity)
             state = replace(state, best=best, best_parameters={n: p.clone() for n, p in parameters.items()})
     return state, list_scores(results)
@@ -54,16 +53,17 @@ def score_projections(problem: Problem, state: State, members: Sequence[int]) ->
     if not members or not problem.settings.evaluate.projected:
         return state, {}
     parameters = [state.parameters[i] for i in members]
-    prompts, _ = problem.project(torch.stack([member["prompt"] for member in parameters]))
-    rows = problem.space.embed(prompts)
+    rows = problem.space.embed(problem.project(parameters)[0])
     discrete = [{**member, "prompt": row} for member, row in zip(parameters, rows, strict=True)]
     state, results = score_on_dev(problem, state, discrete)
     return state, dict(zip(members, list_scores(results), strict=True))
 
 
 def record_snapshots(problem: Problem, state: State, step: StepResult, emit: Emit) -> State:
-    """The state whose trajectory holds the members' projections after this step."""
-    snapshots = problem.snapshots(state.stage, step, state.parameters)
+    """The state whose trajectory holds the members' projections after this step, of those whose loss is finite."""
+    rows = enumerate(zip(step.losses, *problem.project(state.parameters), strict=True))
+    place = state.stage, step.number
+    snapshots = [records.Snapshot(*place, i, loss, p, s) for i, (loss, p, s) in rows if math.isfinite(loss)]
     for snapshot in snapshots:
         emit(snapshot)
     return replace(state, trajectory=(*state.trajectory, *snapshots))

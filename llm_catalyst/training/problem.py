@@ -4,7 +4,6 @@ Its methods return what the training loop needs: a prompt's start, the next batc
 Shapes: k members, m virtual tokens, d embedding width.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,6 @@ from llm_catalyst.models.image_features import load_features
 from llm_catalyst.models.prompted_clip import PromptedClip
 from llm_catalyst.models.prompted_text import PromptedText
 from llm_catalyst.models.soft_prompt import PromptSpace
-from llm_catalyst.optimizers.base import StepResult
 from llm_catalyst.runs.records import Prompt, Snapshot, Split
 from llm_catalyst.tasks.base import TaskData, majority_share
 from llm_catalyst.tasks.batching import Batch, Examples, steps_per_epoch, training_rows
@@ -118,15 +116,9 @@ class Problem:
         """Loss and metrics of discrete prompts, each embedded anew, under one member's head."""
         return self.score([{**head, "prompt": rows} for rows in self.space.embed(prompts)], split) if prompts else []
 
-    def project(self, rows: Tensor) -> tuple[list[Prompt], list[float]]:
-        """The discrete prompts nearest to soft ones (k, m, d), and how similar they are."""
-        return self.space.project(rows)
-
-    def snapshots(self, stage: int, step: StepResult, members: Sequence[Parameters]) -> list[Snapshot]:
-        """The members' prompts projected to tokens, of those whose loss is finite."""
-        prompts, similarities = self.project(torch.stack([member["prompt"] for member in members]))
-        rows = enumerate(zip(step.losses, prompts, similarities, strict=True))
-        return [Snapshot(stage, step.number, i, loss, p, s) for i, (loss, p, s) in rows if math.isfinite(loss)]
+    def project(self, members: Sequence[Parameters]) -> tuple[list[Prompt], list[float]]:
+        """The discrete prompts nearest to the members' soft ones, and how similar they are."""
+        return self.space.project(torch.stack([member["prompt"] for member in members]))
 
     def candidates(self, snapshots: Sequence[Snapshot]) -> list[Prompt]:
         """The distinct prompts of a trajectory, at most `pool.candidates`: spread over it, the last always in.

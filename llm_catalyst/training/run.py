@@ -54,9 +54,8 @@ def run_training(
         with show_status(settings.view, console, "loading data and model …") as tell:
             problem = load_problem(parts, tell)
         plan = settings.plan(problem.examples)
-        directory.write_config(
-            yaml.safe_dump(dict(config), sort_keys=False), build_manifest(problem, settings.plugins, choices, words)
-        )
+        manifest = build_manifest(problem, choices, words)
+        directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), manifest)
         # A live view would draw over a person's input.
         mode = "plain" if interactive and settings.view in ("auto", "live") else settings.view
         callback = CallbackList(*logs, shared_backbone.get_callback(mode, console))
@@ -174,16 +173,14 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def build_manifest(
-    problem: Problem, plugins: Sequence[str], choices: Mapping[str, str], words: Sequence[str]
-) -> Manifest:
+def build_manifest(problem: Problem, choices: Mapping[str, str], words: Sequence[str]) -> Manifest:
     """The provenance of this run."""
     versions = {name: importlib.metadata.version(name) for name in ("llm-catalyst", *LIBRARIES)}
     return Manifest(
         command=tuple(words),
         choices=dict(choices),
         started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        versions=versions | find_plugin_versions(plugins),
+        versions=versions | find_plugin_versions(problem.settings.plugins),
         git=git_revision(),
         python=sys.version.split()[0],
         platform=platform.platform(),

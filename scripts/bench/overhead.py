@@ -59,7 +59,6 @@ PARTS = {
     ],
     "projection": [
         ".models.soft_prompt PromptSpace project",
-        ".training.problem Problem snapshots",
         ".training.problem Problem candidates",
     ],
     "records": [".runs.writer RunDirectory append", ".runs.writer RunDirectory snapshots"],
