@@ -14,9 +14,8 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Carry out all combinations, and print a summary."""
-        from llm_catalyst.sweeps.launchers import launch_jobs
+        from llm_catalyst.sweeps.launchers import begin_sweep, launch_jobs
         from llm_catalyst.sweeps.status import conclude_sweep
-        from llm_catalyst.sweeps.sweep import begin_sweep
 
         numbers = count()
         sweep = self.make_sweep()
@@ -27,7 +26,7 @@ class Grid(BasicSweeper):
 
     def make_sweep(self) -> Any:
         """The sweep that launches the jobs."""
-        from llm_catalyst.sweeps.sweep import Sweep
+        from llm_catalyst.sweeps.launchers import Sweep
 
         assert self.launcher is not None
         assert self.config is not None

@@ -6,7 +6,6 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +146,9 @@ def show_action(options: argparse.Namespace) -> int | None:
 
 
 def reproduce_action(options: argparse.Namespace) -> int:
-    from llm_catalyst.sweeps.reproduce import ReproduceOptions, list_tables, reproduce_command
+    from llm_catalyst.sweeps.reproduce import list_tables, reproduce_command
 
-    if options.table is None:
-        return list_tables()
-    names = (field.name for field in fields(ReproduceOptions))
-    return reproduce_command(ReproduceOptions(**{name: getattr(options, name) for name in names}))
+    return list_tables() if options.table is None else reproduce_command(options)
 
 
 def report_action(options: argparse.Namespace) -> None:

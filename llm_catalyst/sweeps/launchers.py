@@ -1,33 +1,88 @@
-"""Launch the jobs of a sweep from the process that was started; status.py holds how they ended."""
+"""Launch the jobs of a sweep, and forward signals to them; status.py holds how they ended."""
 
 import os
 import re
+import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from filelock import FileLock, Timeout
+from hydra.core.config_loader import ConfigLoader
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.callbacks.progress_bars import ProgressBars
 from llm_catalyst.config.errors import FAILED, WRONG_USE, explain_config_error, print_error
-from llm_catalyst.sweeps.status import (
-    Jobs,
-    JobStatus,
-    distinguish_jobs,
-    end_job,
-    print_endings,
-    read_status,
-    write_status,
-)
-from llm_catalyst.sweeps.sweep import GRACE_S, Sweep, forward_signals
-from llm_catalyst.utils.signals import PATIENCE_S, RunInterrupted, SignalHandler
+from llm_catalyst.sweeps import status as statuses
+from llm_catalyst.sweeps.status import Jobs, JobStatus, end_job, read_status
+from llm_catalyst.utils.signals import PATIENCE_S, SIGNALS, RunInterrupted, SignalHandler, stop_now
 from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.validation import ConfigurationError
 
-LATE_S = 60.0
+LATE_S = 60.0  # for the status of a job that has ended on another machine to appear
+GRACE_S = 15.0  # for jobs on this machine to save themselves after a signal
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A launcher, what it composes jobs from, and whether a line is printed for each job that ends."""
+
+    launcher: Launcher
+    config: DictConfig
+    loader: ConfigLoader
+    prints: bool = True
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.hydra.sweep.dir)
+
+    @property
+    def kind(self) -> str:
+        return type(self.launcher).__name__
+
+    @property
+    def local(self) -> bool:
+        """Whether jobs are processes of this machine; those of a cluster continue without this one."""
+        return self.kind != "SlurmLauncher"
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no further job is to begin."""
+        return (self.folder / statuses.STATUS_FOLDER / statuses.STOP_FILE).exists()
+
+
+def begin_sweep(sweep: Sweep) -> None:
+    """Lock the sweep's folder and remove the statuses of an earlier launch; a finished run's directory says so itself.
+
+    Waits for the workers of a launch that was killed. Raises ConfigurationError where another process holds the lock.
+    """
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    lock_folder(sweep.folder)
+    deadline = time.monotonic() + GRACE_S
+    while list_local_jobs(sweep.folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    shutil.rmtree(sweep.folder / statuses.STATUS_FOLDER, ignore_errors=True)
+    OmegaConf.save(sweep.config, sweep.folder / "multirun.yaml")
+
+
+@cache
+def lock_folder(folder: Path) -> FileLock:
+    """The lock of a sweep's folder, which is held until this process ends."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigurationError(f"another process carries out the sweep in {folder}; wait for it or stop it") from None
+    return lock
 
 
 def launch_jobs(sweep: Sweep, jobs: Jobs) -> dict[int, JobStatus]:
@@ -36,7 +91,7 @@ def launch_jobs(sweep: Sweep, jobs: Jobs) -> dict[int, JobStatus]:
     Raises RunInterrupted at a signal, after the jobs on this machine have saved themselves.
     """
     for number, overrides in jobs.items():
-        write_status(sweep.folder, JobStatus(number, tuple(overrides)))
+        statuses.write_status(sweep.folder, JobStatus(number, tuple(overrides)))
     ready = {number: overrides for number, overrides in jobs.items() if check_composition(sweep, number, overrides)}
     if sweep.kind == "BasicLauncher":
         launch_all(sweep, ready)
@@ -51,7 +106,7 @@ def launch_jobs(sweep: Sweep, jobs: Jobs) -> dict[int, JobStatus]:
 
 def show_endings(sweep: Sweep, jobs: Jobs) -> AbstractContextManager[None]:
     """While entered, a line is printed for each job that ends, if the sweep prints such lines."""
-    return print_endings(sweep.folder, jobs) if sweep.prints else nullcontext()
+    return statuses.print_endings(sweep.folder, jobs) if sweep.prints else nullcontext()
 
 
 def check_composition(sweep: Sweep, number: int, overrides: Sequence[str]) -> bool:
@@ -97,7 +152,7 @@ def show_bars(sweep: Sweep, jobs: Jobs) -> Iterator[Mapping[int, RunCallback]]:
     """
     console = Console(soft_wrap=True)
     if sweep.prints and console.is_terminal and not console.is_dumb_terminal:
-        with ProgressBars(distinguish_jobs(jobs), console) as bars:
+        with ProgressBars(statuses.distinguish_jobs(jobs), console) as bars:
             yield bars.callbacks
     else:
         with show_endings(sweep, jobs):
@@ -199,3 +254,44 @@ def read_last_status(sweep: Sweep, number: int) -> JobStatus:
     while (status := read_status(sweep.folder, number)).state != "ended" and time.monotonic() < deadline:
         time.sleep(1.0)
     return status
+
+
+@contextmanager
+def forward_signals(sweep: Sweep) -> Iterator[None]:
+    """While entered, a signal lets the jobs on this machine save themselves, and then raises RunInterrupted.
+
+    A second signal raises it at once.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        for one in before:
+            signal.signal(one, stop_now)
+        if sweep.local:
+            (sweep.folder / statuses.STATUS_FOLDER / statuses.STOP_FILE).touch()
+            stop_local_jobs(sweep.folder)
+        raise RunInterrupted(number)
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop_local_jobs(folder: Path) -> None:
+    """Send SIGTERM to the jobs that run on this machine, and wait until they have ended, at most GRACE_S seconds."""
+    signalled: set[int] = set()
+    deadline = time.monotonic() + GRACE_S
+    while (running := list_local_jobs(folder)) and time.monotonic() < deadline:
+        for status in running:
+            if status.pid not in signalled:
+                with suppress(ProcessLookupError):
+                    os.kill(status.pid, signal.SIGTERM)
+                signalled.add(status.pid)
+        time.sleep(0.1)
+
+
+def list_local_jobs(folder: Path) -> list[JobStatus]:
+    """The status of each job whose process lives on this machine."""
+    return [status for status in statuses.read_statuses(folder).values() if status.runs_here()]

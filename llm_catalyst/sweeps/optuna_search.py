@@ -23,9 +23,8 @@ from rich.text import Text
 
 from llm_catalyst.config.errors import FAILED, WRONG_USE
 from llm_catalyst.config.overrides import name_sweep
-from llm_catalyst.sweeps.launchers import launch_jobs
+from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, launch_jobs
 from llm_catalyst.sweeps.status import JobStatus, conclude_sweep
-from llm_catalyst.sweeps.sweep import Sweep, begin_sweep
 from llm_catalyst.utils.files import cut_torn_line, write_atomically
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.terminal import escape_controls

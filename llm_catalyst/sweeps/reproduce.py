@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import tempfile
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,9 +28,8 @@ from llm_catalyst.config.table import PlannedRun, Table
 from llm_catalyst.report.results import PUBLISHED, collect_results
 from llm_catalyst.runs.reader import read_manifest
 from llm_catalyst.sweeps.job import carry_out_job
-from llm_catalyst.sweeps.launchers import launch_jobs
+from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, launch_jobs
 from llm_catalyst.sweeps.status import read_statuses, render_reasons
-from llm_catalyst.sweeps.sweep import Sweep, begin_sweep
 from llm_catalyst.sweeps.table_progress import TableProgress, make_grid, name_run, summarize_progress
 from llm_catalyst.utils.format import format_dollars, format_duration
 from llm_catalyst.utils.paths import conf_directory
@@ -39,53 +39,13 @@ QUIET = "view=none"  # the progress of the table is shown instead
 ONLY = ("row", "column", "seed")
 
 
-@dataclass(frozen=True)
-class ReproduceOptions:
-    """The command's options: `words` are overrides for every run and Hydra's, `config_dir` holds a user's YAMLs."""
+def reproduce_command(options: Namespace) -> int:
+    """Carry out a table's runs, or only estimate them; the exit code.
 
-    table: str
-    words: Sequence[str] = ()
-    only: Sequence[str] = ()
-    smoke: bool = False
-    dry_run: bool = False
-    published: Path | None = None
-    config_dir: Path | None = None
-
-    @property
-    def given(self) -> list[str]:
-        """The overrides, also those that follow --only on the command line."""
-        return [word for word in (*self.words, *self.only) if option_key(word) not in ONLY]
-
-    @property
-    def overrides(self) -> list[str]:
-        """The overrides of every run."""
-        return [word for word in self.given if not word.startswith("hydra")]
-
-    @property
-    def hydra(self) -> list[str]:
-        """The overrides of Hydra itself: the launcher, and where it finds YAMLs."""
-        folder = [f"hydra.searchpath=[file://{self.config_dir.absolute()}]"] if self.config_dir else []
-        return [word for word in self.given if word.startswith("hydra")] + folder
-
-    @property
-    def command(self) -> str:
-        """The command that fills the whole table."""
-        options = ["--smoke"] * self.smoke + (["--config-dir", str(self.config_dir)] if self.config_dir else [])
-        return shlex.join(["catalyst", "reproduce", self.table, *options, *self.given])
-
-    @property
-    def lines(self) -> dict[str, list[str]]:
-        """The selected rows, columns and seeds; a key that is missing selects all."""
-        return {option_key(word): word.partition("=")[2].split(",") for word in self.only if option_key(word) in ONLY}
-
-
-def option_key(word: str) -> str:
-    return word.partition("=")[0]
-
-
-def reproduce_command(options: ReproduceOptions) -> int:
-    """Carry out a table's runs, or only estimate them; the exit code."""
-    complete = (print_estimate if options.dry_run else reproduce_table)(options, Console())
+    `options` are those of the command line: `words` are overrides for every run and Hydra's, `config_dir` holds a
+    user's YAMLs.
+    """
+    complete = (print_estimate if options.dry_run else reproduce_table)(plan_table(options), Console())
     return 0 if complete else FAILED
 
 
@@ -100,62 +60,76 @@ def list_tables() -> int:
 
 @dataclass(frozen=True)
 class TablePlan:
-    """A whole table, its selected part, its folder, and the runs of that part that are not finished."""
+    """A whole table and its selected part, with the unfinished runs of that part.
+
+    `hydra` are overrides of Hydra itself; `published` is a file of figures to print beside those of the runs.
+    """
 
     table: Table
     chosen: Table
     folder: Path
     waiting: tuple[PlannedRun, ...]
+    hydra: tuple[str, ...]
+    published: Path | None
 
 
-def plan_table(options: ReproduceOptions) -> TablePlan:
+def plan_table(options: Namespace) -> TablePlan:
     """The table under the options; its folder follows from its name and the overrides."""
-    table = tables.find_table(options.table, [options.config_dir] if options.config_dir else [])
+    # Overrides may also follow --only on the command line.
+    given = [word for word in (*options.words, *options.only) if word.partition("=")[0] not in ONLY]
+    overrides = [word for word in given if not word.startswith("hydra")]
+    hydra = [word for word in given if word.startswith("hydra")]
+    only = {word.partition("=")[0]: word.partition("=")[2].split(",") for word in options.only}
+    places, flags = [], ["--smoke"] * options.smoke
+    if options.config_dir:
+        places, flags = [options.config_dir], [*flags, "--config-dir", str(options.config_dir)]
+        hydra.append(f"hydra.searchpath=[file://{options.config_dir.absolute()}]")
+    table = tables.find_table(options.table, places)
     table = tables.apply_smoke(table) if options.smoke else table
-    rows = [replace(row, overrides=tables.merge_overrides(row.overrides, options.overrides)) for row in table.rows]
-    folder = HOME / "_".join(filter(None, [table.name, name_sweep(options.overrides)]))
-    table = replace(table, rows=tuple(rows), command=options.command)
-    chosen = tables.select_runs(table, options.lines)
+    rows = [replace(row, overrides=tables.merge_overrides(row.overrides, overrides)) for row in table.rows]
+    command = shlex.join(["catalyst", "reproduce", options.table, *flags, *given])
+    folder = HOME / "_".join(filter(None, [table.name, name_sweep(overrides)]))
+    table = replace(table, rows=tuple(rows), command=command)
+    chosen = tables.select_runs(table, {key: names for key, names in only.items() if key in ONLY})
     waiting = tuple(cell for cell in tables.list_runs(chosen) if not is_finished(folder, cell))
-    return TablePlan(table, chosen, folder, waiting)
+    return TablePlan(table, chosen, folder, waiting, tuple(hydra), options.published)
 
 
-def reproduce_table(options: ReproduceOptions, console: Console) -> bool:
+def reproduce_table(plan: TablePlan, console: Console) -> bool:
     """Carry out the runs that are not finished, seed after seed, and print the table; whether all have finished."""
     from llm_catalyst.report.tables.build import render_scores
     from llm_catalyst.report.tables.costs import build_cost_table
 
-    plan = plan_table(options)
-    if options.published:
-        tables.read_published(plan.table.name, options.published)  # raises where it cannot be read
+    if plan.published:
+        tables.read_published(plan.table.name, plan.published)  # raises where it cannot be read
     jobs = dict(enumerate(plan.waiting))
 
     def failures() -> dict[PlannedRun, str]:
         return {jobs[number]: job.message for number, job in read_statuses(plan.folder).items() if job.code}
 
-    with make_sweep(plan.folder, options.hydra, plan.waiting) as sweep:
+    with make_sweep(plan, plan.folder) as sweep:
         # From here on the statuses of an earlier launch are removed.
         progress = TableProgress(plan.chosen, plan.folder, failures, console)
         tables.write_table(plan.table, plan.folder)
-        if options.published:
-            shutil.copyfile(options.published, plan.folder / PUBLISHED)
+        if plan.published:
+            shutil.copyfile(plan.published, plan.folder / PUBLISHED)
         try:
             with progress.watch():
                 launch_jobs(sweep, {number: compose_overrides(cell) for number, cell in jobs.items()})
         finally:
             (results,) = collect_results([plan.folder])
             console.print(render_scores(results), Text(), build_cost_table(results))
-            console.print(describe_ending(options, progress, plan.folder))
+            console.print(describe_ending(plan, progress))
     return progress.complete
 
 
-def describe_ending(options: ReproduceOptions, progress: TableProgress, folder: Path) -> RenderableType:
+def describe_ending(plan: TablePlan, progress: TableProgress) -> RenderableType:
     """The number of finished runs, the failures of others, and the next command."""
     lines = [Text(summarize_progress(progress.snapshots), "bold green" if progress.complete else "bold red")]
     failed = [(name_run(cell), found.words) for cell, found in progress.snapshots.items() if found.state == "failed"]
     lines += render_reasons(sorted(failed))
-    lines += [] if progress.complete else [Text(f"the same command continues with the others: {options.command}")]
-    lines.append(Text(f"a page with figures, and files for a paper: catalyst report {shlex.quote(str(folder))}"))
+    lines += [] if progress.complete else [Text(f"the same command continues with the others: {plan.table.command}")]
+    lines.append(Text(f"a page with figures, and files for a paper: catalyst report {shlex.quote(str(plan.folder))}"))
     return Text("\n").join(lines)
 
 
@@ -174,20 +148,19 @@ def compose_overrides(cell: PlannedRun, *more: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def make_sweep(folder: Path, hydra_words: Sequence[str], waiting: Sequence[PlannedRun]) -> Iterator[Sweep]:
-    """A sweep of cells into `folder`, by the launcher that Hydra's own words name.
+def make_sweep(plan: TablePlan, folder: Path) -> Iterator[Sweep]:
+    """A sweep of cells into `folder`, by the launcher that Hydra's own overrides name.
 
     Raises what Hydra raises where no waiting cell's configuration can be composed: a word is wrong for all of them.
     """
     with initialize_config_dir(str(conf_directory()), version_base="1.3", job_name="catalyst"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        words = ["hydra/hydra_logging=none", *hydra_words, f"hydra.sweep.dir={folder}"]
-        config = hydra.compose_config("config", words, RunMode.MULTIRUN)
+        config = hydra.compose_config("config", [*plan.hydra, f"hydra.sweep.dir={folder}"], RunMode.MULTIRUN)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(config=config, hydra_context=context, task_function=run_cell)
         sweep = Sweep(launcher, config, hydra.config_loader, prints=False)
-        refuse_what_no_cell_takes(sweep, waiting)
+        refuse_what_no_cell_takes(sweep, plan.waiting)
         begin_sweep(sweep)
         yield sweep
 
@@ -210,15 +183,14 @@ def run_cell(config: Any) -> None:
     carry_out_job(config, [word for word in HydraConfig.get().overrides.task if word != QUIET])
 
 
-def print_estimate(options: ReproduceOptions, console: Console) -> bool:
+def print_estimate(plan: TablePlan, console: Console) -> bool:
     """Print the cost of the unfinished runs; nothing is trained, paid or kept. Returns whether all were estimated."""
     from llm_catalyst.training.estimate import Estimate, render_estimate, sum_estimates
 
-    plan = plan_table(options)
     first = {(cell.row, cell.column): cell for cell in reversed(plan.waiting)}  # the same for all seeds
     found: dict[tuple[str, str], Estimate] = {}
     unknown: dict[PlannedRun, str] = {}
-    with tempfile.TemporaryDirectory() as scratch, make_sweep(Path(scratch), options.hydra, plan.waiting) as sweep:
+    with tempfile.TemporaryDirectory() as scratch, make_sweep(plan, Path(scratch)) as sweep:
         # One at a time, as they are timed.
         for place, cell in track(first.items(), "measuring", console=console, transient=True):
             status = launch_jobs(sweep, {0: compose_overrides(cell, "dry_run=true")})[0]

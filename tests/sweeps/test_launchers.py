@@ -26,7 +26,14 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from llm_catalyst.sweeps.job import take_gpu
-from llm_catalyst.sweeps.launchers import describe_cause, group_consecutive, launch_all
+from llm_catalyst.sweeps.launchers import (
+    Sweep,
+    begin_sweep,
+    describe_cause,
+    group_consecutive,
+    launch_all,
+    list_local_jobs,
+)
 from llm_catalyst.sweeps.status import (
     JobStatus,
     distinguish_jobs,
@@ -34,7 +41,6 @@ from llm_catalyst.sweeps.status import (
     summarize_jobs,
     write_status,
 )
-from llm_catalyst.sweeps.sweep import Sweep, begin_sweep, list_local_jobs
 from llm_catalyst.utils.validation import ConfigurationError
 
 optuna = pytest.importorskip("optuna", reason="the sweep extra is not installed")
