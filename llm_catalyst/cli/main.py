@@ -84,9 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("run", help="start a run or a sweep (catalyst run --help)")
     resume = add_command(commands, resume_action, "continue a run that was cut off")
     resume.add_argument("directory", **DIRECTORY)
-    resume.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="budget.usd=5, device=cuda:1, task.path=FOLDER"
-    )
+    resume.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="budget.usd=5, device=cuda:1, task.path=DIR")
     show = add_command(commands, show_action, "print the course of a run")
     show.add_argument("directory", **DIRECTORY)
     show.add_argument("--full", action="store_true", help="every message to and from the mentor at full length")

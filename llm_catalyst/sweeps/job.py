@@ -1,4 +1,4 @@
-"""Carry out one job of a sweep, or the only run, in whatever process a launcher has put it; record its status."""
+"""Carry out one job of a sweep, or the only run, in the process that a launcher has chosen; record its status."""
 
 import itertools
 import logging
@@ -31,8 +31,8 @@ from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
 from llm_catalyst.utils.validation import ConfigurationError
 
-WATCH_S, LEAVE_S = 0.5, 10.0  # how soon a worker notices that its sweep was killed, and how soon it then ends
-# Libraries that log each request; their lines would run through the live view.
+WATCH_S, LEAVE_S = 0.5, 10.0  # seconds until a worker notices that its sweep was killed, and until it then ends
+# Libraries that log each request; their lines would disturb the live view.
 CHATTY = ("huggingface_hub", "filelock", "datasets")
 SDKS = ("openai", "anthropic", "httpx2", "httpcore2")
 
@@ -76,7 +76,7 @@ def carry_out_job(config: DictConfig, words: Sequence[str]) -> JobStatus:
     if alone:
         prepare_worker(config, sweep)
     if config.view == "auto" and (alone or shared):
-        config.view = "none"  # it would draw over those of the others
+        config.view = "none"  # it would draw over those of other jobs
     status = write_status(sweep, replace(status, state="running", host=socket.gethostname(), pid=os.getpid()))
     try:
         code, result = run_with_exit_code(lambda: execute_composed(config, words))
@@ -89,9 +89,7 @@ def carry_out_job(config: DictConfig, words: Sequence[str]) -> JobStatus:
             return status
         raise
     remove_if_empty(directory)
-    ending = {name: result[name] for name in ("status", "message", "dev") if name in result}
-    estimate = asdict(result["estimate"]) if "estimate" in result else None
-    return end_job(sweep, status, code=code, estimate=estimate, **ending)
+    return end_job(sweep, status, code=code, **result)
 
 
 def prepare_worker(config: DictConfig, sweep: Path) -> None:
@@ -139,13 +137,15 @@ def take_gpu(sweep: Path) -> None:
 def lock_first_place(folder: Path) -> tuple[int, FileLock]:
     """The first number that no other process holds, and its lock, which is held until this process ends."""
     for place in itertools.count():
-        with suppress(ConfigurationError):
-            return place, take_lock(folder / f"worker{place}.lock", "another worker has this number")
+        lock = FileLock(folder / f"worker{place}.lock")
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            return place, lock
     raise AssertionError
 
 
 def requeue_job(sweep: Path, status: JobStatus) -> str:
-    """Have submitit queue this process's job again, after the signal by which a cluster takes its machine back.
+    """Have submitit queue this process's job again, after the signal that announces the loss of its machine.
 
     The process then ends, and the job waits. Returns only where submitit refuses, the reason: it was queued too often.
     """
@@ -159,7 +159,7 @@ def requeue_job(sweep: Path, status: JobStatus) -> str:
 
 
 def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
-    """One run of a sweep, or the only one, from what Hydra composed."""
+    """Carry out one run of a sweep, or the only one, from the configuration that Hydra composed (see `execute_run`)."""
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     runtime = HydraConfig.get().runtime
     choices = {group: name for group, name in runtime.choices.items() if name and "/" not in group}
@@ -168,7 +168,7 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
 
 
 def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:
-    """Carry out one run from a resolved configuration; its outcome as a few plain values."""
+    """Carry out one run from a resolved configuration; those fields of its JobStatus that its end decides."""
     from llm_catalyst.config.build import build_components
 
     quiet_libraries()
@@ -176,7 +176,7 @@ def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, 
     from llm_catalyst.training.run import dry_run, read_finished, run_training
 
     if parts.settings.dry_run:
-        return {"status": "dry run", "estimate": dry_run(parts)}
+        return {"status": "dry run", "estimate": asdict(dry_run(parts))}
     outcome = read_finished(path, config)
     if outcome is not None:
         Console().print(Text(f"finished already, nothing to do: {path} ({outcome.status}: {outcome.message})"))
@@ -184,11 +184,11 @@ def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, 
         outcome = run_training(parts, config, choices, path, words)
         if parts.settings.view != "none":
             Console().print(summarize_run(read_run(path)))
-    return {"status": outcome.status, "dev": outcome.best and outcome.best.score.metric, "directory": str(path)}
+    return {"status": outcome.status, "dev": outcome.best and outcome.best.score.metric}
 
 
 def quiet_libraries() -> None:
-    """Log no requests of libraries, and nothing at all of the SDKs: what a server sends may contain the key.
+    """Log no requests of libraries, and nothing at all of the SDKs: a server's response may contain the key.
 
     They would log with OPENAI_LOG or ANTHROPIC_LOG in the environment, or with hydra.verbose.
     """

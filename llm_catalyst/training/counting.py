@@ -26,9 +26,9 @@ from llm_catalyst.runs.records import Advice, Emit, Outcome, Prompt, Proposal, R
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.tasks.batching import training_rows
 from llm_catalyst.training.loop import Experiment, run_experiment
+from llm_catalyst.training.mentor_queries import HINT_TOKENS
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.prompt_probe import HINT_TOKENS
-from llm_catalyst.training.scoring import ScoringResult
+from llm_catalyst.training.scoring import Results, ScoringResult
 from llm_catalyst.utils.rng import make_generator
 
 DRAWS = 20  # tries to draw a prompt that was not drawn before
@@ -67,7 +67,7 @@ class CountingProblem(Problem):
             self.tokens_of.append(self.count_tokens(train, rows))
             yield None
 
-    def score(self, members: Sequence[Parameters], split: Split = "dev") -> list[ScoringResult | None]:
+    def score(self, members: Sequence[Parameters], split: Split = "dev") -> Results:
         """A made-up score for each member."""
         self.passes[split].append(len(members))
         return [ScoringResult(Score(1.0, 0.5, len(self.splits[split])), {"accuracy": 0.5}, None) for _ in members]
@@ -196,19 +196,16 @@ class UnsavedRun(RunDirectory):
 
     def checkpoint(self, stage: int, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None: ...
 
-    def refuse_closed(self) -> None: ...
-
     def finish(self, outcome: Outcome) -> None: ...
 
 
-def count_work(
-    problem: Problem, optimizer: PromptOptimizer, mentor: Mentor, plan: tuple[int, ...]
-) -> tuple[CountingProblem, CountingOptimizer, CountingMentor]:
-    """The work of a run of `plan` without a budget, in which nothing diverges and no prompt comes twice."""
+def count_work(experiment: Experiment) -> tuple[CountingProblem, CountingOptimizer, CountingMentor]:
+    """The work of a run without a budget, in which nothing diverges and no prompt comes twice."""
+    problem = experiment.problem
     settings = replace(problem.settings, budget=Budget())
     generator = make_generator(settings.seed, "estimate")
     parts = problem.data, problem.splits, problem.model, problem.space, settings
-    counted, stages = CountingProblem(*parts, generator=generator), CountingOptimizer(optimizer.trains)
-    asked = CountingMentor(mentor, counted.draw)
-    run_experiment(Experiment(counted, stages, asked, plan), UnsavedRun(), RunCallback())
+    counted, stages = CountingProblem(*parts, generator=generator), CountingOptimizer(experiment.optimizer.trains)
+    asked = CountingMentor(experiment.mentor, counted.draw)
+    run_experiment(Experiment(counted, stages, asked, experiment.plan), UnsavedRun(), RunCallback())
     return counted, stages, asked

@@ -12,14 +12,14 @@ import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from llm_catalyst.mentors.base import Mentor
 from llm_catalyst.models.base import PromptedModel
-from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
+from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.runs.analysis import MentorUsage
 from llm_catalyst.runs.records import Split
 from llm_catalyst.tasks.batching import scoring_rows
 from llm_catalyst.training.counting import count_work
 from llm_catalyst.training.final_evaluation import device_name
+from llm_catalyst.training.loop import Experiment
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import score_members
 from llm_catalyst.utils.format import format_count, format_dollars, format_duration, format_mebibytes
@@ -74,18 +74,19 @@ SUMS = (
 LARGEST = ("peak_memory_bytes", "weight_bytes", "trained")
 
 
-def estimate_run(problem: Problem, optimizer: PromptOptimizer, mentor: Mentor, plan: tuple[int, ...]) -> Estimate:
-    """The cost of a run of `plan` (steps of each stage). Nothing of it is kept, no random stream moves.
+def estimate_run(experiment: Experiment) -> Estimate:
+    """The cost of a run. Nothing of it is kept, no random stream moves.
 
     Trains a few of its steps on copies and scores a pass of dev; asks no mentor. Raises ConfigurationError where
     not even one example fits into memory.
     """
-    counted, stages, asked = count_work(problem, optimizer, mentor, plan)
+    problem, plan = experiment.problem, experiment.plan
+    counted, stages, asked = count_work(experiment)
     limits = replace(problem.model.room, messages=[])
     model = replace(problem.model, room=limits)
     devices = [problem.device] if problem.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # dropout draws from the global generators
-        forward, times = time_steps(problem, optimizer, model, stages.members, counted.tokens_of)
+        forward, times = time_steps(experiment, model, stages.members, counted.tokens_of)
         token_seconds = time_scored_token(problem, model, max(counted.passes["dev"]))
     members = [k for k, steps in zip(stages.members, plan, strict=True) for _ in range(steps)]
     scored = {split: sum(passes) for split, passes in counted.passes.items()}
@@ -97,7 +98,7 @@ def estimate_run(problem: Problem, optimizer: PromptOptimizer, mentor: Mentor, p
         consultations=asked.requests,
         bill=asked.bill,
         most=asked.most,
-        unpriced=tuple(mentor.unpriced_models()),
+        unpriced=tuple(experiment.mentor.unpriced_models()),
         train_seconds=sum(statistics.median_low(times[k]) for k in members),
         score_seconds=token_seconds * sum(n * count_split_tokens(problem, split) for split, n in scored.items()),
         measured_steps=sum(map(len, times.values())),
@@ -118,7 +119,7 @@ def count_split_tokens(problem: Problem, split: Split) -> int:
 
 
 def time_steps(
-    problem: Problem, optimizer: PromptOptimizer, model: PromptedModel, members: Sequence[int], tokens: Sequence[int]
+    experiment: Experiment, model: PromptedModel, members: Sequence[int], tokens: Sequence[int]
 ) -> tuple[int, dict[int, list[float]]]:
     """How often a step sends each example forward, and the seconds of steps of about the mean size, by their members.
 
@@ -127,20 +128,19 @@ def time_steps(
     longest, mean = tokens.index(max(tokens)), statistics.fmean(tokens)
     usual = min(range(len(tokens)), key=lambda step: abs(tokens[step] - mean))
     # The longest step determines the peak of memory, and warms up.
-    forward = make_step(problem, optimizer, model, max(members), longest, len(tokens))()
-    steps = {k: make_step(problem, optimizer, model, k, usual, len(tokens)) for k in sorted(set(members))}
-    return forward, {k: time_calls(step, problem.compiled) for k, step in steps.items()}
+    forward = make_step(experiment, model, max(members), longest)()
+    steps = {k: make_step(experiment, model, k, usual) for k in sorted(set(members))}
+    return forward, {k: time_calls(step, experiment.problem.compiled) for k, step in steps.items()}
 
 
-def make_step(
-    problem: Problem, optimizer: PromptOptimizer, model: PromptedModel, k: int, done: int, total: int
-) -> Callable[[], int]:
-    """A function that takes the run's step after `done`, with k new members, and says how often each example passed."""
-    start, batch = problem.start(), next(problem.batches(k, done))
+def make_step(experiment: Experiment, model: PromptedModel, k: int, done: int) -> Callable[[], int]:
+    """A function that takes the run's step after `done`, with k new members; it returns each example's passes."""
+    start, batch = experiment.problem.start(), next(experiment.problem.batches(k, done))
+    step_range = StepRange(done, done + 1, sum(experiment.plan), done)
 
     def train() -> int:
         members = [Member.of(start) for _ in range(k)]
-        steps = list(optimizer.train(model, members, repeat(batch), StepRange(done, done + 1, total, done)))
+        steps = experiment.optimizer.train(model, members, repeat(batch), step_range)
         return sum(step.examples for step in steps) // batch.labels.numel()
 
     return train

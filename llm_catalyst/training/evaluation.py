@@ -11,20 +11,18 @@ from llm_catalyst.optimizers.base import Member, StepResult
 from llm_catalyst.runs import records
 from llm_catalyst.runs.records import Emit, Origin, Prompt, Proposal, Score, ScoredPrompt
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.scoring import ScoringResult
+from llm_catalyst.training.scoring import Results
 from llm_catalyst.training.state import State, rank_entries
 
 Considered = tuple[tuple[Proposal, Score | None], ...]
 
 
-def score_on_dev(
-    problem: Problem, state: State, members: Sequence[Parameters]
-) -> tuple[State, list[ScoringResult | None]]:
+def score_on_dev(problem: Problem, state: State, members: Sequence[Parameters]) -> tuple[State, Results]:
     """The members' results on dev (None where the loss is not finite), and the state with their cost."""
     return state.spent(scored_examples=len(members) * len(problem.splits["dev"])), problem.score(members)
 
 
-def list_scores(results: Sequence[ScoringResult | None]) -> list[Score | None]:
+def list_scores(results: Results) -> list[Score | None]:
     """The scores of these results."""
     return [result.score if result else None for result in results]
 

@@ -26,9 +26,12 @@ from llm_catalyst.runs.records import Prompt, Snapshot, Split
 from llm_catalyst.tasks.base import TaskData, majority_share
 from llm_catalyst.tasks.batching import Batch, Examples, steps_per_epoch, training_rows
 from llm_catalyst.tasks.token_cache import encode_splits
-from llm_catalyst.training.scoring import ScoringResult, count_padded_tokens, score_members
+from llm_catalyst.training.scoring import Results, count_padded_tokens, score_members
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.rng import derive_seed, make_generator
+
+Splits = dict[Split, Examples]
+Tell = Callable[[str], None]  # shows a line on the progress of loading
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Problem:
     """
 
     data: TaskData
-    splits: dict[Split, Examples]
+    splits: Splits
     model: PromptedText | PromptedClip
     space: PromptSpace
     settings: Settings
@@ -105,14 +108,12 @@ class Problem:
         """Tokens of one pass over these examples, padding and prompts included."""
         return len(rows) * count_padded_tokens(data, rows, self.space.length, self.padding)
 
-    def score(self, members: Sequence[Parameters], split: Split = "dev") -> list[ScoringResult | None]:
+    def score(self, members: Sequence[Parameters], split: Split = "dev") -> Results:
         """Each member's loss and metrics on a split."""
         data, metric = self.splits[split], self.data.task.metric
         return score_members(self.model, members, data, metric, self.padding)
 
-    def score_prompts(
-        self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev"
-    ) -> list[ScoringResult | None]:
+    def score_prompts(self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev") -> Results:
         """Loss and metrics of discrete prompts, each embedded anew, under one member's head."""
         return self.score([{**head, "prompt": rows} for rows in self.space.embed(prompts)], split) if prompts else []
 
@@ -137,7 +138,7 @@ def assemble_problem(
     backbone: Any,
     head: Any,
     settings: Settings,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Tell = lambda line: None,
     unseen: TaskData | None = None,
 ) -> Problem:
     """The problem of training a soft prompt of `backbone` under `head` on `data`.
@@ -158,9 +159,7 @@ def assemble_problem(
     return Problem(data, splits, model, space, settings, other, compiled_before)
 
 
-def encode_texts(
-    data: TaskData, backbone: FrozenText, head: TextHead, settings: Settings, tell: Callable[[str], None]
-) -> dict[Split, Examples]:
+def encode_texts(data: TaskData, backbone: FrozenText, head: TextHead, settings: Settings, tell: Tell) -> Splits:
     """The splits as token ids."""
     longest = backbone.longest_text(settings.prompt.length)
     cloze = cloze_for(backbone, data.task.cloze) if head.words else None
@@ -168,9 +167,7 @@ def encode_texts(
     return dict(zip(("train", "dev", "test"), splits, strict=True))
 
 
-def encode_images(
-    data: TaskData, backbone: FrozenClip, settings: Settings, tell: Callable[[str], None]
-) -> dict[Split, Examples]:
+def encode_images(data: TaskData, backbone: FrozenClip, settings: Settings, tell: Tell) -> Splits:
     """The splits as image features; train in augmented views."""
     return {
         "train": load_features(backbone, data.train, backbone.settings.views, settings.seed, tell),

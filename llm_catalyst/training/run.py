@@ -31,10 +31,7 @@ from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate
 from llm_catalyst.training.loop import Experiment, run_experiment
 from llm_catalyst.training.problem import Problem, assemble_problem
-from llm_catalyst.utils.cpu import count_usable_cores
-from llm_catalyst.utils.memory import forget_peak
-from llm_catalyst.utils.rng import derive_seed
-from llm_catalyst.utils.signals import PATIENCE_S
+from llm_catalyst.utils import cpu, memory, rng, signals
 from llm_catalyst.utils.validation import ConfigurationError
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "hydra-core", "omegaconf", "anthropic", "openai")
@@ -63,10 +60,10 @@ def run_training(
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
         callback.on_run_start(RunInfo(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
         try:
-            with shared_backbone.get_signal_handler(0.0 if interactive else PATIENCE_S) as signals:
+            with shared_backbone.get_signal_handler(0.0 if interactive else signals.PATIENCE_S) as handler:
                 optimizer = shared_backbone.share_steps(parts.optimizer, problem.device)
                 experiment = Experiment(problem, optimizer, parts.mentor, plan)
-                outcome = run_experiment(experiment, directory, callback, signals)
+                outcome = run_experiment(experiment, directory, callback, handler)
         except BaseException as error:
             callback.on_run_end(None)
             with suppress(OSError):  # a full disk may have stopped the run
@@ -93,7 +90,8 @@ def dry_run(parts: RunComponents) -> Estimate:
     check_mentor(parts, console)
     with show_status(view, console, "loading data and model, and measuring a step …") as tell:
         problem = load_problem(parts, tell)
-    estimated = estimate_run(problem, parts.optimizer, parts.mentor, parts.settings.plan(problem.examples))
+    plan = parts.settings.plan(problem.examples)
+    estimated = estimate_run(Experiment(problem, parts.optimizer, parts.mentor, plan))
     if view != "none":
         console.print(render_estimate(estimated))
     return estimated
@@ -131,7 +129,7 @@ def load_problem(parts: RunComponents, tell: Callable[[str], None] = lambda line
     device = choose_device(settings.device)
     parts.backbone.check(device)
     # torch's own choice follows OMP_NUM_THREADS, by which a sweep's workers share a machine, but no quota.
-    torch.set_num_threads(settings.threads or min(torch.get_num_threads(), count_usable_cores()))
+    torch.set_num_threads(settings.threads or min(torch.get_num_threads(), cpu.count_usable_cores()))
     if head.words and parts.backbone.kind == "encoder":
         raise ConfigurationError(
             f"head=verbalizer needs a language-model head, which {parts.backbone.name} does not have; "
@@ -146,11 +144,11 @@ def load_problem(parts: RunComponents, tell: Callable[[str], None] = lambda line
         )
 
     def load() -> Any:
-        forget_peak(device)  # the run's memory is measured from here on
+        memory.forget_peak(device)  # the run's memory is measured from here on
         load_backbone = load_clip if task.modality == "image" else load_text_backbone
         return load_backbone(parts.backbone, head.words, device, settings.protocol.embed_twice)
 
-    backbone = shared_backbone.share_backbone(derive_seed(settings.seed, "backbone"), load)
+    backbone = shared_backbone.share_backbone(rng.derive_seed(settings.seed, "backbone"), load)
     return assemble_problem(data, backbone, head, settings, tell, unseen)
 
 

@@ -21,6 +21,9 @@ class ScoringResult:
     constant: int | None
 
 
+Results = list[ScoringResult | None]  # None where a member's loss is not finite
+
+
 @dataclass(frozen=True)
 class ForwardPass:
     """A pass of k members over b examples, `rows` of a split, with labels (b,), losses in nats and answers (k, b)."""
@@ -33,7 +36,7 @@ class ForwardPass:
 
 def score_members(
     model: PromptedModel, members: Sequence[Parameters], data: Examples, metric: str, pad_to: int | None = None
-) -> list[ScoringResult | None]:
+) -> Results:
     """The result of each member on `data`, or None where its loss is not finite.
 
     All members are scored together, in forward passes of at most `model.limits.tokens` tokens, prompts included.

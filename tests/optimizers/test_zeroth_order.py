@@ -399,7 +399,7 @@ def test_directions_are_a_function_of_seed_step_and_number() -> None:
 
 def test_a_dry_run_counts_the_examples_that_a_run_then_sends_forward(tmp_path: Path) -> None:
     problem, optimizer, plan = toy_problem(restart="all"), ZerothOrderAdam(0.3, directions=2), (3, 2)
-    expected = estimate_run(problem, optimizer, RandomTokens(2), plan)
+    expected = estimate_run(Experiment(problem, optimizer, RandomTokens(2), plan))
     outcome = run_in(tmp_path, Experiment(problem, optimizer, RandomTokens(2), plan))
     assert expected.train_examples == outcome.ledger.train_examples == 5 * 8 * (3 + 2 * 2)
     assert expected.steps == (3, 2 * 2)

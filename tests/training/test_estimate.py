@@ -142,7 +142,7 @@ def test_a_run_whose_prompts_are_all_distinct_takes_exactly_what_was_counted(
     problem = toy_problem(data=toy_data(train=20), **changes)  # 20 examples: the last batch of an epoch is smaller
     optimizer = Wandering(problem)
     expected, ledger = (
-        estimate_run(problem, optimizer, mentor, plan),
+        estimate_run(Experiment(problem, optimizer, mentor, plan)),
         carry_out(tmp_path, problem, optimizer, mentor, plan).ledger,
     )
     assert (sum(expected.steps), expected.train_examples) == (ledger.gradient_steps, ledger.train_examples)
@@ -157,7 +157,7 @@ def test_a_run_that_projects_to_the_same_prompts_again_scores_less_than_was_coun
     problem = toy_problem()
     still = Backprop(partial(torch.optim.AdamW, lr=1e-6))
     expected, ledger = (
-        estimate_run(problem, still, NoMentor(), PLAN),
+        estimate_run(Experiment(problem, still, NoMentor(), PLAN)),
         carry_out(tmp_path, problem, still, NoMentor()).ledger,
     )
     assert ledger.scored_examples < expected.scored_examples
@@ -165,12 +165,12 @@ def test_a_run_that_projects_to_the_same_prompts_again_scores_less_than_was_coun
 
 
 def test_steps_are_told_for_each_stage_and_for_every_member() -> None:
-    assert estimate_run(toy_problem(restart="all"), OPTIMIZER, RandomTokens(3), PLAN).steps == (5, 6, 12)
-    assert estimate_run(toy_problem(restart="all"), OPTIMIZER, NoMentor(), PLAN).steps == PLAN
+    assert estimate_run(Experiment(toy_problem(restart="all"), OPTIMIZER, RandomTokens(3), PLAN)).steps == (5, 6, 12)
+    assert estimate_run(Experiment(toy_problem(restart="all"), OPTIMIZER, NoMentor(), PLAN)).steps == PLAN
 
 
 def test_the_end_scores_the_soft_and_the_best_discrete_prompt_on_test() -> None:
-    assert estimate_run(toy_problem(), OPTIMIZER, NoMentor(), PLAN).test_examples == 2 * 14
+    assert estimate_run(Experiment(toy_problem(), OPTIMIZER, NoMentor(), PLAN)).test_examples == 2 * 14
 
 
 # Nothing changes
@@ -186,7 +186,7 @@ def test_a_run_after_an_estimate_writes_the_same_bytes_as_one_without(tmp_path: 
     carry_out(tmp_path / "without", problem, optimizer, mentor)
     weights = {name: p.clone() for name, p in problem.model.backbone.state_dict().items()}
     streams = torch.get_rng_state(), random.getstate()
-    estimate_run(problem, optimizer, mentor, PLAN)
+    estimate_run(Experiment(problem, optimizer, mentor, PLAN))
     assert torch.equal(torch.get_rng_state(), streams[0])
     assert random.getstate() == streams[1]
     assert all(torch.equal(p, weights[name]) for name, p in problem.model.backbone.state_dict().items())
@@ -221,11 +221,11 @@ class Cramped(TextHead):
 
 def test_memory_that_runs_out_is_told_and_leaves_the_problem_as_it_was() -> None:
     problem = toy_problem(head=Cramped(Classifier(), 4))
-    (note,) = estimate_run(problem, OPTIMIZER, NoMentor(), PLAN).notes
+    (note,) = estimate_run(Experiment(problem, OPTIMIZER, NoMentor(), PLAN)).notes
     assert "continuing with 4 at a time" in note
     assert (problem.model.limits.examples, problem.model.limits.take_messages()) == (8, [])
     with pytest.raises(ConfigurationError, match="not even one example"):
-        estimate_run(toy_problem(head=Cramped(Classifier(), 0)), OPTIMIZER, NoMentor(), PLAN)
+        estimate_run(Experiment(toy_problem(head=Cramped(Classifier(), 0)), OPTIMIZER, NoMentor(), PLAN))
 
 
 # Time, memory, sizes
@@ -278,7 +278,7 @@ def test_the_time_of_training_is_that_of_all_steps_of_all_members(restart: str, 
     for stage in range(3):
         batches = problem.batches(3 if stage and restart == "all" else 1, 6 * stage)
         expected += sum(seconds_asleep(next(batches)) for _ in range(6))
-    estimated = estimate_run(problem, Sleeping(clock), RandomTokens(3), plan)
+    estimated = estimate_run(Experiment(problem, Sleeping(clock), RandomTokens(3), plan))
     assert 0.8 * expected < estimated.train_seconds < 2 * expected
     assert 1 <= estimated.measured_steps <= 6
 
@@ -299,7 +299,7 @@ class Noting(PromptOptimizer):
 
 def test_memory_is_measured_on_the_runs_longest_batch_and_time_on_one_of_mean_size() -> None:
     optimizer, problem = Noting(), toy_problem(data=toy_data(train=44), restart="all")
-    estimate_run(problem, optimizer, RandomTokens(2), (4, 4))
+    estimate_run(Experiment(problem, optimizer, RandomTokens(2), (4, 4)))
     batches = problem.batches(1, 0)
     sizes = [rows * (length + 4) for _, rows, length in (next(batches).tokens.shape for _ in range(8))]
     usual = min(sizes, key=lambda size: abs(size - sum(sizes) / 8))
@@ -336,7 +336,7 @@ class Slow(TextHead):
 def test_the_time_of_scoring_is_measured_on_one_pass_and_holds_for_all(tmp_path: Path, clock: Clock) -> None:
     head = Slow(2e-4, clock)
     problem = toy_problem(head=head, data=toy_data(dev=40, test=40), token_budget=300)
-    estimated = estimate_run(problem, Wandering(problem), RandomTokens(), PLAN)
+    estimated = estimate_run(Experiment(problem, Wandering(problem), RandomTokens(), PLAN))
     assert len(set(head.passes)) == 1
     assert 200 < head.passes[0] <= 300
     head.pace, head.passes = 0.0, []
@@ -357,7 +357,7 @@ def test_what_compiling_takes_is_told_apart_from_the_time_of_steps_and_of_scorin
     compiled = load_text_backbone(TextBackbone(folder("bert"), compile=True), False, CPU)
     compiled.base.compile(dynamic=True, backend="eager")  # traced as ever, but not translated, which takes a minute
     problem = assemble_problem(toy_data(), compiled, Classifier(), toy_settings(restart="all"))
-    estimated = estimate_run(problem, OPTIMIZER, RandomTokens(2), (2, 2))
+    estimated = estimate_run(Experiment(problem, OPTIMIZER, RandomTokens(2), (2, 2)))
     assert estimated.compile_seconds > 1
     assert estimated.train_seconds + estimated.score_seconds < 0.5
     minutes, seconds = divmod(math.ceil(estimated.compile_seconds), 60)
@@ -366,12 +366,12 @@ def test_what_compiling_takes_is_told_apart_from_the_time_of_steps_and_of_scorin
     problem = replace(problem, compiled_before=compile_seconds())
     outcome = carry_out(tmp_path, problem, OPTIMIZER, NoMentor(), (1,))
     assert 1 < outcome.compile_seconds < outcome.seconds
-    assert estimate_run(toy_problem(), OPTIMIZER, NoMentor(), (1,)).compile_seconds is None
+    assert estimate_run(Experiment(toy_problem(), OPTIMIZER, NoMentor(), (1,))).compile_seconds is None
 
 
 def test_sizes_are_those_of_the_model_and_of_one_member() -> None:
     problem = toy_problem()
-    estimated = estimate_run(problem, OPTIMIZER, NoMentor(), PLAN)
+    estimated = estimate_run(Experiment(problem, OPTIMIZER, NoMentor(), PLAN))
     assert estimated.weight_bytes == 4 * sum(p.numel() for p in problem.model.backbone.parameters())
     assert estimated.trained == 4 * 32 + 32 * 2 + 2
     assert estimated.device == "cpu"
@@ -385,11 +385,12 @@ from helpers.runs import OPTIMIZER, carry_out
 from helpers.tiny_models import toy_data, toy_problem
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.training.estimate import estimate_run
+from llm_catalyst.training.loop import Experiment
 from llm_catalyst.utils.memory import peak_memory
 
 problem = toy_problem(data=toy_data(train=2000), batch_size=2000)
 before = peak_memory(problem.device)
-estimated = estimate_run(problem, OPTIMIZER, NoMentor(), (1, 1))
+estimated = estimate_run(Experiment(problem, OPTIMIZER, NoMentor(), (1, 1)))
 outcome = carry_out(Path("FOLDER"), problem, NoMentor(), OPTIMIZER, (1, 1)).outcome
 print(json.dumps([before, estimated.peak_memory_bytes, outcome.peak_memory_bytes]))
 """
@@ -417,7 +418,7 @@ def test_a_mentor_whose_first_answers_can_be_used_is_called_and_asked_what_was_c
     optimizer = Wandering(problem)
     with serve(*map(openai_chat, ANSWERS)) as server:
         mentor = asking(server.url, history=history)
-        estimated = estimate_run(problem, optimizer, mentor, PLAN)
+        estimated = estimate_run(Experiment(problem, optimizer, mentor, PLAN))
         assert server.requests == []
         ledger = carry_out(tmp_path, problem, optimizer, mentor).ledger
     assert ledger.mentor_calls == estimated.bill.calls == estimated.consultations == 2
@@ -431,7 +432,7 @@ def test_a_mentor_whose_answers_are_all_unusable_costs_no_more_than_the_most(tmp
     rambling = openai_chat("it was so very long " * 110, finish_reason="content_filter")
     with serve(*[rambling] * 6) as server:
         mentor = asking(server.url, attempts=3)
-        estimated = estimate_run(problem, FAST, mentor, PLAN)
+        estimated = estimate_run(Experiment(problem, FAST, mentor, PLAN))
         ledger = carry_out(tmp_path, problem, FAST, mentor).ledger
     assert ledger.mentor_calls == estimated.most.calls == 6
     assert 3 * estimated.bill.input_tokens < sent_tokens(problem, tmp_path) < estimated.most.input_tokens
@@ -446,10 +447,10 @@ def sent_tokens(problem: Problem, path: Path) -> int:
 
 
 def test_a_bill_is_priced_call_by_call_and_unknown_prices_stay_unknown() -> None:
-    known = estimate_run(toy_problem(), OPTIMIZER, asking(), PLAN)
+    known = estimate_run(Experiment(toy_problem(), OPTIMIZER, asking(), PLAN))
     for bill in (known.bill, known.most):
         assert bill.cost_usd == pytest.approx((0.15 * bill.input_tokens + 0.6 * bill.output_tokens) / 1e6)
-    unknown = estimate_run(toy_problem(), OPTIMIZER, asking(model="my-own"), PLAN)
+    unknown = estimate_run(Experiment(toy_problem(), OPTIMIZER, asking(model="my-own"), PLAN))
     assert (unknown.bill.unpriced, unknown.most.unpriced) == (unknown.bill.calls, unknown.most.calls)
     assert unknown.unpriced == ("my-own",)
     assert unknown.bill.input_tokens == known.bill.input_tokens
@@ -460,7 +461,7 @@ def test_a_bill_is_priced_call_by_call_and_unknown_prices_stay_unknown() -> None
     ("client", "calls"), [(Human(), 2), (LocalModel("any"), 2), (Replay("any"), 0)], ids=["human", "local", "replay"]
 )
 def test_mentors_that_send_no_bill_cost_nothing(client: Any, calls: int) -> None:
-    estimated = estimate_run(toy_problem(), OPTIMIZER, LanguageModel(client, Paper()), PLAN)
+    estimated = estimate_run(Experiment(toy_problem(), OPTIMIZER, LanguageModel(client, Paper()), PLAN))
     assert (estimated.bill.calls, estimated.bill.cost_usd, estimated.most.cost_usd) == (calls, 0.0, 0.0)
     assert (estimated.bill.unpriced, estimated.most.unpriced) == (0, 0)
     assert (estimated.bill.input_tokens > 0) is isinstance(client, LocalModel)
@@ -468,24 +469,24 @@ def test_mentors_that_send_no_bill_cost_nothing(client: Any, calls: int) -> None
 
 
 def test_fallbacks_are_in_the_most_only() -> None:
-    alone = estimate_run(toy_problem(), OPTIMIZER, asking(), PLAN)
+    alone = estimate_run(Experiment(toy_problem(), OPTIMIZER, asking(), PLAN))
     second, third = (asking(model=name, attempts=1) for name in ("gpt-4o-mini", "my-own"))
-    backed = estimate_run(toy_problem(), OPTIMIZER, asking(fallbacks=[Evolution(), second]), PLAN)
+    backed = estimate_run(Experiment(toy_problem(), OPTIMIZER, asking(fallbacks=[Evolution(), second]), PLAN))
     assert backed.bill == alone.bill
     assert (alone.most.calls, backed.most.calls) == (4, 6)
     assert backed.most.cost_usd > alone.most.cost_usd
-    unknown = estimate_run(toy_problem(), OPTIMIZER, asking(fallbacks=[third]), PLAN)
+    unknown = estimate_run(Experiment(toy_problem(), OPTIMIZER, asking(fallbacks=[third]), PLAN))
     assert (unknown.bill, unknown.most.unpriced) == (alone.bill, 2)
     assert "without fallbacks; with them unknown: conf/prices.yaml has no price for my-own" in printed(unknown)
 
 
 def test_a_single_stage_asks_nobody() -> None:
-    estimated = estimate_run(toy_problem(), OPTIMIZER, asking(), (3,))
+    estimated = estimate_run(Experiment(toy_problem(), OPTIMIZER, asking(), (3,)))
     assert (estimated.consultations, estimated.bill, estimated.most) == (0, MentorUsage(), MentorUsage())
 
 
 def test_a_causal_model_under_a_verbalizer_is_estimated_too() -> None:
-    estimated = estimate_run(toy_problem("gpt2", Verbalizer()), OPTIMIZER, asking(), PLAN)
+    estimated = estimate_run(Experiment(toy_problem("gpt2", Verbalizer()), OPTIMIZER, asking(), PLAN))
     assert estimated.bill.input_tokens > 300
     assert estimated.trained == 4 * 32
 
@@ -496,7 +497,7 @@ def test_a_causal_model_under_a_verbalizer_is_estimated_too() -> None:
 def test_an_estimate_is_read_at_a_glance() -> None:
     text = printed(
         replace(
-            estimate_run(toy_problem(), OPTIMIZER, asking(), (3, 3, 3)),
+            estimate_run(Experiment(toy_problem(), OPTIMIZER, asking(), (3, 3, 3))),
             bill=MentorUsage(2, 1624, 121, cost_usd=0.0021),
             most=MentorUsage(4, 4210, 2400, cost_usd=0.08),
             train_seconds=909.5,
@@ -521,7 +522,10 @@ def test_an_estimate_is_read_at_a_glance() -> None:
 
 def test_a_sweep_is_the_sum_of_its_runs_and_needs_the_memory_of_the_largest() -> None:
     problem = toy_problem()
-    runs = [estimate_run(problem, OPTIMIZER, mentor, plan) for mentor, plan in ((asking(), PLAN), (NoMentor(), (3,)))]
+    runs = [
+        estimate_run(Experiment(problem, OPTIMIZER, mentor, plan))
+        for mentor, plan in ((asking(), PLAN), (NoMentor(), (3,)))
+    ]
     both = sum_estimates(
         [
             replace(runs[0], peak_memory_bytes=5 * 2**20, train_seconds=60.0),
@@ -533,6 +537,6 @@ def test_a_sweep_is_the_sum_of_its_runs_and_needs_the_memory_of_the_largest() ->
     assert both.bill == runs[0].bill
     assert "2 runs, one after another" in printed(both)
     assert "14 steps, on" in printed(both)
-    unknown = sum_estimates([runs[0], estimate_run(problem, OPTIMIZER, asking(model="my-own"), PLAN)])
+    unknown = sum_estimates([runs[0], estimate_run(Experiment(problem, OPTIMIZER, asking(model="my-own"), PLAN))])
     assert (unknown.bill.unpriced, unknown.unpriced) == (2, ("my-own",))
     assert sum_estimates([sum_estimates(runs), *runs]).runs == 4

@@ -9,8 +9,8 @@ from llm_catalyst.models.heads.verbalizer import Verbalizer
 from llm_catalyst.optimizers.base import Member
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.tasks.batching import collate_rows
+from llm_catalyst.training.mentor_queries import HINT_TOKENS, STEP, PromptProbe
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.prompt_probe import HINT_TOKENS, STEP, PromptProbe
 from llm_catalyst.training.scoring import score_members
 from llm_catalyst.training.state import State
 from llm_catalyst.utils.memory import PassLimits
