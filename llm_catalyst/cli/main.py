@@ -59,20 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Hydra's shell completion calls the program without its subcommand, but with it in COMP_LINE.
     completes = bool(words) and words[0] in ("-sc", "--shell-completion")
     if completes or words[:1] == ["run"]:
-        from llm_catalyst.cli.run import run_command
-
-        if "COMP_LINE" in os.environ:
-            os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace("catalyst run ", "catalyst ", 1)
-        sys.exit(run_command(words if completes else words[1:]))
-    options, rest = build_parser().parse_known_args(words)
-    if not hasattr(options, "words") or any(word.startswith("-") for word in rest):
-        options = build_parser().parse_args(words)  # exits with a message about the unknown option
+        options = argparse.Namespace(action=run_action, words=words if completes else words[1:])
     else:
-        options.words += rest  # argparse takes no overrides behind an option
+        options = parse_words(words)
     from llm_catalyst.config.errors import run_with_exit_code
 
     code, result = run_with_exit_code(lambda: options.action(options))
     sys.exit(code or result)
+
+
+def parse_words(words: Sequence[str]) -> argparse.Namespace:
+    """The options of a command; wrong ones end the process with a message."""
+    options, rest = build_parser().parse_known_args(words)
+    if not hasattr(options, "words") or any(word.startswith("-") for word in rest):
+        return build_parser().parse_args(words)  # exits with a message about the unknown option
+    options.words += rest  # argparse takes no overrides behind an option
+    return options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -125,10 +127,18 @@ def parse_seconds(text: str) -> int:
 # Each command's action returns its exit code; None is 0.
 
 
-def resume_action(options: argparse.Namespace) -> int:
+def run_action(options: argparse.Namespace) -> None:
+    from llm_catalyst.cli.run import run_command
+
+    if "COMP_LINE" in os.environ:
+        os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace("catalyst run ", "catalyst ", 1)
+    run_command(options.words)
+
+
+def resume_action(options: argparse.Namespace) -> None:
     from llm_catalyst.cli.run import resume_command
 
-    return resume_command(options.directory, options.overrides)
+    resume_command(options.directory, options.overrides)
 
 
 def show_action(options: argparse.Namespace) -> int | None:

@@ -6,42 +6,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
+from hydra._internal.config_repository import ConfigRepository
+from omegaconf import OmegaConf
+
 from llm_catalyst.config import overrides
-from llm_catalyst.config.errors import run_with_exit_code
-from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
-from llm_catalyst.sweeps.job import execute_run
+from llm_catalyst.config.build import refuse_secrets
+from llm_catalyst.runs.reader import read_manifest
+from llm_catalyst.runs.run_config import read_config
+from llm_catalyst.sweeps.job import Job, execute_run, resolve_fallbacks
 from llm_catalyst.utils.paths import conf_directory
 
 
-def run_command(words: Sequence[str]) -> int:
-    """Have Hydra carry out `words` (one run, a sweep, help, completion); the exit code, where the process continues."""
-    import hydra
-
-    from llm_catalyst.config.build import refuse_secrets
-    from llm_catalyst.sweeps.job import Job
-
-    def start() -> None:
-        given = map(overrides.quote_template, overrides.expand_seeds_together(words))
-        # Hydra accepts this flag before overrides only, and overrides before its other options only.
-        ordered = sorted(given, key=lambda word: (word not in overrides.SWEEP, not overrides.is_override(word)))
-        # A sweep writes its overrides to disk before a job could refuse them.
-        for name, _, value in (word.partition("=") for word in ordered):
-            refuse_secrets({name: value})
-        swept = sum(word in overrides.SWEEP for word in ordered)
-        sys.argv = ["catalyst", *ordered[:swept], *overrides.choose_sweep_folder(ordered), *ordered[swept:]]
-        hide_bases()
-        hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(ordered)))()
-
+def run_command(words: Sequence[str]) -> None:
+    """Have Hydra carry out `words`: one run, a sweep, help, completion. A run that fails ends the process."""
     # Hydra then raises its errors instead of printing them, so that all messages have one form.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     overrides.warn_of_hidden_files(words)
-    return run_with_exit_code(start)[0]
+    given = map(overrides.quote_template, overrides.expand_seeds_together(words))
+    # Hydra accepts this flag before overrides only, and overrides before its other options only.
+    ordered = sorted(given, key=lambda word: (word not in overrides.SWEEP, not overrides.is_override(word)))
+    # A sweep writes its overrides to disk before a job could refuse them.
+    for name, _, value in (word.partition("=") for word in ordered):
+        refuse_secrets({name: value})
+    swept = sum(word in overrides.SWEEP for word in ordered)
+    sys.argv = ["catalyst", *ordered[:swept], *overrides.choose_sweep_folder(ordered), *ordered[swept:]]
+    hide_bases()
+    hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(ordered)))()
 
 
 def hide_bases() -> None:
     """Keep the files that choices inherit from (`_base.yaml`) out of help, completion, glob(*) and error messages."""
-    from hydra._internal.config_repository import ConfigRepository
-
     list_options = ConfigRepository.get_group_options
 
     def list_shown(self: ConfigRepository, *args: Any, **kwargs: Any) -> list[str]:
@@ -50,20 +45,12 @@ def hide_bases() -> None:
     ConfigRepository.get_group_options = list_shown  # type: ignore[method-assign]
 
 
-def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
-    """Continue the run in `directory` from its newest saved state; the exit code.
+def resume_command(directory: Path, words: Sequence[str] = ()) -> None:
+    """Continue the run in `directory` from its newest saved state.
 
     `words` are overrides of keys that may change between start and end, such as a budget or the device.
     """
-    from omegaconf import OmegaConf
-
-    from llm_catalyst.runs.reader import read_manifest
-    from llm_catalyst.runs.run_config import read_config
-
-    def resume() -> dict[str, Any]:
-        manifest = read_manifest(directory)
-        merged = OmegaConf.merge(OmegaConf.create(read_config(directory)), OmegaConf.from_dotlist(list(words)))
-        config: Any = OmegaConf.to_container(merged, resolve=True)
-        return execute_run(resolve_fallbacks(config, [conf_directory()]), manifest.choices, directory, manifest.command)
-
-    return run_with_exit_code(resume)[0]
+    manifest = read_manifest(directory)
+    merged = OmegaConf.merge(OmegaConf.create(read_config(directory)), OmegaConf.from_dotlist(list(words)))
+    config: Any = OmegaConf.to_container(merged, resolve=True)
+    execute_run(resolve_fallbacks(config, [conf_directory()]), manifest.choices, directory, manifest.command)

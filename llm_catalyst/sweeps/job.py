@@ -22,19 +22,20 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
+from llm_catalyst.config.build import build_components, convert_value
 from llm_catalyst.config.errors import run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.reader import read_run
-from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
-from llm_catalyst.utils.validation import ConfigurationError
+from llm_catalyst.utils.validation import ConfigurationError, check_choice, flatten_leaves
 
 WATCH_S, LEAVE_S = 0.5, 10.0  # seconds until a worker notices that its sweep was killed, and until it then ends
 # Libraries that log each request; their lines would disturb the live view.
 CHATTY = ("huggingface_hub", "filelock", "datasets")
 SDKS = ("openai", "anthropic", "httpx2", "httpcore2")
+NO_FALLBACKS = ("replay", "diffusion")  # mentors of a whole run, and with keys that follow from the run around them
 
 # A launcher's worker names the run's directory, which needs this, before it calls the job. It has read this file then.
 OmegaConf.register_new_resolver("folder", sanitize_folder_name, replace=True)
@@ -169,8 +170,6 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
 
 def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:
     """Carry out one run from a resolved configuration; those fields of its JobStatus that its end decides."""
-    from llm_catalyst.config.build import build_components
-
     quiet_libraries()
     parts = build_components(config)
     from llm_catalyst.training.run import dry_run, read_finished, run_training
@@ -208,3 +207,46 @@ def remove_if_empty(path: Path) -> None:
         if Path.cwd() not in folder.parents or any(folder.iterdir()):
             return
         folder.rmdir()
+
+
+# --- the choices of conf/mentor that `mentor.fallbacks` names
+
+
+def resolve_fallbacks(config: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+    """The configuration with each name in mentor.fallbacks replaced by the node of that choice.
+
+    A name is that of a file in the folder `mentor` of one of `folders`; the first folder that has it is used.
+    Raises ConfigurationError where a name is not known, or where its file leaves a value open (???).
+    """
+    mentor = config["mentor"]
+    if not isinstance(mentor, Mapping) or not mentor.get("fallbacks"):
+        return dict(config)
+    files = {path.stem: path for folder in reversed(folders) for path in (folder / "mentor").glob("*.yaml")}
+    names = convert_value(list[Any], mentor["fallbacks"], "mentor.fallbacks")
+    fallbacks = [read_fallback(name, files) if isinstance(name, str) else name for name in names]
+    return {**config, "mentor": {**mentor, "fallbacks": fallbacks}}
+
+
+def read_fallback(name: str, files: Mapping[str, Path]) -> dict[str, Any]:
+    """The node of one choice, with its interpolations resolved."""
+    choices = sorted(file for file in files if not file.startswith("_") and file not in NO_FALLBACKS)
+    check_choice("mentor.fallbacks", name, choices)
+    node: Any = OmegaConf.to_container(read_choice(name, files), resolve=True)
+    if missing := ", ".join(path for path, value in flatten_leaves(node) if value == "???"):
+        raise ConfigurationError(
+            f"mentor.fallbacks={name} leaves {missing} open; "
+            "write a choice of your own that gives it, DIR/mentor/NAME.yaml, and add --config-dir DIR"
+        )
+    return dict(node)
+
+
+def read_choice(name: str, files: Mapping[str, Path]) -> Any:
+    """The keys of a choice, merged over those of the choices that its `defaults` name, as Hydra merges them."""
+    own: Any = OmegaConf.load(files[name])
+    bases = [str(base) for base in own.pop("defaults", [])]
+    others = {file: path for file, path in files.items() if file != name}
+    for base in bases:
+        check_choice(f"defaults of {files[name]}", base, ["_self_", *sorted(others)])
+    if "_self_" not in bases:
+        bases.append("_self_")
+    return OmegaConf.merge(*(own if base == "_self_" else read_choice(base, others) for base in bases))

@@ -197,7 +197,4 @@ def render_reasons(reasons: Iterable[tuple[str, str]]) -> list[Text]:
 def distinguish_jobs(jobs: Jobs) -> dict[int, str]:
     """The overrides of each job that not all jobs have."""
     shared = set.intersection(*(set(overrides) for overrides in jobs.values())) if len(jobs) > 1 else set()
-    return {
-        number: escape_controls(" ".join(word for word in overrides if word not in shared))
-        for number, overrides in jobs.items()
-    }
+    return {n: escape_controls(" ".join(word for word in words if word not in shared)) for n, words in jobs.items()}

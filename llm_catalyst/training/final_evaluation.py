@@ -1,4 +1,4 @@
-"""The end of a run: the test split is touched here, once, and nowhere else."""
+"""The end of a run: the test split is used here, once, and nowhere else."""
 
 import datetime
 from statistics import harmonic_mean
@@ -13,7 +13,7 @@ from llm_catalyst.utils.memory import peak_memory
 
 
 def evaluate_outcome(problem: Problem, state: State) -> Outcome:
-    """The outcome: what dev chose, scored on the reporting split, and what the run has spent.
+    """The outcome: the prompts that dev chose, scored on the reporting split, and the usage of the run.
 
     The soft prompt is scored with its own head, the pool's best discrete prompt under the last stage's.
     """
@@ -45,9 +45,7 @@ def evaluate_outcome(problem: Problem, state: State) -> Outcome:
 
 def on_unseen(problem: Problem, state: State, result: ScoringResult) -> dict[str, float]:
     """Accuracy on the classes that were trained, on those that were not, and their harmonic mean (base-to-new)."""
-    if problem.unseen is None:
-        return {}
-    new = problem.unseen.score([state.best_parameters], "test")[0]
+    new = problem.unseen.score([state.best_parameters], "test")[0] if problem.unseen else None
     if new is None:
         return {}
     base, other = result.metrics["accuracy"], new.metrics["accuracy"]

@@ -169,11 +169,9 @@ def encode_texts(data: TaskData, backbone: FrozenText, head: TextHead, settings:
 
 def encode_images(data: TaskData, backbone: FrozenClip, settings: Settings, tell: Tell) -> Splits:
     """The splits as image features; train in augmented views."""
-    return {
-        "train": load_features(backbone, data.train, backbone.settings.views, settings.seed, tell),
-        "dev": load_features(backbone, data.dev, tell=tell),
-        "test": load_features(backbone, data.test, tell=tell),
-    }
+    train = load_features(backbone, data.train, backbone.settings.views, settings.seed, tell)
+    dev, test = (load_features(backbone, examples, tell=tell) for examples in (data.dev, data.test))
+    return {"train": train, "dev": dev, "test": test}
 
 
 def cloze_for(backbone: FrozenText, cloze: str) -> str:

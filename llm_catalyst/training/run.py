@@ -20,12 +20,10 @@ from llm_catalyst.callbacks.base import CallbackList, RunInfo
 from llm_catalyst.callbacks.trackers import make_trackers
 from llm_catalyst.config.build import RunComponents
 from llm_catalyst.config.plugins import find_plugin_versions
-from llm_catalyst.models.backbones.clip import load_clip
-from llm_catalyst.models.backbones.text import load_text_backbone
-from llm_catalyst.runs.old_configs import FORMAT
+from llm_catalyst.models.backbones import clip, text
+from llm_catalyst.runs import old_configs, run_config
 from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
-from llm_catalyst.runs.run_config import PLACE, changed_keys
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate
@@ -80,7 +78,7 @@ def read_finished(path: Path, config: Mapping[str, Any]) -> Outcome | None:
     """
     if not (path / "outcome.json").exists():
         return None
-    changed_keys(path, config, PLACE)
+    run_config.changed_keys(path, config, run_config.PLACE)
     return read_json(path / "outcome.json", Outcome)
 
 
@@ -145,7 +143,7 @@ def load_problem(parts: RunComponents, tell: Callable[[str], None] = lambda line
 
     def load() -> Any:
         memory.forget_peak(device)  # the run's memory is measured from here on
-        load_backbone = load_clip if task.modality == "image" else load_text_backbone
+        load_backbone = clip.load_clip if task.modality == "image" else text.load_text_backbone
         return load_backbone(parts.backbone, head.words, device, settings.protocol.embed_twice)
 
     backbone = shared_backbone.share_backbone(rng.derive_seed(settings.seed, "backbone"), load)
@@ -187,7 +185,7 @@ def build_manifest(problem: Problem, choices: Mapping[str, str], words: Sequence
         backbone=problem.model.backbone.facts(),
         data=problem.data.fingerprints(),
         together=shared_backbone.count_runs(),
-        format=FORMAT,
+        format=old_configs.FORMAT,
     )
 
 

@@ -18,6 +18,7 @@ from helpers.command import REPOSITORY, Command
 from helpers.loopback import Loopback, openai_chat, serve
 
 from llm_catalyst.cli.run import resume_command
+from llm_catalyst.config.errors import run_with_exit_code
 from llm_catalyst.runs.reader import RunRecords, read_run
 from llm_catalyst.runs.records import Outcome
 from llm_catalyst.utils.signals import SIGNALS
@@ -324,7 +325,7 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(
     before = {path: path.read_bytes() for path in evolved.path.rglob("*") if path.is_file()}
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        assert resume_command(evolved.path, words) == code
+        assert run_with_exit_code(lambda: resume_command(evolved.path, words))[0] == code
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

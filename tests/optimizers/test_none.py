@@ -8,6 +8,7 @@ from hydra.errors import ConfigCompositionException
 
 from llm_catalyst.cli.run import run_command
 from llm_catalyst.config.build import build_components, build_dataclass, build_optimizer
+from llm_catalyst.config.errors import run_with_exit_code
 from llm_catalyst.config.settings import Settings
 from llm_catalyst.config.table import apply_smoke, find_table, list_runs
 from llm_catalyst.optimizers.none import NoTraining
@@ -78,11 +79,12 @@ def test_a_rate_beside_it_is_refused(
 ) -> None:
     with pytest.raises(ConfigCompositionException, match=r"optimizer\.lr"):
         composed(*experiment, "optimizer=none", "optimizer.lr=1")
-    assert run_command([*experiment, "optimizer=none", "optimizer.lr=1"]) == 2
+    words = [*experiment, "optimizer=none", "optimizer.lr=1"]
+    assert run_with_exit_code(lambda: run_command(words))[0] == 2
     assert "there is no key optimizer.lr under this choice of optimizer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("word", ["doer=none", "doer=null"])
 def test_the_former_group_is_answered_with_what_to_write(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(["experiment=quickstart", word]) == 2
+    assert run_with_exit_code(lambda: run_command(["experiment=quickstart", word]))[0] == 2
     assert "write optimizer=none" in capsys.readouterr().err
