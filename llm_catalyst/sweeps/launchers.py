@@ -21,7 +21,7 @@ from rich.console import Console
 
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.callbacks.progress_bars import ProgressBars
-from llm_catalyst.config.errors import FAILED, WRONG_USE, explain_config_error, print_error
+from llm_catalyst.config.errors import FAILED, run_with_exit_code
 from llm_catalyst.sweeps import status as statuses
 from llm_catalyst.sweeps.status import Jobs, JobStatus, end_job, read_status
 from llm_catalyst.utils.signals import PATIENCE_S, SIGNALS, RunInterrupted, SignalHandler, stop_now
@@ -99,8 +99,8 @@ def launch_jobs(sweep: Sweep, jobs: Jobs) -> dict[int, JobStatus]:
         launch_together(sweep, ready)
     else:
         with forward_signals(sweep), show_endings(sweep, jobs):
-            submitit = sweep.kind in ("LocalLauncher", "SlurmLauncher")
-            (launch_separately if submitit else launch_all)(sweep, ready)
+            launch = launch_separately if sweep.kind in ("LocalLauncher", "SlurmLauncher") else launch_all
+            launch(sweep, ready)
     return {number: read_status(sweep.folder, number) for number in jobs}
 
 
@@ -110,15 +110,11 @@ def show_endings(sweep: Sweep, jobs: Jobs) -> AbstractContextManager[None]:
 
 
 def check_composition(sweep: Sweep, number: int, overrides: Sequence[str]) -> bool:
-    """Whether a job's configuration can be composed; where not, its status says why."""
-    try:
-        sweep.loader.load_sweep_config(sweep.config, list(overrides))
-    except Exception as error:
-        message = explain_config_error(error)
-        print_error(message)
-        end_job(sweep.folder, JobStatus(number, tuple(overrides)), code=WRONG_USE, status="failed", message=message)
-        return False
-    return True
+    """Whether a job's configuration can be composed; if not, its status says why."""
+    code, failure = run_with_exit_code(lambda: sweep.loader.load_sweep_config(sweep.config, list(overrides)))
+    if code:
+        end_job(sweep.folder, JobStatus(number, tuple(overrides)), code=code, **failure)
+    return not code
 
 
 def launch_together(sweep: Sweep, jobs: Jobs) -> None:

@@ -4,7 +4,8 @@ import shlex
 import shutil
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from llm_catalyst.report.results import PUBLISHED, collect_results
 from llm_catalyst.runs.reader import read_manifest
 from llm_catalyst.sweeps.job import carry_out_job
 from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, launch_jobs
-from llm_catalyst.sweeps.status import read_statuses, render_reasons
+from llm_catalyst.sweeps.status import JobStatus, read_statuses, render_reasons
 from llm_catalyst.sweeps.table_progress import TableProgress, make_grid, name_run, summarize_progress
 from llm_catalyst.utils.format import format_dollars, format_duration
 from llm_catalyst.utils.paths import conf_directory
@@ -185,42 +186,31 @@ def run_cell(config: Any) -> None:
 
 def print_estimate(plan: TablePlan, console: Console) -> bool:
     """Print the cost of the unfinished runs; nothing is trained, paid or kept. Returns whether all were estimated."""
-    from llm_catalyst.training.estimate import Estimate, render_estimate, sum_estimates
+    from llm_catalyst.training.estimate import render_estimate, sum_estimates
 
+    runs = Counter((cell.row, cell.column) for cell in plan.waiting)
     first = {(cell.row, cell.column): cell for cell in reversed(plan.waiting)}  # the same for all seeds
-    found: dict[tuple[str, str], Estimate] = {}
-    unknown: dict[PlannedRun, str] = {}
+    jobs: dict[tuple[str, str], JobStatus] = {}
     with tempfile.TemporaryDirectory() as scratch, make_sweep(plan, Path(scratch)) as sweep:
         # One at a time, as they are timed.
         for place, cell in track(first.items(), "measuring", console=console, transient=True):
-            status = launch_jobs(sweep, {0: compose_overrides(cell, "dry_run=true")})[0]
-            if status.estimate:
-                runs = sum((c.row, c.column) == place for c in plan.waiting)
-                found[place] = sum_estimates([status.read_estimate()] * runs)
-            else:
-                unknown[cell] = status.message
-    grid = render_estimates(plan.chosen, found, first)
-    console.print(Text(plan.chosen.title, "bold"), grid, sep="\n\n", soft_wrap=True)
-    if found:
-        console.print(render_estimate(sum_estimates([*found.values()])))
-    for cell, why in unknown.items():
-        console.print(Text(f"not known: {name_run(cell)}: {why}", "red"), soft_wrap=True)
-    return not unknown
+            jobs[place] = launch_jobs(sweep, {0: compose_overrides(cell, "dry_run=true")})[0]
+    found = {place: sum_estimates([job.read_estimate()] * runs[place]) for place, job in jobs.items() if job.estimate}
 
-
-def render_estimates(
-    table: Table, found: Mapping[tuple[str, str], Any], waiting: Mapping[tuple[str, str], PlannedRun]
-) -> Grid:
-    """Rows and columns: the number of runs, their time and their price."""
-
-    def render_cell(row: str, column: str) -> Text:
-        if (row, column) not in waiting:
+    def render_cell(*place: str) -> Text:
+        if place not in jobs:
             return Text("finished")
-        if (row, column) not in found:
+        if place not in found:
             return Text("–")
-        estimated = found[row, column]
+        estimated = found[place]
         cost = "cost unknown" if estimated.bill.unpriced else format_dollars(estimated.bill.cost_usd)
         time = format_duration(estimated.train_seconds + estimated.score_seconds)
         return Text(f"{estimated.runs}: {time}, {cost}")
 
-    return make_grid(table, render_cell, "runs to do: time, cost")
+    grid = make_grid(plan.chosen, render_cell, "runs to do: time, cost")
+    console.print(Text(plan.chosen.title, "bold"), grid, sep="\n\n", soft_wrap=True)
+    if found:
+        console.print(render_estimate(sum_estimates([*found.values()])))
+    for place in [place for place in jobs if place not in found]:
+        console.print(Text(f"not known: {name_run(first[place])}: {jobs[place].message}", "red"), soft_wrap=True)
+    return found.keys() == jobs.keys()

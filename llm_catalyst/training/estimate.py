@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import chain, repeat, zip_longest
 from typing import Any
 
@@ -64,14 +64,6 @@ class Estimate:
     notes: tuple[str, ...] = ()
     runs: int = 1
     compile_seconds: float | None = None
-
-
-# How the estimates of several runs are combined; the other fields each in their own way.
-SUMS = (
-    *("train_examples", "scored_examples", "test_examples", "consultations"),
-    *("train_seconds", "score_seconds", "measured_steps", "runs"),
-)
-LARGEST = ("peak_memory_bytes", "weight_bytes", "trained")
 
 
 def estimate_run(experiment: Experiment) -> Estimate:
@@ -173,22 +165,16 @@ def time_calls(work: Callable[[], object], compiled: bool) -> list[float]:
 
 def sum_estimates(estimates: Sequence[Estimate]) -> Estimate:
     """The estimate of at least one run, all of them one after another: sums, but the largest memory and sizes."""
-
-    def collect(name: str) -> list[Any]:
-        return [getattr(estimate, name) for estimate in estimates]
-
-    combined: dict[str, Any] = {
-        **{name: sum(collect(name)) for name in SUMS},
-        **{name: max(collect(name)) for name in LARGEST},
-        **{name: tuple(dict.fromkeys(chain(*collect(name)))) for name in ("unpriced", "notes")},
-        **{name: sum(collect(name), MentorUsage()) for name in ("bill", "most")},
+    columns = {field.name: [getattr(estimate, field.name) for estimate in estimates] for field in fields(Estimate)}
+    others: dict[str, Any] = {
+        **{name: max(columns[name]) for name in ("peak_memory_bytes", "weight_bytes", "trained")},
+        **{name: tuple(dict.fromkeys(chain(*columns[name]))) for name in ("unpriced", "notes")},
+        **{name: sum(columns[name], MentorUsage()) for name in ("bill", "most")},
+        "steps": tuple(map(sum, zip_longest(*columns["steps"], fillvalue=0))),
+        "device": ", ".join(dict.fromkeys(columns["device"])),
+        "compile_seconds": sum(filter(None, columns["compile_seconds"])) or None,
     }
-    return Estimate(
-        **combined,
-        steps=tuple(map(sum, zip_longest(*collect("steps"), fillvalue=0))),
-        device=", ".join(dict.fromkeys(collect("device"))),
-        compile_seconds=sum(seconds or 0.0 for seconds in collect("compile_seconds")) or None,
-    )
+    return Estimate(**others, **{name: sum(values) for name, values in columns.items() if name not in others})
 
 
 def render_estimate(estimate: Estimate) -> RenderableType:
