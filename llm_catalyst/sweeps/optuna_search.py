@@ -15,7 +15,7 @@ import optuna
 from annotated_types import Ge
 from hydra.core.override_parser.types import Override
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import JournalStorage, journal
 from optuna.trial import TrialState
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -92,15 +92,15 @@ def split_overrides(overrides: Sequence[Override]) -> tuple[list[str], dict[str,
 def parse_distribution(override: Override) -> Any:
     """Optuna's distribution for the values of an override: a choice, a range, or an interval."""
     values: Any = override.value()
+    more: dict[str, Any]
     if override.is_interval_sweep():
-        whole = isinstance(values.start, int) and isinstance(values.end, int)
-        kind = IntDistribution if whole else FloatDistribution
-        return kind(values.start, values.end, log="log" in values.tags)
-    if override.is_range_sweep() and values.step > 0:
-        steps = list(values.range())
-        kind = IntDistribution if isinstance(steps[0], int) else FloatDistribution
-        return kind(steps[0], steps[-1], step=values.step)
-    return CategoricalDistribution([*override.sweep_string_iterator()])
+        ends, more = [values.start, values.end], {"log": "log" in values.tags}
+    elif override.is_range_sweep() and values.step > 0:
+        ends, more = [*values.range()], {"step": values.step}
+    else:
+        return CategoricalDistribution([*override.sweep_string_iterator()])
+    kind = IntDistribution if all(isinstance(end, int) for end in ends) else FloatDistribution
+    return kind(ends[0], ends[-1], **more)
 
 
 def open_study(folder: Path, words: Sequence[str]) -> Any:
@@ -110,7 +110,7 @@ def open_study(folder: Path, words: Sequence[str]) -> Any:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     cut_torn_line(folder / JOURNAL)  # Optuna would refuse a line that a crash has cut off
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    storage = JournalStorage(journal.JournalFileBackend(str(folder / JOURNAL)))
     study = optuna.create_study(storage=storage, study_name="search", direction="maximize", load_if_exists=True)
     searched = name_sweep(words)
     if study.user_attrs.get("searched", searched) != searched:

@@ -19,7 +19,6 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from rich.console import Console, RenderableType
 from rich.progress import track
-from rich.table import Table as Grid
 from rich.text import Text
 
 from llm_catalyst.config import table as tables
@@ -34,6 +33,7 @@ from llm_catalyst.sweeps.status import JobStatus, read_statuses, render_reasons
 from llm_catalyst.sweeps.table_progress import TableProgress, make_grid, name_run, summarize_progress
 from llm_catalyst.utils.format import format_dollars, format_duration
 from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.rich_layout import make_pairs
 
 HOME = Path("outputs/tables")
 QUIET = "view=none"  # the progress of the table is shown instead
@@ -52,10 +52,7 @@ def reproduce_command(options: Namespace) -> int:
 
 def list_tables() -> int:
     """Print the names and titles of all tables."""
-    grid = Grid.grid(padding=(0, 2, 0, 0))
-    for table in tables.known_tables():
-        grid.add_row(Text(table.name, "cyan"), Text(table.title))
-    Console().print(grid)
+    Console().print(make_pairs([(table.name, Text(table.title)) for table in tables.known_tables()]))
     return 0
 
 

@@ -65,13 +65,11 @@ class JobStatus:
 
     def runs_here(self) -> bool:
         """Whether the job runs in a process that lives on this machine."""
-        if self.state != "running" or self.host != socket.gethostname():
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except OSError:  # no process has the number, or one of another user
-            return False
-        return True
+        if self.state == "running" and self.host == socket.gethostname():
+            with suppress(OSError):  # no process has the number, or one of another user
+                os.kill(self.pid, 0)
+                return True
+        return False
 
 
 def write_status(sweep: Path, status: JobStatus) -> JobStatus:

@@ -13,9 +13,7 @@ from torch import Tensor
 
 from llm_catalyst.config.settings import Settings
 from llm_catalyst.mentors.base import TaskDescription
-from llm_catalyst.models.backbones.clip import FrozenClip
-from llm_catalyst.models.backbones.loading import compile_seconds
-from llm_catalyst.models.backbones.text import FrozenText
+from llm_catalyst.models.backbones import clip, loading, text
 from llm_catalyst.models.base import Parameters
 from llm_catalyst.models.heads.base import TextHead
 from llm_catalyst.models.image_features import load_features
@@ -86,7 +84,7 @@ class Problem:
     @property
     def compile_seconds(self) -> float | None:
         """Seconds that this process has spent on compiling since this was assembled; None where nothing is compiled."""
-        return None if self.compiled_before is None else compile_seconds() - self.compiled_before
+        return None if self.compiled_before is None else loading.compile_seconds() - self.compiled_before
 
     def start(self) -> dict[str, Tensor]:
         """A new member's parameters: the soft prompt where `prompt.start` says, and a new head."""
@@ -133,13 +131,12 @@ class Problem:
         return [distinct[-1 - round(i * (len(distinct) - 1) / max(1, n - 1))] for i in range(n)][::-1]
 
 
+def ignore(line: str) -> None:
+    """Show nothing."""
+
+
 def assemble_problem(
-    data: TaskData,
-    backbone: Any,
-    head: Any,
-    settings: Settings,
-    tell: Tell = lambda line: None,
-    unseen: TaskData | None = None,
+    data: TaskData, backbone: Any, head: Any, settings: Settings, tell: Tell = ignore, unseen: TaskData | None = None
 ) -> Problem:
     """The problem of training a soft prompt of `backbone` under `head` on `data`.
 
@@ -152,14 +149,14 @@ def assemble_problem(
         splits, make_model = encode_texts(data, backbone, head, settings, tell), PromptedText
     limits = PassLimits(settings.micro_batch or settings.batch_size, settings.token_budget)
     model = make_model(backbone, head, head.constants(backbone, data), limits)
-    compiled_before = compile_seconds() if backbone.compiled else None
+    compiled_before = loading.compile_seconds() if backbone.compiled else None
     class_at = head.class_at(settings.prompt.length)
     space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt, class_at)
     other = assemble_problem(unseen, backbone, head, settings, tell) if unseen else None
     return Problem(data, splits, model, space, settings, other, compiled_before)
 
 
-def encode_texts(data: TaskData, backbone: FrozenText, head: TextHead, settings: Settings, tell: Tell) -> Splits:
+def encode_texts(data: TaskData, backbone: text.FrozenText, head: TextHead, settings: Settings, tell: Tell) -> Splits:
     """The splits as token ids."""
     longest = backbone.longest_text(settings.prompt.length)
     cloze = cloze_for(backbone, data.task.cloze) if head.words else None
@@ -167,14 +164,14 @@ def encode_texts(data: TaskData, backbone: FrozenText, head: TextHead, settings:
     return dict(zip(("train", "dev", "test"), splits, strict=True))
 
 
-def encode_images(data: TaskData, backbone: FrozenClip, settings: Settings, tell: Tell) -> Splits:
+def encode_images(data: TaskData, backbone: clip.FrozenClip, settings: Settings, tell: Tell) -> Splits:
     """The splits as image features; train in augmented views."""
     train = load_features(backbone, data.train, backbone.settings.views, settings.seed, tell)
     dev, test = (load_features(backbone, examples, tell=tell) for examples in (data.dev, data.test))
     return {"train": train, "dev": dev, "test": test}
 
 
-def cloze_for(backbone: FrozenText, cloze: str) -> str:
+def cloze_for(backbone: text.FrozenText, cloze: str) -> str:
     """The cloze with the mask token in it, or its beginning up to there for a causal model."""
     if backbone.causal:
         before = cloze.split("{mask}")[0].strip()

@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate
 from llm_catalyst.training.loop import Experiment, run_experiment
-from llm_catalyst.training.problem import Problem, assemble_problem
+from llm_catalyst.training.problem import Problem, Tell, assemble_problem, ignore
 from llm_catalyst.utils import cpu, memory, rng, signals
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -109,16 +109,16 @@ def check_mentor(parts: RunComponents, console: Console) -> None:
 
 
 @contextmanager
-def show_status(view: str, console: Console, words: str) -> Iterator[Callable[[str], None]]:
+def show_status(view: str, console: Console, words: str) -> Iterator[Tell]:
     """While entered, show `words`, or those with which the function that it yields was called last."""
     if view == "none":
-        yield lambda line: None
+        yield ignore
     else:
         with console.status(words) as status:
             yield status.update
 
 
-def load_problem(parts: RunComponents, tell: Callable[[str], None] = lambda line: None) -> Problem:
+def load_problem(parts: RunComponents, tell: Tell = ignore) -> Problem:
     """The task's data and the frozen backbone, loaded; long steps report their progress to `tell`.
 
     Raises ConfigurationError where they do not fit together.
