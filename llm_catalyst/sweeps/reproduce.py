@@ -29,7 +29,7 @@ from llm_catalyst.report.results import PUBLISHED, collect_results
 from llm_catalyst.runs.reader import read_manifest
 from llm_catalyst.sweeps.job import carry_out_job
 from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, launch_jobs
-from llm_catalyst.sweeps.status import JobStatus, read_statuses, render_reasons
+from llm_catalyst.sweeps.status import JobStatus, render_reasons
 from llm_catalyst.sweeps.table_progress import TableProgress, make_grid, name_run, summarize_progress
 from llm_catalyst.utils.format import format_dollars, format_duration
 from llm_catalyst.utils.paths import conf_directory
@@ -101,13 +101,9 @@ def reproduce_table(plan: TablePlan, console: Console) -> bool:
     if plan.published:
         tables.read_published(plan.table.name, plan.published)  # raises where it cannot be read
     jobs = dict(enumerate(plan.waiting))
-
-    def failures() -> dict[PlannedRun, str]:
-        return {jobs[number]: job.message for number, job in read_statuses(plan.folder).items() if job.code}
-
     with make_sweep(plan, plan.folder) as sweep:
         # From here on the statuses of an earlier launch are removed.
-        progress = TableProgress(plan.chosen, plan.folder, failures, console)
+        progress = TableProgress(plan.chosen, plan.folder, jobs, console)
         tables.write_table(plan.table, plan.folder)
         if plan.published:
             shutil.copyfile(plan.published, plan.folder / PUBLISHED)

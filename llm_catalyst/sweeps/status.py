@@ -135,25 +135,20 @@ def repeat_action(action: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def conclude_sweep(folder: Path) -> Iterator[None]:
-    """When left, print the summary of the sweep's jobs; then end the process unless all have finished."""
+    """When left, print the sum of estimates and the summary of the jobs; end the process unless all have finished."""
     try:
         yield
     finally:
         statuses = read_statuses(folder)
-        print_estimates(statuses)
+        if estimates := [status.read_estimate() for status in statuses.values() if status.estimate]:
+            from llm_catalyst.training.estimate import render_estimate, sum_estimates
+
+            Console().print(render_estimate(sum_estimates(estimates)))
         for line in summarize_jobs(statuses, folder) if statuses else []:
             Console(stderr=True, soft_wrap=True).print(line)
     code = max((FAILED if status.code is None else status.code for status in statuses.values()), default=0)
     if code:
         raise SystemExit(code)
-
-
-def print_estimates(statuses: Mapping[int, JobStatus]) -> None:
-    """Print the sum of the estimates of dry runs."""
-    if found := [status.read_estimate() for status in statuses.values() if status.estimate]:
-        from llm_catalyst.training.estimate import render_estimate, sum_estimates
-
-        Console().print(render_estimate(sum_estimates(found)))
 
 
 def summarize_jobs(statuses: Mapping[int, JobStatus], folder: Path) -> list[Text]:

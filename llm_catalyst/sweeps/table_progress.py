@@ -19,14 +19,13 @@ from llm_catalyst.config.table import PlannedRun, Table, list_runs
 from llm_catalyst.runs.analysis import MentorUsage, sum_usage
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines, read_raw_lines
 from llm_catalyst.runs.records import LLMCall, Outcome
-from llm_catalyst.sweeps.status import count_endings, repeat_action
+from llm_catalyst.sweeps.status import count_endings, read_statuses, repeat_action
 from llm_catalyst.utils.format import format_duration
 from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
 from llm_catalyst.utils.validation import ConfigurationError
 
 NOTHING = MentorUsage()
 SHOWN = 4  # runs under way, and failures, that have a line of their own
-Failures = Callable[[], Mapping[PlannedRun, str]]
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ def last_evaluation(path: Path) -> str:
 class TableProgress:
     """The state of a table's cells, which `watch` shows: a live view in a terminal, a line per change elsewhere."""
 
-    def __init__(self, table: Table, folder: Path, failures: Failures, console: Console) -> None:
-        """`failures` returns the runs that have failed by now, and their messages."""
+    def __init__(self, table: Table, folder: Path, jobs: Mapping[int, PlannedRun], console: Console) -> None:
+        """`jobs` are the runs that the sweep in `folder` carries out, by their numbers in it."""
         self.table, self.cells, self.folder = table, list_runs(table), folder
-        self.failures, self.console = failures, console
+        self.jobs, self.console = jobs, console
         self.began, self.since = time.monotonic(), time.time()
         self.snapshots: dict[PlannedRun, ProgressSnapshot] = {}
         self._lock = threading.Lock()
@@ -94,7 +93,8 @@ class TableProgress:
     def refresh(self) -> None:
         """Read the states of all runs that are not done, and show the changes."""
         with self._lock:
-            failures = self.failures()
+            ended = read_statuses(self.folder)
+            failures = {self.jobs[number]: job.message for number, job in ended.items() if job.code}
             for cell in self.cells:
                 before = self.snapshots.get(cell)
                 if before is None or before.state != "done":

@@ -10,6 +10,7 @@ from helpers.recorded import HOSTILE, write_run
 from rich.console import Console
 
 from llm_catalyst.config.table import Line, PlannedRun, Table, list_runs
+from llm_catalyst.sweeps.status import JobStatus, write_status
 from llm_catalyst.sweeps.table_progress import TableProgress, inspect_run, summarize_progress
 
 TABLE = Table(
@@ -27,7 +28,10 @@ def at(row: str, column: str, seed: int) -> PlannedRun:
 
 
 def board(folder: Path, console: Console, failures: Mapping[PlannedRun, str] | None = None) -> TableProgress:
-    return TableProgress(TABLE, folder, lambda: failures or {}, console)
+    jobs = dict(enumerate(failures or {}))
+    for number, cell in jobs.items():
+        write_status(folder, JobStatus(number, (), "ended", code=1, message=(failures or {})[cell]))
+    return TableProgress(TABLE, folder, jobs, console)
 
 
 def terminal(width: int = 100) -> Console:
@@ -135,7 +139,8 @@ def test_a_damaged_run_keeps_what_was_seen_of_it(tmp_path: Path) -> None:
 def test_hostile_names_and_messages_are_shown_as_text(tmp_path: Path) -> None:
     table = Table("x", HOSTILE, rows=(Line(HOSTILE),), columns=(Line("[bold]x[/y]"),), seeds=(1,))
     (cell,) = list_runs(table)
-    view = TableProgress(table, tmp_path, lambda: {cell: HOSTILE}, Console(file=io.StringIO()))
+    write_status(tmp_path, JobStatus(0, (), "ended", code=1, message=HOSTILE))
+    view = TableProgress(table, tmp_path, {0: cell}, Console(file=io.StringIO()))
     text = shown(view, 500)
     assert "\x1b" not in text
     assert "[bold]x[/y]" in text
