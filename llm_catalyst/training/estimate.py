@@ -12,7 +12,6 @@ import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from llm_catalyst.models.base import PromptedModel
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.runs.analysis import MentorUsage
 from llm_catalyst.runs.records import Split
@@ -21,7 +20,6 @@ from llm_catalyst.training.counting import count_work
 from llm_catalyst.training.final_evaluation import device_name
 from llm_catalyst.training.loop import Experiment
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.scoring import score_members
 from llm_catalyst.utils.format import format_count, format_dollars, format_duration, format_mebibytes
 from llm_catalyst.utils.memory import peak_memory
 from llm_catalyst.utils.rich_layout import indent_text, make_heading, make_pairs
@@ -75,11 +73,11 @@ def estimate_run(experiment: Experiment) -> Estimate:
     problem, plan = experiment.problem, experiment.plan
     counted, stages, asked = count_work(experiment)
     limits = replace(problem.model.room, messages=[])
-    model = replace(problem.model, room=limits)
+    trial = replace(experiment, problem=replace(problem, model=replace(problem.model, room=limits)))
     devices = [problem.device] if problem.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # dropout draws from the global generators
-        forward, times = time_steps(experiment, model, stages.members, counted.tokens_of)
-        token_seconds = time_scored_token(problem, model, max(counted.passes["dev"]))
+        forward, times = time_steps(trial, stages.members, counted.tokens_of)
+        token_seconds = time_scored_token(trial.problem, max(counted.passes["dev"]))
     members = [k for k, steps in zip(stages.members, plan, strict=True) for _ in range(steps)]
     scored = {split: sum(passes) for split, passes in counted.passes.items()}
     return Estimate(
@@ -110,9 +108,7 @@ def count_split_tokens(problem: Problem, split: Split) -> int:
     return sum(problem.count_tokens(data, rows) for rows in passes)
 
 
-def time_steps(
-    experiment: Experiment, model: PromptedModel, members: Sequence[int], tokens: Sequence[int]
-) -> tuple[int, dict[int, list[float]]]:
+def time_steps(trial: Experiment, members: Sequence[int], tokens: Sequence[int]) -> tuple[int, dict[int, list[float]]]:
     """How often a step sends each example forward, and the seconds of steps of about the mean size, by their members.
 
     A step's time grows with its tokens: the mean size gives the time of them all, where the median would not.
@@ -120,31 +116,31 @@ def time_steps(
     longest, mean = tokens.index(max(tokens)), statistics.fmean(tokens)
     usual = min(range(len(tokens)), key=lambda step: abs(tokens[step] - mean))
     # The longest step determines the peak of memory, and warms up.
-    forward = make_step(experiment, model, max(members), longest)()
-    steps = {k: make_step(experiment, model, k, usual) for k in sorted(set(members))}
-    return forward, {k: time_calls(step, experiment.problem.compiled) for k, step in steps.items()}
+    forward = make_step(trial, max(members), longest)()
+    steps = {k: make_step(trial, k, usual) for k in sorted(set(members))}
+    return forward, {k: time_calls(step, trial.problem.compiled) for k, step in steps.items()}
 
 
-def make_step(experiment: Experiment, model: PromptedModel, k: int, done: int) -> Callable[[], int]:
+def make_step(trial: Experiment, k: int, done: int) -> Callable[[], int]:
     """A function that takes the run's step after `done`, with k new members; it returns each example's passes."""
-    start, batch = experiment.problem.start(), next(experiment.problem.batches(k, done))
-    step_range = StepRange(done, done + 1, sum(experiment.plan), done)
+    start, batch = trial.problem.start(), next(trial.problem.batches(k, done))
+    step_range = StepRange(done, done + 1, sum(trial.plan), done)
 
     def train() -> int:
         members = [Member.of(start) for _ in range(k)]
-        steps = experiment.optimizer.train(model, members, repeat(batch), step_range)
+        steps = trial.optimizer.train(trial.problem.model, members, repeat(batch), step_range)
         return sum(step.examples for step in steps) // batch.labels.numel()
 
     return train
 
 
-def time_scored_token(problem: Problem, model: PromptedModel, k: int) -> float:
+def time_scored_token(problem: Problem, k: int) -> float:
     """Seconds of the largest pass over dev, of k prompts together, by its tokens."""
     dev, prompt = problem.splits["dev"], problem.start()
-    passes = scoring_rows(dev, max(1, model.room.tokens // k), problem.space.length, problem.padding)
+    passes = scoring_rows(dev, max(1, problem.model.room.tokens // k), problem.space.length, problem.padding)
     tokens, rows = max((problem.count_tokens(dev, rows), rows) for rows in passes)
-    sample, metric = dev.pick(rows), problem.data.task.metric
-    times = time_calls(lambda: score_members(model, [prompt] * k, sample, metric, problem.padding), problem.compiled)
+    sample = replace(problem, splits={**problem.splits, "dev": dev.pick(rows)})
+    times = time_calls(lambda: sample.score([prompt] * k), problem.compiled)
     return statistics.median_low(times) / (k * tokens)
 
 
