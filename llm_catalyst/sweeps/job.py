@@ -28,6 +28,7 @@ from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status
+from llm_catalyst.utils.files import take_lock
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
 from llm_catalyst.utils.validation import ConfigurationError, check_choice, flatten_leaves
 
@@ -138,10 +139,8 @@ def take_gpu(sweep: Path) -> None:
 def lock_first_place(folder: Path) -> tuple[int, FileLock]:
     """The first number that no other process holds, and its lock, which is held until this process ends."""
     for place in itertools.count():
-        lock = FileLock(folder / f"worker{place}.lock")
-        with suppress(Timeout):
-            lock.acquire(timeout=0)
-            return place, lock
+        with suppress(ConfigurationError):
+            return place, take_lock(folder / f"worker{place}.lock", "another worker has this number")
     raise AssertionError
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
@@ -24,9 +24,9 @@ from llm_catalyst.callbacks.progress_bars import ProgressBars
 from llm_catalyst.config.errors import FAILED, run_with_exit_code
 from llm_catalyst.sweeps import status as statuses
 from llm_catalyst.sweeps.status import Jobs, JobStatus, end_job, read_status
+from llm_catalyst.utils.files import take_lock
 from llm_catalyst.utils.signals import PATIENCE_S, SIGNALS, RunInterrupted, SignalHandler, stop_now
 from llm_catalyst.utils.terminal import escape_controls
-from llm_catalyst.utils.validation import ConfigurationError
 
 LATE_S = 60.0  # for the status of a job that has ended on another machine to appear
 GRACE_S = 15.0  # for jobs on this machine to save themselves after a signal
@@ -77,12 +77,7 @@ def begin_sweep(sweep: Sweep) -> None:
 @cache
 def lock_folder(folder: Path) -> FileLock:
     """The lock of a sweep's folder, which is held until this process ends."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigurationError(f"another process carries out the sweep in {folder}; wait for it or stop it") from None
-    return lock
+    return take_lock(folder / ".lock", f"another process carries out the sweep in {folder}; wait for it or stop it")
 
 
 def launch_jobs(sweep: Sweep, jobs: Jobs) -> dict[int, JobStatus]:

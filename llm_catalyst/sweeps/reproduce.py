@@ -33,7 +33,7 @@ from llm_catalyst.sweeps.status import JobStatus, render_reasons
 from llm_catalyst.sweeps.table_progress import TableProgress, make_grid, name_run, summarize_progress
 from llm_catalyst.utils.format import format_dollars, format_duration
 from llm_catalyst.utils.paths import conf_directory
-from llm_catalyst.utils.rich_layout import make_pairs
+from llm_catalyst.utils.terminal import make_pairs
 
 HOME = Path("outputs/tables")
 QUIET = "view=none"  # the progress of the table is shown instead

@@ -22,8 +22,7 @@ from llm_catalyst.training.loop import Experiment
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.utils.format import format_count, format_dollars, format_duration, format_mebibytes
 from llm_catalyst.utils.memory import peak_memory
-from llm_catalyst.utils.rich_layout import indent_text, make_heading, make_pairs
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import escape_controls, indent_text, make_heading, make_pairs
 
 REPEATS, PATIENCE_S = 3, 2.0  # the most repetitions of a measurement, and the seconds after which it is not repeated
 
@@ -72,8 +71,8 @@ def estimate_run(experiment: Experiment) -> Estimate:
     """
     problem, plan = experiment.problem, experiment.plan
     counted, stages, asked = count_work(experiment)
-    limits = replace(problem.model.room, messages=[])
-    trial = replace(experiment, problem=replace(problem, model=replace(problem.model, room=limits)))
+    limits = replace(problem.model.limits, messages=[])
+    trial = replace(experiment, problem=replace(problem, model=replace(problem.model, limits=limits)))
     devices = [problem.device] if problem.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # dropout draws from the global generators
         forward, times = time_steps(trial, stages.members, counted.tokens_of)
@@ -104,7 +103,7 @@ def estimate_run(experiment: Experiment) -> Estimate:
 def count_split_tokens(problem: Problem, split: Split) -> int:
     """Tokens of scoring one prompt on a split."""
     data = problem.splits[split]
-    passes = scoring_rows(data, problem.model.room.tokens, problem.space.length, problem.padding)
+    passes = scoring_rows(data, problem.model.limits.tokens, problem.space.length, problem.padding)
     return sum(problem.count_tokens(data, rows) for rows in passes)
 
 
@@ -137,7 +136,7 @@ def make_step(trial: Experiment, k: int, done: int) -> Callable[[], int]:
 def time_scored_token(problem: Problem, k: int) -> float:
     """Seconds of the largest pass over dev, of k prompts together, by its tokens."""
     dev, prompt = problem.splits["dev"], problem.start()
-    passes = scoring_rows(dev, max(1, problem.model.room.tokens // k), problem.space.length, problem.padding)
+    passes = scoring_rows(dev, max(1, problem.model.limits.tokens // k), problem.space.length, problem.padding)
     tokens, rows = max((problem.count_tokens(dev, rows), rows) for rows in passes)
     sample = replace(problem, splits={**problem.splits, "dev": dev.pick(rows)})
     times = time_calls(lambda: sample.score([prompt] * k), problem.compiled)

@@ -69,7 +69,7 @@ def record_snapshots(problem: Problem, state: State, step: StepResult, emit: Emi
 
 def record_memory(problem: Problem, state: State, emit: Emit) -> None:
     """Emit an event for each time that memory ran out since the last call."""
-    for words in problem.model.room.take_messages():
+    for words in problem.model.limits.take_messages():
         emit(records.Event(state.stage, state.step, "out_of_memory", words))
 
 

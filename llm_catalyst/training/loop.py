@@ -44,7 +44,7 @@ def run_experiment(
             callback.on_record(record)
 
     problem, plan = experiment.problem, experiment.plan
-    checkpointer = Checkpointer(directory, problem.settings, signals or SignalHandler(), problem.model.room)
+    checkpointer = Checkpointer(directory, problem.settings, signals or SignalHandler(), problem.model.limits)
     state = checkpointer.restore(emit, problem.device) or start_state(experiment, emit)
     calls = list(directory.read(LLMCall))
     scheduler = MentorScheduler(problem, experiment.mentor, len(plan), checkpointer, emit, calls)

@@ -63,7 +63,7 @@ def score_examples(
 def forward_passes(
     model: PromptedModel, members: Sequence[Parameters], data: Examples, pad_to: int | None
 ) -> list[ForwardPass]:
-    """All passes over `data`, shortest examples first, each with as many tokens as memory has room for.
+    """All passes over `data`, shortest examples first, each with as many tokens as fit into memory.
 
     The backbone is in evaluation mode meanwhile.
     """
@@ -82,7 +82,7 @@ def forward_passes(
     training = model.backbone.training
     model.backbone.train(False)
     least = k * count_padded_tokens(data, range(len(data)), m, pad_to)
-    passes = model.room.fit("tokens", least, least * len(data), work)
+    passes = model.limits.fit("tokens", least, least * len(data), work)
     model.backbone.train(training)
     return passes
 
