@@ -1,7 +1,7 @@
 """`catalyst show --verify DIR`: whether a run's files are those that the run wrote; without torch."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_catalyst.runs import checkpoints
-from llm_catalyst.runs.checkpoints import STATE, find_changed_records, saved_states
-from llm_catalyst.runs.reader import EXCHANGES, FILES, parse_line, read_manifest, read_raw_lines
+from llm_catalyst.runs.checkpoints import STATE, find_changed_records, read_state, saved_states
+from llm_catalyst.runs.reader import EXCHANGES, FILES, parse_line, read_json, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Manifest, Outcome
 from llm_catalyst.runs.run_config import FIXED
 from llm_catalyst.utils import checksums
@@ -106,7 +106,7 @@ def check_records(path: Path, name: str, damage: str, saved: checkpoints.Saved |
     """A record file, of which each line is read; `saved` are the records that the newest state covers, None for all."""
     kind = next(kind for kind, file in FILES.items() if file == name)
     lines = read_raw_lines(path / name)
-    broken = next((i for i, line in enumerate(lines, start=1) if not is_record(kind, line)), None)
+    broken = next((i for i, line in enumerate(lines, start=1) if not reads_whole(parse_line, kind, line, "")), None)
     damages = [damage] * bool(damage) + [f"line {broken} cannot be read"] * bool(broken)
     remarks = [format_count(len(lines), "line")]
     if saved is not None and damage != "missing":
@@ -116,19 +116,10 @@ def check_records(path: Path, name: str, damage: str, saved: checkpoints.Saved |
     return Finding(name, ", ".join(damages), ", ".join(remarks))
 
 
-def is_record(kind: type[Any], line: bytes) -> bool:
-    """Whether a line is a record of that kind."""
+def reads_whole(read: Callable[..., object], *arguments: Any) -> bool:
+    """Whether `read(*arguments)`, the reading of a record or a saved state, finds no damage."""
     try:
-        parse_line(kind, line, "")
-    except ConfigurationError:
-        return False
-    return True
-
-
-def is_intact(path: Path, state: Path) -> bool:
-    """Whether neither a saved state nor a record that it rests on has changed."""
-    try:
-        checkpoints.read_state(path, state)
+        read(*arguments)
     except (checkpoints.DamagedStateError, ConfigurationError):
         return False
     return True
@@ -139,13 +130,13 @@ def find_unreadable(path: Path) -> str:
     if not path.is_file():
         return "missing"
     kind = {"manifest.json": Manifest, OUTCOME: Outcome}.get(path.name)
-    return "" if kind is None or is_record(kind, path.read_bytes()) else "cannot be read"
+    return "" if kind is None or reads_whole(read_json, path, kind) else "cannot be read"
 
 
 def describe_next_step(path: Path, damaged: Sequence[str]) -> str:
     """The verdict in a sentence, with the next command."""
     resume = f"catalyst resume {shlex.quote(str(path))}"
-    whole = [f"stages/{state.name}" for state in saved_states(path) if is_intact(path, state)]
+    whole = [f"stages/{state.name}" for state in saved_states(path) if reads_whole(read_state, path, state)]
     start = f"continues from {whole[-1] if whole else 'the beginning'}"
     if not damaged:
         return "whole: these are the bytes that the run wrote" + ("" if has_ended(path) else f"; {resume} {start}")
