@@ -148,7 +148,13 @@ def test_nothing_counts_as_published_until_a_user_writes_it(tmp_path: Path) -> N
 # The packaged tables
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.stem))
+QUICK = ("controls", "nlu", "rounds")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, id=file.stem, marks=() if file.stem in QUICK else pytest.mark.slow) for file in FILES],
+)
 def test_a_packaged_table_composes_and_its_smoke_run_needs_neither_key_nor_hub(
     file: Path, composed: Callable[..., dict[str, Any]]
 ) -> None:

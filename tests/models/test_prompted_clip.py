@@ -127,6 +127,7 @@ def test_contexts_of_single_classes_are_refused_where_others_are_to_be_reported(
         load_problem(build_components(composed(*words)))
 
 
+@pytest.mark.slow
 def test_a_context_learned_on_drawn_shapes_beats_the_hand_made_prompt_clearly(
     tmp_path: Path, composed: Callable[..., dict[str, Any]]
 ) -> None:

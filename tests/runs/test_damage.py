@@ -289,7 +289,9 @@ def test_a_recovery_is_told_though_the_run_is_stopped_again_before_it_is_saved(r
 # --- any byte
 
 
-@pytest.mark.parametrize("base", ["begun", "asked", "late", "finished"])
+@pytest.mark.parametrize(
+    "base", ["late", "finished", *(pytest.param(base, marks=pytest.mark.slow) for base in ("begun", "asked"))]
+)
 def test_a_flipped_byte_anywhere_is_noticed_or_changes_no_number(runs: Runs, tmp_path: Path, base: str) -> None:
     """Some 250 positions of each directory; a resume is tried wherever nothing was noticed, and now and then."""
     path, rng = runs.copy(base, tmp_path / "run"), random.Random(base)

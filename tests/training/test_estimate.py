@@ -396,6 +396,7 @@ print(json.dumps([before, estimated.peak_memory_bytes, outcome.peak_memory_bytes
 """
 
 
+@pytest.mark.slow
 def test_the_peak_memory_of_a_run_is_near_the_estimated_one(tmp_path: Path, python: Any) -> None:
     before, estimated, taken = json.loads(python(MEASURE.replace("FOLDER", str(tmp_path))))
     assert estimated > before + 60 * 2**20  # the step's activations are seen
