@@ -24,7 +24,7 @@ GROUPED = "(c) by length"
 
 @dataclass(frozen=True)
 class Peer:
-    """How Hugging Face's Trainer is told to train: padding, the order of texts, precision, and BERT's dropout."""
+    """Settings of Hugging Face's Trainer: padding, the order of texts, precision, and BERT's dropout."""
 
     pad: bool = False
     order: str = "random"

