@@ -30,6 +30,11 @@ class RunInfo:
     metric: str
     resumed: str | None = None
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The last step of each stage."""
+        return tuple(itertools.accumulate(self.plan))
+
 
 class RunCallback:
     """Follows one run. Every method does nothing here; a subclass overrides those that it needs.
@@ -102,9 +107,6 @@ class RunWatcher:
     accuracies: list[float] = field(default_factory=list)  # on dev, in this stage, after training
     constant: dict[int, str | None] = field(default_factory=dict)  # the only label that each member predicts
 
-    def __post_init__(self) -> None:
-        self.ends = tuple(itertools.accumulate(self.info.plan))
-
     def watch_step(self, stage: int, step: int, members: int) -> Sequence[Notice]:
         """The notices after a training step: almost always none."""
         self.step = step
@@ -114,7 +116,7 @@ class RunWatcher:
         self.stage, self.members, self.training, self.accuracies = stage, members, True, []
         side_by_side = f", {members} prompts side by side" if members > 1 else ""
         steps = format_count(self.info.plan[stage], "step")
-        return [*notices, Notice(f"stage {stage + 1}/{len(self.ends)} begins: {steps}{side_by_side}")]
+        return [*notices, Notice(f"stage {stage + 1}/{len(self.info.plan)} begins: {steps}{side_by_side}")]
 
     def watch_record(self, record: Record) -> list[Notice]:
         """The notices after a record."""
@@ -131,11 +133,11 @@ class RunWatcher:
 
     def end_stage(self) -> list[Notice]:
         """The notices at the end of a stage's training, once; none while it trains."""
-        if not self.training or self.step < self.ends[self.stage]:
+        if not self.training or self.step < self.info.ends[self.stage]:
             return []
         self.training = False
         best = f", best dev accuracy in it {max(self.accuracies):.3f}" if self.accuracies else ""
-        notices = [Notice(f"stage {self.stage + 1}/{len(self.ends)} ends at step {self.step}{best}")]
+        notices = [Notice(f"stage {self.stage + 1}/{len(self.info.plan)} ends at step {self.step}{best}")]
         warning = warn_majority(self.stage, self.accuracies, self.info.majority)
         return [*notices, Notice(warning, warning=True)] if warning else notices
 

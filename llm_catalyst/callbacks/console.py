@@ -1,4 +1,4 @@
-"""What a person sees of a running experiment: a live view in a terminal, plain lines elsewhere, or nothing."""
+"""The console view of a run: live in a terminal, plain lines elsewhere, or none."""
 
 import time
 from collections.abc import Sequence
@@ -33,23 +33,19 @@ class PlainView(RunCallback):
     """Prints a line for each event, in ASCII except for prompts, and flushes it: for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.watcher: RunWatcher | None = None  # before the start and after the end
+        self.console, self.running = console, False
 
     def on_run_start(self, info: RunInfo) -> None:
-        self.started, self.watcher = time.monotonic(), RunWatcher(info)
+        self.started, self.watcher, self.running = time.monotonic(), RunWatcher(info), True
         resumed = f", resumed from {info.resumed}" if info.resumed else ""
         plan = f"{format_count(len(info.plan), 'stage')}, {format_count(sum(info.plan), 'step')}{resumed}"
         where = escape_controls(info.directory)
         self.print_line(f"{escape_controls(info.title)}: {plan}; majority class {info.majority:.3f}; {where}")
 
     def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
-        if self.watcher:
-            self.print_notices(self.watcher.watch_step(stage, step, len(losses)))
+        self.print_notices(self.watcher.watch_step(stage, step, len(losses)))
 
     def on_record(self, record: Record) -> None:
-        if not self.watcher:
-            return
         notices = self.watcher.watch_record(record)
         if isinstance(record, Evaluation):
             self.print_line(describe_evaluation(record, self.watcher))
@@ -60,14 +56,14 @@ class PlainView(RunCallback):
             self.print_line(describe_restart(record))
 
     def on_run_end(self, outcome: Outcome | None) -> None:
-        if not self.watcher:
+        if not self.running:
             return
+        self.running = False
         self.print_notices(self.watcher.end_stage())
         if outcome is None:
             self.print_line(describe_unfinished(self.watcher.info))
         else:
             self.print_line(f"{outcome.status}: {escape_controls(outcome.message)}")
-        self.watcher = None
 
     def print_notices(self, notices: Sequence[Notice]) -> None:
         """Print each notice on a line."""

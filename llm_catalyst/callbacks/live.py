@@ -11,7 +11,7 @@ from rich.text import Text
 
 from llm_catalyst.callbacks.base import RunCallback, RunInfo, RunWatcher, describe_unfinished
 from llm_catalyst.runs.analysis import MentorUsage, best_prompts, call_usage, read_accuracy
-from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart, ScoredPrompt
+from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Prompt, Record, Restart, Score, ScoredPrompt
 from llm_catalyst.utils.format import format_duration
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 from llm_catalyst.utils.text_plot import Point, draw_area, value_span
@@ -119,7 +119,7 @@ class LiveView(RunCallback):
             self.scored.append(record)
             self.top = best_prompts(self.scored)
             if was_training:
-                last = record.stage + 1 == len(self.watcher.ends)
+                last = record.stage + 1 == len(self.watcher.info.plan)
                 self.set_activity("scoring on test" if last else "asking the mentor")
         elif isinstance(record, LLMCall):
             self.usage = self.usage + call_usage(record)
@@ -136,7 +136,7 @@ class LiveView(RunCallback):
         self.evaluation = record
         self.best = max(read_accuracy(record), self.best or 0.0)
         self.dev.add(record.step, record.score.loss)
-        end = self.watcher.ends[record.stage]
+        end = self.watcher.info.ends[record.stage]
         if self.watcher.training and record.step >= end:
             self.set_activity("scoring the projected prompts")
 
@@ -167,19 +167,11 @@ class LiveView(RunCallback):
         top = top[:space]
         proposals = proposals[: space - len(top)]
         space -= len(top) + len(proposals)
-        tall = 2 if space >= 2 else 1
-        blanks = [[Text()] if space - 2 > i else [] for i in range(3)]
-        tall += min(4, max(0, space - 5) // 2)
-        return [
-            *self.render_header(width),
-            *blanks[0],
-            *self.render_curves(width, tall),
-            *blanks[1],
-            *top,
-            *blanks[2],
-            *proposals,
-            *warnings,
-        ]
+        tall = (2 if space >= 2 else 1) + min(4, max(0, space - 5) // 2)
+        lines = self.render_header(width)
+        for number, part in enumerate((self.render_curves(width, tall), top, proposals)):
+            lines += [Text()] * (space - 2 > number) + part
+        return lines + warnings
 
     def render_header(self, width: int) -> list[Text]:
         """Title, directory, progress, activity and remaining time."""
@@ -192,15 +184,12 @@ class LiveView(RunCallback):
         waiting = f" ({now - self.since:.0f} s)" if self.activity != "training" and now - self.since >= 1 else ""
         pace = f"{self.pace.rate:.1f} steps/s" if self.pace.rate else ""
         rest = f"about {format_duration(left)} left" if left is not None else ""
+        running = format_duration(now - self.started)
         return [
-            justify_line(
-                Text(escape_controls(info.title), "bold"), Text(format_duration(now - self.started), "dim"), width
-            ),
-            justify_line(Text(escape_controls(info.directory), "dim"), Text(), width),
+            justify_line(Text(escape_controls(info.title), "bold"), running, width),
+            justify_line(Text(escape_controls(info.directory), "dim"), "", width),
             Text.assemble(place, bar, step),
-            justify_line(
-                Text(self.activity + waiting, "cyan"), Text("   ".join(filter(None, (pace, rest))), "dim"), width
-            ),
+            justify_line(Text(self.activity + waiting, "cyan"), "   ".join(filter(None, (pace, rest))), width),
         ]
 
     def render_curves(self, width: int, height: int) -> list[Text]:
@@ -210,7 +199,7 @@ class LiveView(RunCallback):
         for name, curve, style in (("train loss", self.train, "cyan"), ("dev loss", self.dev, "green")):
             steps, low_high = (0, sum(info.plan)), value_span([y for _, y in curve.points] or [0.0])
             rows = draw_area(
-                curve.points, max(8, width - LABEL), height, steps, low_high, self.watcher.ends[:-1], style
+                curve.points, max(8, width - LABEL), height, steps, low_high, self.watcher.info.ends[:-1], style
             )
             latest, lowest = ("", "") if curve.latest is None else (f"{curve.latest:.4f}", f"{curve.lowest:.4f}")
             labels = [Text(f"{name:<14}{latest:<10}"), Text(f"{'  lowest':<14}{lowest:<10}", "dim")]
@@ -232,26 +221,25 @@ class LiveView(RunCallback):
     def render_pool(self) -> list[Text]:
         """The best discrete prompts."""
         lines = [Text(f"{'dev loss':>8}  {self.watcher.info.metric:>8}  {'from':<8}  best discrete prompts", "dim")]
-        for entry in self.top[:TOP]:
-            numbers = f"{entry.score.loss:8.4f}  {entry.score.metric:8.3f}  {entry.origin:<8}  "
-            lines.append(Text(numbers).append(quote_prompt(entry.prompt.text, 300)))
-        return lines
+        return lines + [prompt_line(entry.score, entry.origin, entry.prompt) for entry in self.top[:TOP]]
 
     def render_proposals(self) -> list[Text]:
         """The mentor's last proposals, the chosen ones marked, and its cost so far."""
+        head, proposals = "mentor: no restart yet", list[Text]()
+        if self.restarts:
+            last, chosen = self.restarts[-1], {restart.prompt for restart in self.restarts}
+            head = f"mentor after stage {last.stage + 1}" + (" (fallback)" if last.fallback else "")
+            for proposal, score in sorted(last.considered, key=lambda p: p[0].prompt not in chosen)[:PROPOSALS]:
+                mark, style = ("restart", "") if proposal.prompt in chosen else ("", "dim")
+                proposals.append(prompt_line(score, mark, proposal.prompt, style))
         spent = self.usage.describe() if self.usage.calls else ""
-        if not self.restarts:
-            return [Text("   ".join(filter(None, ("mentor: no restart yet", spent))), "dim")]
-        last = self.restarts[-1]
-        chosen = {restart.prompt for restart in self.restarts}
-        head = f"mentor after stage {last.stage + 1}" + (" (fallback)" if last.fallback else "")
-        lines = [Text("   ".join(filter(None, (head, spent))), "dim")]
-        for proposal, score in sorted(last.considered, key=lambda p: p[0].prompt not in chosen)[:PROPOSALS]:
-            mine = proposal.prompt in chosen
-            numbers = f"{score.loss:8.4f}  {score.metric:8.3f}" if score else f"{'':8}  {'':8}"
-            line = Text(f"{numbers}  {'restart' if mine else '':<8}  ", "" if mine else "dim")
-            lines.append(line.append(quote_prompt(proposal.prompt.text, 300)))
-        return lines
+        return [Text("   ".join(filter(None, (head, spent))), "dim"), *proposals]
+
+
+def prompt_line(score: Score | None, word: str, prompt: Prompt, style: str = "") -> Text:
+    """A prompt after its loss, its metric and a word on it."""
+    numbers = f"{score.loss:8.4f}  {score.metric:8.3f}" if score else " " * 18
+    return Text(f"{numbers}  {word:<8}  {quote_prompt(prompt.text, 300)}", style)
 
 
 def pad_lines(lines: list[Text], length: int) -> list[Text]:
@@ -259,11 +247,11 @@ def pad_lines(lines: list[Text], length: int) -> list[Text]:
     return lines + [Text()] * (length - len(lines))
 
 
-def justify_line(left: Text, right: Text, width: int) -> Text:
+def justify_line(left: Text, right: str, width: int) -> Text:
     """One line with `left` on the left, cut if needed, and `right` on the right."""
-    space = max(0, width - right.cell_len - (2 if right else 0))
-    left.truncate(space, overflow="ellipsis", pad=True)
-    return Text.assemble(left, "  " if right else "", right)
+    end = Text(f"  {right}" if right else "", "dim")
+    left.truncate(max(0, width - end.cell_len), overflow="ellipsis", pad=True)
+    return Text.assemble(left, end)
 
 
 def stage_bar(plan: Sequence[int], step: int, width: int) -> Text:

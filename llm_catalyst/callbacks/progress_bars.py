@@ -42,19 +42,12 @@ class ProgressBar(RunCallback):
         self.set_text("stopped" if outcome is None else f"{outcome.status}: {outcome.message}")
 
 
-class ProgressBars:
+class ProgressBars(Progress):
     """Draws, while entered, a bar for each run, by the run's number and name; `callbacks` has them by number."""
 
     def __init__(self, names: Mapping[int, str], console: Console) -> None:
         text = TextColumn("{task.fields[text]}", markup=False)
         columns = BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), text
-        self.progress = Progress(TextColumn("{task.description}", markup=False), *columns, console=console)
-        tasks = {number: self.progress.add_task(name, total=None, text="waits") for number, name in names.items()}
-        self.callbacks = {number: ProgressBar(self.progress, task) for number, task in tasks.items()}
-
-    def __enter__(self) -> "ProgressBars":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        super().__init__(TextColumn("{task.description}", markup=False), *columns, console=console)
+        tasks = {number: self.add_task(name, total=None, text="waits") for number, name in names.items()}
+        self.callbacks = {number: ProgressBar(self, task) for number, task in tasks.items()}

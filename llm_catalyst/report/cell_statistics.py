@@ -9,6 +9,7 @@ from llm_catalyst.report.results import Cell, Place, Results
 from llm_catalyst.report.statistics import Comparison, Summary, adjust_holm, compare_paired, summarize_values
 from llm_catalyst.runs.records import Outcome, Score
 
+Scores = Mapping[int, float]  # a measure by seed
 ALPHA = 0.05  # level of the Holm-adjusted p-value from which on a cell is set in bold
 
 
@@ -126,9 +127,7 @@ def values_by_seed(cell: Cell, measure: str) -> dict[int, float]:
     return {seed: value for seed, value in found.items() if value is not None}
 
 
-def compare_with_reference(
-    results: Results, found: Mapping[Place, Mapping[int, float]], place: Place
-) -> Comparison | None:
+def compare_with_reference(results: Results, found: Mapping[Place, Scores], place: Place) -> Comparison | None:
     """A cell against that of the reference row in its column; None for that row, and without a common seed."""
     row, column = place
     if results.reference in (None, row) or len(results.metrics(column)) > 1:

@@ -26,55 +26,35 @@ MADE_BY = dict.fromkeys(("path", "status"), TEXT)
 GROUPS = ("task", "backbone", "head", "doer", "optimizer", "mentor", "strategy", "protocol", "experiment")
 CHOICES = dict.fromkeys(GROUPS, TEXT)
 SETTINGS = {"seed": WHOLE, "optimizer.lr": REAL, "batch_size": WHOLE, "prompt.length": WHOLE}
+SCORES = ("dev_metric", "dev_loss", "test_metric", "test_loss")  # in [0, 1], losses in nats; docs/guide.md has all
 OUTCOME = {
-    "metric": TEXT,  # the name of the task's metric; in [0, 1], losses in nats
-    "dev_metric": REAL,
-    "dev_loss": REAL,
-    "test_metric": REAL,  # of the split that `reported_on` names
-    "test_loss": REAL,
+    "metric": TEXT,
+    **dict.fromkeys(SCORES, REAL),
     "reported_on": TEXT,
-    "majority": REAL,  # accuracy of always answering that split's most frequent label
-    "best_stage": WHOLE,
-    "best_step": WHOLE,
-    "soft_prompt": TEXT,  # the nearest tokens of the soft prompt that dev chose
+    "majority": REAL,
+    **dict.fromkeys(("best_stage", "best_step"), WHOLE),
+    "soft_prompt": TEXT,
     "similarity": REAL,
-    "best_prompt": TEXT,  # the best discrete prompt on dev, and who proposed it
-    "best_prompt_origin": TEXT,
-    "best_prompt_dev_metric": REAL,
-    "best_prompt_dev_loss": REAL,
-    "best_prompt_test_metric": REAL,
-    "best_prompt_test_loss": REAL,
-    "gradient_steps": WHOLE,
-    "train_examples": WHOLE,
-    "scored_examples": WHOLE,
-    "train_tokens": WHOLE,  # of texts in training, prompts left out; NA of pictures
-    "padding_tokens": WHOLE,  # those of them that are padding
-    "mentor_calls": WHOLE,
-    "input_tokens": WHOLE,
-    "output_tokens": WHOLE,
+    **dict.fromkeys(("best_prompt", "best_prompt_origin"), TEXT),
+    **{f"best_prompt_{name}": REAL for name in SCORES},
+    **dict.fromkeys(("gradient_steps", "train_examples", "scored_examples", "train_tokens", "padding_tokens"), WHOLE),
+    **dict.fromkeys(("mentor_calls", "input_tokens", "output_tokens"), WHOLE),
     "cost_usd": REAL,
     "fallbacks": WHOLE,
-    "seconds": REAL,
-    "compile_seconds": REAL,  # among them; NA where nothing is compiled
+    **dict.fromkeys(("seconds", "compile_seconds"), REAL),
     "peak_memory_bytes": WHOLE,
     "device": TEXT,
-    "started": DATE,
-    "finished": DATE,
+    **dict.fromkeys(("started", "finished"), DATE),
 }
 PLACE = {"path": TEXT} | dict.fromkeys(("seed", "stage", "step", "member"), WHOLE)
-TRAJECTORY = PLACE | {
-    "train_loss": REAL,
-    "text": TEXT,
-    "similarity": REAL,
-}
-METRICS = PLACE | {
+TRAJECTORY = PLACE | {"train_loss": REAL, "text": TEXT, "similarity": REAL}
+METRICS = {
+    **PLACE,
     "split": TEXT,
-    "loss": REAL,
-    "metric": REAL,
+    **dict.fromkeys(("loss", "metric"), REAL),
     "examples": WHOLE,
-    "constant": TEXT,  # the label where every answer is that label
-    "projected_loss": REAL,  # of its projection, where `evaluate.projected` asked for it
-    "projected_metric": REAL,
+    "constant": TEXT,
+    **dict.fromkeys(("projected_loss", "projected_metric"), REAL),
 }
 
 
@@ -111,17 +91,11 @@ def load_trajectories(*places: str | Path) -> pd.DataFrame:
 
 def load_metrics(*places: str | Path) -> pd.DataFrame:
     """One row for each evaluation of the runs at or below `places`, with all its metrics (see `load_runs`)."""
-    return frame_of_records(
-        read_runs_and_records(places, Evaluation),
-        METRICS,
-        lambda e: {
-            "loss": e.score.loss,
-            "metric": e.score.metric,
-            "examples": e.score.examples,
-            **score_columns("projected", e.projected),
-            **e.metrics,
-        },
-    )
+
+    def describe(e: Evaluation) -> Row:
+        return {**vars(e.score), **score_columns("projected", e.projected), **e.metrics}
+
+    return frame_of_records(read_runs_and_records(places, Evaluation), METRICS, describe)
 
 
 def read_runs_and_records(places: Sequence[str | Path], kind: type[Any]) -> list[tuple[Run, tuple[Any, ...]]]:
@@ -178,8 +152,6 @@ def make_frame(rows: Sequence[Row], columns: Mapping[str, str | None]) -> pd.Dat
 
 def make_array(values: Sequence[Any], kind: Any) -> Any:
     """The values as a pandas array that can hold NA; without a kind, of a type that fits all of them."""
-    if kind == DATE:
-        return pd.array([pd.NaT if value is None else pd.Timestamp(value) for value in values], dtype=kind)
     if kind is None:
         words = [isinstance(value, str) for value in values if value is not None]
         kind = TEXT if all(words) else object if any(words) else None

@@ -40,15 +40,11 @@ def add_differences(names: Sequence[str], columns: Sequence[str], settings: Sequ
             values[name, key, column].add(own.get(key, "null"))
     differing = {(name, key) for (name, key, _), found in values.items() if len(found) > 1}
     short = shorten_keys(keys)
-    return [
-        ", ".join(
-            [
-                name,
-                *(f"{short[key]}={shorten_setting(own.get(key, 'null'))}" for key in keys if (name, key) in differing),
-            ]
-        )
-        for name, own in zip(names, settings, strict=True)
-    ]
+    extended = []
+    for name, own in zip(names, settings, strict=True):
+        parts = [f"{short[key]}={shorten_setting(own.get(key, 'null'))}" for key in keys if (name, key) in differing]
+        extended.append(", ".join([name, *parts]))
+    return extended
 
 
 def shorten_keys(keys: Sequence[str]) -> dict[str, str]:

@@ -4,9 +4,12 @@ import os
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import product
 from operator import attrgetter
 from pathlib import Path
+
+from typing_extensions import Self
 
 from llm_catalyst.config.table import FILE, Published, list_runs, read_published, read_table
 from llm_catalyst.report.labels import column_names, row_names, sort_names
@@ -43,12 +46,11 @@ class Results:
 
     Args:
         reference: the row that the others are compared with.
-        metric: name of the task's metric; "metric" if the columns have different ones.
+        source: the folder around the runs.
+        command: the command that made the table's runs, or a report of them.
         note: a sentence for the caption.
         figures: the figures that come first, by name.
         published: figures of others, for some of the places.
-        source: the folder around the runs.
-        command: the command that made the table's runs, or a report of them.
         problems: what a reader must know: runs that cannot be read, seeds that differ in more than the seed.
     """
 
@@ -57,30 +59,43 @@ class Results:
     columns: tuple[str, ...]
     cells: Mapping[Place, Cell]
     reference: str | None
-    metric: str
-    note: str
-    figures: tuple[str, ...]
-    published: Mapping[Place, Published]
     source: Path
     command: str
+    note: str = ""
+    figures: tuple[str, ...] = ()
+    published: Mapping[Place, Published] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+
+    def select(self, rows: Iterable[str] | None = None, columns: Iterable[str] | None = None) -> Self:
+        """The part with only these rows and columns; `cells` still has all."""
+        rows = self.rows if rows is None else tuple(rows)
+        return replace(self, rows=rows, columns=self.columns if columns is None else tuple(columns))
 
     @property
     def runs(self) -> list[Run]:
         """All runs, row by row."""
         return [run for row in self.rows for column in self.columns for run in self.cells[row, column].runs]
 
-    def outcomes(self, row: str, column: str) -> list[Outcome]:
-        """The outcomes of the finished runs of a cell."""
-        return [run.outcome for run in self.cells[row, column].runs if run.outcome is not None]
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes of the finished runs."""
+        return [run.outcome for run in self.runs if run.outcome is not None]
 
-    def metrics(self, column: str) -> tuple[str, ...]:
-        """The names of the metrics of a column's runs: one, unless its tasks differ."""
-        return metric_names(self.column_runs(column))
+    @property
+    def reported_on(self) -> str:
+        """The split that the finished runs report on: test, unless the protocol says otherwise."""
+        return " or ".join(sorted({outcome.reported_on for outcome in self.outcomes})) or "test"
 
-    def column_runs(self, column: str) -> list[Run]:
-        """All runs of a column, row by row."""
-        return [run for row in self.rows for run in self.cells[row, column].runs]
+    @property
+    def metric(self) -> str:
+        """The name of the metric of all runs in `cells`; "metric" if they have different ones."""
+        names = self.metrics()
+        return names[0] if len(names) == 1 else "metric"
+
+    def metrics(self, column: str | None = None) -> tuple[str, ...]:
+        """The names of the metrics of a column's runs, or of all runs in `cells`: one, unless tasks differ."""
+        cells = [cell for cell in self.cells.values() if column in (None, cell.column)]
+        return tuple(dict.fromkeys(run.metric for cell in cells for run in cell.runs))
 
 
 def collect_results(places: Sequence[Path]) -> list[Results]:
@@ -101,7 +116,7 @@ def collect_results(places: Sequence[Path]) -> list[Results]:
         results.append(lay_out_runs(loose, places))
     if not results:
         raise ConfigurationError(f"no run directory lies below {', '.join(map(str, places))}; runs lie under outputs/")
-    return results
+    return [replace(one, problems=(*one.problems, *find_differences(one))) for one in results]
 
 
 def find_table_folder(path: Path, places: Sequence[Path]) -> Path | None:
@@ -131,22 +146,19 @@ def lay_out_table(folder: Path, paths: Sequence[Path]) -> Results:
         which = join_first(sorted(map(str, here)))
         problems.append(f"{folder} holds {format_count(len(here), 'run')} outside its table's cells: {which}")
     rows, columns = (tuple(line.name for line in lines) for lines in (table.rows, table.columns))
-    seeds = tuple(sorted(table.seeds))
-    cells = {(r, c): Cell(r, c, tuple(sorted(found[r, c], key=BY_SEED)), seeds) for r in rows for c in columns}
-    theirs = folder / PUBLISHED
+    seeds, theirs = tuple(sorted(table.seeds)), folder / PUBLISHED
     return Results(
         title=table.title,
         rows=rows,
         columns=columns,
-        cells=cells,
+        cells={(r, c): Cell(r, c, tuple(sorted(found[r, c], key=BY_SEED)), seeds) for r in rows for c in columns},
         reference=table.reference,
-        metric=common_metric(cells.values()),
+        source=folder,
+        command=table.command or shlex.join(["catalyst", "report", str(folder)]),
         note=table.note,
         figures=table.figures,
         published=read_published(table.name, theirs if theirs.is_file() else None),
-        source=folder,
-        command=table.command or shlex.join(["catalyst", "report", str(folder)]),
-        problems=(*problems, *find_differences(cells)),
+        problems=tuple(problems),
     )
 
 
@@ -164,29 +176,21 @@ def lay_out_runs(paths: Sequence[Path], places: Sequence[Path]) -> Results:
         found[row, column].append(run)
         seeds[column].add(run.seed)
     alone = {row for row, run in zip(rows, runs, strict=True) if run.mentor == "none"}
-    cells = {
-        (row, column): Cell(
-            row,
-            column,
-            runs=tuple(select_one_per_seed(found[row, column], problems)),
-            seeds=tuple(sorted(seeds[column])) if found[row, column] else (),
-        )
-        for row in sort_names(set(rows), first=alone)
-        for column in sort_names(seeds)
-    }
+    shown_rows, shown_columns = tuple(sort_names(set(rows), first=alone)), tuple(sort_names(seeds))
+    cells = {}
+    for row, column in product(shown_rows, shown_columns):
+        here = select_one_per_seed(found[row, column], problems)
+        cells[row, column] = Cell(row, column, tuple(here), tuple(sorted(seeds[column])) if here else ())
     return Results(
         title=f"Runs below {' and '.join(map(str, places))}",
-        rows=tuple(dict.fromkeys(row for row, _ in cells)),
-        columns=tuple(dict.fromkeys(column for _, column in cells)),
+        rows=shown_rows,
+        columns=shown_columns,
         cells=cells,
         reference=min(alone) if len(alone) == 1 else None,
-        metric=common_metric(cells.values()),
-        note=describe_columns(cells.values()),
-        figures=(),
-        published={},
         source=places[0] if len(places) == 1 else Path(os.path.commonpath([place.absolute() for place in places])),
         command=shlex.join(["catalyst", "report", *map(str, places)]),
-        problems=(*problems, *find_differences(cells)),
+        note=describe_columns(cells.values()),
+        problems=tuple(problems),
     )
 
 
@@ -200,32 +204,19 @@ def select_one_per_seed(runs: Iterable[Run], problems: list[str]) -> list[Run]:
     return sorted(latest.values(), key=BY_SEED)
 
 
-def metric_names(runs: Iterable[Run]) -> tuple[str, ...]:
-    """The different metrics of these runs."""
-    return tuple(dict.fromkeys(run.metric for run in runs))
-
-
-def common_metric(cells: Iterable[Cell]) -> str:
-    """The metric of all runs; "metric" if they have different ones."""
-    names = metric_names(run for cell in cells for run in cell.runs)
-    return names[0] if len(names) == 1 else "metric"
-
-
-def find_differences(cells: Mapping[Place, Cell]) -> list[str]:
+def find_differences(results: Results) -> list[str]:
     """The differences between runs that a table compares: configurations, metrics, data, revisions of the code."""
-    problems = [problem for cell in cells.values() for problem in compare_seeds(cell)]
-    for column in dict.fromkeys(column for _, column in cells):
-        runs = [run for cell in cells.values() if cell.column == column for run in cell.runs]
-        if len(names := metric_names(runs)) > 1:
+    problems = [problem for cell in results.cells.values() for problem in compare_seeds(cell)]
+    for column in results.columns:
+        if len(names := results.metrics(column)) > 1:
             problems.append(f"{column}: rows are scored by different metrics ({', '.join(names)}), and not compared")
+        runs = results.select(columns=[column]).runs
         data = {(run.seed, str(get_nested(run.manifest.data, "test", "sha256"))) for run in runs}
         if len(data) > len({seed for seed, _ in data}):
             problems.append(f"{column}: rows with the same seed report on different texts (sha256 in manifest.json)")
-    revisions = Counter(str(r.manifest.git.get("revision", "")) for cell in cells.values() for r in cell.runs)
+    revisions = Counter(str(run.manifest.git.get("revision", ""))[:10] or "unknown" for run in results.runs)
     if len(revisions) > 1:
-        made = ", ".join(
-            f"{name[:10] or 'unknown'} made {format_count(n, 'run')}" for name, n in revisions.most_common()
-        )
+        made = ", ".join(f"{name} made {format_count(n, 'run')}" for name, n in revisions.most_common())
         problems.append(f"the code had {len(revisions)} revisions: {made}")
     return problems
 

@@ -1,19 +1,22 @@
-"""A run as a report needs it: manifest, configuration and outcome. Its JSONL files are not read here."""
+"""A run as a report needs it: manifest, configuration and outcome; its other records are read when they are needed."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from llm_catalyst.runs.reader import read_json, read_manifest
-from llm_catalyst.runs.records import Manifest, Outcome
+from llm_catalyst.runs.reader import FILES, RunRecords, read_json, read_lines, read_manifest
+from llm_catalyst.runs.records import Manifest, Outcome, Snapshot
 from llm_catalyst.runs.run_config import PLACE, load_config
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves, get_nested
 
 APART = re.compile(rf"seed|{PLACE}")  # keys in which runs may differ and still repeat each other
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,12 @@ class Run:
         """The name of its mentor's choice, or of the mentor's class."""
         target = str(get_nested(self.config, "mentor", "_target_") or "?")
         return self.manifest.choices.get("mentor", target.rpartition(".")[2])
+
+
+def dev_rank(run: Run) -> tuple[float, float]:
+    """The run's best score on dev as a number that is larger for the better run: its metric, then its loss."""
+    best = run.outcome.best if run.outcome else None
+    return (best.score.metric, -best.score.loss) if best else (-math.inf, -math.inf)
 
 
 def read_or_note(path: Path, problems: list[str]) -> Run | None:
@@ -76,3 +85,27 @@ def read_settings(config: Mapping[str, Any]) -> dict[str, str]:
 def to_json_text(value: Any) -> str:
     """A setting as text: JSON, but a string as it is."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+class RecordReader:
+    """Reads the records of runs. A file that cannot be read counts as empty; the reason is added to `problems`."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._read: dict[tuple[Path, type[Any]], tuple[Any, ...]] = {}
+
+    def __call__(self, run: Run, kind: type[R]) -> tuple[R, ...]:
+        """All records of class `kind` that the run has written so far."""
+        key = run.path, kind
+        if key not in self._read:
+            try:
+                self._read[key] = read_lines(run.path / FILES[kind], kind)
+            except (ConfigurationError, OSError) as error:
+                self.problems.append(f"not shown: {error}")
+                self._read[key] = ()
+        return self._read[key]
+
+    def records(self, run: Run) -> RunRecords:
+        """The run's records without its trajectory, the longest file, which these uses do not need."""
+        lists = {name.removesuffix(".jsonl"): self(run, kind) for kind, name in FILES.items() if kind is not Snapshot}
+        return RunRecords(run.path, run.manifest, outcome=run.outcome, trajectory=(), **lists)

@@ -121,10 +121,9 @@ def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[fl
         return None, None
     generator = np.random.default_rng(SEED)
     sample = np.sort(np.asarray(values, dtype=float))
-    ends = stats.bootstrap(
-        (sample,), np.mean, confidence_level=level, method="percentile", rng=generator
-    ).confidence_interval
-    low, high = np.clip(sorted(ends), sample[0], sample[-1])  # rounding may move or swap the ends of equal means
+    found = stats.bootstrap((sample,), np.mean, confidence_level=level, method="percentile", rng=generator)
+    ends = sorted(found.confidence_interval)
+    low, high = np.clip(ends, sample[0], sample[-1])  # rounding may move or swap the ends of equal means
     return float(low), float(high)
 
 

@@ -1,19 +1,20 @@
 """`catalyst report DIR…`: tables, figures and a page, written from run directories."""
 
+import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.config.table import FILE, folder_of
-from llm_catalyst.report.figures.drawing import save_figure
-from llm_catalyst.report.figures.gallery import draw_figures
+from llm_catalyst.report.figures import prompts, scores
+from llm_catalyst.report.figures.drawing import Drawing, matplotlib_style, save_figure
 from llm_catalyst.report.html.page import build_section, render_page
-from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results, collect_results
+from llm_catalyst.report.runs import RecordReader
 from llm_catalyst.report.tables.build import render_scores, to_latex, to_markdown
 from llm_catalyst.report.tables.costs import build_cost_table
 from llm_catalyst.report.tables.export import summary_csv, to_csv
@@ -23,7 +24,7 @@ from llm_catalyst.utils import checksums
 from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
-from llm_catalyst.utils.validation import ConfigurationError
+from llm_catalyst.utils.validation import ConfigurationError, check_choice
 
 PAGE = "report.html"
 FOLDERS = ("tables", "figures")  # beside it
@@ -31,6 +32,19 @@ WATCHED = ("manifest.json", "outcome.json", *FILES.values())
 PATIENCE = 20  # looks without any change, after which a watch ends
 
 State = Mapping[Path, tuple[int, int]]
+
+FIGURES: dict[str, Callable[[Results, RecordReader], Drawing]] = {
+    "scores": scores.draw_scores,
+    "convergence": scores.draw_convergence,
+    "cost": scores.draw_cost,
+    "sensitivity": scores.draw_sensitivity,
+    "pool": prompts.draw_pool,
+    "words": prompts.draw_words,
+    "projection": scores.draw_projection,
+    "diversity": prompts.draw_diversity,
+    "readability": prompts.draw_readability,
+    "ledger": scores.draw_usage,
+}
 
 
 def write_report(places: Sequence[Path], target: Path | None, console: Console, watch: float | None = None) -> None:
@@ -40,7 +54,7 @@ def write_report(places: Sequence[Path], target: Path | None, console: Console, 
         places: run directories, or folders around them.
         target: the report's folder; None means report/ in the folder around all places.
         console: where to print.
-        watch: update the report every so many seconds, as long as runs are unfinished; None writes it once.
+        watch: seconds between two updates while runs are unfinished; None writes the report once.
 
     Raises:
         ConfigurationError: there is no run, or the folder cannot be written.
@@ -59,9 +73,8 @@ def write_report(places: Sequence[Path], target: Path | None, console: Console, 
     console.print(Text(escape_controls(str(target / PAGE))), soft_wrap=True)
     for folder in FOLDERS:
         if number := sum(name.startswith(f"{folder}/") for name in files):
-            console.print(
-                Text(f"{escape_controls(str(target / folder))}: {format_count(number, 'file')}", "dim"), soft_wrap=True
-            )
+            words = f"{escape_controls(str(target / folder))}: {format_count(number, 'file')}"
+            console.print(Text(words, "dim"), soft_wrap=True)
 
 
 def build_files(results: Sequence[Results], refresh: float | None = None) -> dict[str, bytes]:
@@ -84,15 +97,25 @@ def build_files(results: Sequence[Results], refresh: float | None = None) -> dic
     return files
 
 
+def draw_figures(results: Results, read: RecordReader) -> dict[str, Drawing]:
+    """All figures by name, first those that the results' table asks for.
+
+    Raises:
+        ConfigurationError: the table asks for an unknown figure.
+    """
+    for name in results.figures:
+        check_choice(f"{results.source}: figures", name, [*FIGURES])
+    with matplotlib_style():
+        return {name: FIGURES[name](results, read) for name in dict.fromkeys((*results.figures, *FIGURES))}
+
+
 def name_results(results: Sequence[Results]) -> dict[str, Results]:
     """Each of the results by a name for its files: that of its folder, numbered if two are equal."""
     names: dict[str, Results] = {}
     for one in results:
         name = folder_of(one.source.resolve().name)
-        number = 2
-        while (unique := name if name not in names else f"{name}-{number}") in names:
-            number += 1
-        names[unique] = one
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        names[next(unique for unique in itertools.chain([name], numbered) if unique not in names)] = one
     return names
 
 
@@ -117,9 +140,8 @@ def update_files(target: Path, files: Mapping[str, bytes]) -> None:
             if name in before and name not in now and checksums.sha256(path.read_bytes()) == before[name]:
                 path.unlink()
     except OSError as error:
-        raise ConfigurationError(
-            f"{error.filename}: {error.strerror}; choose another folder: --output FOLDER"
-        ) from None
+        words = f"{error.filename}: {error.strerror}; choose another folder: --output FOLDER"
+        raise ConfigurationError(words) from None
 
 
 def watch_runs(places: Sequence[Path], target: Path, console: Console, seconds: float) -> None:
@@ -135,7 +157,7 @@ def watch_runs(places: Sequence[Path], target: Path, console: Console, seconds: 
         if seen is None or visible_files(now) != visible_files(seen):
             results = collect_results(places)
             left = sum(map(count_missing, results))
-            finished = sum(len(one.runs) - count_unfinished(one) for one in results)
+            finished = sum(len(one.outcomes) for one in results)
             if (words := f"{format_count(finished, 'run')} finished, {left} to come: {target / PAGE}") != printed:
                 console.print(Text(escape_controls(words)), soft_wrap=True)
                 printed = words
@@ -162,12 +184,7 @@ def visible_files(state: State) -> State:
     return {path: status for path, status in state.items() if path.name != FILES[Snapshot]}
 
 
-def count_unfinished(results: Results) -> int:
-    """The number of unfinished runs."""
-    return sum(run.outcome is None for run in results.runs)
-
-
 def count_missing(results: Results) -> int:
     """The number of runs that are unfinished, or missing in a table."""
     expected = sum(len(cell.seeds) for cell in results.cells.values()) if (results.source / FILE).is_file() else 0
-    return count_unfinished(results) + max(0, expected - len(results.runs))
+    return max(expected, len(results.runs)) - len(results.outcomes)

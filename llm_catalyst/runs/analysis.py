@@ -175,6 +175,11 @@ class RestartEffect:
     after: Score | None
     ended: bool
 
+    @property
+    def better(self) -> bool:
+        """Whether the loss after the stage is below that before the restart."""
+        return self.before is not None and self.after is not None and self.after.loss < self.before.loss
+
 
 def trace_restarts(run: RunRecords) -> list[RestartEffect]:
     """The effect of each restart."""

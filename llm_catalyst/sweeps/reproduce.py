@@ -52,7 +52,7 @@ def reproduce_command(options: Namespace) -> int:
 
 def list_tables() -> int:
     """Print the names and titles of all tables."""
-    Console().print(make_pairs([(table.name, Text(table.title)) for table in tables.known_tables()]))
+    Console().print(make_pairs({table.name: table.title for table in tables.known_tables()}))
     return 0
 
 

@@ -197,7 +197,7 @@ def render_estimate(estimate: Estimate) -> RenderableType:
     rows["cost"] = format_cost(estimate)
     return Group(
         *make_heading("Estimate" if estimate.runs == 1 else f"Estimate: {estimate.runs} runs, one after another"),
-        make_pairs([(name, Text(value)) for name, value in rows.items()]),
+        make_pairs(rows),
         *(indent_text(Text(escape_controls(note), "yellow")) for note in estimate.notes),
         indent_text(Text(describe_caution(estimate), "dim")),
     )

@@ -1,7 +1,7 @@
 """Text for the terminal: escapes for what models, vocabularies and files hold; headings, indents and small tables."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.padding import Padding
@@ -57,11 +57,11 @@ def make_columns(*names: str, wide: int | None = None) -> Table:
     return table
 
 
-def make_pairs(rows: Sequence[tuple[str, Text]]) -> Padding:
+def make_pairs(rows: Mapping[str, str | Text]) -> Padding:
     """Names on the left, and on the right their values, which wrap."""
     table = Table.grid(padding=(0, 2, 0, 0), expand=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
+    for name, value in rows.items():
+        table.add_row(name, Text(value) if isinstance(value, str) else value)
     return Padding(table, (0, 0, 0, 2), expand=False)

@@ -13,7 +13,7 @@ from llm_catalyst.runs.records import Evaluation, Event, Restart, Score
 def drawn(bars: ProgressBars) -> list[str]:
     """The lines as a terminal of 120 columns shows them."""
     console = Console(width=120, file=io.StringIO())
-    console.print(bars.progress)
+    console.print(bars)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 

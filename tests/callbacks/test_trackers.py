@@ -4,7 +4,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from helpers.tiny_models import StoppingView, Stops, adamw, run_in, toy_problem
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from llm_catalyst.callbacks.base import CallbackList, RunCallback, RunInfo
-from llm_catalyst.callbacks.trackers import Tracker, make_point, make_trackers
-from llm_catalyst.callbacks.tracking_log import Point, TrackingLog
+from llm_catalyst.callbacks.trackers import Tracker, Values, collect_values, make_trackers
 from llm_catalyst.cli.run import run_command
 from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.optimizers.backprop import Backprop
@@ -109,14 +108,13 @@ def test_text_of_a_model_is_shown_as_it_is_and_not_as_markdown(tmp_path: Path) -
 
 
 def test_prompts_side_by_side_have_their_own_names() -> None:
-    ends = (200, 400)
-    assert set(make_point(evaluation(0, 50, 0.6, 0.5, member=2), ends).figures) == {
+    assert set(collect_values(evaluation(0, 50, 0.6, 0.5, member=2))) == {
         "dev/loss/3",
         "dev/accuracy/3",
         "dev/macro_f1/3",
     }
     projected = replace(evaluation(0, 50, 0.6, 0.5), projected=Score(0.9, 0.4, 400))
-    shown = make_point(projected, ends).figures
+    shown = collect_values(projected)
     assert (shown["dev/projected_loss"], shown["dev/projected_metric"]) == (0.9, 0.4)
 
 
@@ -225,21 +223,23 @@ def test_a_folder_that_tensorboard_cannot_make_does_not_end_the_run(
     assert line.startswith("warning: track=[tensorboard] failed; the run continues without it (")
 
 
-@dataclass
-class Faulty(TrackingLog):
-    """A log that raises this in one of its methods, and notes what it was asked."""
+class Faulty(Tracker):
+    """A tracker that raises this in one of its methods, and notes what it was asked."""
 
-    at: str
-    error: BaseException
-    asked: list[str] = field(default_factory=list)
+    name = "wandb"
 
-    def open(self, info: RunInfo) -> None:
+    def __init__(self, path: Path, at: str, error: BaseException) -> None:
+        super().__init__(path, SETTINGS)
+        self.at, self.error = at, error
+        self.asked: list[str] = []
+
+    def open_log(self, info: RunInfo) -> None:
         self._do("open")
 
-    def add(self, point: Point) -> None:
+    def add_values(self, step: int, values: Values) -> None:
         self._do("add")
 
-    def close(self, result: Any) -> None:
+    def close_log(self, result: Values | None) -> None:
         self._do("close")
 
     def _do(self, what: str) -> None:
@@ -250,21 +250,20 @@ class Faulty(TrackingLog):
 
 @pytest.mark.parametrize("at", ["open", "add", "close"])
 def test_after_a_fault_a_log_is_asked_nothing_more(tmp_path: Path, capsys: pytest.CaptureFixture[str], at: str) -> None:
-    log = Faulty(at, RuntimeError("\x1b[31mno network"))
-    tracker = Tracker("wandb", log, write_run(tmp_path / "run", finished=False))
+    tracker = Faulty(write_run(tmp_path / "run", finished=False), at, RuntimeError("\x1b[31mno network"))
     tracker.on_run_start(OVERVIEW)
     tracker.on_record(evaluation(0, 50, 0.6, 0.5))
     tracker.on_run_end(outcome())
     tracker.on_run_end(None)
-    assert log.asked.count(at) == 1
-    assert log.asked[-1] == at
+    assert tracker.asked.count(at) == 1
+    assert tracker.asked[-1] == at
     assert capsys.readouterr().err == (
         "warning: track=[wandb] failed; the run continues without it (RuntimeError: \\x1b[31mno network)\n"
     )
 
 
 def test_a_signal_within_a_log_is_not_swallowed(tmp_path: Path) -> None:
-    tracker = Tracker("wandb", Faulty("add", RunInterrupted(15)), write_run(tmp_path / "run", finished=False))
+    tracker = Faulty(write_run(tmp_path / "run", finished=False), "add", RunInterrupted(15))
     tracker.on_run_start(OVERVIEW)
     with pytest.raises(RunInterrupted):
         tracker.on_record(evaluation(0, 50, 0.6, 0.5))

@@ -12,13 +12,12 @@ from helpers.reports import results_of, write_told
 from matplotlib.figure import Figure
 
 from llm_catalyst.report.curves import average_curve
-from llm_catalyst.report.figures.drawing import WIDTH, format_compact, save_figure, shorten_label
-from llm_catalyst.report.figures.gallery import FIGURES, draw_figures
+from llm_catalyst.report.figures.drawing import MOST_ROWS, WIDTH, format_compact, save_figure, shorten_label
 from llm_catalyst.report.figures.prompts import MOST_PROMPTS, distinct_ngrams
-from llm_catalyst.report.figures.rows import MOST_ROWS
 from llm_catalyst.report.figures.scores import read_numbers
-from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results
+from llm_catalyst.report.runs import RecordReader
+from llm_catalyst.report.write import FIGURES, draw_figures
 from llm_catalyst.runs.records import Restart, Snapshot
 from llm_catalyst.utils.validation import ConfigurationError
 

@@ -152,7 +152,7 @@ def test_hostile_texts_are_text(tmp_path: Path) -> None:
     rows = tuple(row for row, _ in cells)
     hostile = replace(
         results, title=POISON, note=POISON, rows=rows, columns=(POISON,), cells=cells, reference=rows[0],
-        problems=(POISON,), command=POISON, metric="accuracy",
+        problems=(POISON,), command=POISON,
     )  # fmt: skip
     files = build_files([hostile])
     raw = files[PAGE].decode()

@@ -7,17 +7,21 @@ sans-serif font. A PDF embeds its font as TrueType (42), which publishers ask fo
 import io
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
+from typing_extensions import Self
 
+from llm_catalyst.report.results import Place, Results
 from llm_catalyst.report.runs import Run
 from llm_catalyst.utils.format import format_compact, shorten_text
 from llm_catalyst.utils.terminal import escape_controls
@@ -27,44 +31,10 @@ INK, FAINT, PAPER = "#262626", "#d4d4d4", "#ffffff"
 # Okabe & Ito's palette, which stays apart for colour-blind readers, without its black and its yellow.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MOST_ROWS, MOST_COLUMNS = len(COLOURS), 8
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
-STYLE: dict[str, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 7,
-    "axes.titlesize": 7.5,
-    "axes.labelsize": 7,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.facecolor": "none",
-    "axes.titlelocation": "left",
-    "grid.color": FAINT,
-    "grid.linewidth": 0.4,
-    "text.color": INK,
-    "text.parse_math": False,  # names come from users: a dollar sign is a dollar sign
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 4,
-    "legend.frameon": False,
-    "legend.fontsize": 6.5,
-    "figure.facecolor": "none",
-    "savefig.facecolor": "none",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "llm-catalyst",
-    "pdf.fonttype": 42,
-}
+STYLE = Path(__file__).with_name("report.mplstyle")
 
 
 @dataclass(frozen=True)
@@ -73,7 +43,58 @@ class Drawing:
 
     caption: str
     figure: Figure | None = None
-    runs: tuple[Run, ...] = ()
+    runs: Sequence[Run] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class RowSelection(Results):
+    """The rows and columns of a figure; `drawable` are all rows that have a colour, with and without data."""
+
+    drawable: tuple[str, ...] = ()
+
+    def style(self, row: str) -> dict[str, Any]:
+        """Colour, marker and dashes of a row: the same in all figures."""
+        return row_style(self.drawable.index(row))
+
+    def legend(self, **changes: Any) -> list[Line2D]:
+        """A legend entry for each row."""
+        return [legend_entry(self.drawable.index(row), row, **changes) for row in self.rows]
+
+    def rows_with(self, data: Mapping[str, object]) -> Self:
+        """The part with only the rows whose data are not empty."""
+        return self.select(row for row in self.rows if data[row])
+
+    def places_with(self, data: Mapping[Place, object]) -> Self:
+        """The part with only the rows and columns in which some place's data are not empty."""
+        rows = [row for row in self.rows if any(data[row, column] for column in self.columns)]
+        return self.select(rows, [column for column in self.columns if any(data[row, column] for row in self.rows)])
+
+    @property
+    def left_out(self) -> str:
+        """A sentence on the rows and columns that are not shown; '' if all are."""
+        rows, columns = (len({place[side] for place in self.cells}) for side in (0, 1))
+        words = []
+        if rows > MOST_ROWS:
+            first = f"{shorten_label(self.reference, 40)} and " if self.reference else ""
+            words.append(f"{MOST_ROWS} of {rows} rows, {first}the best on dev")
+        if columns > MOST_COLUMNS:
+            words.append(f"the first {MOST_COLUMNS} of {columns} columns")
+        return f" Drawn: {', and '.join(words)}." if words else ""
+
+
+def select_rows(results: Results) -> RowSelection:
+    """All rows and columns; of too many rows the reference and the best on dev, of too many columns the first."""
+    rows = results.rows
+    if len(rows) > MOST_ROWS:
+        ranked = sorted(rows, key=lambda row: (row == results.reference, mean_dev_metric(results, row)), reverse=True)
+        rows = tuple(row for row in rows if row in ranked[:MOST_ROWS])
+    return RowSelection(**{**vars(results), "rows": rows, "columns": results.columns[:MOST_COLUMNS]}, drawable=rows)
+
+
+def mean_dev_metric(results: Results, row: str) -> float:
+    """The row's mean metric on dev over all its finished runs; -1 if there is none."""
+    scores = [outcome.best.score.metric for outcome in results.select([row]).outcomes if outcome.best]
+    return fmean(scores) if scores else -1.0
 
 
 @contextmanager
@@ -143,25 +164,20 @@ def shorten_label(text: str, longest: int) -> str:
     return shorten_text(escape_controls(text), longest)
 
 
-def limit_ticks(axis: Axes, x: str = "", y: str = "") -> None:
-    """Set at most five ticks on each axis, formatted by `x` and `y`, or as short numbers."""
-    for side, form in ((axis.xaxis, x), (axis.yaxis, y)):
-        side.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=form == "d"))
-        side.set_major_formatter(
-            FuncFormatter(lambda value, _, form=form: format_compact(value) if not form else format_plain(value, form))
-        )
+def limit_ticks(axis: Axes, whole_x: bool = False) -> None:
+    """Set at most five ticks on each axis, with short numbers; on x only at whole numbers if `whole_x`."""
+    for side, whole in ((axis.xaxis, whole_x), (axis.yaxis, False)):
+        fewest = 1 if whole else 2  # the locator divides whole numbers rather than set fewer
+        side.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=whole, min_n_ticks=fewest))
+        side.set_major_formatter(lambda value, _: format_compact(value))
 
 
-def name_rows(axis: Axes, names: Sequence[str]) -> None:
-    """Name the places of the y axis: the first at the top, at 0, the others below it at 1, 2, …"""
-    axis.set_yticks(range(len(names)), [shorten_label(name, 30) for name in names])
-    axis.set_ylim(len(names) - 0.4, -0.6)
-    axis.tick_params("y", length=0)
-
-
-def format_plain(value: float, form: str) -> str:
-    """A number in a format; 'd' rounds it."""
-    return f"{round(value)}" if form == "d" else f"{value:{form}}"
+def name_rows(axes: Sequence[Axes], names: Sequence[str]) -> None:
+    """Name the places of the y axes, on the left panels only: the first at the top, at 0, the others at 1, 2, …"""
+    for number, axis in enumerate(axes):
+        axis.set_yticks(range(len(names)), [shorten_label(name, 30) if number % 2 == 0 else "" for name in names])
+        axis.set_ylim(len(names) - 0.4, -0.6)
+        axis.tick_params("y", length=0)
 
 
 def save_figure(figure: Figure) -> tuple[str, bytes]:

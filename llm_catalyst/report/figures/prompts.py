@@ -7,21 +7,12 @@ from statistics import fmean
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
-from llm_catalyst.report.figures.drawing import (
-    INK,
-    Drawing,
-    legend_entry,
-    limit_ticks,
-    make_panels,
-    name_rows,
-    row_style,
-)
-from llm_catalyst.report.figures.rows import select_rows
+from llm_catalyst.report.figures import drawing
+from llm_catalyst.report.figures.drawing import INK, Drawing, select_rows
 from llm_catalyst.report.figures.scores import draw_mean
 from llm_catalyst.report.readability import dictionary_share
-from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results
-from llm_catalyst.report.runs import Run
+from llm_catalyst.report.runs import RecordReader, Run, dev_rank
 from llm_catalyst.runs.analysis import trace_restarts
 from llm_catalyst.runs.records import Origin, Restart, ScoredPrompt, Snapshot
 
@@ -32,24 +23,23 @@ MEASURES = ("distinct-1", "distinct-2", "spread")
 
 def draw_pool(results: Results, read: RecordReader) -> Drawing:
     """The dev loss of the pool's entries by stage and origin."""
-    selection = select_rows(results)
-    pools = {run.path: read(run, ScoredPrompt) for run in selection.runs}
-    cells = results.cells
-    selection = selection.places_with({place: any(pools.get(run.path) for run in cells[place].runs) for place in cells})
-    selection = selection.select(columns=selection.columns[:1])  # losses of different tasks do not compare
-    entries = {
-        row: [entry for run in selection.select([row]).runs for entry in pools[run.path]] for row in selection.rows
+    pools = {
+        place: [entry for run in cell.runs for entry in read(run, ScoredPrompt)]
+        for place, cell in results.cells.items()
     }
+    selection = select_rows(results).places_with(pools)
+    selection = selection.select(columns=selection.columns[:1])  # losses of different tasks do not compare
+    entries = {row: pools[row, column] for column in selection.columns for row in selection.rows}
     selection = selection.rows_with(entries)
     if not selection.rows:
         return Drawing("no prompt is in a pool yet")
     origins = [origin for origin in ORIGINS if any(e.origin == origin for row in selection.rows for e in entries[row])]
-    keys = [legend_entry(ORIGINS.index(origin), f"from the {origin}") for origin in origins]
-    figure, axes = make_panels(selection.rows, keys, x="stage", y="loss on dev (nats)")
+    keys = [drawing.legend_entry(ORIGINS.index(origin), f"from the {origin}") for origin in origins]
+    figure, axes = drawing.make_panels(selection.rows, keys, x="stage", y="loss on dev (nats)")
     for axis, row in zip(axes, selection.rows, strict=True):
         for origin in origins:
             draw_losses(axis, [entry for entry in entries[row] if entry.origin == origin], ORIGINS.index(origin))
-        limit_ticks(axis, x="d")
+        drawing.limit_ticks(axis, whole_x=True)
         axis.set_xlim(0.5, max(entry.stage for entry in entries[row]) + 1.5)
     where = f" of {selection.columns[0]}" if len(results.columns) > 1 else ""
     words = f"The prompts that entered the pool{where}: loss on dev in the stage in which each was scored, all seeds"
@@ -58,7 +48,7 @@ def draw_pool(results: Results, read: RecordReader) -> Drawing:
 
 def draw_losses(axis: Axes, entries: Sequence[ScoredPrompt], number: int) -> None:
     """Draw losses over stages, counted from 1, and their means, shifted so that origins do not overlap."""
-    shift, style = 0.12 * (number - 1), row_style(number)
+    shift, style = 0.12 * (number - 1), drawing.row_style(number)
     losses: dict[int, list[float]] = {}
     for entry in entries:
         losses.setdefault(entry.stage, []).append(entry.score.loss)
@@ -71,24 +61,24 @@ def draw_losses(axis: Axes, entries: Sequence[ScoredPrompt], number: int) -> Non
 
 def draw_words(results: Results, read: RecordReader) -> Drawing:
     """The soft prompt's nearest tokens along training, with their similarity, in the run that is best on dev."""
-    ended = [(run.outcome.best.score, run) for run in select_rows(results).runs if run.outcome and run.outcome.best]
-    projected = [(score, run) for score, run in ended if read(run, Snapshot)]
+    ended = [run for run in select_rows(results).runs if run.outcome and run.outcome.best]
+    projected = [run for run in ended if read(run, Snapshot)]
     if not projected:
         return Drawing("no run has come to an end that projected its prompt on the way")
-    _, run = max(projected, key=lambda pair: (pair[0].metric, -pair[0].loss))
+    run = max(projected, key=dev_rank)
     snapshots = [snapshot for snapshot in read(run, Snapshot) if snapshot.member == 0]
     held = Counter(snapshot.prompt.text for snapshot in snapshots)  # in the order in which they came
     longest = {text for text, _ in held.most_common(MOST_PROMPTS)}
     texts = [text for text in held if text in longest]
-    figure, (axis,) = make_panels([""], height=0.6 + 0.15 * len(texts), x="gradient steps")
+    figure, (axis,) = drawing.make_panels([""], height=0.6 + 0.15 * len(texts), x="gradient steps")
     shown = [snapshot for snapshot in snapshots if snapshot.prompt.text in longest]
     places = [texts.index(snapshot.prompt.text) for snapshot in shown]
-    near = [to_rgba(row_style(0)["color"], min(1.0, max(0.05, snapshot.similarity))) for snapshot in shown]
+    near = [to_rgba(drawing.row_style(0)["color"], min(1.0, max(0.05, snapshot.similarity))) for snapshot in shown]
     axis.scatter([s.step for s in shown], places, s=9, color=near, marker="s", linewidths=0)
     ends = [max(s.step for s in snapshots if s.stage == stage) for stage in {r.stage for r in read(run, Restart)}]
     for end in ends:
         axis.axvline(end, color=INK, lw=0.5, ls=":")
-    name_rows(axis, texts)
+    drawing.name_rows([axis], texts)
     few = "" if len(texts) == len(held) else f"; those {MOST_PROMPTS} of {len(held)} that it was longest"
     return Drawing(
         f"The tokens nearest to the soft prompt along training, in the run that is best on dev ({run.path}){few}. "
@@ -109,7 +99,8 @@ def draw_diversity(results: Results, read: RecordReader) -> Drawing:
     if not selection.rows:
         return Drawing("no restart had two proposals to choose from and a whole stage after it")
     measures = [name for name in MEASURES if any(name in known for row in selection.rows for known, _ in points[row])]
-    figure, axes = make_panels(measures, selection.legend(linestyle="none"), y=f"gain in {results.metric} on dev")
+    keys, gain = selection.legend(linestyle="none"), f"gain in {results.metric} on dev"
+    figure, axes = drawing.make_panels(measures, keys, y=gain)
     for axis, measure in zip(axes, measures, strict=True):
         axis.axhline(0, color=INK, lw=0.5)
         for row in selection.rows:
@@ -117,7 +108,7 @@ def draw_diversity(results: Results, read: RecordReader) -> Drawing:
             style = selection.style(row) | {"linestyle": "none", "alpha": 0.8}
             axis.plot([value for value, _ in known], [gain for _, gain in known], **style)
         axis.margins(0.1)
-        limit_ticks(axis)
+        drawing.limit_ticks(axis)
     words = (
         "How diverse the proposals of a question were, and the gain of its restart: from the prompt that it replaced "
         "to the end of the stage that it began. distinct-n: different n-grams as a share of all (Li et al. 2016, arXiv "
@@ -132,10 +123,8 @@ def measure_diversity(run: Run, read: RecordReader) -> list[tuple[dict[str, floa
     for effect in trace_restarts(read.records(run)):
         texts = [proposal.prompt.text for proposal, _ in effect.restart.considered]
         if len(texts) > 1 and effect.ended and effect.before and effect.after:
-            measured = zip(
-                MEASURES, (distinct_ngrams(texts, 1), distinct_ngrams(texts, 2), effect.restart.spread), strict=True
-            )
-            known = {name: value for name, value in measured if value is not None}
+            measures = distinct_ngrams(texts, 1), distinct_ngrams(texts, 2), effect.restart.spread
+            known = {name: value for name, value in zip(MEASURES, measures, strict=True) if value is not None}
             found.append((known, effect.after.metric - effect.before.metric))
     return found
 
@@ -161,18 +150,17 @@ def draw_readability(results: Results, read: RecordReader) -> Drawing:
     if not selection.rows:
         return Drawing("no prompt is in a pool yet, or there is no dictionary to look its words up in")
     origins = [origin for origin in ORIGINS if any(shares[row, origin] for row in selection.rows)]
-    keys = [legend_entry(ORIGINS.index(origin), f"from the {origin}", linestyle="none") for origin in origins]
-    figure, (axis,) = make_panels([""], keys, height=0.4 + 0.2 * len(selection.rows))
+    keys = [drawing.legend_entry(ORIGINS.index(origin), f"from the {origin}", linestyle="none") for origin in origins]
+    figure, (axis,) = drawing.make_panels([""], keys, height=0.4 + 0.2 * len(selection.rows))
     for origin in origins:
         for place, row in enumerate(selection.rows):
-            draw_mean(axis, shares[row, origin], [place], row_style(ORIGINS.index(origin)))
-    name_rows(axis, selection.rows)
+            draw_mean(axis, shares[row, origin], [place], drawing.row_style(ORIGINS.index(origin)))
+    drawing.name_rows([axis], selection.rows)
     axis.set_xlim(-0.02, 1.02)
     axis.set_xlabel("share of dictionary words")
     words = "How readable the prompts in the pool are, which the mentor sees: the share of words that a dictionary has"
-    return Drawing(
-        f"{words}; mean and sample standard deviation over runs.{selection.left_out}", figure, selection.runs
-    )
+    spread = "mean and sample standard deviation over runs"
+    return Drawing(f"{words}; {spread}.{selection.left_out}", figure, selection.runs)
 
 
 def words_share(entries: Sequence[ScoredPrompt], origin: Origin) -> float | None:

@@ -3,87 +3,66 @@
 A figure without data is not drawn; its caption then says why.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from llm_catalyst.report.cell_statistics import count_tokens, sum_usd, values_by_seed
-from llm_catalyst.report.curves import DevCurve, average_curve, collect_points, own_score, projected_score
-from llm_catalyst.report.figures.drawing import (
-    COLOURS,
-    INK,
-    Drawing,
-    legend_entry,
-    limit_ticks,
-    make_panels,
-    name_rows,
-    row_style,
-    shorten_label,
-)
-from llm_catalyst.report.figures.rows import MOST_ROWS, RowSelection, select_rows
-from llm_catalyst.report.record_reader import RecordReader
+from llm_catalyst.report.cell_statistics import MEASURES, values_by_seed
+from llm_catalyst.report.curves import DevCurve, average_curve
+from llm_catalyst.report.figures import drawing
+from llm_catalyst.report.figures.drawing import INK, MOST_ROWS, Drawing, select_rows
 from llm_catalyst.report.results import Place, Results
+from llm_catalyst.report.runs import RecordReader
 from llm_catalyst.runs.records import Outcome
 from llm_catalyst.utils.format import format_compact
 
 MEAN = "mean over seeds, with bars of one sample standard deviation"
 NO_SCORE = Drawing("no run has finished with a score")
-PRICES: dict[str, Callable[[Outcome], float | None]] = {
-    "US dollars for the mentor": sum_usd,
-    "tokens of the mentor": count_tokens,
-    "seconds": lambda outcome: outcome.seconds,
-}
-WORK: dict[str, Callable[[Outcome], float]] = {
-    "gradient steps": lambda outcome: outcome.ledger.gradient_steps,
-    "examples trained": lambda outcome: outcome.ledger.train_examples,
-    "examples scored": lambda outcome: outcome.ledger.scored_examples,
-    "mentor's tokens": lambda outcome: outcome.ledger.input_tokens + outcome.ledger.output_tokens,
+# Measures by the words for them. Of PRICES the first is drawn that is known.
+PRICES = {"US dollars for the mentor": "usd", "tokens of the mentor": "tokens", "seconds": "seconds"}
+WORK = {
+    "gradient steps": "steps",
+    "examples trained": "trained",
+    "examples scored": "scored",
+    "mentor's tokens": "tokens",
 }
 
 
 def draw_convergence(results: Results, read: RecordReader) -> Drawing:
     """The metric on dev of the soft prompt over gradient steps, with its spread over seeds and the restarts."""
-    finished = {
-        place: average_curve([r for r in cell.runs if r.outcome], read) for place, cell in results.cells.items()
-    }
-    unfinished = {
-        place: [points for run in cell.runs if not run.outcome and (points := collect_points(run, read))]
-        for place, cell in results.cells.items()
-    }
+    finished, unfinished = dict[Place, DevCurve | None](), dict[Place, list[DevCurve]]()
+    for place, cell in results.cells.items():
+        finished[place] = average_curve([run for run in cell.runs if run.outcome], read)
+        alone = [average_curve([run], read) for run in cell.runs if not run.outcome]
+        unfinished[place] = [curve for curve in alone if curve]
     selection = select_rows(results).places_with({place: finished[place] or unfinished[place] for place in finished})
     if not selection.columns:
         return Drawing("no run has been scored on dev yet")
-    figure, axes = make_panels(selection.columns, selection.legend(), x="gradient steps", y=f"{results.metric} on dev")
-    has_level = False
-    for axis, column in zip(axes, selection.columns, strict=True):
+    keys, metric = selection.legend(), f"{results.metric} on dev"
+    figure, axes = drawing.make_panels(selection.columns, keys, x="gradient steps", y=metric)
+    levels = [majority_level(selection.select(columns=[column])) for column in selection.columns]
+    for axis, column, level in zip(axes, selection.columns, levels, strict=True):
         for row in selection.rows:
             draw_mean_curve(axis, finished[row, column], selection.style(row))
-            for points in unfinished[row, column]:
-                places = sorted(points)
-                metrics = [points[place] for place in places]
-                axis.plot([step for _, step in places], metrics, color=selection.style(row)["color"], lw=0.5)
-        limit_ticks(axis)
-        if level := majority_level(selection.select(columns=[column])):
-            has_level = True
+            for curve in unfinished[row, column]:
+                axis.plot(curve.steps, curve.mean, color=selection.style(row)["color"], lw=0.5)
+        drawing.limit_ticks(axis)
+        if level:
             axis.axhline(level, color=INK, lw=0.6, ls=":")
-    signs = [
-        "markers: restarts",
-        *["dotted: the majority class"] * has_level,
-        *["thin: under way"] * any(unfinished.values()),
-    ]
+    signs = ["markers: restarts"]
+    signs += ["dotted: the majority class"] * any(levels) + ["thin: under way"] * any(unfinished.values())
     band = describe_band(finished)
-    words = f"The soft prompt's {results.metric} on dev over gradient steps; {band}; {'; '.join(signs)}."
+    words = f"The soft prompt's {metric} over gradient steps; {band}; {'; '.join(signs)}."
     return Drawing(words + selection.left_out, figure, selection.runs)
 
 
 def draw_projection(results: Results, read: RecordReader) -> Drawing:
     """The metric on dev of the soft prompt, and of its projection to tokens, along training."""
     soft, projected = (
-        {place: average_curve(cell.runs, read, pick) for place, cell in results.cells.items()}
-        for pick in (own_score, projected_score)
+        {place: average_curve(cell.runs, read, kind) for place, cell in results.cells.items()} for kind in (False, True)
     )
     selection = select_rows(results).places_with(projected)
     if not selection.columns:
@@ -92,13 +71,13 @@ def draw_projection(results: Results, read: RecordReader) -> Drawing:
     keys += [
         Line2D([], [], color=INK, ls=ls, label=f"{kind} prompt") for kind, ls in (("soft", "-"), ("projected", ":"))
     ]
-    figure, axes = make_panels(selection.columns, keys, x="gradient steps", y=f"{results.metric} on dev")
+    figure, axes = drawing.make_panels(selection.columns, keys, x="gradient steps", y=f"{results.metric} on dev")
     for axis, column in zip(axes, selection.columns, strict=True):
         for row in selection.rows:
             style = selection.style(row) | {"marker": "none"}
             draw_mean_curve(axis, soft[row, column], style | {"linestyle": "-"})
             draw_mean_curve(axis, projected[row, column], style | {"linestyle": ":"})
-        limit_ticks(axis)
+        drawing.limit_ticks(axis)
     words = f"What projection to tokens loses: {results.metric} on dev of the soft prompt, and of its nearest tokens"
     return Drawing(f"{words}; {describe_band(projected)}.{selection.left_out}", figure, selection.runs)
 
@@ -122,10 +101,10 @@ def describe_band(curves: Mapping[Place, DevCurve | None]) -> str:
     return f"mean over {number} seeds, band: ± one sample standard deviation"
 
 
-def majority_level(selection: RowSelection) -> float | None:
+def majority_level(selection: Results) -> float | None:
     """The share of the largest class, if the metric is accuracy and the share is the same for all runs."""
     levels = {outcome.majority for outcome in selection.outcomes}
-    return levels.pop() if len(levels) == 1 and selection.results.metric == "accuracy" else None
+    return levels.pop() if len(levels) == 1 and selection.metric == "accuracy" else None
 
 
 def draw_cost(results: Results, read: RecordReader) -> Drawing:
@@ -135,15 +114,16 @@ def draw_cost(results: Results, read: RecordReader) -> Drawing:
         return NO_SCORE
     name, price = select_price(selection.outcomes)
     metric = f"{results.metric} on {selection.reported_on}"
-    figure, axes = make_panels(selection.columns, selection.legend(linestyle="none"), x=f"{name} per run", y=metric)
+    keys = selection.legend(linestyle="none")
+    figure, axes = drawing.make_panels(selection.columns, keys, x=f"{name} per run", y=metric)
     for axis, column in zip(axes, selection.columns, strict=True):
         for row in selection.rows:
-            outcomes = selection.select([row], [column]).outcomes
-            scores = [outcome.test.metric for outcome in outcomes if outcome.test]
-            prices = [paid for outcome in outcomes if outcome.test and (paid := price(outcome)) is not None]
-            draw_mean(axis, prices, scores, selection.style(row))
+            cell = results.cells[row, column]
+            scores, paid = values_by_seed(cell, "test"), values_by_seed(cell, price)
+            prices = [paid[seed] for seed in scores if seed in paid]
+            draw_mean(axis, prices, [*scores.values()], selection.style(row))
         axis.margins(0.15)
-        limit_ticks(axis)
+        drawing.limit_ticks(axis)
     return Drawing(f"The {metric} against {name} per run: {MEAN}.{selection.left_out}", figure, selection.runs)
 
 
@@ -154,17 +134,17 @@ def draw_scores(results: Results, read: RecordReader) -> Drawing:
     if not selection.columns:
         return NO_SCORE
     metric = f"{results.metric} on {selection.reported_on}"
-    figure, axes = make_panels(selection.columns, height=0.35 + 0.16 * len(selection.rows), x=metric)
-    for number, (axis, column) in enumerate(zip(axes, selection.columns, strict=True)):
-        limit_ticks(axis)
-        name_rows(axis, selection.rows if number % 2 == 0 else [""] * len(selection.rows))
+    figure, axes = drawing.make_panels(selection.columns, height=0.35 + 0.16 * len(selection.rows), x=metric)
+    for axis, column in zip(axes, selection.columns, strict=True):
+        drawing.limit_ticks(axis)
         if results.reference and (reference := values[results.reference, column]):
             axis.axvline(fmean(reference), color=INK, lw=0.6, ls=":")
         for place, row in enumerate(selection.rows):
             own, style = values[row, column], selection.style(row)
             axis.plot(own, [place] * len(own), **(style | {"linestyle": "none", "markersize": 2.5, "alpha": 0.45}))
             draw_mean(axis, own, [place], style)
-    dotted = f"; dotted: the mean of {shorten_label(results.reference, 40)}" if results.reference else ""
+    drawing.name_rows(axes, selection.rows)
+    dotted = f"; dotted: the mean of {drawing.shorten_label(results.reference, 40)}" if results.reference else ""
     words = f"The {metric} of each row: small, run by run; large, the {MEAN}{dotted}."
     return Drawing(words + selection.left_out, figure, selection.runs)
 
@@ -174,12 +154,12 @@ def values_by_place(results: Results) -> dict[Place, list[float]]:
     return {place: [*values_by_seed(cell, "test").values()] for place, cell in results.cells.items()}
 
 
-def select_price(outcomes: Sequence[Outcome]) -> tuple[str, Callable[[Outcome], float | None]]:
-    """The first of PRICES that is known for all runs, and not 0 for all."""
-    for name, price in PRICES.items():
-        paid = [price(outcome) for outcome in outcomes]
+def select_price(outcomes: Sequence[Outcome]) -> tuple[str, str]:
+    """The first of PRICES that is known for all runs, and not 0 for all: its words and its measure."""
+    for name, measure in PRICES.items():
+        paid = [MEASURES[measure].read(outcome) for outcome in outcomes]
         if None not in paid and any(paid):
-            return name, price
+            return name, measure
     return "seconds", PRICES["seconds"]
 
 
@@ -197,35 +177,30 @@ def standard_deviation(values: Sequence[float]) -> float | None:
 
 def draw_sensitivity(results: Results, read: RecordReader) -> Drawing:
     """The reported metric over rows, or columns, that are numbers: a length, a count of rounds, a rate."""
-    numbers, lines = read_numbers(results.rows), results.columns
+    values, lines, numbers = values_by_place(results), results.columns, read_numbers(results.rows)
     if not numbers:
-        numbers, lines = read_numbers(results.columns), results.rows
+        values = {(column, row): scores for (row, column), scores in values.items()}
+        lines, numbers = results.rows, read_numbers(results.columns)
     if not numbers:
         return Drawing("neither the rows nor the columns are numbers")
-    rows_are_numbers, values = lines is results.columns, values_by_place(results)
     points = {
-        line: [
-            (x, scores)
-            for name, x in numbers.items()
-            if (scores := values[(name, line) if rows_are_numbers else (line, name)])
-        ]
+        line: [(x, scores) for name, x in numbers.items() if (scores := values[name, line])]
         for line in lines[:MOST_ROWS]
     }
     if not any(points.values()):
         return NO_SCORE
-    figure, (axis,) = make_panels([""], [legend_entry(i, line) for i, line in enumerate(points)])
+    figure, (axis,) = drawing.make_panels([""], [drawing.legend_entry(i, line) for i, line in enumerate(points)])
     for i, known in enumerate(points.values()):
         spreads = [standard_deviation(scores) or 0.0 for _, scores in known]
         means = [fmean(scores) for _, scores in known]
-        axis.errorbar([x for x, _ in known], means, spreads, elinewidth=0.7, **row_style(i))
-    limit_ticks(axis)
+        axis.errorbar([x for x, _ in known], means, spreads, elinewidth=0.7, **drawing.row_style(i))
+    drawing.limit_ticks(axis)
     scale_axis(axis, sorted(numbers.values()))
-    selection = RowSelection(results, results.rows, results.rows, results.columns)
-    metric = f"{results.metric} on {selection.reported_on}"
-    axis.set_xlabel(shorten_label(results.title, 60))
+    metric = f"{results.metric} on {results.reported_on}"
+    axis.set_xlabel(drawing.shorten_label(results.title, 60))
     axis.set_ylabel(metric)
     left_out = f" The first {MOST_ROWS} of {len(lines)} lines are drawn." if len(lines) > MOST_ROWS else ""
-    return Drawing(f"The {metric}: {MEAN}.{left_out}", figure, selection.runs)
+    return Drawing(f"The {metric}: {MEAN}.{left_out}", figure, results.runs)
 
 
 def read_numbers(names: Sequence[str]) -> dict[str, float]:
@@ -254,15 +229,16 @@ def draw_usage(results: Results, read: RecordReader) -> Drawing:
     )
     if not selection.rows or not selection.columns:
         return Drawing("no run has finished yet" if not selection.rows else "no column has a finished run in each row")
-    figure, axes = make_panels(list(WORK), height=0.35 + 0.16 * len(selection.rows))
-    for number, (axis, count) in enumerate(zip(axes, WORK.values(), strict=True)):
-        means = [fmean(count(outcome) for outcome in selection.select([row]).outcomes) for row in selection.rows]
-        bars = axis.barh(range(len(means)), means, color=COLOURS[0], height=0.6)
+    figure, axes = drawing.make_panels(list(WORK), height=0.35 + 0.16 * len(selection.rows))
+    for axis, measure in zip(axes, WORK.values(), strict=True):
+        read_amount = MEASURES[measure].read
+        means = [fmean(read_amount(o) or 0 for o in selection.select([row]).outcomes) for row in selection.rows]
+        bars = axis.barh(range(len(means)), means, color=drawing.COLOURS[0], height=0.6)
         axis.bar_label(bars, [format_compact(mean) for mean in means], padding=2, fontsize=6)
         axis.set_xlim(0, 1.35 * max(*means, 1e-9))
         axis.set_xticks([])
         axis.grid(False)
-        name_rows(axis, selection.rows if number % 2 == 0 else [""] * len(selection.rows))
+    drawing.name_rows(axes, selection.rows)
     over = f" over {', '.join(selection.columns)}" if len(results.columns) > 1 else ""
     words = f"What a run of each row has spent: the mean of its runs{over}."
     return Drawing(words + selection.left_out, figure, selection.runs)

@@ -1,50 +1,22 @@
 """The provenance of a report's runs: versions, machines, data, models with dates; and the problems of the runs."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 
-from llm_catalyst.report.record_reader import RecordReader
 from llm_catalyst.report.results import Results
-from llm_catalyst.report.runs import Run
+from llm_catalyst.report.runs import RecordReader, Run
 from llm_catalyst.runs.analysis import collect_warnings
 from llm_catalyst.runs.records import LLMCall, Manifest
 from llm_catalyst.utils.format import format_count
 
-Tally = dict[str, int]  # a value, and the number of runs that have it
 
-
-@dataclass(frozen=True)
-class Calls:
-    """The calls of a model, by the requested name and the responding one; `first` and `last` are their dates."""
-
-    asked: str
-    answered: str
-    calls: int
-    reused: int
-    failed: int
-    first: str
-    last: str
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """A split of a column's data: its rows, its sha256, and the number of runs with these."""
-
-    column: str
-    split: str
-    rows: str
-    sha256: str
-    runs: int
-
-
-def collect_facts(runs: Sequence[Run]) -> dict[str, Tally]:
+def collect_facts(runs: Iterable[Run]) -> dict[str, Counter[str]]:
     """The facts of `list_facts` by name, each value with the number of runs that have it."""
-    found: dict[str, Tally] = defaultdict(lambda: defaultdict(int))
+    found = defaultdict[str, Counter[str]](Counter)
     for run in runs:
         for name, value in list_facts(run.manifest):
             found[name][value] += 1
-    return {name: dict(tally) for name, tally in found.items()}
+    return found
 
 
 def list_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -58,35 +30,24 @@ def list_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "backbone", f"{manifest.backbone.get('name', '?')}{f', commit {str(commit)[:10]}' if commit else ''}"
 
 
-def collect_fingerprints(results: Results) -> list[Fingerprint]:
-    """The splits that the runs read, column by column."""
-    found: dict[tuple[str, str, str, str], int] = defaultdict(int)
-    for column in results.columns:
-        for run in results.column_runs(column):
-            for split, facts in run.manifest.data.items():
-                if isinstance(facts, Mapping) and "sha256" in facts:
-                    found[column, split, str(facts.get("rows", "–")), str(facts["sha256"])] += 1
-    return [Fingerprint(*key, runs) for key, runs in found.items()]
+def count_fingerprints(results: Results) -> Counter[tuple[str, ...]]:
+    """The splits that the runs read: column, split, rows and sha256, with the number of runs that have these."""
+    return Counter(
+        (column, split, str(facts.get("rows", "–")), str(facts["sha256"]))
+        for column in results.columns
+        for run in results.select(columns=[column]).runs
+        for split, facts in run.manifest.data.items()
+        if isinstance(facts, Mapping) and "sha256" in facts
+    )
 
 
-def collect_calls(runs: Iterable[Run], read: RecordReader) -> list[Calls]:
-    """The calls of each model."""
-    found: dict[tuple[str, str], list[LLMCall]] = defaultdict(list)
+def group_calls(runs: Iterable[Run], read: RecordReader) -> dict[tuple[str, str], list[LLMCall]]:
+    """The calls of each model, by the requested name and the responding one."""
+    found = defaultdict[tuple[str, str], list[LLMCall]](list)
     for run in runs:
-        for exchange in read(run, LLMCall):
-            found[exchange.asked, exchange.answered or "nobody"].append(exchange)
-    return [
-        Calls(
-            asked,
-            answered,
-            calls=sum(exchange.reused is None for exchange in exchanges),
-            reused=sum(exchange.reused is not None for exchange in exchanges),
-            failed=sum(exchange.error is not None for exchange in exchanges),
-            first=min(exchange.date for exchange in exchanges),
-            last=max(exchange.date for exchange in exchanges),
-        )
-        for (asked, answered), exchanges in found.items()
-    ]
+        for call in read(run, LLMCall):
+            found[call.asked, call.answered or "nobody"].append(call)
+    return found
 
 
 def collect_problems(results: Results, read: RecordReader) -> list[tuple[str, list[str]]]:

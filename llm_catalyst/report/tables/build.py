@@ -3,16 +3,10 @@
 import re
 from collections.abc import Mapping
 
-from llm_catalyst.config.table import Published
-from llm_catalyst.report.cell_statistics import (
-    ALPHA,
-    MEASURES,
-    CellStatistics,
-    average_columns,
-    compute_statistics,
-    count_wins,
-)
+from llm_catalyst.report import cell_statistics
+from llm_catalyst.report.cell_statistics import ALPHA, MEASURES, CellStatistics, compute_statistics
 from llm_catalyst.report.results import Place, Results
+from llm_catalyst.report.statistics import Comparison
 from llm_catalyst.report.tables.costs import build_cost_by_cell, build_cost_table
 from llm_catalyst.report.tables.export import format_command
 from llm_catalyst.report.tables.rendered import Field, RenderedTable, needs_unicode_latex, render_latex, render_markdown
@@ -20,23 +14,11 @@ from llm_catalyst.utils.format import format_count, join_first
 from llm_catalyst.utils.terminal import escape_controls
 
 UNKNOWN = Field("–", "dim")
-FIGURES = (
-    "pairs",
-    "difference",
-    "95% interval",
-    "p (t)",
-    "p (Holm)",
-    "p (Wilcoxon)",
-    "d_z",
-    "wins / ties / losses",
-)
+FIGURES = ("pairs", "difference", "95% interval", "p (t)", "p (Holm)", "p (Wilcoxon)", "d_z", "wins / ties / losses")
 OF = {
     "test": "of the soft prompt that dev chose",
-    "test_loss": "of the soft prompt that dev chose",
     "dev": "on dev, by which it was chosen, of the soft prompt",
-    "dev_loss": "on dev, by which it was chosen, of the soft prompt",
     "best_prompt": "of the pool's best discrete prompt on dev",
-    "best_prompt_loss": "of the pool's best discrete prompt on dev",
 }
 
 
@@ -55,9 +37,8 @@ def to_latex(results: Results) -> str:
     """All tables as LaTeX with booktabs; the run directories behind them are comments."""
     texts = [render_latex(table, f"{results.source.name}-{table.name}") for table in build_tables(results)]
     head = [r"\usepackage{booktabs} goes before \begin{document}"]
-    head += (
-        ["names hold letters that pdfLaTeX does not know: use LuaLaTeX"] if needs_unicode_latex("".join(texts)) else []
-    )
+    if needs_unicode_latex("".join(texts)):
+        head.append("names hold letters that pdfLaTeX does not know: use LuaLaTeX")
     head += [f"{run.path}   {format_command(run)}" for run in results.runs]
     return "\n".join([*(f"% {escape_controls(line)}" for line in head), *texts])
 
@@ -72,7 +53,8 @@ def build_tables(results: Results) -> list[RenderedTable]:
 def render_scores(results: Results, measure: str = "test") -> RenderedTable:
     """The table of scores: mean and spread of each cell, and published figures in lines of their own."""
     found = compute_statistics(results, measure)
-    means, won = average_columns(results, found), count_wins(results, found, measure)
+    means = cell_statistics.average_columns(results, found)
+    won = cell_statistics.count_wins(results, found, measure)
     headings = ["", *(column_heading(results, column) for column in results.columns)]
     headings += (["mean"] if means else []) + (["wins / ties / losses"] if won else [])
     lines = []
@@ -80,24 +62,21 @@ def render_scores(results: Results, measure: str = "test") -> RenderedTable:
         line = [Field(row), *(format_score(found[row, column], measure) for column in results.columns)]
         line += [Field(format_figure(means[row], measure)) if row in means else UNKNOWN] if means else []
         line += [Field("/".join(map(str, won[row])) if row in won else "")] if won else []
-        lines.append(tuple(line))
+        lines.append(line)
         theirs = [found[row, column].published for column in results.columns]
         if any(theirs):
-            cited = [Field(f"{row}, published", "cited"), *(cite_published(entry) for entry in theirs)]
-            lines.append((*cited, *[Field("")] * (len(headings) - len(cited))))
-    notes = [
-        *build_caption(results, found, measure),
-        *describe_comparison(results, found, measure),
-        *list_sources(found),
-    ]
+            cited = [Field(format_mean(p.mean, p.std, "test"), "cited") if p else UNKNOWN for p in theirs]
+            blank = [Field("")] * (len(headings) - 1 - len(cited))
+            lines.append([Field(f"{row}, published", "cited"), *cited, *blank])
+    notes = [*build_caption(results, found, measure), *describe_comparison(results, found, measure)]
     return RenderedTable(
         "scores",
         results.title,
-        tuple(headings),
-        tuple(lines),
+        headings,
+        lines,
         results.command,
-        notes=(*notes, *[results.note] * bool(results.note)),
-        warnings=(*collect_warnings(found), *describe_diverged(results)),
+        notes=[*notes, *list_sources(found), *[results.note] * bool(results.note)],
+        warnings=[*collect_warnings(found), *describe_diverged(results)],
         problems=results.problems,
     )
 
@@ -118,16 +97,14 @@ def format_score(value: CellStatistics, measure: str) -> Field:
     missing = f" ({value.runs}/{value.expected})" if value.runs < value.expected else ""
     if value.summary is None:
         return Field(f"–{missing}", "dim")
-    spread = "" if value.summary.std is None else f" ± {format_figure(value.summary.std, measure)}"
-    return Field(f"{format_figure(value.summary.mean, measure)}{spread}{missing}", "bold" if value.bold else "")
+    score = format_mean(value.summary.mean, value.summary.std, measure)
+    return Field(f"{score}{missing}", "bold" if value.bold else "")
 
 
-def cite_published(published: Published | None) -> Field:
-    """A cell with a published figure."""
-    if published is None:
-        return UNKNOWN
-    spread = "" if published.std is None else f" ± {format_figure(published.std, 'test')}"
-    return Field(f"{format_figure(published.mean, 'test')}{spread}", "cited")
+def format_mean(mean: float, std: float | None, measure: str) -> str:
+    """A mean with its spread, if that is known: '87.3 ± 1.2'."""
+    spread = "" if std is None else f" ± {format_figure(std, measure)}"
+    return f"{format_figure(mean, measure)}{spread}"
 
 
 def build_caption(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> list[str]:
@@ -137,10 +114,10 @@ def build_caption(results: Results, found: Mapping[Place, CellStatistics], measu
     seeds = {value.expected for value in found.values()} - {0}
     over = f"over {format_count(max(seeds), 'seed')}" if len(seeds) == 1 else "over seeds"
     spread = "one seed, which has no spread" if seeds == {1} else f"mean ± sample standard deviation {over}"
-    notes = [f"{what} {OF[measure]}; {spread}."]
+    notes = [f"{what} {OF[measure.removesuffix('_loss')]}; {spread}."]
     if any(value.runs < value.expected for value in found.values()):
         notes.append("In brackets: how many of the seeds have a score, where not all have.")
-    outcomes = [run.outcome for run in results.runs if run.outcome]
+    outcomes = results.outcomes
     chose = [outcome for outcome in outcomes if outcome.reported_on == "dev"]
     if chose and not measure.startswith("dev"):
         which = "The" if len(chose) == len(outcomes) else f"In {len(chose)} of {format_count(len(outcomes), 'run')} the"
@@ -172,17 +149,10 @@ def collect_warnings(found: Mapping[Place, CellStatistics]) -> list[str]:
 
 def describe_diverged(results: Results) -> list[str]:
     """A warning of runs without a score: the means leave them out."""
-    names = [
-        cell.label(run)
-        for cell in results.cells.values()
-        for run in cell.runs
-        if run.outcome is not None and run.outcome.test is None
-    ]
-    return (
-        [f"{format_count(len(names), 'run')} diverged, without a score for the mean: {', '.join(names)}"]
-        if names
-        else []
-    )
+    cells = results.cells.values()
+    names = [cell.label(run) for cell in cells for run in cell.runs if run.outcome and not run.outcome.test]
+    many = format_count(len(names), "run")
+    return [f"{many} diverged, without a score for the mean: {', '.join(names)}"] if names else []
 
 
 def list_sources(found: Mapping[Place, CellStatistics]) -> list[str]:
@@ -195,32 +165,31 @@ def list_sources(found: Mapping[Place, CellStatistics]) -> list[str]:
 def build_comparisons(results: Results) -> RenderedTable:
     """Each cell against that of the reference row in its column, over the seeds that both have."""
     found = compute_statistics(results)
-    lines = []
-    for (row, column), value in found.items():
-        if value.comparison is not None:
-            lines.append((Field(row), Field(column), *format_comparison(value)))
+    lines = [
+        (Field(row), Field(column), *format_comparison(value.comparison, value.p))
+        for (row, column), value in found.items()
+        if value.comparison
+    ]
     return RenderedTable(
         "comparisons",
         f"{results.title}: compared with {results.reference}",
         ("", "", *FIGURES),
-        tuple(lines),
+        lines,
         results.command,
         ("Differences in points of %, paired by seed; d_z: the mean difference over its standard deviation.",),
-        tuple(collect_warnings(found)),
+        collect_warnings(found),
         texts=2,
     )
 
 
-def format_comparison(value: CellStatistics) -> list[Field]:
+def format_comparison(c: Comparison, holm_p: float | None) -> list[Field]:
     """The fields of a comparison, under FIGURES."""
-    c = value.comparison
-    assert c is not None
     ends = [format_signed(100 * end) for end in (c.low, c.high) if end is not None]
     return [
         Field(str(c.pairs)),
         Field(format_signed(100 * c.difference)),
         Field(f"[{', '.join(ends)}]") if ends else UNKNOWN,
-        *(format_probability(p) for p in (c.t_p, value.p, c.wilcoxon_p)),
+        *(format_probability(p) for p in (c.t_p, holm_p, c.wilcoxon_p)),
         UNKNOWN if c.effect is None else Field(format_signed(c.effect, 2)),
         Field(f"{c.wins}/{c.ties}/{c.losses}"),
     ]

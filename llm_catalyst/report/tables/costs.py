@@ -1,11 +1,12 @@
 """The cost of a table's runs: time, memory, steps, examples, and the mentor's calls, tokens and dollars."""
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from statistics import fmean
 
 from llm_catalyst.report.results import Results
 from llm_catalyst.report.tables.rendered import Field, RenderedTable
-from llm_catalyst.runs.records import Outcome
+from llm_catalyst.runs.records import Outcome, Usage
 from llm_catalyst.utils.format import format_count, format_dollars, format_duration, format_number
 
 HEADINGS = ("time", "peak MiB", "steps", "trained", "scored", "calls", "tokens", "US dollars")
@@ -13,38 +14,36 @@ HEADINGS = ("time", "peak MiB", "steps", "trained", "scored", "calls", "tokens",
 
 def build_cost_table(results: Results) -> RenderedTable:
     """For each row the mean cost of a run, and the cost of all its runs together."""
-    lines: list[tuple[Field, ...]] = []
-    finished = {row: [o for column in results.columns for o in results.outcomes(row, column)] for row in results.rows}
+    lines: list[list[Field]] = []
+    finished = {row: results.select([row]).outcomes for row in results.rows}
     for row, outcomes in finished.items():
-        lines.append((Field(row), *sum_costs(outcomes, len(outcomes))))
+        lines.append([Field(row), *sum_costs(outcomes, len(outcomes))])
         if len(outcomes) > 1:
-            lines.append((Field(f"  {len(outcomes)} runs", "dim"), *sum_costs(outcomes, 1)))
-    everything = [outcome for outcomes in finished.values() for outcome in outcomes]
+            lines.append([Field(f"  {len(outcomes)} runs", "dim"), *sum_costs(outcomes, 1)])
+    everything = results.outcomes
     if len(finished) > 1:
-        lines.append((Field(f"all {format_count(len(everything), 'run')}"), *sum_costs(everything, 1)))
+        lines.append([Field(f"all {format_count(len(everything), 'run')}"), *sum_costs(everything, 1)])
     means = ["A row's own line is the mean of its runs, the line below it their sum."] * (len(everything) > 1)
-    return make_cost_table(results, "prices", "what it cost", lines, (*means, *build_notes(results, everything)))
+    return make_cost_table(results, "prices", "what it cost", lines, [*means, *build_notes(results, everything)])
 
 
 def build_cost_by_cell(results: Results) -> RenderedTable:
     """For each row and column the mean cost of a run."""
     lines = [
-        (Field(row), Field(column), *sum_costs(outcomes, len(outcomes)))
+        [Field(row), Field(column), *sum_costs(outcomes, len(outcomes))]
         for row, column in results.cells
-        if (outcomes := results.outcomes(row, column))
+        if (outcomes := results.select([row], [column]).outcomes)
     ]
-    return make_cost_table(
-        results, "prices-by-entry", "what a run of each entry cost", lines, ("Means over the runs.",)
-    )
+    return make_cost_table(results, "prices-by-entry", "what a run of each entry cost", lines, ["Means over the runs."])
 
 
 def make_cost_table(
-    results: Results, name: str, title: str, lines: Sequence[tuple[Field, ...]], notes: tuple[str, ...]
+    results: Results, name: str, title: str, lines: Sequence[Sequence[Field]], notes: Sequence[str]
 ) -> RenderedTable:
     """A table with HEADINGS, behind one or two columns of names."""
     texts = len(lines[0]) - len(HEADINGS) if lines else 1
     headings = (*[""] * texts, *HEADINGS)
-    return RenderedTable(name, f"{results.title}: {title}", headings, tuple(lines), results.command, notes, texts=texts)
+    return RenderedTable(name, f"{results.title}: {title}", headings, lines, results.command, notes, texts=texts)
 
 
 def build_notes(results: Results, outcomes: Sequence[Outcome]) -> list[str]:
@@ -64,21 +63,25 @@ def sum_costs(outcomes: Sequence[Outcome], parts: int) -> list[Field]:
     """Sums over runs, divided by `parts`: 1, or the number of runs for their mean; only a mean has a peak memory."""
     if not outcomes:
         return [Field("–", "dim")] * len(HEADINGS)
-    ledgers = [outcome.ledger for outcome in outcomes]
-    calls, unpriced = sum(each.mentor_calls for each in ledgers), sum(each.unpriced_calls for each in ledgers)
-    memory = fmean(outcome.peak_memory_bytes for outcome in outcomes) / 2**20
-
-    def at_least(amount: float, text: str) -> str:
-        """An amount that may lack that of some calls, or of all."""
-        return text if not unpriced else f"≥ {text}" if amount else "unknown"
-
-    tokens = sum(each.input_tokens + each.output_tokens for each in ledgers)
-    cost = sum(each.cost_usd for each in ledgers)
-    counts = ("gradient_steps", "train_examples", "scored_examples", "mentor_calls")
-    return [
-        Field(format_duration(sum(outcome.seconds for outcome in outcomes) / parts)),
-        Field(format_number(memory) if parts == len(outcomes) else ""),
-        *(Field(format_number(sum(getattr(each, count) for each in ledgers) / parts)) for count in counts),
-        Field("unknown" if calls and not tokens else at_least(tokens, format_number(tokens / parts))),
-        Field(at_least(cost, format_dollars(cost / parts))),
+    used, memory = sum_usage(outcomes), fmean(outcome.peak_memory_bytes for outcome in outcomes) / 2**20
+    tokens = used.input_tokens + used.output_tokens
+    tokens_text = format_at_least(tokens, format_number(tokens / parts), used.unpriced_calls)
+    counts = (used.gradient_steps, used.train_examples, used.scored_examples, used.mentor_calls)
+    texts = [
+        format_duration(sum(outcome.seconds for outcome in outcomes) / parts),
+        format_number(memory) if parts == len(outcomes) else "",
+        *(format_number(count / parts) for count in counts),
+        "unknown" if used.mentor_calls and not tokens else tokens_text,
+        format_at_least(used.cost_usd, format_dollars(used.cost_usd / parts), used.unpriced_calls),
     ]
+    return list(map(Field, texts))
+
+
+def sum_usage(outcomes: Sequence[Outcome]) -> Usage:
+    """The resources that runs have used together."""
+    return Usage(*map(sum, zip(*(astuple(outcome.ledger) for outcome in outcomes), strict=True)))
+
+
+def format_at_least(amount: float, text: str, unpriced_calls: int) -> str:
+    """The text of an amount in which that of some calls may be missing, or that of all."""
+    return text if not unpriced_calls else f"≥ {text}" if amount else "unknown"

@@ -81,7 +81,7 @@ def cell_line(results: Results, row: str, column: str, value: CellStatistics) ->
 
 def mean_cost(results: Results, row: str, column: str, measure: Measure) -> float | None:
     """The mean over a cell's finished runs; None if there is none, or if one does not have the measure."""
-    read = [measure.read(outcome) for outcome in results.outcomes(row, column)]
+    read = [measure.read(outcome) for outcome in results.select([row], [column]).outcomes]
     known = [value for value in read if value is not None]
     return fmean(known) if known and len(known) == len(read) else None
 

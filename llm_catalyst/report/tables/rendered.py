@@ -2,12 +2,12 @@
 
 import html
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -69,33 +69,28 @@ class RenderedTable:
 
     name: str
     title: str
-    headings: tuple[str, ...]
-    lines: tuple[tuple[Field, ...], ...]
+    headings: Sequence[str]
+    lines: Sequence[Sequence[Field]]
     made_by: str
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    problems: Sequence[str] = ()
     texts: int = 1
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from render_grid(self, options.max_width)
-
-
-def render_grid(table: RenderedTable, width: int) -> Iterator[RenderableType]:
-    """The table for a terminal of `width` cells."""
-    styles = {"": "", "bold": "bold", "dim": "dim", "cited": "dim italic"}
-    yield from (Text(escape_controls(table.title), "bold"), Text())
-    for block in split_columns(table, width):
-        grid = Grid(box=None, pad_edge=False, padding=(0, BETWEEN, 0, 0), header_style="dim", show_edge=False)
-        for number, cells in block.items():
-            side: JustifyMethod = "left" if number < table.texts else "right"
-            heading = Text(escape_controls(table.headings[number]))
-            grid.add_column(heading, justify=side, overflow="fold", width=cells)
-        for line in table.lines:
-            grid.add_row(*(Text(escape_controls(line[number].text), styles[line[number].style]) for number in block))
-        yield from (grid, Text())
-    yield from (Text(escape_controls(note), "dim") for note in (*table.notes, f"Made by: {table.made_by}"))
-    yield from (Text(escape_controls(warning), "yellow") for warning in (*table.warnings, *table.problems))
+        styles = {"": "", "bold": "bold", "dim": "dim", "cited": "dim italic"}
+        yield from (Text(escape_controls(self.title), "bold"), Text())
+        for block in split_columns(self, options.max_width):
+            grid = Grid(box=None, pad_edge=False, padding=(0, BETWEEN, 0, 0), header_style="dim", show_edge=False)
+            for number, cells in block.items():
+                side: JustifyMethod = "left" if number < self.texts else "right"
+                heading = Text(escape_controls(self.headings[number]))
+                grid.add_column(heading, justify=side, overflow="fold", width=cells)
+            for line in self.lines:
+                grid.add_row(*(Text(escape_controls(line[n].text), styles[line[n].style]) for n in block))
+            yield from (grid, Text())
+        yield from (Text(escape_controls(note), "dim") for note in (*self.notes, f"Made by: {self.made_by}"))
+        yield from (Text(escape_controls(warning), "yellow") for warning in (*self.warnings, *self.problems))
 
 
 def split_columns(table: RenderedTable, width: int) -> list[dict[int, int | None]]:
@@ -128,9 +123,8 @@ def fit_widths(bounds: Mapping[int, tuple[int, int]], width: int) -> dict[int, i
         return dict.fromkeys(bounds)
     cells: dict[int, int | None] = {}
     for number, (least, wished) in bounds.items():
-        more = max(0, min(spare, wished - least))
-        cells[number] = least + more
-        spare -= more
+        cells[number] = width = least + max(0, min(spare, wished - least))
+        spare -= width - least
     return cells
 
 
