@@ -1,13 +1,12 @@
 """Mentors without a language model: the controls that show whether the LLM is needed, or only a restart."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from annotated_types import Ge, Le
 
 from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.runs.records import Advice, Proposal
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import Fraction, PositiveInt, config_dataclass
 
 
 @config_dataclass("mentor")
@@ -22,7 +21,7 @@ class NoMentor(Mentor):
 class RandomTokens(Mentor):
     """Proposes prompts of tokens drawn evenly from the readable vocabulary (the paper's random restart)."""
 
-    proposals: Annotated[int, Ge(1)] = 3
+    proposals: PositiveInt = 3
 
     def propose(self, context: MentorContext) -> Advice:
         generator = torch.Generator().manual_seed(context.rng.getrandbits(63))
@@ -53,9 +52,9 @@ class Perturb(Mentor):
     random.
     """
 
-    proposals: Annotated[int, Ge(1)] = 3
-    rate: Annotated[float, Ge(0), Le(1)] = 0.25
-    neighbours: Annotated[int, Ge(1)] = 20
+    proposals: PositiveInt = 3
+    rate: Fraction = 0.25
+    neighbours: PositiveInt = 20
     toward: Literal["neighbours", "gradient"] = "neighbours"
 
     @property

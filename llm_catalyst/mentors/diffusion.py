@@ -22,7 +22,7 @@ from llm_catalyst.runs.reader import FILES, find_runs, read_lines
 from llm_catalyst.runs.records import Advice, Proposal, Restart, ScoredPrompt
 from llm_catalyst.runs.run_config import read_config
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, config_dataclass
 
 BATCH = 64  # prompts of one training step; drawn with replacement, as there may be fewer
 
@@ -48,11 +48,11 @@ class Diffusion(Mentor):
     task: str
     backbone: str
     head: str
-    proposals: Annotated[int, Ge(1)] = 3
-    dimensions: Annotated[int, Ge(1)] = 8
-    levels: Annotated[int, Ge(1)] = 100
-    width: Annotated[int, Ge(1)] = 128
-    steps: Annotated[int, Ge(1)] = 1000
+    proposals: PositiveInt = 3
+    dimensions: PositiveInt = 8
+    levels: PositiveInt = 100
+    width: PositiveInt = 128
+    steps: PositiveInt = 1000
     lr: Annotated[float, Ge(1e-9)] = 2e-3
 
     def preflight(self) -> None:

@@ -1,14 +1,11 @@
 """Gradient-free evolution on the tokens of the pool: an offline mentor, and the control for an LLM's ideas."""
 
 import random
-from typing import Annotated
-
-from annotated_types import Ge, Le
 
 from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, Prompt, Proposal
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import Fraction, PositiveInt, config_dataclass
 
 
 @config_dataclass("mentor")
@@ -21,9 +18,9 @@ class Evolution(Mentor):
     al. 2023, arXiv 2309.08532), with these operators in place of its language model.
     """
 
-    proposals: Annotated[int, Ge(1)] = 3
-    mutation: Annotated[float, Ge(0), Le(1)] = 0.2
-    neighbours: Annotated[int, Ge(1)] = 20
+    proposals: PositiveInt = 3
+    mutation: Fraction = 0.2
+    neighbours: PositiveInt = 20
 
     def propose(self, context: MentorContext) -> Advice:
         if not context.pool:

@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import field, replace
 from random import Random
-from typing import Annotated, Any, Literal
-
-from annotated_types import Ge
+from typing import Any, Literal
 
 from llm_catalyst.mentors import response_cache
 from llm_catalyst.mentors.base import Mentor, MentorContext, refuse_overlap
@@ -17,7 +15,7 @@ from llm_catalyst.mentors.requests import RequestRunner
 from llm_catalyst.mentors.strategies.base import Strategy
 from llm_catalyst.runs.records import Advice, Rejected, ScoredPrompt
 from llm_catalyst.utils.rng import derive_seed
-from llm_catalyst.utils.validation import ConfigurationError, check_choice, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, check_choice, config_dataclass
 
 
 class MentorError(RuntimeError):
@@ -44,7 +42,7 @@ class LanguageModel(Mentor):
     client: Any
     strategy: Any
     history: bool | str = True  # YAML's `true`; accepted as a word, too
-    attempts: Annotated[int, Ge(1)] = 2
+    attempts: PositiveInt = 2
     on_failure: Literal["fallback", "stop"] = "fallback"
     fallbacks: list[Any] = field(default_factory=list)
     cache: bool = False

@@ -7,8 +7,9 @@ import ast
 import json
 import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from llm_catalyst.runs.records import Rejected
@@ -66,6 +67,7 @@ OFFICIAL_MARK = re.compile(r"^(?:-|.[-.]|\*|.\*)", re.DOTALL)
 NO_APOSTROPHE = re.compile(r"(?<!\w)['’]|['’](?!\w)")
 
 BROKEN_JSON = re.compile(r"[\[{]\s*[\"\[{]")
+NO_PROPOSAL = ((BROKEN_JSON, "broken JSON"), (ASIDE, "a remark, not a proposal"))
 JSON_START = re.compile(r"(?:^|:)[ \t]*([\[{])", re.MULTILINE)
 TEXT_FIELD = re.compile(r"prompt|template|text|instruction|proposal|candidate|content|answer|suggestion", re.IGNORECASE)
 OTHER_FIELD = re.compile(r"reason|rationale|expla|thought|note|comment|analysis|loss|accuracy|score", re.IGNORECASE)
@@ -73,11 +75,15 @@ OTHER_FIELD = re.compile(r"reason|rationale|expla|thought|note|comment|analysis|
 
 @dataclass(frozen=True)
 class Candidate:
-    """A line of a response, the proposal in it, and the reason why it is none (None if it may be one)."""
+    """A line of a response, the proposal in it, and the reason why it is none (None if it may be one).
+
+    `listed` is whether it looks like an item of a list: marked, numbered, labelled, quoted or fenced.
+    """
 
     line: str
     text: str
     reason: str | None = None
+    listed: bool = False
 
 
 def parse_proposals(response: str, limit: int = MOST_READ) -> ParsedTexts:
@@ -108,19 +114,18 @@ def parse_official(response: str, limit: int = MOST_READ) -> ParsedTexts:
     Lines of 10 characters or fewer are dropped; nothing is cleaned, and duplicates stay. At most `limit` lines are
     taken, and of each at most the first LONGEST characters: far more than that code ever uses.
     """
-    texts: list[str] = []
-    rejected: list[Rejected] = []
-    for line in filter(None, map(str.strip, response.splitlines())):
-        text = OFFICIAL_MARK.sub("", line).strip()
-        if len(text) > 1 and text[0] == text[-1] == '"':
-            text = text[1:-1].strip()
-        if len(text) <= 10:
-            rejected.append(Rejected(shorten_line(line), "10 characters or fewer"))
-        elif len(texts) >= limit:
-            rejected.append(Rejected(shorten_line(line), f"more than {limit} proposals"))
-        else:
-            texts.append(text[:LONGEST])
-    return texts, bound_rejected(rejected)
+    lines = filter(None, map(str.strip, response.splitlines()))
+    candidates = (Candidate(line, peel_official(line)) for line in lines)
+    texts, rejected = select_texts(
+        candidates, limit, lambda text, _: "10 characters or fewer" if len(text) <= 10 else None
+    )
+    return [text[:LONGEST] for text in texts], rejected
+
+
+def peel_official(line: str) -> str:
+    """A line without mark and double quotes, as the published code strips them."""
+    text = OFFICIAL_MARK.sub("", line).strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
 def strip_invisible(text: str) -> str:
@@ -139,70 +144,61 @@ def shorten_line(line: str) -> str:
     return shorten_text(line, SHOWN)
 
 
-def screen_candidates(candidates: list[Candidate], limit: int = MOST_READ) -> ParsedTexts:
+def screen_candidates(candidates: Iterable[Candidate], limit: int = MOST_READ) -> ParsedTexts:
     """The first `limit` clean and distinct texts, and the lines that are dropped."""
+    return select_texts((replace(each, text=clean_line(each.text)) for each in candidates), limit, find_fault)
+
+
+def select_texts(
+    candidates: Iterable[Candidate], limit: int, find_fault: Callable[[str, Sequence[str]], str | None]
+) -> ParsedTexts:
+    """The first `limit` texts in which `find_fault` finds none, and the other lines, at most MOST_REJECTED of them."""
     texts: list[str] = []
     rejected: list[Rejected] = []
-    seen: set[str] = set()
     for candidate in candidates:
-        text = clean_line(candidate.text)
-        reason = candidate.reason or find_fault(text, seen)
-        if reason is None and len(texts) >= limit:
-            reason = f"more than {limit} proposals"
-        if reason is None:
-            texts.append(text)
-            seen.add(text.casefold())
+        reason = candidate.reason or find_fault(candidate.text, texts)
+        if reason is None and len(texts) < limit:
+            texts.append(candidate.text)
         else:
+            reason = reason or f"more than {limit} proposals"
             rejected.append(Rejected(shorten_line(candidate.line.strip()), reason))
-    return texts, bound_rejected(rejected)
-
-
-def bound_rejected(rejected: list[Rejected]) -> list[Rejected]:
-    """The first MOST_REJECTED rejected lines, and the number of the others as one more."""
     surplus = len(rejected) - MOST_REJECTED
-    more = [Rejected("…", f"{surplus} further lines were dropped too")] if surplus > 0 else []
-    return rejected[:MOST_REJECTED] + more
+    if surplus > 0:
+        rejected[MOST_REJECTED:] = [Rejected("…", f"{surplus} further lines were dropped too")]
+    return texts, rejected
 
 
-def find_fault(text: str, seen: set[str]) -> str | None:
-    """The reason why a clean text cannot be a proposal, or None."""
+def find_fault(text: str, seen: Sequence[str]) -> str | None:
+    """The reason why a clean text cannot be a proposal beside those seen before, or None."""
     if not any(character.isalnum() for character in text):
         return "no letter or digit in it"
     if len(text) > LONGEST:
         return f"longer than {LONGEST} characters"
-    if text.casefold() in seen:
-        return "a duplicate in the same answer"
-    return None
+    return "a duplicate in the same answer" if text.casefold() in map(str.casefold, seen) else None
 
 
 def read_lines(answer: str) -> list[Candidate]:
-    """Candidates from a response, one per line.
-
-    If some lines look like a list (marked, numbered, labelled, quoted or fenced), the others are prose.
-    """
-    items: list[tuple[Candidate, bool]] = []
+    """Candidates from a response, one per line. If some lines look like a list, the others are prose."""
+    candidates: list[Candidate] = []
     fenced = expected = False
     *lines, rest = [*answer.split("\n", MOST_LINES), ""][: MOST_LINES + 1]
-    for line in lines:
-        if not line.strip():
-            continue
+    for line in filter(str.strip, lines):
         if FENCE.match(line):
             fenced = not fenced
             continue
         text, marked = peel_markup(line)
         if not text or HEADING.match(text) or (line.lstrip().startswith("#") and not marked):
-            items.append((Candidate(line, text, "a heading"), False))
+            candidates.append(Candidate(line, text, "a heading"))
             expected = True  # the line below "Template 1:" is the template
             continue
-        reason = "a remark, not a proposal" if ASIDE.match(text) else None
-        reason = "broken JSON" if BROKEN_JSON.match(text) else reason
-        items.append((Candidate(line, text, reason), marked or fenced or expected))
+        reason = next((why for pattern, why in NO_PROPOSAL if pattern.match(text)), None)
+        candidates.append(Candidate(line, text, reason, marked or fenced or expected))
         expected = False
     if rest:
-        items.append((Candidate(rest, rest, f"beyond the first {MOST_LINES} lines"), False))
-    if any(listed and not item.reason for item, listed in items):
-        return [item if listed else drop_candidate(item, "prose beside the list") for item, listed in items]
-    return drop_chatter([item for item, _ in items])
+        candidates.append(Candidate(rest, rest, f"beyond the first {MOST_LINES} lines"))
+    if any(candidate.listed and not candidate.reason for candidate in candidates):
+        return [each if each.listed else drop_candidate(each, "prose beside the list") for each in candidates]
+    return drop_chatter(candidates)
 
 
 def drop_chatter(lines: list[Candidate]) -> list[Candidate]:
@@ -215,7 +211,7 @@ def drop_chatter(lines: list[Candidate]) -> list[Candidate]:
 
 def drop_candidate(candidate: Candidate, reason: str) -> Candidate:
     """The candidate with `reason` to drop it; an earlier reason stays."""
-    return candidate if candidate.reason else Candidate(candidate.line, candidate.text, reason)
+    return replace(candidate, reason=candidate.reason or reason)
 
 
 def peel_markup(line: str) -> tuple[str, bool]:
@@ -256,41 +252,34 @@ def unquote_text(text: str) -> str:
 def read_json(answer: str) -> list[Candidate]:
     """Candidates from the JSON values in a response; none if it contains no JSON with texts."""
     found: list[Candidate] = []
-    prose: list[str] = []
-    position = failures = 0
-    for start in JSON_START.finditer(answer):
-        if start.start(1) < position:
+    bounds = [0]  # of the prose around the values
+    failures = 0
+    for start in (match.start(1) for match in JSON_START.finditer(answer)):
+        if start < bounds[-1]:
             continue
-        value, end = decode_value(answer, start.start(1))
+        value, end = decode_value(answer, start)
         texts = list(collect_texts(value))
-        if all(candidate.reason for candidate in texts):
-            failures += 1
-            if failures == JSON_ATTEMPTS:
-                break
-            continue
-        found += texts
-        prose.append(answer[position : start.start(1)])
-        position = end
+        if any(not candidate.reason for candidate in texts):
+            found += texts
+            bounds += [start, end]
+        elif (failures := failures + 1) == JSON_ATTEMPTS:
+            break
     if not found:
         return []
-    prose.append(answer[position:])
+    prose = [answer[begin:end] for begin, end in zip(bounds[::2], [*bounds[1::2], None], strict=True)]
     lines = [line for piece in prose for line in piece.split("\n") if not FENCE.match(line)]
     return found + [Candidate(line, line, "prose beside the JSON") for line in lines if any(map(str.isalnum, line))]
 
 
 def decode_value(answer: str, start: int) -> tuple[Any, int]:
     """The JSON value or Python list of strings at `start`, and its end; (None, start) if there is none."""
-    try:
+    with suppress(ValueError, RecursionError):
         return json.JSONDecoder().raw_decode(answer, start)
-    except (ValueError, RecursionError):
-        pass
     end = answer.find("]", start, start + 20_000) + 1
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # '\d' in a literal is a SyntaxWarning
-            return (ast.literal_eval(answer[start:end]), end) if end else (None, start)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None, start
+    with warnings.catch_warnings(), suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+        warnings.simplefilter("ignore")  # '\d' in a literal is a SyntaxWarning
+        return ast.literal_eval(answer[start:end]), end  # "" is a SyntaxError
+    return None, start
 
 
 def collect_texts(value: Any, depth: int = 0) -> Iterator[Candidate]:
@@ -314,11 +303,8 @@ def collect_texts(value: Any, depth: int = 0) -> Iterator[Candidate]:
 
 def choose_text_fields(value: dict[Any, Any]) -> set[Any]:
     """The keys of an object that contain its texts: named like texts, else nested values, else any string."""
-    named = {key for key in value if TEXT_FIELD.search(str(key)) and not OTHER_FIELD.search(str(key))}
     other = {key for key in value if not OTHER_FIELD.search(str(key))}
+    named = {key for key in other if TEXT_FIELD.search(str(key))}
     nested = {key for key, item in value.items() if isinstance(item, list | dict)}
     strings = {key for key, item in value.items() if isinstance(item, str)}
-    for keys in (named & nested, named & strings, other & nested, other & strings):
-        if keys:
-            return keys
-    return set()
+    return named & nested or named & strings or other & nested or other & strings

@@ -1,14 +1,12 @@
 """Messages of Anthropic's Claude models."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
-
-from annotated_types import Ge
+from typing import Any
 
 from llm_catalyst.mentors.clients.base import ClientResponse
-from llm_catalyst.mentors.clients.http import HTTPClient, model_response, read_name, unreadable_response
+from llm_catalyst.mentors.clients.http import HTTPClient, model_response, read_name
 from llm_catalyst.runs.records import Message
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import PositiveInt, config_dataclass
 
 
 @config_dataclass("mentor.client")
@@ -19,20 +17,11 @@ class Claude(HTTPClient):
     """
 
     package = "anthropic"
+    connection_class = "Anthropic"
 
     base_url: str = "https://api.anthropic.com"
     key_variable: str = "ANTHROPIC_API_KEY"
-    max_tokens: Annotated[int, Ge(1)] = 4000
-
-    @property
-    def sdk(self) -> Any:
-        import anthropic
-
-        return anthropic
-
-    @property
-    def connection_class(self) -> Any:
-        return self.sdk.Anthropic
+    max_tokens: PositiveInt = 4000
 
     @property
     def unsent(self) -> tuple[str, ...]:
@@ -52,12 +41,8 @@ class Claude(HTTPClient):
 
     def read_response(self, response: Any) -> ClientResponse:
         """The text of a message; blocks of thinking are left out."""
-        blocks, usage = getattr(response, "content", None), getattr(response, "usage", None)
-        if not isinstance(blocks, list):
-            return unreadable_response(response)
-        texts = [getattr(block, "text", None) for block in blocks if getattr(block, "type", None) == "text"]
-        text = "".join(part for part in texts if isinstance(part, str))
+        text = "".join(block.text for block in response.content if block.type == "text")
         stop_reason = read_name(response.stop_reason)
-        broken = {"refusal": "the model refused", None: "the answer broke off"}
-        tokens = getattr(usage, "input_tokens", None), getattr(usage, "output_tokens", None)
-        return model_response(response, text, stop_reason, tokens, broken.get(stop_reason), cut_off="max_tokens")
+        error = {"refusal": "the model refused", None: "the answer broke off"}.get(stop_reason)
+        tokens = "input_tokens", "output_tokens"
+        return model_response(response, text, stop_reason, error, tokens, cut_off="max_tokens")

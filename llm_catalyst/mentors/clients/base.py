@@ -118,31 +118,24 @@ class Client(ABC):
             NotRecordedError: By a replay that has no response.
         """
         key = self.read_key()
-
-        def clean(text: str | None) -> str | None:
-            return redact_key(text, key) if text else None
-
         self.wait_for_turn()
         date, begun = utc_now(), time.monotonic()
         response, attempts = retry_response(lambda: self.respond(messages, seed), self.retry_s, self.wait_for_turn)
+        fields = vars(response).items()
+        received = {name: redact_key(value, key) if isinstance(value, str) else value for name, value in fields}
+        received["error"] = (received["error"] or "")[:LONGEST_ERROR] or None  # cut last: no half of a key
         tokens = response.input_tokens, response.output_tokens
         return LLMCall(
+            **received,
             stage=stage,
             messages=tuple(messages),
-            reply=redact_key(response.reply, key),
             asked=self.model,
-            answered=clean(response.answered),
             parameters=self.parameters(seed),
             not_sent=self.unsent,
-            input_tokens=response.input_tokens,
-            output_tokens=response.output_tokens,
             cost_usd=compute_cost(response.answered or self.model, *tokens) if self.paid else 0.0,
             latency_s=round(time.monotonic() - begun, 3),
             date=date,
-            request_id=clean(response.request_id),
-            stop_reason=clean(response.stop_reason),
             attempts=attempts,
-            error=(clean(response.error) or "")[:LONGEST_ERROR] or None,  # cut last: no half of a key
         )
 
 
@@ -155,32 +148,28 @@ def retry_response(
     """
     dice = random.Random()  # not the global stream: a retry must not move a run's random numbers
 
+    def read_failure(state: tenacity.RetryCallState) -> Any:
+        return state.outcome and state.outcome.exception()
+
     def pause(state: tenacity.RetryCallState) -> float:
-        failure = state.outcome.exception() if state.outcome else None
-        if isinstance(failure, TemporaryError) and failure.wait_s is not None:
-            return failure.wait_s
-        return dice.uniform(0.5, 1) * min(2.0 ** (state.attempt_number - 1), 30)
+        backoff = dice.uniform(0.5, 1) * min(2.0 ** (state.attempt_number - 1), 30)
+        wait_s: float | None = read_failure(state).wait_s
+        return backoff if wait_s is None else wait_s
 
     def rest(seconds: float) -> None:
         time.sleep(seconds)
         wait_for_turn()
 
-    tries = tenacity.Retrying(
-        sleep=rest,
-        retry=tenacity.retry_if_exception_type(TemporaryError),
-        wait=pause,
-        stop=tenacity.stop_before_delay(retry_s),
-        reraise=True,
-    )
-    try:
-        response = tries(respond)
-    except TemporaryError as failure:
-        attempts = tries.statistics["attempt_number"]
+    def give_up(state: tenacity.RetryCallState) -> ClientResponse:
+        failure, tries = read_failure(state), state.attempt_number
         wait = f"; the server asks to wait {failure.wait_s:.0f} s" if failure.wait_s else ""
-        tried = f"given up after {attempts} {'try' if attempts == 1 else 'tries'}"
+        tried = f"given up after {tries} {'try' if tries == 1 else 'tries'}"
         error = f"{tried} (mentor.client.retry_s={retry_s:g}{wait}): {failure.response.error}"
-        response = replace(failure.response, error=error)
-    return response, int(tries.statistics["attempt_number"])
+        return replace(failure.response, error=error)
+
+    retry, stop = tenacity.retry_if_exception_type(TemporaryError), tenacity.stop_before_delay(retry_s)
+    tries = tenacity.Retrying(sleep=rest, retry=retry, wait=pause, stop=stop, retry_error_callback=give_up)
+    return tries(respond), int(tries.statistics["attempt_number"])
 
 
 def redact_key(text: str, key: str) -> str:

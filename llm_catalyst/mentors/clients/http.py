@@ -1,5 +1,6 @@
 """Clients of providers behind a network: keys, deadlines, checks of the server, and reading its responses."""
 
+import importlib
 import importlib.util
 import itertools
 import os
@@ -19,7 +20,8 @@ from llm_catalyst.mentors.clients.base import LONGEST_ERROR, Client, ClientRespo
 from llm_catalyst.mentors.clients.rate_limit import limit_rate
 from llm_catalyst.mentors.reply_parser import clean_line
 from llm_catalyst.runs.records import Message
-from llm_catalyst.utils.validation import ConfigurationError, config_dataclass, did_you_mean
+from llm_catalyst.utils.format import join_first
+from llm_catalyst.utils.validation import ConfigurationError, NonNegative, PositiveInt, config_dataclass, did_you_mean
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 MOST_NAMED = 8  # of the models that a server has
@@ -33,22 +35,24 @@ T = TypeVar("T")
 class HTTPClient(Client):
     """A provider's API by its own SDK, the package `package`; both SDKs name their exceptions alike.
 
-    A subclass defines `sdk`, `connection_class`, `send` and `read_response`, and declares the defaults of its fields.
+    A subclass defines `package`, `connection_class` (its name there), `send` and `read_response`, and declares the
+    defaults of its fields.
     """
 
     paid = True
     background = True
     package: ClassVar[str]
+    connection_class: ClassVar[str]
 
     model: str
     base_url: str = ""
     key_variable: str | None = None
-    temperature: Annotated[float, Ge(0)] | None = None
-    max_tokens: Annotated[int, Ge(1)] = 1200
+    temperature: NonNegative | None = None
+    max_tokens: PositiveInt = 1200
     timeout_s: Annotated[float, Ge(0.001)] = 120.0
-    retry_s: Annotated[float, Ge(0)] = 300.0
-    at_once: Annotated[int, Ge(1)] = 4
-    per_minute: Annotated[int, Ge(1)] | None = None
+    retry_s: NonNegative = 300.0
+    at_once: PositiveInt = 4
+    per_minute: PositiveInt | None = None
     check_model: bool = True
 
     def __post_init__(self) -> None:
@@ -60,14 +64,9 @@ class HTTPClient(Client):
         check_url(self.base_url)
 
     @property
-    @abstractmethod
     def sdk(self) -> Any:
         """The SDK's module, imported when it is needed."""
-
-    @property
-    @abstractmethod
-    def connection_class(self) -> Any:
-        """The SDK's class of connections."""
+        return importlib.import_module(self.package)
 
     @abstractmethod
     def send(self, connection: Any, messages: Sequence[Message], seed: int) -> Any:
@@ -75,7 +74,7 @@ class HTTPClient(Client):
 
     @abstractmethod
     def read_response(self, response: Any) -> ClientResponse:
-        """The reply in the SDK's response, or its error."""
+        """The reply in the SDK's response, or its error. Any AttributeError, LookupError or TypeError is caught."""
 
     def preflight(self) -> None:
         """Raise ConfigurationError if the SDK or the key is missing, or the key is not clean."""
@@ -90,8 +89,8 @@ class HTTPClient(Client):
 
     def connect(self, timeout_s: float) -> Any:
         """A connection of the SDK, which wants a key even if the server takes none."""
-        key = self.read_key() or "none"
-        return self.connection_class(api_key=key, base_url=self.base_url, timeout=timeout_s, max_retries=0)
+        connect = getattr(self.sdk, self.connection_class)
+        return connect(api_key=self.read_key() or "none", base_url=self.base_url, timeout=timeout_s, max_retries=0)
 
     def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
         """The response to one try. Every exception becomes an error: a long run must not end because of a mentor."""
@@ -109,9 +108,12 @@ class HTTPClient(Client):
             raise_if_temporary(failure, url)
             return status_response(failure, url)
         except Exception as failure:
-            error = f"the answer of {url} could not be read: {type(failure).__name__}: {failure}"
-            return ClientResponse(error=error)
-        return self.read_response(response)
+            return ClientResponse(error=f"the answer of {url} could not be read: {type(failure).__name__}: {failure}")
+        try:
+            return self.read_response(response)
+        except (AttributeError, LookupError, TypeError):  # the SDKs check nothing: a page of HTML arrives as a str
+            shown = " ".join(str(response).split())
+            return ClientResponse(error=f"no answer of a model came back (check mentor.client.base_url): {shown}")
 
     def check_reachable(self) -> None:
         """Raise ConfigurationError if the server is not there, refuses the key or does not know the model.
@@ -131,7 +133,7 @@ class HTTPClient(Client):
             with connection:
                 names = run_with_deadline(REACH_S, lambda: list_models_unless_known(sdk, connection, self.model))
             if names is not None:
-                known = f"it has {list_some(names)}{did_you_mean(self.model, names)}"
+                known = f"it has {join_first(sorted(names), MOST_NAMED) or 'none'}{did_you_mean(self.model, names)}"
                 fault = f"{url} does not know mentor.client.model={self.model}; {known}"
         except sdk.APIConnectionError as failure:
             cause = failure.__cause__
@@ -250,33 +252,30 @@ def list_models_unless_known(sdk: Any, connection: Any, model: str) -> list[str]
     return None if {model, f"{model}:latest"} & {*names} else names  # Ollama adds the tag
 
 
-def list_some(names: Sequence[str]) -> str:
-    """Some of these names, in one line."""
-    shown = ", ".join(sorted(names)[:MOST_NAMED])
-    return "none" if not names else f"{shown}, and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else shown
-
-
-def unreadable_response(response: Any) -> ClientResponse:
-    """The error for a response of another kind. The SDKs check nothing: a page of HTML arrives as a str."""
-    shown = " ".join(str(response).split())
-    return ClientResponse(error=f"no answer of a model came back (check mentor.client.base_url): {shown}")
-
-
 def model_response(
-    response: Any, text: str, stop_reason: str | None, usage: tuple[Any, Any], error: str | None, cut_off: str
+    response: Any,
+    text: str,
+    stop_reason: str | None,
+    error: str | None,
+    token_names: tuple[str, str],
+    cut_off: str,
 ) -> ClientResponse:
-    """A model's response, from what both SDKs share; `cut_off` is the stop reason of a truncated one."""
+    """A model's response, from what both SDKs share.
+
+    Args:
+        response: The SDK's response.
+        text: The text in it.
+        stop_reason: Why it ends.
+        error: Why the text is unusable.
+        token_names: The fields of its usage for the tokens sent and received.
+        cut_off: The stop reason of a truncated response.
+    """
     if error is None and not text.strip():
         error = "the answer is empty" + ("; raise mentor.client.max_tokens" if stop_reason == cut_off else "")
-    return ClientResponse(
-        reply=text,
-        answered=read_name(response.model) or "unnamed",
-        input_tokens=read_count(usage[0]),
-        output_tokens=read_count(usage[1]),
-        request_id=read_name(getattr(response, "_request_id", None)) or read_name(response.id),
-        stop_reason=stop_reason,
-        error=error,
-    )
+    usage = getattr(response, "usage", None)
+    sent, received = (read_count(getattr(usage, name, None)) for name in token_names)
+    request_id = read_name(getattr(response, "_request_id", None)) or read_name(response.id)
+    return ClientResponse(text, read_name(response.model) or "unnamed", sent, received, request_id, stop_reason, error)
 
 
 def read_count(value: Any) -> int | None:

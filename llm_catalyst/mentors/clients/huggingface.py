@@ -4,13 +4,11 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from annotated_types import Ge
+from typing import Any, Literal
 
 from llm_catalyst.mentors.clients.base import Client, ClientResponse
 from llm_catalyst.runs.records import Message
-from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, NonNegative, PositiveInt, config_dataclass
 
 
 @config_dataclass("mentor.client")
@@ -24,8 +22,8 @@ class LocalModel(Client):
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
-    temperature: Annotated[float, Ge(0)] | None = None
-    max_tokens: Annotated[int, Ge(1)] = 200
+    temperature: NonNegative | None = None
+    max_tokens: PositiveInt = 200
 
     def preflight(self) -> None:
         """Raise ConfigurationError where the folder or the device does not exist."""

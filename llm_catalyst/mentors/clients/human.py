@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rich.console import Console
 from rich.panel import Panel
@@ -51,11 +52,7 @@ def print_conversation(messages: Sequence[Message]) -> None:
 def read_lines() -> str:
     """Lines typed until an empty one or the end of input (Ctrl-D)."""
     lines: list[str] = []
-    while True:
-        try:
-            line = input("> ").strip()
-        except EOFError:
-            line = ""
-        if not line:
-            return "\n".join(lines)
-        lines.append(line)
+    with suppress(EOFError):
+        while line := input("> ").strip():
+            lines.append(line)
+    return "\n".join(lines)

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from llm_catalyst.mentors.clients.base import Client, ClientResponse
 from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.rng import derive_seed
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import PositiveInt, config_dataclass
 
 WORD = re.compile(r"[^\W\d_]{2,}")
 QUOTED = re.compile(r'"(.*)"')  # how prompts stand in a request
@@ -28,7 +28,7 @@ class MockModel(Client):
     model = "rehearsal"
     background = True
 
-    lines: Annotated[int, Ge(1)] = 8
+    lines: PositiveInt = 8
     words: Annotated[int, Ge(3)] = 8
 
     def parameters(self, seed: int) -> dict[str, Any]:

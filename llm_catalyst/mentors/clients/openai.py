@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from llm_catalyst.mentors.clients.base import ClientResponse
-from llm_catalyst.mentors.clients.http import HTTPClient, model_response, read_name, unreadable_response
+from llm_catalyst.mentors.clients.http import HTTPClient, model_response, read_name
 from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.validation import config_dataclass
 
@@ -14,22 +14,13 @@ class OpenAIChat(HTTPClient):
     """The `mentor.client` node of an OpenAI-compatible mentor. Fields: conf/mentor/openai_compatible.yaml."""
 
     package = "openai"
+    connection_class = "OpenAI"
 
     base_url: str = "https://api.openai.com/v1"
     key_variable: str | None = "OPENAI_API_KEY"
     presence_penalty: float | None = None
     max_tokens_name: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     send_seed: bool = True
-
-    @property
-    def sdk(self) -> Any:
-        import openai
-
-        return openai
-
-    @property
-    def connection_class(self) -> Any:
-        return self.sdk.OpenAI
 
     @property
     def unsent(self) -> tuple[str, ...]:
@@ -46,17 +37,13 @@ class OpenAIChat(HTTPClient):
 
     def read_response(self, response: Any) -> ClientResponse:
         """The text of a chat completion's first choice."""
-        choices = getattr(response, "choices", None)
-        if not isinstance(choices, list) or not choices:
-            return unreadable_response(response)
-        message, usage = getattr(choices[0], "message", None), getattr(response, "usage", None)
-        text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
-        stop_reason = read_name(getattr(choices[0], "finish_reason", None))
-        text = text if isinstance(text, str) else ""
+        choice = response.choices[0]
+        text, refusal = read_name(choice.message.content) or "", getattr(choice.message, "refusal", None)
+        stop_reason = read_name(getattr(choice, "finish_reason", None))
         error = None
         if refusal:
             text, error = str(refusal), "the model refused"
         elif stop_reason == "content_filter":
             error = "the provider's content filter stopped the answer"
-        tokens = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
-        return model_response(response, text, stop_reason, tokens, error, cut_off="length")
+        tokens = "prompt_tokens", "completion_tokens"
+        return model_response(response, text, stop_reason, error, tokens, cut_off="length")

@@ -32,28 +32,18 @@ from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import MOST_READ
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, collect_proposals
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
-from llm_catalyst.mentors.strategies.templates import format_input, quote_json
+from llm_catalyst.mentors.strategies.templates import ask_again, format_input, quote_json, write_rules
 from llm_catalyst.mentors.strategies.trials import rank_by_loss, reject_candidate
 from llm_catalyst.runs.records import Advice
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import NonNegative, PositiveInt, config_dataclass
 
 ROLE = "You find out which instruction was followed, from what came out of it."
-STORY = (
-    "Somebody was given an instruction and, one by one, the inputs below. By the instruction, they gave these outputs:"
-)
-WISH = (
-    "What was the instruction? Write {instructions} that would lead to these outputs, and to the right ones for other "
-    "inputs of this kind. Let each be another guess, not the same one in other words."
-)
-RULES = """\
-- Write fewer than {words} words per instruction. Only its first {tokens} tokens are used.
-- Write one instruction per line, each line beginning with "- ".
-- Answer with the instructions only: no introduction, no explanation."""
-REMINDER = (
-    "No usable instruction could be read from that answer. Please write {instructions} now that would lead to the "
-    'outputs, one per line, each line beginning with "- ", and nothing else.'
-)
+STORY = """\
+Somebody was given an instruction and, one by one, the inputs below. By the instruction, they gave these outputs:"""
+WISH = """\
+What was the instruction? Write {instructions} that would lead to these outputs, and to the right ones for other \
+inputs of this kind. Let each be another guess, not the same one in other words."""
 
 
 @config_dataclass("strategy")
@@ -62,13 +52,13 @@ class Ape(Strategy):
 
     needs_model: ClassVar[bool] = True
 
-    proposals: Annotated[int, Ge(1)] = 8
-    subsets: Annotated[int, Ge(1)] = 5
-    demonstrations: Annotated[int, Ge(1)] = 5
+    proposals: PositiveInt = 8
+    subsets: PositiveInt = 5
+    demonstrations: PositiveInt = 5
     candidates: Annotated[int, Ge(1), Le(MOST_READ)] = 10
-    examples: Annotated[int, Ge(1)] = 50
-    best: Annotated[int, Ge(1)] = 5
-    temperature: Annotated[float, Ge(0)] | None = 0.9
+    examples: PositiveInt = 50
+    best: PositiveInt = 5
+    temperature: NonNegative | None = 0.9
 
     def propose(self, context: MentorContext) -> Dialogue:
         """Propose the best guesses; the best variations, once guesses were made and if there is a prompt to vary."""
@@ -91,9 +81,9 @@ class Ape(Strategy):
                 STORY,
                 *(f"Input: {format_input(example)}\nOutput: {task.labels[example.label]}" for example in examples),
                 WISH.format(instructions=wanted),
-                RULES.format(words=self.words, tokens=context.space.length),
+                write_rules(self.words, context.space.length, "instruction", "the instructions only: no introduction"),
             ]
-            reminder = REMINDER.format(instructions=wanted)
+            reminder = ask_again(f"{wanted} now that would lead to the outputs", noun="usable instruction")
             yield self.make_request(ROLE, paragraphs, "Instructions:", reminder, self.candidates, "from demonstrations")
 
     def ask_variations(self, context: MentorContext) -> Iterator[Request]:

@@ -34,7 +34,7 @@ from random import Random
 from typing import Annotated, ClassVar
 
 import numpy as np
-from annotated_types import Ge, Le
+from annotated_types import Ge
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -49,11 +49,11 @@ from llm_catalyst.mentors.strategies.capo_members import (
     make_member,
     population_to_json,
 )
-from llm_catalyst.mentors.strategies.templates import describe_task, quote_json
+from llm_catalyst.mentors.strategies.templates import ask_again, describe_task, quote_json, write_rules
 from llm_catalyst.mentors.strategies.trials import mark_answers
 from llm_catalyst.runs.records import Advice, Proposal, Rejected
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import Fraction, NonNegative, PositiveInt, config_dataclass
 
 HELD_BACK = 0.1  # share of the training examples that may stand in prompts, and are in no block
 DECIMALS = 9  # of scores: values that differ only by the rounding of binary fractions are the same
@@ -61,21 +61,11 @@ DECIMALS = 9  # of scores: values that differ only by the rounding of binary fra
 ROLE = "You write short text prompts that are put in front of the input of a frozen language model."
 FIRST = "Write {prompts} for this task, in another style each time."
 THERE = "There are already, in styles not to be repeated: {prompts}"
-MERGE = (
-    "Two people wrote these prompts for the task. Write the one that both would sign: it asks for what they both ask, "
-    "and takes turns of phrase from each. An odd string of word pieces counts for what it hints at, not for its form."
-)
-REPHRASE = (
-    "Say this prompt for the task in clearly other words and in another tone, so that it still asks for the same."
-)
-RULES = """\
-- Write fewer than {words} words per prompt. Only its first {tokens} tokens are used.
-- Write one prompt per line, each line beginning with "- ".
-- Answer with {prompts} only: no introduction, no explanation."""
-REMINDER = (
-    "No usable prompt could be read from that answer. Please write {prompts} now, one per line, each line beginning "
-    'with "- ", and nothing else.'
-)
+MERGE = """\
+Two people wrote these prompts for the task. Write the one that both would sign: it asks for what they both ask, and \
+takes turns of phrase from each. An odd string of word pieces counts for what it hints at, not for its form."""
+REPHRASE = """\
+Say this prompt for the task in clearly other words and in another tone, so that it still asks for the same."""
 
 
 @config_dataclass("strategy")
@@ -84,15 +74,15 @@ class Capo(Strategy):
 
     needs_model: ClassVar[bool] = True
 
-    proposals: Annotated[int, Ge(1)] = 4
+    proposals: PositiveInt = 4
     population: Annotated[int, Ge(2)] = 10
-    crossovers: Annotated[int, Ge(1)] = 4
+    crossovers: PositiveInt = 4
     shots: Annotated[int, Ge(0)] = 5
-    block: Annotated[int, Ge(1)] = 30
-    blocks: Annotated[int, Ge(1)] = 10
-    alpha: Annotated[float, Ge(0), Le(1)] = 0.2
-    penalty: Annotated[float, Ge(0)] = 0.05
-    temperature: Annotated[float, Ge(0)] | None = 0.1
+    block: PositiveInt = 30
+    blocks: PositiveInt = 10
+    alpha: Fraction = 0.2
+    penalty: NonNegative = 0.05
+    temperature: NonNegative | None = 0.1
 
     def propose(self, context: MentorContext) -> Dialogue:
         """One step: fill the population, breed children and race; propose the survivors that are new to the run."""
@@ -139,9 +129,9 @@ class Capo(Strategy):
 
     def ask_texts(self, context: MentorContext, paragraphs: Sequence[str], prompts: str = "1 prompt") -> Request:
         """A request for texts, not prompts: examples may be added before they are fitted into m tokens."""
-        rules = RULES.format(words=self.words, tokens=context.space.length, prompts=prompts)
+        rules = write_rules(self.words, context.space.length, only=f"{prompts} only: no introduction")
         paragraphs = [describe_task(context.task), *paragraphs, rules]
-        return self.make_request(ROLE, paragraphs, "New prompt:", REMINDER.format(prompts=prompts), prompts=0)
+        return self.make_request(ROLE, paragraphs, "New prompt:", ask_again(f"{prompts} now"), prompts=0)
 
     def fill_population(
         self, population: Sequence[CapoMember], texts: Sequence[str], schedule: CapoSchedule, context: MentorContext

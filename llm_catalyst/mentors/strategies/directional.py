@@ -18,41 +18,28 @@ from annotated_types import Ge
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import ParsedTexts, clean_line, shorten_line, split_reasoning
+from llm_catalyst.mentors.strategies import templates
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy
-from llm_catalyst.mentors.strategies.templates import (
-    ASK_AGAIN,
-    ORDER,
-    RULES,
-    describe_task,
-    format_entries,
-    format_input,
-    quote_json,
-)
 from llm_catalyst.runs.records import Advice, Rejected
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import NonNegative, PositiveInt, config_dataclass
 
 LONGEST_DIRECTION = 1000  # characters of a direction that are used
 
-SYNTHESIZER = (
-    "You study how short text prompts for a frozen language model fared, and say in which direction the best one "
-    "should be changed."
-)
+SYNTHESIZER = """\
+You study how short text prompts for a frozen language model fared, and say in which direction the best one should be \
+changed."""
 EDITOR = "You change short text prompts for a frozen language model in the direction that you are told."
-TAKEN = (
-    "Directions that were taken before, the latest one last. Stay with one that helped, turn away from one that did "
-    "not:"
-)
-ASK_DIRECTION = (
-    "In which direction should the best prompt be changed so that its loss falls? Say what to put in, leave out or "
-    "replace, and why the scores speak for it. "
-    "A prompt holds only {tokens} tokens, so ask for nothing long.\n\n"
-    "Answer with the direction in one to three sentences, and with nothing else: no new prompt."
-)
-ASK_DIRECTION_AGAIN = (
-    "No direction could be read from that answer. Please say now, in one to three sentences, in which direction the "
-    "best prompt should be changed."
-)
+TAKEN = """\
+Directions that were taken before, the latest one last. Stay with one that helped, turn away from one that did not:"""
+ASK_DIRECTION = """\
+In which direction should the best prompt be changed so that its loss falls? Say what to put in, leave out or replace, \
+and why the scores speak for it. A prompt holds only {tokens} tokens, so ask for nothing long.
+
+Answer with the direction in one to three sentences, and with nothing else: no new prompt."""
+ASK_DIRECTION_AGAIN = """\
+No direction could be read from that answer. Please say now, in one to three sentences, in which direction the best \
+prompt should be changed."""
 ALONG = "Change it in this direction: {direction}"
 FREELY = "Change it so that its loss falls."
 WISH = "Write {proposals}, each another way to do so. Take over what need not change."
@@ -64,12 +51,12 @@ class Directional(Strategy):
 
     needs_pool: ClassVar[bool] = True
 
-    proposals: Annotated[int, Ge(1)] = 3
-    trace: Annotated[int, Ge(1)] = 5
+    proposals: PositiveInt = 3
+    trace: PositiveInt = 5
     examples: Annotated[int, Ge(0)] = 8
-    outputs: Annotated[int, Ge(1)] = 3
-    directions: Annotated[int, Ge(1)] = 3
-    temperature: Annotated[float, Ge(0)] | None = None
+    outputs: PositiveInt = 3
+    directions: PositiveInt = 3
+    temperature: NonNegative | None = None
     show_gradient: bool = False
 
     @property
@@ -97,9 +84,9 @@ class Directional(Strategy):
     def ask_direction(self, context: MentorContext, taken: Sequence[Mapping[str, Any]]) -> Request:
         """The synthesizer's request: the history, the best prompt's outputs, and the results of earlier directions."""
         paragraphs = [
-            describe_task(context.task),
-            ORDER,
-            *format_entries(context.pool[-self.trace :], context, self.show_gradient),
+            templates.describe_task(context.task),
+            templates.ORDER,
+            *templates.format_entries(context.pool[-self.trace :], context, self.show_gradient),
             *self.show_outputs(context),
             *([TAKEN, *(describe_outcome(each, context) for each in taken)] if taken else []),
             ASK_DIRECTION.format(tokens=context.space.length),
@@ -112,16 +99,16 @@ class Directional(Strategy):
         """The optimizer's request: the history, its best prompt, and the direction if there is one."""
         wanted = format_count(self.proposals, "new prompt")
         paragraphs = [
-            describe_task(context.task),
-            ORDER,
-            *format_entries(context.pool[-self.trace :], context),
-            f"The prompt to change: {quote_json(context.pool[-1].prompt.text)}",
+            templates.describe_task(context.task),
+            templates.ORDER,
+            *templates.format_entries(context.pool[-self.trace :], context),
+            f"The prompt to change: {templates.quote_json(context.pool[-1].prompt.text)}",
             ALONG.format(direction=direction) if direction else FREELY,
             WISH.format(proposals=wanted),
-            RULES.format(words=self.words, tokens=context.space.length),
+            templates.write_rules(self.words, context.space.length),
         ]
         rationale = f"along: {shorten_line(direction)}" if direction else "the best prompt, changed"
-        reminder = ASK_AGAIN.format(proposals=wanted)
+        reminder = templates.ask_again(f"{wanted} now, none of them among the ones listed")
         return self.make_request(EDITOR, paragraphs, "New prompts:", reminder, self.proposals, rationale)
 
     def show_outputs(self, context: MentorContext) -> list[str]:
@@ -137,7 +124,7 @@ class Directional(Strategy):
             of_kind = [(task.examples[row], trial) for row, trial in tried if trial.right == right][: self.outputs]
             shown += [heading] * bool(of_kind)
             for example, trial in of_kind:
-                answer = f"Input: {format_input(example)}\nIts answer: {task.labels[trial.answer]}"
+                answer = f"Input: {templates.format_input(example)}\nIts answer: {task.labels[trial.answer]}"
                 shown.append(answer if right else f"{answer}\nThe right answer: {task.labels[example.label]}")
         return shown
 

@@ -30,26 +30,17 @@ from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.evolution import describe_parents
 from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals, shorten_line
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Response, Strategy, collect_proposals
-from llm_catalyst.mentors.strategies.templates import describe_task, quote_json
+from llm_catalyst.mentors.strategies.templates import ask_again, describe_task, quote_json, write_rules
 from llm_catalyst.runs.records import Advice, Prompt, Proposal, Rejected, ScoredPrompt
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import NonNegative, config_dataclass
 
-ROLE = (
-    "You breed short text prompts that are put in front of the input of a frozen language model: "
-    "you make new ones out of those that did well."
-)
+ROLE = """\
+You breed short text prompts that are put in front of the input of a frozen language model: you make new ones out of \
+those that did well."""
 ODD = "Some prompts are odd strings of word pieces: take up what they hint at, not their form."
 
 VARIATIONS = "Write {variations} of this prompt: the same meaning in other words."
-VARIATION_RULES = """\
-- Write fewer than {words} words per variation. Only its first {tokens} tokens are used.
-- Write one variation per line, each line beginning with "- ".
-- Answer with the variations only: no introduction, no explanation."""
-VARIATION_REMINDER = (
-    "No new prompt could be read from that answer. Please write {variations} of the prompt now, one per line, each "
-    'line beginning with "- ", and nothing else.'
-)
 
 GENETIC = """\
 Make one new prompt out of two, in two steps:
@@ -82,10 +73,9 @@ Prompt 4: "tell me who this is for"
 CHILD_RULES = """\
 - Write fewer than {words} words in the last step's prompt. Only its first {tokens} tokens are used.
 - Write each step on one line, as in the example, and the last step's prompt between <prompt> and </prompt>."""
-CHILD_REMINDER = (
-    "No new prompt could be read from that answer. Please take the steps again, to another result, and write the last "
-    "step's prompt between <prompt> and </prompt>."
-)
+CHILD_REMINDER = """\
+No new prompt could be read from that answer. Please take the steps again, to another result, and write the last \
+step's prompt between <prompt> and </prompt>."""
 
 THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 
@@ -97,7 +87,7 @@ class EvoPrompt(Strategy):
     needs_pool: ClassVar[bool] = True
 
     population: Annotated[int, Ge(2)] = 10
-    temperature: Annotated[float, Ge(0)] | None = 0.5
+    temperature: NonNegative | None = 0.5
     show_task: bool = True
 
     @property
@@ -132,9 +122,9 @@ class EvoPrompt(Strategy):
                 *self.describe_task(context),
                 f"{VARIATIONS.format(variations=variations)} {ODD}",
                 f"Prompt: {quote_json(entry.prompt.text)}",
-                VARIATION_RULES.format(words=self.words, tokens=context.space.length),
+                write_rules(self.words, context.space.length, "variation", "the variations only: no introduction"),
             ]
-            reminder = VARIATION_REMINDER.format(variations=variations)
+            reminder = ask_again(f"{variations} of the prompt now", noun="new prompt")
             rationale = f"a paraphrase of {entry.prompt.text!r}"
             (response,) = yield (self.make_request(ROLE, paragraphs, "Variations:", reminder, share, rationale),)
             proposals += response.proposals

@@ -23,36 +23,28 @@ Different:
 
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import Annotated, ClassVar
-
-from annotated_types import Ge
+from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext, Trial
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy
-from llm_catalyst.mentors.strategies.templates import describe_task, format_input, quote_json
+from llm_catalyst.mentors.strategies.templates import ask_again, describe_task, format_input, quote_json
 from llm_catalyst.mentors.strategies.trials import mark_answers, marks_are_valid
 from llm_catalyst.runs.records import Advice, Prompt, Proposal, Rejected
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import NonNegative, PositiveInt, config_dataclass
 
 MOST_DRAWS = 10  # parents and minibatches that are tried in search of a mistake, for each request
 
-ROLE = (
-    "You improve a short text prompt that is put in front of the input of a frozen language model. You learn from the "
-    "answers that it gave to single inputs, from the wrong ones above all."
-)
-WISH = (
-    "Find out what these inputs ask for and what the model took them for. Then rewrite the prompt, so that the wrong "
-    "answers become right, the right ones stay right, and other inputs of this kind gain, too. It may be an odd string "
-    "of word pieces: keep what it hints at, not its form."
-)
+ROLE = """\
+You improve a short text prompt that is put in front of the input of a frozen language model. You learn from the \
+answers that it gave to single inputs, from the wrong ones above all."""
+WISH = """\
+Find out what these inputs ask for and what the model took them for. Then rewrite the prompt, so that the wrong \
+answers become right, the right ones stay right, and other inputs of this kind gain, too. It may be an odd string of \
+word pieces: keep what it hints at, not its form."""
 RULES = """\
 - Write fewer than {words} words. Only the first {tokens} tokens are used.
 - Write the new prompt on one line that begins with "- ".
 - Answer with the new prompt only: no introduction, no explanation."""
-REMINDER = (
-    "No new prompt could be read from that answer. Please write one now that is unlike the one above, on one line that "
-    'begins with "- ", and nothing else.'
-)
 
 
 @config_dataclass("strategy")
@@ -62,11 +54,11 @@ class Gepa(Strategy):
     needs_pool: ClassVar[bool] = True
     needs_model: ClassVar[bool] = True
 
-    proposals: Annotated[int, Ge(1)] = 4
-    minibatch: Annotated[int, Ge(1)] = 3
-    pareto: Annotated[int, Ge(1)] = 64
-    candidates: Annotated[int, Ge(1)] = 20
-    temperature: Annotated[float, Ge(0)] | None = 1.0
+    proposals: PositiveInt = 4
+    minibatch: PositiveInt = 3
+    pareto: PositiveInt = 64
+    candidates: PositiveInt = 20
+    temperature: NonNegative | None = 1.0
 
     def propose(self, context: MentorContext) -> Dialogue:
         """Send a request for each of `proposals` parents; propose the children that beat their parent, in order."""
@@ -130,7 +122,8 @@ class Gepa(Strategy):
             RULES.format(words=self.words, tokens=context.space.length),
         ]
         rationale = f"rewritten from {quote_json(parent.text)}"
-        return self.make_request(ROLE, paragraphs, "New prompt:", REMINDER, rationale=rationale)
+        reminder = ask_again("one now that is unlike the one above", 'on one line that begins with "- "', "new prompt")
+        return self.make_request(ROLE, paragraphs, "New prompt:", reminder, rationale=rationale)
 
 
 def draw_minibatches(rows: Sequence[int], size: int, rng: Random) -> Iterator[list[int]]:

@@ -21,9 +21,7 @@ import math
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, ClassVar
-
-from annotated_types import Ge, Le
+from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals, shorten_line
@@ -32,28 +30,24 @@ from llm_catalyst.mentors.strategies.templates import describe_task, format_entr
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Rejected, ScoredPrompt
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.validation import check_range, config_dataclass
+from llm_catalyst.utils.validation import Fraction, NonNegative, PositiveInt, check_range, config_dataclass
 
-ROLE = (
-    "You improve a short text prompt that is put in front of the input of a frozen language model. You work step by "
-    "step: from scored prompts you see what helps, and change the current prompt within a limit."
-)
+ROLE = """\
+You improve a short text prompt that is put in front of the input of a frozen language model. You work step by step: \
+from scored prompts you see what helps, and change the current prompt within a limit."""
 CURRENT = "This is the current prompt. Scores run from 0 to 100, and higher is better."
 EARLIER = "Of the prompts that were tried before, these are the most like the current one; the nearest stands last."
-WISH = (
-    "Work out from the scores what makes a prompt better. Then write one new prompt that scores higher than the "
-    "current one. You may change at most {changes} of the current prompt, which has {size}: a word added, removed or "
-    "replaced counts as one."
-)
+WISH = """\
+Work out from the scores what makes a prompt better. Then write one new prompt that scores higher than the current \
+one. You may change at most {changes} of the current prompt, which has {size}: a word added, removed or replaced \
+counts as one."""
 RULES = """\
 - Write fewer than {words} words. Only the first {tokens} tokens of the prompt are used.
 - Write the prompt on one line that begins with "- ".
 - Answer with the prompt only: no introduction, no score, no explanation."""
-REMINDER = (
-    "No usable prompt could be read from that answer: it must be new, and within the limit. Please write one new "
-    "prompt now, with at most {changes} of the current prompt changed, on one line that begins with "
-    '"- ", and nothing else.'
-)
+REMINDER = """\
+No usable prompt could be read from that answer: it must be new, and within the limit. Please write one new prompt \
+now, with at most {changes} of the current prompt changed, on one line that begins with "- ", and nothing else."""
 
 
 @config_dataclass("strategy")
@@ -62,12 +56,12 @@ class Gpo(Strategy):
 
     needs_pool: ClassVar[bool] = True
 
-    proposals: Annotated[int, Ge(1)] = 8
-    similar: Annotated[int, Ge(1)] = 2
-    first: Annotated[float, Ge(0), Le(1)] = 1.0
+    proposals: PositiveInt = 8
+    similar: PositiveInt = 2
+    first: Fraction = 1.0
     last: float = 0.2
-    warmup: Annotated[float, Ge(0), Le(1)] = 0.05
-    temperature: Annotated[float, Ge(0)] | None = 1.0
+    warmup: Fraction = 0.05
+    temperature: NonNegative | None = 1.0
     show_gradient: bool = False
 
     def __post_init__(self) -> None:

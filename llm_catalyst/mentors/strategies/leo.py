@@ -21,20 +21,18 @@ from annotated_types import Ge
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy
-from llm_catalyst.mentors.strategies.templates import ASK_AGAIN, ORDER, RULES, describe_task, format_entries
+from llm_catalyst.mentors.strategies.templates import ORDER, ask_again, describe_task, format_entries, write_rules
 from llm_catalyst.runs.records import Advice, Proposal, ScoredPrompt
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import NonNegative, PositiveInt, config_dataclass
 
 ROLE = "You search for short text prompts that make a frozen language model good at a task."
-EXPLORE = (
-    "Explore: write {proposals} unlike all of these, and unlike each other, in words and in idea. Look where nobody "
-    "has looked so far; a bold guess is welcome, as long as its loss may turn out to be low."
-)
-EXPLOIT = (
-    "Exploit: write {proposals} close to the best of these, above all to the last one. Keep what makes them good, "
-    "and change as little as you need for a loss that is lower still."
-)
+EXPLORE = """\
+Explore: write {proposals} unlike all of these, and unlike each other, in words and in idea. Look where nobody has \
+looked so far; a bold guess is welcome, as long as its loss may turn out to be low."""
+EXPLOIT = """\
+Exploit: write {proposals} close to the best of these, above all to the last one. Keep what makes them good, and \
+change as little as you need for a loss that is lower still."""
 
 
 @config_dataclass("strategy")
@@ -44,9 +42,9 @@ class Leo(Strategy):
     needs_pool: ClassVar[bool] = True
 
     proposals: Annotated[int, Ge(2)] = 6
-    size: Annotated[int, Ge(1)] = 5
-    explore_temperature: Annotated[float, Ge(0)] | None = 1.0
-    exploit_temperature: Annotated[float, Ge(0)] | None = 0.2
+    size: PositiveInt = 5
+    explore_temperature: NonNegative | None = 1.0
+    exploit_temperature: NonNegative | None = 0.2
     show_gradient: bool = False
 
     def propose(self, context: MentorContext) -> Dialogue:
@@ -92,9 +90,9 @@ class Leo(Strategy):
             ORDER,
             *format_entries(pool, context, self.show_gradient),
             wish.format(proposals=wanted),
-            RULES.format(words=self.words, tokens=context.space.length),
+            write_rules(self.words, context.space.length),
         ]
-        reminder = ASK_AGAIN.format(proposals=wanted)
+        reminder = ask_again(f"{wanted} now, none of them among the ones listed")
         return self.make_request(ROLE, paragraphs, "New prompts:", reminder, number, rationale)
 
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-from annotated_types import Ge, Le
+from annotated_types import Ge
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import (
@@ -31,45 +31,44 @@ from llm_catalyst.mentors.reply_parser import (
     strip_invisible,
 )
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
-from llm_catalyst.mentors.strategies.templates import describe_task, format_entries, format_input, format_rating
+from llm_catalyst.mentors.strategies.templates import (
+    ask_again,
+    describe_task,
+    format_entries,
+    format_input,
+    format_rating,
+)
 from llm_catalyst.runs.records import Rejected, ScoredPrompt
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import Fraction, NonNegative, PositiveInt, config_dataclass
 
 LONGEST = 500  # characters of a prompt; longer ones are dropped
 TAGGED = re.compile(r"<INS>((?:(?!<INS>).)*?)</INS>", re.DOTALL | re.IGNORECASE)
 
-ROLE = (
-    "You improve short text prompts that are put in front of the input of a frozen language model. You are shown "
-    "prompts with the scores that they reached, and write one that scores higher."
-)
-ORDER = (
-    "These prompts were tried before. Their scores run from 0 to 100, and higher is better. They stand in order: the "
-    "last one is the best."
-)
-BEAT = (
-    "Your prompt must be unlike all of these, and score higher than each of them. Some of them are odd strings of word "
-    "pieces: take up what they hint at, not their form."
-)
+ROLE = """\
+You improve short text prompts that are put in front of the input of a frozen language model. You are shown prompts \
+with the scores that they reached, and write one that scores higher."""
+ORDER = """\
+These prompts were tried before. Their scores run from 0 to 100, and higher is better. They stand in order: the last \
+one is the best."""
+BEAT = """\
+Your prompt must be unlike all of these, and score higher than each of them. Some of them are odd strings of word \
+pieces: take up what they hint at, not their form."""
 EXEMPLARS = "These are examples of the task with their true answers. <INS> marks where the prompt stands."
 WISH = "Write one new prompt with a score as high as you can reach. It should be brief, and fit any input of the task."
 RULES = """\
 - Write fewer than {words} words. Only the first {tokens} tokens of the prompt are used.
 - Write the prompt between <INS> and </INS>, and nothing else."""
-REMINDER = (
-    "No usable prompt could be read from that answer. Please write one new prompt now, unlike all that were listed, "
-    "between <INS> and </INS>, and nothing else."
-)
 
 
 @config_dataclass("strategy")
 class Opro(Strategy):
     """Optimization by prompting; conf/strategy/opro.yaml explains the fields."""
 
-    proposals: Annotated[int, Ge(1)] = 8
-    history: Annotated[int, Ge(1)] = 20
-    threshold: Annotated[float, Ge(0), Le(1)] = 0.3
+    proposals: PositiveInt = 8
+    history: PositiveInt = 20
+    threshold: Fraction = 0.3
     exemplars: Annotated[int, Ge(0)] = 3
-    temperature: Annotated[float, Ge(0)] | None = 1.0
+    temperature: NonNegative | None = 1.0
     show_gradient: bool = False
 
     def propose(self, context: MentorContext) -> Dialogue:
@@ -86,7 +85,8 @@ class Opro(Strategy):
             WISH,
             RULES.format(words=self.words, tokens=context.space.length),
         ]
-        return self.make_request(ROLE, paragraphs, "New prompt:", REMINDER, parse=parse_tagged)
+        reminder = ask_again("one new prompt now, unlike all that were listed", "between <INS> and </INS>")
+        return self.make_request(ROLE, paragraphs, "New prompt:", reminder, parse=parse_tagged)
 
     def select_history(self, scored: Sequence[ScoredPrompt]) -> list[ScoredPrompt]:
         """The prompts that are shown, the best one last: by the metric, and among equal ones by the loss."""

@@ -6,41 +6,32 @@ accuracy, from the worst to the best; a hint to look for patterns that make a pr
 with a lower loss, below a number of words, and for nothing else in the response.
 """
 
-from typing import Annotated, Literal
-
-from annotated_types import Ge
+from typing import Literal
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse_official, parse_proposals
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
-from llm_catalyst.mentors.strategies.templates import RULES, describe_task, format_entries
+from llm_catalyst.mentors.strategies.templates import ask_again, describe_task, format_entries, write_rules
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import PositiveInt, config_dataclass
 
-ROLE = (
-    "You improve short text prompts that are put in front of the input of a frozen language model. "
-    "You find out from scored examples what makes such a prompt work, and write better ones."
-)
-ORDER = (
-    "These prompts were tried before, each with its loss and its accuracy on held-out examples. They stand in "
-    "order: the loss falls from the first to the last, so the last one is the best."
-)
-PATTERNS = (
-    "Look for patterns that set the better prompts apart from the worse ones. Some prompts are odd strings of "
-    "word pieces: take up what they hint at, not their form. Write prompts unlike the ones above."
-)
+ROLE = """\
+You improve short text prompts that are put in front of the input of a frozen language model. You find out from scored \
+examples what makes such a prompt work, and write better ones."""
+ORDER = """\
+These prompts were tried before, each with its loss and its accuracy on held-out examples. They stand in order: the \
+loss falls from the first to the last, so the last one is the best."""
+PATTERNS = """\
+Look for patterns that set the better prompts apart from the worse ones. Some prompts are odd strings of word pieces: \
+take up what they hint at, not their form. Write prompts unlike the ones above."""
 WISH = "Write {proposals} with a loss as low as you can reach."
-REMINDER = (
-    "No usable prompt could be read from that answer. Please write {proposals} now, new and unlike the ones "
-    'listed, one per line, each line beginning with "- ", and nothing else.'
-)
 
 
 @config_dataclass("strategy")
 class Paper(Strategy):
     """The paper's instruction; conf/strategy/paper.yaml explains the fields."""
 
-    proposals: Annotated[int, Ge(1)] = 3
+    proposals: PositiveInt = 3
     description: str | None = None
     parsing: Literal["lenient", "official"] = "lenient"
     show_gradient: bool = False
@@ -56,8 +47,8 @@ class Paper(Strategy):
             describe_task(context.task, self.description),
             *([ORDER, *format_entries(pool, context, self.show_gradient), PATTERNS] if pool else []),
             WISH.format(proposals=wanted),
-            RULES.format(words=self.words, tokens=context.space.length),
+            write_rules(self.words, context.space.length),
         ]
         parse = parse_official if self.parsing == "official" else parse_proposals
-        reminder = REMINDER.format(proposals=wanted)
+        reminder = ask_again(f"{wanted} now, new and unlike the ones listed")
         return self.make_request(ROLE, paragraphs, "New prompts:", reminder, self.proposals, parse=parse)

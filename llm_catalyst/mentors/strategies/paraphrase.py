@@ -6,31 +6,20 @@ shows neither the task nor a score nor another prompt: the history and the task'
 such restarts gain.
 """
 
-from typing import Annotated, ClassVar
-
-from annotated_types import Ge
+from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
-from llm_catalyst.mentors.strategies.templates import quote_json
+from llm_catalyst.mentors.strategies.templates import ask_again, quote_json, write_rules
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import PositiveInt, config_dataclass
 
 ROLE = "You say short texts in other words."
-WISH = (
-    "Write {variations} of this text with the same meaning. It may be an odd string of word pieces: keep what it "
-    "hints at, not its form."
-)
-RULES = """\
-- Write fewer than {words} words per variation. Only its first {tokens} tokens are used.
-- Write one variation per line, each line beginning with "- ".
-- Answer with the variations only: no introduction, no explanation."""
-REMINDER = (
-    "No usable variation could be read from that answer. Please write {variations} of the text now, one per line, each "
-    'line beginning with "- ", and nothing else.'
-)
+WISH = """\
+Write {variations} of this text with the same meaning. It may be an odd string of word pieces: keep what it hints at, \
+not its form."""
 
 
 @config_dataclass("strategy")
@@ -39,7 +28,7 @@ class Paraphrase(Strategy):
 
     needs_pool: ClassVar[bool] = True
 
-    proposals: Annotated[int, Ge(1)] = 3
+    proposals: PositiveInt = 3
 
     def propose(self, context: MentorContext) -> Dialogue:
         """Send one request, and propose all prompts in its response."""
@@ -51,6 +40,7 @@ class Paraphrase(Strategy):
         paragraphs = [
             WISH.format(variations=wanted),
             f"Text: {quote_json(prompt.text)}",
-            RULES.format(words=self.words, tokens=space.length),
+            write_rules(self.words, space.length, "variation", "the variations only: no introduction"),
         ]
-        return self.make_request(ROLE, paragraphs, "Variations:", REMINDER.format(variations=wanted), self.proposals)
+        reminder = ask_again(f"{wanted} of the text now", noun="usable variation")
+        return self.make_request(ROLE, paragraphs, "Variations:", reminder, self.proposals)

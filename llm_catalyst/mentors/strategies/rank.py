@@ -34,7 +34,7 @@ from llm_catalyst.mentors.strategies.templates import quote_json
 from llm_catalyst.mentors.strategies.trials import rank_by_loss, reject_candidate
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, Prompt
-from llm_catalyst.utils.validation import check_range, config_dataclass
+from llm_catalyst.utils.validation import NonNegative, PositiveInt, check_range, config_dataclass
 
 SAME = 1e-9  # cosines that differ by less differ by rounding only
 
@@ -59,13 +59,13 @@ class Rank(Strategy):
 
     needs_model: ClassVar[bool] = True
 
-    proposals: Annotated[int, Ge(1)] = 3
+    proposals: PositiveInt = 3
     description: str | None = None
     candidates: int = 24
-    examples: Annotated[int, Ge(1)] = 64
+    examples: PositiveInt = 64
     similarity: Annotated[float, Ge(-1), Le(1)] = 0.95
-    diversity: Annotated[float, Ge(0)] = 0.5
-    temperature: Annotated[float, Ge(0)] | None = None
+    diversity: NonNegative = 0.5
+    temperature: NonNegative | None = None
     show_gradient: bool = False
 
     def __post_init__(self) -> None:

@@ -8,23 +8,29 @@ from llm_catalyst.runs.records import ScoredPrompt
 from llm_catalyst.tasks.base import Example
 
 LONGEST_INPUT = 1000  # characters of an example's text that are shown
-ORDER = (
-    "These prompts were tried before, each with its loss and its accuracy on held-out examples. The loss falls from "
-    "the first to the last, so the last one is the best. Some prompts are odd strings of word pieces: take up what "
-    "they hint at, not their form."
-)
-RULES = """\
-- Write fewer than {words} words per prompt. Only its first {tokens} tokens are used.
-- Write one prompt per line, each line beginning with "- ".
-- Answer with the prompts only: no introduction, no scores, no explanation."""
-ASK_AGAIN = (
-    "No usable prompt could be read from that answer. Please write {proposals} now, none of them among the ones "
-    'listed, one per line, each line beginning with "- ", and nothing else.'
-)
-GRADIENT = (
-    'The lines "Gradient" say, for each token of a prompt in turn, towards which tokens the gradient of the loss would '
-    "move it (the likeliest first)."
-)
+ORDER = """\
+These prompts were tried before, each with its loss and its accuracy on held-out examples. The loss falls from the \
+first to the last, so the last one is the best. Some prompts are odd strings of word pieces: take up what they hint \
+at, not their form."""
+GRADIENT = """\
+The lines "Gradient" say, for each token of a prompt in turn, towards which tokens the gradient of the loss would move \
+it (the likeliest first)."""
+ONE_PER_LINE = 'one per line, each line beginning with "- "'
+
+
+def write_rules(
+    words: int, tokens: int, noun: str = "prompt", only: str = "the prompts only: no introduction, no scores"
+) -> str:
+    """The paragraph about the form of a response: a list of texts, each called `noun`, and nothing else."""
+    return f"""\
+- Write fewer than {words} words per {noun}. Only its first {tokens} tokens are used.
+- Write one {noun} per line, each line beginning with "- ".
+- Answer with {only}, no explanation."""
+
+
+def ask_again(wish: str, form: str = ONE_PER_LINE, noun: str = "usable prompt") -> str:
+    """The reminder after an unusable response: what to write, and in which form."""
+    return f"No {noun} could be read from that answer. Please write {wish}, {form}, and nothing else."
 
 
 def describe_task(task: TaskDescription, description: str | None = None) -> str:
