@@ -1,11 +1,12 @@
 """The conversation with one language model: its responses, read and fitted into prompts of m tokens."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.clients.base import Client, NotRecordedError
+from llm_catalyst.mentors.clients.base import Client, NoResponseError
 from llm_catalyst.mentors.requests import ClientRequest, RequestRunner, has_no_response
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Response
 from llm_catalyst.models.soft_prompt import PromptSpace
@@ -14,10 +15,7 @@ from llm_catalyst.runs.records import Advice, LLMCall, Message, Proposal, Reject
 CUT_OFF = ("length", "max_tokens", "model_context_window_exceeded")  # stop reasons of a truncated response
 
 
-class NoResponseError(Exception):
-    """A request got no response at all: the next one would not get one either."""
-
-
+@dataclass
 class Conversation:
     """The requests of one model in one context, and its responses read and fitted into prompts of m tokens.
 
@@ -28,22 +26,19 @@ class Conversation:
         why: Why the last unusable response was not.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        attempts: int,
-        cache: bool,
-        alone: bool,  # no other mentor is asked after this one
-        context: MentorContext,
-        runner: RequestRunner,
-    ) -> None:
-        self._client, self._attempts, self._cache, self._alone = client, attempts, cache, alone
-        self._context, self._runner = context, runner
-        self._tried = {entry.prompt.tokens for entry in (*context.pool, *context.scored)}
-        self.proposals: list[Proposal] = []
-        self.rejected: list[Rejected] = []
-        self.understood = False
-        self.why = ""
+    client: Client
+    attempts: int
+    cache: bool
+    context: MentorContext
+    runner: RequestRunner
+    proposals: list[Proposal] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    understood: bool = False
+    why: str = ""
+
+    @cached_property
+    def _tried(self) -> set[tuple[int, ...]]:
+        return {entry.prompt.tokens for entry in (*self.context.pool, *self.context.scored)}
 
     def send(self, requests: tuple[Request, ...]) -> tuple[Response, ...]:
         """The responses to these requests: each is sent up to `attempts` times, until its response is usable.
@@ -52,34 +47,37 @@ class Conversation:
 
         Raises:
             NoResponseError: A request got no response at all; what the others brought was read before.
-            NotRecordedError: A replay does not fit, and no other mentor is asked after this one.
         """
         responses = [Response()] * len(requests)
         messages = [request.messages for request in requests]
-        for _ in range(self._attempts):
+        for _ in range(self.attempts):
             unusable = [i for i, response in enumerate(responses) if not (response.proposals or response.texts)]
             if not unusable:
                 break
-            calls = self._runner.send([self._address(requests[i], messages[i]) for i in unusable], self._cache)
+            addressed = [self._address(requests[i], messages[i]) for i in unusable]
+            calls, failure = self.runner.send(addressed, self.cache)
             for i, call in zip(unusable, calls, strict=True):
-                if isinstance(call, LLMCall):
+                if call:
                     responses[i] = self._read(requests[i], call)
                     messages[i] = (*messages[i], *requests[i].remind(call.reply))
-            self._refuse_silence(calls)
+                    if has_no_response(call):
+                        failure = failure or NoResponseError(call.error)
+            if failure:
+                raise failure
         return tuple(responses)
 
     def _address(self, request: Request, messages: tuple[Message, ...]) -> ClientRequest:
-        client: Any = self._client
+        client: Any = self.client
         # Null at the client: the model takes none, or is to be left alone.
         if request.temperature is not None and client.temperature is not None:
             client = replace(client, temperature=request.temperature)
-        return ClientRequest(client, messages, self._context.rng.getrandbits(31))
+        return ClientRequest(client, messages, self.context.rng.getrandbits(31))
 
     def _read(self, request: Request, call: LLMCall) -> Response:
         texts, rejected = parse_response(request, call)
         proposals: list[Proposal] = []
         if request.prompts:
-            proposals, unfit = fit_prompts(texts, self._context.space, self._tried, request.prompts)
+            proposals, unfit = fit_prompts(texts, self.context.space, self._tried, request.prompts)
             proposals = [replace(proposal, rationale=request.rationale) for proposal in proposals]
             rejected, texts = rejected + unfit, []
         self.proposals += proposals
@@ -89,13 +87,6 @@ class Conversation:
         else:
             self.why = call.error or "no usable proposal in the answer"
         return Response(tuple(proposals), tuple(texts))
-
-    def _refuse_silence(self, calls: Sequence[LLMCall | NotRecordedError | None]) -> None:
-        for call in calls:
-            if isinstance(call, NotRecordedError):
-                raise call if self._alone else NoResponseError(str(call))
-            if call and has_no_response(call):
-                raise NoResponseError(call.error)
 
 
 def run_dialogue(dialogue: Dialogue, send: Callable[[tuple[Request, ...]], tuple[Response, ...]]) -> Advice:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from llm_catalyst.mentors import response_cache
 from llm_catalyst.mentors.base import Mentor, MentorContext, refuse_overlap
-from llm_catalyst.mentors.clients.base import Client
-from llm_catalyst.mentors.conversation import Conversation, NoResponseError, run_dialogue
+from llm_catalyst.mentors.clients.base import Client, NoResponseError, NotRecordedError
+from llm_catalyst.mentors.conversation import Conversation, run_dialogue
 from llm_catalyst.mentors.pricing import load_prices
 from llm_catalyst.mentors.requests import RequestRunner
 from llm_catalyst.mentors.strategies.base import Strategy
@@ -138,11 +138,13 @@ class LanguageModel(Mentor):
         strategy: Strategy = self.strategy
         if strategy.needs_pool and not shown.pool:
             return Advice(fallback="the pool is empty")
-        conversation = Conversation(self.client, self.attempts, self.cache, not self.fallbacks, context, requests)
+        conversation = Conversation(self.client, self.attempts, self.cache, context, requests)
         try:
             rng = Random(derive_seed(copy(context.rng).getrandbits(63), "strategy"))
             advice = run_dialogue(strategy.propose(replace(shown, rng=rng)), conversation.send)
         except NoResponseError as failure:  # the responses until then are paid for, and used
+            if isinstance(failure, NotRecordedError) and not self.fallbacks:
+                raise
             proposals = tuple(conversation.proposals[: self.proposals])
             advice = Advice(proposals, fallback=None if proposals else str(failure))
         failed = not advice.proposals and not conversation.understood

@@ -8,7 +8,7 @@ from functools import partial
 
 from llm_catalyst.mentors import response_cache
 from llm_catalyst.mentors.background import run_concurrently
-from llm_catalyst.mentors.clients.base import Client, NotRecordedError
+from llm_catalyst.mentors.clients.base import Client, NoResponseError, NotRecordedError
 from llm_catalyst.runs.records import LLMCall, Message
 
 
@@ -42,42 +42,37 @@ class RequestRunner:
         self._recording = threading.Lock()
         self._sent: Counter[tuple[str, tuple[Message, ...]]] = Counter()
 
-    def send(self, requests: Sequence[ClientRequest], cache: bool) -> list[LLMCall | NotRecordedError | None]:
-        """The call of each request, in their order; each was recorded before it is used.
+    def send(
+        self, requests: Sequence[ClientRequest], cache: bool
+    ) -> tuple[list[LLMCall | None], NoResponseError | None]:
+        """The call of each request, in their order, recorded before it is used; and the error of a replay without one.
 
         `at_once` of the client says how many are under way at a time. After one without any response no further one is
         sent: those have None. Raises what `before_call` raises, once all that are under way have come.
         """
+        pending, refusal = [], None
         known = match_calls(requests, self._unused)
-        refused: dict[int, NotRecordedError] = {}
-        pending = []
-        for i, request in enumerate(requests):
+        for request, call in zip(requests, known, strict=True):
             key = (request.client.model, request.messages)
-            send = partial(self._call, request, self._sent.total(), self._sent[key], cache)
+            if call is None:
+                pending.append(partial(self._call, request, self._sent.total(), self._sent[key], cache))
             self._sent[key] += 1
-            if known[i] is None:
-                pending.append(partial(self._gets_response, send, i, refused))
         if any(call and has_no_response(call) for call in known):
             pending.clear()
-        at_once = requests[0].client.at_once
-        if at_once is None:
-            all(run() for run in pending)
-        else:
-            run_concurrently(pending, at_once)
+        try:
+            if (at_once := requests[0].client.at_once) is None:
+                all(has_response() for has_response in pending)
+            else:
+                run_concurrently(pending, at_once)
+        except NotRecordedError as error:
+            refusal = error
         found = match_calls(requests, self._unused)
         for call in filter(None, found):
             self._unused.remove(call)
-        return [call or refused.get(i) for i, call in enumerate(found)]
+        return found, refusal
 
-    def _gets_response(self, send: partial[LLMCall], i: int, refused: dict[int, NotRecordedError]) -> bool:
-        """Whether a response of any kind came; that a replay has none is noted in `refused`."""
-        try:
-            return not has_no_response(send())
-        except NotRecordedError as error:
-            refused[i] = error
-            return False
-
-    def _call(self, request: ClientRequest, number: int, repetition: int, cache: bool) -> LLMCall:
+    def _call(self, request: ClientRequest, number: int, repetition: int, cache: bool) -> bool:
+        """Whether a response of any kind came."""
         client, messages, seed = request.client, request.messages, request.seed
 
         def complete() -> LLMCall:
@@ -85,11 +80,11 @@ class RequestRunner:
             return self._recorded(client.complete(messages, self._stage, seed, number, repetition))
 
         if not cache:
-            return complete()
+            return not has_no_response(complete())
         call = response_cache.get_response(client.model, client.parameters(seed), messages, complete, repetition)
         if call.reused == response_cache.REUSED:
             self._recorded(replace(call, stage=self._stage))
-        return call
+        return not has_no_response(call)
 
     def _recorded(self, call: LLMCall) -> LLMCall:
         """The call, recorded before anything else happens: it is paid for."""

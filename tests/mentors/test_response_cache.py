@@ -98,7 +98,7 @@ def test_a_sample_that_is_asked_for_again_in_one_consultation_is_another_one_and
         for _ in range(2):
             context = consultation()
             runner = RequestRunner(context.stage, context.record)
-            given = [runner.send([ClientRequest(client, message, seed)], cache=True)[0] for seed in (1, 2)]
+            given = [runner.send([ClientRequest(client, message, seed)], cache=True)[0][0] for seed in (1, 2)]
             assert [each.reply for each in given if isinstance(each, LLMCall)] == ["- one", "- two"]
         assert len(server.requests) == 2
 

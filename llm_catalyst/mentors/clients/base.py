@@ -19,7 +19,11 @@ from llm_catalyst.utils.validation import SHORTEST_SECRET
 LONGEST_ERROR = 500
 
 
-class NotRecordedError(RuntimeError):
+class NoResponseError(RuntimeError):
+    """A request got no response at all: the next one would not get one either."""
+
+
+class NotRecordedError(NoResponseError):
     """A replay is sent a request that the recorded run has no response to: this run is not the recorded one."""
 
 

@@ -24,7 +24,7 @@ Different:
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from annotated_types import Ge, Le
 
@@ -50,7 +50,7 @@ inputs of this kind. Let each be another guess, not the same one in other words.
 class Ape(Strategy):
     """Instructions guessed from demonstrations; conf/strategy/ape.yaml explains the fields."""
 
-    needs_model: ClassVar[bool] = True
+    needs_model = True
 
     proposals: PositiveInt = 8
     subsets: PositiveInt = 5

@@ -26,12 +26,12 @@ Different:
 - The temperature is the default of promptolution's local models.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from math import ceil
 from random import Random
-from typing import Annotated, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
@@ -40,18 +40,10 @@ from scipy import stats
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy
-from llm_catalyst.mentors.strategies.capo_members import (
-    CapoMember,
-    CapoSchedule,
-    Crossing,
-    build_population,
-    drop_duplicates,
-    make_member,
-    population_to_json,
-)
-from llm_catalyst.mentors.strategies.templates import ask_again, describe_task, quote_json, write_rules
-from llm_catalyst.mentors.strategies.trials import mark_answers
-from llm_catalyst.runs.records import Advice, Proposal, Rejected
+from llm_catalyst.mentors.strategies.templates import ask_again, describe_task, format_input, quote_json, write_rules
+from llm_catalyst.mentors.strategies.trials import mark_answers, marks_are_valid
+from llm_catalyst.models.soft_prompt import PromptSpace
+from llm_catalyst.runs.records import Advice, Prompt, Proposal, Rejected
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import Fraction, NonNegative, PositiveInt, config_dataclass
 
@@ -68,11 +60,42 @@ REPHRASE = """\
 Say this prompt for the task in clearly other words and in another tone, so that it still asks for the same."""
 
 
+@dataclass(frozen=True)
+class CapoMember:
+    """A prompt of the population: its instruction, the training examples in it, and its answers so far.
+
+    `shots` are row numbers of training examples. `length` counts the tokens of the whole text, at most m, before it was
+    filled up to m; `lost` did not fit. `right` has "1" for each right and "0" for each wrong answer to the examples of
+    the blocks, in order.
+    """
+
+    prompt: Prompt
+    instruction: str
+    shots: tuple[int, ...]
+    length: int
+    lost: str = ""
+    right: str = ""
+    rationale: str = ""
+
+
+@dataclass(frozen=True)
+class CapoSchedule:
+    """The constants of a run: `blocks` of training examples to race on, those `held_back` for use in prompts (as row
+    numbers), and the tokens of the `longest` first member."""
+
+    blocks: Sequence[Sequence[int]]
+    held_back: Sequence[int]
+    longest: int = 0
+
+
+Crossing = tuple[CapoMember, CapoMember, tuple[int, ...]]  # two parents, and the training examples for their child
+
+
 @config_dataclass("strategy")
 class Capo(Strategy):
     """Evolution with races; conf/strategy/capo.yaml explains the fields."""
 
-    needs_model: ClassVar[bool] = True
+    needs_model = True
 
     proposals: PositiveInt = 4
     population: Annotated[int, Ge(2)] = 10
@@ -96,7 +119,7 @@ class Capo(Strategy):
         crossings = [self.cross_parents(population, schedule, context.rng) for _ in range(self.crossovers)]
         merged = yield tuple(self.ask_merge(context, crossing) for crossing in crossings)
         pairs = [(crossing, each.texts[0]) for crossing, each in zip(crossings, merged, strict=True) if each.texts]
-        rephrased = yield tuple(self.ask_rephrase(context, text) for _, text in pairs)
+        rephrased = yield tuple(self.ask_texts(context, REPHRASE, f"Prompt: {quote_json(text)}") for _, text in pairs)
         children = [
             make_child(crossing, (*response.texts, text)[0], context)
             for (crossing, text), response in zip(pairs, rephrased, strict=True)
@@ -109,29 +132,30 @@ class Capo(Strategy):
         return Advice(
             tuple(Proposal(member.prompt, member.rationale, member.lost) for member in chosen),
             tuple(Rejected(each.prompt.text, "lost the race") for each in candidates if each.prompt not in left),
-            memory=population_to_json(survivors, schedule, context.stage),
+            memory={
+                "stage": context.stage,
+                "course": asdict(schedule),
+                "population": [member_to_json(member) for member in survivors],
+            },
         )
 
     def ask_first(self, context: MentorContext, population: Sequence[CapoMember]) -> Request:
         """The request for the prompts that the population lacks."""
         prompts = format_count(self.population - len(population), "prompt")
-        there = [THERE.format(prompts=", ".join(quote_json(member.instruction) for member in population))]
-        return self.ask_texts(context, [FIRST.format(prompts=prompts), *there * bool(population)], prompts)
+        there = THERE.format(prompts=", ".join(quote_json(member.instruction) for member in population))
+        return self.ask_texts(context, FIRST.format(prompts=prompts), *[there] * bool(population), prompts=prompts)
 
     def ask_merge(self, context: MentorContext, crossing: Crossing) -> Request:
         """The request for one prompt out of two."""
-        both = "\n".join(f"Prompt: {quote_json(parent.instruction)}" for parent in (crossing.mother, crossing.father))
-        return self.ask_texts(context, [MERGE, both])
+        mother, father, _ = crossing
+        both = f"Prompt: {quote_json(mother.instruction)}\nPrompt: {quote_json(father.instruction)}"
+        return self.ask_texts(context, MERGE, both)
 
-    def ask_rephrase(self, context: MentorContext, instruction: str) -> Request:
-        """The request for a prompt in other words."""
-        return self.ask_texts(context, [REPHRASE, f"Prompt: {quote_json(instruction)}"])
-
-    def ask_texts(self, context: MentorContext, paragraphs: Sequence[str], prompts: str = "1 prompt") -> Request:
+    def ask_texts(self, context: MentorContext, *paragraphs: str, prompts: str = "1 prompt") -> Request:
         """A request for texts, not prompts: examples may be added before they are fitted into m tokens."""
         rules = write_rules(self.words, context.space.length, only=f"{prompts} only: no introduction")
-        paragraphs = [describe_task(context.task), *paragraphs, rules]
-        return self.make_request(ROLE, paragraphs, "New prompt:", ask_again(f"{prompts} now"), prompts=0)
+        whole = [describe_task(context.task), *paragraphs, rules]
+        return self.make_request(ROLE, whole, "New prompt:", ask_again(f"{prompts} now"), prompts=0)
 
     def fill_population(
         self, population: Sequence[CapoMember], texts: Sequence[str], schedule: CapoSchedule, context: MentorContext
@@ -144,8 +168,7 @@ class Capo(Strategy):
         return drop_duplicates(made)[: self.population]
 
     def make_schedule(self, context: MentorContext) -> CapoSchedule:
-        """The schedule of the run, drawn at its first consultation: a tenth of the examples held back, the others in
-        blocks."""
+        """The schedule of the run, drawn at its first consultation: a tenth of the examples is held back."""
         if context.memory:
             return CapoSchedule(**context.memory["course"])
         n = len(context.task.examples)
@@ -166,7 +189,7 @@ class Capo(Strategy):
             shots.append(rng.choice(others))
         if change == "remove" and shots:
             shots.remove(rng.choice(shots))
-        return Crossing(mother, father, tuple(rng.sample(shots, len(shots))))
+        return mother, father, tuple(rng.sample(shots, len(shots)))
 
     def race(
         self, candidates: Sequence[CapoMember], schedule: CapoSchedule, context: MentorContext
@@ -190,8 +213,7 @@ class Capo(Strategy):
         return [running[i] for i in order[: self.population]]
 
     def score_members(self, running: Sequence[CapoMember], rows: int, schedule: CapoSchedule) -> NDArray[np.float64]:
-        """Scores (k, rows) of k members on the first examples of the blocks: 1 for a right answer, less the penalty for
-        relative length."""
+        """Scores (k, rows) of k members on the first examples: 1 for a right answer, less the penalty for length."""
         right = np.array([[int(mark) for mark in member.right[:rows]] for member in running], dtype=float)
         length = np.array([[member.length / schedule.longest] for member in running])
         return np.round(right - self.penalty * length, DECIMALS)
@@ -199,8 +221,9 @@ class Capo(Strategy):
 
 def make_child(crossing: Crossing, instruction: str, context: MentorContext) -> list[CapoMember]:
     """A child with those of its examples that fit into m tokens; empty if the instruction has no token."""
-    parents = f"{quote_json(crossing.mother.instruction)} crossed with {quote_json(crossing.father.instruction)}"
-    return make_member(instruction, crossing.shots, context, parents)
+    mother, father, shots = crossing
+    parents = f"{quote_json(mother.instruction)} crossed with {quote_json(father.instruction)}"
+    return make_member(instruction, shots, context, parents)
 
 
 def count_better(scores: NDArray[np.float64], alpha: float) -> list[int]:
@@ -214,3 +237,68 @@ def count_better(scores: NDArray[np.float64], alpha: float) -> list[int]:
     if varied.any():
         p[varied] = stats.ttest_1samp(difference[varied], 0, axis=1, alternative="greater").pvalue
     return [int(n) for n in (p < alpha).sum(1)]
+
+
+def build_population(context: MentorContext, most: int) -> list[CapoMember]:
+    """The population in the memory, and the prompts that training has found since; at first the best of the pool.
+
+    Members need no score on dev: the race decides. Answers that may come from another head are dropped.
+    """
+    memory, space, entries = context.memory, context.space, context.pool[-most:]
+    if memory:
+        entries = tuple(e for e in context.pool if e.origin == "gradient" and e.stage == context.stage)
+    new = [member_from_prompt(entry.prompt, space) for entry in reversed(entries)]
+    if not memory:
+        return new
+    valid = marks_are_valid(memory["stage"], context)
+    kept = [member_from_json(each, space) for each in memory["population"]]
+    return drop_duplicates([*(member if valid else replace(member, right="") for member in kept), *new])
+
+
+def drop_duplicates(candidates: Sequence[CapoMember]) -> list[CapoMember]:
+    """The first member of each prompt."""
+    first: dict[Prompt, CapoMember] = {}
+    for member in candidates:
+        first.setdefault(member.prompt, member)
+    return list(first.values())
+
+
+def member_from_prompt(prompt: Prompt, space: PromptSpace) -> CapoMember:
+    """A prompt of the pool as a member. If a text was repeated up to m tokens, that text is its instruction."""
+    tokens, m = prompt.tokens, len(prompt.tokens)
+    once = next(n for n in range(1, m + 1) if tokens[n:] == tokens[: m - n])
+    return CapoMember(prompt, space.decode(tokens[:once]), (), once)
+
+
+def make_member(instruction: str, shots: Sequence[int], context: MentorContext, rationale: str) -> list[CapoMember]:
+    """An instruction with those of the examples, in their order, that fit into m tokens behind it.
+
+    Empty if the instruction has no token.
+    """
+    task, space = context.task, context.space
+
+    def count_tokens(text: str) -> int:
+        return len(space.tokenizer(text, add_special_tokens=False).input_ids)
+
+    text, kept = instruction, list[int]()
+    for row in shots:
+        example = task.examples[row]
+        longer = f"{text} Input: {format_input(example)} Output: {task.labels[example.label]}"
+        if count_tokens(longer) <= space.length:
+            text, kept = longer, [*kept, row]
+    try:
+        prompt, lost = space.fit(text)
+    except ValueError:
+        return []
+    length = min(count_tokens(text), space.length)
+    return [CapoMember(prompt, instruction, tuple(kept), length, lost, rationale=rationale)]
+
+
+def member_to_json(member: CapoMember) -> dict[str, Any]:
+    """A member as JSON values, for the memory."""
+    return {**asdict(member), "prompt": list(member.prompt.tokens), "shots": list(member.shots)}
+
+
+def member_from_json(member: Mapping[str, Any], space: PromptSpace) -> CapoMember:
+    """A member from the memory."""
+    return CapoMember(**{**member, "prompt": space.prompt(member["prompt"]), "shots": tuple(member["shots"])})

@@ -12,7 +12,7 @@ directional feedback that needs access to the model's weights.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from annotated_types import Ge
 
@@ -49,7 +49,7 @@ WISH = "Write {proposals}, each another way to do so. Take over what need not ch
 class Directional(Strategy):
     """A direction, then a step; conf/strategy/directional.yaml explains the fields."""
 
-    needs_pool: ClassVar[bool] = True
+    needs_pool = True
 
     proposals: PositiveInt = 3
     trace: PositiveInt = 5

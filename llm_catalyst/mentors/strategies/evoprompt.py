@@ -19,17 +19,17 @@ number of words.
 
 import re
 from abc import abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from math import ceil
 from random import Random
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.evolution import describe_parents
 from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals, shorten_line
-from llm_catalyst.mentors.strategies.base import Dialogue, Request, Response, Strategy, collect_proposals
+from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, collect_proposals
 from llm_catalyst.mentors.strategies.templates import ask_again, describe_task, quote_json, write_rules
 from llm_catalyst.runs.records import Advice, Prompt, Proposal, Rejected, ScoredPrompt
 from llm_catalyst.utils.format import format_count
@@ -84,7 +84,7 @@ THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 class EvoPrompt(Strategy):
     """The base of both algorithms: the first population, and the request for a child."""
 
-    needs_pool: ClassVar[bool] = True
+    needs_pool = True
 
     population: Annotated[int, Ge(2)] = 10
     temperature: NonNegative | None = 0.5
@@ -96,39 +96,37 @@ class EvoPrompt(Strategy):
         return self.population
 
     def propose(self, context: MentorContext) -> Dialogue:
-        """Ask for the paraphrases that the population lacks, or else for a generation."""
-        if paraphrases := (yield from self.ask_paraphrases(context)):
-            return Advice(paraphrases)
-        return (yield from self.breed(context))
+        """Ask for the members that the population lacks, or else for a generation.
+
+        The former are paraphrases of all scored prompts, in even shares, the best prompt's first.
+        """
+        entries = sort_by_fitness(context.scored)
+        lacking = self.population - len(entries)
+        paraphrases: tuple[Proposal, ...] = ()
+        for i, entry in enumerate(entries):
+            share = ceil((lacking - len(paraphrases)) / (len(entries) - i))
+            if share < 1:
+                break
+            (response,) = yield (self.ask_paraphrases(context, entry.prompt, share),)
+            paraphrases += response.proposals
+        return Advice(paraphrases) if paraphrases else (yield from self.breed(context))
 
     @abstractmethod
     def breed(self, context: MentorContext) -> Dialogue:
         """Ask for the children of one generation."""
 
-    def ask_paraphrases(
-        self, context: MentorContext
-    ) -> Generator[tuple[Request, ...], tuple[Response, ...], tuple[Proposal, ...]]:
-        """Ask for the members that the population lacks: paraphrases of all scored prompts, in even shares, the best
-        prompt's first."""
-        entries = sort_by_fitness(context.scored)
-        lacking = self.population - len(entries)
-        proposals: tuple[Proposal, ...] = ()
-        for i, entry in enumerate(entries):
-            share = ceil((lacking - len(proposals)) / (len(entries) - i))
-            if share < 1:
-                break
-            variations = format_count(share, "variation")
-            paragraphs = [
-                *self.describe_task(context),
-                f"{VARIATIONS.format(variations=variations)} {ODD}",
-                f"Prompt: {quote_json(entry.prompt.text)}",
-                write_rules(self.words, context.space.length, "variation", "the variations only: no introduction"),
-            ]
-            reminder = ask_again(f"{variations} of the prompt now", noun="new prompt")
-            rationale = f"a paraphrase of {entry.prompt.text!r}"
-            (response,) = yield (self.make_request(ROLE, paragraphs, "Variations:", reminder, share, rationale),)
-            proposals += response.proposals
-        return proposals
+    def ask_paraphrases(self, context: MentorContext, prompt: Prompt, number: int) -> Request:
+        """The request for paraphrases of a prompt."""
+        variations = format_count(number, "variation")
+        paragraphs = [
+            *self.describe_task(context),
+            f"{VARIATIONS.format(variations=variations)} {ODD}",
+            f"Prompt: {quote_json(prompt.text)}",
+            write_rules(self.words, context.space.length, "variation", "the variations only: no introduction"),
+        ]
+        reminder = ask_again(f"{variations} of the prompt now", noun="new prompt")
+        rationale = f"a paraphrase of {prompt.text!r}"
+        return self.make_request(ROLE, paragraphs, "Variations:", reminder, number, rationale)
 
     def ask_child(
         self, context: MentorContext, steps: str, example: str, sources: Sequence[Prompt], rationale: str
@@ -165,11 +163,10 @@ class EvoPromptGA(EvoPrompt):
         members = sort_by_fitness(context.scored)[: self.population]
         if len(members) < 2:
             return Advice()
-        pairs = [select_parents(members, self.selection, context.rng) for _ in range(self.population)]
-        families = [(one.prompt, other.prompt) for one, other in pairs]
+        families = [select_parents(members, self.selection, context.rng) for _ in range(self.population)]
         responses = yield tuple(
             self.ask_child(context, GENETIC, GENETIC_EXAMPLE, parents, describe_parents(*parents))
-            for parents in families
+            for parents in ([one.prompt, other.prompt] for one, other in families)
         )
         return Advice(collect_proposals(responses))
 
@@ -195,9 +192,10 @@ class EvoPromptDE(EvoPrompt):
         best = max(members, key=rank_fitness)
         requests = []
         for member in members:
-            others = [other for other in members if other is not member]
-            sources = [each.prompt for each in (*context.rng.sample(others, 2), best, member)]
-            rationale = describe_differential(*sources)
+            one, other = context.rng.sample([other for other in members if other is not member], 2)
+            sources = [each.prompt for each in (one, other, best, member)]
+            differ = f"{one.prompt.text!r} and {other.prompt.text!r} differ"
+            rationale = f"{describe_parents(member.prompt, best.prompt)}, changed where {differ}"
             requests.append(self.ask_child(context, DIFFERENTIAL, DIFFERENTIAL_EXAMPLE, sources, rationale))
         responses = yield tuple(requests)
         slots = [
@@ -249,11 +247,6 @@ def select_one(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> 
     if selection == "random" or not any(wheel):  # an empty wheel cannot be spun: all are equally likely
         return rng.choice(members)
     return rng.choices(members, wheel)[0]
-
-
-def describe_differential(one: Prompt, other: Prompt, best: Prompt, member: Prompt) -> str:
-    """The rationale of a child of differential evolution."""
-    return f"{describe_parents(member, best)}, changed where {one.text!r} and {other.text!r} differ"
 
 
 def parse_last_prompt(response: str) -> ParsedTexts:

@@ -23,7 +23,6 @@ Different:
 
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext, Trial
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy
@@ -51,8 +50,8 @@ RULES = """\
 class Gepa(Strategy):
     """Reflection on mistakes; conf/strategy/gepa.yaml explains the fields."""
 
-    needs_pool: ClassVar[bool] = True
-    needs_model: ClassVar[bool] = True
+    needs_pool = True
+    needs_model = True
 
     proposals: PositiveInt = 4
     minibatch: PositiveInt = 3

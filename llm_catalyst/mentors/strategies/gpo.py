@@ -21,14 +21,13 @@ import math
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals, shorten_line
+from llm_catalyst.mentors.reply_parser import MOST_READ, Candidate, ParsedTexts, parse_proposals, select_texts
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
 from llm_catalyst.mentors.strategies.templates import describe_task, format_entries, format_rating
 from llm_catalyst.models.soft_prompt import PromptSpace
-from llm_catalyst.runs.records import Rejected, ScoredPrompt
+from llm_catalyst.runs.records import ScoredPrompt
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import Fraction, NonNegative, PositiveInt, check_range, config_dataclass
 
@@ -54,7 +53,7 @@ now, with at most {changes} of the current prompt changed, on one line that begi
 class Gpo(Strategy):
     """The gradient-inspired optimizer; conf/strategy/gpo.yaml explains the fields."""
 
-    needs_pool: ClassVar[bool] = True
+    needs_pool = True
 
     proposals: PositiveInt = 8
     similar: PositiveInt = 2
@@ -111,8 +110,6 @@ def find_similar(
 ) -> list[ScoredPrompt]:
     """At most `most` other prompts, the most similar to the current one last; among equal ones the better one."""
     others = [entry for entry in scored if entry.prompt.tokens != current.prompt.tokens]
-    if not others:
-        return []
     ours, *theirs = space.directions([entry.prompt for entry in (current, *others)])
     # Rounded, so that the same tokens in another order are equally near.
     cosines = [round(float(ours @ direction), 6) for direction in theirs]
@@ -122,16 +119,14 @@ def find_similar(
 
 def parse_within_limit(response: str, current: str, most: int, space: PromptSpace) -> ParsedTexts:
     """The prompts in a response that differ from the current one by at most `most` words, and the dropped lines."""
-    near: list[str] = []
-    texts, rejected = parse_proposals(response)
-    for text in texts:
+
+    def find_fault(text: str, _: Sequence[str]) -> str | None:
         words = count_changed_words(text, current, space)
-        if words <= most:
-            near.append(text)
-        else:
-            reason = f"{format_count(words, 'word')} changed, at most {most} may be"
-            rejected.append(Rejected(shorten_line(text), reason))
-    return near, rejected
+        return f"{format_count(words, 'word')} changed, at most {most} may be" if words > most else None
+
+    texts, rejected = parse_proposals(response)
+    near, far = select_texts(map(Candidate, texts, texts), MOST_READ, find_fault)
+    return near, rejected + far
 
 
 def count_changed_words(text: str, current: str, space: PromptSpace) -> int:

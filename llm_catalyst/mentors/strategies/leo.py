@@ -13,9 +13,9 @@ A client whose own temperature is null takes none: the two requests then differ 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from annotated_types import Ge
 
@@ -33,13 +33,14 @@ looked so far; a bold guess is welcome, as long as its loss may turn out to be l
 EXPLOIT = """\
 Exploit: write {proposals} close to the best of these, above all to the last one. Keep what makes them good, and \
 change as little as you need for a loss that is lower still."""
+RATIONALES = {EXPLORE: "explored: unlike the prompts so far", EXPLOIT: "exploited: close to the best prompts"}
 
 
 @config_dataclass("strategy")
 class Leo(Strategy):
     """Explore and exploit; conf/strategy/leo.yaml explains the fields."""
 
-    needs_pool: ClassVar[bool] = True
+    needs_pool = True
 
     proposals: Annotated[int, Ge(2)] = 6
     size: PositiveInt = 5
@@ -51,20 +52,13 @@ class Leo(Strategy):
         """Port and filter new scores, then send one request for each pool; the exploited prompts come first."""
         explore, exploit = self.fill_pools(context)
         share = self.proposals // 2
-        ask_explore = self.build_request(EXPLORE, explore, share, "explored: unlike the prompts so far", context)
-        ask_exploit = self.build_request(
-            EXPLOIT, exploit, self.proposals - share, "exploited: close to the best prompts", context
-        )
         explored, exploited = yield (
-            replace(ask_explore, temperature=self.explore_temperature),
-            replace(ask_exploit, temperature=self.exploit_temperature),
+            self.ask_prompts(EXPLORE, explore, share, self.explore_temperature, context),
+            self.ask_prompts(EXPLOIT, exploit, self.proposals - share, self.exploit_temperature, context),
         )
-        memory = {
-            "explore": list_tokens(explore),
-            "exploit": list_tokens(exploit),
-            "explored": list_tokens(explored.proposals),
-            "exploited": list_tokens(exploited.proposals),
-        }
+        pools: dict[str, Sequence[ScoredPrompt | Proposal]] = {"explore": explore, "exploit": exploit}
+        pools |= {"explored": explored.proposals, "exploited": exploited.proposals}
+        memory = {name: [list(each.prompt.tokens) for each in pool] for name, pool in pools.items()}
         return Advice((*exploited.proposals, *explored.proposals), memory=memory)
 
     def fill_pools(self, context: MentorContext) -> tuple[list[ScoredPrompt], list[ScoredPrompt]]:
@@ -78,10 +72,12 @@ class Leo(Strategy):
         half = (len(pool) + 1) // 2
         explore = select_elite(recall_prompts(memory, known, "explore", "explored") or pool[:-half] or pool, self.size)
         exploit = select_elite(recall_prompts(memory, known, "exploit", "exploited") or pool[-half:], self.size)
-        return explore, port_candidates(known.values(), exploit, self.size)
+        worst = exploit[0].score.loss if exploit else math.inf
+        better = (entry for entry in known.values() if entry.score.loss < worst)
+        return explore, select_elite([*exploit, *better], self.size)
 
-    def build_request(
-        self, wish: str, pool: list[ScoredPrompt], number: int, rationale: str, context: MentorContext
+    def ask_prompts(
+        self, wish: str, pool: list[ScoredPrompt], number: int, temperature: float | None, context: MentorContext
     ) -> Request:
         """The request of one pool for `number` new prompts."""
         wanted = format_count(number, "new prompt")
@@ -93,13 +89,8 @@ class Leo(Strategy):
             write_rules(self.words, context.space.length),
         ]
         reminder = ask_again(f"{wanted} now, none of them among the ones listed")
-        return self.make_request(ROLE, paragraphs, "New prompts:", reminder, number, rationale)
-
-
-def port_candidates(candidates: Iterable[ScoredPrompt], exploit: list[ScoredPrompt], size: int) -> list[ScoredPrompt]:
-    """The exploit pool after the candidates that are better than its worst prompt have entered it."""
-    worst = exploit[0].score.loss if exploit else math.inf
-    return select_elite([*exploit, *(entry for entry in candidates if entry.score.loss < worst)], size)
+        request = self.make_request(ROLE, paragraphs, "New prompts:", reminder, number, RATIONALES[wish])
+        return replace(request, temperature=temperature)
 
 
 def select_elite(entries: Iterable[ScoredPrompt], size: int) -> list[ScoredPrompt]:
@@ -113,8 +104,3 @@ def recall_prompts(
 ) -> list[ScoredPrompt]:
     """The prompts that the memory has under these names and that still have a score."""
     return [known[tuple(tokens)] for name in names for tokens in memory.get(name, []) if tuple(tokens) in known]
-
-
-def list_tokens(prompts: Iterable[ScoredPrompt | Proposal]) -> list[list[int]]:
-    """The tokens of prompts, as JSON values."""
-    return [list(each.prompt.tokens) for each in prompts]

@@ -19,25 +19,11 @@ from typing import Annotated
 
 from annotated_types import Ge
 
+from llm_catalyst.mentors import reply_parser
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import (
-    Candidate,
-    ParsedTexts,
-    clean_line,
-    parse_proposals,
-    peel_markup,
-    screen_candidates,
-    shorten_line,
-    strip_invisible,
-)
+from llm_catalyst.mentors.reply_parser import Candidate, ParsedTexts
+from llm_catalyst.mentors.strategies import templates
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
-from llm_catalyst.mentors.strategies.templates import (
-    ask_again,
-    describe_task,
-    format_entries,
-    format_input,
-    format_rating,
-)
 from llm_catalyst.runs.records import Rejected, ScoredPrompt
 from llm_catalyst.utils.validation import Fraction, NonNegative, PositiveInt, config_dataclass
 
@@ -78,14 +64,15 @@ class Opro(Strategy):
     def build_request(self, context: MentorContext) -> Request:
         """The request for one new prompt; its examples are drawn by `context.rng`."""
         best = self.select_history(context.scored)
+        scores = templates.format_entries(best, context, self.show_gradient, templates.format_rating) if best else []
         paragraphs = [
-            describe_task(context.task),
-            *([ORDER, *format_entries(best, context, self.show_gradient, format_rating), BEAT] if best else []),
+            templates.describe_task(context.task),
+            *([ORDER, *scores, BEAT] if best else []),
             *self.show_examples(context),
             WISH,
             RULES.format(words=self.words, tokens=context.space.length),
         ]
-        reminder = ask_again("one new prompt now, unlike all that were listed", "between <INS> and </INS>")
+        reminder = templates.ask_again("one new prompt now, unlike all that were listed", "between <INS> and </INS>")
         return self.make_request(ROLE, paragraphs, "New prompt:", reminder, parse=parse_tagged)
 
     def select_history(self, scored: Sequence[ScoredPrompt]) -> list[ScoredPrompt]:
@@ -98,16 +85,17 @@ class Opro(Strategy):
         """A paragraph that explains the examples, and one for each drawn training example, in the order of the data."""
         task = context.task
         examples = [task.examples[row] for row in sorted(context.draw_examples(self.exemplars))]
-        shown = [f"Input: <INS> {format_input(each)}\nAnswer: {task.labels[each.label]}" for each in examples]
+        shown = [f"Input: <INS> {templates.format_input(each)}\nAnswer: {task.labels[each.label]}" for each in examples]
         return [EXEMPLARS, *shown] if shown else []
 
 
 def parse_tagged(response: str) -> ParsedTexts:
     """The texts between tags in a response or, without any tag, its prompts; and the lines that are dropped."""
-    tagged = [clean_line(text) for text in TAGGED.findall(strip_invisible(response).rpartition("</think>")[2])]
-    if any(tagged):
-        texts, rejected = screen_candidates([Candidate(text, peel_markup(text)[0]) for text in tagged if text])
+    answer = reply_parser.strip_invisible(response).rpartition("</think>")[2]
+    if tagged := list(filter(None, map(reply_parser.clean_line, TAGGED.findall(answer)))):
+        texts, rejected = reply_parser.screen_candidates(Candidate(t, reply_parser.peel_markup(t)[0]) for t in tagged)
     else:
-        texts, rejected = parse_proposals(response)
-    long = [Rejected(shorten_line(text), f"longer than {LONGEST} characters") for text in texts if len(text) > LONGEST]
-    return [text for text in texts if len(text) <= LONGEST], rejected + long
+        texts, rejected = reply_parser.parse_proposals(response)
+    long = [reply_parser.shorten_line(text) for text in texts if len(text) > LONGEST]
+    rejected += [Rejected(line, f"longer than {LONGEST} characters") for line in long]
+    return [text for text in texts if len(text) <= LONGEST], rejected

@@ -6,8 +6,6 @@ shows neither the task nor a score nor another prompt: the history and the task'
 such restarts gain.
 """
 
-from typing import ClassVar
-
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
 from llm_catalyst.mentors.strategies.templates import ask_again, quote_json, write_rules
@@ -26,7 +24,7 @@ not its form."""
 class Paraphrase(Strategy):
     """Paraphrases of the pool's best prompt; conf/strategy/paraphrase.yaml explains the fields."""
 
-    needs_pool: ClassVar[bool] = True
+    needs_pool = True
 
     proposals: PositiveInt = 3
 

@@ -20,7 +20,7 @@ Shapes: n candidates, m virtual tokens, d embedding width.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
@@ -57,7 +57,7 @@ class Rank(Strategy):
     a chosen one.
     """
 
-    needs_model: ClassVar[bool] = True
+    needs_model = True
 
     proposals: PositiveInt = 3
     description: str | None = None

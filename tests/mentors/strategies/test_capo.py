@@ -15,8 +15,15 @@ from helpers.tiny import EXAMPLES, consultation, prompt_space, scored
 from scipy import stats
 
 from llm_catalyst.mentors.base import MentorContext, Trial
-from llm_catalyst.mentors.strategies.capo import Capo, count_better, make_child
-from llm_catalyst.mentors.strategies.capo_members import CapoMember, CapoSchedule, make_member, member_from_prompt
+from llm_catalyst.mentors.strategies.capo import (
+    Capo,
+    CapoMember,
+    CapoSchedule,
+    count_better,
+    make_child,
+    make_member,
+    member_from_prompt,
+)
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.utils.validation import ConfigurationError
 
