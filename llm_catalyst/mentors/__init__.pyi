@@ -2,9 +2,9 @@ from .base import Mentor as Mentor
 from .base import MentorContext as MentorContext
 from .base import TaskDescription as TaskDescription
 from .controls import BestOfPool as BestOfPool
+from .controls import Evolution as Evolution
 from .controls import NoMentor as NoMentor
 from .controls import Perturb as Perturb
 from .controls import RandomTokens as RandomTokens
 from .diffusion import Diffusion as Diffusion
-from .evolution import Evolution as Evolution
 from .llm import LanguageModel as LanguageModel

@@ -1,5 +1,6 @@
 """The cost of a response: tokens times the dated prices of conf/prices.yaml."""
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -34,8 +35,6 @@ def compute_cost(model: str, input_tokens: int | None, output_tokens: int | None
     Only exact names are found: a dated snapshot can cost something else than its alias.
     """
     price = load_prices().get(model)
-    if price is None or input_tokens is None or output_tokens is None:
-        return None
-    if price.up_to is not None and input_tokens > price.up_to:
+    if price is None or input_tokens is None or output_tokens is None or input_tokens > (price.up_to or math.inf):
         return None
     return (input_tokens * price.input + output_tokens * price.output) / MILLION

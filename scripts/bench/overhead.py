@@ -41,7 +41,7 @@ LOADING = ("imports", "loading data and model", "composing the configuration, an
 PARTS = {
     "forward and backward, training": [".models.base PromptedModel losses", "torch Tensor backward"],
     "forward, scoring": [".training.scoring - forward_passes"],
-    "waiting for the mentor": [".mentors.evolution Evolution propose"],
+    "waiting for the mentor": [".mentors.controls Evolution propose"],
     "loading data and model": [".training.run - load_problem"],
     "optimizer": [
         ".optimizers.backprop GradientDescent _step",

@@ -11,8 +11,7 @@ from helpers.tiny_models import TOKENIZERS
 
 from llm_catalyst.config.build import build_components
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
-from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
-from llm_catalyst.mentors.evolution import Evolution
+from llm_catalyst.mentors.controls import BestOfPool, Evolution, NoMentor, Perturb, RandomTokens
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.runs.records import Advice, LLMCall, Prompt, ScoredPrompt
 from llm_catalyst.utils.validation import ConfigurationError

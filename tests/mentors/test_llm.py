@@ -23,8 +23,7 @@ from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.mentors.controls import NoMentor
-from llm_catalyst.mentors.evolution import Evolution
+from llm_catalyst.mentors.controls import Evolution, NoMentor
 from llm_catalyst.mentors.llm import LanguageModel, MentorError, apply_history
 from llm_catalyst.mentors.strategies.base import Dialogue, repeat_request
 from llm_catalyst.mentors.strategies.paper import Paper

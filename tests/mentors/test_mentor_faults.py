@@ -24,7 +24,7 @@ from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.base import ClientResponse, TemporaryError, retry_response
 from llm_catalyst.mentors.clients.openai import OpenAIChat
-from llm_catalyst.mentors.evolution import Evolution
+from llm_catalyst.mentors.controls import Evolution
 from llm_catalyst.mentors.llm import LanguageModel, MentorError
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.runs.records import Advice, LLMCall, from_json, to_json

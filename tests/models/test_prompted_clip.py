@@ -13,8 +13,7 @@ from helpers.tiny_models import StoppingView, Stops, adamw, run_in, toy_settings
 from llm_catalyst.config.build import build_components, check_modalities
 from llm_catalyst.config.settings import Checkpoints
 from llm_catalyst.mentors.clients.mock import MockModel
-from llm_catalyst.mentors.controls import Perturb
-from llm_catalyst.mentors.evolution import Evolution
+from llm_catalyst.mentors.controls import Evolution, Perturb
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.heads.coop import Coop

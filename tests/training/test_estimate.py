@@ -22,8 +22,7 @@ from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.mentors.clients.human import Human
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
-from llm_catalyst.mentors.evolution import Evolution
+from llm_catalyst.mentors.controls import BestOfPool, Evolution, NoMentor, Perturb, RandomTokens
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.backbones.config import TextBackbone

@@ -20,8 +20,7 @@ from llm_catalyst.config.settings import Checkpoints, Evaluations, Interval, Poo
 from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.mentors.controls import BestOfPool, NoMentor, Perturb, RandomTokens
-from llm_catalyst.mentors.evolution import Evolution
+from llm_catalyst.mentors.controls import BestOfPool, Evolution, NoMentor, Perturb, RandomTokens
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.heads.similarity import Similarity

@@ -10,8 +10,6 @@ from datetime import datetime, timezone
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-import tenacity
-
 from llm_catalyst.mentors.pricing import compute_cost
 from llm_catalyst.runs.records import LLMCall, Message
 from llm_catalyst.utils.validation import SHORTEST_SECRET
@@ -125,8 +123,8 @@ class Client(ABC):
         self.wait_for_turn()
         date, begun = utc_now(), time.monotonic()
         response, attempts = retry_response(lambda: self.respond(messages, seed), self.retry_s, self.wait_for_turn)
-        fields = vars(response).items()
-        received = {name: redact_key(value, key) if isinstance(value, str) else value for name, value in fields}
+        received: dict[str, Any] = dict(vars(response))
+        received |= {name: redact_key(value, key) for name, value in received.items() if isinstance(value, str)}
         received["error"] = (received["error"] or "")[:LONGEST_ERROR] or None  # cut last: no half of a key
         tokens = response.input_tokens, response.output_tokens
         return LLMCall(
@@ -151,29 +149,21 @@ def retry_response(
     Each try but the first waits for its turn, after the time that lets the failure pass.
     """
     dice = random.Random()  # not the global stream: a retry must not move a run's random numbers
-
-    def read_failure(state: tenacity.RetryCallState) -> Any:
-        return state.outcome and state.outcome.exception()
-
-    def pause(state: tenacity.RetryCallState) -> float:
-        backoff = dice.uniform(0.5, 1) * min(2.0 ** (state.attempt_number - 1), 30)
-        wait_s: float | None = read_failure(state).wait_s
-        return backoff if wait_s is None else wait_s
-
-    def rest(seconds: float) -> None:
-        time.sleep(seconds)
+    begun, tries = time.monotonic(), 1
+    while True:
+        try:
+            return respond(), tries
+        except TemporaryError as failure:
+            backoff = dice.uniform(0.5, 1) * min(2.0 ** (tries - 1), 30)
+            pause = backoff if failure.wait_s is None else failure.wait_s
+            if time.monotonic() - begun + pause >= retry_s:
+                tried = f"given up after {tries} {'try' if tries == 1 else 'tries'}"
+                asked = f"; the server asks to wait {failure.wait_s:.0f} s" if failure.wait_s else ""
+                error = f"{tried} (mentor.client.retry_s={retry_s:g}{asked}): {failure.response.error}"
+                return replace(failure.response, error=error), tries
+        time.sleep(pause)
         wait_for_turn()
-
-    def give_up(state: tenacity.RetryCallState) -> ClientResponse:
-        failure, tries = read_failure(state), state.attempt_number
-        wait = f"; the server asks to wait {failure.wait_s:.0f} s" if failure.wait_s else ""
-        tried = f"given up after {tries} {'try' if tries == 1 else 'tries'}"
-        error = f"{tried} (mentor.client.retry_s={retry_s:g}{wait}): {failure.response.error}"
-        return replace(failure.response, error=error)
-
-    retry, stop = tenacity.retry_if_exception_type(TemporaryError), tenacity.stop_before_delay(retry_s)
-    tries = tenacity.Retrying(sleep=rest, retry=retry, wait=pause, stop=stop, retry_error_callback=give_up)
-    return tries(respond), int(tries.statistics["attempt_number"])
+        tries += 1
 
 
 def redact_key(text: str, key: str) -> str:

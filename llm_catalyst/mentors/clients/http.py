@@ -6,11 +6,12 @@ import itertools
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as DeadlineExceeded
+from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 from annotated_types import Ge
@@ -26,9 +27,11 @@ from llm_catalyst.utils.validation import ConfigurationError, NonNegative, Posit
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 MOST_NAMED = 8  # of the models that a server has
 REACH_S = 10.0
-PASSING_STATUS = (408, 409, 429)
-
-T = TypeVar("T")
+REMEDIES = {
+    401: "check the key in the environment variable that mentor.client.key_variable names",
+    403: "this key may not use this model",
+    404: "check mentor.client.model and mentor.client.base_url",
+}
 
 
 @config_dataclass("mentor.client")
@@ -82,7 +85,25 @@ class HTTPClient(Client):
         self.read_key()
 
     def read_key(self) -> str:
-        return read_key(self.key_variable)
+        """The key in the environment variable `key_variable`, stripped; '' if none is named.
+
+        Raises ConfigurationError, which never holds the key.
+        """
+        variable = self.key_variable
+        if variable is None:
+            return ""
+        key = os.environ.get(variable, "").strip()
+        if not key:
+            raise ConfigurationError(
+                f"the environment variable {variable} is not set or empty; set it to the provider's API key "
+                f"(export {variable}=...), or try mentor=none, mentor=local or mentor=human, which need no key"
+            )
+        if not all("!" <= character <= "~" for character in key):
+            raise ConfigurationError(
+                f"the environment variable {variable} holds a space, a line break or a character that is not ASCII; "
+                "an API key has none: copy it again"
+            )
+        return key
 
     def wait_for_turn(self) -> None:
         limit_rate(self.base_url, self.model, self.per_minute)()
@@ -97,7 +118,8 @@ class HTTPClient(Client):
         sdk, url = self.sdk, self.base_url
         try:
             with self.connect(self.timeout_s) as connection:
-                response = run_with_deadline(self.timeout_s, lambda: self.send(connection, messages, seed))
+                # The SDKs' own timeouts count from one read to the next, so a server that drips bytes outlives them.
+                response = start_call(lambda: self.send(connection, messages, seed)).result(self.timeout_s)
         except (sdk.APITimeoutError, DeadlineExceeded):
             error = f"no answer from {url} within timeout_s={self.timeout_s:g}"
             raise TemporaryError(ClientResponse(error=error)) from None
@@ -105,8 +127,10 @@ class HTTPClient(Client):
             error = f"no connection to {url}: {failure.__cause__ or failure}"
             raise TemporaryError(ClientResponse(error=error)) from None
         except sdk.APIStatusError as failure:
-            raise_if_temporary(failure, url)
-            return status_response(failure, url)
+            answer = status_response(failure, url)
+            if is_temporary(failure):
+                raise TemporaryError(answer, retry_after(failure.response.headers)) from None
+            return answer
         except Exception as failure:
             return ClientResponse(error=f"the answer of {url} could not be read: {type(failure).__name__}: {failure}")
         try:
@@ -131,7 +155,8 @@ class HTTPClient(Client):
         fault: str | None = None
         try:
             with connection:
-                names = run_with_deadline(REACH_S, lambda: list_models_unless_known(sdk, connection, self.model))
+                lookup = start_call(lambda: list_models_unless_known(sdk, connection, self.model))
+                names = lookup.result(REACH_S)
             if names is not None:
                 known = f"it has {join_first(sorted(names), MOST_NAMED) or 'none'}{did_you_mean(self.model, names)}"
                 fault = f"{url} does not know mentor.client.model={self.model}; {known}"
@@ -149,32 +174,17 @@ class HTTPClient(Client):
             raise ConfigurationError(f"{clean_line(redact_key(fault, key))[:LONGEST_ERROR]} ({hint})") from None
 
 
-def run_with_deadline(seconds: float, call: Callable[[], T]) -> T:
-    """What `call` returns. Raises DeadlineExceeded after `seconds` in all.
-
-    The SDKs' own timeouts count from one read to the next, so a server that drips bytes outlives them.
-    """
-    return start_call(call).result(timeout=seconds)
-
-
-def raise_if_temporary(error: Any, url: str) -> None:
-    """Raise TemporaryError for a status that may pass; an exhausted quota (also 429) does not."""
-    if "insufficient_quota" in str(error.body):
-        return
-    if error.status_code in PASSING_STATUS or error.status_code >= 500:
-        raise TemporaryError(status_response(error, url), retry_after(error.response.headers)) from None
+def is_temporary(error: Any) -> bool:
+    """Whether a status may pass; an exhausted quota (also 429) does not."""
+    passing = error.status_code in (408, 409, 429) or error.status_code >= 500
+    return passing and "insufficient_quota" not in str(error.body)
 
 
 def status_response(error: Any, url: str) -> ClientResponse:
     """The response for an HTTP status error, with the remedy if the status shows it."""
-    remedies = {
-        401: "check the key in the environment variable that mentor.client.key_variable names",
-        403: "this key may not use this model",
-        404: "check mentor.client.model and mentor.client.base_url",
-    }
-    remedy = f" ({remedies[error.status_code]})" if error.status_code in remedies else ""
-    said = server_message(error.body)
-    return ClientResponse(request_id=error.request_id, error=f"{url} answered {error.status_code}{remedy}: {said}")
+    remedy = f" ({REMEDIES[error.status_code]})" if error.status_code in REMEDIES else ""
+    message = f"{url} answered {error.status_code}{remedy}: {server_message(error.body)}"
+    return ClientResponse(request_id=error.request_id, error=message)
 
 
 def server_message(body: Any) -> str:
@@ -186,38 +196,13 @@ def server_message(body: Any) -> str:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait, from retry-after-ms or retry-after (seconds or a date)."""
-    try:
-        if value := headers.get("retry-after-ms"):
-            return max(0.0, float(value) / 1000)
-        value = headers.get("retry-after") or ""
-        return max(0.0, float(value)) if float(value) < float("inf") else None
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value or "") - datetime.now(timezone.utc)).total_seconds())
-    except (TypeError, ValueError):
-        return None
-
-
-def read_key(variable: str | None) -> str:
-    """The key in the environment variable of that name, stripped; '' where no variable is named.
-
-    Raises ConfigurationError, which never holds the key.
-    """
-    if variable is None:
-        return ""
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigurationError(
-            f"the environment variable {variable} is not set or empty; set it to the provider's API key "
-            f"(export {variable}=...), or try mentor=none, mentor=local or mentor=human, which need no key"
-        )
-    if not all("!" <= character <= "~" for character in key):
-        raise ConfigurationError(
-            f"the environment variable {variable} holds a space, a line break or a character that is not ASCII; "
-            "an API key has none: copy it again"
-        )
-    return key
+    milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after", "")
+    with suppress(ValueError):
+        seconds = float(milliseconds) / 1000 if milliseconds else float(value)
+        return max(0.0, seconds) if seconds < float("inf") else None
+    with suppress(TypeError, ValueError):
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds())
+    return None
 
 
 def check_url(url: str) -> None:
@@ -237,28 +222,19 @@ def require_package(name: str) -> None:
 
 def list_models_unless_known(sdk: Any, connection: Any, model: str) -> list[str] | None:
     """The models that a server has where `model` is none of them; None where it is one, or where nothing is known."""
-    try:
+    with suppress(sdk.NotFoundError):  # no such model, or no such route
         connection.models.retrieve(model)
         return None
-    except sdk.NotFoundError:
-        pass  # no such model, or no such route
-    try:
+    with suppress(sdk.APIStatusError):
         page = connection.models.list()
-    except sdk.APIStatusError:
-        return None
-    if "data" not in page.model_fields_set:
-        return None
-    names = [entry.id for entry in itertools.islice(page, 10_000) if isinstance(entry.id, str)]
-    return None if {model, f"{model}:latest"} & {*names} else names  # Ollama adds the tag
+        if "data" in page.model_fields_set:
+            names = [entry.id for entry in itertools.islice(page, 10_000) if isinstance(entry.id, str)]
+            return None if {model, f"{model}:latest"} & {*names} else names  # Ollama adds the tag
+    return None
 
 
 def model_response(
-    response: Any,
-    text: str,
-    stop_reason: str | None,
-    error: str | None,
-    token_names: tuple[str, str],
-    cut_off: str,
+    response: Any, text: str, stop_reason: str | None, error: str | None, token_names: tuple[str, str], cut_off: str
 ) -> ClientResponse:
     """A model's response, from what both SDKs share.
 

@@ -60,17 +60,19 @@ class LocalModel(Client):
         tokenizer, model = load_model(self.model, self.revision, self.dtype, pick_device(self.device))
         inputs = encode_messages(tokenizer, messages).to(model.device)
         length = int(inputs["input_ids"].shape[1])
-        limit = min(self.max_tokens, read_context_length(model) - length)
+        longest = getattr(model.config, "max_position_embeddings", None) or 1_000_000
+        limit = min(self.max_tokens, longest - length)
         if limit < 1:
-            raise ValueError(f"the request has {length} tokens, the model reads {read_context_length(model)}")
+            raise ValueError(f"the request has {length} tokens, the model reads {longest}")
         new = generate_tokens(model, tokenizer, inputs, limit, self.temperature, seed)
-        reply = tokenizer.decode(new, skip_special_tokens=True)
+        reply, ends = tokenizer.decode(new, skip_special_tokens=True), model.generation_config.eos_token_id
+        cut_off = len(new) == limit and new[-1] not in (ends if isinstance(ends, list) else [ends])
         return ClientResponse(
-            reply=reply,
+            reply,
             answered=f"{self.model}@{getattr(model.config, '_commit_hash', None) or 'local'}",
             input_tokens=length,
             output_tokens=len(new),
-            stop_reason="length" if len(new) == limit and new[-1] not in end_tokens(model) else "stop",
+            stop_reason="length" if cut_off else "stop",
             error=None if reply.strip() else "the answer is empty",
         )
 
@@ -99,28 +101,13 @@ def encode_messages(tokenizer: Any, messages: Sequence[Message]) -> Any:
     if not tokenizer.chat_template:
         return tokenizer("\n\n".join(message.content for message in messages), return_tensors="pt")
     options = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
+    chat = [vars(message) for message in messages]
     try:
-        return tokenizer.apply_chat_template([vars(message) for message in messages], **options)
+        return tokenizer.apply_chat_template(chat, **options)
     except Exception:  # jinja2.TemplateError: some templates (Gemma's, Mistral's) know no system message
-        return tokenizer.apply_chat_template([vars(message) for message in without_system(messages)], **options)
-
-
-def without_system(messages: Sequence[Message]) -> list[Message]:
-    """The messages with the system's text in front of the first user message."""
-    system = "".join(message.content + "\n\n" for message in messages if message.role == "system")
-    first, *rest = [message for message in messages if message.role != "system"]
-    return [Message(first.role, system + first.content), *rest]
-
-
-def read_context_length(model: Any) -> int:
-    """The number of tokens that the model reads."""
-    return int(getattr(model.config, "max_position_embeddings", None) or 1_000_000)
-
-
-def end_tokens(model: Any) -> set[int]:
-    """The tokens that end a response."""
-    ends = model.generation_config.eos_token_id
-    return set(ends) if isinstance(ends, list) else {ends}
+        system = "".join(message["content"] + "\n\n" for message in chat if message["role"] == "system")
+        first, *rest = [message for message in chat if message["role"] != "system"]
+        return tokenizer.apply_chat_template([first | {"content": system + first["content"]}, *rest], **options)
 
 
 def generate_tokens(
@@ -132,12 +119,9 @@ def generate_tokens(
     """
     import torch
 
-    sampling: dict[str, Any] = {}
-    if temperature is not None:
-        sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    sampling = {} if temperature is None else {"do_sample": temperature > 0, "temperature": temperature or None}
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))), torch.no_grad():
         torch.manual_seed(seed)
-        output = model.generate(**inputs, max_new_tokens=limit, pad_token_id=pad, **sampling)
-    new: list[int] = output[0, inputs["input_ids"].shape[1] :].tolist()
-    return new
+        output: Any = model.generate(**inputs, max_new_tokens=limit, pad_token_id=pad, **sampling)
+    return list(output[0, inputs["input_ids"].shape[1] :].tolist())

@@ -6,11 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from functools import cache
 
-MINUTE_S = 60.0
-
 
 @cache
-def limit_rate(url: str, model: str, per_minute: int | None, window_s: float = MINUTE_S) -> Callable[[], None]:
+def limit_rate(url: str, model: str, per_minute: int | None, window_s: float = 60.0) -> Callable[[], None]:
     """A function that returns when a request to this model may begin: at most `per_minute` in any `window_s` seconds.
 
     The same function for the same arguments, so that all callers share the limit. None sets no limit.

@@ -75,15 +75,12 @@ class Ape(Strategy):
     def ask_guesses(self, context: MentorContext) -> Iterator[Request]:
         """A request for each subset of demonstrations: which instruction led to the outputs of these examples?"""
         task, wanted = context.task, format_count(self.candidates, "instruction")
+        rules = write_rules(self.words, context.space.length, "instruction", "the instructions only: no introduction")
+        reminder = ask_again(f"{wanted} now that would lead to the outputs", noun="usable instruction")
         for _ in range(self.subsets):
             examples = [task.examples[row] for row in context.draw_examples(self.demonstrations)]
-            paragraphs = [
-                STORY,
-                *(f"Input: {format_input(example)}\nOutput: {task.labels[example.label]}" for example in examples),
-                WISH.format(instructions=wanted),
-                write_rules(self.words, context.space.length, "instruction", "the instructions only: no introduction"),
-            ]
-            reminder = ask_again(f"{wanted} now that would lead to the outputs", noun="usable instruction")
+            shown = [f"Input: {format_input(each)}\nOutput: {task.labels[each.label]}" for each in examples]
+            paragraphs = [STORY, *shown, WISH.format(instructions=wanted), rules]
             yield self.make_request(ROLE, paragraphs, "Instructions:", reminder, self.candidates, "from demonstrations")
 
     def ask_variations(self, context: MentorContext) -> Iterator[Request]:

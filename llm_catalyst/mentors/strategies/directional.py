@@ -83,33 +83,27 @@ class Directional(Strategy):
 
     def ask_direction(self, context: MentorContext, taken: Sequence[Mapping[str, Any]]) -> Request:
         """The synthesizer's request: the history, the best prompt's outputs, and the results of earlier directions."""
-        paragraphs = [
-            templates.describe_task(context.task),
-            templates.ORDER,
-            *templates.format_entries(context.pool[-self.trace :], context, self.show_gradient),
-            *self.show_outputs(context),
-            *([TAKEN, *(describe_outcome(each, context) for each in taken)] if taken else []),
-            ASK_DIRECTION.format(tokens=context.space.length),
-        ]
-        return self.make_request(
-            SYNTHESIZER, paragraphs, "Direction:", ASK_DIRECTION_AGAIN, prompts=0, parse=parse_direction
-        )
+        outcomes = [TAKEN, *(describe_outcome(each, context) for each in taken)] if taken else []
+        trajectory, outputs = self.show_trajectory(context, self.show_gradient), self.show_outputs(context)
+        paragraphs = [*trajectory, *outputs, *outcomes, ASK_DIRECTION.format(tokens=context.space.length)]
+        reminder = ASK_DIRECTION_AGAIN
+        return self.make_request(SYNTHESIZER, paragraphs, "Direction:", reminder, prompts=0, parse=parse_direction)
 
     def ask_prompts(self, context: MentorContext, direction: str | None) -> Request:
         """The optimizer's request: the history, its best prompt, and the direction if there is one."""
         wanted = format_count(self.proposals, "new prompt")
-        paragraphs = [
-            templates.describe_task(context.task),
-            templates.ORDER,
-            *templates.format_entries(context.pool[-self.trace :], context),
-            f"The prompt to change: {templates.quote_json(context.pool[-1].prompt.text)}",
-            ALONG.format(direction=direction) if direction else FREELY,
-            WISH.format(proposals=wanted),
-            templates.write_rules(self.words, context.space.length),
-        ]
+        best = f"The prompt to change: {templates.quote_json(context.pool[-1].prompt.text)}"
+        how = ALONG.format(direction=direction) if direction else FREELY
+        rules = templates.write_rules(self.words, context.space.length)
+        paragraphs = [*self.show_trajectory(context), best, how, WISH.format(proposals=wanted), rules]
         rationale = f"along: {shorten_line(direction)}" if direction else "the best prompt, changed"
         reminder = templates.ask_again(f"{wanted} now, none of them among the ones listed")
         return self.make_request(EDITOR, paragraphs, "New prompts:", reminder, self.proposals, rationale)
+
+    def show_trajectory(self, context: MentorContext, gradient: bool = False) -> list[str]:
+        """The task, and the best prompts of the trajectory with their losses."""
+        entries = templates.format_entries(context.pool[-self.trace :], context, gradient)
+        return [templates.describe_task(context.task), templates.ORDER, *entries]
 
     def show_outputs(self, context: MentorContext) -> list[str]:
         """The best prompt's answers to training examples drawn for this consultation: wrong ones, then right ones."""

@@ -27,7 +27,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.evolution import describe_parents
+from llm_catalyst.mentors.controls import describe_parents
 from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals, shorten_line
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, collect_proposals
 from llm_catalyst.mentors.strategies.templates import ask_again, describe_task, quote_json, write_rules
@@ -118,12 +118,9 @@ class EvoPrompt(Strategy):
     def ask_paraphrases(self, context: MentorContext, prompt: Prompt, number: int) -> Request:
         """The request for paraphrases of a prompt."""
         variations = format_count(number, "variation")
-        paragraphs = [
-            *self.describe_task(context),
-            f"{VARIATIONS.format(variations=variations)} {ODD}",
-            f"Prompt: {quote_json(prompt.text)}",
-            write_rules(self.words, context.space.length, "variation", "the variations only: no introduction"),
-        ]
+        wish, quoted = VARIATIONS.format(variations=variations), f"Prompt: {quote_json(prompt.text)}"
+        rules = write_rules(self.words, context.space.length, "variation", "the variations only: no introduction")
+        paragraphs = [*self.describe_task(context), f"{wish} {ODD}", quoted, rules]
         reminder = ask_again(f"{variations} of the prompt now", noun="new prompt")
         rationale = f"a paraphrase of {prompt.text!r}"
         return self.make_request(ROLE, paragraphs, "Variations:", reminder, number, rationale)
@@ -133,13 +130,9 @@ class EvoPrompt(Strategy):
     ) -> Request:
         """The request for one child of the prompts in `sources`, by these steps and with this worked example."""
         prompts = "\n".join(f"Prompt {i}: {quote_json(prompt.text)}" for i, prompt in enumerate(sources, start=1))
-        paragraphs = [
-            *self.describe_task(context),
-            f"{steps}\n{ODD}",
-            CHILD_RULES.format(words=self.words, tokens=context.space.length),
-            example,
-            f"Now with these:\n{prompts}",
-        ]
+        rules = CHILD_RULES.format(words=self.words, tokens=context.space.length)
+        task = self.describe_task(context)
+        paragraphs = [*task, f"{steps}\n{ODD}", rules, example, f"Now with these:\n{prompts}"]
         lead = "1."  # the next line of the example
         return self.make_request(ROLE, paragraphs, lead, CHILD_REMINDER, rationale=rationale, parse=parse_last_prompt)
 

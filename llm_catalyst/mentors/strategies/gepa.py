@@ -112,14 +112,10 @@ class Gepa(Strategy):
         self, context: MentorContext, parent: Prompt, batch: Sequence[int], trials: Sequence[Trial]
     ) -> Request:
         """The request that shows a parent's answers to a minibatch and asks for a better prompt."""
-        paragraphs = [
-            describe_task(context.task),
-            f"The prompt: {quote_json(parent.text)}",
-            "With this prompt, the model answered:",
-            *(format_trial(row, trial, context) for row, trial in zip(batch, trials, strict=True)),
-            WISH,
-            RULES.format(words=self.words, tokens=context.space.length),
-        ]
+        shown = [format_trial(row, trial, context) for row, trial in zip(batch, trials, strict=True)]
+        prompt, answered = f"The prompt: {quote_json(parent.text)}", "With this prompt, the model answered:"
+        rules = RULES.format(words=self.words, tokens=context.space.length)
+        paragraphs = [describe_task(context.task), prompt, answered, *shown, WISH, rules]
         rationale = f"rewritten from {quote_json(parent.text)}"
         reminder = ask_again("one now that is unlike the one above", 'on one line that begins with "- "', "new prompt")
         return self.make_request(ROLE, paragraphs, "New prompt:", reminder, rationale=rationale)

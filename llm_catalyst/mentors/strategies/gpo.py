@@ -75,18 +75,10 @@ class Gpo(Strategy):
         current, space, most = context.pool[-1], context.space, self.count_changes(context)
         alike = find_similar(context.scored, current, self.similar, space)
         shown, *earlier = format_entries([current, *alike], context, self.show_gradient, format_rating)
-        size = len(split_words(current.prompt.text))
+        size, changes = len(split_words(current.prompt.text)), format_count(most, "word")
         limit = max(self.words, size + 1)  # a prompt of the current length must always be allowed
-        changes = format_count(most, "word")
-        paragraphs = [
-            describe_task(context.task),
-            CURRENT,
-            shown,
-            *([EARLIER] if alike else []),
-            *earlier,
-            WISH.format(changes=changes, size=size),
-            RULES.format(words=limit, tokens=space.length),
-        ]
+        wish, rules = WISH.format(changes=changes, size=size), RULES.format(words=limit, tokens=space.length)
+        paragraphs = [describe_task(context.task), CURRENT, shown, *[EARLIER] * bool(alike), *earlier, wish, rules]
         parse = partial(parse_within_limit, current=current.prompt.text, most=most, space=space)
         return self.make_request(ROLE, paragraphs, "New prompt:", REMINDER.format(changes=changes), parse=parse)
 

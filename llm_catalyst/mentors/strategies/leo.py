@@ -80,14 +80,9 @@ class Leo(Strategy):
         self, wish: str, pool: list[ScoredPrompt], number: int, temperature: float | None, context: MentorContext
     ) -> Request:
         """The request of one pool for `number` new prompts."""
-        wanted = format_count(number, "new prompt")
-        paragraphs = [
-            describe_task(context.task),
-            ORDER,
-            *format_entries(pool, context, self.show_gradient),
-            wish.format(proposals=wanted),
-            write_rules(self.words, context.space.length),
-        ]
+        wanted, rules = format_count(number, "new prompt"), write_rules(self.words, context.space.length)
+        entries = format_entries(pool, context, self.show_gradient)
+        paragraphs = [describe_task(context.task), ORDER, *entries, wish.format(proposals=wanted), rules]
         reminder = ask_again(f"{wanted} now, none of them among the ones listed")
         request = self.make_request(ROLE, paragraphs, "New prompts:", reminder, number, RATIONALES[wish])
         return replace(request, temperature=temperature)

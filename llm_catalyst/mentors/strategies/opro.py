@@ -65,13 +65,9 @@ class Opro(Strategy):
         """The request for one new prompt; its examples are drawn by `context.rng`."""
         best = self.select_history(context.scored)
         scores = templates.format_entries(best, context, self.show_gradient, templates.format_rating) if best else []
-        paragraphs = [
-            templates.describe_task(context.task),
-            *([ORDER, *scores, BEAT] if best else []),
-            *self.show_examples(context),
-            WISH,
-            RULES.format(words=self.words, tokens=context.space.length),
-        ]
+        shown = [*([ORDER, *scores, BEAT] if best else []), *self.show_examples(context)]
+        rules = RULES.format(words=self.words, tokens=context.space.length)
+        paragraphs = [templates.describe_task(context.task), *shown, WISH, rules]
         reminder = templates.ask_again("one new prompt now, unlike all that were listed", "between <INS> and </INS>")
         return self.make_request(ROLE, paragraphs, "New prompt:", reminder, parse=parse_tagged)
 

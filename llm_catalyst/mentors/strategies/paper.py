@@ -43,12 +43,9 @@ class Paper(Strategy):
     def build_request(self, context: MentorContext) -> Request:
         """The request for `proposals` new prompts in view of the pool."""
         pool, wanted = context.pool, format_count(self.proposals, "new prompt")
-        paragraphs = [
-            describe_task(context.task, self.description),
-            *([ORDER, *format_entries(pool, context, self.show_gradient), PATTERNS] if pool else []),
-            WISH.format(proposals=wanted),
-            write_rules(self.words, context.space.length),
-        ]
+        trajectory = [ORDER, *format_entries(pool, context, self.show_gradient), PATTERNS] if pool else []
+        task, rules = describe_task(context.task, self.description), write_rules(self.words, context.space.length)
+        paragraphs = [task, *trajectory, WISH.format(proposals=wanted), rules]
         parse = parse_official if self.parsing == "official" else parse_proposals
         reminder = ask_again(f"{wanted} now, new and unlike the ones listed")
         return self.make_request(ROLE, paragraphs, "New prompts:", reminder, self.proposals, parse=parse)

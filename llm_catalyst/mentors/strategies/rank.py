@@ -73,29 +73,21 @@ class Rank(Strategy):
 
     def propose(self, context: MentorContext) -> Dialogue:
         """Send the paper's request for `candidates` prompts, and propose the selected ones."""
-        paper = Paper(
-            form=self.form,
-            words=self.words,
-            proposals=self.candidates,
-            description=self.description,
-            show_gradient=self.show_gradient,
-        )
+        paper = Paper(self.form, self.words, self.candidates, self.description, show_gradient=self.show_gradient)
         (response,) = yield (replace(paper.build_request(context), temperature=self.temperature),)
         if not response.proposals:
             return Advice()
         ranked = rank_by_loss(response.proposals, context, self.examples)
         cosines = cosine_similarities([each.prompt for each in ranked], context.space)
-        better = find_near_duplicates(cosines, self.similarity)
+        better, texts = find_near_duplicates(cosines, self.similarity), [each.prompt.text for each in ranked]
         rest = [i for i in range(len(ranked)) if i not in better]
         chosen = [rest[i] for i in choose_diverse(cosines[rest][:, rest], self.proposals, self.diversity)]
-        alike = [
-            reject_candidate(ranked[i], f"nearly {quote_json(ranked[j].prompt.text)} (cosine {cosines[i, j]:.3f})")
-            for i, j in better.items()
-        ]
-        others = [
-            reject_candidate(ranked[i], f"not among the {self.proposals} chosen") for i in rest if i not in chosen
-        ]
-        return Advice(tuple(ranked[i] for i in chosen), (*alike, *others))
+        reasons = {
+            i: f"nearly {quote_json(ranked[j].prompt.text)} (cosine {cosines[i, j]:.3f})" for i, j in better.items()
+        }
+        reasons |= {i: f"not among the {self.proposals} chosen" for i in rest if i not in chosen}
+        rejected = tuple(reject_candidate(ranked[i], reason) for i, reason in reasons.items())
+        return Advice(tuple(ranked[i] for i in chosen), rejected)
 
 
 def cosine_similarities(prompts: Sequence[Prompt], space: PromptSpace) -> Tensor:
@@ -113,8 +105,7 @@ def find_near_duplicates(cosines: Tensor, similarity: float) -> dict[int, int]:
     """
     better: dict[int, int] = {}
     for i in range(len(cosines)):
-        alike = [j for j in range(i) if j not in better and cosines[i, j] > similarity]
-        if alike:
+        if alike := [j for j in range(i) if j not in better and cosines[i, j] > similarity]:
             better[i] = alike[0]
     return better
 

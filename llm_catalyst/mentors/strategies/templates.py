@@ -41,9 +41,8 @@ def describe_task(task: TaskDescription, description: str | None = None) -> str:
 
 def format_losses(scored: ScoredPrompt) -> str:
     """A prompt with its loss and accuracy; its text is quoted, so that odd tokens stay on their line."""
-    return (
-        f"Prompt: {quote_json(scored.prompt.text)}\nLoss: {scored.score.loss:.3f}\nAccuracy: {scored.score.metric:.3f}"
-    )
+    loss, accuracy = scored.score.loss, scored.score.metric
+    return f"Prompt: {quote_json(scored.prompt.text)}\nLoss: {loss:.3f}\nAccuracy: {accuracy:.3f}"
 
 
 def format_rating(scored: ScoredPrompt) -> str:
@@ -60,12 +59,8 @@ def format_entries(
     """One paragraph for each scored prompt; with `show_gradient` also the gradient's moves, and what they mean."""
     if not show_gradient:
         return [format_entry(scored) for scored in entries]
-    hints = context.hints([scored.prompt for scored in entries])
-    shown = [
-        f"{format_entry(scored)}\n{format_gradient_moves(scored, hint, context)}"
-        for scored, hint in zip(entries, hints, strict=True)
-    ]
-    return [*shown, GRADIENT]
+    pairs = zip(entries, context.hints([scored.prompt for scored in entries]), strict=True)
+    return [*(f"{format_entry(each)}\n{format_gradient_moves(each, hint, context)}" for each, hint in pairs), GRADIENT]
 
 
 def format_gradient_moves(scored: ScoredPrompt, hint: Sequence[Sequence[int]], context: MentorContext) -> str:

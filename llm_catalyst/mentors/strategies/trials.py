@@ -19,13 +19,13 @@ def rank_by_loss(candidates: Sequence[Proposal], context: MentorContext, example
     trials = context.attempt([candidate.prompt for candidate in candidates], rows)
     losses = [fmean(trial.loss for trial in each) for each in trials]
     on = f"on {format_count(len(rows), 'training example')}"
-    ranked = [
-        replace(each, rationale=f"{each.rationale}, " * bool(each.rationale) + f"loss {loss:.3f} {on}")
-        for each, loss in zip(candidates, losses, strict=True)
-    ]
-    return [
-        ranked[i] for i in sorted(range(len(ranked)), key=lambda i: math.inf if math.isnan(losses[i]) else losses[i])
-    ]
+
+    def measured(i: int) -> Proposal:
+        before = f"{candidates[i].rationale}, " * bool(candidates[i].rationale)
+        return replace(candidates[i], rationale=f"{before}loss {losses[i]:.3f} {on}")
+
+    order = sorted(range(len(losses)), key=lambda i: math.inf if math.isnan(losses[i]) else losses[i])
+    return [measured(i) for i in order]
 
 
 def reject_candidate(candidate: Proposal, reason: str) -> Rejected:
@@ -35,11 +35,8 @@ def reject_candidate(candidate: Proposal, reason: str) -> Rejected:
 
 def mark_answers(prompts: Sequence[Prompt], rows: Sequence[int], context: MentorContext) -> dict[Prompt, str]:
     """Each prompt's marks on the training examples `rows`: "1" for a right answer, "0" for a wrong one."""
-    tried = context.attempt(prompts, rows) if prompts else []
-    return {
-        prompt: "".join(str(int(trial.right)) for trial in trials)
-        for prompt, trials in zip(prompts, tried, strict=True)
-    }
+    tried = zip(prompts, context.attempt(prompts, rows) if prompts else [], strict=True)
+    return {prompt: "".join(str(int(trial.right)) for trial in trials) for prompt, trials in tried}
 
 
 def marks_are_valid(stage: int, context: MentorContext) -> bool:
