@@ -71,16 +71,15 @@ class Diffusion(Mentor):
         found, reasons = self.gather(space)
         prompts = [row for _, rows in found for row in rows]
         if len(prompts) < 2:
-            return Advice(
-                fallback=f"mentor.runs={self.runs} holds no two prompts that fit ({describe_unsuitable(reasons)})"
-            )
+            fit = describe_unsuitable(reasons)
+            return Advice(fallback=f"mentor.runs={self.runs} holds no two prompts that fit ({fit})")
         plane = Plane.through(torch.stack(prompts), self.dimensions)
         points = Points.of([(losses, plane.coordinates(torch.stack(rows))) for losses, rows in found])
         generator = torch.Generator().manual_seed(context.rng.getrandbits(63))
         denoiser = train_denoiser(points, self, generator)
         best = [scored.prompt for scored in context.pool[-1:]]
         position = space.embed(best).cpu().flatten(1) if best else plane.mean[None]
-        here = plane.coordinates(position).clamp(points.low, points.high).expand(self.proposals, -1)
+        here = points.bound(plane.coordinates(position)).expand(self.proposals, -1)
         drawn = plane.points(denoiser.draw(here, points.quality.max().expand(self.proposals), points, generator))
         rows = drawn.view(self.proposals, space.length, -1).to(space.vocabulary.device)
         why = f"drawn from a model of {len(prompts)} prompts of {len(found)} earlier runs"
@@ -210,13 +209,9 @@ class Points:
         begin = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
         return cls(torch.cat([x for _, x in runs]), quality, begin)
 
-    @property
-    def low(self) -> Tensor:
-        return self.x.amin(0)
-
-    @property
-    def high(self) -> Tensor:
-        return self.x.amax(0)
+    def bound(self, x: Tensor) -> Tensor:
+        """Coordinates (b, r) moved within the bounds of these points."""
+        return x.clamp(self.x.amin(0), self.x.amax(0))
 
 
 @dataclass(frozen=True)
@@ -242,10 +237,9 @@ class Denoiser:
         """
         signal, noise = self.mixture(level[:, None])
         state = torch.cat([noisy, here, quality[:, None], signal, noise], -1)
-        first, second, (weight, bias) = (self.weights[i : i + 2] for i in (0, 2, 4))
-        for inner, shift in (first, second):
-            state = torch.nn.functional.silu(state @ inner + shift)
-        return signal * noisy - noise * (state @ weight + bias)
+        for i in (0, 2):
+            state = torch.nn.functional.silu(state @ self.weights[i] + self.weights[i + 1])
+        return signal * noisy - noise * (state @ self.weights[4] + self.weights[5])
 
     @torch.no_grad()
     def draw(self, here: Tensor, quality: Tensor, seen: Points, generator: torch.Generator) -> Tensor:
@@ -256,7 +250,7 @@ class Denoiser:
         """
         x = torch.randn(here.shape, generator=generator)
         for level in range(self.levels, 0, -1):
-            guess = self.clean(x, torch.full(here.shape[:1], float(level)), here, quality).clamp(seen.low, seen.high)
+            guess = seen.bound(self.clean(x, torch.full(here.shape[:1], float(level)), here, quality))
             (signal, noise), (signal_before, noise_before) = self.mixture(level), self.mixture(level - 1)
             kept = signal / signal_before
             added = 1 - kept**2

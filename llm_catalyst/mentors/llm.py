@@ -147,8 +147,9 @@ class LanguageModel(Mentor):
                 raise
             proposals = tuple(conversation.proposals[: self.proposals])
             advice = Advice(proposals, fallback=None if proposals else str(failure))
-        failed = not advice.proposals and not conversation.understood
-        why = advice.fallback or (conversation.why or "nothing was asked" if failed else None)
+        why = advice.fallback
+        if not advice.proposals and not conversation.understood:
+            why = why or conversation.why or "nothing was asked"
         return replace(advice, rejected=(*conversation.rejected, *advice.rejected), fallback=why)
 
     def _check_fallbacks(self, check: Callable[[Mentor], None]) -> None:

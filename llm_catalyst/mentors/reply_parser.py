@@ -32,10 +32,9 @@ ANSI = re.compile(r"\x1b(?:\[[0-9;:?]{0,32}[A-Za-z]|\][^\x07\x1b]{0,256}(?:\x07|
 NEWLINE = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SPECIAL = re.compile(
-    r"</?s>|<(?:pad|unk|mask|bos|eos|cls|sep)>|\[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS|/?INST)\]|<</?SYS>>"
+    r"(?i)</?s>|<(?:pad|unk|mask|bos|eos|cls|sep)>|\[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS|/?INST)\]|<</?SYS>>"
     r"|<\|[^|<>\s]{1,40}\|>|<extra_id_\d{1,3}>|<(?:start|end)_of_turn>"
-    r"|</?(?:prompt|ins|text|template|answer|output|result|proposal|instruction)>",
-    re.IGNORECASE,
+    r"|</?(?:prompt|ins|text|template|answer|output|result|proposal|instruction)>"
 )
 
 KIND = (
@@ -50,15 +49,13 @@ MARKER = re.compile(
 LABEL = re.compile(rf"[\"']?{KIND}(?:\s*(?:#|no\.\s*)?\d{{1,3}}[\"']?\s*[:.)=–—-]|[\"']?\s*[:=])\s*", re.IGNORECASE)
 HEADING = re.compile(rf"(?:(?:the|my|three|\d{{1,2}})\s+)?{KIND}\s*#?\d{{0,3}}\s*[:.]?$", re.IGNORECASE)
 ASIDE = re.compile(
-    r"[\"']?(?:expected\s+|estimated\s+|predicted\s+)?(?:loss|accuracy|score|metric|rationale|reason(?:ing)?"
-    r"|explanation|note|why|analysis|thoughts?|comment)[\"']?\s{0,3}(?:\([^)]{0,80}\))?\s{0,3}[:=]",
-    re.IGNORECASE,
+    r"(?i)[\"']?(?:expected\s+|estimated\s+|predicted\s+)?(?:loss|accuracy|score|metric|rationale|reason(?:ing)?"
+    r"|explanation|note|why|analysis|thoughts?|comment)[\"']?\s{0,3}(?:\([^)]{0,80}\))?\s{0,3}[:=]"
 )
 CHATTER = re.compile(
-    r"(?:sure|certainly|of course|okay|let me know|i hope|feel free|(?:i'm |i am |we are )?sorry|i can(?:not|'t|’t)"
+    r"(?i)(?:sure|certainly|of course|okay|let me know|i hope|feel free|(?:i'm |i am |we are )?sorry|i can(?:not|'t|’t)"
     r"|i(?:'m| am) (?:unable|not able))\b"
-    r"|here(?:'s|’s| is| are)\b.{0,200}\b(?:prompts?|templates?|proposals?|suggestions?|instructions?)\b",
-    re.IGNORECASE,
+    r"|here(?:'s|’s| is| are)\b.{0,200}\b(?:prompts?|templates?|proposals?|suggestions?|instructions?)\b"
 )
 FENCE = re.compile(r"\s*(?:```|~~~)[\w+-]{0,20}\s*$")
 REMARK = re.compile(r"\s*(?:[-–—(:;].*)?$")  # may follow a quoted proposal: "text" (because …)
@@ -84,6 +81,10 @@ class Candidate:
     text: str
     reason: str | None = None
     listed: bool = False
+
+    def drop(self, reason: str) -> "Candidate":
+        """The candidate with `reason` to drop it; an earlier reason stays."""
+        return replace(self, reason=self.reason or reason)
 
 
 def parse_proposals(response: str, limit: int = MOST_READ) -> ParsedTexts:
@@ -187,31 +188,21 @@ def read_lines(answer: str) -> list[Candidate]:
             fenced = not fenced
             continue
         text, marked = peel_markup(line)
-        if not text or HEADING.match(text) or (line.lstrip().startswith("#") and not marked):
+        heading = not text or HEADING.match(text) or (line.lstrip().startswith("#") and not marked)
+        if heading:
             candidates.append(Candidate(line, text, "a heading"))
-            expected = True  # the line below "Template 1:" is the template
-            continue
-        reason = next((why for pattern, why in NO_PROPOSAL if pattern.match(text)), None)
-        candidates.append(Candidate(line, text, reason, marked or fenced or expected))
-        expected = False
+        else:
+            reason = next((why for pattern, why in NO_PROPOSAL if pattern.match(text)), None)
+            candidates.append(Candidate(line, text, reason, marked or fenced or expected))
+        expected = bool(heading)  # the line below "Template 1:" is the template
     if rest:
         candidates.append(Candidate(rest, rest, f"beyond the first {MOST_LINES} lines"))
     if any(candidate.listed and not candidate.reason for candidate in candidates):
-        return [each if each.listed else drop_candidate(each, "prose beside the list") for each in candidates]
-    return drop_chatter(candidates)
-
-
-def drop_chatter(lines: list[Candidate]) -> list[Candidate]:
-    """The lines of a response without a list; an introduction and polite phrases are marked as dropped."""
-    kept = [drop_candidate(line, "a phrase, not a proposal") if CHATTER.match(line.text) else line for line in lines]
+        return [each if each.listed else each.drop("prose beside the list") for each in candidates]
+    kept = [each.drop("a phrase, not a proposal") if CHATTER.match(each.text) else each for each in candidates]
     if len(kept) > 1 and kept[0].text.endswith(":"):
-        kept[0] = drop_candidate(kept[0], "an introduction")
+        kept[0] = kept[0].drop("an introduction")
     return kept
-
-
-def drop_candidate(candidate: Candidate, reason: str) -> Candidate:
-    """The candidate with `reason` to drop it; an earlier reason stays."""
-    return replace(candidate, reason=candidate.reason or reason)
 
 
 def peel_markup(line: str) -> tuple[str, bool]:

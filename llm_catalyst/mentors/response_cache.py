@@ -48,11 +48,7 @@ def get_response(
         repetition: How often the same context has sent it before: another sample is wanted then, even of a model that
             takes no seed.
     """
-    request: dict[str, Any] = {
-        "model": model,
-        "parameters": dict(parameters),
-        "messages": [vars(message) for message in messages],
-    }
+    request: dict[str, Any] = {"model": model, "parameters": dict(parameters), "messages": [*map(vars, messages)]}
     request |= {"repetition": repetition} if repetition else {}
     path = cache_folder() / f"{checksums.sha256(json.dumps(request, sort_keys=True).encode())}.json"
     with FileLock(path.with_suffix(".lock"), mode=0o600):

@@ -66,24 +66,18 @@ class Replay(Client):
         """
         calls = [earlier for earlier in self.recorded if earlier.stage == stage and earlier.answered is not None]
         if number < len(calls):
-            earlier = find_recorded(tuple(messages), seed, number, repetition, calls)
-            same = earlier.messages == tuple(messages)
-            return replace(
-                earlier,
-                messages=tuple(messages),
-                cost_usd=0.0,
-                latency_s=0.0,
-                date=utc_now(),
-                reused=self.run if same else f"{self.run}, where the messages were others",
-            )
+            sent = tuple(messages)
+            earlier = find_recorded(sent, seed, number, repetition, calls)
+            reused = self.run if earlier.messages == sent else f"{self.run}, where the messages were others"
+            return replace(earlier, messages=sent, cost_usd=0.0, latency_s=0.0, date=utc_now(), reused=reused)
         if stage not in self.fallen_back:
             raise NotRecordedError(
                 f"{self.path} holds {len(calls)} answers for stage {stage} (from 0), and all are used up: this run "
                 "is not the recorded one; repeat its command with mentor=replay, and with the mentor.fallbacks that "
                 "ask no model"
             )
-        failed = replace(super().complete(messages, stage, seed), latency_s=0.0, reused=self.run)
-        return replace(failed, error=self.fallen_back[stage][:LONGEST_ERROR])
+        failed = super().complete(messages, stage, seed)
+        return replace(failed, latency_s=0.0, reused=self.run, error=self.fallen_back[stage][:LONGEST_ERROR])
 
     def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
         return ClientResponse(error="the recorded run fell back here")
@@ -97,7 +91,5 @@ def find_recorded(
     Several requests at once get their responses in any order: so the one of their number may be another's.
     """
     same = [earlier for earlier in calls if earlier.messages == messages]
-    by_seed = [earlier for earlier in same if earlier.parameters.get("seed") == seed]
-    if by_seed:
-        return by_seed[0]
-    return same[repetition] if repetition < len(same) else calls[number]
+    by_seed = (earlier for earlier in same if earlier.parameters.get("seed") == seed)
+    return next(by_seed, same[repetition] if repetition < len(same) else calls[number])

@@ -41,9 +41,8 @@ from llm_catalyst.utils.validation import NonNegative, PositiveInt, config_datac
 ROLE = "You find out which instruction was followed, from what came out of it."
 STORY = """\
 Somebody was given an instruction and, one by one, the inputs below. By the instruction, they gave these outputs:"""
-WISH = """\
-What was the instruction? Write {instructions} that would lead to these outputs, and to the right ones for other \
-inputs of this kind. Let each be another guess, not the same one in other words."""
+WISH = """What was the instruction? Write {instructions} that would lead to these outputs, and to the right ones for \
+other inputs of this kind. Let each be another guess, not the same one in other words."""
 
 
 @config_dataclass("strategy")

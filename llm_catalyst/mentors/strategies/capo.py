@@ -53,9 +53,8 @@ DECIMALS = 9  # of scores: values that differ only by the rounding of binary fra
 ROLE = "You write short text prompts that are put in front of the input of a frozen language model."
 FIRST = "Write {prompts} for this task, in another style each time."
 THERE = "There are already, in styles not to be repeated: {prompts}"
-MERGE = """\
-Two people wrote these prompts for the task. Write the one that both would sign: it asks for what they both ask, and \
-takes turns of phrase from each. An odd string of word pieces counts for what it hints at, not for its form."""
+MERGE = """Two people wrote these prompts for the task. Write the one that both would sign: it asks for what they both \
+ask, and takes turns of phrase from each. An odd string of word pieces counts for what it hints at, not for its form."""
 REPHRASE = """\
 Say this prompt for the task in clearly other words and in another tone, so that it still asks for the same."""
 

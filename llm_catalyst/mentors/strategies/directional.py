@@ -26,9 +26,8 @@ from llm_catalyst.utils.validation import NonNegative, PositiveInt, config_datac
 
 LONGEST_DIRECTION = 1000  # characters of a direction that are used
 
-SYNTHESIZER = """\
-You study how short text prompts for a frozen language model fared, and say in which direction the best one should be \
-changed."""
+SYNTHESIZER = """You study how short text prompts for a frozen language model fared, and say in which direction the \
+best one should be changed."""
 EDITOR = "You change short text prompts for a frozen language model in the direction that you are told."
 TAKEN = """\
 Directions that were taken before, the latest one last. Stay with one that helped, turn away from one that did not:"""
@@ -37,9 +36,8 @@ In which direction should the best prompt be changed so that its loss falls? Say
 and why the scores speak for it. A prompt holds only {tokens} tokens, so ask for nothing long.
 
 Answer with the direction in one to three sentences, and with nothing else: no new prompt."""
-ASK_DIRECTION_AGAIN = """\
-No direction could be read from that answer. Please say now, in one to three sentences, in which direction the best \
-prompt should be changed."""
+ASK_DIRECTION_AGAIN = """No direction could be read from that answer. Please say now, in one to three sentences, in \
+which direction the best prompt should be changed."""
 ALONG = "Change it in this direction: {direction}"
 FREELY = "Change it so that its loss falls."
 WISH = "Write {proposals}, each another way to do so. Take over what need not change."

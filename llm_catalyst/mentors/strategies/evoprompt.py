@@ -35,9 +35,8 @@ from llm_catalyst.runs.records import Advice, Prompt, Proposal, Rejected, Scored
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import NonNegative, config_dataclass
 
-ROLE = """\
-You breed short text prompts that are put in front of the input of a frozen language model: you make new ones out of \
-those that did well."""
+ROLE = """You breed short text prompts that are put in front of the input of a frozen language model: you make new \
+ones out of those that did well."""
 ODD = "Some prompts are odd strings of word pieces: take up what they hint at, not their form."
 
 VARIATIONS = "Write {variations} of this prompt: the same meaning in other words."
@@ -73,9 +72,8 @@ Prompt 4: "tell me who this is for"
 CHILD_RULES = """\
 - Write fewer than {words} words in the last step's prompt. Only its first {tokens} tokens are used.
 - Write each step on one line, as in the example, and the last step's prompt between <prompt> and </prompt>."""
-CHILD_REMINDER = """\
-No new prompt could be read from that answer. Please take the steps again, to another result, and write the last \
-step's prompt between <prompt> and </prompt>."""
+CHILD_REMINDER = """No new prompt could be read from that answer. Please take the steps again, to another result, and \
+write the last step's prompt between <prompt> and </prompt>."""
 
 THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 
@@ -156,11 +154,11 @@ class EvoPromptGA(EvoPrompt):
         members = sort_by_fitness(context.scored)[: self.population]
         if len(members) < 2:
             return Advice()
-        families = [select_parents(members, self.selection, context.rng) for _ in range(self.population)]
-        responses = yield tuple(
-            self.ask_child(context, GENETIC, GENETIC_EXAMPLE, parents, describe_parents(*parents))
-            for parents in ([one.prompt, other.prompt] for one, other in families)
-        )
+        requests = []
+        for _ in range(self.population):
+            parents = [each.prompt for each in select_parents(members, self.selection, context.rng)]
+            requests.append(self.ask_child(context, GENETIC, GENETIC_EXAMPLE, parents, describe_parents(*parents)))
+        responses = yield tuple(requests)
         return Advice(collect_proposals(responses))
 
 
@@ -191,10 +189,8 @@ class EvoPromptDE(EvoPrompt):
             rationale = f"{describe_parents(member.prompt, best.prompt)}, changed where {differ}"
             requests.append(self.ask_child(context, DIFFERENTIAL, DIFFERENTIAL_EXAMPLE, sources, rationale))
         responses = yield tuple(requests)
-        slots = [
-            [list(prompt.tokens) for prompt in (member.prompt, *(child.prompt for child in response.proposals))]
-            for member, response in zip(members, responses, strict=True)
-        ]
+        families = [[member, *response.proposals] for member, response in zip(members, responses, strict=True)]
+        slots = [[list(each.prompt.tokens) for each in family] for family in families]
         return Advice(collect_proposals(responses), memory={"slots": slots})
 
     def update_members(self, context: MentorContext) -> list[ScoredPrompt]:

@@ -33,13 +33,11 @@ from llm_catalyst.utils.validation import NonNegative, PositiveInt, config_datac
 
 MOST_DRAWS = 10  # parents and minibatches that are tried in search of a mistake, for each request
 
-ROLE = """\
-You improve a short text prompt that is put in front of the input of a frozen language model. You learn from the \
-answers that it gave to single inputs, from the wrong ones above all."""
-WISH = """\
-Find out what these inputs ask for and what the model took them for. Then rewrite the prompt, so that the wrong \
-answers become right, the right ones stay right, and other inputs of this kind gain, too. It may be an odd string of \
-word pieces: keep what it hints at, not its form."""
+ROLE = """You improve a short text prompt that is put in front of the input of a frozen language model. You learn from \
+the answers that it gave to single inputs, from the wrong ones above all."""
+WISH = """Find out what these inputs ask for and what the model took them for. Then rewrite the prompt, so that the \
+wrong answers become right, the right ones stay right, and other inputs of this kind gain, too. It may be an odd \
+string of word pieces: keep what it hints at, not its form."""
 RULES = """\
 - Write fewer than {words} words. Only the first {tokens} tokens are used.
 - Write the new prompt on one line that begins with "- ".
@@ -67,8 +65,7 @@ class Gepa(Strategy):
         refused: list[Rejected] = []
         asked = False
         for _ in range(self.proposals):
-            mistake = find_mistake(marks, batches, context)
-            if mistake is None:
+            if (mistake := find_mistake(marks, batches, context)) is None:
                 break
             asked = True
             parent, batch, trials = mistake
@@ -80,8 +77,8 @@ class Gepa(Strategy):
                     marks |= mark_answers([child.prompt], rows, context)
                     accepted.append(child)
                 else:
-                    reason = f"{after} of {len(batch)} examples right, its parent {before}"
-                    refused.append(Rejected(child.prompt.text, reason))
+                    result = f"{after} of {len(batch)} examples right, its parent {before}"
+                    refused.append(Rejected(child.prompt.text, result))
         known = [[list(prompt.tokens), right] for prompt, right in marks.items()]
         memory = {"stage": context.stage, "pareto": rows, "right": known}
         # After requests, an empty advice is a result of the method: no child was accepted.

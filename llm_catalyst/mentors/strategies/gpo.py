@@ -31,15 +31,13 @@ from llm_catalyst.runs.records import ScoredPrompt
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import Fraction, NonNegative, PositiveInt, check_range, config_dataclass
 
-ROLE = """\
-You improve a short text prompt that is put in front of the input of a frozen language model. You work step by step: \
-from scored prompts you see what helps, and change the current prompt within a limit."""
+ROLE = """You improve a short text prompt that is put in front of the input of a frozen language model. You work step \
+by step: from scored prompts you see what helps, and change the current prompt within a limit."""
 CURRENT = "This is the current prompt. Scores run from 0 to 100, and higher is better."
 EARLIER = "Of the prompts that were tried before, these are the most like the current one; the nearest stands last."
-WISH = """\
-Work out from the scores what makes a prompt better. Then write one new prompt that scores higher than the current \
-one. You may change at most {changes} of the current prompt, which has {size}: a word added, removed or replaced \
-counts as one."""
+WISH = """Work out from the scores what makes a prompt better. Then write one new prompt that scores higher than the \
+current one. You may change at most {changes} of the current prompt, which has {size}: a word added, removed or \
+replaced counts as one."""
 RULES = """\
 - Write fewer than {words} words. Only the first {tokens} tokens of the prompt are used.
 - Write the prompt on one line that begins with "- ".

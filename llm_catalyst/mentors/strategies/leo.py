@@ -27,12 +27,10 @@ from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import NonNegative, PositiveInt, config_dataclass
 
 ROLE = "You search for short text prompts that make a frozen language model good at a task."
-EXPLORE = """\
-Explore: write {proposals} unlike all of these, and unlike each other, in words and in idea. Look where nobody has \
-looked so far; a bold guess is welcome, as long as its loss may turn out to be low."""
-EXPLOIT = """\
-Exploit: write {proposals} close to the best of these, above all to the last one. Keep what makes them good, and \
-change as little as you need for a loss that is lower still."""
+EXPLORE = """Explore: write {proposals} unlike all of these, and unlike each other, in words and in idea. Look where \
+nobody has looked so far; a bold guess is welcome, as long as its loss may turn out to be low."""
+EXPLOIT = """Exploit: write {proposals} close to the best of these, above all to the last one. Keep what makes them \
+good, and change as little as you need for a loss that is lower still."""
 RATIONALES = {EXPLORE: "explored: unlike the prompts so far", EXPLOIT: "exploited: close to the best prompts"}
 
 

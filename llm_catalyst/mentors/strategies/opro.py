@@ -30,15 +30,12 @@ from llm_catalyst.utils.validation import Fraction, NonNegative, PositiveInt, co
 LONGEST = 500  # characters of a prompt; longer ones are dropped
 TAGGED = re.compile(r"<INS>((?:(?!<INS>).)*?)</INS>", re.DOTALL | re.IGNORECASE)
 
-ROLE = """\
-You improve short text prompts that are put in front of the input of a frozen language model. You are shown prompts \
-with the scores that they reached, and write one that scores higher."""
-ORDER = """\
-These prompts were tried before. Their scores run from 0 to 100, and higher is better. They stand in order: the last \
-one is the best."""
-BEAT = """\
-Your prompt must be unlike all of these, and score higher than each of them. Some of them are odd strings of word \
-pieces: take up what they hint at, not their form."""
+ROLE = """You improve short text prompts that are put in front of the input of a frozen language model. You are shown \
+prompts with the scores that they reached, and write one that scores higher."""
+ORDER = """These prompts were tried before. Their scores run from 0 to 100, and higher is better. They stand in order: \
+the last one is the best."""
+BEAT = """Your prompt must be unlike all of these, and score higher than each of them. Some of them are odd strings of \
+word pieces: take up what they hint at, not their form."""
 EXEMPLARS = "These are examples of the task with their true answers. <INS> marks where the prompt stands."
 WISH = "Write one new prompt with a score as high as you can reach. It should be brief, and fit any input of the task."
 RULES = """\

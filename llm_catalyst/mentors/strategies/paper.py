@@ -15,15 +15,12 @@ from llm_catalyst.mentors.strategies.templates import ask_again, describe_task, 
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import PositiveInt, config_dataclass
 
-ROLE = """\
-You improve short text prompts that are put in front of the input of a frozen language model. You find out from scored \
-examples what makes such a prompt work, and write better ones."""
-ORDER = """\
-These prompts were tried before, each with its loss and its accuracy on held-out examples. They stand in order: the \
-loss falls from the first to the last, so the last one is the best."""
-PATTERNS = """\
-Look for patterns that set the better prompts apart from the worse ones. Some prompts are odd strings of word pieces: \
-take up what they hint at, not their form. Write prompts unlike the ones above."""
+ROLE = """You improve short text prompts that are put in front of the input of a frozen language model. You find out \
+from scored examples what makes such a prompt work, and write better ones."""
+ORDER = """These prompts were tried before, each with its loss and its accuracy on held-out examples. They stand in \
+order: the loss falls from the first to the last, so the last one is the best."""
+PATTERNS = """Look for patterns that set the better prompts apart from the worse ones. Some prompts are odd strings of \
+word pieces: take up what they hint at, not their form. Write prompts unlike the ones above."""
 WISH = "Write {proposals} with a loss as low as you can reach."
 
 

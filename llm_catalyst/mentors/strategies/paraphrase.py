@@ -15,9 +15,8 @@ from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import PositiveInt, config_dataclass
 
 ROLE = "You say short texts in other words."
-WISH = """\
-Write {variations} of this text with the same meaning. It may be an odd string of word pieces: keep what it hints at, \
-not its form."""
+WISH = """Write {variations} of this text with the same meaning. It may be an odd string of word pieces: keep what it \
+hints at, not its form."""
 
 
 @config_dataclass("strategy")

@@ -82,9 +82,7 @@ class Rank(Strategy):
         better, texts = find_near_duplicates(cosines, self.similarity), [each.prompt.text for each in ranked]
         rest = [i for i in range(len(ranked)) if i not in better]
         chosen = [rest[i] for i in choose_diverse(cosines[rest][:, rest], self.proposals, self.diversity)]
-        reasons = {
-            i: f"nearly {quote_json(ranked[j].prompt.text)} (cosine {cosines[i, j]:.3f})" for i, j in better.items()
-        }
+        reasons = {i: f"nearly {quote_json(texts[j])} (cosine {cosines[i, j]:.3f})" for i, j in better.items()}
         reasons |= {i: f"not among the {self.proposals} chosen" for i in rest if i not in chosen}
         rejected = tuple(reject_candidate(ranked[i], reason) for i, reason in reasons.items())
         return Advice(tuple(ranked[i] for i in chosen), rejected)

@@ -8,13 +8,11 @@ from llm_catalyst.runs.records import ScoredPrompt
 from llm_catalyst.tasks.base import Example
 
 LONGEST_INPUT = 1000  # characters of an example's text that are shown
-ORDER = """\
-These prompts were tried before, each with its loss and its accuracy on held-out examples. The loss falls from the \
-first to the last, so the last one is the best. Some prompts are odd strings of word pieces: take up what they hint \
-at, not their form."""
-GRADIENT = """\
-The lines "Gradient" say, for each token of a prompt in turn, towards which tokens the gradient of the loss would move \
-it (the likeliest first)."""
+ORDER = """These prompts were tried before, each with its loss and its accuracy on held-out examples. The loss falls \
+from the first to the last, so the last one is the best. Some prompts are odd strings of word pieces: take up what \
+they hint at, not their form."""
+GRADIENT = """The lines "Gradient" say, for each token of a prompt in turn, towards which tokens the gradient of the \
+loss would move it (the likeliest first)."""
 ONE_PER_LINE = 'one per line, each line beginning with "- "'
 
 
