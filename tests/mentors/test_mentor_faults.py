@@ -363,7 +363,7 @@ def test_a_name_stands_for_its_choice_with_the_runs_strategy(monkeypatch: pytest
 
 def test_a_choice_of_the_users_own_stands_before_a_packaged_one_and_a_node_for_itself(tmp_path: Path) -> None:
     (tmp_path / "mentor").mkdir()
-    node = {"_target_": "llm_catalyst.mentors.evolution.Evolution", "proposals": 7}
+    node = {"_target_": "llm_catalyst.mentors.Evolution", "proposals": 7}
     (tmp_path / "mentor" / "gpt4o.yaml").write_text(yaml.safe_dump(node))
     assert expanded("gpt4o", node, folders=(tmp_path,)) == [Evolution(proposals=7)] * 2
 

@@ -189,8 +189,9 @@ class EvoPromptDE(EvoPrompt):
             rationale = f"{describe_parents(member.prompt, best.prompt)}, changed where {differ}"
             requests.append(self.ask_child(context, DIFFERENTIAL, DIFFERENTIAL_EXAMPLE, sources, rationale))
         responses = yield tuple(requests)
-        families = [[member, *response.proposals] for member, response in zip(members, responses, strict=True)]
-        slots = [[list(each.prompt.tokens) for each in family] for family in families]
+        pairs = zip(members, responses, strict=True)
+        families = [[member.prompt, *(child.prompt for child in response.proposals)] for member, response in pairs]
+        slots = [[list(prompt.tokens) for prompt in family] for family in families]
         return Advice(collect_proposals(responses), memory={"slots": slots})
 
     def update_members(self, context: MentorContext) -> list[ScoredPrompt]:
