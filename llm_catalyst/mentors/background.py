@@ -40,12 +40,10 @@ def run_concurrently(calls: Sequence[Callable[[], bool]], at_once: int) -> None:
 
     def work() -> None:
         try:
-            while not stop.is_set() and (call := next(left, None)):
-                if not call():
-                    stop.set()
-        except BaseException:
+            while not stop.is_set() and (call := next(left, None)) and call():
+                pass
+        finally:
             stop.set()
-            raise
 
     workers = [start_call(work) for _ in range(min(at_once, len(calls)))]
     try:

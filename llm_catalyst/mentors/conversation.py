@@ -9,7 +9,6 @@ from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients.base import Client, NoResponseError
 from llm_catalyst.mentors.requests import ClientRequest, RequestRunner, has_no_response
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Response
-from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, LLMCall, Message, Proposal, Rejected
 
 CUT_OFF = ("length", "max_tokens", "model_context_window_exceeded")  # stop reasons of a truncated response
@@ -74,19 +73,37 @@ class Conversation:
         return ClientRequest(client, messages, self.context.rng.getrandbits(31))
 
     def _read(self, request: Request, call: LLMCall) -> Response:
-        texts, rejected = parse_response(request, call)
-        proposals: list[Proposal] = []
-        if request.prompts:
-            proposals, unfit = fit_prompts(texts, self.context.space, self._tried, request.prompts)
-            proposals = [replace(proposal, rationale=request.rationale) for proposal in proposals]
-            rejected, texts = rejected + unfit, []
-        self.proposals += proposals
+        texts, rejected = ([], []) if call.error else request.parse(call.reply)
+        if request.prompts and texts and call.stop_reason in CUT_OFF:  # half of the last prompt may be missing
+            rejected = [*rejected, Rejected(texts[-1], f"cut off: the answer ended by {call.stop_reason}")]
+            texts = texts[:-1]
         self.rejected += rejected
-        if proposals or texts:
+        response = Response(self._fit(request, texts)) if request.prompts else Response(texts=tuple(texts))
+        self.proposals += response.proposals
+        if response.proposals or response.texts:
             self.understood = True
         else:
             self.why = call.error or "no usable proposal in the answer"
-        return Response(tuple(proposals), tuple(texts))
+        return response
+
+    def _fit(self, request: Request, texts: list[str]) -> tuple[Proposal, ...]:
+        """The texts as prompts of m tokens that were not tried, as many as asked for; the others are rejected."""
+        proposals: list[Proposal] = []
+        for text in texts:
+            try:
+                prompt, lost = self.context.space.fit(text)
+            except ValueError as error:
+                self.rejected.append(Rejected(text, str(error)))
+                continue
+            if prompt.tokens in self._tried:
+                reason = "the same tokens as a prompt that was scored, or as another proposal"
+                self.rejected.append(Rejected(text, reason))
+            elif len(proposals) == request.prompts:
+                self.rejected.append(Rejected(text, "more than asked for"))
+            else:
+                proposals.append(Proposal(prompt, request.rationale, lost))
+                self._tried.add(prompt.tokens)
+        return tuple(proposals)
 
 
 def run_dialogue(dialogue: Dialogue, send: Callable[[tuple[Request, ...]], tuple[Response, ...]]) -> Advice:
@@ -98,36 +115,3 @@ def run_dialogue(dialogue: Dialogue, send: Callable[[tuple[Request, ...]], tuple
     except StopIteration as end:
         advice: Advice = end.value
         return advice
-
-
-def parse_response(request: Request, call: LLMCall) -> tuple[list[str], list[Rejected]]:
-    """The texts in a response; the last prompt of a truncated one is rejected, as half of it may be missing."""
-    if call.error:
-        return [], []
-    texts, rejected = request.parse(call.reply)
-    if request.prompts and texts and call.stop_reason in CUT_OFF:
-        rejected = [*rejected, Rejected(texts[-1], f"cut off: the answer ended by {call.stop_reason}")]
-        texts = texts[:-1]
-    return texts, rejected
-
-
-def fit_prompts(
-    texts: list[str], space: PromptSpace, tried: set[tuple[int, ...]], most: int
-) -> tuple[list[Proposal], list[Rejected]]:
-    """At most `most` texts as prompts of m tokens that are not in `tried`, to which they are added, and the others."""
-    proposals: list[Proposal] = []
-    rejected: list[Rejected] = []
-    for text in texts:
-        try:
-            prompt, lost = space.fit(text)
-        except ValueError as error:
-            rejected.append(Rejected(text, str(error)))
-            continue
-        if prompt.tokens in tried:
-            rejected.append(Rejected(text, "the same tokens as a prompt that was scored, or as another proposal"))
-        elif len(proposals) == most:
-            rejected.append(Rejected(text, "more than asked for"))
-        else:
-            proposals.append(Proposal(prompt, lost=lost))
-            tried.add(prompt.tokens)
-    return proposals, rejected

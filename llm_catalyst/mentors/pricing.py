@@ -8,8 +8,6 @@ import yaml
 
 from llm_catalyst.utils.paths import conf_directory
 
-MILLION = 1_000_000
-
 
 @dataclass(frozen=True)
 class TokenPrice:
@@ -37,4 +35,4 @@ def compute_cost(model: str, input_tokens: int | None, output_tokens: int | None
     price = load_prices().get(model)
     if price is None or input_tokens is None or output_tokens is None or input_tokens > (price.up_to or math.inf):
         return None
-    return (input_tokens * price.input + output_tokens * price.output) / MILLION
+    return (input_tokens * price.input + output_tokens * price.output) / 1_000_000

@@ -3,8 +3,9 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from llm_catalyst.mentors import response_cache
 from llm_catalyst.mentors.background import run_concurrently
@@ -21,26 +22,25 @@ class ClientRequest:
     seed: int
 
 
+@dataclass
 class RequestRunner:
     """Sends the requests of a mentor and its fallbacks in one context.
 
     A request that a run which was cut off has sent already gets what came then, failures included, so that a resumed
     context takes the same way. Equal requests without a seed cannot be told apart: their responses are used in the
-    order in which they were recorded, in a resumed context and in the first one.
+    order in which they were recorded, in a resumed context and in the first one. The arguments are the members of
+    MentorContext with these names.
     """
 
-    def __init__(
-        self,
-        stage: int,
-        record: Callable[[LLMCall], None],
-        answered: Sequence[LLMCall] = (),
-        before_call: Callable[[], None] = lambda: None,
-    ) -> None:
-        """The arguments are the members of MentorContext with these names."""
-        self._stage, self._record, self._before_call = stage, record, before_call
-        self._unused = list(answered)  # in the order of the record
-        self._recording = threading.Lock()
-        self._sent: Counter[tuple[str, tuple[Message, ...]]] = Counter()
+    stage: int
+    record: Callable[[LLMCall], None]
+    answered: Sequence[LLMCall] = ()
+    before_call: Callable[[], None] = lambda: None
+    _recording: Any = field(default_factory=threading.Lock, init=False)
+    _sent: Counter[tuple[str, tuple[Message, ...]]] = field(default_factory=Counter, init=False)
+
+    def __post_init__(self) -> None:
+        self._unused = list(self.answered)  # in the order of the record
 
     def send(
         self, requests: Sequence[ClientRequest], cache: bool
@@ -76,20 +76,20 @@ class RequestRunner:
         client, messages, seed = request.client, request.messages, request.seed
 
         def complete() -> LLMCall:
-            self._before_call()
-            return self._recorded(client.complete(messages, self._stage, seed, number, repetition))
+            self.before_call()
+            return self._recorded(client.complete(messages, self.stage, seed, number, repetition))
 
         if not cache:
             return not has_no_response(complete())
         call = response_cache.get_response(client.model, client.parameters(seed), messages, complete, repetition)
         if call.reused == response_cache.REUSED:
-            self._recorded(replace(call, stage=self._stage))
+            self._recorded(replace(call, stage=self.stage))
         return not has_no_response(call)
 
     def _recorded(self, call: LLMCall) -> LLMCall:
         """The call, recorded before anything else happens: it is paid for."""
         with self._recording:
-            self._record(call)
+            self.record(call)
             self._unused.append(call)
         return call
 

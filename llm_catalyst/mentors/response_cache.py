@@ -65,9 +65,9 @@ def get_response(
 
 def read_response(path: Path) -> LLMCall | None:
     """The usable call in a file; None if there is none, or the file is damaged."""
-    try:
+    with suppress(OSError, ValidationError):
         line = path.read_bytes()
         stored = from_json(LLMCall, line)
-    except (OSError, ValidationError):
-        return None
-    return stored if stored.error is None and checksums.is_unbroken(line) else None
+        if stored.error is None and checksums.is_unbroken(line):
+            return stored
+    return None

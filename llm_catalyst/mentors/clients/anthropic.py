@@ -24,6 +24,12 @@ class Claude(HTTPClient):
     max_tokens: PositiveInt = 4000
 
     @property
+    def sdk(self) -> Any:
+        import anthropic
+
+        return anthropic
+
+    @property
     def unsent(self) -> tuple[str, ...]:
         return ("seed",) if self.temperature is None else ("temperature", "seed")
 

@@ -1,6 +1,5 @@
 """Clients of providers behind a network: keys, deadlines, checks of the server, and reading its responses."""
 
-import importlib
 import importlib.util
 import itertools
 import os
@@ -38,8 +37,8 @@ REMEDIES = {
 class HTTPClient(Client):
     """A provider's API by its own SDK, the package `package`; both SDKs name their exceptions alike.
 
-    A subclass defines `package`, `connection_class` (its name there), `send` and `read_response`, and declares the
-    defaults of its fields.
+    A subclass defines `package`, `sdk`, `connection_class` (its name there), `send` and `read_response`, and declares
+    the defaults of its fields.
     """
 
     paid = True
@@ -67,9 +66,9 @@ class HTTPClient(Client):
         check_url(self.base_url)
 
     @property
+    @abstractmethod
     def sdk(self) -> Any:
         """The SDK's module, imported when it is needed."""
-        return importlib.import_module(self.package)
 
     @abstractmethod
     def send(self, connection: Any, messages: Sequence[Message], seed: int) -> Any:

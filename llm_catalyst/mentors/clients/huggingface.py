@@ -52,29 +52,41 @@ class LocalModel(Client):
     def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
         """The model's continuation."""
         try:
-            return self._generate(messages, seed)
+            tokenizer, model = load_model(self.model, self.revision, self.dtype, pick_device(self.device))
+            inputs = encode_messages(tokenizer, messages).to(model.device)
+            new, cut_off = self._generate(tokenizer, model, inputs, seed)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             return ClientResponse(error=f"{self.model} could not answer: {type(error).__name__}: {error}")
+        reply = tokenizer.decode(new, skip_special_tokens=True)
+        return ClientResponse(
+            reply,
+            answered=f"{self.model}@{getattr(model.config, '_commit_hash', None) or 'local'}",
+            input_tokens=int(inputs["input_ids"].shape[1]),
+            output_tokens=len(new),
+            stop_reason="length" if cut_off else "stop",
+            error=None if reply.strip() else "the answer is empty",
+        )
 
-    def _generate(self, messages: Sequence[Message], seed: int) -> ClientResponse:
-        tokenizer, model = load_model(self.model, self.revision, self.dtype, pick_device(self.device))
-        inputs = encode_messages(tokenizer, messages).to(model.device)
+    def _generate(self, tokenizer: Any, model: Any, inputs: Any, seed: int) -> tuple[list[int], bool]:
+        """New tokens, and whether their limit cut them off. A temperature of 0 is greedy.
+
+        They are sampled from a seed of their own: the streams of the run outside do not move.
+        """
+        import torch
+
         length = int(inputs["input_ids"].shape[1])
         longest = getattr(model.config, "max_position_embeddings", None) or 1_000_000
         limit = min(self.max_tokens, longest - length)
         if limit < 1:
             raise ValueError(f"the request has {length} tokens, the model reads {longest}")
-        new = generate_tokens(model, tokenizer, inputs, limit, self.temperature, seed)
-        reply, ends = tokenizer.decode(new, skip_special_tokens=True), model.generation_config.eos_token_id
-        cut_off = len(new) == limit and new[-1] not in (ends if isinstance(ends, list) else [ends])
-        return ClientResponse(
-            reply,
-            answered=f"{self.model}@{getattr(model.config, '_commit_hash', None) or 'local'}",
-            input_tokens=length,
-            output_tokens=len(new),
-            stop_reason="length" if cut_off else "stop",
-            error=None if reply.strip() else "the answer is empty",
-        )
+        heat, pad = self.temperature, tokenizer.pad_token_id
+        sampling = {} if heat is None else {"do_sample": heat > 0, "temperature": heat or None}
+        sampling["pad_token_id"] = tokenizer.eos_token_id if pad is None else pad
+        with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))), torch.no_grad():
+            torch.manual_seed(seed)
+            new = model.generate(**inputs, max_new_tokens=limit, **sampling)[0, length:].tolist()
+        ends = model.generation_config.eos_token_id
+        return new, len(new) == limit and new[-1] not in (ends if isinstance(ends, list) else [ends])
 
 
 def pick_device(device: str) -> str:
@@ -108,20 +120,3 @@ def encode_messages(tokenizer: Any, messages: Sequence[Message]) -> Any:
         system = "".join(message["content"] + "\n\n" for message in chat if message["role"] == "system")
         first, *rest = [message for message in chat if message["role"] != "system"]
         return tokenizer.apply_chat_template([first | {"content": system + first["content"]}, *rest], **options)
-
-
-def generate_tokens(
-    model: Any, tokenizer: Any, inputs: Any, limit: int, temperature: float | None, seed: int
-) -> list[int]:
-    """New tokens. Sampled from a seed of their own: the streams of the run outside do not move.
-
-    A temperature of 0 is greedy; none leaves the model's own generation settings.
-    """
-    import torch
-
-    sampling = {} if temperature is None else {"do_sample": temperature > 0, "temperature": temperature or None}
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))), torch.no_grad():
-        torch.manual_seed(seed)
-        output: Any = model.generate(**inputs, max_new_tokens=limit, pad_token_id=pad, **sampling)
-    return list(output[0, inputs["input_ids"].shape[1] :].tolist())

@@ -23,6 +23,12 @@ class OpenAIChat(HTTPClient):
     send_seed: bool = True
 
     @property
+    def sdk(self) -> Any:
+        import openai
+
+        return openai
+
+    @property
     def unsent(self) -> tuple[str, ...]:
         return () if self.send_seed else ("seed",)
 

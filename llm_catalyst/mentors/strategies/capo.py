@@ -45,7 +45,7 @@ from llm_catalyst.mentors.strategies.trials import mark_answers, marks_are_valid
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, Prompt, Proposal, Rejected
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.validation import Fraction, NonNegative, PositiveInt, config_dataclass
+from llm_catalyst.utils.validation import Fraction, NonNegative, NonNegativeInt, PositiveInt, config_dataclass
 
 HELD_BACK = 0.1  # share of the training examples that may stand in prompts, and are in no block
 DECIMALS = 9  # of scores: values that differ only by the rounding of binary fractions are the same
@@ -99,7 +99,7 @@ class Capo(Strategy):
     proposals: PositiveInt = 4
     population: Annotated[int, Ge(2)] = 10
     crossovers: PositiveInt = 4
-    shots: Annotated[int, Ge(0)] = 5
+    shots: NonNegativeInt = 5
     block: PositiveInt = 30
     blocks: PositiveInt = 10
     alpha: Fraction = 0.2

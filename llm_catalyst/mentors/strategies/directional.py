@@ -12,9 +12,7 @@ directional feedback that needs access to the model's weights.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
-
-from annotated_types import Ge
+from typing import Any
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import ParsedTexts, clean_line, shorten_line, split_reasoning
@@ -22,7 +20,7 @@ from llm_catalyst.mentors.strategies import templates
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy
 from llm_catalyst.runs.records import Advice, Rejected
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.validation import NonNegative, PositiveInt, config_dataclass
+from llm_catalyst.utils.validation import NonNegative, NonNegativeInt, PositiveInt, config_dataclass
 
 LONGEST_DIRECTION = 1000  # characters of a direction that are used
 
@@ -51,7 +49,7 @@ class Directional(Strategy):
 
     proposals: PositiveInt = 3
     trace: PositiveInt = 5
-    examples: Annotated[int, Ge(0)] = 8
+    examples: NonNegativeInt = 8
     outputs: PositiveInt = 3
     directions: PositiveInt = 3
     temperature: NonNegative | None = None

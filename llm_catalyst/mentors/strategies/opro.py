@@ -15,9 +15,6 @@ filter against digits is left out: it is for arithmetic only.
 
 import re
 from collections.abc import Sequence
-from typing import Annotated
-
-from annotated_types import Ge
 
 from llm_catalyst.mentors import reply_parser
 from llm_catalyst.mentors.base import MentorContext
@@ -25,7 +22,7 @@ from llm_catalyst.mentors.reply_parser import Candidate, ParsedTexts
 from llm_catalyst.mentors.strategies import templates
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
 from llm_catalyst.runs.records import Rejected, ScoredPrompt
-from llm_catalyst.utils.validation import Fraction, NonNegative, PositiveInt, config_dataclass
+from llm_catalyst.utils.validation import Fraction, NonNegative, NonNegativeInt, PositiveInt, config_dataclass
 
 LONGEST = 500  # characters of a prompt; longer ones are dropped
 TAGGED = re.compile(r"<INS>((?:(?!<INS>).)*?)</INS>", re.DOTALL | re.IGNORECASE)
@@ -50,7 +47,7 @@ class Opro(Strategy):
     proposals: PositiveInt = 8
     history: PositiveInt = 20
     threshold: Fraction = 0.3
-    exemplars: Annotated[int, Ge(0)] = 3
+    exemplars: NonNegativeInt = 3
     temperature: NonNegative | None = 1.0
     show_gradient: bool = False
 
