@@ -72,10 +72,8 @@ OTHER_FIELD = re.compile(r"reason|rationale|expla|thought|note|comment|analysis|
 
 @dataclass(frozen=True)
 class Candidate:
-    """A line of a response, the proposal in it, and the reason why it is none (None if it may be one).
-
-    `listed` is whether it looks like an item of a list: marked, numbered, labelled, quoted or fenced.
-    """
+    """A line of a response, the proposal in it, the reason why it is none (None if it may be one), and whether it looks
+    like an item of a list: marked, numbered, labelled, quoted or fenced."""
 
     line: str
     text: str
@@ -111,15 +109,14 @@ def split_reasoning(response: str) -> tuple[str | None, list[Rejected]]:
 def parse_official(response: str, limit: int = MOST_READ) -> ParsedTexts:
     """The lines of a response as the method's published code reads them: without mark and double quotes.
 
-    Source: guozix/LLM-catalyst, exp_lm/chatgpt_hk.py; only its index errors are not reproduced.
-    Lines of 10 characters or fewer are dropped; nothing is cleaned, and duplicates stay. At most `limit` lines are
-    taken, and of each at most the first LONGEST characters: far more than that code ever uses.
+    Source: guozix/LLM-catalyst, exp_lm/chatgpt_hk.py, but for its index errors. Lines of 10 characters or fewer are
+    dropped; nothing is cleaned, and duplicates stay. At most `limit` lines are taken, and of each at most the first
+    LONGEST characters: far more than that code ever uses.
     """
     lines = filter(None, map(str.strip, response.splitlines()))
     candidates = (Candidate(line, peel_official(line)) for line in lines)
-    texts, rejected = select_texts(
-        candidates, limit, lambda text, _: "10 characters or fewer" if len(text) <= 10 else None
-    )
+    fault = "10 characters or fewer"
+    texts, rejected = select_texts(candidates, limit, lambda text, _: fault if len(text) <= 10 else None)
     return [text[:LONGEST] for text in texts], rejected
 
 

@@ -62,9 +62,8 @@ class Ape(Strategy):
     def propose(self, context: MentorContext) -> Dialogue:
         """Propose the best guesses; the best variations, once guesses were made and if there is a prompt to vary."""
         vary = context.memory.get("guessed") and context.scored
-        candidates = collect_proposals(
-            (yield tuple(self.ask_variations(context) if vary else self.ask_guesses(context)))
-        )
+        requests = self.ask_variations(context) if vary else self.ask_guesses(context)
+        candidates = collect_proposals((yield tuple(requests)))
         if not candidates:
             return Advice()
         ranked = rank_by_loss(candidates, context, self.examples)

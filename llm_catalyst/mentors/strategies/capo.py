@@ -193,10 +193,7 @@ class Capo(Strategy):
     def race(
         self, candidates: Sequence[CapoMember], schedule: CapoSchedule, context: MentorContext
     ) -> list[CapoMember]:
-        """At most `population` members, the best first: they race on one block after another until that few are left.
-
-        One block is always run. Candidates without answers to a block are tried on it.
-        """
+        """At most `population` members, the best first: they race on block after block until that few are left."""
         running, rows = list(candidates), 0
         for block in schedule.blocks:
             new = [member.prompt for member in running if len(member.right) <= rows]
@@ -270,10 +267,7 @@ def member_from_prompt(prompt: Prompt, space: PromptSpace) -> CapoMember:
 
 
 def make_member(instruction: str, shots: Sequence[int], context: MentorContext, rationale: str) -> list[CapoMember]:
-    """An instruction with those of the examples, in their order, that fit into m tokens behind it.
-
-    Empty if the instruction has no token.
-    """
+    """An instruction with those of the examples that fit into m tokens behind it; empty if it has no token itself."""
     task, space = context.task, context.space
 
     def count_tokens(text: str) -> int:
