@@ -19,13 +19,9 @@ def rank_by_loss(candidates: Sequence[Proposal], context: MentorContext, example
     trials = context.attempt([candidate.prompt for candidate in candidates], rows)
     losses = [fmean(trial.loss for trial in each) for each in trials]
     on = f"on {format_count(len(rows), 'training example')}"
-
-    def measured(i: int) -> Proposal:
-        before = f"{candidates[i].rationale}, " * bool(candidates[i].rationale)
-        return replace(candidates[i], rationale=f"{before}loss {losses[i]:.3f} {on}")
-
-    order = sorted(range(len(losses)), key=lambda i: math.inf if math.isnan(losses[i]) else losses[i])
-    return [measured(i) for i in order]
+    ranked = sorted(zip(losses, candidates, strict=True), key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])
+    reasons = [", ".join(filter(None, (each.rationale, f"loss {loss:.3f} {on}"))) for loss, each in ranked]
+    return [replace(each, rationale=reason) for (_, each), reason in zip(ranked, reasons, strict=True)]
 
 
 def reject_candidate(candidate: Proposal, reason: str) -> Rejected:
