@@ -70,12 +70,10 @@ def run_search(sweep: Sweep, overrides: Sequence[Override], plan: Plan) -> None:
 
 def split_overrides(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
     """The overrides that all trials share, and the distributions of the others by key."""
-    fixed, space = [], {}
-    for override in overrides:
-        if override.is_sweep_override():
-            space[override.get_key_element()] = parse_distribution(override)
-        else:
-            fixed.append(f"{override.get_key_element()}={override.get_value_element_as_str()}")
+    swept = [override for override in overrides if override.is_sweep_override()]
+    space = {override.get_key_element(): parse_distribution(override) for override in swept}
+    others = [override for override in overrides if not override.is_sweep_override()]
+    fixed = [f"{override.get_key_element()}={override.get_value_element_as_str()}" for override in others]
     if not space:
         raise ConfigurationError(
             "there is nothing to search for: give a key several values, as in "

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
-from rich.table import Table as Grid
 from rich.text import Text
 
 from llm_catalyst.config.table import PlannedRun, Table, list_runs
@@ -21,7 +21,7 @@ from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines, re
 from llm_catalyst.runs.records import LLMCall, Outcome
 from llm_catalyst.sweeps.status import count_endings, read_statuses, repeat_action
 from llm_catalyst.utils.format import format_duration
-from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
+from llm_catalyst.utils.terminal import escape_controls, forgive_encoding, make_columns
 from llm_catalyst.utils.validation import ConfigurationError
 
 NOTHING = MentorUsage()
@@ -165,12 +165,9 @@ def make_line(text: str, style: str = "") -> Text:
     return Text(escape_controls(text), style, overflow="ellipsis", no_wrap=True)
 
 
-def make_grid(table: Table, render_cell: Callable[[str, str], Text], corner: str = "") -> Grid:
+def make_grid(table: Table, render_cell: Callable[[str, str], Text], corner: str = "") -> RenderableType:
     """The rows and columns of a table, with `render_cell(row, column)` in each cell."""
-    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    grid.add_column(corner)
-    for column in table.columns:
-        grid.add_column(Text(escape_controls(column.name)), justify="right", no_wrap=True)
+    grid = make_columns(corner, *(escape(escape_controls(column.name)) for column in table.columns), wide=0)
     for row in table.rows:
         cells = (render_cell(row.name, column.name) for column in table.columns)
         grid.add_row(Text(escape_controls(row.name)), *cells)

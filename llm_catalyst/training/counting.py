@@ -141,12 +141,8 @@ def carry_out_dialogue(context: MentorContext, strategy: Strategy) -> tuple[list
 
     def respond(sent: Sequence[Request]) -> tuple[Response, ...]:
         requests.extend(sent)
-        return tuple(
-            Response(tuple(Proposal(space.sample(generator)) for _ in range(request.prompts)))
-            if request.prompts
-            else Response(texts=("a " * WORDS_OF_ITS_OWN,))
-            for request in sent
-        )
+        drawn = [tuple(Proposal(space.sample(generator)) for _ in range(request.prompts)) for request in sent]
+        return tuple(Response(one) if one else Response(texts=("a " * WORDS_OF_ITS_OWN,)) for one in drawn)
 
     def attempt(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:
         tried.append(len(prompts) * len(rows))

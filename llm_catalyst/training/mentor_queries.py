@@ -14,7 +14,7 @@ from llm_catalyst.mentors.base import Mentor, MentorContext, Trial
 from llm_catalyst.models.base import Parameters
 from llm_catalyst.optimizers.backprop import mean_gradients
 from llm_catalyst.optimizers.base import Member
-from llm_catalyst.runs.records import Advice, Emit, LLMCall, Prompt, ScoredPrompt
+from llm_catalyst.runs.records import Advice, Emit, LLMCall, Prompt
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.training.checkpointing import Checkpointer
 from llm_catalyst.training.evaluation import known_scores
@@ -49,13 +49,8 @@ class MentorScheduler:
     def request_advice(self, state: State) -> tuple[State, Advice]:
         """The advice after this stage, and the state with its cost; the mentor may try prompts on the model."""
         probe = PromptProbe(self.problem, state)
-        context = replace(
-            self._make_context(state, state.stage, state.pool),
-            before_call=lambda: self.checkpointer.check_budget(probe.paid(self._paid(state, state.stage)).ledger),
-            attempt=probe.attempt,
-            hints=probe.hints,
-        )
-        advice = self.mentor.propose(context)
+        context = self._make_context(state, state.stage, probe)
+        advice = self.mentor.propose(replace(context, attempt=probe.attempt, hints=probe.hints))
         return probe.paid(self._paid(state, state.stage)).remembering(advice), advice
 
     def plan_request(self, state: State, left: Sequence[int]) -> State:
@@ -70,7 +65,7 @@ class MentorScheduler:
         """The coming advice about the stage before this one, where `plan_request` has planned that request."""
         if state.shown is None:
             return None
-        context = self._make_context(state, state.stage - 1, state.shown)
+        context = self._make_context(state, state.stage - 1)
         return start_call(lambda: self.mentor.propose(context))
 
     def collect_advice(self, advice: "Future[Advice]", state: State) -> tuple[State, Advice]:
@@ -78,16 +73,17 @@ class MentorScheduler:
         received = wait_for(advice)
         return self._paid(state, state.stage - 1).remembering(received), received
 
-    def _make_context(self, state: State, stage: int, pool: tuple[ScoredPrompt, ...]) -> MentorContext:
+    def _make_context(self, state: State, stage: int, probe: "PromptProbe | None" = None) -> MentorContext:
         entries = [entry for entry in state.scored if entry.stage <= stage]
 
         def before_call() -> None:
             self.checkpointer.directory.refuse_closed()
-            self.checkpointer.check_budget(self._paid(state, stage).ledger)
+            paid = self._paid(state, stage)
+            self.checkpointer.check_budget((probe.paid(paid) if probe else paid).ledger)
 
         return MentorContext(
             task=self.problem.description,
-            pool=pool,
+            pool=state.pool if state.shown is None else state.shown,
             scored=known_scores(self.problem, replace(state, stage=stage), entries),
             stage=stage,
             stages=self.stages,

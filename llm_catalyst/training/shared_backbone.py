@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -29,8 +29,6 @@ from llm_catalyst.utils.turn_taking import take_turn
 # The cost of launching a pass's kernels on a GPU, in tokens. A batch that would need more padding than this beside
 # longer ones gets a pass of its own. Estimated, not measured.
 PASS_TOKENS = 4096
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class SharedBackboneRuns:
                 self.runs -= 1
                 self._step_if_all_wait()
 
-    def load(self, seed: int, load: Callable[[], T]) -> T:
+    def load(self, seed: int, load: Callable[[], Any]) -> Any:
         """The result of `load`, loaded once for all runs; anew for another seed if some of the weights are drawn."""
         model, drawn = self._loaded
         if model is None or drawn not in (None, seed):
@@ -79,7 +77,7 @@ class SharedBackboneRuns:
             after = torch.get_rng_state()
             torch.manual_seed(seed)
             self._loaded = model, None if torch.equal(after, torch.get_rng_state()) else seed
-        return cast(T, model)
+        return model
 
     def step(self, request: GradientRequest) -> list[float]:
         """As `mean_gradients`, but for all runs at once: it returns when the last of them has called it."""
@@ -136,13 +134,13 @@ def compute_gradients(group: Sequence[GradientRequest]) -> None:
 # --- for each run, alone or beside others
 
 
-def load_seeded(seed: int, load: Callable[[], T]) -> T:
+def load_seeded(seed: int, load: Callable[[], Any]) -> Any:
     """The result of `load`, which draws weights that a checkpoint lacks, such as RoBERTa's pooler, from this seed."""
     torch.manual_seed(seed)
     return load()
 
 
-def share_backbone(seed: int, load: Callable[[], T]) -> T:
+def share_backbone(seed: int, load: Callable[[], Any]) -> Any:
     """The backbone that `load` returns, or that another run beside this one has loaded."""
     seat = _seat.get()
     return seat[0].load(seed, load) if seat else load_seeded(seed, load)
