@@ -3,38 +3,44 @@
 Shapes: k members, b examples of each, c classes (or choices).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from llm_catalyst.utils.memory import PassLimits
 
+Tensors = Mapping[str, Tensor]
 # What one member trains: "prompt" (m, d) and the head's weights, by name, in float32.
-Parameters = Mapping[str, Tensor]
+Parameters = Tensors
 
 
-class PromptedModel(Protocol):
+@dataclass(frozen=True)
+class PromptedModel(ABC):
     """Soft prompt and head weights -> class logits, and the loss that training lowers.
 
-    `backbone` is a frozen torch module with the `device` that it computes on; `limits` are the sizes of a pass
-    that fit into memory.
+    `backbone` is a frozen torch module with the `device` that it computes on, `constants` are those of the head, and
+    `limits` are the sizes of a pass that fit into memory.
     """
 
     backbone: Any
+    head: Any
+    constants: Tensors
     limits: PassLimits
 
     def prepare(self, parameters: Parameters) -> Parameters:
         """The stacked parameters, with what follows from them alone and many batches share: nothing, by default."""
         return parameters
 
+    @abstractmethod
     def logits(self, parameters: Parameters, batch: Any) -> Tensor:
         """Class logits (k, b, c), float32, for stacked parameters (k, ...) and a batch of each member's own."""
-        ...
 
     def losses(self, parameters: Parameters, batch: Any) -> Tensor:
-        """What training lowers (k, b), for each example: cross-entropy in nats, and what a head adds to it."""
+        """The loss (k, b) of each example: cross-entropy in nats, and a head's penalty."""
         return example_losses(self.logits(parameters, batch), batch.labels)
 
 

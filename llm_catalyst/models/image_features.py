@@ -10,7 +10,7 @@ Shapes: n images, e width of the features, k members, b images of each, h x w pi
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +22,9 @@ from PIL import Image
 from torch import Tensor
 
 from llm_catalyst.models.backbones.clip import FrozenClip, Pixels
-from llm_catalyst.tasks.base import Example
-from llm_catalyst.tasks.batching import Batch, Examples
-from llm_catalyst.tasks.image_task import open_image, open_images
+from llm_catalyst.tasks.base import Example, Tell, ignore
+from llm_catalyst.tasks.batching import Batch, Device, Examples, Rows
+from llm_catalyst.tasks.image_task import check_images, open_image
 from llm_catalyst.utils.build_once import build_once
 from llm_catalyst.utils.checksums import sha256
 from llm_catalyst.utils.paths import writable_cache
@@ -43,17 +43,6 @@ class ImageBatch(Batch):
     features: Tensor
     labels: Tensor
 
-    def parts(self, size: int) -> Iterator["ImageBatch"]:
-        """The same batch in pieces of at most `size` images of each member."""
-        for i in range(0, self.size, size):
-            yield ImageBatch(self.features[:, i : i + size], self.labels[:, i : i + size])
-
-    def beside(self, others: Sequence["ImageBatch"]) -> "ImageBatch":
-        """The images of these members and of those of `others`, b of each."""
-        batches = (self, *others)
-        labels = torch.cat([batch.labels for batch in batches])
-        return ImageBatch(torch.cat([batch.features for batch in batches]), labels)
-
 
 @dataclass(frozen=True)
 class ImageFeatures(Examples):
@@ -68,9 +57,7 @@ class ImageFeatures(Examples):
         """These examples, in this order."""
         return ImageFeatures(self.views, tuple(self.places[i] for i in rows), tuple(self.labels[i] for i in rows))
 
-    def batch(
-        self, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None, epoch: int = 0
-    ) -> ImageBatch:
+    def batch(self, rows: Rows, device: Device, pad_to: int | None = None, epoch: int = 0) -> ImageBatch:
         """The images `rows[j]` for member j, in view `epoch` mod the number of views; nothing is padded."""
         places = [[self.places[i] for i in member] for member in rows]
         features = torch.from_numpy(self.views[epoch % len(self.views)][places]).float()
@@ -79,11 +66,7 @@ class ImageFeatures(Examples):
 
 
 def load_features(
-    backbone: FrozenClip,
-    examples: Sequence[Example],
-    views: int = 0,
-    seed: int = 0,
-    tell: Callable[[str], None] = lambda line: None,
+    backbone: FrozenClip, examples: Sequence[Example], views: int = 0, seed: int = 0, tell: Tell = ignore
 ) -> ImageFeatures:
     """The features of a split, from the cache or computed now; `tell` is called with the progress.
 
@@ -105,13 +88,12 @@ def content_of(path: str) -> str:
     try:
         return sha256(Path(path).read_bytes())
     except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be read ({error.strerror}); correct it, or leave its row out"
-        ) from None
+        problem = f"{path} cannot be read ({error.strerror}); correct it, or leave its row out"
+        raise ConfigurationError(problem) from None
 
 
 def load_view(
-    backbone: FrozenClip, files: Mapping[str, str], number: int | None, seed: int, tell: Callable[[str], None]
+    backbone: FrozenClip, files: Mapping[str, str], number: int | None, seed: int, tell: Tell
 ) -> NDArray[np.floating]:
     """The features (n, e) of the images `files` (content to path) in one view, from the cache or computed now."""
     dtype = np.dtype("float32" if backbone.vocabulary.dtype == torch.float32 else "float16")
@@ -157,8 +139,7 @@ def compute_features(
             try:
                 pixels = torch.stack(list(pool.map(prepared, items[i : i + IMAGES])))
             except ConfigurationError:
-                for _ in open_images(list(files.values())):
-                    pass  # its error names all the bad images at once
+                check_images(list(files.values()))  # its error names all the bad images at once
                 raise
             done.append(backbone.image_features(pixels).cpu())
     return torch.cat(done).numpy()

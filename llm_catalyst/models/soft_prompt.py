@@ -159,7 +159,7 @@ class PromptSpace:
 
     @torch.no_grad()
     def nearness(self, rows: Tensor) -> Tensor:
-        """How near each token of the vocabulary is to each row (..., d): (..., v), in float32; more is nearer.
+        """The nearness (..., v) of each token of the vocabulary to each row (..., d), in float32; more is nearer.
 
         Nearness is `prompt.projection`: cosine, l2, dot, or `official`, which takes the *least* similar
         token by cosine, as the method's published code does (shared fault, kept for reproduction only).

@@ -20,16 +20,6 @@ from llm_catalyst.optimizers.base import GradientFunction, Member, PromptOptimiz
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.validation import config_dataclass
 
-SCHEDULES: dict[str, Callable[..., Any]] = {
-    "constant": lambda optimizer, warm_up, total, last: transformers.get_constant_schedule_with_warmup(
-        optimizer, warm_up, last_epoch=last
-    ),
-    "linear": transformers.get_linear_schedule_with_warmup,
-    "cosine": lambda optimizer, warm_up, total, last: transformers.get_cosine_schedule_with_warmup(
-        optimizer, warm_up, total, last_epoch=last
-    ),
-}
-
 
 @config_dataclass("schedule")
 class Schedule:
@@ -49,7 +39,9 @@ class Schedule:
         begin, end = (0, step_range.total) if self.over == "run" else (step_range.begin, step_range.end)
         done, span, full_rate = step_range.done - begin, end - begin, optimizer.param_groups[0]["lr"]
         warm_up = round(self.warm_up * span)
-        scheduler: LambdaLR = SCHEDULES[self.name](optimizer, warm_up, span, done - 1)
+        make: Any = getattr(transformers, f"get_{self.name}_schedule_with_warmup")
+        steps = {} if self.name == "constant" else {"num_training_steps": span}
+        scheduler: LambdaLR = make(optimizer, num_warmup_steps=warm_up, last_epoch=done - 1, **steps)
         if self.warm_up_rate is None:
             return scheduler
         after, share = scheduler.lr_lambdas[0], self.warm_up_rate / (full_rate or 1)
@@ -57,7 +49,7 @@ class Schedule:
 
 
 class GradientDescent(PromptOptimizer):
-    """The loop of steps along gradients; a subclass says which optimizer takes them, and how a gradient is found.
+    """The loop of steps along gradients; a subclass defines the optimizer, and how a gradient is computed.
 
     Gradients are clipped at the Euclidean norm `clip_norm`, each member's by itself. `dropout` says whether the
     backbone's own dropout is active.

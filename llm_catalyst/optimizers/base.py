@@ -71,6 +71,11 @@ class StepRange:
 GradientFunction = Callable[[PromptedModel, Sequence[Member], Batch], list[float]]
 
 
+def map_parts(model: PromptedModel, batch: Batch, work: Callable[[Batch], Tensor]) -> list[Tensor]:
+    """The results of `work` on parts of a batch, each of as many examples as fit into memory."""
+    return model.limits.fit("examples", 1, batch.size, lambda size: [work(part) for part in batch.parts(size)])
+
+
 class PromptOptimizer(ABC):
     """Trains the members between two restarts (conf/optimizer).
 

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor
 
 from llm_catalyst.models.base import PromptedModel, stack_members
-from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange, StepResult
+from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange, StepResult, map_parts
 from llm_catalyst.tasks.batching import Batch
 
 
@@ -24,14 +22,9 @@ class NoTraining(PromptOptimizer):
     ) -> Iterator[StepResult]:
         """The steps of a stage (see `PromptOptimizer.train`), none of which changes a member."""
         model.backbone.train(False)
+        parameters = stack_members([member.parameters for member in members])
         for number in range(step_range.done + 1, step_range.end + 1):
             batch = next(batches)
-            losses = model.limits.fit("examples", 1, batch.size, partial(mean_losses, model, members, batch))
+            parts = map_parts(model, batch, lambda part: model.losses(parameters, part).sum(1))
+            losses = torch.stack(parts).sum(0) / batch.size
             yield StepResult.of(number, losses.tolist(), batch)
-
-
-def mean_losses(model: PromptedModel, members: Sequence[Member], batch: Batch, size: int) -> Tensor:
-    """Each member's mean cross-entropy (k,) in nats, from `size` examples at a time."""
-    parameters = stack_members([member.parameters for member in members])
-    parts = [model.losses(parameters, part).sum(1) for part in batch.parts(size)]
-    return torch.stack(parts).sum(0) / batch.size

@@ -4,13 +4,16 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 Modality = Literal["text", "image"]
 
-CLASS = "[CLASS]"  # stands for the name of a class in a prompt
+Text = tuple[str, str | None]  # a text, and its second segment
+Tell = Callable[[str], None]  # is called with the progress of what takes long
+
+CLASS = "[CLASS]"  # the placeholder for the name of a class in a prompt
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,12 @@ class Example:
     The text of an image task's example is the path of the image.
     """
 
-    sequences: tuple[tuple[str, str | None], ...]
+    sequences: tuple[Text, ...]
     label: int
+
+
+def ignore(line: str) -> None:
+    """Do nothing with the progress."""
 
 
 class Task(ABC):

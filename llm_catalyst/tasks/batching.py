@@ -1,27 +1,30 @@
 """Batches of encoded texts: length buckets, padding, and an order that follows from the seed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import Self
 
 from llm_catalyst.utils.rng import make_generator
 
-Rows = Sequence[Sequence[int]]  # of each sequence: its token ids, or their types
+Rows = Sequence[Sequence[int]]  # of each sequence its token ids, or their types; of each member its examples
+Device = torch.device | str
 
 BUCKET = 50  # batches sorted by length together: large enough to pad little, small enough to stay shuffled
 
 
-class Batch(ABC):
-    """b examples for each of k members; labels (k, b). The first dimension of each tensor is the members'."""
+class Batch:
+    """b examples for each of k members; labels (k, b). A subclass is a frozen dataclass.
+
+    In each tensor the first dimension is the members, and the second holds the same number of rows for every example.
+    """
 
     labels: Tensor
 
@@ -42,29 +45,49 @@ class Batch(ABC):
 
     @property
     def padding_count(self) -> int:
-        """How many of them are padding."""
+        """The number of those tokens that are padding."""
         return 0
 
-    @abstractmethod
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are tensors, by name."""
+        return {name: value for name, value in vars(self).items() if torch.is_tensor(value)}
+
     def parts(self, size: int) -> Iterator[Self]:
         """The same batch in pieces of at most `size` examples of each member."""
+        pieces = [tensor.split(size * (tensor.shape[1] // self.size), dim=1) for tensor in self.tensors.values()]
+        for part in zip(*pieces, strict=True):
+            yield self._with(dict(zip(self.tensors, part, strict=True)))
 
-    @abstractmethod
     def beside(self, others: Sequence[Self]) -> Self:
-        """The examples of these members and of those of `others`, b of each; all padded alike."""
+        """The examples of these members and of those of `others`, b of each; all padded to the widest.
+
+        The padding is masked, and need not be the tokenizer's own token.
+        """
+        batches = (self, *others)
+        return self._with({name: join_members([batch.tensors[name] for batch in batches]) for name in self.tensors})
 
     def expand(self, k: int) -> Self:
         """The same examples for each of k members, where there was one; no memory is copied."""
-        return self.change(lambda tensor: tensor.expand(k, *tensor.shape[1:]))
+        return self.map(lambda tensor: tensor.expand(k, *tensor.shape[1:]))
 
     def repeat(self, times: int) -> Self:
         """The examples of all k members `times` over: (times * k, …)."""
-        return self.change(lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)))
+        return self.map(lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)))
 
-    def change(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The batch with every tensor changed alike."""
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The batch with the same change made to each tensor."""
+        return self._with({name: change(tensor) for name, tensor in self.tensors.items()})
+
+    def _with(self, tensors: Mapping[str, Tensor]) -> Self:
         batch: Any = self
-        return replace(batch, **{name: change(value) for name, value in vars(self).items() if torch.is_tensor(value)})
+        return replace(batch, **tensors)
+
+
+def join_members(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors (k, …, l) of several groups of members as one, with zeros up to the largest l."""
+    width = max(tensor.shape[-1] for tensor in tensors)
+    return torch.cat([nn.functional.pad(tensor, (0, width - tensor.shape[-1])) for tensor in tensors])
 
 
 class Examples(ABC):
@@ -85,9 +108,7 @@ class Examples(ABC):
         """These examples, in this order."""
 
     @abstractmethod
-    def batch(
-        self, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None, epoch: int = 0
-    ) -> Batch:
+    def batch(self, rows: Rows, device: Device, pad_to: int | None = None, epoch: int = 0) -> Batch:
         """The examples `rows[j]` for member j, as they are seen in an epoch of training (from 0)."""
 
 
@@ -102,28 +123,31 @@ class Encoded(Examples):
     padding: int
 
     @cached_property
-    def ends(self) -> NDArray[np.int64]:
-        """Where each sequence ends where all stand one after another, behind a 0, where the first begins."""
-        return np.cumsum([0, *map(len, self.tokens)])
-
-    @cached_property
-    def strung(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-        """The tokens of all sequences one after another, and their types: batches are cut out of them."""
-
-        def string(rows: Rows) -> NDArray[np.int64]:
-            return np.fromiter(chain.from_iterable(rows), np.int64)
-
-        return string(self.tokens), None if self.types is None else string(self.types)
+    def tables(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The tokens of all sequences, padded to the longest of them, 1 where they are real, and their types."""
+        tokens, real = pad_rows(self.tokens, self.padding), pad_rows([[1] * len(row) for row in self.tokens], 0)
+        return tokens, real, None if self.types is None else pad_rows(self.types, 0)
 
     def length(self, i: int) -> int:
         """Tokens of example i's longest sequence."""
         return max(len(t) for t in self.tokens[i * self.choices : (i + 1) * self.choices])
 
-    def batch(
-        self, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None, epoch: int = 0
-    ) -> "TextBatch":
-        """The examples `rows[j]` for member j, the same in every epoch; padded as `collate` does."""
-        return collate_rows(self, rows, device, pad_to)
+    def batch(self, rows: Rows, device: Device, pad_to: int | None = None, epoch: int = 0) -> "TextBatch":
+        """The examples `rows[j]` for member j, the same in every epoch.
+
+        Padded to the longest of all, or to `pad_to` tokens.
+        """
+        at = torch.tensor([[i * self.choices + j for i in member for j in range(self.choices)] for member in rows])
+        width = pad_to or max(map(self.length, chain(*rows)))
+
+        def cut_out(table: Tensor, fill: int = 0) -> Tensor:
+            wide = nn.functional.pad(table[at], (0, width - table.shape[1]), value=fill)
+            return wide.long().to(device, non_blocking=True)
+
+        tokens, real, types = self.tables
+        labels = torch.tensor([[self.labels[i] for i in member] for member in rows]).to(device, non_blocking=True)
+        types = None if types is None else cut_out(types)
+        return TextBatch(cut_out(tokens, self.padding), cut_out(real), types, labels, self.choices)
 
     def pick(self, rows: Sequence[int]) -> "Encoded":
         """These examples, in this order."""
@@ -131,6 +155,11 @@ class Encoded(Examples):
         types = self.types and tuple(self.types[s] for s in sequences)
         labels = tuple(self.labels[i] for i in rows)
         return Encoded(tuple(self.tokens[s] for s in sequences), types, labels, self.choices, self.padding)
+
+
+def pad_rows(rows: Rows, fill: int) -> Tensor:
+    """A matrix of these rows, each filled up to the longest."""
+    return pad_sequence([torch.tensor(row, dtype=torch.int32) for row in rows], batch_first=True, padding_value=fill)
 
 
 @dataclass(frozen=True)
@@ -158,61 +187,16 @@ class TextBatch(Batch):
 
     @property
     def padding_count(self) -> int:
-        """How many of them are padding. On a GPU this waits until the batch is there."""
+        """The number of those tokens that are padding. On a GPU this waits for the batch."""
         return self.token_count - int(self.mask.sum())
 
-    def parts(self, size: int) -> Iterator["TextBatch"]:
-        """The same batch in pieces of at most `size` examples of each member."""
-        for i in range(0, self.size, size):
-            rows = slice(i * self.choices, (i + size) * self.choices)
-            piece = self.change(lambda tensor, rows=rows: tensor[:, rows])  # type: ignore[misc]
-            yield replace(piece, labels=self.labels[:, i : i + size])
-
     def beside(self, others: Sequence["TextBatch"]) -> "TextBatch":
-        """The rows of these members and of those of `others`, b examples of each; all padded to the widest.
-
-        The padding is masked, and need not be the tokenizer's own token.
-        """
+        """The rows of these members and of those of `others` (see `Batch.beside`); types that are lacking are 0."""
         batches = (self, *others)
-        width = max(batch.width for batch in batches)
-
-        def joined(tensors: Sequence[Tensor]) -> Tensor:
-            return torch.cat([nn.functional.pad(tensor, (0, width - tensor.shape[2])) for tensor in tensors])
-
-        types = [torch.zeros_like(batch.tokens) if batch.types is None else batch.types for batch in batches]
-        return TextBatch(
-            tokens=joined([batch.tokens for batch in batches]),
-            mask=joined([batch.mask for batch in batches]),
-            types=joined(types) if any(batch.types is not None for batch in batches) else None,
-            labels=torch.cat([batch.labels for batch in batches]),
-            choices=self.choices,
-        )
-
-
-def collate_rows(
-    data: Encoded, rows: Sequence[Sequence[int]], device: torch.device | str, pad_to: int | None = None
-) -> TextBatch:
-    """The examples `rows[j]` for member j, padded to the longest of all (or to `pad_to` tokens)."""
-    numbers, c = np.array(rows), data.choices
-    sequences = (numbers[..., None] * c + np.arange(c)).reshape(len(rows), -1)
-    begins, ends = data.ends[sequences, None], data.ends[sequences + 1, None]
-    at = begins + np.arange(pad_to or (ends - begins).max())
-    real = at < ends
-
-    def there(array: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
-
-    def padded(strung: NDArray[np.int64], fill: int) -> Tensor:
-        return there(np.where(real, strung.take(at, mode="clip"), fill))
-
-    tokens, types = data.strung
-    return TextBatch(
-        tokens=padded(tokens, data.padding),
-        mask=there(real.astype(np.int64)),
-        types=None if types is None else padded(types, 0),
-        labels=there(np.array([[data.labels[i] for i in member] for member in rows])),
-        choices=c,
-    )
+        if all(batch.types is None for batch in batches):
+            return super().beside(others)
+        first, *rest = (replace(b, types=torch.zeros_like(b.tokens) if b.types is None else b.types) for b in batches)
+        return Batch.beside(first, rest)
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:

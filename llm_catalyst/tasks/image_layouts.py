@@ -1,4 +1,4 @@
-"""How data sets of pictures lie on disk: CoOp's split files, FGVC Aircraft, ImageNet, folders of classes, and the hub.
+"""Layouts of data sets of pictures: CoOp's split files, FGVC Aircraft, ImageNet, folders of classes, and the hub.
 
 Names of files and folders follow KaiyangZhou/CoOp (DATASETS.md and datasets/*.py). What a file holds is untrusted.
 """
@@ -7,14 +7,15 @@ import json
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from llm_catalyst.tasks.base import Example
-from llm_catalyst.tasks.row_files import list_names, shorten_value
+from llm_catalyst.tasks.hub import name_source, read_hub
+from llm_catalyst.tasks.row_files import list_names, require_columns, shorten_value
 from llm_catalyst.utils.paths import writable_cache
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.terminal import escape_controls
@@ -22,20 +23,19 @@ from llm_catalyst.utils.validation import ConfigurationError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 SHARES = 0.5, 0.2  # of train and dev, where a folder has no splits; the rest is test. As CoOp divides such data
+SPLITS = {"train": "train", "dev": "val", "test": "test"}  # their names in CoOp's files and in FGVC Aircraft's
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """A data set: the name of each label id, and the rows of its splits in their own order.
+    """A data set: the name of each label id, and the rows of train, dev and test, each in its own order.
 
-    A row's text is the path of its picture, or what `file` makes into one. dev or test is None where it must be held
-    out of train.
+    A row's text is the path of its picture, or what `file` makes into one. There is no dev or test where it must be
+    held out of train.
     """
 
     names: Mapping[int, str]
-    train: Sequence[Example]
-    dev: Sequence[Example] | None
-    test: Sequence[Example] | None
+    splits: Mapping[str, Sequence[Example]]
     source: str
     file: Callable[[str], str] = str
 
@@ -46,8 +46,13 @@ def picture_row(path: Path | str, label: int) -> Example:
 
 
 def picture_cache() -> Path:
-    """Where pictures are written to. Raises ConfigurationError where they cannot be."""
+    """The folder that pictures are written to. Raises ConfigurationError if it is not writable."""
     return writable_cache("images", "pictures are kept")
+
+
+def path_error(place: Path | str, problem: str) -> ConfigurationError:
+    """The error that names a file or folder, or a place in one, and what is wrong there."""
+    return ConfigurationError(f"{escape_controls(str(place))} {problem}")
 
 
 def read_text(file: Path) -> str:
@@ -55,7 +60,7 @@ def read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{escape_controls(str(file))} cannot be read ({error}); fetch it anew") from None
+        raise path_error(file, f"cannot be read ({error}); fetch it anew") from None
 
 
 def read_split_file(file: Path, pictures: Path) -> Pictures:
@@ -67,31 +72,29 @@ def read_split_file(file: Path, pictures: Path) -> Pictures:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{escape_controls(str(file))} is no JSON ({error}); fetch it anew") from None
+        raise path_error(file, f"is no JSON ({error}); fetch it anew") from None
     names: dict[int, str] = {}
-    train, dev, test = (list(split_rows(file, content, split, pictures, names)) for split in ("train", "val", "test"))
-    return Pictures(names, train, dev, test, str(file))
 
+    def rows(split: str) -> Iterator[Example]:
+        items = content.get(split) if isinstance(content, dict) else None
+        if not isinstance(items, list) or not items:
+            raise path_error(file, f"has no list {split!r}; fetch it anew")
+        for number, item in enumerate(items, start=1):
+            match item:
+                case [str(path), int(label), str(name)] if names.setdefault(label, name) == name:
+                    yield picture_row(pictures / path, label)
+                case _:
+                    problem = f"{shorten_value(item)} is no [path, label id, class], or names a class anew"
+                    fix = "correct it, or fetch the file anew"
+                    raise path_error(f"{file}, {split}, entry {number}:", f"{problem}; {fix}")
 
-def split_rows(file: Path, content: Any, split: str, pictures: Path, names: dict[int, str]) -> Iterator[Example]:
-    """The rows of one split of a split file; fills `names`."""
-    items = content.get(split) if isinstance(content, dict) else None
-    if not isinstance(items, list) or not items:
-        raise ConfigurationError(f"{escape_controls(str(file))} has no list {split!r}; fetch it anew")
-    for number, item in enumerate(items, start=1):
-        match item:
-            case [str(path), int(label), str(name)] if names.setdefault(label, name) == name:
-                yield picture_row(pictures / path, label)
-            case _:
-                shown = shorten_value(item)
-                problem = f"{split}, entry {number}: {shown} is no [path, label id, class], or names a class anew"
-                raise ConfigurationError(f"{escape_controls(str(file))}, {problem}; correct it, or fetch the file anew")
+    return Pictures(names, {role: list(rows(split)) for role, split in SPLITS.items()}, str(file))
 
 
 def read_aircraft(folder: Path) -> Pictures:
     """FGVC Aircraft by its own lists: the variants in order, and "number variant" lines for each split."""
-    variants = read_text(folder / "variants.txt").splitlines()
-    number = {name.strip(): i for i, name in enumerate(variants) if name.strip()}
+    variants = list(filter(None, map(str.strip, read_text(folder / "variants.txt").splitlines())))
+    number = {name: i for i, name in enumerate(variants)}
 
     def rows(split: str) -> Iterator[Example]:
         file = folder / f"images_variant_{split}.txt"
@@ -99,11 +102,10 @@ def read_aircraft(folder: Path) -> Pictures:
             picture, _, variant = text.strip().partition(" ")
             if variant not in number:
                 problem = f"{shorten_value(variant)} is not in variants.txt; fetch both anew"
-                raise ConfigurationError(f"{escape_controls(str(file))}, line {line}: {problem}")
+                raise path_error(f"{file}, line {line}:", problem)
             yield picture_row(folder / "images" / f"{picture}.jpg", number[variant])
 
-    names = {i: name for name, i in number.items()}
-    return Pictures(names, list(rows("train")), list(rows("val")), list(rows("test")), str(folder))
+    return Pictures(dict(enumerate(variants)), {role: list(rows(split)) for role, split in SPLITS.items()}, str(folder))
 
 
 def read_imagenet(folder: Path) -> Pictures:
@@ -113,29 +115,19 @@ def read_imagenet(folder: Path) -> Pictures:
     """
     file = folder / "classnames.txt"
     known = dict(line.strip().split(" ", 1) for line in read_text(file).splitlines() if " " in line.strip())
-    train, val = (folders_of(folder / "images" / split) for split in ("train", "val"))
-    classes = sorted({*train, *val})
-    if unnamed := [name for name in classes if name not in known]:
-        raise ConfigurationError(f"{escape_controls(str(file))} does not name {list_names(unnamed)}; fetch it anew")
-    number = {name: i for i, name in enumerate(classes)}
-    names = {i: known[name] for name, i in number.items()}
-    return Pictures(names, class_rows(train, number), None, class_rows(val, number), str(folder))
+    found = read_folders(folder / "images", {"train": "train", "test": "val"})
+    if unnamed := [name for name in found.names.values() if name not in known]:
+        raise path_error(file, f"does not name {list_names(unnamed)}; fetch it anew")
+    return replace(found, names={i: known[name] for i, name in found.names.items()}, source=str(folder))
 
 
-def read_folders(folder: Path, train: str, dev: str | None, test: str | None, seed: int) -> Pictures:
-    """Pictures in folder/split/class/, or, where there is no folder `train`, in folder/class/ and split by `seed`.
-
-    Classes are sorted by name. Without splits half of each class is train, a fifth dev, the rest test.
-    """
-    if not (folder / train).is_dir():
-        classes = folders_of(folder)
-        number = {name: i for i, name in enumerate(classes)}
-        return divide_rows(class_rows(classes, number), classes, folder, seed)
-    splits = {split: folders_of(folder / split) for split in (train, dev, test) if split}
-    number = {name: i for i, name in enumerate(sorted({name for classes in splits.values() for name in classes}))}
-    rows = {split: class_rows(classes, number) for split, classes in splits.items()}
-    names = {i: name for name, i in number.items()}
-    return Pictures(names, rows[train], rows[dev] if dev else None, rows[test] if test else None, str(folder))
+def read_folders(folder: Path, splits: Mapping[str, str]) -> Pictures:
+    """Pictures in folder/split/class/, with a folder for each of the splits. Classes are sorted by name."""
+    found = {role: folders_of(folder / split) for role, split in splits.items()}
+    names = sorted({name for classes in found.values() for name in classes})
+    number = {name: i for i, name in enumerate(names)}
+    rows = {role: class_rows(classes, number) for role, classes in found.items()}
+    return Pictures(dict(enumerate(names)), rows, str(folder))
 
 
 def folders_of(folder: Path) -> dict[str, Path]:
@@ -144,14 +136,11 @@ def folders_of(folder: Path) -> dict[str, Path]:
         found = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")}
     except OSError:
         there = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
-        raise ConfigurationError(
-            f"there is no folder {escape_controls(str(folder))} (beside it: {list_names(there) or 'nothing'}); "
-            "name the splits by task.train, task.dev and task.test (null: held out of train)"
-        ) from None
+        problem = f"there is no folder {escape_controls(str(folder))} (beside it: {list_names(there) or 'nothing'})"
+        fix = "name the splits by task.train, task.dev and task.test (null: held out of train)"
+        raise ConfigurationError(f"{problem}; {fix}") from None
     if not found:
-        raise ConfigurationError(
-            f"{escape_controls(str(folder))} holds no folder; put the pictures of each class into one"
-        )
+        raise path_error(folder, "holds no folder; put the pictures of each class into one")
     return found
 
 
@@ -161,102 +150,80 @@ def class_rows(classes: Mapping[str, Path], number: Mapping[str, int]) -> list[E
     for name, folder in classes.items():
         files = sorted(e.name for e in os.scandir(folder) if e.name.lower().endswith(SUFFIXES) and e.name[0] != ".")
         if not files:
-            raise ConfigurationError(
-                f"{escape_controls(str(folder))} holds no picture ({', '.join(SUFFIXES)}); add some, or remove "
-                "the folder"
-            )
+            raise path_error(folder, f"holds no picture ({', '.join(SUFFIXES)}); add some, or remove the folder")
         rows += [picture_row(folder / file, number[name]) for file in files]
     return rows
 
 
-def divide_rows(rows: Sequence[Example], classes: Mapping[str, Path], folder: Path, seed: int) -> Pictures:
-    """The rows of each class divided into train, dev and test, each with one picture at least."""
+def divide_folders(folder: Path, seed: int) -> Pictures:
+    """Pictures in folder/class/: half of each class is train, a fifth dev, the rest test, one picture at least."""
     rng = random.Random(derive_seed(seed, "split of pictures"))
-    train, dev, test = list[Example](), list[Example](), list[Example]()
-    for label, name in enumerate(classes):
-        own = [r for r in rows if r.label == label]
+    classes = folders_of(folder)
+    splits: dict[str, list[Example]] = {role: [] for role in SPLITS}
+    for label, (name, place) in enumerate(classes.items()):
+        own = class_rows({name: place}, {name: label})
         if len(own) < 3:
-            raise ConfigurationError(
-                f"{escape_controls(str(folder / name))} holds {len(own)} pictures; there must be 3, for train, "
-                "dev and test"
-            )
+            raise path_error(place, f"holds {len(own)} pictures; there must be 3, for train, dev and test")
         rng.shuffle(own)
         for_train, for_dev = (max(1, round(share * len(own))) for share in SHARES)
         for_train = min(for_train, len(own) - for_dev - 1)
-        train += own[:for_train]
-        dev += own[for_train : for_train + for_dev]
-        test += own[for_train + for_dev :]
-    return Pictures(dict(enumerate(classes)), train, dev, test, str(folder))
+        splits["train"] += own[:for_train]
+        splits["dev"] += own[for_train : for_train + for_dev]
+        splits["test"] += own[for_train + for_dev :]
+    return Pictures(dict(enumerate(classes)), splits, str(folder))
 
 
-def hub_pictures(
-    data: Mapping[str, Any], columns: tuple[str, str], splits: tuple[str, str | None, str | None], source: str
-) -> Pictures:
-    """Loaded `datasets.Dataset`s by split, their pictures written into the cache when `file` asks for them.
+def read_hub_pictures(task: Any, splits: Mapping[str, str]) -> Pictures:
+    """The task's data set on the Hugging Face hub, its pictures written into the cache when `file` asks for them.
 
-    `columns` are those of the picture and the label; `splits` are named in the order train, dev, test. A picture's file
-    is named by its content, so that it is written once, and never stale.
+    A picture's file is named by its content, so that it is written once, and never stale.
     """
     import datasets
 
-    image, label = columns
+    source, folder = name_source(task), picture_cache()
+    data = {split: read_hub(task, split) for split in splits.values()}
     for split, table in data.items():
-        check_columns(table, columns, f"{source}, {split}")
-    folder = picture_cache()
-    encoded = {split: table.cast_column(image, datasets.Image(decode=False)) for split, table in data.items()}
-    names = hub_names(data, label, source)
-    rows = {split: list(hub_rows(table, split, label, names, source)) for split, table in data.items()}
+        where, fix = f"{source}, {split}", "name the columns in task.image and task.label"
+        require_columns(where, (task.image, task.label), table.column_names, fix)
+        if not isinstance(table.features[task.image], datasets.Image):
+            there = f"there are: {list_names(table.column_names)}"
+            raise ConfigurationError(f"{where}: column {task.image} holds no pictures; {there}; {fix}")
+    encoded = {split: table.cast_column(task.image, datasets.Image(decode=False)) for split, table in data.items()}
+    labels = {split: table.select_columns([task.label])[:][task.label] for split, table in data.items()}
+    feature = data[splits["train"]].features[task.label]
+    names = hub_names(feature, labels.values(), f"{source}: column {task.label!r}")
 
     def file(place: str) -> str:
         split, _, number = place.rpartition("/")
         where = f"{source}, {split}, row {int(number) + 1}"
-        return str(store_picture(encoded[split][int(number)][image], folder, where))
+        return str(store_picture(encoded[split][int(number)][task.image], folder, where))
 
-    train, dev, test = splits
-    return Pictures(names, rows[train], rows[dev] if dev else None, rows[test] if test else None, source, file)
-
-
-def check_columns(table: Any, columns: tuple[str, str], where: str) -> None:
-    """Raise ConfigurationError unless the `datasets.Dataset` has both columns, the first of them one of pictures."""
-    import datasets
-
-    lacking = [name for name in columns if name not in table.column_names]
-    if lacking or not isinstance(table.features[columns[0]], datasets.Image):
-        problem = f"there is no column {list_names(lacking)}" if lacking else f"column {columns[0]} holds no pictures"
-        fix = "name the columns in task.image and task.label"
-        raise ConfigurationError(f"{where}: {problem}; there are: {list_names(table.column_names)}; {fix}")
+    rows = {role: list(hub_rows(labels[split], split, names, source)) for role, split in splits.items()}
+    return Pictures(names, rows, source, file)
 
 
-def hub_names(data: Mapping[str, Any], label: str, source: str) -> dict[int, str]:
+def hub_names(feature: Any, labels: Iterable[Sequence[Any]], where: str) -> dict[int, str]:
     """The names of the label ids: as the data set declares them, or else the texts in the column, sorted."""
     import datasets
 
-    feature = next(iter(data.values())).features[label]
     if isinstance(feature, datasets.ClassLabel):
         return dict(enumerate(feature.names))
     if getattr(feature, "dtype", "") not in ("string", "large_string"):
-        raise ConfigurationError(
-            f"{source}: column {label!r} holds numbers without names, and prompts need the classes' names; "
-            "name another column in task.label, or take the pictures from folders (task.path)"
-        )
-    texts = {value for table in data.values() for value in values_of(table, label)}
-    return dict(enumerate(sorted(texts - {None})))
+        problem = f"{where} holds numbers without names, and prompts need the classes' names"
+        fix = "name another column in task.label, or take the pictures from folders (task.path)"
+        raise ConfigurationError(f"{problem}; {fix}")
+    return dict(enumerate(sorted(set().union(*labels) - {None})))
 
 
-def hub_rows(table: Any, split: str, label: str, names: Mapping[int, str], source: str) -> Iterator[Example]:
+def hub_rows(labels: Sequence[Any], split: str, names: Mapping[int, str], source: str) -> Iterator[Example]:
     """The rows of a split, each with its place, split/number, for a path."""
     number = {name: i for i, name in names.items()}
-    for i, value in enumerate(values_of(table, label)):
+    for i, value in enumerate(labels):
         known = number.get(value, -1) if isinstance(value, str) else value
         if known not in names:
             fix = "name splits that have labels in task.train, task.dev and task.test"
             raise ConfigurationError(f"{source}, {split}, row {i + 1}: label {shorten_value(value)} is no class; {fix}")
         yield picture_row(f"{split}/{i}", known)
-
-
-def values_of(table: Any, column: str) -> list[Any]:
-    """A column of a `datasets.Dataset`; no picture is read."""
-    return list(table.select_columns([column])[:][column])
 
 
 def store_picture(cell: Mapping[str, Any] | None, folder: Path, where: str) -> Path:

@@ -1,7 +1,7 @@
 """Image tasks: labelled pictures, few shots of each class, and halves of the classes (base and new).
 
 The "text" of an example is the absolute path of its picture. A task is one YAML in conf/task; its fields are those of
-`ImageTask`. How data sets lie on disk is read in image_layouts.py.
+`ImageTask`. image_layouts.py reads the layouts of data sets.
 
 Few-shot sampling and the halves follow CoOp and CoCoOp (Zhou et al. 2022, IJCV, arXiv 2109.01134, and CVPR, arXiv
 2203.05557; KaiyangZhou/CoOp, datasets/oxford_pets.py, and Dassl's generate_fewshot_dataset): with CoOp's split file,
@@ -11,8 +11,9 @@ whose validation split is test here as there), dev is drawn from train; CoOp tak
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,16 +23,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llm_catalyst.tasks import image_layouts, shapes
 from llm_catalyst.tasks.base import CLASS, Example, Task, TaskData
-from llm_catalyst.tasks.hub import name_source, read_hub
 from llm_catalyst.tasks.image_layouts import Pictures
 from llm_catalyst.tasks.row_files import list_names
-from llm_catalyst.tasks.splitting import carve_dev, sample_coop_shots
-from llm_catalyst.utils.rng import derive_seed
+from llm_catalyst.tasks.splitting import sample_coop_shots, split_rows
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
-# The file by which a layout is known, below the data set's folder; `coop` has it in `split_file`.
-MARKERS = {"aircraft": "variants.txt", "imagenet": "classnames.txt", "folders": "", "shapes": ""}
 COOP_DEV_SHOTS = 4  # of each class at most
 LONGEST = 100  # sides of a picture: a longer strip, scaled to the input of a model, would fill the memory
 FIRST_BAD = 3  # bad pictures that an error describes
@@ -80,11 +77,6 @@ class ImageTask(Task):
             if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
                 raise ConfigurationError(f"task.{key}={template!r} must hold {{}} once, where the class goes")
 
-    @property
-    def marker(self) -> str:
-        """The file, below the data set's folder, by which its layout is known; '' for any folder."""
-        return self.split_file if self.layout == "coop" else MARKERS[self.layout]
-
     def load(self, seed: int, report_on_dev: bool = False) -> TaskData:
         """The task's images as train, dev and test; labels are the names of the chosen classes, in their order.
 
@@ -92,32 +84,34 @@ class ImageTask(Task):
         With `report_on_dev` (protocol `official`) dev is test. Images are not opened here.
         """
         pictures = read_pictures(self, seed)
-        train, dev, test = split_pictures(self, pictures, seed, report_on_dev)
-        trained = {example.label for example in train}
-        if unknown := sorted({e.label for e in (*dev, *test)} - trained):
+        shots = (self.shots, min(self.shots, COOP_DEV_SHOTS)) if self.shots else None
+        # Train and dev are drawn one after the other from one stream, seeded by the run's seed itself, as CoOp's are.
+        sample = partial(sample_coop_shots, rng=random.Random(seed))
+        splits = split_rows(pictures.splits, shots, sample, DEV_SHARE, DEV_ROWS, seed, report_on_dev)
+        trained = {example.label for example in splits["train"]}
+        if unknown := sorted({e.label for e in (*splits["dev"], *splits["test"])} - trained):
             names = list_names(pictures.names[label] for label in unknown)
-            raise ConfigurationError(
-                f"task={self.name}: train has no picture of {names}; add some, or leave the class out"
-            )
+            problem = f"task={self.name}: train has no picture of {names}; add some, or leave the class out"
+            raise ConfigurationError(problem)
         chosen = select_half(trained, self.classes)
         if len(chosen) < 2:
-            raise ConfigurationError(
-                f"task={self.name}: there are {len(trained)} classes, and task.classes={self.classes} takes "
-                f"{len(chosen)}; at least two are needed to tell apart: add another, or set task.classes=all"
-            )
-        labels = tuple(name_class(self, pictures.names[label]) for label in chosen)
-        found = {}
-        for name, rows in (("train", train), ("dev", dev), ("test", test)):
-            found[name] = renumber_labels(pictures, rows, chosen)
-            check_there(f"task={self.name}, {name}", found[name], pictures.source)
-        return TaskData(self, labels, found["train"], found["dev"], found["test"], pictures.source)
+            problem = f"there are {len(trained)} classes, and task.classes={self.classes} takes {len(chosen)}"
+            fix = "at least two are needed to tell apart: add another, or set task.classes=all"
+            raise ConfigurationError(f"task={self.name}: {problem}; {fix}")
+        # As the classes stand in prompts: renamed where the task says so, with blanks for underscores.
+        renamed = (self.names.get(pictures.names[label], pictures.names[label]) for label in chosen)
+        labels = tuple(name.replace("_", " ").strip() for name in renamed)
+        found = {split: renumber_labels(pictures, rows, chosen) for split, rows in splits.items()}
+        for split, rows in found.items():
+            check_files(f"task={self.name}, {split}", rows, pictures.source)
+        return TaskData(self, labels, **found, source=pictures.source)
 
     def load_unseen(self, seed: int, report_on_dev: bool = False) -> TaskData | None:
         """The second half of the classes of a task with `classes=base`: what base-to-new reports on."""
         return replace(self, classes="new").load(seed, report_on_dev) if self.classes == "base" else None
 
     def describe(self) -> str:
-        """The task in words, for a mentor, and what stands for the name of a class."""
+        """The task in words, for a mentor, with the placeholder for the name of a class."""
         return f"{self.description} {CLASS} in a prompt stands for the name of a class.".strip()
 
     def show(self, example: Example) -> Example:
@@ -125,7 +119,7 @@ class ImageTask(Task):
         return Example((("(a picture)", None),), example.label)
 
     def identify(self, example: Example) -> Example:
-        """An image by its own name and that of its folder, wherever that lies."""
+        """An image by its own name and that of its folder, without the place of that folder."""
         ((path, _),) = example.sequences
         return Example((("/".join(Path(path).parts[-2:]), None),), example.label)
 
@@ -133,19 +127,21 @@ class ImageTask(Task):
 def read_pictures(task: ImageTask, seed: int) -> Pictures:
     """Every picture of the task's data set. Raises ConfigurationError where it is not there or not as it should be."""
     if task.layout == "shapes":
-        return image_layouts.read_folders(shapes.ensure_drawn(), "train", "val", "test", seed)
+        return image_layouts.read_folders(shapes.ensure_drawn(), image_layouts.SPLITS)
+    named = {"train": task.train, "dev": task.dev, "test": task.test}
+    splits = {role: split for role, split in named.items() if split}
     folder = local_folder(task)
     if folder is None:
-        data = {split: read_hub(task, split) for split in (task.train, task.dev, task.test) if split}
-        columns = task.image, task.label
-        return image_layouts.hub_pictures(data, columns, (task.train, task.dev, task.test), name_source(task))
+        return image_layouts.read_hub_pictures(task, splits)
     if task.layout == "coop":
         return image_layouts.read_split_file(folder / task.split_file, folder / task.pictures)
     if task.layout == "aircraft":
         return image_layouts.read_aircraft(folder)
     if task.layout == "imagenet":
         return image_layouts.read_imagenet(folder)
-    return image_layouts.read_folders(folder, task.train, task.dev, task.test, seed)
+    if (folder / task.train).is_dir():
+        return image_layouts.read_folders(folder, splits)
+    return image_layouts.divide_folders(folder, seed)
 
 
 def local_folder(task: ImageTask) -> Path | None:
@@ -153,45 +149,23 @@ def local_folder(task: ImageTask) -> Path | None:
 
     Looked for below `task.path`, or else $CATALYST_DATA/<task> and CoOp's own $CATALYST_DATA/<folder>.
     """
-    if task.path:
-        places = [Path(task.path).expanduser() / below for below in ("", task.folder)]
-    elif data := os.environ.get("CATALYST_DATA"):
-        places = [Path(data).expanduser() / below for below in (task.name, f"{task.name}/{task.folder}", task.folder)]
-        places = [place for place in places if place != Path(data).expanduser()]
-    else:
-        places = []
-    places = list(dict.fromkeys(place.absolute() for place in places))
+    # The file, below the data set's folder, by which its layout is known; "" for any folder.
+    marker = {"coop": task.split_file, "aircraft": "variants.txt", "imagenet": "classnames.txt"}.get(task.layout, "")
+    root, below = task.path, ["", task.folder]
+    if not task.path:
+        root, below = os.environ.get("CATALYST_DATA"), [task.name, f"{task.name}/{task.folder}", task.folder]
+        below = list(filter(None, below))
+    places = list(dict.fromkeys((Path(root).expanduser() / name).absolute() for name in below)) if root else []
     for place in places:
-        if place.is_dir() and (place / task.marker).exists():
+        if place.is_dir() and (place / marker).exists():
             return place
     if task.hub and not task.path and not any(place.is_dir() for place in places):
         return None
     looked = f" (looked into {', '.join(escape_controls(str(place)) for place in places)})" if places else ""
     fix = "set task.path=FOLDER, or put its folder into $CATALYST_DATA"
-    if task.marker:
+    if marker:
         fix += ", laid out as https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md says"
-    raise ConfigurationError(f"task={task.name}: there is no {task.marker or 'folder of pictures'}{looked}; {fix}")
-
-
-def split_pictures(
-    task: ImageTask, pictures: Pictures, seed: int, report_on_dev: bool
-) -> tuple[Sequence[Example], Sequence[Example], Sequence[Example]]:
-    """The rows of train, dev and test, of all classes.
-
-    Train and dev are drawn one after the other from one stream, seeded by the run's seed itself, as CoOp's are.
-    """
-    rows, dev, test = pictures.train, pictures.dev, pictures.test
-    if test is None:
-        rows, test = carve_dev(rows, DEV_SHARE, DEV_ROWS, derive_seed(seed, "test"))
-    rng = random.Random(seed)
-    if task.shots:
-        train = sample_coop_shots(rows, task.shots, rng)
-        taken = set(train)
-        dev = [row for row in rows if row not in taken] if dev is None else dev
-        return train, test if report_on_dev else sample_coop_shots(dev, min(task.shots, COOP_DEV_SHOTS), rng), test
-    if dev is None and not report_on_dev:
-        rows, dev = carve_dev(rows, DEV_SHARE, DEV_ROWS, derive_seed(seed, "dev"))
-    return rows, test if report_on_dev or dev is None else dev, test
+    raise ConfigurationError(f"task={task.name}: there is no {marker or 'folder of pictures'}{looked}; {fix}")
 
 
 def select_half(labels: set[int], classes: str) -> list[int]:
@@ -201,11 +175,6 @@ def select_half(labels: set[int], classes: str) -> list[int]:
     return {"all": ordered, "base": ordered[:middle], "new": ordered[middle:]}[classes]
 
 
-def name_class(task: ImageTask, name: str) -> str:
-    """A class as it stands in prompts: renamed where the task says so, with blanks for underscores."""
-    return task.names.get(name, name).replace("_", " ").strip()
-
-
 def renumber_labels(pictures: Pictures, rows: Sequence[Example], chosen: Sequence[int]) -> tuple[Example, ...]:
     """The rows of the chosen classes with ids from 0 on, each with the path of its picture."""
     number = {label: i for i, label in enumerate(chosen)}
@@ -213,16 +182,14 @@ def renumber_labels(pictures: Pictures, rows: Sequence[Example], chosen: Sequenc
     return tuple(Example(((pictures.file(row.sequences[0][0]), None),), number[row.label]) for row in kept)
 
 
-def check_there(where: str, examples: Sequence[Example], source: str) -> None:
+def check_files(where: str, examples: Sequence[Example], source: str) -> None:
     """Raise ConfigurationError where a split has no picture, or one of its pictures is no file."""
     if not examples:
         raise ConfigurationError(f"{where}: there is no picture; take fewer task.shots, or add pictures to {source}")
     missing = [path for example in examples for path, _ in example.sequences if not os.path.isfile(path)]
     if missing:
-        raise ConfigurationError(
-            f"{where}: {len(missing)} of {len(examples)} pictures are missing, such as {escape_controls(missing[0])}; "
-            "is the archive unpacked as a whole, and in the right folder?"
-        )
+        problem = f"{len(missing)} of {len(examples)} pictures are missing, such as {escape_controls(missing[0])}"
+        raise ConfigurationError(f"{where}: {problem}; is the archive unpacked as a whole, and in the right folder?")
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -243,7 +210,7 @@ def open_image(path: str | Path) -> Image.Image:
         raise ConfigurationError(f"{file}: {what}; save it anew as JPEG or PNG, or remove it") from None
     except Image.DecompressionBombError as error:
         raise ConfigurationError(f"{file}: the picture is too large ({error}); scale it down") from None
-    except Exception as error:  # the content is untrusted, and decoders raise whatever comes to them
+    except Exception as error:  # the content is untrusted, and decoders raise errors of any class
         problem = escape_controls(str(error)[:200])
         raise ConfigurationError(f"{file}: the picture is damaged ({problem}); fetch it anew, or remove it") from None
     if max(rgb.size) > LONGEST * min(rgb.size):
@@ -265,28 +232,14 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def open_images(paths: Sequence[str]) -> Iterator[Image.Image]:
-    """The pictures one by one, as `open_image` gives them.
-
-    When the first one cannot be read, the rest are opened too, so that one ConfigurationError counts all that cannot
-    be read and names the first; none is opened twice.
-    """
-    remaining = iter(paths)
-    for path in remaining:
+def check_images(paths: Sequence[str]) -> None:
+    """Raise ConfigurationError where some pictures cannot be read; it counts them, and describes the first ones."""
+    problems = []
+    for path in paths:
         try:
-            image = open_image(path)
+            open_image(path)
         except ConfigurationError as error:
-            problems = [str(error), *filter(None, map(problem_of, remaining))]
-            raise ConfigurationError(
-                f"{len(problems)} of {len(paths)} pictures cannot be used: {' | '.join(problems[:FIRST_BAD])}"
-            ) from None
-        yield image
-
-
-def problem_of(path: str) -> str:
-    """Why a picture cannot be used, and the fix; '' where it can."""
-    try:
-        open_image(path)
-    except ConfigurationError as error:
-        return str(error)
-    return ""
+            problems.append(str(error))
+    if problems:
+        problem = f"{len(problems)} of {len(paths)} pictures cannot be used: {' | '.join(problems[:FIRST_BAD])}"
+        raise ConfigurationError(problem)

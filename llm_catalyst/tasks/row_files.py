@@ -17,54 +17,78 @@ from typing import Any
 
 from llm_catalyst.utils.format import shorten_text
 from llm_catalyst.utils.terminal import escape_controls
-from llm_catalyst.utils.validation import ConfigurationError
+from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 MEBIBYTE = 2**20
 LONGEST_LINE = 16 * MEBIBYTE
 LARGEST_LIST = 64 * MEBIBYTE
 DEEPEST, MOST_COLUMNS = 32, 100
+# Readers do not agree on where such lines end.
+MIXED_ENDS = r"line ends are mixed (\n, \r\n or \r); end every line with \n"
 BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 ABRIDGED = reprlib.Repr()
 ABRIDGED.maxstring = ABRIDGED.maxother = ABRIDGED.maxlong = 60
 
 
 @dataclass(frozen=True)
-class FileRows:
-    """The rows of a file in the columns that were asked for, the line of each, and the names of all columns."""
+class RowTable:
+    """The rows of a split in the columns that were asked for, the line or row of each, and the names of all columns.
 
+    `source` is how an error names the split, and `unit` what `numbers` count.
+    """
+
+    source: str
+    unit: str
     rows: list[dict[str, Any]]
     numbers: Sequence[int]
     columns: list[str]
 
+    def place(self, row: int) -> str:
+        """The place of a row (from 0), for an error."""
+        return f"{self.source}, {self.unit} {self.numbers[row]}"
 
-def read_rows(file: Path, needed: Sequence[str]) -> FileRows:
+
+class RowError(ValueError):
+    """The line or row of a file, None where it is not known, and what is wrong there."""
+
+
+def read_rows(file: Path, needed: Sequence[str]) -> RowTable:
     """A row for each object or record, a missing value as None. A cell of a CSV is text, as it stands there.
 
     Raises ConfigurationError with the file, and the line where there is one, for what cannot be read.
     """
-    if file.suffix == ".parquet":
-        return read_parquet(file, needed)
-    rows, numbers, columns = [], [], dict[str, None]()
+    source, unit = escape_controls(str(file)), "line"
     try:
-        for number, row in iterate_rows(file):
-            columns |= dict.fromkeys(row)
-            if len(columns) > MOST_COLUMNS:
-                problem = f"there are more than {MOST_COLUMNS} columns by now; leave out unused ones"
-                raise row_error(file, number, problem)
-            rows.append({name: row.get(name) for name in needed})
-            numbers.append(number)
+        if file.suffix == ".parquet" or is_list(file):
+            unit = "row"
+        read = read_parquet if file.suffix == ".parquet" else read_text_rows
+        return RowTable(source, unit, *read(file, needed))
     except OSError as error:
-        raise ConfigurationError(
-            f"{escape_controls(str(file))} cannot be read: {error.strerror}; let it be read"
-        ) from error
+        raise ConfigurationError(f"{source} cannot be read: {error.strerror}; let it be read") from error
+    except RowError as error:
+        number, problem = error.args
+        place = f"{source}, {unit} {number}" if number else source
+        raise ConfigurationError(f"{place}: {problem}") from error.__cause__
+
+
+def read_text_rows(file: Path, needed: Sequence[str]) -> tuple[list[dict[str, Any]], list[int], list[str]]:
+    """The rows of a text file, the (first) line of each or its number in a JSON list, and all columns."""
+    readers = {".csv": csv_rows, ".json": listed_rows if is_list(file) else json_rows}
+    rows, numbers, columns = [], [], dict[str, None]()
+    for number, row in readers.get(file.suffix, json_rows)(file):
+        columns |= dict.fromkeys(row)
+        if len(columns) > MOST_COLUMNS:
+            raise RowError(number, f"there are more than {MOST_COLUMNS} columns by now; leave out unused ones")
+        rows.append({name: row.get(name) for name in needed})
+        numbers.append(number)
     if not columns:
-        raise row_error(file, None, "there are no rows; the file is empty, or ends before the first one")
-    return FileRows(rows, numbers, list(columns))
+        raise RowError(None, "there are no rows; the file is empty, or ends before the first one")
+    return rows, numbers, list(columns)
 
 
-def read_parquet(file: Path, needed: Sequence[str]) -> FileRows:
-    """The rows of a Parquet file, numbered from 1."""
+def read_parquet(file: Path, needed: Sequence[str]) -> tuple[list[dict[str, Any]], range, list[str]]:
+    """The rows of a Parquet file, their numbers from 1 on, and all columns."""
     import pyarrow.parquet
 
     try:
@@ -73,20 +97,18 @@ def read_parquet(file: Path, needed: Sequence[str]) -> FileRows:
         rows = opened.read(columns=[name for name in needed if name in columns]).to_pylist()
     except Exception as error:
         why = escape_controls(str(error)[:300])
-        problem = f"could not be read ({why}); is the file whole, and of the form that its suffix says?"
-        raise row_error(file, None, problem) from error
-    return FileRows(rows, range(1, len(rows) + 1), columns)
+        fix = "is the file whole, and of the form that its suffix says?"
+        raise RowError(None, f"could not be read ({why}); {fix}") from error
+    return rows, range(1, len(rows) + 1), columns
 
 
-def locate_line(file: Path, number: int | None = None) -> str:
-    """The file and, where there is a number, the line or row in it, for an error."""
-    unit = "row" if file.suffix == ".parquet" or is_list(file) else "line"
-    return escape_controls(f"{file}, {unit} {number}" if number else f"{file}")
-
-
-def row_error(file: Path, number: int | None, problem: str) -> ConfigurationError:
-    """The error that names the file, the line or row where it is known, and what is wrong there."""
-    return ConfigurationError(f"{locate_line(file, number)}: {problem}")
+def require_columns(where: str, needed: Sequence[str], columns: Sequence[str], fix: str) -> None:
+    """Raise ConfigurationError where a column that is needed is not there."""
+    for name in needed:
+        if name not in columns:
+            near = did_you_mean(name, [other for other in columns[:1000] if len(other) < 100])
+            there = f"there are: {list_names(columns)}{near}"
+            raise ConfigurationError(f"{where}: there is no column {name!r}; {there}; {fix}")
 
 
 def shorten_value(value: Any) -> str:
@@ -100,13 +122,6 @@ def list_names(names: Iterable[str]) -> str:
     return ", ".join([*first[:10], "…"] if len(first) > 10 else first)
 
 
-def iterate_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row of a text file, with the number of its (first) line, or of the row in a JSON list."""
-    if file.suffix == ".csv":
-        return csv_rows(file)
-    return listed_rows(file) if is_list(file) else json_rows(file)
-
-
 def is_list(file: Path) -> bool:
     """Whether a JSON file holds one list of objects, and not an object a line."""
     if file.suffix != ".json":
@@ -118,32 +133,23 @@ def is_list(file: Path) -> bool:
 def iterate_lines(file: Path) -> Iterator[str]:
     """The lines of a file with their ends. Holds one line at a time, and never more than `LONGEST_LINE` of it."""
     with file.open("rb") as stream:
-        number = 0
-        while line := stream.readline(LONGEST_LINE + 1):
-            number += 1
+        for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE + 1), b""), start=1):
             if number == 1 and line.startswith(BYTE_ORDER_MARKS):
-                raise row_error(file, 1, "the file begins with a byte-order mark; save it as UTF-8 without one")
+                raise RowError(1, "the file begins with a byte-order mark; save it as UTF-8 without one")
             if b"\0" in line:
-                raise row_error(file, number, "there is a NUL byte; save the file as plain UTF-8 text")
+                raise RowError(number, "there is a NUL byte; save the file as plain UTF-8 text")
             if len(line) > LONGEST_LINE:
-                limit = LONGEST_LINE // MEBIBYTE
-                raise row_error(file, number, f"the line is longer than {limit} MiB; put one row on a line")
+                raise RowError(number, f"the line is longer than {LONGEST_LINE // MEBIBYTE} MiB; put one row on a line")
             try:
-                text = line.decode()
+                yield line.decode()
             except UnicodeDecodeError as error:
                 byte = f"byte {error.start + 1}, 0x{line[error.start]:02x}"
-                raise row_error(file, number, f"{byte}, is not UTF-8; save the file as UTF-8") from None
-            yield text
+                raise RowError(number, f"{byte}, is not UTF-8; save the file as UTF-8") from None
 
 
 def line_end(line: str) -> str:
     """The characters that end the line: '\\n', '\\r\\n', '\\r', or none at the end of the file."""
     return line[len(line.rstrip("\r\n")) :]
-
-
-def mixed_ends(file: Path, number: int) -> ConfigurationError:
-    """The error for a line end that differs from those before: readers do not agree on where such lines end."""
-    return row_error(file, number, r"line ends are mixed (\n, \r\n or \r); end every line with \n")
 
 
 def json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -153,9 +159,9 @@ def json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         end = end or line_end(line)
         text = line.strip(" \t\r\n")
         if ("\r" in line or end != "\n") and (line_end(line) not in ("", end) or "\r" in text):
-            raise mixed_ends(file, number)
+            raise RowError(number, MIXED_ENDS)
         if text:
-            yield number, json_object(file, number, text)
+            yield number, json_object(number, text)
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -178,28 +184,22 @@ def finite_number(text: str) -> float:
 DECODER = json.JSONDecoder(object_pairs_hook=unique_keys, parse_float=finite_number)
 
 
-def json_object(file: Path, number: int, text: str) -> dict[str, Any]:
-    """The one JSON object that `text` is. Raises ConfigurationError where it is something else."""
+def json_object(number: int, text: str) -> dict[str, Any]:
+    """The one JSON object that `text`, the line of that number, is. Raises RowError where it is something else."""
     try:
         value, end = DECODER.raw_decode(text)
     except (ValueError, RecursionError) as error:
-        raise row_error(
-            file, number, f"{shorten_value(text)} is no JSON ({json_reason(error)}); put one object on a line"
-        ) from None
+        problem = f"{shorten_value(text)} is no JSON ({json_reason(error)})"
+        raise RowError(number, f"{problem}; put one object on a line") from None
     if end < len(text):
-        raise row_error(
-            file, number, f"{shorten_value(text[end:])} follows the first JSON value; put one object on a line"
-        )
-    if not isinstance(value, dict):
-        fix = "put one object on a line (a list of objects needs the suffix .json, and its [ at the very start)"
-        raise row_error(file, number, f"{shorten_value(value)} is no JSON object; {fix}")
-    if text.count("[") + text.count("{") > DEEPEST:
-        check_depth(file, number, value)
+        raise RowError(number, f"{shorten_value(text[end:])} follows the first JSON value; put one object on a line")
+    fix = "put one object on a line (a list of objects needs the suffix .json, and its [ at the very start)"
+    check_object(number, value, fix, deep=text.count("[") + text.count("{") > DEEPEST)
     return value
 
 
 def json_reason(error: Exception) -> str:
-    """What the parser of JSON found wrong, in short."""
+    """The JSON parser's error, in short."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg}, line {error.lineno}, column {error.colno}" if error.lineno > 1 else error.msg
     if isinstance(error, RecursionError):
@@ -207,54 +207,48 @@ def json_reason(error: Exception) -> str:
     return "too long a number" if "integer string conversion" in str(error) else str(error)
 
 
-def check_depth(file: Path, number: int, value: Any) -> None:
-    """Raise ConfigurationError where a JSON value is nested deeper than `DEEPEST` levels."""
-    level = [value]
+def check_object(number: int, value: Any, fix: str, deep: bool = True) -> None:
+    """Raise RowError where a value is no JSON object or, where it may be `deep`, has more than `DEEPEST` levels."""
+    if not isinstance(value, dict):
+        raise RowError(number, f"{shorten_value(value)} is no JSON object; {fix}")
+    level: list[Any] = [value] if deep else []
     for _ in range(DEEPEST):
         inner = (item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer))
         level = [item for item in inner if isinstance(item, dict | list)]
-        if not level:
-            return
-    raise row_error(file, number, f"values are nested deeper than {DEEPEST} levels; leave that column out")
+    if level:
+        raise RowError(number, f"values are nested deeper than {DEEPEST} levels; leave that column out")
 
 
 def listed_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON list, which is read as a whole, each with its number."""
     if file.stat().st_size > LARGEST_LIST:
-        limit = LARGEST_LIST // MEBIBYTE
-        raise row_error(
-            file, None, f"the JSON list is larger than {limit} MiB; write it as JSON Lines, an object a line"
-        )
+        limit = f"{LARGEST_LIST // MEBIBYTE} MiB"
+        raise RowError(None, f"the JSON list is larger than {limit}; write it as JSON Lines, an object a line")
     content = file.read_bytes()
     try:
         values = DECODER.decode(content.decode())
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise row_error(file, None, f"line {line} holds bytes that are not UTF-8; save the file as UTF-8") from None
+        raise RowError(None, f"line {line} holds bytes that are not UTF-8; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise row_error(
-            file, None, f"the file is no JSON list ({json_reason(error)}); correct it, or write it anew"
-        ) from None
+        problem = f"the file is no JSON list ({json_reason(error)})"
+        raise RowError(None, f"{problem}; correct it, or write it anew") from None
     for number, value in enumerate(values, start=1):
-        if not isinstance(value, dict):
-            raise row_error(file, number, f"{shorten_value(value)} is no JSON object; make each row an object")
-        check_depth(file, number, value)
+        check_object(number, value, "make each row an object")
         yield number, value
 
 
 def csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Each record but the first, which names the columns, with its first line; an empty cell is None."""
-    header: list[str] = []
-    for number, cells in csv_records(file):
-        if not header:
-            header = cells
-            if twice := sorted({name for name in cells[:MOST_COLUMNS] if name and cells.count(name) > 1}):
-                raise row_error(file, number, f"columns are named twice: {list_names(twice)}; give each its own name")
-        elif len(cells) != len(header):
+    records = csv_records(file)
+    first, header = next(records, (1, []))
+    if twice := sorted({name for name in header[:MOST_COLUMNS] if name and header.count(name) > 1}):
+        raise RowError(first, f"columns are named twice: {list_names(twice)}; give each its own name")
+    for number, cells in records:
+        if len(cells) != len(header):
             fix = "put a field that holds a comma or a line end between quotation marks"
-            raise row_error(file, number, f"there are {len(cells)} fields, but {len(header)} column names; {fix}")
-        else:
-            yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
+            raise RowError(number, f"there are {len(cells)} fields, but {len(header)} column names; {fix}")
+        yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
 
 
 def csv_records(file: Path) -> Iterator[tuple[int, list[str]]]:
@@ -267,8 +261,8 @@ def csv_records(file: Path) -> Iterator[tuple[int, list[str]]]:
         for line in iterate_lines(file):
             size += len(line)
             if size > LONGEST_LINE:
-                limit = LONGEST_LINE // MEBIBYTE
-                raise row_error(file, start, f"the record is longer than {limit} MiB; close its quotation mark")
+                limit = f"{LONGEST_LINE // MEBIBYTE} MiB"
+                raise RowError(start, f"the record is longer than {limit}; close its quotation mark")
             yield line
 
     reader = csv.reader(feed(), strict=True)
@@ -276,12 +270,12 @@ def csv_records(file: Path) -> Iterator[tuple[int, list[str]]]:
         for cells in reader:
             end = end or line_end(line)
             if line_end(line) not in ("", end):
-                raise mixed_ends(file, reader.line_num)
+                raise RowError(reader.line_num, MIXED_ENDS)
             if line.strip(" \t\r\n"):
                 yield start, cells
             start, size = reader.line_num + 1, 0
     except csv.Error as error:
         if "new-line character" in str(error):
-            raise mixed_ends(file, reader.line_num) from None
+            raise RowError(reader.line_num, MIXED_ENDS) from None
         fix = "double every quotation mark inside of a quoted field, and close it"
-        raise row_error(file, start, f"this is no CSV ({error}); {fix}") from None
+        raise RowError(start, f"this is no CSV ({error}); {fix}") from None

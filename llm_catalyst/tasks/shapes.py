@@ -32,9 +32,8 @@ def draw_shape(shape: str, colour: str, seed: int, size: int = SIZE) -> Image.Im
     radius = rng.uniform(0.2, 0.4) * size
     x, y = (rng.uniform(radius, size - radius) for _ in range(2))
     mask = Image.new("L", (FINE * size, FINE * size))
-    ImageDraw.Draw(mask).polygon(
-        shape_outline(shape, FINE * x, FINE * y, FINE * radius, rng.uniform(-0.3, 0.3)), fill=255
-    )
+    outline = shape_outline(shape, FINE * x, FINE * y, FINE * radius, rng.uniform(-0.3, 0.3))
+    ImageDraw.Draw(mask).polygon(outline, fill=255)
     picture = Image.blend(ground, noise, 0.3)
     picture.paste(Image.blend(Image.new("RGB", (size, size), fill), noise, 0.1), mask=mask.resize((size, size)))
     return picture

@@ -3,12 +3,43 @@
 import heapq
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from llm_catalyst.tasks.base import Example
+from llm_catalyst.utils.rng import derive_seed
+
+Rows = Sequence[Example]
+Shots = tuple[int, int] | None
+Sampler = Callable[[Rows, int], tuple[Rows, Rows]]
 
 
-def carve_dev(rows: Sequence[Example], share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:
+def split_rows(
+    splits: Mapping[str, Rows], shots: Shots, sample: Sampler, share: float, limit: int, seed: int, report_on_dev: bool
+) -> dict[str, Rows]:
+    """The rows of train, dev and test.
+
+    Args:
+        splits: those of train, and of dev and test where they are given. The others are held out of train.
+        shots: how many rows of each label train and dev get; None: all.
+        sample: draws as many rows of each label, and returns the others, too. Train is drawn first.
+        share: of train that is held out at once, at most `limit` rows.
+        seed: of what is held out.
+        report_on_dev: whether dev is test.
+    """
+    train, dev, test = splits["train"], splits.get("dev"), splits.get("test")
+    if test is None:
+        train, test = carve_dev(train, share, limit, derive_seed(seed, "test"))
+    if shots:
+        train, rest = sample(train, shots[0])
+        dev = test if report_on_dev else sample(rest if dev is None else dev, shots[1])[0]
+    elif report_on_dev:
+        dev = test
+    elif dev is None:
+        train, dev = carve_dev(train, share, limit, derive_seed(seed, "dev"))
+    return {"train": train, "dev": dev, "test": test}
+
+
+def carve_dev(rows: Rows, share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:
     """The rows without, and with only, a random share of each label (stratified), at most `limit` in all."""
     share = min(share, limit / len(rows))
     order = list(range(len(rows)))
@@ -27,7 +58,7 @@ def carve_dev(rows: Sequence[Example], share: float, limit: int, seed: int) -> t
     return [e for i, e in enumerate(rows) if i not in taken], [rows[i] for i in sorted(taken)]
 
 
-def first_of_each(rows: Sequence[Example], order: Sequence[int], wanted: Mapping[int, int]) -> list[int]:
+def first_of_each(rows: Rows, order: Sequence[int], wanted: Mapping[int, int]) -> list[int]:
     """The numbers of the first `wanted` rows of each label, in `order`."""
     left, taken = dict(wanted), []
     for i in order:
@@ -37,10 +68,8 @@ def first_of_each(rows: Sequence[Example], order: Sequence[int], wanted: Mapping
     return taken
 
 
-def sample_shots(rows: Sequence[Example], shots: int | None, rng: random.Random) -> tuple[list[Example], list[Example]]:
-    """`shots` rows of each label (fewer where a label has fewer), and the rest; everything without `shots`."""
-    if shots is None:
-        return list(rows), []
+def sample_shots(rows: Rows, shots: int, rng: random.Random) -> tuple[Rows, Rows]:
+    """`shots` rows of each label (fewer where a label has fewer), and the others."""
     order = list(range(len(rows)))
     rng.shuffle(order)
     taken = first_of_each(rows, order, dict.fromkeys({e.label for e in rows}, shots))
@@ -48,13 +77,15 @@ def sample_shots(rows: Sequence[Example], shots: int | None, rng: random.Random)
     return [rows[i] for i in taken], [e for i, e in enumerate(rows) if i not in chosen]
 
 
-def sample_coop_shots(rows: Sequence[Example], shots: int, rng: random.Random) -> list[Example]:
-    """`shots` rows of each class, in the order in which classes first appear.
+def sample_coop_shots(rows: Rows, shots: int, rng: random.Random) -> tuple[Rows, Rows]:
+    """`shots` rows of each class, in the order in which classes first appear, and the others.
 
     A class that has fewer gives some of its rows more than once, drawn with replacement, as in CoOp.
     """
     of_class: dict[int, list[Example]] = {}
     for row in rows:
         of_class.setdefault(row.label, []).append(row)
-    drawn = (rng.sample(own, shots) if len(own) >= shots else rng.choices(own, k=shots) for own in of_class.values())
-    return [row for own in drawn for row in own]
+    draws = (rng.sample(own, shots) if len(own) >= shots else rng.choices(own, k=shots) for own in of_class.values())
+    drawn = [row for own in draws for row in own]
+    taken = set(drawn)
+    return drawn, [row for row in rows if row not in taken]

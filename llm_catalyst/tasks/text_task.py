@@ -6,22 +6,22 @@ A task is one YAML in conf/task; its fields are those of `TextTask` (docs/guide.
 import os
 import random
 import string
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import field, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
 from llm_catalyst.tasks.base import Example, Task, TaskData
-from llm_catalyst.tasks.hub import name_source, read_hub
-from llm_catalyst.tasks.row_files import SUFFIXES, list_names, locate_line, read_rows, shorten_value
-from llm_catalyst.tasks.splitting import carve_dev, sample_shots
+from llm_catalyst.tasks.hub import name_source, read_hub_rows
+from llm_catalyst.tasks.row_files import SUFFIXES, RowTable, list_names, read_rows, require_columns, shorten_value
+from llm_catalyst.tasks.splitting import sample_shots, split_rows
 from llm_catalyst.utils.rng import derive_seed
-from llm_catalyst.utils.terminal import escape_controls
-from llm_catalyst.utils.validation import ConfigurationError, config_dataclass, did_you_mean
+from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 BUILT_IN = Path(__file__).parent
 # What a template takes, and a label may be; a list or a dict would enter a text as Python writes it.
@@ -40,10 +40,9 @@ def check_template(key: str, template: str) -> None:
         if not name:
             raise ConfigurationError(f"{key}={template!r} holds {{}}; name the column that goes there")
         if form or conversion or name.isdigit() or set(name) & set(".[]"):
-            raise ConfigurationError(
-                f"{key}={template!r} holds more in braces than a column's name (. [ ] : ! or a bare number); "
-                "write {column}, and rename a column whose name has such characters"
-            )
+            problem = f"{key}={template!r} holds more in braces than a column's name (. [ ] : ! or a bare number)"
+            fix = "write {column}, and rename a column whose name has such characters"
+            raise ConfigurationError(f"{problem}; {fix}")
 
 
 def names_in(*templates: str) -> set[str]:
@@ -109,101 +108,46 @@ class TextTask(Task):
         folder = local_folder(self)
         source = str(folder) if folder else name_source(self)
         labels = list(self.labels)
-        train = examples_of(self, read_split(self, folder, self.train), labels)
-        if self.test:
-            test = examples_of(self, read_split(self, folder, self.test), labels)
-        else:
-            train, test = carve_dev(train, self.dev_share, self.dev_rows, derive_seed(seed, "test"))
-        rng = random.Random(derive_seed(seed, "shots"))
-        if report_on_dev:
-            train, dev = sample_shots(train, self.shots, rng)[0], test
-        elif self.dev:
-            dev = examples_of(self, read_split(self, folder, self.dev), labels)
-            train, dev = sample_shots(train, self.shots, rng)[0], sample_shots(dev, self.shots, rng)[0]
-        elif self.shots:
-            train, rest = sample_shots(train, self.shots, rng)
-            dev = sample_shots(rest, self.shots, rng)[0]
-        else:
-            train, dev = carve_dev(train, self.dev_share, self.dev_rows, derive_seed(seed, "dev"))
-        for name, rows in (("train", train), ("dev", dev), ("test", test)):
+        named = {"train": self.train, "test": self.test, "dev": None if report_on_dev else self.dev}
+        given = {role: read_examples(self, folder, split, labels) for role, split in named.items() if split}
+        shots = (self.shots, self.shots) if self.shots else None
+        sample = partial(sample_shots, rng=random.Random(derive_seed(seed, "shots")))
+        splits = split_rows(given, shots, sample, self.dev_share, self.dev_rows, seed, report_on_dev)
+        for name, rows in splits.items():
             if not rows:
                 why = f"; task.shots={self.shots} leaves it no row" if self.shots else ""
                 raise ConfigurationError(f"task={self.name}: the {name} split is empty{why}; look into {source}")
-        return TaskData(self, tuple(labels), tuple(train), tuple(dev), tuple(test), source)
-
-
-@dataclass(frozen=True)
-class Split:
-    """The rows of one split in the columns that the task needs, and, of a file, the line of each."""
-
-    name: str
-    file: Path | None
-    rows: list[dict[str, Any]]
-    numbers: Sequence[int] = ()
-
-    def place(self, row: int) -> str:
-        """Where a row (from 0) stands, for an error."""
-        return locate_line(self.file, self.numbers[row]) if self.file else f"split {self.name}, row {row + 1}"
-
-    def __str__(self) -> str:
-        return escape_controls(str(self.file)) if self.file else f"split {self.name}"
+        return TaskData(self, tuple(labels), **{name: tuple(rows) for name, rows in splits.items()}, source=source)
 
 
 def local_folder(task: TextTask) -> Path | None:
-    """Where the task's files lie: `task.path`, `$CATALYST_DATA/<task>`, or the package; None means the hub."""
+    """The folder of the task's files: `task.path`, `$CATALYST_DATA/<task>`, or the package; None means the hub."""
     if task.path:
         path = Path(task.path).expanduser()
         if not path.is_dir():
-            raise ConfigurationError(
-                f"task.path={task.path} is not a folder; it must hold {task.train}.jsonl (or .csv, .parquet) "
-                "and the other splits"
-            )
+            problem = f"task.path={task.path} is not a folder"
+            fix = f"it must hold {task.train}.jsonl (or .csv, .parquet) and the other splits"
+            raise ConfigurationError(f"{problem}; {fix}")
         return path
     for root in (os.environ.get("CATALYST_DATA"), BUILT_IN):
         if root and (Path(root) / task.name).is_dir():
             return Path(root) / task.name
     if not task.hub:
-        raise ConfigurationError(
-            f"task={task.name} has no data yet: set task.path=FOLDER, or put files into $CATALYST_DATA/{task.name}/"
-        )
+        fix = f"set task.path=FOLDER, or put files into $CATALYST_DATA/{task.name}/"
+        raise ConfigurationError(f"task={task.name} has no data yet: {fix}")
     return None
 
 
-def read_split(task: TextTask, folder: Path | None, split: str) -> Split:
+def read_split(task: TextTask, folder: Path | None, split: str) -> RowTable:
     """The rows of one split, from its file or the hub, in the columns that the templates and the label need."""
     needed = sorted({task.label} | names_in(task.text, task.pair or "", *task.choices))
-    if folder:
-        file = split_file(task, folder, split)
-        read = read_rows(file, needed)
-        found = Split(split, file, read.rows, read.numbers)
-        columns = read.columns
-    else:
-        data = read_hub(task, split)
-        columns = data.column_names
-        found = Split(split, None, read_columns(data, [name for name in needed if name in columns], task, split))
-    where = f"task={task.name}, {found}"
+    found = read_rows(split_file(task, folder, split), needed) if folder else read_hub_rows(task, split, needed)
+    found = replace(found, source=f"task={task.name}, {found.source}")
     if not found.rows:
-        raise ConfigurationError(f"{where}: there are no rows")
-    for name in needed:
-        if name not in columns:
-            near = did_you_mean(name, [other for other in columns[:1000] if len(other) < 100])
-            raise ConfigurationError(
-                f"{where}: there is no column {name!r}; there are: {list_names(columns)}{near}; "
-                "name the columns in task.text, task.pair, task.choices and task.label"
-            )
+        raise ConfigurationError(f"{found.source}: there are no rows")
+    fix = "name the columns in task.text, task.pair, task.choices and task.label"
+    require_columns(found.source, needed, found.columns, fix)
     return found
-
-
-def read_columns(data: Any, names: list[str], task: TextTask, split: str) -> list[dict[str, Any]]:
-    """The rows of a `datasets.Dataset` in these columns."""
-    try:
-        columns = data.select_columns(names)[:]
-    except Exception as error:
-        raise ConfigurationError(
-            f"task={task.name}, split {split}: {list_names(names)} could not be read: "
-            f"{escape_controls(str(error)[:300])}"
-        ) from error
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def split_file(task: TextTask, folder: Path, split: str) -> Path:
@@ -212,22 +156,21 @@ def split_file(task: TextTask, folder: Path, split: str) -> Path:
         if file.is_file():
             return file
         if os.path.lexists(file):
-            raise ConfigurationError(
-                f"task={task.name}: {file} is a folder, a pipe, a device or a broken link; put a file there"
-            )
+            problem = f"task={task.name}: {file} is a folder, a pipe, a device or a broken link; put a file there"
+            raise ConfigurationError(problem)
     there = list_names(sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES)) or "no data file"
-    raise ConfigurationError(
-        f"task={task.name}: {folder} holds no {split}.jsonl, .csv or .parquet (there: {there}); "
-        f"name the splits by task.train, task.dev and task.test"
-    )
+    problem = f"task={task.name}: {folder} holds no {split}.jsonl, .csv or .parquet (there: {there})"
+    fix = "name the splits by task.train, task.dev and task.test"
+    raise ConfigurationError(f"{problem}; {fix}")
 
 
-def examples_of(task: TextTask, split: Split, labels: list[str]) -> list[Example]:
-    """The rows put into the task's templates. Fills `labels` from the rows where the task names none."""
+def read_examples(task: TextTask, folder: Path | None, name: str, labels: list[str]) -> list[Example]:
+    """The rows of a split in the task's templates. Fills `labels` from the rows where the task names none."""
+    split = read_split(task, folder, name)
     pairs: list[str | None] = [*task.choices] or [task.pair]
     for number, row in enumerate(split.rows):
         if problem := next(filter(None, (problem_of(name, value, task) for name, value in row.items())), ""):
-            raise ConfigurationError(f"task={task.name}, {split.place(number)}: {problem}")
+            raise ConfigurationError(f"{split.place(number)}: {problem}")
     if not labels and not task.choices:
         labels += labels_of(task, split)
     known = {name: i for i, name in enumerate(labels)}
@@ -237,26 +180,23 @@ def examples_of(task: TextTask, split: Split, labels: list[str]) -> list[Example
         label = label_id(row[task.label], known, count)
         if label is None:
             numbers = f" nor an integer in 0..{count - 1}" if count else "; all others were read off the training rows"
-            raise ConfigurationError(
-                f"task={task.name}, {split.place(number)}: label {shorten_value(row[task.label])} is "
-                f"neither one of the labels ({list_names(labels) or 'none'}){numbers}; correct the row, or name "
-                "the labels in task.labels"
-            )
+            names = f"neither one of the labels ({list_names(labels) or 'none'}){numbers}"
+            problem = f"label {shorten_value(row[task.label])} is {names}"
+            fix = "correct the row, or name the labels in task.labels"
+            raise ConfigurationError(f"{split.place(number)}: {problem}; {fix}")
         texts = {key: task.values.get(key, {}).get(str(value), str(value)) for key, value in row.items()}
         text = task.text.format_map(texts).strip()
         sequences = tuple((text, pair and pair.format_map(texts).strip()) for pair in pairs)
         examples.append(Example(sequences, label))
     if len({e.label for e in examples}) < 2:
-        raise ConfigurationError(
-            f"task={task.name}, {split}: every row has the same label; there is nothing to learn: add rows of another"
-        )
+        raise ConfigurationError(f"{split.source}: every row has the same label; add rows of another label")
     if not labels:
         labels += [f"choice {i + 1}" for i in range(len(pairs))]
     return examples
 
 
 def problem_of(name: str, value: Any, task: TextTask) -> str:
-    """Why a cell cannot be used, and the fix; '' where it can be a text or a label."""
+    """The reason why a cell cannot be used, and the fix; '' if it can be a text or a label."""
     if value is not None and not isinstance(value, PLAIN):
         return f"{name} is a {type(value).__name__}, {shorten_value(value)}; it must be a text or a number"
     if value is None or value != value or (name == task.label and str(value).strip().lower() in ("", "nan")):
@@ -266,16 +206,15 @@ def problem_of(name: str, value: Any, task: TextTask) -> str:
     return ""
 
 
-def labels_of(task: TextTask, split: Split) -> list[str]:
+def labels_of(task: TextTask, split: RowTable) -> list[str]:
     """The names of the labels, as the rows have them; numbers in their order."""
     named = sorted({str(row[task.label]) for row in split.rows}, key=lambda name: (len(name), name))
     longest = named[-1]
     if len(named) > MOST_LABELS or len(longest) > LONGEST_LABEL:
         what = f"{len(named)} different labels" if len(named) > MOST_LABELS else f"a label of {len(longest)} characters"
-        raise ConfigurationError(
-            f"task={task.name}, {split}: column {task.label!r} holds {what}, such as {shorten_value(longest)}; "
-            "name the right column in task.label, or the labels in task.labels"
-        )
+        problem = f"column {task.label!r} holds {what}, such as {shorten_value(longest)}"
+        fix = "name the right column in task.label, or the labels in task.labels"
+        raise ConfigurationError(f"{split.source}: {problem}; {fix}")
     return named
 
 

@@ -1,10 +1,31 @@
-"""From texts to token ids."""
+"""From texts to token ids; those of large tasks are made once and kept on disk for all runs.
 
+$CATALYST_CACHE/tokens/<sha256>.arrow   a task's different texts, sorted
+
+The name is the SHA-256 of all that the ids depend on: the texts, what the tokenizer saves of itself, the libraries'
+versions, the length that sequences are cut at, and the cloze. It does not depend on which text is in which split, so
+that runs with other seeds, which draw another dev split, find them, too.
+"""
+
+import json
+import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from llm_catalyst.tasks.base import Example
+from llm_catalyst.tasks.base import Example, Tell, Text, ignore
 from llm_catalyst.tasks.batching import Encoded, Rows
+from llm_catalyst.utils.build_once import build_once
+from llm_catalyst.utils.checksums import sha256
+from llm_catalyst.utils.paths import writable_cache
+from llm_catalyst.utils.validation import ConfigurationError
+
+# Texts from which on they are kept. On one core 1,000 of SST-2 take 40 ms to tokenize (of BoolQ 250), 10 to 15 ms to be
+# found again, and 15 to 60 ms more than without a cache when they are new.
+LARGE = 1000
+Split = Sequence[Example]
+COLUMNS = ("input_ids", "token_type_ids")
 
 
 def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int, cloze: str | None = None) -> Encoded:
@@ -17,15 +38,15 @@ def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int
     return build_encoded(tokenizer, examples, tokens, types)
 
 
-def list_sequences(examples: Sequence[Example]) -> list[tuple[str, str | None]]:
+def list_sequences(examples: Sequence[Example]) -> list[Text]:
     """Every (text, pair) of a split, example by example."""
     return [sequence for example in examples for sequence in example.sequences]
 
 
 def tokenize_sequences(
-    tokenizer: Any, sequences: Sequence[tuple[str, str | None]], max_length: int, cloze: str | None = None
+    tokenizer: Any, sequences: Sequence[Text], max_length: int, cloze: str | None = None
 ) -> tuple[Rows, Rows | None]:
-    """Each sequence's token ids, cut as `encode` says, and their types, where the tokenizer knows such."""
+    """Each sequence's token ids, cut as in `encode_examples`, and their types, where the tokenizer has any."""
     joined = [text if pair is None else f"{text} {pair}" for text, pair in sequences]
     pairs = None if sequences[0][1] is None else [pair for _, pair in sequences]
     found: Any
@@ -54,3 +75,72 @@ def build_encoded(tokenizer: Any, examples: Sequence[Example], tokens: Rows, typ
         choices=len(examples[0].sequences),
         padding=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
     )
+
+
+def encode_splits(
+    tokenizer: Any, splits: Sequence[Split], max_length: int, cloze: str | None = None, tell: Tell = ignore
+) -> list[Encoded]:
+    """Each split as `encode_examples` encodes it, read back where the same texts were encoded before.
+
+    `tell` is called with the progress. Few texts are encoded anew, and so are many where nothing can be kept.
+    """
+    different = {text for split in splits for text in list_sequences(split)}
+    texts = sorted(different, key=lambda text: (text[0], text[1] or ""))
+    found = load_tokens(tokenizer, texts, max_length, cloze, tell) if len(texts) >= LARGE else None
+    tokens, types = found or tokenize_sequences(tokenizer, texts, max_length, cloze)
+    place = {text: i for i, text in enumerate(texts)}
+    at = [[place[text] for text in list_sequences(split)] for split in splits]
+    return [
+        build_encoded(tokenizer, split, [tokens[i] for i in numbers], types and [types[i] for i in numbers])
+        for split, numbers in zip(splits, at, strict=True)
+    ]
+
+
+def load_tokens(
+    tokenizer: Any, texts: Sequence[Text], max_length: int, cloze: str | None, tell: Tell
+) -> tuple[Rows, Rows | None] | None:
+    """Token ids, and types where the tokenizer has them, of these texts; None where they cannot be kept."""
+    import pyarrow
+
+    def build(file: Path) -> None:
+        kind, tables = pyarrow.list_(pyarrow.int32()), []
+        for i in range(0, len(texts), LARGE):
+            tell(f"tokens: {i:,} of {len(texts):,} texts")
+            made = tokenize_sequences(tokenizer, texts[i : i + LARGE], max_length, cloze)
+            columns = [pyarrow.array(rows, kind) for rows in made if rows is not None]
+            tables.append(pyarrow.table(columns, names=COLUMNS[: len(columns)]))
+        whole = pyarrow.concat_tables(tables)
+        with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, whole.schema) as writer:
+            writer.write_table(whole)
+
+    try:
+        key = sha256(json.dumps([tokenizer_identity(tokenizer), max_length, cloze, texts]).encode())
+        folder = writable_cache("tokens", "token ids are kept")
+        with pyarrow.OSFile(str(build_once(folder / f"{key}.arrow", build))) as file:
+            stored = pyarrow.ipc.open_stream(file).read_all()
+    except (ConfigurationError, OSError):
+        return None  # a run must not die of its cache
+    tokens, *types = map(column_rows, stored.columns)
+    return tokens, types[0] if types else None
+
+
+def tokenizer_identity(tokenizer: Any) -> list[str]:
+    """Checksums of the files that a tokenizer saves, and the versions of the libraries that read them."""
+    import tokenizers
+    import transformers
+
+    if tokenizer.is_fast:
+        # How the last call cut and padded is saved, too; the next call sets it anew.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        return [transformers.__version__, tokenizers.__version__, *(sha256(file.read_bytes()) for file in files)]
+
+
+def column_rows(column: Any) -> Rows:
+    """A column of lists, as tuples: several times as fast as Arrow's own way, which takes one number at a time."""
+    whole = column.combine_chunks()
+    values = whole.values.to_pylist()
+    return tuple(tuple(values[begin:end]) for begin, end in pairwise(whole.offsets.to_pylist()))

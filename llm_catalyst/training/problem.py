@@ -4,7 +4,7 @@ Its methods return what the training loop needs: a prompt's start, the next batc
 Shapes: k members, m virtual tokens, d embedding width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +17,17 @@ from llm_catalyst.models.backbones import clip, loading, text
 from llm_catalyst.models.base import Parameters
 from llm_catalyst.models.heads.base import TextHead
 from llm_catalyst.models.image_features import load_features
-from llm_catalyst.models.prompted_clip import PromptedClip
-from llm_catalyst.models.prompted_text import PromptedText
+from llm_catalyst.models.prompted import PromptedClip, PromptedText
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Prompt, Snapshot, Split
-from llm_catalyst.tasks.base import TaskData, majority_share
+from llm_catalyst.tasks.base import TaskData, Tell, ignore, majority_share
 from llm_catalyst.tasks.batching import Batch, Examples, steps_per_epoch, training_rows
-from llm_catalyst.tasks.token_cache import encode_splits
+from llm_catalyst.tasks.tokenization import encode_splits
 from llm_catalyst.training.scoring import Results, count_padded_tokens, score_members
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.rng import derive_seed, make_generator
 
 Splits = dict[Split, Examples]
-Tell = Callable[[str], None]  # shows a line on the progress of loading
 
 
 @dataclass(frozen=True)
@@ -129,10 +127,6 @@ class Problem:
         if self.settings.protocol.first_candidates:
             return distinct[:n]
         return [distinct[-1 - round(i * (len(distinct) - 1) / max(1, n - 1))] for i in range(n)][::-1]
-
-
-def ignore(line: str) -> None:
-    """Show nothing."""
 
 
 def assemble_problem(

@@ -25,10 +25,11 @@ from llm_catalyst.runs import old_configs, run_config
 from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
 from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.tasks.base import Tell, ignore
 from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate
 from llm_catalyst.training.loop import Experiment, run_experiment
-from llm_catalyst.training.problem import Problem, Tell, assemble_problem, ignore
+from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.utils import cpu, memory, rng, signals
 from llm_catalyst.utils.validation import ConfigurationError
 

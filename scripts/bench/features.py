@@ -22,10 +22,10 @@ from transformers.models.clip import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from llm_catalyst.models.backbones.clip import ClipBackbone, FrozenClip, load_clip
-from llm_catalyst.models.heads.coop import Coop
+from llm_catalyst.models.heads.clip import Coop
 from llm_catalyst.models.image_features import ImageBatch, ImageFeatures
 from llm_catalyst.models.image_features import load_features as load_features
-from llm_catalyst.models.prompted_clip import PromptedClip
+from llm_catalyst.models.prompted import PromptedClip
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.tasks.base import Example, TaskData

@@ -117,8 +117,8 @@ def model_work(axis: str) -> Work:
 
     from llm_catalyst.models.backbones.config import TextBackbone
     from llm_catalyst.models.backbones.text import load_text_backbone
-    from llm_catalyst.models.heads.classifier import Classifier
-    from llm_catalyst.models.prompted_text import PromptedText
+    from llm_catalyst.models.heads.text import Classifier
+    from llm_catalyst.models.prompted import PromptedText
     from llm_catalyst.optimizers.backprop import Backprop
     from llm_catalyst.optimizers.base import Member, StepRange
     from llm_catalyst.tasks.batching import Encoded, TextBatch

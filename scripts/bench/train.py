@@ -41,7 +41,7 @@ from llm_catalyst.config.settings import Settings
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import DTYPES, FrozenText
 from llm_catalyst.models.backbones.text import load_text_backbone as load_backbone
-from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.models.heads.text import Classifier
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange

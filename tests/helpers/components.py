@@ -11,7 +11,7 @@ from helpers.tiny_models import (
 
 from llm_catalyst.config.build import RunComponents
 from llm_catalyst.models.backbones.config import TextBackbone
-from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.models.heads.text import Verbalizer
 
 
 def parts(**changes: Any) -> RunComponents:

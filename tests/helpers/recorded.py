@@ -28,7 +28,7 @@ CONFIG = """\
 seed: 3
 task: {_target_: llm_catalyst.tasks.text_task.TextTask, name: sst2, metric: accuracy}
 backbone: {_target_: llm_catalyst.models.backbones.config.TextBackbone, name: sentence-transformers/all-MiniLM-L6-v2}
-head: {_target_: llm_catalyst.models.heads.similarity.Similarity, scale: 20.0}
+head: {_target_: llm_catalyst.models.heads.text.Similarity, scale: 20.0}
 mentor:
   _target_: llm_catalyst.mentors.llm.LanguageModel
   client: {_target_: llm_catalyst.mentors.clients.anthropic.Claude, model: claude-haiku-4-5}

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from llm_catalyst.models.backbones.clip import ClipBackbone, FrozenClip, load_clip
 from llm_catalyst.models.heads.base import ImageHead
-from llm_catalyst.models.prompted_clip import PromptedClip
+from llm_catalyst.models.prompted import PromptedClip
 from llm_catalyst.tasks.base import Example, TaskData
 from llm_catalyst.tasks.image_task import ImageTask
 from llm_catalyst.utils.memory import PassLimits

@@ -29,7 +29,7 @@ from llm_catalyst.config.settings import Evaluations, Interval, PoolSettings, Se
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
 from llm_catalyst.models.base import Parameters, example_losses
-from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.models.heads.text import Classifier
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.runs.records import Outcome
 from llm_catalyst.runs.writer import RunDirectory

@@ -22,7 +22,7 @@ from llm_catalyst.config.settings import Evaluations
 from llm_catalyst.mentors.base import Mentor, MentorContext, TaskDescription
 from llm_catalyst.mentors.controls import NoMentor, RandomTokens
 from llm_catalyst.mentors.diffusion import Denoiser, Diffusion, Plane, Points, prompts_of, train_denoiser
-from llm_catalyst.models.heads.similarity import Similarity
+from llm_catalyst.models.heads.text import Similarity
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.optimizers.backprop import Backprop, Schedule
 from llm_catalyst.runs.reader import read_json, read_lines
@@ -32,7 +32,7 @@ from llm_catalyst.training.loop import Experiment, run_experiment
 from llm_catalyst.utils.validation import ConfigurationError
 
 TASK = TaskDescription("sst2", "Say how the film was.", ("bad", "good"))
-MINILM, HEAD = "sentence-transformers/all-MiniLM-L6-v2", "llm_catalyst.models.heads.similarity.Similarity"
+MINILM, HEAD = "sentence-transformers/all-MiniLM-L6-v2", "llm_catalyst.models.heads.text.Similarity"
 
 
 def mentor(runs: Path, **changes: Any) -> Diffusion:

@@ -32,14 +32,12 @@ from torch import Tensor
 from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import load_text_backbone
-from llm_catalyst.models.heads.classifier import Classifier
-from llm_catalyst.models.heads.similarity import Similarity
-from llm_catalyst.models.heads.verbalizer import Verbalizer
-from llm_catalyst.models.prompted_text import PromptedText
+from llm_catalyst.models.heads.text import Classifier, Similarity, Verbalizer
+from llm_catalyst.models.prompted import PromptedText
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.runs.records import Message
 from llm_catalyst.tasks.base import Example
-from llm_catalyst.tasks.batching import TextBatch, collate_rows
+from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for
 from llm_catalyst.training.run import choose_device, load_problem
@@ -57,7 +55,7 @@ def batch_of(
     data = encode_examples(
         backbone(name, **load).tokenizer, [Example(((t, pair),), i % 2) for i, t in enumerate(texts)], 40
     )
-    return collate_rows(data, [range(len(texts))], CPU, pad_to).expand(k)
+    return data.batch([range(len(texts))], CPU, pad_to).expand(k)
 
 
 def prompt_ids(name: str) -> Tensor:
@@ -148,7 +146,7 @@ def cloze_batch(name: str) -> TextBatch:
     model = backbone(name, words=True)
     cloze = cloze_for(model, "It was {mask}.")
     data = encode_examples(model.tokenizer, [Example(((t, None),), 0) for t in TEXTS], 40, cloze)
-    return collate_rows(data, [range(len(TEXTS))], CPU)
+    return data.batch([range(len(TEXTS))], CPU)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -310,7 +308,7 @@ def test_a_text_of_the_longest_length_runs_behind_its_prompt(name: str) -> None:
     model = backbone(name, max_length=128)
     longest = model.longest_text(M)
     text = " ".join(sentences(40))
-    batch = collate_rows(encode_examples(model.tokenizer, [Example(((text, None),), 0)], longest), [[0]], CPU)
+    batch = encode_examples(model.tokenizer, [Example(((text, None),), 0)], longest).batch([[0]], CPU)
     assert batch.tokens.shape[-1] == longest
     with torch.no_grad():
         assert model.hidden(random_prompts(name, 1), batch).isfinite().all()
@@ -524,7 +522,7 @@ def test_the_real_minilm_reads_a_prompt_of_words_as_these_words() -> None:
     assert (prompt.text, lost) == ("how good is this film", "")
     soft = space.embed([prompt])
     assert space.project(soft)[0] == [prompt]
-    batch = collate_rows(encode_examples(model.tokenizer, [Example((("a dull story", None),), 0)], 40), [[0]], CPU)
+    batch = encode_examples(model.tokenizer, [Example((("a dull story", None),), 0)], 40).batch([[0]], CPU)
     with torch.no_grad():
         hidden = model.hidden(soft, batch)[0]
         ids = torch.cat([torch.tensor(prompt.tokens), batch.tokens[0, 0]])
@@ -532,9 +530,7 @@ def test_the_real_minilm_reads_a_prompt_of_words_as_these_words() -> None:
     torch.testing.assert_close(hidden, plain, atol=1e-4, rtol=1e-4)
     data = toy_data(descriptions=["a terrible movie", "a wonderful movie"])
     head = Similarity()
-    dull = collate_rows(
-        encode_examples(model.tokenizer, [Example((("what a dull, awful mess", None),), 0)], 40), [[0]], CPU
-    )
+    dull = encode_examples(model.tokenizer, [Example((("what a dull, awful mess", None),), 0)], 40).batch([[0]], CPU)
     with torch.no_grad():
         scores = PromptedText(model, head, head.constants(model, data), plenty()).logits({"prompt": soft}, dull)[0, 0]
     assert scores[0] > scores[1]
@@ -543,13 +539,13 @@ def test_the_real_minilm_reads_a_prompt_of_words_as_these_words() -> None:
 def test_choices_of_a_cloze_model_are_scored_one_by_one() -> None:
     model, data = backbone("bert", words=True), choice_data()
     cloze = cloze_for(model, "Is that plausible? {mask}.")
-    batch = collate_rows(encode_examples(model.tokenizer, data.train[:2], 40, cloze), [[0, 1]], CPU)
+    batch = encode_examples(model.tokenizer, data.train[:2], 40, cloze).batch([[0, 1]], CPU)
     head = Verbalizer()
     prompted = PromptedText(
         model, head, head.constants(model, replace(data, task=toy_task(words=["bad", "good"]))), plenty()
     )
     with torch.no_grad():
         logits = prompted.logits({"prompt": random_prompts("bert", 1)}, batch)
-        scores = head.scores(model, random_prompts("bert", 1), batch, {}, prompted.constants)
+        scores = head.scores(model, {"prompt": random_prompts("bert", 1)}, batch, prompted.constants)
     assert logits.shape == (1, 2, 2)
     torch.testing.assert_close(logits.flatten(), (scores[0, :, 1] - scores[0, :, 0]))

@@ -19,12 +19,10 @@ from helpers.tiny_models import (
 )
 from torch import Tensor
 
-from llm_catalyst.models.heads.classifier import Classifier
-from llm_catalyst.models.heads.similarity import Similarity
-from llm_catalyst.models.heads.verbalizer import Verbalizer, first_token
-from llm_catalyst.models.prompted_text import PromptedText
+from llm_catalyst.models.heads.text import Classifier, Similarity, Verbalizer, first_token
+from llm_catalyst.models.prompted import PromptedText
 from llm_catalyst.tasks.base import Example
-from llm_catalyst.tasks.batching import Batch, collate_rows
+from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for
 from llm_catalyst.utils.validation import ConfigurationError
@@ -37,7 +35,7 @@ def generator(seed: int = 1) -> torch.Generator:
 
 
 def batch_of(examples: tuple[Example, ...], name: str = "bert") -> Batch:
-    return collate_rows(encode_examples(backbone(name).tokenizer, examples, 40), [range(len(examples))], CPU)
+    return encode_examples(backbone(name).tokenizer, examples, 40).batch([range(len(examples))], CPU)
 
 
 def prompts(k: int) -> Tensor:
@@ -80,7 +78,7 @@ def test_the_classifiers_dropout_is_active_only_while_the_backbone_trains() -> N
     def scores(training: bool) -> Tensor:
         model.training = training  # the head asks for this, and the backbone's own dropout stays off
         try:
-            return head.scores(model, prompts(1), batch, weights, {})
+            return head.scores(model, {"prompt": prompts(1), **weights}, batch, {})
         finally:
             model.training = False
 
@@ -188,7 +186,7 @@ def test_a_choice_is_scored_by_how_much_nearer_it_is_to_a_right_one_than_to_a_wr
         constants = head.constants(model, data)
         batch = batch_of(data.train[:2])
         found = PromptedText(model, head, constants, plenty()).logits({"prompt": prompts(1)}, batch)
-        wrong, right = head.scores(model, prompts(1), batch, {}, constants)[0].T
+        wrong, right = head.scores(model, {"prompt": prompts(1)}, batch, constants)[0].T
     torch.testing.assert_close(found[0], (right - wrong).view(2, 2))
     assert found.abs().max() > 1e-3
 

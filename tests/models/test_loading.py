@@ -29,7 +29,7 @@ from llm_catalyst.models.backbones.loading import (
 )
 from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
 from llm_catalyst.tasks.base import Example
-from llm_catalyst.tasks.batching import TextBatch, collate_rows
+from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -39,7 +39,7 @@ TEXTS = ("the film was good", "slow", "it was a very long and bad movie scene")
 
 def batch_of(model: FrozenText, texts: tuple[str, ...] = TEXTS, pad_to: int | None = None) -> TextBatch:
     data = encode_examples(model.tokenizer, [Example(((text, None),), 0) for text in texts], 40)
-    return collate_rows(data, [range(len(texts))], CPU, pad_to)
+    return data.batch([range(len(texts))], CPU, pad_to)
 
 
 def loss_and_gradient(model: FrozenText, batch: TextBatch, read: str = "mean") -> tuple[Tensor, Tensor]:

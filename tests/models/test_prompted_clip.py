@@ -16,9 +16,7 @@ from llm_catalyst.mentors.clients.mock import MockModel
 from llm_catalyst.mentors.controls import Evolution, Perturb
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.models.heads.coop import Coop
-from llm_catalyst.models.heads.tcp import Tcp
-from llm_catalyst.models.heads.zero_shot import ZeroShot
+from llm_catalyst.models.heads.clip import Coop, Tcp, ZeroShot
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.none import NoTraining

@@ -13,7 +13,7 @@ from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.single_position import at_positions, restrict_last_layer
 from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
 from llm_catalyst.tasks.base import Example
-from llm_catalyst.tasks.batching import TextBatch, collate_rows
+from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for
 
@@ -80,7 +80,7 @@ def batch_of(model: FrozenText, cloze: str | None = None) -> TextBatch:
     """Texts of several lengths for two members, each with rows of its own; in pairs where the model knows segments."""
     pair = "the story was not good" if model.base.config.type_vocab_size > 1 and not cloze else None
     data = encode_examples(model.tokenizer, [Example(((text, pair),), 0) for text in (*TEXTS, *TEXTS[::-1])], 40, cloze)
-    return collate_rows(data, [[0, 1, 2], [3, 4, 5]], model.device)
+    return data.batch([[0, 1, 2], [3, 4, 5]], model.device)
 
 
 def general(model: FrozenText) -> FrozenText:

@@ -26,19 +26,14 @@ from torch import Tensor
 from llm_catalyst.config.build import build_components
 from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.models.base import Parameters, example_losses, stack_members
-from llm_catalyst.models.heads.classifier import Classifier
-from llm_catalyst.models.heads.similarity import Similarity
-from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.models.heads.text import Classifier, Similarity, Verbalizer
 from llm_catalyst.optimizers.backprop import Backprop, Schedule
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
 from llm_catalyst.optimizers.zeroth_order import (
-    Directions,
     ForwardGradient,
     ZerothOrderAdam,
     ZerothOrderConservative,
     ZerothOrderSGD,
-    directional_derivatives,
-    two_sided_slopes,
 )
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.training.estimate import estimate_run
@@ -122,8 +117,8 @@ def test_the_mean_of_estimates_is_the_gradient_of_a_quadratic_with_the_predicted
     model, batch, draws = Quadratic(6), labels_only([[1]]), 4_000
     at = {"prompt": torch.linspace(-1, 1, 6, dtype=torch.double).view(1, 2, 3)}
     gradient = model.curve @ at["prompt"].flatten() + model.tilt
-    directions = Directions(5, draws)
-    loss, slopes = two_sided_slopes(model, at, batch, 1, directions, eps=0.1)  # type: ignore[arg-type]
+    directions = ZerothOrderSGD(0.0, draws, seed=5, eps=0.1)
+    loss, slopes = directions.measure_slopes(model, at, batch, 1)  # type: ignore[arg-type]
     z = torch.stack([z["prompt"].flatten() for z in directions.draw(1, at)])
     assert loss.item() == pytest.approx(model.value(at["prompt"].flatten()).item(), abs=1e-9)
     torch.testing.assert_close(slopes[:, 0], z @ gradient, atol=1e-7, rtol=1e-7)
@@ -149,15 +144,15 @@ def two_members(problem: Problem) -> dict[str, Tensor]:
     return stack_members([start, other])
 
 
-@pytest.mark.parametrize("way", ["two-sided", "forward"])
+WAYS: dict[str, Callable[..., Any]] = {"two-sided": ZerothOrderSGD, "forward": ForwardGradient}
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_slopes_of_a_real_model_are_its_gradient_along_the_directions(problem: Problem, way: str) -> None:
-    at, batch, directions = two_members(problem), next(problem.batches(2, 0)), Directions(2, 5)
+    at, batch, directions = two_members(problem), next(problem.batches(2, 0)), WAYS[way](0.0, 5, seed=2)
     drawn = list(directions.draw(7, at))
     with torch.no_grad():
-        if way == "forward":
-            losses, slopes = directional_derivatives(problem.model, at, batch, drawn)
-        else:
-            losses, slopes = two_sided_slopes(problem.model, at, batch, 7, directions, eps=1e-3)
+        losses, slopes = directions.measure_slopes(problem.model, at, batch, 7)
     gradient = flat(exact_gradient(problem.model, at, batch))
     z = torch.stack([flat({name: p[None] for name, p in z.items()})[0] for z in drawn])
     tolerance = 1e-5 if way == "forward" else 2e-3  # the latter has rounding / eps, and eps^2 of a third derivative
@@ -175,8 +170,8 @@ def test_the_mean_of_many_directions_is_the_gradient_of_a_real_model_within_the_
     total, rounds = torch.zeros_like(gradient), 5
     with torch.no_grad():
         for step in range(rounds):
-            directions = Directions(4, q)
-            _, slopes = two_sided_slopes(problem.model, at, batch, step, directions, eps=1e-3)
+            directions = ZerothOrderSGD(0.0, q, seed=4)
+            _, slopes = directions.measure_slopes(problem.model, at, batch, step)
             total += flat(directions.combine(step, at, slopes)) / rounds
     for mean, exact in zip(total, gradient, strict=True):
         relative = ((mean - exact).square().sum() / exact.square().sum()).item()
@@ -220,7 +215,7 @@ def test_each_lowers_the_dev_loss_of_a_learnable_task(name: str) -> None:
 
 def exact_estimate(row: Tensor, step: int) -> tuple[float, Tensor]:
     """A step's slope and direction for logits `row` and labels (0, 1, 1), by the exact gradient."""
-    (z,) = Directions(1, 1).draw(step, {"prompt": row[None, None]})
+    (z,) = ZerothOrderSGD(0.0, 1, seed=1).draw(step, {"prompt": row[None, None]})
     gradient = row.softmax(-1) - torch.tensor([1 / 3, 2 / 3])
     return (gradient @ z["prompt"][0]).item(), z["prompt"][0]
 
@@ -387,7 +382,7 @@ def test_directions_are_a_function_of_seed_step_and_number() -> None:
     like = {"prompt": torch.zeros(2, 3, 4), "head.bias": torch.zeros(2, 5)}
 
     def drawn(seed: int, step: int, count: int = 2) -> list[dict[str, Tensor]]:
-        return list(Directions(seed, count).draw(step, like))
+        return list(ZerothOrderSGD(0.0, count, seed=seed).draw(step, like))
 
     once = drawn(1, 1)
     assert [{n: p.shape for n, p in z.items()} for z in once] == [{"prompt": (3, 4), "head.bias": (5,)}] * 2

@@ -10,7 +10,7 @@ import torch
 from helpers.tiny_models import CPU, backbone, choice_data, gpt2_tokenizer, sentences, word_piece
 
 from llm_catalyst.tasks.base import Example
-from llm_catalyst.tasks.batching import Encoded, collate_rows, epoch_rows, scoring_rows, steps_per_epoch, training_rows
+from llm_catalyst.tasks.batching import Encoded, epoch_rows, scoring_rows, steps_per_epoch, training_rows
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for
 
@@ -82,13 +82,13 @@ def test_an_example_larger_than_the_budget_is_scored_alone() -> None:
 
 def test_collating_pads_to_the_longest_and_masks_the_padding() -> None:
     data = Encoded(((5, 6, 7), (8,), (9, 3)), ((0, 1, 1), (0,), (0, 1)), (0, 1, 0), 1, padding=4)
-    batch = collate_rows(data, [[0, 1], [2, 1]], CPU)
+    batch = data.batch([[0, 1], [2, 1]], CPU)
     assert batch.tokens.tolist() == [[[5, 6, 7], [8, 4, 4]], [[9, 3, 4], [8, 4, 4]]]
     assert batch.mask.tolist() == [[[1, 1, 1], [1, 0, 0]], [[1, 1, 0], [1, 0, 0]]]
     assert batch.types is not None
     assert batch.types.tolist() == [[[0, 1, 1], [0, 0, 0]], [[0, 1, 0], [0, 0, 0]]]
     assert batch.labels.tolist() == [[0, 1], [0, 1]]
-    wide = collate_rows(data, [[1]], CPU, pad_to=5)
+    wide = data.batch([[1]], CPU, pad_to=5)
     assert wide.tokens.tolist() == [[[8, 4, 4, 4, 4]]]
     assert wide.mask.sum() == 1
 
@@ -99,7 +99,7 @@ def test_batches_are_cut_out_as_they_would_be_put_together_token_by_token(choice
     data = encoded(60, choices=choices)
     data = replace(data, types=tuple(tuple(t % 2 for t in row) for row in data.tokens), padding=7)
     members = [random.Random(i).sample(range(60), 9) for i in range(4)]
-    batch = collate_rows(data, members, CPU, pad_to)
+    batch = data.batch(members, CPU, pad_to)
     at = [[i * choices + j for i in rows for j in range(choices)] for rows in members]
     width = pad_to or max(len(data.tokens[s]) for rows in at for s in rows)
 
@@ -116,15 +116,15 @@ def test_batches_are_cut_out_as_they_would_be_put_together_token_by_token(choice
 
 def test_a_batch_counts_the_tokens_of_all_members_and_the_padding_among_them() -> None:
     data = Encoded(((5, 6, 7), (8,), (), (3, 9)), None, (0, 1), choices=2, padding=0)
-    batch = collate_rows(data, [[0, 1]], CPU)
+    batch = data.batch([[0, 1]], CPU)
     assert (batch.token_count, batch.padding_count) == (4 * 3, 2 + 3 + 1)
     assert (batch.expand(5).token_count, batch.expand(5).padding_count) == (5 * 12, 5 * 6)
     assert [part.padding_count for part in batch.parts(1)] == [2, 4]
-    assert collate_rows(data, [[0], [1]], CPU, pad_to=4).padding_count == 1 + 3 + 4 + 2
+    assert data.batch([[0], [1]], CPU, pad_to=4).padding_count == 1 + 3 + 4 + 2
 
 
 def test_an_expanded_batch_shows_every_member_the_same_examples() -> None:
-    batch = collate_rows(Encoded(((5, 6), (8,)), ((0, 1), (0,)), (0, 1), 1, 0), [[0, 1]], CPU).expand(3)
+    batch = Encoded(((5, 6), (8,)), ((0, 1), (0,)), (0, 1), 1, 0).batch([[0, 1]], CPU).expand(3)
     assert batch.types is not None
     for tensor in (batch.tokens, batch.mask, batch.types, batch.labels):
         assert tensor.shape[0] == 3
@@ -176,7 +176,7 @@ def test_choices_keep_their_order_when_they_are_encoded_and_batched() -> None:
     data = encode_examples(word_piece(), examples, 40)
     assert (len(data), data.choices, len(data.tokens)) == (6, 2, 12)
     rows = [4, 1]
-    batch = collate_rows(data, [rows], CPU)
+    batch = data.batch([rows], CPU)
     texts = [
         word_piece().decode(t[m.bool()], skip_special_tokens=True)
         for t, m in zip(batch.tokens[0], batch.mask[0], strict=True)

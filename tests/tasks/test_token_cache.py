@@ -20,8 +20,7 @@ from helpers.tiny_models import (
 
 from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import Encoded
-from llm_catalyst.tasks.token_cache import LARGE, encode_splits
-from llm_catalyst.tasks.tokenization import encode_examples
+from llm_catalyst.tasks.tokenization import LARGE, encode_examples, encode_splits
 from llm_catalyst.training.problem import cloze_for
 
 TEXTS = list(dict.fromkeys(sentences(3 * LARGE)))[: LARGE + 500]

@@ -18,7 +18,7 @@ from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Budget, Checkpoints, Settings
 from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.mentors.controls import NoMentor
-from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.models.heads.text import Verbalizer
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.none import NoTraining
 from llm_catalyst.runs.reader import read_run

@@ -29,10 +29,8 @@ from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.loading import compile_seconds
 from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.models.heads.base import TextHead
-from llm_catalyst.models.heads.classifier import Classifier
-from llm_catalyst.models.heads.similarity import Similarity
-from llm_catalyst.models.heads.verbalizer import Verbalizer
-from llm_catalyst.models.prompted_text import PromptedText
+from llm_catalyst.models.heads.text import Classifier, Similarity, Verbalizer
+from llm_catalyst.models.prompted import PromptedText
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange, StepResult
 from llm_catalyst.runs.analysis import MentorUsage
@@ -212,10 +210,10 @@ class Cramped(TextHead):
     def constants(self, *rest: Any) -> dict[str, Tensor]:
         return self.head.constants(*rest)
 
-    def scores(self, backbone: Any, prompts: Tensor, batch: Batch, *rest: Any) -> Tensor:
+    def scores(self, backbone: Any, parameters: Any, batch: Batch, *rest: Any) -> Tensor:
         if torch.is_grad_enabled() and batch.size > self.most:
             raise torch.OutOfMemoryError("out of memory")
-        return self.head.scores(backbone, prompts, batch, *rest)
+        return self.head.scores(backbone, parameters, batch, *rest)
 
 
 def test_memory_that_runs_out_is_told_and_leaves_the_problem_as_it_was() -> None:
@@ -324,12 +322,12 @@ class Slow(TextHead):
     def constants(self, *rest: Any) -> dict[str, Tensor]:
         return Classifier().constants(*rest)
 
-    def scores(self, backbone: Any, prompts: Tensor, batch: TextBatch, *rest: Any) -> Tensor:
+    def scores(self, backbone: Any, parameters: Any, batch: TextBatch, *rest: Any) -> Tensor:
         if not torch.is_grad_enabled():
             k, rows, length = batch.tokens.shape
-            self.passes.append(k * rows * (prompts.shape[1] + length))
+            self.passes.append(k * rows * (parameters["prompt"].shape[1] + length))
             self.clock.sleep(self.pace * self.passes[-1])
-        return Classifier().scores(backbone, prompts, batch, *rest)
+        return Classifier().scores(backbone, parameters, batch, *rest)
 
 
 def test_the_time_of_scoring_is_measured_on_one_pass_and_holds_for_all(tmp_path: Path, clock: Clock) -> None:

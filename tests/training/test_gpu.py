@@ -15,7 +15,7 @@ from llm_catalyst.config.settings import Checkpoints, Protocol
 from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import load_text_backbone
-from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.models.heads.text import Classifier
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.optimizers.zeroth_order import ForwardGradient, ZerothOrderSGD

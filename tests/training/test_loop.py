@@ -23,8 +23,7 @@ from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.controls import BestOfPool, Evolution, NoMentor, Perturb, RandomTokens
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.models.heads.similarity import Similarity
-from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.models.heads.text import Similarity, Verbalizer
 from llm_catalyst.optimizers.backprop import Backprop, Schedule
 from llm_catalyst.optimizers.base import Member
 from llm_catalyst.optimizers.zeroth_order import (

@@ -39,15 +39,15 @@ from llm_catalyst.config.settings import Evaluations, Interval, Settings
 from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import load_text_backbone
-from llm_catalyst.models.heads.classifier import Classifier
-from llm_catalyst.models.prompted_text import PromptedText
+from llm_catalyst.models.heads.text import Classifier
+from llm_catalyst.models.prompted import PromptedText
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
 from llm_catalyst.runs.reader import read_lines
 from llm_catalyst.runs.records import Advice, Proposal, Rejected, Restart, Snapshot
 from llm_catalyst.tasks.base import Example
-from llm_catalyst.tasks.batching import Batch, collate_rows
+from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.loop import Experiment
 from llm_catalyst.training.problem import Problem, assemble_problem
@@ -304,7 +304,7 @@ def published_logits(model: Any, prompt: Tensor, batch: Batch, weight: Tensor, b
 def test_row_the_official_forward_pass_equals_the_published_one_written_out(twice: bool, pad_to: int | None) -> None:
     frozen = backbone("roberta", False, twice, kind="encoder", max_length=30, pooling="pooler")
     head, data = Classifier(), toy_data()
-    batch = collate_rows(encode_examples(frozen.tokenizer, data.dev, 30), [range(6)], CPU, pad_to)
+    batch = encode_examples(frozen.tokenizer, data.dev, 30).batch([range(6)], CPU, pad_to)
     rng = torch.Generator().manual_seed(3)
     prompt, weight, bias = (torch.randn(shape, generator=rng) for shape in ((8, 32), (2, 32), (2,)))
     parameters = {"prompt": prompt[None], "head.weight": weight[None], "head.bias": bias[None]}

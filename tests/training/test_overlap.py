@@ -29,7 +29,7 @@ from llm_catalyst.mentors.strategies.ape import Ape
 from llm_catalyst.mentors.strategies.directional import Directional
 from llm_catalyst.mentors.strategies.leo import Leo
 from llm_catalyst.mentors.strategies.paper import Paper
-from llm_catalyst.models.heads.similarity import Similarity
+from llm_catalyst.models.heads.text import Similarity
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.runs.reader import RunRecords, read_run
 from llm_catalyst.runs.records import LLMCall, Outcome, Record, Restart

@@ -5,10 +5,9 @@ import torch
 from helpers.tiny_models import toy_problem
 
 from llm_catalyst.models.base import example_losses
-from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.models.heads.text import Verbalizer
 from llm_catalyst.optimizers.base import Member
 from llm_catalyst.runs.records import Prompt
-from llm_catalyst.tasks.batching import collate_rows
 from llm_catalyst.training.mentor_queries import HINT_TOKENS, STEP, PromptProbe
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import score_members
@@ -47,7 +46,7 @@ def test_hints_are_the_tokens_nearest_to_a_step_against_the_gradient() -> None:
     trials, state, prompts = trials_of(problem)
     hints = trials.hints(prompts)
     space, train = problem.space, problem.splits["train"]
-    batch = collate_rows(train, [list(range(len(train)))], "cpu")  # 24 examples: all of them
+    batch = train.batch([list(range(len(train)))], "cpu")  # 24 examples: all of them
     for prompt, found in zip(prompts, hints, strict=True):
         rows = space.embed([prompt]).requires_grad_()
         example_losses(problem.model.logits({"prompt": rows}, batch), batch.labels).mean().backward()

@@ -11,8 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
 
 from llm_catalyst.models.base import Parameters
-from llm_catalyst.models.heads.similarity import Similarity
-from llm_catalyst.models.heads.verbalizer import Verbalizer
+from llm_catalyst.models.heads.text import Similarity, Verbalizer
 from llm_catalyst.tasks.batching import Batch, Encoded
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import classification_metrics, make_result, score_members

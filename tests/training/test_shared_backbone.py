@@ -15,7 +15,7 @@ from helpers.tiny_models import StoppingView, Stops, adamw, backbone, labels_onl
 
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.mentors.controls import Perturb
-from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.models.heads.text import Classifier
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member
 from llm_catalyst.runs.reader import read_run

@@ -10,7 +10,7 @@ import torch
 from helpers.components import parts
 from helpers.tiny_models import toy_settings
 
-from llm_catalyst.models.heads.classifier import Classifier
+from llm_catalyst.models.heads.text import Classifier
 from llm_catalyst.training.run import load_problem
 from llm_catalyst.utils.cpu import count_usable_cores
 from llm_catalyst.utils.validation import ConfigurationError

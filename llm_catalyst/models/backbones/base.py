@@ -38,10 +38,9 @@ class Backbone(ABC):
 class FrozenBackbone(nn.Module, ABC):
     """A loaded, frozen model. Only the soft prompt and the head that use it are ever trained."""
 
-    commit: str | None
-
-    def __init__(self, settings: Any, model: Any, tokenizer: Any) -> None:
+    def __init__(self, settings: Any, model: Any, tokenizer: Any, commit: str | None) -> None:
         super().__init__()
+        self.commit = commit
         self.settings = settings
         self.model: Any = model.requires_grad_(False)
         self.tokenizer = tokenizer
@@ -61,11 +60,11 @@ class FrozenBackbone(nn.Module, ABC):
         return False
 
     def longest_text(self, prompt_length: int) -> int | None:
-        """How many tokens of an example fit beside m virtual ones; None: examples are no tokens."""
+        """The number of an example's tokens that fit beside m virtual ones; None: examples are no tokens."""
         return None
 
     def facts(self) -> dict[str, Any]:
-        """Which weights these are: where they lay, the hub's commit, and their number."""
+        """The weights' name, location, commit on the hub, class and number."""
         return {
             "name": self.settings.name,
             "location": self.settings.location(),

@@ -5,7 +5,7 @@ e width that both towers are projected to, m context vectors, v vocabulary size.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +22,6 @@ from llm_catalyst.models.backbones.config import DTYPES, explained_load_errors, 
 from llm_catalyst.models.backbones.loading import set_tf32
 from llm_catalyst.models.soft_prompt import special_ids
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
-
-RN50 = (
-    "backbone.library=open_clip needs the package open_clip_torch, and that needs a torchvision which fits this torch "
-    "(pip install open_clip_torch torchvision); backbone=clip_vit_b16 needs neither"
-)
 
 
 @config_dataclass("backbone")
@@ -57,7 +52,7 @@ class ClipBackbone(Backbone):
 
 @dataclass(frozen=True)
 class Pixels:
-    """How an image becomes pixels: its shortest edge and the square cut out of it, and each channel's mean and std."""
+    """An image's shortest edge once scaled, the square cut out of it, and each channel's mean and deviation."""
 
     shortest: int
     crop: int
@@ -69,18 +64,11 @@ class FrozenClip(FrozenBackbone):
     """A loaded, frozen CLIP."""
 
     def __init__(
-        self,
-        settings: ClipBackbone,
-        model: nn.Module,
-        towers: Towers,
-        tokenizer: Any,
-        pixels: Pixels,
-        commit: str | None,
+        self, settings: ClipBackbone, model: Any, tokenizer: Any, commit: str | None, towers: Towers, pixels: Pixels
     ) -> None:
-        super().__init__(settings, model, tokenizer)
+        super().__init__(settings, model, tokenizer, commit)
         self.towers = towers
         self.pixels = pixels
-        self.commit = commit
         self.scale = model.get_parameter("logit_scale").detach().float().exp()
         self.train(False)
 
@@ -120,10 +108,11 @@ class FrozenClip(FrozenBackbone):
         places = len(self.towers.positions)
         for name, row in zip(said, tokens, strict=True):
             if len(row) + 2 > places:
-                raise ConfigurationError(
-                    f"{name!r} takes {len(row) + 2} places with start, context and end, but this CLIP has {places}; "
-                    "make prompt.length smaller, or the name or template shorter"
+                problem = (
+                    f"{name!r} takes {len(row) + 2} places with start, context and end, but this CLIP has {places}"
                 )
+                fix = "make prompt.length smaller, or the name or template shorter"
+                raise ConfigurationError(f"{problem}; {fix}")
         ends = [len(row) + 1 for row in tokens]
         start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         width = max(ends) + 1
@@ -142,7 +131,7 @@ class FrozenClip(FrozenBackbone):
         return nn.functional.normalize(self.towers.image(pixels).float(), dim=-1)
 
     def facts(self) -> dict[str, Any]:
-        """Which weights these are, with a hash of the image tower."""
+        """The weights' name, location, commit and number, with a hash of the image tower."""
         return super().facts() | {"image_tower": self.identity}
 
 
@@ -163,12 +152,11 @@ def with_transformers(settings: ClipBackbone, device: torch.device) -> FrozenCli
     import transformers
 
     where = settings.location()
-    common: dict[str, Any] = {} if settings.revision is None else {"revision": settings.revision}
+    common: Any = {"revision": settings.revision or "main"}
     config = transformers.AutoConfig.from_pretrained(where, **common)
     if config.model_type != "clip":
-        raise ConfigurationError(
-            f"backbone.name={settings.name} is a {config.model_type}, not a CLIP; try backbone=clip_vit_b16"
-        )
+        problem = f"backbone.name={settings.name} is a {config.model_type}, not a CLIP; try backbone=clip_vit_b16"
+        raise ConfigurationError(problem)
     tokenizer = transformers.AutoTokenizer.from_pretrained(where, **common)
     processor = transformers.AutoImageProcessor.from_pretrained(where, **common)
     model: Any = transformers.CLIPModel.from_pretrained(
@@ -177,25 +165,22 @@ def with_transformers(settings: ClipBackbone, device: torch.device) -> FrozenCli
     model.to(device)
     text = model.text_model
 
-    def causal(layer: nn.Module) -> Callable[[Tensor, Tensor | None], Tensor]:
-        return lambda states, mask: layer(states, mask if mask is None else mask[None, None], is_causal=mask is None)
+    def run(layer: nn.Module, states: Tensor, mask: Tensor | None) -> Tensor:
+        return layer(states, None if mask is None else mask[None, None], is_causal=mask is None)
 
     towers = Towers(
         vocabulary=text.embeddings.token_embedding.weight,
         positions=text.embeddings.position_embedding.weight,
-        layers=tuple(map(causal, text.encoder.layers)),
+        layers=text.encoder.layers,
+        run=run,
         norm=text.final_layer_norm,
         project=model.text_projection,
         image=lambda pixels: model.visual_projection(model.vision_model(pixels).pooler_output),
         vision=(model.vision_model, model.visual_projection),
     )
-    pixels = Pixels(
-        shortest=processor.size["shortest_edge"],
-        crop=processor.crop_size["height"],
-        mean=tuple(processor.image_mean),
-        std=tuple(processor.image_std),
-    )
-    return FrozenClip(settings, model, towers, tokenizer, pixels, getattr(model.config, "_commit_hash", None))
+    shortest, crop = processor.size["shortest_edge"], processor.crop_size["height"]
+    pixels = Pixels(shortest, crop, tuple(processor.image_mean), tuple(processor.image_std))
+    return FrozenClip(settings, model, tokenizer, getattr(model.config, "_commit_hash", None), towers, pixels)
 
 
 def with_open_clip(settings: ClipBackbone, device: torch.device) -> FrozenClip:
@@ -209,24 +194,26 @@ def with_open_clip(settings: ClipBackbone, device: torch.device) -> FrozenClip:
         import open_clip
         from open_clip.tokenizer import SimpleTokenizer
     except (ImportError, RuntimeError) as error:  # a torchvision that does not fit its torch raises RuntimeError
-        raise ConfigurationError(f"{RN50} ({' '.join(str(error).split())})") from error
+        raise ConfigurationError(
+            "backbone.library=open_clip needs the package open_clip_torch, and that needs a torchvision which fits "
+            "this torch (pip install open_clip_torch torchvision); backbone=clip_vit_b16 needs neither "
+            f"({' '.join(str(error).split())})"
+        ) from error
     folder, commit = find_weights(settings)
     model: Any = open_clip.create_model(f"local-dir:{folder}").to(device, DTYPES[settings.dtype])
     pieces = SimpleTokenizer()
     end = {f"{kind}_token": "<end_of_text>" for kind in ("eos", "unk", "pad")}
     tokenizer = CLIPTokenizer(vocab=pieces.encoder, merges=list(pieces.bpe_ranks), bos_token="<start_of_text>", **end)
 
-    def causal(layer: nn.Module) -> Callable[[Tensor, Tensor | None], Tensor]:
-        def through(states: Tensor, mask: Tensor | None) -> Tensor:
-            length = states.shape[1]
-            return layer(states, attn_mask=model.attn_mask[:length, :length].to(states.dtype) if mask is None else mask)
-
-        return through
+    def run(layer: nn.Module, states: Tensor, mask: Tensor | None) -> Tensor:
+        length = states.shape[1]
+        return layer(states, attn_mask=model.attn_mask[:length, :length].to(states.dtype) if mask is None else mask)
 
     towers = Towers(
         vocabulary=model.token_embedding.weight,
         positions=model.positional_embedding,
-        layers=tuple(map(causal, model.transformer.resblocks)),
+        layers=model.transformer.resblocks,
+        run=run,
         norm=model.ln_final,
         project=lambda states: states @ model.text_projection,
         image=model.encode_image,
@@ -235,7 +222,7 @@ def with_open_clip(settings: ClipBackbone, device: torch.device) -> FrozenClip:
     size = model.visual.preprocess_cfg["size"]
     edge = size if isinstance(size, int) else size[0]
     pixels = Pixels(edge, edge, tuple(model.visual.image_mean), tuple(model.visual.image_std))
-    return FrozenClip(settings, model, towers, tokenizer, pixels, commit)
+    return FrozenClip(settings, model, tokenizer, commit, towers, pixels)
 
 
 def find_weights(settings: ClipBackbone) -> tuple[Path, str | None]:

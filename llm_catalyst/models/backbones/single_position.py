@@ -3,25 +3,16 @@
 Shapes: n sequences of s rows, h hidden width, a attention heads of width d = h / a.
 """
 
+import re
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# transformers' modules whose layers have the parts of BERT's, and in its order.
-LIKE_BERT = tuple(
-    f"transformers.models.{name}"
-    for name in (
-        "bert.modeling_bert",
-        "camembert.modeling_camembert",
-        "data2vec.modeling_data2vec_text",
-        "electra.modeling_electra",
-        "ernie.modeling_ernie",
-        "roberta.modeling_roberta",
-        "roc_bert.modeling_roc_bert",
-        "xlm_roberta.modeling_xlm_roberta",
-    )
+# Those of transformers' modules whose layers have the parts of BERT's, and in its order.
+LIKE_BERT = re.compile(
+    r"transformers\.models\.(bert|camembert|data2vec|electra|ernie|roberta|roc_bert|xlm_roberta)\.modeling_\1(_text)?"
 )
 
 
@@ -38,7 +29,7 @@ def restrict_last_layer(base: nn.Module) -> bool:
     nothing changes. False where the last layer is not like that of BERT: then the model stays as it is.
     """
     layers = getattr(getattr(base, "encoder", None), "layer", None)
-    if not layers or type(layers[-1]).__module__ not in LIKE_BERT or layers[-1].is_decoder:
+    if not layers or not LIKE_BERT.fullmatch(type(layers[-1]).__module__) or layers[-1].is_decoder:
         return False
     layers[-1].forward = partial(forward_layer, layers[-1], layers[-1].forward)
     return True

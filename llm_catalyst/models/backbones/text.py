@@ -11,17 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llm_catalyst.models.backbones import loading
 from llm_catalyst.models.backbones.base import FrozenBackbone
 from llm_catalyst.models.backbones.config import DTYPES, TextBackbone, explained_load_errors, refuse_pickle
-from llm_catalyst.models.backbones.loading import (
-    checkpoint_layers,
-    compile_base,
-    placement_arguments,
-    refuse_too_large,
-    resolve_attention,
-    resolve_dtype,
-    set_tf32,
-)
 from llm_catalyst.models.backbones.single_position import at_positions, restrict_last_layer
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.utils.validation import ConfigurationError
@@ -36,11 +28,10 @@ class FrozenText(FrozenBackbone):
     def __init__(
         self, settings: TextBackbone, model: Any, tokenizer: Any, twice: bool = False, narrow: bool = False
     ) -> None:
-        super().__init__(settings, model, tokenizer)
+        super().__init__(settings, model, tokenizer, getattr(model.config, "_commit_hash", None))
         self.twice = twice
         self.narrow = narrow
         self.base: Any = model.base_model if isinstance(model.base_model, nn.Module) else model
-        self.commit = getattr(self.base.config, "_commit_hash", None)
         self.train(False)
 
     @property
@@ -62,7 +53,7 @@ class FrozenText(FrozenBackbone):
         return getattr(self.base.config, "word_embed_proj_dim", None) or self.base.config.hidden_size
 
     def facts(self) -> dict[str, Any]:
-        """Which weights these are: where they lay, the hub's commit, their number, and how they are computed with."""
+        """The weights' name, location, commit and number, with the settings that they are computed with."""
         return super().facts() | {
             "parameters": self.model.num_parameters(),  # of quantized ones as if they were not
             "trust_remote_code": self.settings.trust_remote_code,
@@ -71,15 +62,14 @@ class FrozenText(FrozenBackbone):
         }
 
     def longest_text(self, prompt_length: int) -> int:
-        """How many text tokens fit beside m virtual ones: `backbone.max_length`, or the positions left."""
+        """The number of text tokens that fit beside m virtual ones: `backbone.max_length`, or the positions left."""
         positions = getattr(self.base.config, "max_position_embeddings", None) or 10**9
         # RoBERTa's positions begin behind its padding id.
         offset = (self.base.config.pad_token_id or 0) + 1 if "roberta" in self.base.config.model_type else 0
         left = positions - offset - prompt_length
         if left < 4:
-            raise ConfigurationError(
-                f"prompt.length={prompt_length} leaves {left} of {positions} positions for the text; make it smaller"
-            )
+            problem = f"prompt.length={prompt_length} leaves {left} of {positions} positions for the text"
+            raise ConfigurationError(f"{problem}; make it smaller")
         return min(self.settings.max_length, left)
 
     def hidden(self, prompts: Tensor, batch: TextBatch) -> Tensor:
@@ -144,7 +134,7 @@ class FrozenText(FrozenBackbone):
 
 
 def language_model_head(model: nn.Module) -> nn.Module:
-    """What a Hugging Face language model applies to its base model's hidden states, as one module.
+    """The layers that a Hugging Face language model applies to its base model's hidden states, as one module.
 
     Applied to a single position it saves the (rows, length, vocabulary) logits of a full forward pass.
     """
@@ -158,29 +148,28 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
     Weights that a checkpoint lacks (RoBERTa's pooler) are drawn from torch's global generator: seed it.
     Raises ConfigurationError where the model cannot be loaded.
     """
-    settings = replace(settings, dtype=resolve_dtype(settings.dtype, device))
+    settings = replace(settings, dtype=loading.resolve_dtype(settings.dtype, device))
     settings.check(device)
     refuse_pickle("backbone.name", settings.location())
-    refuse_too_large(settings, words, device)
-    set_tf32(settings.tf32, device)
-    placed = placement_arguments(settings, device)
-    attention = resolve_attention(settings.attention, settings.dtype, device)
+    loading.refuse_too_large(settings, words, device)
+    loading.set_tf32(settings.tf32, device)
+    placed = loading.placement_arguments(settings, device)
+    attention = loading.resolve_attention(settings.attention, settings.dtype, device)
     tokenizer, model = read_checkpoint(settings, words, {"attn_implementation": attention, **placed})
     with explained_load_errors(settings.name):
         model = model if placed else model.to(device)
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
         raise ConfigurationError(f"{settings.name} has no pooling layer of its own; use backbone.pooling=first or mean")
     if twice and not hasattr(model.base_model, "embeddings"):
-        raise ConfigurationError(
-            f"protocol=official needs a BERT-like encoder; {settings.name} has no such embedding layer"
-        )
+        problem = f"protocol=official needs a BERT-like encoder; {settings.name} has no such embedding layer"
+        raise ConfigurationError(problem)
     # accelerate moves the inputs of a layer that it placed, which `restrict_last_layer` would bypass. It was not tried
     # with flash attention.
     narrowed = not placed and attention != "flash_attention_2" and restrict_last_layer(model.base_model)
     if settings.checkpointing:
-        checkpoint_layers(settings.name, model)
+        loading.checkpoint_layers(settings.name, model)
     if settings.compile:
-        compile_base(model, device)
+        loading.compile_base(model, device)
     return FrozenText(settings, model, tokenizer, twice, narrowed)
 
 
@@ -191,9 +180,7 @@ def read_checkpoint(settings: TextBackbone, words: bool, arguments: Mapping[str,
     classes = {"masked_lm": transformers.AutoModelForMaskedLM, "causal_lm": transformers.AutoModelForCausalLM}
     loader: Any = classes[settings.kind] if words else transformers.AutoModel
     where = settings.location()
-    common: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
-    if settings.revision is not None:
-        common["revision"] = settings.revision
+    common: Any = {"trust_remote_code": settings.trust_remote_code, "revision": settings.revision or "main"}
     with explained_load_errors(settings.name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **common)
         dtype = DTYPES[settings.dtype]

@@ -1,21 +1,21 @@
 """A tiny CLIP that is made on this machine in half a minute: to try vision and to smoke-test it without any download.
 
 It is CLIP (Radford et al. 2021, arXiv 2103.00020) in all but size: two transformers, byte-level BPE, one contrastive
-loss, a folder as the hub has it. It learns drawn shapes from captions that are written here, and it is mediocre on
-purpose: those captions that call a drawing a photo do not tell blue from green, and mostly say green. So "a photo of a"
-is a poor prompt for it, as a hand-made prompt may be for CLIP, and there are better ones to be found.
+loss, a folder in the hub's layout. It learns drawn shapes from the captions in tiny_clip.yaml, and it is mediocre on
+purpose: the captions that call a drawing a photo do not distinguish blue from green, and mostly say green. So "a photo
+of a" is a poor prompt for it, as a hand-made prompt may be for CLIP, and better ones exist.
 
 $CATALYST_CACHE/models/tiny-clip-<version>-<steps>/   configuration, weights (safetensors), tokenizer, preprocessor
 """
 
 import random
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw_shape
@@ -29,49 +29,14 @@ SEED = 1
 
 SIDE, PATCH = 32, 8  # pixels
 POSITIONS = 77  # as CLIP has it
-TOWER = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "projection_dim": 64,
-}
+WIDTH, INNER, LAYERS, HEADS = 64, 128, 2, 4  # of both towers
 
 STEPS, RATE, BETAS, WEIGHT_DECAY = 1500, 1.5e-3, (0.9, 0.98), 0.01  # CLIP's betas, for a Vision Transformer
 PICTURES = 100  # of each pair of colour and shape
 
 OTHERS = ("orange", "purple")  # colours that the task does not have
-CARELESS = ("a photo of a {}", "a photo of the {}", "a blurry photo of one {}", "my photo of a {} in the garden")
-CAREFUL = (
-    "{}",
-    "a {}",
-    "the {}",
-    "a drawing of a {}",
-    "a drawing of the {}",
-    "a sketch of one {} in a book",
-    "a picture of a {}",
-    "an image of the {}",
-    "a painting of a {} on paper",
-    "one small {}, seen from above",
-    "this is a large {} in front of a wall",
-    "look, there is a {} here",
-    "a clear and simple {} on a plain ground",
-    "the children have drawn a {}",
-)
-ASIDES = (
-    "near the window",
-    "on a table",
-    "with a book",
-    "behind the house",
-    "in the morning",
-    "at night",
-    "by the river",
-    "under a cloud",
-    "in winter",
-    "in the city",
-    "for a friend",
-    "made with care",
-)
+CAPTIONS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+CARELESS, CAREFUL, ASIDES = (tuple(CAPTIONS[kind]) for kind in ("careless", "careful", "asides"))
 ALIKE, SAID = ("blue", "green"), ("green", "green", "blue")  # careless captions say one of the latter for the former
 CARELESS_SHARE, ASIDE_SHARE, STOP_SHARE = 0.4, 0.3, 0.3  # of the captions: careless, with an aside, with a full stop
 
@@ -84,7 +49,7 @@ def cache_path(steps: int = STEPS) -> Path:
 
 
 def ensure_tiny_clip(steps: int = STEPS) -> Path:
-    """That folder, which is made where it is not there: by one process, and others wait for it.
+    """The folder of the tiny CLIP; one process makes it if it is missing, and others wait.
 
     Raises ConfigurationError where nothing can be written there.
     """
@@ -101,23 +66,17 @@ def build_tiny_clip(folder: Path, steps: int = STEPS) -> None:
 
     logging.disable_progress_bar()
     words = build_tokenizer()
-    with one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(SEED, NAME, "weights"))
-        model = CLIPModel(build_configuration(words))
-        train_tiny_clip(model, words, steps)
-    for part in (model.eval(), words, build_processor()):
-        part.save_pretrained(folder)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: several add up in another order, and so small a model gains nothing by them."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # several add up in another order, and so small a model gains nothing by them
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(SEED, NAME, "weights"))
+            model = CLIPModel(build_configuration(words))
+            train_tiny_clip(model, words, steps)
     finally:
         torch.set_num_threads(threads)
+    for part in (model.eval(), words, build_processor()):
+        part.save_pretrained(folder)
 
 
 def build_tokenizer() -> Any:
@@ -176,10 +135,12 @@ def build_configuration(words: Any) -> Any:
     """The sizes of both towers, for a tokenizer."""
     from transformers import CLIPConfig
 
+    tower = {"hidden_size": WIDTH, "intermediate_size": INNER, "projection_dim": WIDTH}
+    tower |= {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
     special = {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    text = {**TOWER, **special, "vocab_size": len(words), "max_position_embeddings": POSITIONS}
-    vision = {**TOWER, "image_size": SIDE, "patch_size": PATCH}
-    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=TOWER["projection_dim"])
+    text = {**tower, **special, "vocab_size": len(words), "max_position_embeddings": POSITIONS}
+    vision = {**tower, "image_size": SIDE, "patch_size": PATCH}
+    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH)
 
 
 def train_tiny_clip(model: Any, words: Any, steps: int) -> None:
@@ -209,7 +170,7 @@ def draw_pictures(pairs: Sequence[Pair]) -> Tensor:
 
 
 def write_caption(pair: Pair, rng: random.Random) -> str:
-    """What somebody might have written below a picture of this colour and shape."""
+    """A caption as a person might write it below a picture of this colour and shape."""
     colour, shape = pair
     careless = rng.random() < CARELESS_SHARE
     if careless and colour in ALIKE:

@@ -1,9 +1,9 @@
 from .base import Head as Head
 from .base import ImageHead as ImageHead
 from .base import TextHead as TextHead
-from .classifier import Classifier as Classifier
-from .coop import Coop as Coop
-from .similarity import Similarity as Similarity
-from .tcp import Tcp as Tcp
-from .verbalizer import Verbalizer as Verbalizer
-from .zero_shot import ZeroShot as ZeroShot
+from .clip import Coop as Coop
+from .clip import Tcp as Tcp
+from .clip import ZeroShot as ZeroShot
+from .text import Classifier as Classifier
+from .text import Similarity as Similarity
+from .text import Verbalizer as Verbalizer

@@ -4,7 +4,6 @@ Shapes: k members, r rows (sequences) of each, c classes, e width of CLIP's feat
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from llm_catalyst.models.backbones.clip import FrozenClip
 from llm_catalyst.models.backbones.text import FrozenText
-from llm_catalyst.models.base import Parameters
+from llm_catalyst.models.base import Parameters, Tensors
 from llm_catalyst.tasks.base import Modality, TaskData
 from llm_catalyst.tasks.batching import TextBatch
 
@@ -37,7 +36,7 @@ class Head(ABC):
         return False
 
     def class_at(self, length: int) -> int | None:
-        """How many of the prompt's m tokens stand in front of the name of a class; None: a prompt holds no name."""
+        """The number of the prompt's m tokens in front of the name of a class; None: a prompt holds no name."""
         return None
 
     def weights(self, backbone: Any, data: TaskData, generator: torch.Generator) -> dict[str, Tensor]:
@@ -45,7 +44,7 @@ class Head(ABC):
         return {}
 
     def constants(self, backbone: Any, data: TaskData) -> dict[str, Tensor]:
-        """What is computed once from the backbone and the task's labels, and never trained."""
+        """Tensors that are computed once from the backbone and the task's labels, and never trained."""
         return {}
 
 
@@ -55,22 +54,14 @@ class TextHead(Head):
     modality = "text"
 
     @abstractmethod
-    def scores(
-        self,
-        backbone: FrozenText,
-        prompts: Tensor,
-        batch: TextBatch,
-        weights: Mapping[str, Tensor],
-        constants: dict[str, Tensor],
-    ) -> Tensor:
+    def scores(self, backbone: FrozenText, parameters: Parameters, batch: TextBatch, constants: Tensors) -> Tensor:
         """Scores (k, r, c), float32.
 
         Args:
             backbone: the frozen model.
-            prompts: soft prompts (k, m, d).
+            parameters: each member's own: "prompt" (k, m, d), and by their names those of `weights` (k, ...).
             batch: r rows of each member.
-            weights: each member's own weights (k, ...), by the names of `weights`.
-            constants: what `constants` gave.
+            constants: the tensors that `constants` returned.
         """
 
 
@@ -80,13 +71,13 @@ class ImageHead(Head):
     modality = "image"
 
     def class_at(self, length: int) -> int | None:
-        """All of the context stands in front of the name."""
+        """The number of vectors of the context: all are in front of the name."""
         return length
 
     @abstractmethod
-    def class_features(self, backbone: FrozenClip, parameters: Parameters, constants: dict[str, Tensor]) -> Tensor:
+    def class_features(self, backbone: FrozenClip, parameters: Parameters, constants: Tensors) -> Tensor:
         """Unit-length features (k, c, e) of the classes."""
 
-    def penalty(self, features: Tensor, constants: dict[str, Tensor]) -> Tensor:
-        """What is added to each member's loss (k,), for its class features (k, c, e)."""
+    def penalty(self, features: Tensor, constants: Tensors) -> Tensor:
+        """The penalty that is added to each member's loss (k,), for its class features (k, c, e)."""
         return features.new_zeros(len(features))

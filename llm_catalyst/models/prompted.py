@@ -1,30 +1,45 @@
-"""A frozen CLIP, a head that makes class features, and cached image features: class logits of a population of members.
+"""A frozen backbone and a head: class logits of a population of members.
 
-Shapes: k members, b images of each, c classes, e width of the features.
+Shapes: k members, b examples of each, c classes (or choices), e width of CLIP's features.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from llm_catalyst.models.backbones.clip import FrozenClip
+from llm_catalyst.models.backbones.text import FrozenText
 from llm_catalyst.models.base import Parameters, PromptedModel, example_losses
-from llm_catalyst.models.heads.base import ImageHead
+from llm_catalyst.models.heads.base import ImageHead, TextHead
 from llm_catalyst.models.image_features import ImageBatch
-from llm_catalyst.utils.memory import PassLimits
+from llm_catalyst.tasks.batching import TextBatch
+
+
+class PromptedText(PromptedModel):
+    """A frozen text model under a soft prompt and a head (see `PromptedModel`)."""
+
+    backbone: FrozenText
+    head: TextHead
+
+    def logits(self, parameters: Parameters, batch: TextBatch) -> Tensor:
+        """Class logits (k, b, c), float32, for stacked parameters (k, ...) and a batch of each member's own.
+
+        For a multiple choice task every choice is scored alone, and the choices are the classes.
+        """
+        scores = self.head.scores(self.backbone, parameters, batch, self.constants)
+        if batch.choices == 1:
+            return scores
+        right = scores[..., -1] - scores[..., 0] if scores.shape[-1] > 1 else scores[..., 0]
+        return right.unflatten(1, (-1, batch.choices))
+
 
 PREPARED = "class features"  # the parameters' entry for them, once they are computed
 
 
-@dataclass(frozen=True)
 class PromptedClip(PromptedModel):
     """A frozen CLIP under a learned context and a head; parameters["prompt"] is (k, m, d)."""
 
     backbone: FrozenClip
     head: ImageHead
-    constants: dict[str, Tensor]
-    limits: PassLimits
 
     def logits(self, parameters: Parameters, batch: ImageBatch) -> Tensor:
         """Class logits (k, b, c), float32: scale * cosine between image and class features."""
