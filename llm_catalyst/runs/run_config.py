@@ -42,7 +42,10 @@ def load_config(path: Path) -> dict[str, Any]:
         ConfigurationError: it cannot be read.
     """
     try:
-        return translate_config(yaml.load((path / "config.yaml").read_text(encoding="utf-8"), LOADER))
+        config = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), LOADER)
+        if not isinstance(config, dict):
+            raise TypeError("it holds no keys")
+        return translate_config(config)
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path / 'config.yaml'} cannot be read ({error}); put it back as it was") from None
 

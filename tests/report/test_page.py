@@ -228,7 +228,7 @@ try:
     main(["report", {str(run)!r}, "--output", {str(tmp_path / "here")!r}])
 except SystemExit as end:
     loaded = [name for name in ("torch", "transformers", "datasets", "hydra", "pandas") if name in sys.modules]
-    print("code", end.code, "loaded", loaded)
+    print("code", end.code or 0, "loaded", loaded)
 """
     )
     assert "tables alone draw: False" in told
