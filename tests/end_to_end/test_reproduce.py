@@ -118,7 +118,7 @@ def test_an_estimate_names_each_cell_and_writes_nothing(catalyst: Command, tmp_p
     ("words", "said"),
     [
         (("nlo",), "did you mean nlu"),
-        (("nlu", "--only", "row=GPT"), "there is no such row"),
+        (("nlu", "--only", "row=GPT"), "--only row=GPT is not known; there are: Prompt tuning"),
         (("nlu", "--smoke", "stagee.steps=3"), "did you mean stage.steps"),
         (("nlu", "--publish", "x"), "unrecognized arguments: --publish"),
         (("nlu", "--smoke", "--published", "nowhere.yaml"), "nowhere.yaml cannot be read"),
