@@ -117,7 +117,7 @@ def time_steps(trial: Experiment, members: Sequence[int], tokens: Sequence[int])
     # The longest step determines the peak of memory, and warms up.
     forward = make_step(trial, max(members), longest)()
     steps = {k: make_step(trial, k, usual) for k in sorted(set(members))}
-    return forward, {k: time_calls(step, trial.problem.compiled) for k, step in steps.items()}
+    return forward, {k: time_calls(step, trial.problem.compile_seconds is not None) for k, step in steps.items()}
 
 
 def make_step(trial: Experiment, k: int, done: int) -> Callable[[], int]:
@@ -139,7 +139,7 @@ def time_scored_token(problem: Problem, k: int) -> float:
     passes = scoring_rows(dev, max(1, problem.model.limits.tokens // k), problem.space.length, problem.padding)
     tokens, rows = max((problem.count_tokens(dev, rows), rows) for rows in passes)
     sample = replace(problem, splits={**problem.splits, "dev": dev.pick(rows)})
-    times = time_calls(lambda: sample.score([prompt] * k), problem.compiled)
+    times = time_calls(lambda: sample.score([prompt] * k), problem.compile_seconds is not None)
     return statistics.median_low(times) / (k * tokens)
 
 

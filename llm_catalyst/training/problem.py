@@ -75,11 +75,6 @@ class Problem:
         return self.model.backbone.longest_text(self.space.length) if self.settings.protocol.pad_to_max_length else None
 
     @property
-    def compiled(self) -> bool:
-        """Whether torch compiles the backbone."""
-        return self.compiled_before is not None
-
-    @property
     def compile_seconds(self) -> float | None:
         """Seconds that this process has spent on compiling since this was assembled; None where nothing is compiled."""
         return None if self.compiled_before is None else loading.compile_seconds() - self.compiled_before
