@@ -10,9 +10,9 @@ class Together(BasicLauncher):
     """
 
     def __init__(self, at_once: int, joint: str) -> None:
-        from llm_catalyst.utils.validation import check_at_least, check_choice
+        from llm_catalyst.utils.validation import check_choice, check_range
 
         super().__init__()
-        check_at_least("hydra.launcher.at_once", at_once, 1)
+        check_range("hydra.launcher.at_once", at_once, 1)
         check_choice("hydra.launcher.joint", joint, ("auto", "all", "none"))
         self.at_once, self.joint = at_once, joint

@@ -58,12 +58,6 @@ def read_state(path: Path, folder: Path) -> dict[str, Any]:
     return content
 
 
-def read_saved_records(folder: Path) -> Saved:
-    """The lengths and digests of the record files when the state in `folder` was saved."""
-    records: Saved = json.loads((folder / "state.json").read_bytes())["records"]
-    return records
-
-
 def find_changed_records(path: Path, saved: Saved) -> dict[str, str]:
     """The record files that are missing, shorter or changed, compared with their saved lengths and digests."""
     found = {}

@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter
 
-Role = Literal["system", "user", "assistant"]
 Origin = Literal["gradient", "mentor", "user"]
 Status = Literal["done", "diverged", "stopped", "failed"]
 Split = Literal["train", "dev", "test"]
@@ -69,7 +68,7 @@ class ScoredPrompt:
 class Message:
     """One message of a conversation with a mentor."""
 
-    role: Role
+    role: Literal["system", "user", "assistant"]
     content: str
 
 

@@ -1,5 +1,6 @@
 """`catalyst show --verify DIR`: whether a run's files are those that the run wrote; without torch."""
 
+import json
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -81,7 +82,7 @@ def verify_run(path: Path) -> list[Finding]:
         wrong = checksums.find_changed(path, names)
     else:
         whole = [state for state in states if not checksums.find_changed(path / state, STATE)]
-        saved = checkpoints.read_saved_records(path / whole[-1]) if whole else {}
+        saved = json.loads((path / whole[-1] / "state.json").read_bytes())["records"] if whole else {}
         wrong = checksums.find_changed(path, FIXED) | find_changed_records(path, saved)
         names = dict.fromkeys([*FIXED, *(name for name in FILES.values() if name in wrong or (path / name).exists())])
     findings = [Finding(checksums.SUMS, wrong[checksums.SUMS])] if checksums.SUMS in wrong else []

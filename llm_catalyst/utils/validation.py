@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -32,15 +33,9 @@ def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
         raise unknown_choice(key, value, choices)
 
 
-def check_at_least(key: str, value: float, bound: float) -> None:
-    """Raise ConfigurationError where `value` is below `bound`."""
-    if not value >= bound:
-        raise out_of_range(key, value, bound)
-
-
-def check_range(key: str, value: float, low: float, high: float) -> None:
-    """Raise ConfigurationError unless low <= value <= high."""
-    if not low <= value <= high:
+def check_range(key: str, value: float, low: float, high: float | None = None) -> None:
+    """Raise ConfigurationError unless low <= value and, where `high` is given, value <= high."""
+    if not low <= value <= (math.inf if high is None else high):
         raise out_of_range(key, value, low, high)
 
 
