@@ -22,7 +22,6 @@ OLD_TARGET = re.compile(
 )
 PACKAGES = {"backbones": "models.backbones", "heads": "models.heads", "doers": "optimizers"}
 CLASSES = {"Rehearsal": "MockModel"}
-NO_TRAINING = {"_target_": "llm_catalyst.optimizers.NoTraining"}
 
 # Keys that later revisions added to config.yaml, dotted, each with the value that gives the behaviour before it.
 FILLED_KEYS: dict[str, Any] = {"plugins": []}
@@ -39,7 +38,7 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with public `_target_`s and every key of FILLED_KEYS whose parent node it has."""
     translated: dict[str, Any] = translate_targets(config)
     if translated.get("optimizer", "") is None:  # format 1 said doer=none so
-        translated["optimizer"] = dict(NO_TRAINING)
+        translated["optimizer"] = {"_target_": "llm_catalyst.optimizers.NoTraining"}
     for key, value in FILLED_KEYS.items():
         *parents, name = key.split(".")
         node = get_nested(translated, *parents)

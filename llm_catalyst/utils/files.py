@@ -38,10 +38,8 @@ def sync_path(path: Path) -> None:
 
 def write_flushed(path: Path, content: bytes) -> None:
     """Write the file; its content is on the disk when this returns."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(content)
+    sync_path(path)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

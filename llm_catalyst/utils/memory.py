@@ -52,7 +52,11 @@ class PassLimits:
                 if not out_of_memory(error):
                     raise
                 if size <= least:
-                    raise too_small(error) from error
+                    why = str(error).partition("\n")[0] or type(error).__name__
+                    raise ConfigurationError(
+                        "not even one example at a time fits into memory; try a smaller backbone.max_length, "
+                        f"backbone.dtype=bfloat16, a smaller backbone, or another device ({why})"
+                    ) from error
             # Outside the handler, where the error's frames, which hold the tensors, are gone.
             half = max(least, size // 2)
             setattr(self, unit, half)
@@ -77,15 +81,6 @@ class PassLimits:
 def out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on any device."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(SIGNS.search(str(error)))
-
-
-def too_small(error: BaseException) -> ConfigurationError:
-    """The error for a single example that does not fit."""
-    why = str(error).partition("\n")[0] or type(error).__name__
-    return ConfigurationError(
-        "not even one example at a time fits into memory; try a smaller backbone.max_length, "
-        f"backbone.dtype=bfloat16, a smaller backbone, or another device ({why})"
-    )
 
 
 def empty_caches() -> None:
