@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that needs no network and runs no script.
+"""The page of a report: one HTML file that needs no network and runs no script, with the provenance of the runs.
 
 The template escapes all texts of models and users, and control characters become visible. Only the figures are markup,
 written by Matplotlib and adapted by `inline_svg`.
@@ -7,7 +7,8 @@ written by Matplotlib and adapted by `inline_svg`.
 import itertools
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llm_catalyst.report.figures.drawing import FAINT, INK, PAPER, Drawing
-from llm_catalyst.report.html import provenance
 from llm_catalyst.report.results import Results
-from llm_catalyst.report.runs import RecordReader, dev_rank
+from llm_catalyst.report.runs import RecordReader, Run, dev_rank
 from llm_catalyst.report.tables import costs
 from llm_catalyst.report.tables.build import build_tables
 from llm_catalyst.report.tables.export import format_command
-from llm_catalyst.runs.analysis import trace_restarts
-from llm_catalyst.runs.records import Restart
+from llm_catalyst.runs.analysis import collect_warnings, trace_restarts
+from llm_catalyst.runs.records import LLMCall, Manifest, Restart
 from llm_catalyst.utils.format import format_count, format_dollars, format_duration, join_first
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
@@ -63,10 +63,10 @@ def build_section(
         "best_runs": [(cell, run) for cell, run in best_runs if run.outcome and run.outcome.best],
         "restarts": [(cell, run, trace_restarts(read.records(run))) for cell, run in restarted[:MOST_RESTARTED]],
         "with_restarts": len(restarted),
-        "facts": provenance.collect_facts(results.runs),
-        "fingerprints": provenance.count_fingerprints(results),
-        "calls": provenance.group_calls(results.runs, read),
-        "problems": provenance.collect_problems(results, read),
+        "facts": collect_facts(results.runs),
+        "fingerprints": count_fingerprints(results),
+        "calls": group_calls(results.runs, read),
+        "problems": collect_problems(results, read),
     }
 
 
@@ -85,6 +85,77 @@ def summarize_report(results: Results) -> dict[str, str]:
         "Mentor": f"{format_count(used.mentor_calls, 'call')}, {cost}" if outcomes else "–",
         "Started": " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else "–",
     }
+
+
+def collect_facts(runs: Iterable[Run]) -> dict[str, Counter[str]]:
+    """The facts of `list_facts` by name, each value with the number of runs that have it."""
+    found = defaultdict[str, Counter[str]](Counter)
+    for run in runs:
+        for name, value in list_facts(run.manifest):
+            found[name][value] += 1
+    return found
+
+
+def list_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Device, versions, code and backbone of a run, by name."""
+    yield "device", f"{manifest.device}, {format_count(manifest.threads, 'thread')}"
+    yield "platform", manifest.platform
+    yield "python", manifest.python
+    yield from manifest.versions.items()
+    yield "code", manifest.code
+    commit = manifest.backbone.get("commit")
+    yield "backbone", f"{manifest.backbone.get('name', '?')}{f', commit {str(commit)[:10]}' if commit else ''}"
+
+
+def count_fingerprints(results: Results) -> Counter[tuple[str, ...]]:
+    """The splits that the runs read: column, split, rows and sha256, with the number of runs that have these."""
+    return Counter(
+        (column, split, str(facts.get("rows", "–")), str(facts["sha256"]))
+        for column in results.columns
+        for run in results.select(columns=[column]).runs
+        for split, facts in run.manifest.data.items()
+        if isinstance(facts, Mapping) and "sha256" in facts
+    )
+
+
+def group_calls(runs: Iterable[Run], read: RecordReader) -> dict[tuple[str, str], list[LLMCall]]:
+    """The calls of each model, by the requested name and the responding one."""
+    found = defaultdict[tuple[str, str], list[LLMCall]](list)
+    for run in runs:
+        for call in read(run, LLMCall):
+            found[call.asked, call.answered or "nobody"].append(call)
+    return found
+
+
+def collect_problems(results: Results, read: RecordReader) -> list[tuple[str, list[str]]]:
+    """The problems of a report, each with the places of its runs; without places, a problem concerns all runs."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for cell in results.cells.values():
+        if missing := sorted({*cell.seeds} - {run.seed for run in cell.runs}):
+            places["there is no run"].append(f"{cell.row} · {cell.column} · seed {', '.join(map(str, missing))}")
+        for run in cell.runs:
+            for problem in find_problems(run, read):
+                places[problem].append(cell.label(run))
+    general = [[(problem, list[str]()) for problem in problems] for problems in (results.problems, read.problems)]
+    return [*general[0], *places.items(), *general[1]]
+
+
+def find_problems(run: Run, read: RecordReader) -> Iterator[str]:
+    """The problems of a run, and its warnings."""
+    outcome = run.outcome
+    if outcome is None:
+        yield "not finished: it does not count in tables"
+    else:
+        if outcome.status != "done":
+            yield f"{outcome.status}: {outcome.message}"
+        if outcome.fallbacks:
+            yield "the mentor failed at least once, and the pool's best was taken instead"
+        if outcome.ledger.unpriced_calls:
+            yield "calls whose price is not known"
+        accuracy = outcome.test_metrics.get("accuracy")
+        if accuracy is not None and accuracy <= outcome.majority:
+            yield f"accuracy on {outcome.reported_on} is not above that of the majority class"
+    yield from collect_warnings(read.records(run))
 
 
 def render_page(sections: Sequence[Mapping[str, Any]], refresh: float | None = None) -> str:
