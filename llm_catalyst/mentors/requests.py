@@ -27,7 +27,7 @@ class RequestRunner:
     """Sends the requests of a mentor and its fallbacks in one context.
 
     A request that a run which was cut off has sent already gets what came then, failures included, so that a resumed
-    context takes the same way. Equal requests without a seed cannot be told apart: their responses are used in the
+    context takes the same way. Equal requests without a seed cannot be distinguished: their responses are used in the
     order in which they were recorded, in a resumed context and in the first one. The arguments are the members of
     MentorContext with these names.
     """

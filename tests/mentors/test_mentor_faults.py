@@ -176,7 +176,7 @@ def test_waits_between_retries_grow_have_jitter_and_end_at_their_bound() -> None
     assert soon < 1.6
 
 
-# --- faults that stay: the run is told, and goes on, goes on with another mentor, or stops, as it is configured
+# --- faults that stay: the run records them and continues, continues with another mentor, or stops, as configured
 
 
 @contextmanager
@@ -218,18 +218,18 @@ def test_a_fault_that_stays_does_what_the_configuration_says(
         if policy == "stop":
             with pytest.raises(MentorError, match=r"resume the run, or set mentor\.on_failure=fallback") as stopped:
                 run.consult(replace(mentor, on_failure="stop"))
-            told = str(stopped.value)
+            said = str(stopped.value)
         elif policy == "fallback":
             advice = run.consult(mentor)
-            told = str(advice.fallback)
+            said = str(advice.fallback)
             assert advice.proposals == ()
         else:
             advice = run.consult(replace(mentor, fallbacks=[Evolution()]))
-            told = words
+            said = words
             assert len(advice.proposals) == 3
             assert advice.fallback is None
         assert len(server.requests) == (1 if fault else 0)
-    assert words in told
+    assert words in said
     (exchange,) = run.exchanges
     assert words in str(exchange.error)
     assert exchange.answered is None

@@ -148,13 +148,13 @@ def retry_response(
 
     Each try but the first waits for its turn, after the time that lets the failure pass.
     """
-    dice = random.Random()  # not the global stream: a retry must not move a run's random numbers
+    rng = random.Random()  # not the global stream: a retry must not move a run's random numbers
     begun, tries = time.monotonic(), 1
     while True:
         try:
             return respond(), tries
         except TemporaryError as failure:
-            backoff = dice.uniform(0.5, 1) * min(2.0 ** (tries - 1), 30)
+            backoff = rng.uniform(0.5, 1) * min(2.0 ** (tries - 1), 30)
             pause = backoff if failure.wait_s is None else failure.wait_s
             if time.monotonic() - begun + pause >= retry_s:
                 tried = f"given up after {tries} {'try' if tries == 1 else 'tries'}"

@@ -45,8 +45,8 @@ def guessed() -> Talk:
     return talk(SMALL, first(), *GUESSES)
 
 
-def asked(told: Talk) -> list[str]:
-    return [exchange.messages[-1].content for exchange in told.exchanges]
+def asked(result: Talk) -> list[str]:
+    return [exchange.messages[-1].content for exchange in result.exchanges]
 
 
 def test_two_consultations_are_the_golden_text() -> None:

@@ -113,10 +113,10 @@ def test_among_equals_the_shorter_prompt_is_first_and_without_a_penalty_the_earl
 
 
 def test_examples_stand_in_a_prompt_where_all_of_it_fits() -> None:
-    (roomy,) = make_member("is it good", [5, 0, 4], asked(), "")
-    assert roomy.shots == (5,)  # "it was great", and no room for a second one
-    assert roomy.length == 11
-    assert roomy.prompt.text.startswith("is it good : it was great : positive")
+    (large,) = make_member("is it good", [5, 0, 4], asked(), "")
+    assert large.shots == (5,)  # "it was great", and no room for a second one
+    assert large.length == 11
+    assert large.prompt.text.startswith("is it good : it was great : positive")
     (tight,) = make_member("is it good", [5], asked(space=prompt_space(length=8)), "")
     assert (tight.shots, tight.length) == ((), 3)
     (cut,) = make_member("is it good or bad", [5], asked(space=prompt_space(length=4)), "")

@@ -45,7 +45,7 @@ STAGES = 4
 
 @dataclass
 class Cut(RunCallback):
-    """Stands for a process that dies after so many answers: they are on the disk."""
+    """Raises after `answers` answers, which are on the disk, as a killed process would end."""
 
     answers: int
 

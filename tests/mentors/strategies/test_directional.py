@@ -1,4 +1,4 @@
-"""Directional feedback: a direction is stated, a step is taken along it, and what came of it is told next time."""
+"""Directional feedback: a direction is stated, a step is taken along it, and its outcome is shown next time."""
 
 import json
 import random
@@ -30,9 +30,9 @@ def both(losses: tuple[float, ...] = (0.25, 0.4, 0.5)) -> tuple[Talk, Talk]:
     return first, talk(Directional(show_gradient=True), now, *LATER)
 
 
-def asked(told: Talk, question: int) -> str:
+def asked(result: Talk, question: int) -> str:
     """The last message of a question."""
-    return told.exchanges[question].messages[-1].content
+    return result.exchanges[question].messages[-1].content
 
 
 def test_two_consultations_are_exactly_the_golden_text() -> None:
@@ -64,8 +64,8 @@ def test_only_a_better_prompt_is_changed_next_and_the_synthesizer_is_told_whethe
 
 
 def test_of_the_prompts_the_best_are_shown_and_of_the_outputs_a_few_wrong_and_right_ones() -> None:
-    told = talk(Directional(trace=2, outputs=2), consultation(), DIRECTION, STEPS)
-    text = asked(told, 0)
+    result = talk(Directional(trace=2, outputs=2), consultation(), DIRECTION, STEPS)
+    text = asked(result, 0)
     assert '"dull of dull of"' not in text
     assert text.count("Prompt: ") == 2
     wrong, right = text.split("It got wrong")[1].split("It got right")
@@ -80,13 +80,13 @@ def test_the_examples_tried_are_distinct_and_drawn_for_each_consultation() -> No
     tried: list[tuple[int, ...]] = []
 
     def watched(seed: int) -> MentorContext:
-        told = consultation()
+        result = consultation()
 
         def attempt(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:
             tried.append(tuple(rows))
-            return told.attempt(prompts, rows)
+            return result.attempt(prompts, rows)
 
-        return replace(told, rng=random.Random(seed), attempt=attempt)
+        return replace(result, rng=random.Random(seed), attempt=attempt)
 
     for seed in (1, 1, 2):
         talk(TWO, watched(seed), DIRECTION, STEPS)
@@ -99,41 +99,41 @@ def test_the_examples_tried_are_distinct_and_drawn_for_each_consultation() -> No
 
 @pytest.mark.parametrize("examples", [0, 8])
 def test_without_examples_nothing_is_tried(examples: int) -> None:
-    told = consultation()
+    result = consultation()
     if examples:
-        told = replace(told, task=replace(told.task, examples=()))
-    spoken = talk(Directional(examples=examples), replace(told, attempt=refuse_probe), DIRECTION, STEPS)
+        result = replace(result, task=replace(result.task, examples=()))
+    spoken = talk(Directional(examples=examples), replace(result, attempt=refuse_probe), DIRECTION, STEPS)
     assert len(spoken.texts) == 3
     assert "training example" not in asked(spoken, 0)
 
 
 def test_the_gradient_is_shown_to_the_synthesizer_alone() -> None:
     first, second = both()
-    assert [["Gradient: " in asked(told, i) for i in (0, -2)] for told in (first, second)] == [
+    assert [["Gradient: " in asked(result, i) for i in (0, -2)] for result in (first, second)] == [
         [False] * 2,
         [True, False],
     ]
 
 
 def test_without_a_direction_the_best_prompt_is_changed_freely_and_nothing_is_remembered() -> None:
-    told = talk(TWO, consultation(), "...", "<think>which way", STEPS)
-    assert asked(told, 1).startswith("No direction could be read")
-    assert "Change it so that its loss falls." in asked(told, 2)
-    assert told.texts == ["what is the mood", "tell me the mood"]
-    assert told.advice.memory == {"directions": []}
+    result = talk(TWO, consultation(), "...", "<think>which way", STEPS)
+    assert asked(result, 1).startswith("No direction could be read")
+    assert "Change it so that its loss falls." in asked(result, 2)
+    assert result.texts == ["what is the mood", "tell me the mood"]
+    assert result.advice.memory == {"directions": []}
 
 
 def test_a_direction_along_which_nothing_was_written_is_not_remembered() -> None:
-    told = talk(TWO, consultation(), DIRECTION, "...", "...")
-    assert told.advice.fallback == "no usable proposal in the answer"
-    assert told.advice.memory is None  # what was known before
+    result = talk(TWO, consultation(), DIRECTION, "...", "...")
+    assert result.advice.fallback == "no usable proposal in the answer"
+    assert result.advice.memory is None  # what was known before
 
 
 def test_the_last_directions_are_remembered_and_the_fate_of_vanished_prompts_is_not_known() -> None:
     now, strategy = consultation(), replace(TWO, directions=2)
     for direction, step in (("First way.", "- a fine film"), ("Second way.", "- great"), ("Third way.", "- bad movie")):
-        told = talk(strategy, now, direction, step)
-        now = after(now, told.advice, [0.9])
+        result = talk(strategy, now, direction, step)
+        now = after(now, result.advice, [0.9])
     assert [taken["direction"] for taken in now.memory["directions"]] == ["Second way.", "Third way."]
     gone = replace(now, scored=now.scored[-1:], pool=now.pool[-1:])  # the best prompt alone is left
     text = asked(talk(strategy, gone, "Fourth way.", "- is it"), 0)
@@ -174,9 +174,9 @@ def test_a_direction_is_read_onto_one_line_without_reasoning(reply: str, texts: 
 
 
 def test_the_temperature_and_the_plain_form_hold_for_both_questions() -> None:
-    told = talk(Directional(form="plain", temperature=0.7), consultation(), DIRECTION, STEPS)
-    assert told.temperatures == [0.7, 0.7]
-    assert [[message.role for message in e.messages] for e in told.exchanges] == [["user"], ["user"]]
+    result = talk(Directional(form="plain", temperature=0.7), consultation(), DIRECTION, STEPS)
+    assert result.temperatures == [0.7, 0.7]
+    assert [[message.role for message in e.messages] for e in result.exchanges] == [["user"], ["user"]]
     assert both()[0].temperatures == [0.3, 0.3]  # the client's own
 
 

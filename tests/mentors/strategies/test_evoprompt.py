@@ -64,8 +64,8 @@ def test_a_model_is_shown_exactly_the_golden_text_by_the_genetic_algorithm() -> 
     strategy, first = EvoPromptGA(population=3), consultation(0.7, 0.3)
     filled = talk(strategy, first, "- tell me the mood\n- what is this")
     bred = talk(strategy, after(first, filled.advice, [0.5]), *BRED)
-    told = f"######## the first consultation\n{filled.transcript}######## the second\n{bred.transcript}"
-    assert told == (GOLDEN / "strategy_evoprompt_ga.txt").read_text(encoding="utf-8")
+    result = f"######## the first consultation\n{filled.transcript}######## the second\n{bred.transcript}"
+    assert result == (GOLDEN / "strategy_evoprompt_ga.txt").read_text(encoding="utf-8")
 
 
 def test_a_model_is_shown_exactly_the_golden_text_by_differential_evolution() -> None:
@@ -74,11 +74,11 @@ def test_a_model_is_shown_exactly_the_golden_text_by_differential_evolution() ->
     second = after(first, filled.advice, [0.5])
     bred = talk(strategy, second, *EVOLVED)
     again = talk(strategy, after(second, bred.advice, [0.4, 0.2, 0.6]), *LATER)
-    told = (
+    result = (
         f"######## the first consultation\n{filled.transcript}######## the second\n{bred.transcript}"
         f"######## the third\n{again.transcript}"
     )
-    assert told == (GOLDEN / "strategy_evoprompt_de.txt").read_text(encoding="utf-8")
+    assert result == (GOLDEN / "strategy_evoprompt_de.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("strategy", [EvoPromptGA(population=8), EvoPromptDE(population=8)])

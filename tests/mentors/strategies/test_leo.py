@@ -33,9 +33,9 @@ def both() -> tuple[Talk, Talk]:
     return first, talk(SMALL, now, "- what a very fine film", "...", "- is it good about")
 
 
-def shown(told: Talk, question: int) -> list[str]:
+def shown(result: Talk, question: int) -> list[str]:
     """The prompts that a question lists, the best one last."""
-    lines = told.exchanges[question].messages[1].content.splitlines()
+    lines = result.exchanges[question].messages[1].content.splitlines()
     return [line.removeprefix('Prompt: "').removesuffix('"') for line in lines if line.startswith("Prompt: ")]
 
 
@@ -87,14 +87,14 @@ def test_what_training_found_enters_the_exploit_pool_where_it_beats_its_worst() 
 
 
 def test_one_prompt_alone_is_in_both_pools() -> None:
-    told = talk(SMALL, consultation(four().pool[-1:]), EXPLORED, EXPLOITED)
-    assert shown(told, 0) == shown(told, 1) == [WORDS[-1]]
+    result = talk(SMALL, consultation(four().pool[-1:]), EXPLORED, EXPLOITED)
+    assert shown(result, 0) == shown(result, 1) == [WORDS[-1]]
 
 
 def test_a_pool_with_room_takes_its_own_proposals_however_bad_and_no_explored_one_that_is_worse() -> None:
-    roomy, now = replace(SMALL, size=4), consultation(four().pool[-1:])
-    told = talk(roomy, now, EXPLORED, EXPLOITED)
-    later = talk(roomy, after(now, told.advice, [0.8, 0.9, 0.95, 0.85]), "- a fine film", "- is it fine or")
+    large, now = replace(SMALL, size=4), consultation(four().pool[-1:])
+    result = talk(large, now, EXPLORED, EXPLOITED)
+    later = talk(large, after(now, result.advice, [0.8, 0.9, 0.95, 0.85]), "- a fine film", "- is it fine or")
     assert shown(later, 0) == ["tell me the mood", "how does the story", "is it good or"]
     assert shown(later, 1) == ["is it great or", "how does the story", "is it good and", "is it good or"]
 
@@ -110,8 +110,8 @@ def test_a_prompt_without_a_score_is_gone_and_an_empty_pool_takes_its_half_again
         "tell me the mood",
     ]
     new = [scored(prompt_space(), words, loss, 0.5) for words, loss in (("bad film", 0.6), ("great film", 0.2))]
-    told = talk(SMALL, following(memory, *new), "- a fine film", "- is it fine or")
-    assert (shown(told, 0), shown(told, 1)) == (["bad film bad film"], ["great film great film"])
+    result = talk(SMALL, following(memory, *new), "- a fine film", "- is it fine or")
+    assert (shown(result, 0), shown(result, 1)) == (["bad film bad film"], ["great film great film"])
 
 
 def test_the_memory_is_json_and_goes_on_to_the_same_questions() -> None:
@@ -132,26 +132,26 @@ def test_the_same_answers_bring_the_same_and_a_cut_dialogue_goes_on_where_it_was
 
 
 def test_where_one_request_brings_nothing_the_other_counts_and_where_both_do_it_is_said() -> None:
-    told = talk(SMALL, four(), "...", EXPLOITED, "...")
-    assert told.texts == ["is it good and", "is it great or"]
-    assert told.advice.memory is not None
-    assert told.advice.memory["explored"] == []
-    assert told.exchanges[2].messages[-1].content.startswith("No usable prompt could be read")
+    result = talk(SMALL, four(), "...", EXPLOITED, "...")
+    assert result.texts == ["is it good and", "is it great or"]
+    assert result.advice.memory is not None
+    assert result.advice.memory["explored"] == []
+    assert result.exchanges[2].messages[-1].content.startswith("No usable prompt could be read")
     nothing = talk(SMALL, four(), *["..."] * 4)
     assert nothing.advice.fallback == "no usable proposal in the answer"
 
 
 def test_the_gradient_is_shown_in_both_requests_where_it_is_wanted() -> None:
-    told = talk(Leo(show_gradient=True, proposals=4), four(), EXPLORED, EXPLOITED)
-    gradients = [e.messages[1].content.count('"good" to "great", "fine"') for e in told.exchanges]
+    result = talk(Leo(show_gradient=True, proposals=4), four(), EXPLORED, EXPLOITED)
+    gradients = [e.messages[1].content.count('"good" to "great", "fine"') for e in result.exchanges]
     assert gradients == [0, 1]
-    assert all('Gradient: "' in e.messages[1].content for e in told.exchanges)
+    assert all('Gradient: "' in e.messages[1].content for e in result.exchanges)
 
 
 def test_the_plain_form_is_one_text_that_is_asked_again_as_it_is() -> None:
-    told = talk(Leo(form="plain", proposals=4), four(), "...", EXPLOITED, EXPLORED)
-    assert [message.role for message in told.exchanges[2].messages] == ["user"]
-    assert told.exchanges[0].messages == told.exchanges[2].messages
+    result = talk(Leo(form="plain", proposals=4), four(), "...", EXPLOITED, EXPLORED)
+    assert [message.role for message in result.exchanges[2].messages] == ["user"]
+    assert result.exchanges[0].messages == result.exchanges[2].messages
 
 
 @pytest.mark.parametrize(

@@ -119,16 +119,16 @@ def test_the_same_answer_brings_the_same_choice_and_one_kept_from_before_is_not_
 
 
 def test_it_remembers_nothing_and_needs_no_pool() -> None:
-    told = talk(SMALL, replace(first(), pool=(), scored=()), CANDIDATES[0])
-    assert len(told.texts) == 2
-    assert told.advice.memory is None
-    assert "Prompt:" not in told.exchanges[0].messages[1].content
+    result = talk(SMALL, replace(first(), pool=(), scored=()), CANDIDATES[0])
+    assert len(result.texts) == 2
+    assert result.advice.memory is None
+    assert "Prompt:" not in result.exchanges[0].messages[1].content
 
 
 def test_useless_answers_bring_no_proposal() -> None:
-    told = selected(script=("...", "!!!"))
-    assert told.advice.proposals == ()
-    assert told.advice.fallback == "no usable proposal in the answer"
+    result = selected(script=("...", "!!!"))
+    assert result.advice.proposals == ()
+    assert result.advice.fallback == "no usable proposal in the answer"
 
 
 def test_where_fewer_candidates_come_than_are_to_be_chosen_all_are_proposed() -> None:
