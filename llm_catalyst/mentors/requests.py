@@ -81,7 +81,7 @@ class RequestRunner:
 
         if not cache:
             return not has_no_response(complete())
-        call = response_cache.get_response(client.model, client.parameters(seed), messages, complete, repetition)
+        call = response_cache.get_response(client, messages, seed, complete, repetition)
         if call.reused == response_cache.REUSED:
             self._recorded(replace(call, stage=self.stage))
         return not has_no_response(call)

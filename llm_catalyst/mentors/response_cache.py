@@ -4,7 +4,7 @@ $CATALYST_CACHE/answers/<sha256>.json   one call each, named by the model, the p
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 from pydantic import ValidationError
 
+from llm_catalyst.mentors.clients.base import Client
 from llm_catalyst.runs.records import LLMCall, Message, from_json, to_json
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.files import write_atomically
@@ -32,23 +33,20 @@ def prepare_cache() -> None:
 
 
 def get_response(
-    model: str,
-    parameters: Mapping[str, float | int | str],
-    messages: Sequence[Message],
-    complete: Callable[[], LLMCall],
-    repetition: int = 0,
+    client: Client, messages: Sequence[Message], seed: int, complete: Callable[[], LLMCall], repetition: int = 0
 ) -> LLMCall:
     """The stored call for a request, or the one that `complete` makes, which is stored if it is usable.
 
     Of two processes with the same request, one sends it and the other waits for the response.
 
     Args:
-        model, parameters, messages: What identifies the request.
+        client, messages, seed: What identifies the request: the client's model and parameters for this seed.
         complete: Sends the request.
         repetition: How often the same context has sent it before: another sample is wanted then, even of a model that
             takes no seed.
     """
-    request: dict[str, Any] = {"model": model, "parameters": dict(parameters), "messages": [*map(vars, messages)]}
+    model, parameters = client.model, client.parameters(seed)
+    request: dict[str, Any] = {"model": model, "parameters": parameters, "messages": [*map(vars, messages)]}
     request |= {"repetition": repetition} if repetition else {}
     path = cache_folder() / f"{checksums.sha256(json.dumps(request, sort_keys=True).encode())}.json"
     with FileLock(path.with_suffix(".lock"), mode=0o600):

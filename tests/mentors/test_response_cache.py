@@ -182,7 +182,7 @@ def test_a_replay_keeps_nothing(folder: Path, tmp_path: Path) -> None:
         answers(folder)[0].unlink()
     (tmp_path / "exchanges.jsonl").write_text(to_json(run.exchanges[0]) + "\n")
     replay = Replay(str(tmp_path))
-    again = response_cache.get_response("replay", {}, run.exchanges[0].messages, lambda: replay.complete([], 1, 0))
+    again = response_cache.get_response(replay, run.exchanges[0].messages, 0, lambda: replay.complete([], 1, 0))
     assert again.reply == GOOD
     assert answers(folder) == []
 
@@ -195,7 +195,7 @@ from llm_catalyst.runs.records import Message
 prepare_cache()
 client = OpenAIChat("gpt-4o-mini", sys.argv[1] + "/v1", "TEST_KEY")
 messages = (Message("user", "Three, please."),)
-exchange = get_response(client.model, client.parameters(7), messages, lambda: client.complete(messages, 0, 7))
+exchange = get_response(client, messages, 7, lambda: client.complete(messages, 0, 7))
 print(exchange.reused, exchange.reply)
 """
 

@@ -123,11 +123,9 @@ class Strategy(ABC):
             reminder: Sent after an unusable response; a plain text is sent again as it is.
             prompts, rationale, parse: As in `Request`.
         """
+        messages = [Message("system", role), Message("user", "\n\n".join(paragraphs))]
         if self.form == "plain":
-            messages = [Message("user", "\n\n".join([role, *paragraphs, lead]) + "\n")]
-            reminder = ""
-        else:
-            messages = [Message("system", role), Message("user", "\n\n".join(paragraphs))]
+            messages, reminder = [Message("user", "\n\n".join([role, *paragraphs, lead]) + "\n")], ""
         return Request(tuple(messages), prompts, reminder, parse, self.temperature, rationale)
 
 
