@@ -12,8 +12,7 @@ from pathlib import Path
 from typing_extensions import Self
 
 from llm_catalyst.config.table import FILE, Published, list_runs, read_published, read_table
-from llm_catalyst.report.labels import column_names, row_names, sort_names
-from llm_catalyst.report.runs import Run, read_or_note, read_settings
+from llm_catalyst.report.runs import Run, column_names, read_or_note, read_settings, row_names, sort_names
 from llm_catalyst.runs.reader import find_runs
 from llm_catalyst.runs.records import Outcome
 from llm_catalyst.utils.format import format_count, join_first

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_catalyst.config.table import FILE, read_table, write_table
-from llm_catalyst.report.labels import column_names, row_names, sort_names
 from llm_catalyst.report.results import Results, collect_results
-from llm_catalyst.report.runs import Run, read_settings
+from llm_catalyst.report.runs import Run, column_names, read_settings, row_names, sort_names
 from llm_catalyst.utils.validation import ConfigurationError
 
 TWO = {("Alone", "BoolQ"): (0.7, 0.8, 0.9), ("+ GPT-4", "BoolQ"): (0.75, 0.85, 0.95)}
