@@ -106,7 +106,7 @@ def build_optimizer(node: Mapping[str, Any] | None, settings: Any) -> Any:
     node does not give takes the run's.
     """
     from llm_catalyst.optimizers.backprop import Backprop
-    from llm_catalyst.optimizers.none import NoTraining
+    from llm_catalyst.optimizers.base import NoTraining
 
     if node is None:
         return NoTraining()

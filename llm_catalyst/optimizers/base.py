@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from llm_catalyst.models.base import PromptedModel
+from llm_catalyst.models.base import PromptedModel, stack_members
 from llm_catalyst.tasks.batching import Batch
 
 
@@ -109,3 +110,23 @@ class PromptOptimizer(ABC):
         The optimizer itself where it has no use for them.
         """
         return self
+
+
+@dataclass(frozen=True)
+class NoTraining(PromptOptimizer):
+    """No training: the mentor alone moves the prompt, as in OPRO or EvoPrompt. Yields the loss of each step's batch."""
+
+    trains = False
+
+    @torch.inference_mode()
+    def train(
+        self, model: PromptedModel, members: Sequence[Member], batches: Iterator[Batch], step_range: StepRange
+    ) -> Iterator[StepResult]:
+        """The steps of a stage (see `PromptOptimizer.train`), none of which changes a member."""
+        model.backbone.train(False)
+        parameters = stack_members([member.parameters for member in members])
+        for number in range(step_range.done + 1, step_range.end + 1):
+            batch = next(batches)
+            parts = map_parts(model, batch, lambda part: model.losses(parameters, part).sum(1))
+            losses = torch.stack(parts).sum(0) / batch.size
+            yield StepResult.of(number, losses.tolist(), batch)

@@ -1,7 +1,7 @@
 """Batches of encoded texts: length buckets, padding, and an order that follows from the seed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -69,15 +69,11 @@ class Batch:
 
     def expand(self, k: int) -> Self:
         """The same examples for each of k members, where there was one; no memory is copied."""
-        return self.map(lambda tensor: tensor.expand(k, *tensor.shape[1:]))
+        return self._with({name: tensor.expand(k, *tensor.shape[1:]) for name, tensor in self.tensors.items()})
 
     def repeat(self, times: int) -> Self:
         """The examples of all k members `times` over: (times * k, …)."""
-        return self.map(lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)))
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The batch with the same change made to each tensor."""
-        return self._with({name: change(tensor) for name, tensor in self.tensors.items()})
+        return self._with({name: torch.cat([tensor] * times) for name, tensor in self.tensors.items()})
 
     def _with(self, tensors: Mapping[str, Tensor]) -> Self:
         batch: Any = self

@@ -8,8 +8,6 @@ import random
 import string
 from collections.abc import Mapping
 from dataclasses import field, replace
-from datetime import date, time, timedelta
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,8 +22,7 @@ from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 BUILT_IN = Path(__file__).parent
-# What a template takes, and a label may be; a list or a dict would enter a text as Python writes it.
-PLAIN = (str, int, float, Decimal, date, time, timedelta)
+NOT_PLAIN = list | dict | bytes  # a template would take such a value as Python writes it
 # Of label names that are read off the rows: they become the words of the heads and of the mentor.
 MOST_LABELS, LONGEST_LABEL = 1000, 200
 
@@ -84,12 +81,11 @@ class TextTask(Task):
     shots: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
-        check_template("task.cloze", self.cloze)
+        templates = {"cloze": [self.cloze], "text": [self.text], "pair": [self.pair or ""], "choices": self.choices}
+        for key, template in ((key, template) for key, found in templates.items() for template in found):
+            check_template(f"task.{key}", template)
         if names_in(self.cloze) != {"mask"}:
             raise ConfigurationError(f"task.cloze={self.cloze!r} must hold {{mask}}, and no other braces")
-        for key, templates in (("text", [self.text]), ("pair", [self.pair or ""]), ("choices", self.choices)):
-            for template in templates:
-                check_template(f"task.{key}", template)
         if self.choices and self.pair:
             raise ConfigurationError("task.pair and task.choices exclude each other: each choice takes pair's place")
         expected = 2 if self.choices else len(self.labels)
@@ -197,7 +193,7 @@ def read_examples(task: TextTask, folder: Path | None, name: str, labels: list[s
 
 def problem_of(name: str, value: Any, task: TextTask) -> str:
     """The reason why a cell cannot be used, and the fix; '' if it can be a text or a label."""
-    if value is not None and not isinstance(value, PLAIN):
+    if isinstance(value, NOT_PLAIN):
         return f"{name} is a {type(value).__name__}, {shorten_value(value)}; it must be a text or a number"
     if value is None or value != value or (name == task.label and str(value).strip().lower() in ("", "nan")):
         return f"there is no {name}; fill it in or remove the row"

@@ -19,7 +19,7 @@ from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.heads.clip import Coop, Tcp, ZeroShot
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.none import NoTraining
+from llm_catalyst.optimizers.base import NoTraining
 from llm_catalyst.optimizers.zeroth_order import ZerothOrderSGD
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import Outcome

@@ -11,7 +11,7 @@ from llm_catalyst.config.build import build_components, build_dataclass, build_o
 from llm_catalyst.config.errors import run_with_exit_code
 from llm_catalyst.config.settings import Settings
 from llm_catalyst.config.table import apply_smoke, find_table, list_runs
-from llm_catalyst.optimizers.none import NoTraining
+from llm_catalyst.optimizers.base import NoTraining
 from llm_catalyst.utils.paths import conf_directory
 
 Compose = Callable[..., dict[str, Any]]

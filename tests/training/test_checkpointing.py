@@ -20,7 +20,7 @@ from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.mentors.controls import NoMentor
 from llm_catalyst.models.heads.text import Verbalizer
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.none import NoTraining
+from llm_catalyst.optimizers.base import NoTraining
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import Advice, LLMCall, Outcome, Usage
 from llm_catalyst.runs.writer import RunDirectory

@@ -22,7 +22,7 @@ from llm_catalyst.mentors.strategies.base import Strategy
 from llm_catalyst.models.heads.text import Verbalizer
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.none import NoTraining
+from llm_catalyst.optimizers.base import NoTraining
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import LLMCall, Outcome, Record
 from llm_catalyst.training.loop import Experiment
