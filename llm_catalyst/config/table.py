@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
@@ -103,15 +104,29 @@ def read_table(path: Path) -> Table:
     Raises:
         ConfigurationError: a key does not fit; the message names it.
     """
-    table: Table = convert_content(path, {"name": path.stem, **read_inherited(path)}, Table)
+    keys: Any = OmegaConf.to_container(read_choice(path.stem, {file.stem: file for file in path.parent.glob("*.yaml")}))
+    table: Table = convert_content(path, {"name": path.stem, **keys}, Table)
     return table
 
 
-def read_inherited(path: Path) -> dict[str, Any]:
-    """The keys of a file, over those of the files beside it that its `defaults` name."""
-    own = convert_content(path, read_yaml(path), dict[str, Any])
-    bases = [read_inherited(path.with_name(f"{base}.yaml")) for base in own.pop("defaults", [])]
-    return {key: value for keys in (*bases, own) for key, value in keys.items()}
+def read_choice(name: str, files: Mapping[str, Path]) -> Any:
+    """The keys of a choice, merged over those of the choices that its `defaults` name, as Hydra merges them.
+
+    Args:
+        name: Of the choice.
+        files: The file of each choice of the group by name.
+
+    Raises:
+        ConfigurationError: a file cannot be read or holds no keys, or a default is no other choice.
+    """
+    own = convert_content(files[name], read_yaml(files[name]), dict[str, Any])
+    bases = [str(base) for base in own.pop("defaults", [])]
+    others = {file: path for file, path in files.items() if file != name}
+    for base in bases:
+        check_choice(f"defaults of {files[name]}", base, ["_self_", *sorted(others)])
+    if "_self_" not in bases:
+        bases.append("_self_")
+    return OmegaConf.merge(*(own if base == "_self_" else read_choice(base, others) for base in bases))
 
 
 def write_table(table: Table, folder: Path) -> None:
@@ -207,7 +222,7 @@ def read_published(name: str, file: Path | None = None) -> dict[tuple[str, str],
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
 

@@ -25,6 +25,7 @@ from rich.text import Text
 from llm_catalyst.config.build import build_components, convert_value
 from llm_catalyst.config.errors import run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
+from llm_catalyst.config.table import read_choice
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status
@@ -237,15 +238,3 @@ def read_fallback(name: str, files: Mapping[str, Path]) -> dict[str, Any]:
             "write a choice of your own that gives it, DIR/mentor/NAME.yaml, and add --config-dir DIR"
         )
     return dict(node)
-
-
-def read_choice(name: str, files: Mapping[str, Path]) -> Any:
-    """The keys of a choice, merged over those of the choices that its `defaults` name, as Hydra merges them."""
-    own: Any = OmegaConf.load(files[name])
-    bases = [str(base) for base in own.pop("defaults", [])]
-    others = {file: path for file, path in files.items() if file != name}
-    for base in bases:
-        check_choice(f"defaults of {files[name]}", base, ["_self_", *sorted(others)])
-    if "_self_" not in bases:
-        bases.append("_self_")
-    return OmegaConf.merge(*(own if base == "_self_" else read_choice(base, others) for base in bases))

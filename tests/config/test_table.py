@@ -145,6 +145,13 @@ def test_nothing_counts_as_published_until_a_user_writes_it(tmp_path: Path) -> N
         read_published("nlu", mine)
 
 
+def test_a_table_that_inherits_from_itself_is_refused(tmp_path: Path) -> None:
+    for name, base in (("one", "two"), ("two", "one")):
+        (tmp_path / f"{name}.yaml").write_text(f"defaults: [{base}]\n")
+    with pytest.raises(ConfigurationError, match=r"defaults of .*two\.yaml.*one"):
+        read_table(tmp_path / "one.yaml")
+
+
 # The packaged tables
 
 

@@ -160,7 +160,7 @@ def test_runs_that_do_not_fit_are_passed_over_and_counted(runs: Path, space: Pro
     shutil.copytree(runs / "first", folder / "fits")
     carry_out(folder / "task", config=CONFIG.replace("name: sst2", "name: rte"))
     carry_out(folder / "backbone", config=CONFIG.replace("all-MiniLM-L6-v2", "another"))
-    carry_out(folder / "head", config=CONFIG.replace("similarity.Similarity", "classifier.Classifier"))
+    carry_out(folder / "head", config=CONFIG.replace("text.Similarity", "text.Classifier"))
     carry_out(folder / "length", prompt=PromptSettings(length=5))
     shutil.copytree(runs / "second", folder / "altered")
     (folder / "altered" / "config.yaml").write_text(CONFIG + "extra: 1\n")

@@ -16,6 +16,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from llm_catalyst.config.build import build_dataclass
+from llm_catalyst.config.table import read_choice
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.base import NotRecordedError
@@ -29,7 +30,6 @@ from llm_catalyst.mentors.strategies.base import Dialogue, repeat_request
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
 from llm_catalyst.runs.records import Advice, LLMCall, Restart, to_json
-from llm_catalyst.sweeps.job import read_choice
 from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError

@@ -20,6 +20,7 @@ from helpers.tiny import prompt_space, scored
 from omegaconf import OmegaConf
 
 from llm_catalyst.config.build import build_mentor
+from llm_catalyst.config.table import read_choice
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.base import ClientResponse, TemporaryError, retry_response
@@ -28,7 +29,7 @@ from llm_catalyst.mentors.controls import Evolution
 from llm_catalyst.mentors.llm import LanguageModel, MentorError
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.runs.records import Advice, LLMCall, from_json, to_json
-from llm_catalyst.sweeps.job import read_choice, resolve_fallbacks
+from llm_catalyst.sweeps.job import resolve_fallbacks
 from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.validation import ConfigurationError
 

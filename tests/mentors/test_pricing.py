@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from llm_catalyst.config.table import read_choice
 from llm_catalyst.mentors.pricing import compute_cost, load_prices
-from llm_catalyst.sweeps.job import read_choice
 from llm_catalyst.utils.paths import conf_directory, list_choices
 
 
