@@ -16,7 +16,6 @@ from llm_catalyst.utils.format import format_duration
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 from llm_catalyst.utils.text_plot import Point, draw_area, value_span
 
-REFRESHES = 4  # a second
 LABEL = 24  # columns of the text to the left of a curve
 TOP, PROPOSALS = 5, 3  # rows: of the pool, and of the mentor's proposals
 POINTS = 256  # of a curve: more than a screen has dots for
@@ -95,9 +94,7 @@ class LiveView(RunCallback):
         self.restarts: list[Restart] = []
         self.warnings: list[str] = []
         self.activity = "scoring the starting point"
-        self.live = Live(
-            self, console=self.console, refresh_per_second=REFRESHES, transient=True, vertical_overflow="crop"
-        )
+        self.live = Live(self, console=self.console, transient=True, vertical_overflow="crop")
         self.live.start()
 
     def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
@@ -136,8 +133,7 @@ class LiveView(RunCallback):
         self.evaluation = record
         self.best = max(read_accuracy(record), self.best or 0.0)
         self.dev.add(record.step, record.score.loss)
-        end = self.watcher.info.ends[record.stage]
-        if self.watcher.training and record.step >= end:
+        if self.watcher.training and record.step >= self.watcher.info.ends[record.stage]:
             self.set_activity("scoring the projected prompts")
 
     def set_activity(self, activity: str) -> None:
@@ -162,11 +158,11 @@ class LiveView(RunCallback):
         """The lines of one screen: without space, parts are left out in a fixed order; spare lines go to the curves."""
         warnings = [Text(f"! {text}", "yellow") for text in self.warnings[-3:]]
         # Rows that are still empty keep their place, so that nothing jumps when they are filled.
-        top, proposals = pad_lines(self.render_pool(), 1 + TOP), pad_lines(self.render_proposals(), 1 + PROPOSALS)
         space = max(0, height - 7 - len(warnings))  # 7: the header, two curves of one line, the dev metric
-        top = top[:space]
-        proposals = proposals[: space - len(top)]
-        space -= len(top) + len(proposals)
+        top = [*self.render_pool(), *[Text()] * TOP][: min(space, 1 + TOP)]
+        space -= len(top)
+        proposals = [*self.render_proposals(), *[Text()] * PROPOSALS][: min(space, 1 + PROPOSALS)]
+        space -= len(proposals)
         tall = (2 if space >= 2 else 1) + min(4, max(0, space - 5) // 2)
         lines = self.render_header(width)
         for number, part in enumerate((self.render_curves(width, tall), top, proposals)):
@@ -198,9 +194,7 @@ class LiveView(RunCallback):
         lines = []
         for name, curve, style in (("train loss", self.train, "cyan"), ("dev loss", self.dev, "green")):
             steps, low_high = (0, sum(info.plan)), value_span([y for _, y in curve.points] or [0.0])
-            rows = draw_area(
-                curve.points, max(8, width - LABEL), height, steps, low_high, self.watcher.info.ends[:-1], style
-            )
+            rows = draw_area(curve.points, max(8, width - LABEL), height, steps, low_high, info.ends[:-1], style)
             latest, lowest = ("", "") if curve.latest is None else (f"{curve.latest:.4f}", f"{curve.lowest:.4f}")
             labels = [Text(f"{name:<14}{latest:<10}"), Text(f"{'  lowest':<14}{lowest:<10}", "dim")]
             labels += [Text(" " * LABEL)] * (height - 2)
@@ -240,11 +234,6 @@ def prompt_line(score: Score | None, word: str, prompt: Prompt, style: str = "")
     """A prompt after its loss, its metric and a word on it."""
     numbers = f"{score.loss:8.4f}  {score.metric:8.3f}" if score else " " * 18
     return Text(f"{numbers}  {word:<8}  {quote_prompt(prompt.text, 300)}", style)
-
-
-def pad_lines(lines: list[Text], length: int) -> list[Text]:
-    """The lines, followed by empty ones up to this length."""
-    return lines + [Text()] * (length - len(lines))
 
 
 def justify_line(left: Text, right: str, width: int) -> Text:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from llm_catalyst.config.table import Published
 from llm_catalyst.report.results import Cell, Place, Results
 from llm_catalyst.report.statistics import Comparison, Summary, adjust_holm, compare_paired, summarize_values
-from llm_catalyst.runs.records import Outcome, Score
+from llm_catalyst.runs.records import Outcome
 
 Scores = Mapping[int, float]  # a measure by seed
 ALPHA = 0.05  # level of the Holm-adjusted p-value from which on a cell is set in bold
@@ -26,16 +26,6 @@ class Measure:
     better: int = 0
 
 
-def read_metric(score: Score | None) -> float | None:
-    """The metric of a score."""
-    return None if score is None else score.metric
-
-
-def read_loss(score: Score | None) -> float | None:
-    """The loss of a score."""
-    return None if score is None else score.loss
-
-
 def count_tokens(outcome: Outcome) -> float | None:
     """Tokens sent to and received from the mentor; None if it was called and no tokens are known."""
     ledger = outcome.ledger
@@ -49,12 +39,12 @@ def sum_usd(outcome: Outcome) -> float | None:
 
 
 MEASURES: Mapping[str, Measure] = {
-    "test": Measure(lambda outcome: read_metric(outcome.test), better=1),
-    "test_loss": Measure(lambda outcome: read_loss(outcome.test), better=-1),
-    "dev": Measure(lambda outcome: read_metric(outcome.best.score if outcome.best else None), better=1),
-    "dev_loss": Measure(lambda outcome: read_loss(outcome.best.score if outcome.best else None), better=-1),
-    "best_prompt": Measure(lambda outcome: read_metric(outcome.test_best_prompt), better=1),
-    "best_prompt_loss": Measure(lambda outcome: read_loss(outcome.test_best_prompt), better=-1),
+    "test": Measure(lambda o: o.test.metric if o.test else None, better=1),
+    "test_loss": Measure(lambda o: o.test.loss if o.test else None, better=-1),
+    "dev": Measure(lambda o: o.best.score.metric if o.best else None, better=1),
+    "dev_loss": Measure(lambda o: o.best.score.loss if o.best else None, better=-1),
+    "best_prompt": Measure(lambda o: o.test_best_prompt.metric if o.test_best_prompt else None, better=1),
+    "best_prompt_loss": Measure(lambda o: o.test_best_prompt.loss if o.test_best_prompt else None, better=-1),
     "seconds": Measure(lambda outcome: outcome.seconds),
     "memory": Measure(lambda outcome: outcome.peak_memory_bytes),
     "steps": Measure(lambda outcome: outcome.ledger.gradient_steps),

@@ -1,7 +1,6 @@
 """`catalyst show DIR`: all that happened in a run, finished or not, from its files alone."""
 
 import io
-import shlex
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,7 +88,7 @@ def render_header(run: RunRecords, config: Mapping[str, Any]) -> list[Renderable
         f"{name} {version}" for name, version in {"python": manifest.python, **manifest.versions}.items()
     )
     rows = {
-        "command": shlex.join(("catalyst", "run", *manifest.command)),
+        "command": manifest.command_line,
         "started": f"{manifest.started}, seed {config.get('seed')}",
         "ended": describe_progress(run),
         "task": node["task"],

@@ -171,12 +171,9 @@ def watch_runs(places: Sequence[Path], target: Path, console: Console, seconds: 
 
 def snapshot_files(places: Sequence[Path]) -> State:
     """The files of the runs, each with its modification time in nanoseconds and its size in bytes."""
-    found = {}
-    for path in [run / name for run in find_runs(*places) for name in WATCHED]:
-        if path.exists():
-            status = path.stat()
-            found[path] = status.st_mtime_ns, status.st_size
-    return found
+    paths = [run / name for run in find_runs(*places) for name in WATCHED]
+    found = {path: path.stat() for path in paths if path.exists()}
+    return {path: (status.st_mtime_ns, status.st_size) for path, status in found.items()}
 
 
 def visible_files(state: State) -> State:

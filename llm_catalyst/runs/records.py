@@ -4,6 +4,7 @@ A record never holds NaN or infinity: divergence is a status (`Outcome.status`, 
 """
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -270,6 +271,11 @@ class Manifest:
     data: Mapping[str, Any] = field(default_factory=dict)
     together: int = 1
     format: int = 1
+
+    @property
+    def command_line(self) -> str:
+        """The command line that made the run."""
+        return shlex.join(("catalyst", "run", *self.command))
 
     @property
     def code(self) -> str:

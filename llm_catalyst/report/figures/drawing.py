@@ -150,13 +150,9 @@ def legend_entry(number: int, name: str, **changes: Any) -> Line2D:
 
 def row_style(number: int) -> dict[str, Any]:
     """Colour, marker and dashes of the row of that number."""
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[number % len(COLOURS)],
-        "linestyle": DASHES[number % len(COLOURS)],
-        "markeredgecolor": PAPER,
-        "markeredgewidth": 0.5,
-    }
+    style = {"color": COLOURS, "marker": MARKERS, "linestyle": DASHES}
+    own: dict[str, Any] = {name: values[number % MOST_ROWS] for name, values in style.items()}
+    return own | {"markeredgecolor": PAPER, "markeredgewidth": 0.5}
 
 
 def shorten_label(text: str, longest: int) -> str:

@@ -28,9 +28,9 @@ def draw_pool(results: Results, read: RecordReader) -> Drawing:
         for place, cell in results.cells.items()
     }
     selection = select_rows(results).places_with(pools)
-    selection = selection.select(columns=selection.columns[:1])  # losses of different tasks do not compare
+    # Losses of different tasks do not compare: only the first column is drawn.
+    selection = selection.select(columns=selection.columns[:1]).places_with(pools)
     entries = {row: pools[row, column] for column in selection.columns for row in selection.rows}
-    selection = selection.rows_with(entries)
     if not selection.rows:
         return Drawing("no prompt is in a pool yet")
     origins = [origin for origin in ORIGINS if any(e.origin == origin for row in selection.rows for e in entries[row])]

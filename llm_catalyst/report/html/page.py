@@ -21,9 +21,8 @@ from llm_catalyst.report.results import Results
 from llm_catalyst.report.runs import RecordReader, Run, dev_rank
 from llm_catalyst.report.tables import costs
 from llm_catalyst.report.tables.build import build_tables
-from llm_catalyst.report.tables.export import format_command
 from llm_catalyst.runs.analysis import collect_warnings, trace_restarts
-from llm_catalyst.runs.records import LLMCall, Manifest, Restart
+from llm_catalyst.runs.records import LLMCall, Restart
 from llm_catalyst.utils.format import format_count, format_dollars, format_duration, join_first
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
@@ -88,23 +87,21 @@ def summarize_report(results: Results) -> dict[str, str]:
 
 
 def collect_facts(runs: Iterable[Run]) -> dict[str, Counter[str]]:
-    """The facts of `list_facts` by name, each value with the number of runs that have it."""
+    """Devices, versions, code and backbones by name, each value with the number of runs that have it."""
     found = defaultdict[str, Counter[str]](Counter)
-    for run in runs:
-        for name, value in list_facts(run.manifest):
+    for made in (run.manifest for run in runs):
+        commit = made.backbone.get("commit")
+        facts = {
+            "device": f"{made.device}, {format_count(made.threads, 'thread')}",
+            "platform": made.platform,
+            "python": made.python,
+            **made.versions,
+            "code": made.code,
+            "backbone": f"{made.backbone.get('name', '?')}{f', commit {str(commit)[:10]}' if commit else ''}",
+        }
+        for name, value in facts.items():
             found[name][value] += 1
     return found
-
-
-def list_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Device, versions, code and backbone of a run, by name."""
-    yield "device", f"{manifest.device}, {format_count(manifest.threads, 'thread')}"
-    yield "platform", manifest.platform
-    yield "python", manifest.python
-    yield from manifest.versions.items()
-    yield "code", manifest.code
-    commit = manifest.backbone.get("commit")
-    yield "backbone", f"{manifest.backbone.get('name', '?')}{f', commit {str(commit)[:10]}' if commit else ''}"
 
 
 def count_fingerprints(results: Results) -> Counter[tuple[str, ...]]:
@@ -168,7 +165,7 @@ def render_page(sections: Sequence[Mapping[str, Any]], refresh: float | None = N
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(command_of=format_command, counted=format_count, MOST_PROMPTS=MOST_PROMPTS)
+    environment.globals.update(counted=format_count, MOST_PROMPTS=MOST_PROMPTS)
     environment.filters.update(
         prompt=lambda text: quote_prompt(text, LONGEST), named=partial(join_first, most=MOST_NAMED, between="; ")
     )

@@ -8,7 +8,6 @@ from llm_catalyst.report.cell_statistics import ALPHA, MEASURES, CellStatistics,
 from llm_catalyst.report.results import Place, Results
 from llm_catalyst.report.statistics import Comparison
 from llm_catalyst.report.tables.costs import build_cost_by_cell, build_cost_table
-from llm_catalyst.report.tables.export import format_command
 from llm_catalyst.report.tables.rendered import Field, RenderedTable, needs_unicode_latex, render_latex, render_markdown
 from llm_catalyst.utils.format import format_count, join_first
 from llm_catalyst.utils.terminal import escape_controls
@@ -25,7 +24,7 @@ OF = {
 def to_markdown(results: Results) -> str:
     """All tables in GitHub's Markdown, and the run directories behind them, folded."""
     listed = "\n".join(
-        f"{escape_controls(str(run.path))}\n    {escape_controls(format_command(run))}" for run in results.runs
+        f"{escape_controls(str(run.path))}\n    {escape_controls(run.manifest.command_line)}" for run in results.runs
     )
     fence = "`" * (3 + max(map(len, re.findall("`+", listed)), default=0))
     title = f"{format_count(len(results.runs), 'run')}: directories and commands"
@@ -39,7 +38,7 @@ def to_latex(results: Results) -> str:
     head = [r"\usepackage{booktabs} goes before \begin{document}"]
     if needs_unicode_latex("".join(texts)):
         head.append("names hold letters that pdfLaTeX does not know: use LuaLaTeX")
-    head += [f"{run.path}   {format_command(run)}" for run in results.runs]
+    head += [f"{run.path}   {run.manifest.command_line}" for run in results.runs]
     return "\n".join([*(f"% {escape_controls(line)}" for line in head), *texts])
 
 

@@ -1,6 +1,5 @@
 """The data of a table as CSV: a line for each run with all its figures, and one for each cell of the table."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from csv import DictWriter
 from dataclasses import asdict
@@ -11,6 +10,8 @@ from typing import Any
 from llm_catalyst.report.cell_statistics import COSTS, MEASURES, CellStatistics, Measure, compute_statistics
 from llm_catalyst.report.results import Cell, Results
 from llm_catalyst.report.runs import Run
+
+ENDED = ("status", "protocol", "reported_on", "finished", "majority", "fallbacks")  # columns of a finished run
 
 
 def to_csv(results: Results) -> str:
@@ -28,18 +29,13 @@ def run_line(cell: Cell, run: Run) -> dict[str, Any]:
         "revision": run.manifest.git.get("revision"),
         "dirty": run.manifest.git.get("dirty"),
         "torch": run.manifest.versions.get("torch"),
-        "command": format_command(run),
+        "command": run.manifest.command_line,
     }
     outcome = run.outcome
     if outcome is None:
         return place | {"status": "unfinished"} | made
     ended = {
-        "status": outcome.status,
-        "protocol": outcome.protocol,
-        "reported_on": outcome.reported_on,
-        "finished": outcome.finished,
-        "majority": outcome.majority,
-        "fallbacks": outcome.fallbacks,
+        **{name: getattr(outcome, name) for name in ENDED},
         **outcome.test_metrics,
         **{name: measure.read(outcome) for name, measure in MEASURES.items()},
         "input_tokens": outcome.ledger.input_tokens,
@@ -48,11 +44,6 @@ def run_line(cell: Cell, run: Run) -> dict[str, Any]:
         "unpriced_calls": outcome.ledger.unpriced_calls,
     }
     return place | ended | made
-
-
-def format_command(run: Run) -> str:
-    """The command line that made the run."""
-    return shlex.join(("catalyst", "run", *run.manifest.command))
 
 
 def summary_csv(results: Results, measure: str = "test") -> str:

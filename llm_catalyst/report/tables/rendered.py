@@ -1,9 +1,12 @@
 """A table of text in rows and columns, written for a terminal, in Markdown and in LaTeX."""
 
 import html
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from string import Template
 from typing import Literal
 
 from rich.cells import cell_len
@@ -14,28 +17,9 @@ from rich.text import Text
 from llm_catalyst.utils.terminal import escape_controls
 
 BETWEEN, NAME = 2, 16  # cells: between two columns, and of the longest word of a name before it is broken
-LATEX = str.maketrans(
-    {
-        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-        **{sign: f"{{{sign}}}" for sign in "[]*"},  # behind the \\ of the line before they would be its options
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "`": r"\textasciigrave{}",
-        '"': r"\char34{}",
-        "–": r"\textendash{}",
-        "—": r"\textemdash{}",
-        "…": r"\ldots{}",
-        "±": r"$\pm$",
-        "−": r"$-$",
-        "≥": r"$\geq$",
-        "·": r"$\cdot$",
-        "×": r"$\times$",
-    }
-)
+# What LaTeX needs for a sign. [ ] * are in braces: behind the \\ of the line before they would be its options.
+LATEX = str.maketrans(json.loads(Path(__file__).with_name("latex.json").read_text(encoding="utf-8")))
+LATEX_TABLE = Template(Path(__file__).with_name("table.tex").read_text(encoding="utf-8"))
 NARROW = 5  # columns of a table that fits one column of a two-column paper
 LATIN = 0x17F  # the last letter that pdfLaTeX knows without further packages
 # Markup of GitHub's Markdown within a line, and at the beginning of a note.
@@ -157,25 +141,14 @@ def escape_markdown(text: str) -> str:
 def render_latex(table: RenderedTable, label: str) -> str:
     """A table environment with booktabs' lines; title, notes and warnings are its caption."""
     words = [text if text.endswith(".") else f"{text}." for text in (table.title, *table.notes, *table.warnings)]
-    sides = "".join("l" if number < table.texts else "r" for number in range(len(table.headings)))
-    kind = "table*" if len(table.headings) > NARROW else "table"
-    return "\n".join(
-        [
-            *(f"% {escape_controls(line)}" for line in (f"made by: {table.made_by}", *table.problems)),
-            rf"\begin{{{kind}}}",
-            r"  \centering",
-            rf"  \caption{{{escape_latex(' '.join(words))}}}",
-            rf"  \label{{tab:{re.sub(r'[^a-zA-Z0-9]+', '-', label)}}}",
-            rf"  \begin{{tabular}}{{{sides}}}",
-            r"    \toprule",
-            f"    {' & '.join(map(escape_latex, table.headings))} \\\\",
-            r"    \midrule",
-            *(f"    {' & '.join(map(format_latex, line))} \\\\" for line in table.lines),
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            rf"\end{{{kind}}}",
-            "",
-        ]
+    return LATEX_TABLE.substitute(
+        comments="".join(f"% {escape_controls(line)}\n" for line in (f"made by: {table.made_by}", *table.problems)),
+        kind="table*" if len(table.headings) > NARROW else "table",
+        caption=escape_latex(" ".join(words)),
+        label=re.sub("[^a-zA-Z0-9]+", "-", label),
+        sides="".join("l" if number < table.texts else "r" for number in range(len(table.headings))),
+        headings=" & ".join(map(escape_latex, table.headings)),
+        lines="".join(f"    {' & '.join(map(format_latex, line))} \\\\\n" for line in table.lines),
     )
 
 
