@@ -204,13 +204,11 @@ class LiveView(RunCallback):
     def render_status(self) -> Text:
         """Dev metric now, best accuracy so far, and the majority class."""
         info, latest = self.watcher.info, self.evaluation
-        text = Text()
-        if latest is not None:
-            above = read_accuracy(latest) > info.majority
-            text.append(f"{'dev ' + info.metric:<14}")
-            text.append(f"{latest.score.metric:<10.3f}", "green" if above else "yellow")
-            text.append(f"best accuracy {self.best:.3f}   majority class {info.majority:.3f}", "dim")
-        return text
+        if latest is None:
+            return Text()
+        now = f"{latest.score.metric:<10.3f}", "green" if read_accuracy(latest) > info.majority else "yellow"
+        levels = f"best accuracy {self.best:.3f}   majority class {info.majority:.3f}", "dim"
+        return Text.assemble(f"{'dev ' + info.metric:<14}", now, levels)
 
     def render_pool(self) -> list[Text]:
         """The best discrete prompts."""

@@ -84,9 +84,7 @@ def render_header(run: RunRecords, config: Mapping[str, Any]) -> list[Renderable
     title = " · ".join(manifest.choices.get(group, "?") for group in ("task", "backbone", "head", "mentor"))
     node = {group: name_node(config.get(group)) for group in ("task", "backbone", "head", "mentor", "protocol")}
     strategy = manifest.choices.get("strategy", "?")
-    versions = "  ".join(
-        f"{name} {version}" for name, version in {"python": manifest.python, **manifest.versions}.items()
-    )
+    versions = {"python": manifest.python, **manifest.versions}
     rows = {
         "command": manifest.command_line,
         "started": f"{manifest.started}, seed {config.get('seed')}",
@@ -96,7 +94,7 @@ def render_header(run: RunRecords, config: Mapping[str, Any]) -> list[Renderable
         "mentor": node["mentor"] + (f", strategy {strategy}" if get_nested(config, "mentor", "client") else ""),
         "protocol": node["protocol"],
         "machine": f"{manifest.device}, {manifest.threads} threads, {manifest.platform}",
-        "versions": versions,
+        "versions": "  ".join(f"{name} {version}" for name, version in versions.items()),
         "code": manifest.code,
     }
     pairs = terminal.make_pairs({name: terminal.escape_controls(value) for name, value in rows.items()})

@@ -157,7 +157,7 @@ def values_by_place(results: Results) -> dict[Place, list[float]]:
 def select_price(outcomes: Sequence[Outcome]) -> tuple[str, str]:
     """The first of PRICES that is known for all runs, and not 0 for all: its words and its measure."""
     for name, measure in PRICES.items():
-        paid = [MEASURES[measure].read(outcome) for outcome in outcomes]
+        paid = list(map(MEASURES[measure].read, outcomes))
         if None not in paid and any(paid):
             return name, measure
     return "seconds", PRICES["seconds"]
