@@ -93,11 +93,6 @@ def find_table(name: str, folders: Sequence[Path] = ()) -> Table:
     return read_table(tables[name])
 
 
-def known_tables() -> list[Table]:
-    """The packaged tables."""
-    return [read_table(path) for path in list_choices(conf_directory() / "table")]
-
-
 def read_table(path: Path) -> Table:
     """The table that a file describes; without the key `name` it has the file's.
 

@@ -32,7 +32,7 @@ from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, launch_jobs
 from llm_catalyst.sweeps.status import JobStatus, render_reasons
 from llm_catalyst.sweeps.table_progress import TableProgress, make_grid, name_run, summarize_progress
 from llm_catalyst.utils.format import format_dollars, format_duration
-from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.terminal import make_pairs
 
 HOME = Path("outputs/tables")
@@ -52,7 +52,8 @@ def reproduce_command(options: Namespace) -> int:
 
 def list_tables() -> int:
     """Print the names and titles of all tables."""
-    Console().print(make_pairs({table.name: table.title for table in tables.known_tables()}))
+    packaged = map(tables.read_table, list_choices(conf_directory() / "table"))
+    Console().print(make_pairs({table.name: table.title for table in packaged}))
     return 0
 
 
