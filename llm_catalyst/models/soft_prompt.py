@@ -101,13 +101,10 @@ class PromptSpace:
         A shorter text is repeated up to m tokens (as PEFT does), or filled up with `prompt.fill`. Raises
         ValueError where the text holds no token at all.
         """
-        keep_special = self.settings.special_tokens
         if self.class_at is not None:
             text = CLASS_NAME.sub(" ", text).strip().rstrip(".")  # its place is given; a template's full stop, too
-        ids = self.tokenizer(text, add_special_tokens=keep_special).input_ids
-        if not keep_special:
-            special = special_ids(self.tokenizer)
-            ids = [i for i in ids if i not in special]
+        special = self.settings.special_tokens
+        ids = self.tokenizer(text).input_ids if special else plain_ids(self.tokenizer, [text])[0]
         if not ids:
             raise ValueError(f"{text!r} holds no token of this tokenizer")
         kept, lost = ids[: self.length], ids[self.length :]
@@ -164,8 +161,7 @@ class PromptSpace:
         Nearness is `prompt.projection`: cosine, l2, dot, or `official`, which takes the *least* similar
         token by cosine, as the method's published code does (shared fault, kept for reproduction only).
         """
-        products = rows.to(self.vocabulary.dtype) @ self.vocabulary.T
-        scores = products.float()
+        scores = (rows.to(self.vocabulary.dtype) @ self.vocabulary.T).float()
         match self.settings.projection:
             case "cosine":
                 scores = scores / self.norms
@@ -206,6 +202,13 @@ class PromptSpace:
 def special_ids(tokenizer: Any) -> set[int]:
     """Ids of the special tokens, those without a role (such as Llama 3's turn marks) among them."""
     return {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+
+
+def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts, without any special token: one that stands in a text is left out of it."""
+    special = special_ids(tokenizer)
+    found = tokenizer(list(texts), add_special_tokens=False).input_ids
+    return [[i for i in ids if i not in special] for ids in found]
 
 
 def allowed_tokens(tokenizer: Any, size: int, word_start: bool) -> Tensor:

@@ -54,8 +54,8 @@ class StepResult:
 
         Make it only when the losses are known: reading the batch's counts waits for the GPU.
         """
-        examples, tokens = passes * batch.labels.numel(), passes * batch.token_count
-        return cls(number, tuple(losses), examples, tokens, passes * batch.padding_count)
+        examples, (tokens, padding) = batch.labels.numel(), batch.token_counts
+        return cls(number, tuple(losses), passes * examples, passes * tokens, passes * padding)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 import torch
@@ -39,14 +39,12 @@ class Batch:
         return 1
 
     @property
-    def token_count(self) -> int:
-        """Tokens of all members' rows, padding included and prompts not; 0 where examples are no tokens."""
-        return 0
+    def token_counts(self) -> tuple[int, int]:
+        """Tokens of all members' rows, padding included and prompts not, and how many of them are padding.
 
-    @property
-    def padding_count(self) -> int:
-        """The number of those tokens that are padding."""
-        return 0
+        Both are 0 where examples are no tokens. On a GPU this waits for the batch.
+        """
+        return 0, 0
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -177,14 +175,9 @@ class TextBatch(Batch):
         return self.tokens.shape[2]
 
     @property
-    def token_count(self) -> int:
-        """Tokens of all members' rows, padding included and prompts not."""
-        return self.tokens.numel()
-
-    @property
-    def padding_count(self) -> int:
-        """The number of those tokens that are padding. On a GPU this waits for the batch."""
-        return self.token_count - int(self.mask.sum())
+    def token_counts(self) -> tuple[int, int]:
+        """Tokens of all members' rows, padding included and prompts not, and how many of them are padding."""
+        return self.mask.numel(), self.mask.numel() - int(self.mask.sum())
 
     def beside(self, others: Sequence["TextBatch"]) -> "TextBatch":
         """The rows of these members and of those of `others` (see `Batch.beside`); types that are lacking are 0."""
@@ -206,11 +199,9 @@ def training_rows(data: Examples, batch_size: int, seed: int, first_step: int) -
     Every epoch is shuffled anew by (seed, epoch); within a bucket of batches examples are sorted by length
     to save padding, and the batches themselves are shuffled again. The stream is a function of the step.
     """
-    per_epoch = steps_per_epoch(len(data), batch_size)
-    epoch, skip = divmod(first_step, per_epoch)
-    while True:
-        yield from epoch_rows(data, batch_size, seed, epoch)[skip:]
-        epoch, skip = epoch + 1, 0
+    first, skip = divmod(first_step, steps_per_epoch(len(data), batch_size))
+    for epoch in count(first):
+        yield from epoch_rows(data, batch_size, seed, epoch)[skip if epoch == first else 0 :]
 
 
 def epoch_rows(data: Examples, batch_size: int, seed: int, epoch: int) -> list[list[int]]:

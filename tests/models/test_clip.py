@@ -14,7 +14,7 @@ from torch import Tensor
 
 from llm_catalyst.models.backbones.clip import ClipBackbone, load_clip
 from llm_catalyst.models.base import stack_members
-from llm_catalyst.models.heads.clip import Coop, Tcp, ZeroShot, insert_context
+from llm_catalyst.models.heads.clip import Coop, Tcp, ZeroShot, features_in_context
 from llm_catalyst.models.image_features import ImageBatch
 from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
 from llm_catalyst.optimizers.backprop import Backprop
@@ -134,7 +134,7 @@ def test_a_common_beginning_gives_what_each_text_gives_as_a_whole(monkeypatch: p
     prompts = random(2, M, WIDTH).requires_grad_()
     together = model(Coop(M), shape_data(tuple(names))).prepare({"prompt": prompts})["class features"]
     contexts = prompts[:, None].expand(2, len(names), -1, -1)
-    apart = backbone().towers.text_features(*insert_context(constants, contexts)).unflatten(0, (2, len(names)))
+    apart = features_in_context(backbone(), constants, contexts)
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
     weights = random(2, len(names), FEATURES)
     gradients = [torch.autograd.grad((features * weights).sum(), prompts)[0] for features in (together, apart)]

@@ -100,7 +100,7 @@ def test_a_batch_holds_each_members_images_and_comes_apart_and_together(examples
     assert (one.features.shape, one.labels.shape) == ((3, 2, 16), (3, 2))
     assert torch.equal(everything(split.pick([3, 3, 1])), rows[[3, 3, 1]])
     assert split.pick([3, 3, 1]).labels == (1, 1, 1)
-    assert (batch.token_count, batch.padding_count) == (0, 0)
+    assert batch.token_counts == (0, 0)
 
 
 def test_views_differ_by_epoch_come_again_and_follow_from_the_seed(examples: list[Example]) -> None:

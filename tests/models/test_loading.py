@@ -16,7 +16,7 @@ from helpers.tiny_models import CPU, FAMILIES, backbone, folder
 from torch import Tensor
 
 from llm_catalyst.models.backbones import loading
-from llm_catalyst.models.backbones.config import TextBackbone, check_extras
+from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.loading import (
     compile_base,
     compile_seconds,
@@ -210,7 +210,7 @@ def test_quantization_on_a_cpu_is_refused_before_anything_is_read(bits: str, tmp
 @pytest.mark.skipif(not (missing("bitsandbytes") and missing("accelerate")), reason="the packages are installed")
 def test_packages_that_quantization_and_device_map_lack_are_named_with_the_command_that_installs_them() -> None:
     with pytest.raises(ConfigurationError, match=r"=4bit needs bitsandbytes and accelerate: pip install 'llm-catalyst"):
-        check_extras(TextBackbone("x", quantization="4bit"), CUDA)
+        TextBackbone("x", quantization="4bit").check(CUDA)
     with pytest.raises(ConfigurationError, match=r"device_map=auto needs accelerate: pip install .*device_map=null"):
         load_text_backbone(TextBackbone(folder("bert"), device_map="auto"), False, CPU)
 

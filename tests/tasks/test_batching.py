@@ -117,10 +117,10 @@ def test_batches_are_cut_out_as_they_would_be_put_together_token_by_token(choice
 def test_a_batch_counts_the_tokens_of_all_members_and_the_padding_among_them() -> None:
     data = Encoded(((5, 6, 7), (8,), (), (3, 9)), None, (0, 1), choices=2, padding=0)
     batch = data.batch([[0, 1]], CPU)
-    assert (batch.token_count, batch.padding_count) == (4 * 3, 2 + 3 + 1)
-    assert (batch.expand(5).token_count, batch.expand(5).padding_count) == (5 * 12, 5 * 6)
-    assert [part.padding_count for part in batch.parts(1)] == [2, 4]
-    assert data.batch([[0], [1]], CPU, pad_to=4).padding_count == 1 + 3 + 4 + 2
+    assert batch.token_counts == (4 * 3, 2 + 3 + 1)
+    assert batch.expand(5).token_counts == (5 * 12, 5 * 6)
+    assert [part.token_counts[1] for part in batch.parts(1)] == [2, 4]
+    assert data.batch([[0], [1]], CPU, pad_to=4).token_counts[1] == 1 + 3 + 4 + 2
 
 
 def test_an_expanded_batch_shows_every_member_the_same_examples() -> None:

@@ -36,7 +36,12 @@ class Backbone(ABC):
 
 
 class FrozenBackbone(nn.Module, ABC):
-    """A loaded, frozen model. Only the soft prompt and the head that use it are ever trained."""
+    """A loaded, frozen model. Only the soft prompt and the head that use it are ever trained.
+
+    `compiled` says whether torch compiles it.
+    """
+
+    compiled = False
 
     def __init__(self, settings: Any, model: Any, tokenizer: Any, commit: str | None) -> None:
         super().__init__()
@@ -53,11 +58,6 @@ class FrozenBackbone(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         return self.vocabulary.device
-
-    @property
-    def compiled(self) -> bool:
-        """Whether torch compiles the model."""
-        return False
 
     def longest_text(self, prompt_length: int) -> int | None:
         """The number of an example's tokens that fit beside m virtual ones; None: examples are no tokens."""

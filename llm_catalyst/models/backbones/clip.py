@@ -20,7 +20,7 @@ from llm_catalyst.models.backbones.base import Backbone, FrozenBackbone
 from llm_catalyst.models.backbones.clip_towers import Towers
 from llm_catalyst.models.backbones.config import DTYPES, explained_load_errors, refuse_pickle
 from llm_catalyst.models.backbones.loading import set_tf32
-from llm_catalyst.models.soft_prompt import special_ids
+from llm_catalyst.models.soft_prompt import plain_ids
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 
@@ -94,10 +94,8 @@ class FrozenClip(FrozenBackbone):
         return digest.hexdigest()
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of texts, without any special token: one that stands in a text is left out of it."""
-        special = special_ids(self.tokenizer)
-        found = self.tokenizer(list(texts), add_special_tokens=False).input_ids
-        return [[i for i in ids if i not in special] for ids in found]
+        """Token ids of texts, without any special token."""
+        return plain_ids(self.tokenizer, texts)
 
     def rows(self, tokens: Sequence[Sequence[int]], said: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Embeddings (n, s, d) of tokens between start and end of text, and the place (n,) of that end.
@@ -108,11 +106,8 @@ class FrozenClip(FrozenBackbone):
         places = len(self.towers.positions)
         for name, row in zip(said, tokens, strict=True):
             if len(row) + 2 > places:
-                problem = (
-                    f"{name!r} takes {len(row) + 2} places with start, context and end, but this CLIP has {places}"
-                )
-                fix = "make prompt.length smaller, or the name or template shorter"
-                raise ConfigurationError(f"{problem}; {fix}")
+                problem = f"{name!r} takes {len(row) + 2} places with start, context and end; this CLIP has {places}"
+                raise ConfigurationError(f"{problem}: make prompt.length smaller, or the name or template shorter")
         ends = [len(row) + 1 for row in tokens]
         start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         width = max(ends) + 1

@@ -76,7 +76,20 @@ class TextBackbone(Backbone):
     def check(self, device: torch.device) -> None:
         """Raise ConfigurationError where `device` cannot compute as these settings say; nothing is loaded."""
         super().check(device)
-        check_extras(self, device)
+        cuda = device.type == "cuda"
+        if self.attention == "flash_attention_2":
+            from transformers.utils import is_flash_attn_2_available
+
+            needs = {"a CUDA device": cuda, "backbone.dtype=bfloat16 or float16": self.dtype != "float32"}
+            needs["the package flash-attn"] = is_flash_attn_2_available()
+            require("attention=flash_attention_2", needs, "; backbone.attention=sdpa does not")
+        if self.quantization:
+            fix = "; use null, and backbone.dtype=bfloat16 to halve the memory"
+            require(f"quantization={self.quantization}", {f"a CUDA device, and this run is on {device}": cuda}, fix)
+        for key, packages in (("quantization", ("bitsandbytes", "accelerate")), ("device_map", ("accelerate",))):
+            if value := getattr(self, key):
+                needs = {package: importlib.util.find_spec(package) is not None for package in packages}
+                require(f"{key}={value}", needs, f": pip install 'llm-catalyst[quantize]', or use backbone.{key}=null")
 
 
 def refuse_pickle(key: str, where: str) -> None:
@@ -91,25 +104,6 @@ def require(setting: str, needs: Mapping[str, bool], fix: str) -> None:
     """Raise ConfigurationError where something that a setting of the backbone needs is not there."""
     if lacking := [need for need, there in needs.items() if not there]:
         raise ConfigurationError(f"backbone.{setting} needs {' and '.join(lacking)}{fix}")
-
-
-def check_extras(settings: TextBackbone, device: torch.device) -> None:
-    """Raise ConfigurationError where attention, quantization or device_map lacks what it needs."""
-    cuda = device.type == "cuda"
-    if settings.attention == "flash_attention_2":
-        from transformers.utils import is_flash_attn_2_available
-
-        needs = {"a CUDA device": cuda, "backbone.dtype=bfloat16 or float16": settings.dtype != "float32"}
-        needs["the package flash-attn"] = is_flash_attn_2_available()
-        require("attention=flash_attention_2", needs, "; backbone.attention=sdpa does not")
-    if settings.quantization:
-        fix = "; use null, and backbone.dtype=bfloat16 to halve the memory"
-        needs = {f"a CUDA device, and this run is on {device}": cuda}
-        require(f"quantization={settings.quantization}", needs, fix)
-    for key, packages in (("quantization", ("bitsandbytes", "accelerate")), ("device_map", ("accelerate",))):
-        if value := getattr(settings, key):
-            needs = {package: importlib.util.find_spec(package) is not None for package in packages}
-            require(f"{key}={value}", needs, f": pip install 'llm-catalyst[quantize]', or use backbone.{key}=null")
 
 
 @contextmanager

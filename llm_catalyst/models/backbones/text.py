@@ -24,7 +24,8 @@ from llm_catalyst.utils.validation import ConfigurationError
 class FrozenText(FrozenBackbone):
     """A loaded, frozen text model.
 
-    With `narrow` its last layer can compute one state of each sequence alone (see `restrict_last_layer`).
+    With `narrow` its last layer can compute one state of each sequence alone (see `restrict_last_layer`). `width` is
+    the hidden width h.
     """
 
     def __init__(
@@ -33,26 +34,16 @@ class FrozenText(FrozenBackbone):
         super().__init__(settings, model, tokenizer, getattr(model.config, "_commit_hash", None))
         self.twice = twice
         self.narrow = narrow
+        self.compiled = settings.compile
+        self.causal = settings.kind == "causal_lm"
         self.base: Any = model.base_model if isinstance(model.base_model, nn.Module) else model
+        self.width: int = getattr(self.base.config, "word_embed_proj_dim", None) or self.base.config.hidden_size
         self.train(False)
 
     @property
     def vocabulary(self) -> Tensor:
         """Input embeddings (v, d) of the vocabulary."""
         return self.base.get_input_embeddings().weight
-
-    @property
-    def compiled(self) -> bool:
-        return bool(self.settings.compile)
-
-    @property
-    def causal(self) -> bool:
-        return self.settings.kind == "causal_lm"
-
-    @property
-    def width(self) -> int:
-        """Hidden width h."""
-        return getattr(self.base.config, "word_embed_proj_dim", None) or self.base.config.hidden_size
 
     def facts(self) -> dict[str, Any]:
         """The weights' name, location, commit and number, with the settings that they are computed with."""

@@ -100,14 +100,14 @@ class Coop(ImageHead):
             own = rows[:, 1 + self.length :]
             ends = constants["ends"] - 1 - self.length
             return backbone.towers.shared_features(torch.cat([start, prompt], dim=1), own, ends)
-        k, c = len(prompt), len(constants["rows"])
-        contexts = prompt[:, None].expand(k, c, -1, -1)
+        c = len(constants["rows"])
+        contexts = prompt[:, None].expand(-1, c, -1, -1)
         if self.class_specific:
             deviations = parameters["head.context"]
             # The prompt's value, with 1/c of what would be its gradient: the classes' mean instead of their sum.
             contexts = contexts.detach() + (contexts - contexts.detach()) / c
             contexts = contexts + deviations - deviations.mean(1, keepdim=True)
-        return backbone.towers.text_features(*insert_context(constants, contexts)).unflatten(0, (k, c))
+        return features_in_context(backbone, constants, contexts)
 
 
 def class_rows(backbone: FrozenClip, labels: tuple[str, ...], tail: str, length: int, before: int) -> dict[str, Tensor]:
@@ -128,12 +128,18 @@ def class_rows(backbone: FrozenClip, labels: tuple[str, ...], tail: str, length:
     return {"rows": rows, "ends": ends, "places": torch.tensor(places, device=backbone.device)}
 
 
-def insert_context(constants: Tensors, context: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (k * c, s, d) of the classes' texts with contexts (k, c, m, d) in them, and the texts' ends (k * c,)."""
+def features_in_context(
+    backbone: FrozenClip, constants: Tensors, context: Tensor, deep: tuple[int, Tensor] | None = None
+) -> Tensor:
+    """Unit-length features (k, c, e) of the classes' texts with contexts (k, c, m, d) in them, and with `deep` vectors.
+
+    See `class_rows` for the constants, and `Towers.text_features` for `deep`.
+    """
     k, c = context.shape[:2]
     rows = constants["rows"].to(context.dtype).repeat(k, 1, 1, 1)
     rows[:, torch.arange(c, device=rows.device)[:, None], constants["places"]] = context
-    return rows.flatten(0, 1), constants["ends"].repeat(k)
+    features = backbone.towers.text_features(rows.flatten(0, 1), constants["ends"].repeat(k), deep)
+    return features.unflatten(0, (k, c))
 
 
 REDUCTION = 4  # the bottleneck is a quarter of the features' width
@@ -184,11 +190,9 @@ class Tcp(ImageHead):
 
     def class_features(self, backbone: FrozenClip, parameters: Parameters, constants: Tensors) -> Tensor:
         """Unit-length features (k, c, e) of the classes."""
-        k, c = len(parameters["prompt"]), len(constants["rows"])
-        knowledge = self.knowledge(parameters, constants["zero_shot"])
-        rows, ends = insert_context(constants, parameters["prompt"][:, None].expand(k, c, -1, -1))
-        features = backbone.towers.text_features(rows, ends, (self.layer, knowledge.flatten(0, 1)))
-        return features.unflatten(0, (k, c))
+        context = parameters["prompt"][:, None].expand(-1, len(constants["rows"]), -1, -1)
+        knowledge = self.knowledge(parameters, constants["zero_shot"]).flatten(0, 1)
+        return features_in_context(backbone, constants, context, (self.layer, knowledge))
 
     def knowledge(self, parameters: Parameters, zero_shot: Tensor) -> Tensor:
         """The vectors (k, c, m, d) that the bottleneck makes of zero-shot features (c, e)."""
