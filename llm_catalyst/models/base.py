@@ -46,8 +46,7 @@ class PromptedModel(ABC):
 
 def example_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy in nats (k, b) of each example, for class logits (k, b, c) and labels (k, b)."""
-    losses = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return losses.view(labels.shape)
+    return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
 
 
 def stack_members(members: Sequence[Parameters]) -> dict[str, Tensor]:

@@ -78,8 +78,7 @@ def load_features(
     content = {path: content_of(path) for path in dict.fromkeys(paths)}
     files = dict(sorted((digest, path) for path, digest in content.items()))
     place = {digest: i for i, digest in enumerate(files)}
-    numbers = range(views) if views else (None,)
-    made = tuple(load_view(backbone, files, number, seed, tell) for number in numbers)
+    made = tuple(load_view(backbone, files, number, seed, tell) for number in (range(views) if views else (None,)))
     return ImageFeatures(made, tuple(place[content[path]] for path in paths), tuple(e.label for e in examples))
 
 
@@ -88,8 +87,7 @@ def content_of(path: str) -> str:
     try:
         return sha256(Path(path).read_bytes())
     except OSError as error:
-        problem = f"{path} cannot be read ({error.strerror}); correct it, or leave its row out"
-        raise ConfigurationError(problem) from None
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}); correct it or leave its row out") from None
 
 
 def load_view(
@@ -98,8 +96,7 @@ def load_view(
     """The features (n, e) of the images `files` (content to path) in one view, from the cache or computed now."""
     dtype = np.dtype("float32" if backbone.vocabulary.dtype == torch.float32 else "float16")
     drawn_from = None if number is None else (number, seed, backbone.settings.crop)
-    made_of = [FORMAT, backbone.identity, asdict(backbone.pixels), drawn_from]
-    key = sha256(json.dumps([*made_of, *files]).encode())
+    key = sha256(json.dumps([FORMAT, backbone.identity, asdict(backbone.pixels), drawn_from, *files]).encode())
     name = "image features" if number is None else f"image features, view {number + 1}"
     computed: list[NDArray[np.floating]] = []
 
@@ -162,8 +159,8 @@ def augment_image(image: Image.Image, pixels: Pixels, least: float, rng: random.
     ratio of width to height, log-even in RATIO; where none of TRIES fits into the image, the largest middle part whose
     ratio is allowed.
     """
-    box = random_box(*image.size, least, rng)
-    image = image.crop(box).resize((pixels.crop, pixels.crop), Image.Resampling.BICUBIC)
+    part = image.crop(random_box(*image.size, least, rng))
+    image = part.resize((pixels.crop, pixels.crop), Image.Resampling.BICUBIC)
     return normalize_pixels(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image, pixels)
 
 

@@ -108,17 +108,14 @@ class PromptSpace:
         if not ids:
             raise ValueError(f"{text!r} holds no token of this tokenizer")
         kept, lost = ids[: self.length], ids[self.length :]
-        fill = ids if self.settings.fill == "repeat" else self._fill_ids
+        fill = ids
+        if self.settings.fill != "repeat":
+            fill = self.tokenizer(self.settings.fill, add_special_tokens=False).input_ids
+        if not fill:
+            raise ValueError(f"prompt.fill={self.settings.fill!r} holds no token; try 'repeat' or ' a'")
         while len(kept) < self.length:
             kept = (kept + fill)[: self.length]
         return self.prompt(kept), self.decode(lost) if lost else ""
-
-    @cached_property
-    def _fill_ids(self) -> list[int]:
-        ids = self.tokenizer(self.settings.fill, add_special_tokens=False).input_ids
-        if not ids:
-            raise ValueError(f"prompt.fill={self.settings.fill!r} holds no token; try 'repeat' or ' a'")
-        return ids
 
     def embed(self, prompts: Sequence[Prompt]) -> Tensor:
         """Rows (k, m, d) of discrete prompts, in float32."""

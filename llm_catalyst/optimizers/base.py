@@ -128,5 +128,4 @@ class NoTraining(PromptOptimizer):
         for number in range(step_range.done + 1, step_range.end + 1):
             batch = next(batches)
             parts = map_parts(model, batch, lambda part: model.losses(parameters, part).sum(1))
-            losses = torch.stack(parts).sum(0) / batch.size
-            yield StepResult.of(number, losses.tolist(), batch)
+            yield StepResult.of(number, (torch.stack(parts).sum(0) / batch.size).tolist(), batch)

@@ -85,8 +85,7 @@ def read_split_file(file: Path, pictures: Path) -> Pictures:
                     yield picture_row(pictures / path, label)
                 case _:
                     problem = f"{shorten_value(item)} is no [path, label id, class], or names a class anew"
-                    fix = "correct it, or fetch the file anew"
-                    raise path_error(f"{file}, {split}, entry {number}:", f"{problem}; {fix}")
+                    raise path_error(f"{file}, {split}, entry {number}:", f"{problem}; correct it, or fetch it anew")
 
     return Pictures(names, {role: list(rows(split)) for role, split in SPLITS.items()}, str(file))
 
@@ -196,7 +195,7 @@ def read_hub_pictures(task: Any, splits: Mapping[str, str]) -> Pictures:
     def file(place: str) -> str:
         split, _, number = place.rpartition("/")
         where = f"{source}, {split}, row {int(number) + 1}"
-        return str(store_picture(encoded[split][int(number)][task.image], folder, where))
+        return str(store_picture(encoded[split][int(number)][task.image] or {}, folder, where))
 
     rows = {role: list(hub_rows(labels[split], split, names, source)) for role, split in splits.items()}
     return Pictures(names, rows, source, file)
@@ -209,9 +208,8 @@ def hub_names(feature: Any, labels: Iterable[Sequence[Any]], where: str) -> dict
     if isinstance(feature, datasets.ClassLabel):
         return dict(enumerate(feature.names))
     if getattr(feature, "dtype", "") not in ("string", "large_string"):
-        problem = f"{where} holds numbers without names, and prompts need the classes' names"
         fix = "name another column in task.label, or take the pictures from folders (task.path)"
-        raise ConfigurationError(f"{problem}; {fix}")
+        raise ConfigurationError(f"{where} holds numbers without names, and prompts need the classes' names; {fix}")
     return dict(enumerate(sorted(set().union(*labels) - {None})))
 
 
@@ -226,9 +224,8 @@ def hub_rows(labels: Sequence[Any], split: str, names: Mapping[int, str], source
         yield picture_row(f"{split}/{i}", known)
 
 
-def store_picture(cell: Mapping[str, Any] | None, folder: Path, where: str) -> Path:
+def store_picture(cell: Mapping[str, Any], folder: Path, where: str) -> Path:
     """The file in `folder` that holds an encoded picture ({bytes, path}) of a data set; written if it is not there."""
-    cell = cell or {}
     name = str(cell.get("path") or "")
     content = cell.get("bytes")
     if content is None and name:

@@ -23,7 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llm_catalyst.tasks import image_layouts, shapes
 from llm_catalyst.tasks.base import CLASS, Example, Task, TaskData
-from llm_catalyst.tasks.image_layouts import Pictures
+from llm_catalyst.tasks.image_layouts import Pictures, picture_row
 from llm_catalyst.tasks.row_files import list_names
 from llm_catalyst.tasks.splitting import sample_coop_shots, split_rows
 from llm_catalyst.utils.terminal import escape_controls
@@ -91,8 +91,7 @@ class ImageTask(Task):
         trained = {example.label for example in splits["train"]}
         if unknown := sorted({e.label for e in (*splits["dev"], *splits["test"])} - trained):
             names = list_names(pictures.names[label] for label in unknown)
-            problem = f"task={self.name}: train has no picture of {names}; add some, or leave the class out"
-            raise ConfigurationError(problem)
+            raise ConfigurationError(f"task={self.name}: train has no picture of {names}; add some, or leave them out")
         chosen = select_half(trained, self.classes)
         if len(chosen) < 2:
             problem = f"there are {len(trained)} classes, and task.classes={self.classes} takes {len(chosen)}"
@@ -116,12 +115,12 @@ class ImageTask(Task):
 
     def show(self, example: Example) -> Example:
         """An example as a mentor sees it: the image itself is not sent."""
-        return Example((("(a picture)", None),), example.label)
+        return picture_row("(a picture)", example.label)
 
     def identify(self, example: Example) -> Example:
         """An image by its own name and that of its folder, without the place of that folder."""
         ((path, _),) = example.sequences
-        return Example((("/".join(Path(path).parts[-2:]), None),), example.label)
+        return picture_row("/".join(Path(path).parts[-2:]), example.label)
 
 
 def read_pictures(task: ImageTask, seed: int) -> Pictures:
@@ -151,10 +150,8 @@ def local_folder(task: ImageTask) -> Path | None:
     """
     # The file, below the data set's folder, by which its layout is known; "" for any folder.
     marker = {"coop": task.split_file, "aircraft": "variants.txt", "imagenet": "classnames.txt"}.get(task.layout, "")
-    root, below = task.path, ["", task.folder]
-    if not task.path:
-        root, below = os.environ.get("CATALYST_DATA"), [task.name, f"{task.name}/{task.folder}", task.folder]
-        below = list(filter(None, below))
+    root = task.path or os.environ.get("CATALYST_DATA")
+    below = ["", task.folder] if task.path else [task.name, f"{task.name}/{task.folder}", task.folder or task.name]
     places = list(dict.fromkeys((Path(root).expanduser() / name).absolute() for name in below)) if root else []
     for place in places:
         if place.is_dir() and (place / marker).exists():
@@ -179,7 +176,7 @@ def renumber_labels(pictures: Pictures, rows: Sequence[Example], chosen: Sequenc
     """The rows of the chosen classes with ids from 0 on, each with the path of its picture."""
     number = {label: i for i, label in enumerate(chosen)}
     kept = [row for row in rows if row.label in number]
-    return tuple(Example(((pictures.file(row.sequences[0][0]), None),), number[row.label]) for row in kept)
+    return tuple(picture_row(pictures.file(row.sequences[0][0]), number[row.label]) for row in kept)
 
 
 def check_files(where: str, examples: Sequence[Example], source: str) -> None:

@@ -58,10 +58,9 @@ def read_rows(file: Path, needed: Sequence[str]) -> RowTable:
 
     Raises ConfigurationError with the file, and the line where there is one, for what cannot be read.
     """
-    source, unit = escape_controls(str(file)), "line"
+    source = escape_controls(str(file))
     try:
-        if file.suffix == ".parquet" or is_list(file):
-            unit = "row"
+        unit = "row" if file.suffix == ".parquet" or is_list(file) else "line"
         read = read_parquet if file.suffix == ".parquet" else read_text_rows
         return RowTable(source, unit, *read(file, needed))
     except OSError as error:
@@ -231,8 +230,7 @@ def listed_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         line = content.count(b"\n", 0, error.start) + 1
         raise RowError(None, f"line {line} holds bytes that are not UTF-8; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
-        problem = f"the file is no JSON list ({json_reason(error)})"
-        raise RowError(None, f"{problem}; correct it, or write it anew") from None
+        raise RowError(None, f"the file is no JSON list ({json_reason(error)}); correct it, or write it anew") from None
     for number, value in enumerate(values, start=1):
         check_object(number, value, "make each row an object")
         yield number, value

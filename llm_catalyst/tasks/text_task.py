@@ -38,8 +38,7 @@ def check_template(key: str, template: str) -> None:
             raise ConfigurationError(f"{key}={template!r} holds {{}}; name the column that goes there")
         if form or conversion or name.isdigit() or set(name) & set(".[]"):
             problem = f"{key}={template!r} holds more in braces than a column's name (. [ ] : ! or a bare number)"
-            fix = "write {column}, and rename a column whose name has such characters"
-            raise ConfigurationError(f"{problem}; {fix}")
+            raise ConfigurationError(f"{problem}; write {{column}}, and rename a column whose name has such characters")
 
 
 def names_in(*templates: str) -> set[str]:
@@ -121,9 +120,8 @@ def local_folder(task: TextTask) -> Path | None:
     if task.path:
         path = Path(task.path).expanduser()
         if not path.is_dir():
-            problem = f"task.path={task.path} is not a folder"
             fix = f"it must hold {task.train}.jsonl (or .csv, .parquet) and the other splits"
-            raise ConfigurationError(f"{problem}; {fix}")
+            raise ConfigurationError(f"task.path={task.path} is not a folder; {fix}")
         return path
     for root in (os.environ.get("CATALYST_DATA"), BUILT_IN):
         if root and (Path(root) / task.name).is_dir():
@@ -156,8 +154,7 @@ def split_file(task: TextTask, folder: Path, split: str) -> Path:
             raise ConfigurationError(problem)
     there = list_names(sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES)) or "no data file"
     problem = f"task={task.name}: {folder} holds no {split}.jsonl, .csv or .parquet (there: {there})"
-    fix = "name the splits by task.train, task.dev and task.test"
-    raise ConfigurationError(f"{problem}; {fix}")
+    raise ConfigurationError(f"{problem}; name the splits by task.train, task.dev and task.test")
 
 
 def read_examples(task: TextTask, folder: Path | None, name: str, labels: list[str]) -> list[Example]:
@@ -176,10 +173,9 @@ def read_examples(task: TextTask, folder: Path | None, name: str, labels: list[s
         label = label_id(row[task.label], known, count)
         if label is None:
             numbers = f" nor an integer in 0..{count - 1}" if count else "; all others were read off the training rows"
-            names = f"neither one of the labels ({list_names(labels) or 'none'}){numbers}"
-            problem = f"label {shorten_value(row[task.label])} is {names}"
+            named = f"{shorten_value(row[task.label])} is neither one of the labels ({list_names(labels) or 'none'})"
             fix = "correct the row, or name the labels in task.labels"
-            raise ConfigurationError(f"{split.place(number)}: {problem}; {fix}")
+            raise ConfigurationError(f"{split.place(number)}: label {named}{numbers}; {fix}")
         texts = {key: task.values.get(key, {}).get(str(value), str(value)) for key, value in row.items()}
         text = task.text.format_map(texts).strip()
         sequences = tuple((text, pair and pair.format_map(texts).strip()) for pair in pairs)

@@ -48,21 +48,18 @@ def tokenize_sequences(
 ) -> tuple[Rows, Rows | None]:
     """Each sequence's token ids, cut as in `encode_examples`, and their types, where the tokenizer has any."""
     joined = [text if pair is None else f"{text} {pair}" for text, pair in sequences]
-    pairs = None if sequences[0][1] is None else [pair for _, pair in sequences]
-    found: Any
-    if cloze is not None and tokenizer.mask_token is not None and tokenizer.mask_token in cloze:
-        clozes = [cloze] * len(joined)
-        found = tokenizer(joined, clozes, truncation="only_first", max_length=max_length)
-    elif cloze is not None:
+    segments: list[Any] = [joined]
+    if cloze is not None and not (tokenizer.mask_token and tokenizer.mask_token in cloze):
         # A causal model's cloze continues the text: nothing may stand between the two.
         end = tokenizer(cloze, add_special_tokens=False).input_ids
         rows = tokenizer(joined, truncation=True, max_length=max_length - len(end)).input_ids
-        found = {"input_ids": [[*row, *end] for row in rows]}
-    elif pairs is None or tokenizer.sep_token is None:
+        return [[*row, *end] for row in rows], None
+    if cloze is not None:
+        segments = [joined, [cloze] * len(joined)]
+    elif sequences[0][1] is not None and tokenizer.sep_token is not None:
         # Without a separator of its own a tokenizer would run the two texts together.
-        found = tokenizer(joined, truncation=True, max_length=max_length)
-    else:
-        found = tokenizer([text for text, _ in sequences], pairs, truncation=True, max_length=max_length)
+        segments = [list(part) for part in zip(*sequences, strict=True)]
+    found = tokenizer(*segments, truncation=True if cloze is None else "only_first", max_length=max_length)
     return found["input_ids"], found.get("token_type_ids")
 
 

@@ -351,7 +351,7 @@ def move(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (change, ["split_zhou_Caltech101.json, val, entry 2:", "'two'", "correct it, or fetch the file anew"]),
+        (change, ["split_zhou_Caltech101.json, val, entry 2:", "'two'", "correct it, or fetch it anew"]),
         (rename, ["test, entry 1:", "'another'"]),
         (lose, ["train has no picture of cock", "add some"]),
         (empty, ["has no list 'test'", "fetch it anew"]),

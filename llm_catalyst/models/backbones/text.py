@@ -37,7 +37,8 @@ class FrozenText(FrozenBackbone):
         self.compiled = settings.compile
         self.causal = settings.kind == "causal_lm"
         self.base: Any = model.base_model if isinstance(model.base_model, nn.Module) else model
-        self.width: int = getattr(self.base.config, "word_embed_proj_dim", None) or self.base.config.hidden_size
+        config: Any = self.base.config
+        self.width: int = getattr(config, "word_embed_proj_dim", None) or config.hidden_size
         self.train(False)
 
     @property
@@ -154,8 +155,7 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
         raise ConfigurationError(f"{settings.name} has no pooling layer of its own; use backbone.pooling=first or mean")
     if twice and not hasattr(model.base_model, "embeddings"):
-        problem = f"protocol=official needs a BERT-like encoder; {settings.name} has no such embedding layer"
-        raise ConfigurationError(problem)
+        raise ConfigurationError(f"protocol=official needs a BERT-like encoder; {settings.name} has no such embeddings")
     # accelerate moves the inputs of a layer that it placed, which `restrict_last_layer` would bypass. It was not tried
     # with flash attention.
     narrowed = not placed and attention != "flash_attention_2" and restrict_last_layer(model.base_model)

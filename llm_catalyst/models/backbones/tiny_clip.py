@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
 from llm_catalyst.tasks.shapes import COLOURS, SHAPES, draw_shape
 from llm_catalyst.utils.build_once import build_once
@@ -149,9 +150,7 @@ def train_tiny_clip(model: Any, words: Any, steps: int) -> None:
     pixels, every = draw_pictures(pairs), torch.arange(len(pairs))
     rng, chance = random.Random(derive_seed(SEED, NAME, "captions")), make_generator(SEED, NAME, "pictures")
     optimizer = torch.optim.AdamW(model.parameters(), RATE, BETAS, weight_decay=WEIGHT_DECAY, fused=True)
-    course = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=steps, pct_start=0.1, cycle_momentum=False
-    )
+    course = OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1, cycle_momentum=False)
     model.train()
     for _ in range(steps):
         texts = words([write_caption(pair, rng) for pair in pairs], padding=True, return_tensors="pt")

@@ -174,8 +174,7 @@ class Tcp(ImageHead):
         outputs = self.length * backbone.vocabulary.shape[1]
         for name, rows, inputs in (("head.down", inner, backbone.width), ("head.up", outputs, inner)):
             for key, shape in ((name, (rows, inputs)), (f"{name}_bias", (rows,))):
-                drawn = (torch.rand(shape, generator=generator) * 2 - 1) * inputs**-0.5
-                found[key] = drawn.to(backbone.device)
+                found[key] = ((torch.rand(shape, generator=generator) * 2 - 1) * inputs**-0.5).to(backbone.device)
         return found
 
     def constants(self, backbone: FrozenClip, data: TaskData) -> dict[str, Tensor]:
