@@ -103,9 +103,8 @@ class TaskData:
     def fingerprints(self) -> dict[str, Any]:
         """Rows, label counts and a hash of each split's texts and labels, and where they came from."""
         splits = {"train": self.train, "dev": self.dev, "test": self.test}
-        return {"source": self.source} | {
-            name: fingerprint_split([self.task.identify(row) for row in rows]) for name, rows in splits.items()
-        }
+        found = {name: fingerprint_split([self.task.identify(row) for row in rows]) for name, rows in splits.items()}
+        return {"source": self.source, **found}
 
 
 def majority_share(examples: Sequence[Example]) -> float:

@@ -103,11 +103,9 @@ def read_parquet(file: Path, needed: Sequence[str]) -> tuple[list[dict[str, Any]
 
 def require_columns(where: str, needed: Sequence[str], columns: Sequence[str], fix: str) -> None:
     """Raise ConfigurationError where a column that is needed is not there."""
-    for name in needed:
-        if name not in columns:
-            near = did_you_mean(name, [other for other in columns[:1000] if len(other) < 100])
-            there = f"there are: {list_names(columns)}{near}"
-            raise ConfigurationError(f"{where}: there is no column {name!r}; {there}; {fix}")
+    for name in (name for name in needed if name not in columns):
+        near = did_you_mean(name, [other for other in columns[:1000] if len(other) < 100])
+        raise ConfigurationError(f"{where}: there is no column {name!r}; there are: {list_names(columns)}{near}; {fix}")
 
 
 def shorten_value(value: Any) -> str:

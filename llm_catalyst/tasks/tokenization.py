@@ -86,11 +86,12 @@ def encode_splits(
     found = load_tokens(tokenizer, texts, max_length, cloze, tell) if len(texts) >= LARGE else None
     tokens, types = found or tokenize_sequences(tokenizer, texts, max_length, cloze)
     place = {text: i for i, text in enumerate(texts)}
-    at = [[place[text] for text in list_sequences(split)] for split in splits]
-    return [
-        build_encoded(tokenizer, split, [tokens[i] for i in numbers], types and [types[i] for i in numbers])
-        for split, numbers in zip(splits, at, strict=True)
-    ]
+
+    def encode(split: Split) -> Encoded:
+        at = [place[text] for text in list_sequences(split)]
+        return build_encoded(tokenizer, split, [tokens[i] for i in at], types and [types[i] for i in at])
+
+    return list(map(encode, splits))
 
 
 def load_tokens(

@@ -112,8 +112,7 @@ class FrozenClip(FrozenBackbone):
         start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         width = max(ends) + 1
         table = [[start, *row, *[end] * (width - 1 - len(row))] for row in tokens]
-        ids = torch.tensor(table, device=self.device)
-        return self.vocabulary[ids], torch.tensor(ends, device=self.device)
+        return self.vocabulary[torch.tensor(table, device=self.device)], torch.tensor(ends, device=self.device)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
