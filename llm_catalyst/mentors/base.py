@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
+from llm_catalyst.mentors.pricing import load_prices
 from llm_catalyst.mentors.requests import RequestRunner
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, LLMCall, Prompt, ScoredPrompt
@@ -122,8 +123,9 @@ class Mentor(ABC):
             refuse_overlap(self.label)
 
     def unpriced_models(self) -> list[str]:
-        """The models whose responses cost an unknown sum."""
-        return []
+        """The models, those of fallbacks included, whose responses cost an unknown sum."""
+        clients = [model.client for model in self.language_models()]
+        return [client.model for client in clients if client.paid and client.model not in load_prices()]
 
     def language_models(self) -> "Sequence[Any]":
         """The LanguageModels that it asks: itself, if it is one, and those among its fallbacks."""

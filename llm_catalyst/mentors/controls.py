@@ -1,12 +1,10 @@
 """Mentors without a language model: the controls that show whether the LLM is needed, or only a restart."""
 
-import random
 from typing import Literal
 
 import torch
 
 from llm_catalyst.mentors.base import Mentor, MentorContext
-from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, Prompt, Proposal
 from llm_catalyst.utils.validation import Fraction, PositiveInt, config_dataclass
 
@@ -97,26 +95,22 @@ class Evolution(Mentor):
         if not context.pool:
             return Advice(fallback="the pool is empty")
         space, rng = context.space, context.rng
-        seen = {scored.prompt.tokens for scored in context.pool}
-        children: list[Proposal] = []
+        parents = {scored.prompt.tokens for scored in context.pool}
+        children: dict[tuple[int, ...], Proposal] = {}
         # A pool of near-identical parents may not yield enough new children: so the number of tries is bounded.
         for _ in range(50 * self.proposals):
             mother, father = rng.choices(context.pool, weights=range(1, len(context.pool) + 1), k=2)
-            child = self._breed(mother.prompt, father.prompt, space, rng)
-            if child.tokens not in seen:
-                seen.add(child.tokens)
-                children.append(Proposal(child, describe_parents(mother.prompt, father.prompt)))
+            tokens = [rng.choice(pair) for pair in zip(mother.prompt.tokens, father.prompt.tokens, strict=True)]
+            for i, token in enumerate(tokens):
+                if rng.random() < self.mutation:
+                    far = rng.random() < 0.25
+                    tokens[i] = rng.choice(space.allowed_ids) if far else space.neighbour(token, self.neighbours, rng)
+            child = space.prompt(tokens)
+            if child.tokens not in parents:
+                children.setdefault(child.tokens, Proposal(child, describe_parents(mother.prompt, father.prompt)))
             if len(children) == self.proposals:
                 break
-        return Advice(tuple(children), fallback=None if children else "no new child was found")
-
-    def _breed(self, mother: Prompt, father: Prompt, space: PromptSpace, rng: random.Random) -> Prompt:
-        tokens = [rng.choice(pair) for pair in zip(mother.tokens, father.tokens, strict=True)]
-        for i, token in enumerate(tokens):
-            if rng.random() < self.mutation:
-                anywhere = rng.random() < 0.25
-                tokens[i] = rng.choice(space.allowed_ids) if anywhere else space.neighbour(token, self.neighbours, rng)
-        return space.prompt(tokens)
+        return Advice(tuple(children.values()), fallback=None if children else "no new child was found")
 
 
 def describe_parents(mother: Prompt, father: Prompt) -> str:

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from llm_catalyst.mentors import response_cache
 from llm_catalyst.mentors.base import Mentor, MentorContext, refuse_overlap
-from llm_catalyst.mentors.clients.base import Client, NoResponseError, NotRecordedError
+from llm_catalyst.mentors.clients.base import NoResponseError, NotRecordedError
 from llm_catalyst.mentors.conversation import Conversation, run_dialogue
-from llm_catalyst.mentors.pricing import load_prices
 from llm_catalyst.mentors.requests import RequestRunner
 from llm_catalyst.mentors.strategies.base import Strategy
 from llm_catalyst.runs.records import Advice, Rejected, ScoredPrompt
@@ -99,11 +98,6 @@ class LanguageModel(Mentor):
                 f"mentor.overlap=true: {type(self.client).__name__} cannot answer while this process trains; choose a "
                 "mentor behind a network (mentor=gpt4o_mini), or mentor.overlap=false"
             )
-
-    def unpriced_models(self) -> list[str]:
-        """The models, those of fallbacks included, whose responses cost an unknown sum."""
-        clients: list[Client] = [model.client for model in self.language_models()]
-        return [client.model for client in clients if client.paid and client.model not in load_prices()]
 
     def language_models(self) -> "Sequence[LanguageModel]":
         return [self, *(model for mentor in self.fallbacks for model in mentor.language_models())]

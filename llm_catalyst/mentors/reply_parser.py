@@ -24,6 +24,7 @@ JSON_ATTEMPTS = 32  # failed attempts to decode JSON; a bound, so that "[[[[…"
 JSON_DEPTH = 5
 
 ParsedTexts: TypeAlias = tuple[list[str], list[Rejected]]  # the texts in a response, and its other lines
+FaultFinder: TypeAlias = Callable[[str, Sequence[str]], str | None]  # the reason against a text beside earlier ones
 
 INVISIBLE = re.compile(
     "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
@@ -63,8 +64,7 @@ QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "‘": "’", "«": "�
 OFFICIAL_MARK = re.compile(r"^(?:-|.[-.]|\*|.\*)", re.DOTALL)
 NO_APOSTROPHE = re.compile(r"(?<!\w)['’]|['’](?!\w)")
 
-BROKEN_JSON = re.compile(r"[\[{]\s*[\"\[{]")
-NO_PROPOSAL = ((BROKEN_JSON, "broken JSON"), (ASIDE, "a remark, not a proposal"))
+NO_PROPOSAL = ((re.compile(r"[\[{]\s*[\"\[{]"), "broken JSON"), (ASIDE, "a remark, not a proposal"))
 JSON_START = re.compile(r"(?:^|:)[ \t]*([\[{])", re.MULTILINE)
 TEXT_FIELD = re.compile(r"prompt|template|text|instruction|proposal|candidate|content|answer|suggestion", re.IGNORECASE)
 OTHER_FIELD = re.compile(r"reason|rationale|expla|thought|note|comment|analysis|loss|accuracy|score", re.IGNORECASE)
@@ -147,9 +147,7 @@ def screen_candidates(candidates: Iterable[Candidate], limit: int = MOST_READ) -
     return select_texts((replace(each, text=clean_line(each.text)) for each in candidates), limit, find_fault)
 
 
-def select_texts(
-    candidates: Iterable[Candidate], limit: int, find_fault: Callable[[str, Sequence[str]], str | None]
-) -> ParsedTexts:
+def select_texts(candidates: Iterable[Candidate], limit: int, find_fault: FaultFinder) -> ParsedTexts:
     """The first `limit` texts in which `find_fault` finds none, and the other lines, at most MOST_REJECTED of them."""
     texts: list[str] = []
     rejected: list[Rejected] = []

@@ -79,10 +79,8 @@ class RequestRunner:
             self.before_call()
             return self._recorded(client.complete(messages, self.stage, seed, number, repetition))
 
-        if not cache:
-            return not has_no_response(complete())
-        call = response_cache.get_response(client, messages, seed, complete, repetition)
-        if call.reused == response_cache.REUSED:
+        call = response_cache.get_response(client, messages, seed, complete, repetition) if cache else complete()
+        if cache and call.reused == response_cache.REUSED:
             self._recorded(replace(call, stage=self.stage))
         return not has_no_response(call)
 

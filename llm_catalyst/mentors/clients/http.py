@@ -63,7 +63,11 @@ class HTTPClient(Client):
                 "mentor.client.key_variable must be the *name* of an environment variable in capitals, such as "
                 "OPENAI_API_KEY; the key itself never stands in a configuration"
             )
-        check_url(self.base_url)
+        url, parts = self.base_url, urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigurationError(f"mentor.client.base_url={url} is no address; try https://api.openai.com/v1")
+        if parts.username or parts.password:
+            raise ConfigurationError("mentor.client.base_url must not hold a user or password; use key_variable")
 
     @property
     @abstractmethod
@@ -120,11 +124,13 @@ class HTTPClient(Client):
                 # The SDKs' own timeouts count from one read to the next, so a server that drips bytes outlives them.
                 response = start_call(lambda: self.send(connection, messages, seed)).result(self.timeout_s)
         except (sdk.APITimeoutError, DeadlineExceeded):
-            error = f"no answer from {url} within timeout_s={self.timeout_s:g}"
-            raise TemporaryError(ClientResponse(error=error)) from None
+            raise TemporaryError(
+                ClientResponse(error=f"no answer from {url} within timeout_s={self.timeout_s:g}")
+            ) from None
         except sdk.APIConnectionError as failure:
-            error = f"no connection to {url}: {failure.__cause__ or failure}"
-            raise TemporaryError(ClientResponse(error=error)) from None
+            raise TemporaryError(
+                ClientResponse(error=f"no connection to {url}: {failure.__cause__ or failure}")
+            ) from None
         except sdk.APIStatusError as failure:
             answer = status_response(failure, url)
             if is_temporary(failure):
@@ -154,8 +160,7 @@ class HTTPClient(Client):
         fault: str | None = None
         try:
             with connection:
-                lookup = start_call(lambda: list_models_unless_known(sdk, connection, self.model))
-                names = lookup.result(REACH_S)
+                names = start_call(lambda: list_models_unless_known(sdk, connection, self.model)).result(REACH_S)
             if names is not None:
                 known = f"it has {join_first(sorted(names), MOST_NAMED) or 'none'}{did_you_mean(self.model, names)}"
                 fault = f"{url} does not know mentor.client.model={self.model}; {known}"
@@ -202,15 +207,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     with suppress(TypeError, ValueError):
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds())
     return None
-
-
-def check_url(url: str) -> None:
-    """Raise ConfigurationError unless `url` is an http(s) address without user and password."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"mentor.client.base_url={url} is no address; try https://api.openai.com/v1")
-    if parts.username or parts.password:
-        raise ConfigurationError("mentor.client.base_url must not hold a user or password; use key_variable")
 
 
 def require_package(name: str) -> None:

@@ -46,10 +46,8 @@ class OpenAIChat(HTTPClient):
         choice = response.choices[0]
         text, refusal = read_name(choice.message.content) or "", getattr(choice.message, "refusal", None)
         stop_reason = read_name(getattr(choice, "finish_reason", None))
-        error = None
+        error = "the provider's content filter stopped the answer" if stop_reason == "content_filter" else None
         if refusal:
             text, error = str(refusal), "the model refused"
-        elif stop_reason == "content_filter":
-            error = "the provider's content filter stopped the answer"
         tokens = "prompt_tokens", "completion_tokens"
         return model_response(response, text, stop_reason, error, tokens, cut_off="length")

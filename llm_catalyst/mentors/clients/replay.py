@@ -60,14 +60,17 @@ class Replay(Client):
     def complete(
         self, messages: Sequence[Message], stage: int, seed: int, number: int = 0, repetition: int = 0
     ) -> LLMCall:
-        """The recorded call for this request, or the one of its number: `reused` says then that it was another.
+        """The recorded call with these messages and this seed, or this repetition of them; else the one of this number.
 
-        Raises NotRecordedError if the earlier run had no more responses and did not fall back either.
+        Several requests at once get their responses in any order, so the one of their number may be another's: then
+        `reused` says so. Raises NotRecordedError if the earlier run had no more responses and did not fall back either.
         """
         calls = [earlier for earlier in self.recorded if earlier.stage == stage and earlier.answered is not None]
         if number < len(calls):
             sent = tuple(messages)
-            earlier = find_recorded(sent, seed, number, repetition, calls)
+            same = [earlier for earlier in calls if earlier.messages == sent]
+            by_seed = (earlier for earlier in same if earlier.parameters.get("seed") == seed)
+            earlier = next(by_seed, same[repetition] if repetition < len(same) else calls[number])
             reused = self.run if earlier.messages == sent else f"{self.run}, where the messages were others"
             return replace(earlier, messages=sent, cost_usd=0.0, latency_s=0.0, date=utc_now(), reused=reused)
         if stage not in self.fallen_back:
@@ -81,15 +84,3 @@ class Replay(Client):
 
     def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
         return ClientResponse(error="the recorded run fell back here")
-
-
-def find_recorded(
-    messages: tuple[Message, ...], seed: int, number: int, repetition: int, calls: Sequence[LLMCall]
-) -> LLMCall:
-    """The call with these messages and this seed, or this repetition of them; else the one of this number.
-
-    Several requests at once get their responses in any order: so the one of their number may be another's.
-    """
-    same = [earlier for earlier in calls if earlier.messages == messages]
-    by_seed = (earlier for earlier in same if earlier.parameters.get("seed") == seed)
-    return next(by_seed, same[repetition] if repetition < len(same) else calls[number])

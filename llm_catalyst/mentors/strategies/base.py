@@ -131,8 +131,7 @@ class Strategy(ABC):
 
 def repeat_request(request: Request, times: int) -> Dialogue:
     """Send the same request several times and propose all prompts: sampling makes the responses differ."""
-    responses = yield (request,) * times
-    return Advice(collect_proposals(responses))
+    return Advice(collect_proposals((yield (request,) * times)))
 
 
 def collect_proposals(responses: Sequence[Response]) -> tuple[Proposal, ...]:

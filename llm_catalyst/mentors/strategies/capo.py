@@ -28,7 +28,6 @@ Different:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from math import ceil
 from random import Random
 from typing import Annotated, Any
@@ -87,6 +86,7 @@ class CapoSchedule:
     longest: int = 0
 
 
+Members = Sequence[CapoMember]
 Crossing = tuple[CapoMember, CapoMember, tuple[int, ...]]  # two parents, and the training examples for their child
 
 
@@ -119,26 +119,21 @@ class Capo(Strategy):
         merged = yield tuple(self.ask_merge(context, crossing) for crossing in crossings)
         pairs = [(crossing, each.texts[0]) for crossing, each in zip(crossings, merged, strict=True) if each.texts]
         rephrased = yield tuple(self.ask_texts(context, REPHRASE, f"Prompt: {quote_json(text)}") for _, text in pairs)
-        children = [
-            make_child(crossing, (*response.texts, text)[0], context)
-            for (crossing, text), response in zip(pairs, rephrased, strict=True)
-        ]
-        candidates = drop_duplicates([*population, *chain(*children)])
+        candidates = [*population]
+        for (crossing, text), response in zip(pairs, rephrased, strict=True):
+            candidates += make_child(crossing, (*response.texts, text)[0], context)
+        candidates = drop_duplicates(candidates)
         survivors = self.race(candidates, schedule, context)
         known = {entry.prompt for entry in (*context.pool, *context.scored)}
         chosen = [member for member in survivors if member.prompt not in known][: self.proposals]
-        left = {member.prompt for member in survivors}
+        left, kept = {member.prompt for member in survivors}, [member_to_json(member) for member in survivors]
         return Advice(
             tuple(Proposal(member.prompt, member.rationale, member.lost) for member in chosen),
             tuple(Rejected(each.prompt.text, "lost the race") for each in candidates if each.prompt not in left),
-            memory={
-                "stage": context.stage,
-                "course": asdict(schedule),
-                "population": [member_to_json(member) for member in survivors],
-            },
+            memory={"stage": context.stage, "course": asdict(schedule), "population": kept},
         )
 
-    def ask_first(self, context: MentorContext, population: Sequence[CapoMember]) -> Request:
+    def ask_first(self, context: MentorContext, population: Members) -> Request:
         """The request for the prompts that the population lacks."""
         prompts = format_count(self.population - len(population), "prompt")
         there = THERE.format(prompts=", ".join(quote_json(member.instruction) for member in population))
@@ -157,7 +152,7 @@ class Capo(Strategy):
         return self.make_request(ROLE, whole, "New prompt:", ask_again(f"{prompts} now"), prompts=0)
 
     def fill_population(
-        self, population: Sequence[CapoMember], texts: Sequence[str], schedule: CapoSchedule, context: MentorContext
+        self, population: Members, texts: Sequence[str], schedule: CapoSchedule, context: MentorContext
     ) -> list[CapoMember]:
         """The population and new instructions, each with up to `shots` examples, at most `population` members."""
         rng, made = context.rng, list(population)
@@ -177,7 +172,7 @@ class Capo(Strategy):
         blocks = [rest[i : i + self.block] for i in range(0, len(rest), self.block)]
         return CapoSchedule(blocks[: self.blocks], held_back)
 
-    def cross_parents(self, population: Sequence[CapoMember], schedule: CapoSchedule, rng: Random) -> Crossing:
+    def cross_parents(self, population: Members, schedule: CapoSchedule, rng: Random) -> Crossing:
         """Two parents, and half of their examples, one more, one fewer, or as many, in a random order."""
         mother, father = rng.sample(population, 2)
         both = list(dict.fromkeys((*mother.shots, *father.shots)))
@@ -190,9 +185,7 @@ class Capo(Strategy):
             shots.remove(rng.choice(shots))
         return mother, father, tuple(rng.sample(shots, len(shots)))
 
-    def race(
-        self, candidates: Sequence[CapoMember], schedule: CapoSchedule, context: MentorContext
-    ) -> list[CapoMember]:
+    def race(self, candidates: Members, schedule: CapoSchedule, context: MentorContext) -> list[CapoMember]:
         """At most `population` members, the best first: they race on block after block until that few are left."""
         running, rows = list(candidates), 0
         for block in schedule.blocks:
@@ -208,7 +201,7 @@ class Capo(Strategy):
         order = np.argsort(-self.score_members(running, rows, schedule).mean(1), kind="stable")
         return [running[i] for i in order[: self.population]]
 
-    def score_members(self, running: Sequence[CapoMember], rows: int, schedule: CapoSchedule) -> NDArray[np.float64]:
+    def score_members(self, running: Members, rows: int, schedule: CapoSchedule) -> NDArray[np.float64]:
         """Scores (k, rows) of k members on the first examples: 1 for a right answer, less the penalty for length."""
         right = np.array([[int(mark) for mark in member.right[:rows]] for member in running], dtype=float)
         length = np.array([[member.length / schedule.longest] for member in running])
@@ -240,18 +233,17 @@ def build_population(context: MentorContext, most: int) -> list[CapoMember]:
 
     Members need no score on dev: the race decides. Answers that may come from another head are dropped.
     """
-    memory, space, entries = context.memory, context.space, context.pool[-most:]
-    if memory:
-        entries = tuple(e for e in context.pool if e.origin == "gradient" and e.stage == context.stage)
-    new = [member_from_prompt(entry.prompt, space) for entry in reversed(entries)]
+    memory, space = context.memory, context.space
     if not memory:
-        return new
-    valid = marks_are_valid(memory["stage"], context)
-    kept = [member_from_json(each, space) for each in memory["population"]]
-    return drop_duplicates([*(member if valid else replace(member, right="") for member in kept), *new])
+        return [member_from_prompt(entry.prompt, space) for entry in reversed(context.pool[-most:])]
+    members = [member_from_json(each, space) for each in memory["population"]]
+    if not marks_are_valid(memory["stage"], context):
+        members = [replace(member, right="") for member in members]
+    new = [e.prompt for e in reversed(context.pool) if e.origin == "gradient" and e.stage == context.stage]
+    return drop_duplicates([*members, *(member_from_prompt(prompt, space) for prompt in new)])
 
 
-def drop_duplicates(candidates: Sequence[CapoMember]) -> list[CapoMember]:
+def drop_duplicates(candidates: Members) -> list[CapoMember]:
     """The first member of each prompt."""
     first: dict[Prompt, CapoMember] = {}
     for member in candidates:

@@ -34,7 +34,7 @@ In which direction should the best prompt be changed so that its loss falls? Say
 and why the scores speak for it. A prompt holds only {tokens} tokens, so ask for nothing long.
 
 Answer with the direction in one to three sentences, and with nothing else: no new prompt."""
-ASK_DIRECTION_AGAIN = """No direction could be read from that answer. Please say now, in one to three sentences, in \
+REMINDER = """No direction could be read from that answer. Please say now, in one to three sentences, in \
 which direction the best prompt should be changed."""
 ALONG = "Change it in this direction: {direction}"
 FREELY = "Change it so that its loss falls."
@@ -82,8 +82,7 @@ class Directional(Strategy):
         outcomes = [TAKEN, *(describe_outcome(each, context) for each in taken)] if taken else []
         trajectory, outputs = self.show_trajectory(context, self.show_gradient), self.show_outputs(context)
         paragraphs = [*trajectory, *outputs, *outcomes, ASK_DIRECTION.format(tokens=context.space.length)]
-        reminder = ASK_DIRECTION_AGAIN
-        return self.make_request(SYNTHESIZER, paragraphs, "Direction:", reminder, prompts=0, parse=parse_direction)
+        return self.make_request(SYNTHESIZER, paragraphs, "Direction:", REMINDER, prompts=0, parse=parse_direction)
 
     def ask_prompts(self, context: MentorContext, direction: str | None) -> Request:
         """The optimizer's request: the history, its best prompt, and the direction if there is one."""
@@ -136,8 +135,6 @@ def describe_outcome(taken: Mapping[str, Any], context: MentorContext) -> str:
     before = losses.get(tuple(taken["edited"]))
     after = [losses[tuple(tokens)] for tokens in taken["written"] if tuple(tokens) in losses]
     if before is None or not after:
-        outcome = "What came of it is not known."
-    else:
-        verdict = "It helped" if min(after) < before else "It did not help"
-        outcome = f"{verdict}: a loss of {before:.3f} before, at best {min(after):.3f} after."
-    return f"Direction: {taken['direction']}\n{outcome}"
+        return f"Direction: {taken['direction']}\nWhat came of it is not known."
+    verdict = "It helped" if min(after) < before else "It did not help"
+    return f"Direction: {taken['direction']}\n{verdict}: a loss of {before:.3f} before, at best {min(after):.3f} after."

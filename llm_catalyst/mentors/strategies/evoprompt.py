@@ -129,10 +129,9 @@ class EvoPrompt(Strategy):
         """The request for one child of the prompts in `sources`, by these steps and with this worked example."""
         prompts = "\n".join(f"Prompt {i}: {quote_json(prompt.text)}" for i, prompt in enumerate(sources, start=1))
         rules = CHILD_RULES.format(words=self.words, tokens=context.space.length)
-        task = self.describe_task(context)
-        paragraphs = [*task, f"{steps}\n{ODD}", rules, example, f"Now with these:\n{prompts}"]
-        lead = "1."  # the next line of the example
-        return self.make_request(ROLE, paragraphs, lead, CHILD_REMINDER, rationale=rationale, parse=parse_last_prompt)
+        paragraphs = [*self.describe_task(context), f"{steps}\n{ODD}", rules, example, f"Now with these:\n{prompts}"]
+        # "1." begins the next line of the example.
+        return self.make_request(ROLE, paragraphs, "1.", CHILD_REMINDER, rationale=rationale, parse=parse_last_prompt)
 
     def describe_task(self, context: MentorContext) -> list[str]:
         """The paragraph about the task, if it is shown."""
@@ -158,8 +157,7 @@ class EvoPromptGA(EvoPrompt):
         for _ in range(self.population):
             parents = [each.prompt for each in select_parents(members, self.selection, context.rng)]
             requests.append(self.ask_child(context, GENETIC, GENETIC_EXAMPLE, parents, describe_parents(*parents)))
-        responses = yield tuple(requests)
-        return Advice(collect_proposals(responses))
+        return Advice(collect_proposals((yield tuple(requests))))
 
 
 @config_dataclass("strategy")

@@ -43,6 +43,8 @@ RULES = """\
 - Write the new prompt on one line that begins with "- ".
 - Answer with the new prompt only: no introduction, no explanation."""
 
+Mistake = tuple[Prompt, list[int], list[Trial]]  # a parent, a minibatch, and its trials on it, one of them wrong
+
 
 @config_dataclass("strategy")
 class Gepa(Strategy):
@@ -68,9 +70,9 @@ class Gepa(Strategy):
             if (mistake := find_mistake(marks, batches, context)) is None:
                 break
             asked = True
-            parent, batch, trials = mistake
+            _, batch, trials = mistake
             before = count_correct(trials)
-            (response,) = yield (self.build_request(context, parent, batch, trials),)
+            (response,) = yield (self.build_request(context, mistake),)
             for child in response.proposals:
                 after = count_correct(context.attempt([child.prompt], batch)[0])
                 if after > before:
@@ -92,9 +94,8 @@ class Gepa(Strategy):
         """
         memory = context.memory
         rows = memory.get("pareto") or sorted(context.draw_examples(self.pareto))
-        known: dict[tuple[int, ...], str] = {}
-        if memory and marks_are_valid(memory["stage"], context):
-            known = {tuple(tokens): marks for tokens, marks in memory["right"]}
+        valid = memory and marks_are_valid(memory["stage"], context)
+        known = {tuple(tokens): marks for tokens, marks in memory["right"]} if valid else {}
         prompts = [entry.prompt for entry in context.scored[-self.candidates :]]
         tried = mark_answers([prompt for prompt in prompts if prompt.tokens not in known], rows, context)
         return rows, {prompt: known.get(prompt.tokens) or tried[prompt] for prompt in prompts}
@@ -105,10 +106,9 @@ class Gepa(Strategy):
         others = sorted(set(everything) - set(pareto))
         return others if len(others) >= self.minibatch else list(everything)
 
-    def build_request(
-        self, context: MentorContext, parent: Prompt, batch: Sequence[int], trials: Sequence[Trial]
-    ) -> Request:
+    def build_request(self, context: MentorContext, mistake: Mistake) -> Request:
         """The request that shows a parent's answers to a minibatch and asks for a better prompt."""
+        parent, batch, trials = mistake
         shown = [format_trial(row, trial, context) for row, trial in zip(batch, trials, strict=True)]
         prompt, answered = f"The prompt: {quote_json(parent.text)}", "With this prompt, the model answered:"
         rules = RULES.format(words=self.words, tokens=context.space.length)
@@ -126,10 +126,8 @@ def draw_minibatches(rows: Sequence[int], size: int, rng: Random) -> Iterator[li
         yield from (order[i : i + size] for i in range(0, len(order) - size + 1, size))
 
 
-def find_mistake(
-    marks: Mapping[Prompt, str], batches: Iterator[list[int]], context: MentorContext
-) -> tuple[Prompt, list[int], list[Trial]] | None:
-    """A parent, a minibatch and its trials on it, one of them wrong; None if MOST_DRAWS draws brought no mistake.
+def find_mistake(marks: Mapping[Prompt, str], batches: Iterator[list[int]], context: MentorContext) -> Mistake | None:
+    """The first mistake in at most MOST_DRAWS draws of a parent and a minibatch, or None.
 
     The first parent with a mistake is taken; theirs continues with the next iteration if there is none.
     """

@@ -25,7 +25,7 @@ from functools import partial
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import MOST_READ, Candidate, ParsedTexts, parse_proposals, select_texts
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
-from llm_catalyst.mentors.strategies.templates import describe_task, format_entries, format_rating
+from llm_catalyst.mentors.strategies.templates import describe_task, format_entries
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import ScoredPrompt
 from llm_catalyst.utils.format import format_count
@@ -72,7 +72,7 @@ class Gpo(Strategy):
         """The request for one new prompt within the limit of changed words."""
         current, space, most = context.pool[-1], context.space, self.count_changes(context)
         alike = find_similar(context.scored, current, self.similar, space)
-        shown, *earlier = format_entries([current, *alike], context, self.show_gradient, format_rating)
+        shown, *earlier = format_entries([current, *alike], context, self.show_gradient, rated=True)
         size, changes = len(split_words(current.prompt.text)), format_count(most, "word")
         limit = max(self.words, size + 1)  # a prompt of the current length must always be allowed
         wish, rules = WISH.format(changes=changes, size=size), RULES.format(words=limit, tokens=space.length)

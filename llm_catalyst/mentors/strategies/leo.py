@@ -13,7 +13,7 @@ A client whose own temperature is null takes none: the two requests then differ 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -49,10 +49,10 @@ class Leo(Strategy):
     def propose(self, context: MentorContext) -> Dialogue:
         """Port and filter new scores, then send one request for each pool; the exploited prompts come first."""
         explore, exploit = self.fill_pools(context)
-        share = self.proposals // 2
+        few, many = self.proposals // 2, (self.proposals + 1) // 2
         explored, exploited = yield (
-            self.ask_prompts(EXPLORE, explore, share, self.explore_temperature, context),
-            self.ask_prompts(EXPLOIT, exploit, self.proposals - share, self.exploit_temperature, context),
+            replace(self.ask_prompts(EXPLORE, explore, few, context), temperature=self.explore_temperature),
+            replace(self.ask_prompts(EXPLOIT, exploit, many, context), temperature=self.exploit_temperature),
         )
         pools: dict[str, Sequence[ScoredPrompt | Proposal]] = {"explore": explore, "exploit": exploit}
         pools |= {"explored": explored.proposals, "exploited": exploited.proposals}
@@ -68,32 +68,26 @@ class Leo(Strategy):
         memory, pool = context.memory, context.pool
         known = {entry.prompt.tokens: entry for entry in (*context.scored, *pool)}
         half = (len(pool) + 1) // 2
-        explore = select_elite(recall_prompts(memory, known, "explore", "explored") or pool[:-half] or pool, self.size)
-        exploit = select_elite(recall_prompts(memory, known, "exploit", "exploited") or pool[-half:], self.size)
+
+        def recall(*names: str) -> list[ScoredPrompt]:
+            return [known[tokens] for name in names for tokens in map(tuple, memory.get(name, ())) if tokens in known]
+
+        explore = select_elite(recall("explore", "explored") or pool[:-half] or pool, self.size)
+        exploit = select_elite(recall("exploit", "exploited") or pool[-half:], self.size)
         worst = exploit[0].score.loss if exploit else math.inf
         better = (entry for entry in known.values() if entry.score.loss < worst)
         return explore, select_elite([*exploit, *better], self.size)
 
-    def ask_prompts(
-        self, wish: str, pool: list[ScoredPrompt], number: int, temperature: float | None, context: MentorContext
-    ) -> Request:
+    def ask_prompts(self, wish: str, pool: list[ScoredPrompt], number: int, context: MentorContext) -> Request:
         """The request of one pool for `number` new prompts."""
         wanted, rules = format_count(number, "new prompt"), write_rules(self.words, context.space.length)
         entries = format_entries(pool, context, self.show_gradient)
         paragraphs = [describe_task(context.task), ORDER, *entries, wish.format(proposals=wanted), rules]
         reminder = ask_again(f"{wanted} now, none of them among the ones listed")
-        request = self.make_request(ROLE, paragraphs, "New prompts:", reminder, number, RATIONALES[wish])
-        return replace(request, temperature=temperature)
+        return self.make_request(ROLE, paragraphs, "New prompts:", reminder, number, RATIONALES[wish])
 
 
 def select_elite(entries: Iterable[ScoredPrompt], size: int) -> list[ScoredPrompt]:
     """The `size` distinct prompts with the lowest loss, the best one last."""
     distinct = {entry.prompt.tokens: entry for entry in entries}
     return sorted(distinct.values(), key=lambda entry: -entry.score.loss)[-size:]
-
-
-def recall_prompts(
-    memory: Mapping[str, list[list[int]]], known: Mapping[tuple[int, ...], ScoredPrompt], *names: str
-) -> list[ScoredPrompt]:
-    """The prompts that the memory has under these names and that still have a score."""
-    return [known[tuple(tokens)] for name in names for tokens in memory.get(name, []) if tuple(tokens) in known]

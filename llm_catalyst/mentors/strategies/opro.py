@@ -18,7 +18,6 @@ from collections.abc import Sequence
 
 from llm_catalyst.mentors import reply_parser
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import Candidate, ParsedTexts
 from llm_catalyst.mentors.strategies import templates
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
 from llm_catalyst.runs.records import Rejected, ScoredPrompt
@@ -58,7 +57,7 @@ class Opro(Strategy):
     def build_request(self, context: MentorContext) -> Request:
         """The request for one new prompt; its examples are drawn by `context.rng`."""
         best = self.select_history(context.scored)
-        scores = templates.format_entries(best, context, self.show_gradient, templates.format_rating) if best else []
+        scores = templates.format_entries(best, context, self.show_gradient, rated=True) if best else []
         shown = [*([ORDER, *scores, BEAT] if best else []), *self.show_examples(context)]
         rules = RULES.format(words=self.words, tokens=context.space.length)
         paragraphs = [templates.describe_task(context.task), *shown, WISH, rules]
@@ -79,11 +78,12 @@ class Opro(Strategy):
         return [EXEMPLARS, *shown] if shown else []
 
 
-def parse_tagged(response: str) -> ParsedTexts:
+def parse_tagged(response: str) -> reply_parser.ParsedTexts:
     """The texts between tags in a response or, without any tag, its prompts; and the lines that are dropped."""
     answer = reply_parser.strip_invisible(response).rpartition("</think>")[2]
     if tagged := list(filter(None, map(reply_parser.clean_line, TAGGED.findall(answer)))):
-        texts, rejected = reply_parser.screen_candidates(Candidate(t, reply_parser.peel_markup(t)[0]) for t in tagged)
+        candidates = [reply_parser.Candidate(text, reply_parser.peel_markup(text)[0]) for text in tagged]
+        texts, rejected = reply_parser.screen_candidates(candidates)
     else:
         texts, rejected = reply_parser.parse_proposals(response)
     long = [reply_parser.shorten_line(text) for text in texts if len(text) > LONGEST]

@@ -1,7 +1,7 @@
 """Texts that several strategies share: rules and reminders; tasks, scored prompts and examples as text."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.runs.records import ScoredPrompt
@@ -37,28 +37,27 @@ def describe_task(task: TaskDescription, description: str | None = None) -> str:
     return f"The task of the language model: {(description or task.text).strip()}{labels}"
 
 
-def format_losses(scored: ScoredPrompt) -> str:
-    """A prompt with its loss and accuracy; its text is quoted, so that odd tokens stay on their line."""
-    loss, accuracy = scored.score.loss, scored.score.metric
-    return f"Prompt: {quote_json(scored.prompt.text)}\nLoss: {loss:.3f}\nAccuracy: {accuracy:.3f}"
-
-
-def format_rating(scored: ScoredPrompt) -> str:
-    """A prompt with its metric as a score from 0 to 100."""
-    return f"Prompt: {quote_json(scored.prompt.text)}\nScore: {round(100 * scored.score.metric)}"
+def format_entry(scored: ScoredPrompt, rated: bool) -> str:
+    """A prompt, quoted so that odd tokens stay on their line, with its loss and accuracy or its rating."""
+    prompt, score = f"Prompt: {quote_json(scored.prompt.text)}", scored.score
+    if rated:
+        return f"{prompt}\nScore: {round(100 * score.metric)}"
+    return f"{prompt}\nLoss: {score.loss:.3f}\nAccuracy: {score.metric:.3f}"
 
 
 def format_entries(
-    entries: Sequence[ScoredPrompt],
-    context: MentorContext,
-    show_gradient: bool = False,
-    format_entry: Callable[[ScoredPrompt], str] = format_losses,
+    entries: Sequence[ScoredPrompt], context: MentorContext, show_gradient: bool = False, rated: bool = False
 ) -> list[str]:
-    """One paragraph for each scored prompt; with `show_gradient` also the gradient's moves, and what they mean."""
+    """One paragraph for each scored prompt; with `show_gradient` also the gradient's moves, and what they mean.
+
+    A prompt is shown with its loss and accuracy or, with `rated`, with its metric as a score from 0 to 100.
+    """
+    shown = [format_entry(scored, rated) for scored in entries]
     if not show_gradient:
-        return [format_entry(scored) for scored in entries]
-    pairs = zip(entries, context.hints([scored.prompt for scored in entries]), strict=True)
-    return [*(f"{format_entry(each)}\n{format_gradient_moves(each, hint, context)}" for each, hint in pairs), GRADIENT]
+        return shown
+    hints = context.hints([scored.prompt for scored in entries])
+    moves = [format_gradient_moves(scored, hint, context) for scored, hint in zip(entries, hints, strict=True)]
+    return [*map("\n".join, zip(shown, moves, strict=True)), GRADIENT]
 
 
 def format_gradient_moves(scored: ScoredPrompt, hint: Sequence[Sequence[int]], context: MentorContext) -> str:
