@@ -5,13 +5,13 @@ conf/published/<name>.yaml   figures that others have published for it, which a 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
@@ -99,29 +99,39 @@ def read_table(path: Path) -> Table:
     Raises:
         ConfigurationError: a key does not fit; the message names it.
     """
-    keys: Any = OmegaConf.to_container(read_choice(path.stem, {file.stem: file for file in path.parent.glob("*.yaml")}))
+    keys = read_choice(path.stem, {file.stem: file for file in path.parent.glob("*.yaml")}, read_yaml)
     table: Table = convert_content(path, {"name": path.stem, **keys}, Table)
     return table
 
 
-def read_choice(name: str, files: Mapping[str, Path]) -> Any:
+def read_choice(name: str, files: Mapping[str, Path], load: Callable[[Path], Any]) -> dict[str, Any]:
     """The keys of a choice, merged over those of the choices that its `defaults` name, as Hydra merges them.
 
     Args:
         name: Of the choice.
         files: The file of each choice of the group by name.
+        load: Returns the content of a file.
 
     Raises:
         ConfigurationError: a file cannot be read or holds no keys, or a default is no other choice.
     """
-    own = convert_content(files[name], read_yaml(files[name]), dict[str, Any])
+    own = convert_content(files[name], load(files[name]), dict[str, Any])
     bases = [str(base) for base in own.pop("defaults", [])]
     others = {file: path for file, path in files.items() if file != name}
     for base in bases:
         check_choice(f"defaults of {files[name]}", base, ["_self_", *sorted(others)])
     if "_self_" not in bases:
         bases.append("_self_")
-    return OmegaConf.merge(*(own if base == "_self_" else read_choice(base, others) for base in bases))
+    return reduce(merge_keys, (own if base == "_self_" else read_choice(base, others, load) for base in bases))
+
+
+def merge_keys(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of `base` with those of `own` over them, node by node."""
+    merged = dict(base)
+    for key, value in own.items():
+        nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        merged[key] = merge_keys(base[key], value) if nested else value
+    return merged
 
 
 def write_table(table: Table, folder: Path) -> None:
@@ -217,7 +227,7 @@ def read_published(name: str, file: Path | None = None) -> dict[tuple[str, str],
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file."""
     try:
-        return OmegaConf.to_container(OmegaConf.load(path))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
 

@@ -231,10 +231,15 @@ def read_fallback(name: str, files: Mapping[str, Path]) -> dict[str, Any]:
     """The node of one choice, with its interpolations resolved."""
     choices = sorted(file for file in files if not file.startswith("_") and file not in NO_FALLBACKS)
     check_choice("mentor.fallbacks", name, choices)
-    node: Any = OmegaConf.to_container(read_choice(name, files), resolve=True)
+    node: Any = OmegaConf.to_container(read_node(name, files), resolve=True)
     if missing := ", ".join(path for path, value in flatten_leaves(node) if value == "???"):
         raise ConfigurationError(
             f"mentor.fallbacks={name} leaves {missing} open; "
             "write a choice of your own that gives it, DIR/mentor/NAME.yaml, and add --config-dir DIR"
         )
     return dict(node)
+
+
+def read_node(name: str, files: Mapping[str, Path]) -> DictConfig:
+    """The node of one choice, with what it inherits; its interpolations are not resolved."""
+    return OmegaConf.create(read_choice(name, files, lambda path: OmegaConf.to_container(OmegaConf.load(path))))

@@ -16,7 +16,6 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from llm_catalyst.config.build import build_dataclass
-from llm_catalyst.config.table import read_choice
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.base import NotRecordedError
@@ -30,6 +29,7 @@ from llm_catalyst.mentors.strategies.base import Dialogue, repeat_request
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
 from llm_catalyst.runs.records import Advice, LLMCall, Restart, to_json
+from llm_catalyst.sweeps.job import read_node
 from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError
@@ -471,7 +471,7 @@ def client_files() -> Sequence[Path]:
 def mentor_node(path: Path) -> Any:
     """The node that a choice describes, with what it inherits; replay, of the package _global_, has it under a key."""
     if path.stem != "replay":
-        return read_choice(path.stem, FILES)
+        return read_node(path.stem, FILES)
     return OmegaConf.merge(OmegaConf.load(FILES["_language_model"]), OmegaConf.load(path).mentor)
 
 

@@ -20,7 +20,6 @@ from helpers.tiny import prompt_space, scored
 from omegaconf import OmegaConf
 
 from llm_catalyst.config.build import build_mentor
-from llm_catalyst.config.table import read_choice
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.base import ClientResponse, TemporaryError, retry_response
@@ -29,7 +28,7 @@ from llm_catalyst.mentors.controls import Evolution
 from llm_catalyst.mentors.llm import LanguageModel, MentorError
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.runs.records import Advice, LLMCall, from_json, to_json
-from llm_catalyst.sweeps.job import resolve_fallbacks
+from llm_catalyst.sweeps.job import read_node, resolve_fallbacks
 from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -337,7 +336,7 @@ def test_a_strange_answer_gives_clean_proposals_and_reasons(
 def packaged(name: str) -> dict[str, Any]:
     """A choice of conf/mentor with what it inherits: interpolations resolved, ??? left."""
     files = {path.stem: path for path in (conf_directory() / "mentor").glob("*.yaml")}
-    content: Any = OmegaConf.to_container(read_choice(name, files), resolve=True)
+    content: Any = OmegaConf.to_container(read_node(name, files), resolve=True)
     return dict(content)
 
 

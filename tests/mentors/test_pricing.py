@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from llm_catalyst.config.table import read_choice
 from llm_catalyst.mentors.pricing import compute_cost, load_prices
+from llm_catalyst.sweeps.job import read_node
 from llm_catalyst.utils.paths import conf_directory, list_choices
 
 
@@ -50,7 +50,7 @@ def test_every_priced_provider_mentor_in_conf_has_a_price() -> None:
     models = {}
     files = {path.stem: path for path in (conf_directory() / "mentor").glob("*.yaml")}
     for path in list_choices(conf_directory() / "mentor"):
-        client = {} if path.stem == "replay" else read_choice(path.stem, files).get("client", {})
+        client = {} if path.stem == "replay" else read_node(path.stem, files).get("client", {})
         if client.get("key_variable"):
             models[path.stem] = client["model"]
     assert len(models) == 13
