@@ -197,7 +197,7 @@ def nobody() -> Iterator[Loopback]:
         pytest.param(error(500, "internal error"), {}, "answered 500: internal error", id="500"),
         pytest.param(error(503, "unavailable"), {}, "answered 503: unavailable", id="503"),
         pytest.param(error(529, "overloaded"), {}, "answered 529: overloaded", id="529"),
-        pytest.param(replace(error(500, "late"), delay_s=2), {"timeout_s": 0.3}, "within timeout_s", id="a timeout"),
+        pytest.param(replace(error(500, "late"), delay_s=3), {"timeout_s": 1.0}, "within timeout_s", id="a timeout"),
         pytest.param(None, {}, "no connection to http://127.0.0.1", id="a refused connection"),
         pytest.param(replace(openai_chat(GOOD), reset=True), {}, "no connection", id="a connection reset in mid-body"),
         pytest.param(error(401, f"bad key {KEY}"), {}, r"key_variable names): bad key [key]", id="401"),
