@@ -94,6 +94,7 @@ def test_two_builds_have_the_same_bytes_whatever_the_threads_and_the_global_seed
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_for_the_first_and_takes_what_that_made(folder: Path, tmp_path: Path) -> None:
     code = (
         "from llm_catalyst.models.backbones import tiny_clip; print('ready', flush=True); "

@@ -167,6 +167,7 @@ def test_hostile_texts_are_text(tmp_path: Path) -> None:
     assert "\\input{" not in "\n".join(line for line in tex.splitlines() if not line.startswith("%"))
 
 
+@pytest.mark.slow
 def test_a_report_says_where_it_lies_changes_no_file_without_need_and_leaves_none_behind(tmp_path: Path) -> None:
     told, folder, console = write_two(tmp_path / "told"), tmp_path / "told" / "report", quiet()
     write_report([told], None, console)

@@ -253,6 +253,7 @@ def test_a_quotation_mark_left_open_does_not_read_the_rest_of_a_large_file(tmp_p
     assert "train.csv, line 2: the record is longer than 16 MiB; close its quotation mark" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_a_large_file_is_read_line_by_line_and_in_linear_time(tmp_path: Path, suffix: str) -> None:
     def seconds(rows: int) -> float:

@@ -386,6 +386,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Po
         yield process
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's address space")
 def test_a_process_that_really_gets_no_more_memory_goes_on_with_less_at_a_time(
     limited: "subprocess.Popen[str]", tmp_path: Path
