@@ -7,9 +7,10 @@ from functools import cached_property
 from itertools import chain, count
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import Self
 
 from llm_catalyst.utils.rng import make_generator
@@ -117,10 +118,18 @@ class Encoded(Examples):
     padding: int
 
     @cached_property
-    def tables(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The tokens of all sequences, padded to the longest of them, 1 where they are real, and their types."""
-        tokens, real = pad_rows(self.tokens, self.padding), pad_rows([[1] * len(row) for row in self.tokens], 0)
-        return tokens, real, None if self.types is None else pad_rows(self.types, 0)
+    def ends(self) -> NDArray[np.int64]:
+        """The end of each sequence if all stand one after another, behind a 0, the beginning of the first."""
+        return np.cumsum([0, *map(len, self.tokens)])
+
+    @cached_property
+    def strung(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """The tokens of all sequences one after another, and their types: batches are cut out of them."""
+
+        def string(rows: Rows) -> NDArray[np.int64]:
+            return np.fromiter(chain.from_iterable(rows), np.int64)
+
+        return string(self.tokens), None if self.types is None else string(self.types)
 
     def length(self, i: int) -> int:
         """Tokens of example i's longest sequence."""
@@ -131,17 +140,25 @@ class Encoded(Examples):
 
         Padded to the longest of all, or to `pad_to` tokens.
         """
-        at = torch.tensor([[i * self.choices + j for i in member for j in range(self.choices)] for member in rows])
-        width = pad_to or max(map(self.length, chain(*rows)))
+        sequences = (np.array(rows)[..., None] * self.choices + np.arange(self.choices)).reshape(len(rows), -1)
+        begins, ends = self.ends[sequences, None], self.ends[sequences + 1, None]
+        at = begins + np.arange(pad_to or (ends - begins).max())
+        real = at < ends
 
-        def cut_out(table: Tensor, fill: int = 0) -> Tensor:
-            wide = nn.functional.pad(table[at], (0, width - table.shape[1]), value=fill)
-            return wide.long().to(device, non_blocking=True)
+        def move(array: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(array).to(device, non_blocking=True)
 
-        tokens, real, types = self.tables
-        labels = torch.tensor([[self.labels[i] for i in member] for member in rows]).to(device, non_blocking=True)
-        types = None if types is None else cut_out(types)
-        return TextBatch(cut_out(tokens, self.padding), cut_out(real), types, labels, self.choices)
+        def cut_out(strung: NDArray[np.int64], fill: int) -> Tensor:
+            return move(np.where(real, strung.take(at, mode="clip"), fill))
+
+        tokens, types = self.strung
+        return TextBatch(
+            tokens=cut_out(tokens, self.padding),
+            mask=move(real.astype(np.int64)),
+            types=None if types is None else cut_out(types, 0),
+            labels=move(np.array([[self.labels[i] for i in member] for member in rows])),
+            choices=self.choices,
+        )
 
     def pick(self, rows: Sequence[int]) -> "Encoded":
         """These examples, in this order."""
@@ -149,11 +166,6 @@ class Encoded(Examples):
         types = self.types and tuple(self.types[s] for s in sequences)
         labels = tuple(self.labels[i] for i in rows)
         return Encoded(tuple(self.tokens[s] for s in sequences), types, labels, self.choices, self.padding)
-
-
-def pad_rows(rows: Rows, fill: int) -> Tensor:
-    """A matrix of these rows, each filled up to the longest."""
-    return pad_sequence([torch.tensor(row, dtype=torch.int32) for row in rows], batch_first=True, padding_value=fill)
 
 
 @dataclass(frozen=True)
