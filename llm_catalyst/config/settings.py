@@ -10,7 +10,7 @@ from annotated_types import Ge
 from llm_catalyst.models.soft_prompt import PromptSettings
 from llm_catalyst.optimizers.backprop import Schedule
 from llm_catalyst.tasks.batching import steps_per_epoch
-from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, NonNegative, NonNegativeInt, PositiveInt, config_dataclass
 
 DEFAULT_STAGES = 4
 
@@ -53,8 +53,8 @@ class PoolSettings:
     Without `keep` a stage's pool starts empty.
     """
 
-    candidates: Annotated[int, Ge(1)] = 8
-    size: Annotated[int, Ge(1)] = 10
+    candidates: PositiveInt = 8
+    size: PositiveInt = 10
     keep: bool = True
 
 
@@ -96,10 +96,10 @@ class Budget:
     resumed with more, or continues to its end without its mentor; when its minutes are spent it always stops.
     """
 
-    usd: Annotated[float, Ge(0)] | None = None
-    tokens: Annotated[int, Ge(0)] | None = None
-    scored_examples: Annotated[int, Ge(0)] | None = None
-    minutes: Annotated[float, Ge(0)] | None = None
+    usd: NonNegative | None = None
+    tokens: NonNegativeInt | None = None
+    scored_examples: NonNegativeInt | None = None
+    minutes: NonNegative | None = None
     when_spent: Literal["stop", "conclude"] = "stop"
 
 
@@ -107,10 +107,10 @@ class Budget:
 class Settings:
     """Top level of the configuration; conf/config.yaml says what each key means."""
 
-    seed: Annotated[int, Ge(0)] = 1
-    stages: Annotated[int, Ge(1)] | None = None
+    seed: NonNegativeInt = 1
+    stages: PositiveInt | None = None
     stage: Interval = field(default_factory=lambda: Interval(steps=200))
-    batch_size: Annotated[int, Ge(1)] = 32
+    batch_size: PositiveInt = 32
     schedule: Schedule = field(default_factory=Schedule)
     clip_norm: Annotated[float, Ge(1e-9)] | None = 1.0
     prompt: PromptSettings = field(default_factory=PromptSettings)
@@ -121,9 +121,9 @@ class Settings:
     moments: Literal["reset", "keep"] = "reset"
     protocol: Protocol = field(default_factory=Protocol)
     device: str = "auto"
-    threads: Annotated[int, Ge(1)] | None = None
-    token_budget: Annotated[int, Ge(1)] = 16384
-    micro_batch: Annotated[int, Ge(1)] | None = None
+    threads: PositiveInt | None = None
+    token_budget: PositiveInt = 16384
+    micro_batch: PositiveInt | None = None
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
     budget: Budget = field(default_factory=Budget)
     dry_run: bool = False

@@ -8,15 +8,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from annotated_types import Ge
 from torch import Tensor
 
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.tasks.base import CLASS
-from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, NonNegative, PositiveInt, config_dataclass
 
 # Vocabulary entries that hold no readable text: reserved slots of BERT, T5, Llama and
 # RoBERTa's vocabularies, and SentencePiece's single bytes.
@@ -27,10 +26,10 @@ UNUSED = re.compile(r"^([\[<]unused_?\d+[\]>]|<extra_id_\d+>|<\|?reserved.*\|?>|
 class PromptSettings:
     """The `prompt` node of the configuration. conf/config.yaml says what each field means."""
 
-    length: Annotated[int, Ge(1)] = 8
+    length: PositiveInt = 8
     start: Literal["vocabulary", "normal", "text"] = "vocabulary"
     text: str | None = None
-    std: Annotated[float, Ge(0)] = 1.0
+    std: NonNegative = 1.0
     projection: Literal["cosine", "l2", "dot", "official"] = "cosine"
     word_start: bool = False
     special_tokens: bool = False

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 
 import torch
 import transformers
-from annotated_types import Ge, Le
+from annotated_types import Ge
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from llm_catalyst.models.base import PromptedModel, stack_members
 from llm_catalyst.optimizers.base import GradientFunction, Member, PromptOptimizer, StepRange, StepResult
 from llm_catalyst.tasks.batching import Batch
-from llm_catalyst.utils.validation import config_dataclass
+from llm_catalyst.utils.validation import Fraction, NonNegative, config_dataclass
 
 
 @config_dataclass("schedule")
@@ -30,9 +30,9 @@ class Schedule:
     """
 
     name: Literal["constant", "linear", "cosine"] = "constant"
-    warm_up: Annotated[float, Ge(0), Le(1)] = 0.0
+    warm_up: Fraction = 0.0
     over: Literal["run", "stage"] = "run"
-    warm_up_rate: Annotated[float, Ge(0)] | None = None
+    warm_up_rate: NonNegative | None = None
 
     def attach(self, optimizer: torch.optim.Optimizer, step_range: StepRange) -> LambdaLR:
         """The scheduler of an optimizer that has taken the steps up to `step_range.done`."""

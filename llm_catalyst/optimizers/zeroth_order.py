@@ -32,7 +32,7 @@ from llm_catalyst.optimizers.backprop import GradientDescent, Schedule
 from llm_catalyst.optimizers.base import Member, map_parts
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.rng import make_generator
-from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, Fraction, NonNegative, PositiveInt, config_dataclass
 
 
 @config_dataclass("optimizer")
@@ -42,8 +42,8 @@ class RandomDirections(GradientDescent):
     The directions are drawn anew from the seed whenever one is needed.
     """
 
-    lr: Annotated[float, Ge(0)]
-    directions: Annotated[int, Ge(1)] = 1
+    lr: NonNegative
+    directions: PositiveInt = 1
     schedule: Schedule = field(default_factory=Schedule)
     seed: int = 1
 
@@ -117,7 +117,7 @@ class ZerothOrderSGD(TwoSided):
     `sign_of: slope` along sign(g) z, as the code of ZO-LLM has it.
     """
 
-    momentum: Annotated[float, Ge(0), Le(1)] = 0.0
+    momentum: Fraction = 0.0
     sign_of: Literal["estimate", "slope"] | None = None
     clip_norm: Annotated[float, Ge(1e-9)] | None = None
 
@@ -136,7 +136,7 @@ class ZerothOrderAdam(TwoSided):
     """Adam on the estimate (ZO-Adam): both moments are those of g z. `adam_eps` is what Adam adds to its divisor."""
 
     betas: tuple[Annotated[float, Ge(0), Le(0.999999)], Annotated[float, Ge(0), Le(0.999999)]] = (0.9, 0.999)
-    adam_eps: Annotated[float, Ge(0)] = 1e-8
+    adam_eps: NonNegative = 1e-8
     clip_norm: Annotated[float, Ge(1e-9)] | None = None
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

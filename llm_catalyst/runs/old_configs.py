@@ -69,6 +69,7 @@ def translate_words(words: Sequence[str]) -> tuple[str, ...]:
 
 def read_format(manifest: bytes) -> int:
     """The format that the content of a manifest.json names; 1 where it names none."""
-    with suppress(ValueError, TypeError, AttributeError):
-        return int(json.loads(manifest).get("format", 1))
-    return 1
+    found = None
+    with suppress(ValueError):
+        found = get_nested(json.loads(manifest), "format")
+    return found if isinstance(found, int) else 1

@@ -9,10 +9,9 @@ import random
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import optuna
-from annotated_types import Ge
 from hydra.core.override_parser.types import Override
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage, journal
@@ -28,7 +27,7 @@ from llm_catalyst.sweeps.status import JobStatus, conclude_sweep
 from llm_catalyst.utils.files import cut_torn_line, write_atomically
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.terminal import escape_controls
-from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, config_dataclass
 
 JOURNAL, RESULTS = "study.journal", "search.json"
 SHOWN = 10  # trials of the printed table
@@ -38,8 +37,8 @@ SHOWN = 10  # trials of the printed table
 class Plan:
     """The number of trials, in all and at once, and the sampler that chooses their values, with its seed."""
 
-    trials: Annotated[int, Ge(1)]
-    at_once: Annotated[int, Ge(1)]
+    trials: PositiveInt
+    at_once: PositiveInt
     sampler: Literal["TPESampler", "RandomSampler", "GPSampler"]
     seed: int
 

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from annotated_types import Ge
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llm_catalyst.tasks import image_layouts, shapes
@@ -27,7 +26,7 @@ from llm_catalyst.tasks.image_layouts import Pictures, picture_row
 from llm_catalyst.tasks.row_files import list_names
 from llm_catalyst.tasks.splitting import sample_coop_shots, split_rows
 from llm_catalyst.utils.terminal import escape_controls
-from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, config_dataclass
 
 COOP_DEV_SHOTS = 4  # of each class at most
 LONGEST = 100  # sides of a picture: a longer strip, scaled to the input of a model, would fill the memory
@@ -53,7 +52,7 @@ class ImageTask(Task):
     templates: list[str] = field(default_factory=list)
     description: str = ""
     metric: Literal["accuracy", "macro_f1"] = "accuracy"
-    shots: Annotated[int, Ge(1)] | None = 16
+    shots: PositiveInt | None = 16
     classes: Literal["all", "base", "new"] = "all"
     names: dict[str, str] = field(default_factory=dict)
     layout: Literal["coop", "aircraft", "imagenet", "folders", "shapes"] = "folders"

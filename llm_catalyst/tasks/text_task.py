@@ -19,7 +19,7 @@ from llm_catalyst.tasks.hub import name_source, read_hub_rows
 from llm_catalyst.tasks.row_files import SUFFIXES, RowTable, list_names, read_rows, require_columns, shorten_value
 from llm_catalyst.tasks.splitting import sample_shots, split_rows
 from llm_catalyst.utils.rng import derive_seed
-from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, config_dataclass
 
 BUILT_IN = Path(__file__).parent
 NOT_PLAIN = list | dict | bytes  # a template would take such a value as Python writes it
@@ -76,8 +76,8 @@ class TextTask(Task):
     dev: str | None = None
     test: str | None = "validation"
     dev_share: Annotated[float, Ge(0.01), Le(0.5)] = 0.1
-    dev_rows: Annotated[int, Ge(1)] = 1000
-    shots: Annotated[int, Ge(1)] | None = None
+    dev_rows: PositiveInt = 1000
+    shots: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         templates = {"cloze": [self.cloze], "text": [self.text], "pair": [self.pair or ""], "choices": self.choices}

@@ -89,7 +89,9 @@ def test_a_manifest_without_a_format_has_format_1_and_a_later_format_is_refused(
         read_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"[]", b"{}", b"\xff", b'{"format": null}', b'{"format": "x"}'])
+@pytest.mark.parametrize(
+    "content", [b"[]", b"{}", b"\xff", b'{"format": null}', b'{"format": "x"}', b'{"format": 1e999}']
+)
 def test_a_manifest_that_is_none_is_refused_as_such(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(ConfigurationError, match=re.escape(f"{tmp_path / 'manifest.json'} is not a Manifest record")):

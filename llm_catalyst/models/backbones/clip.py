@@ -21,7 +21,7 @@ from llm_catalyst.models.backbones.clip_towers import Towers
 from llm_catalyst.models.backbones.config import DTYPES, explained_load_errors, refuse_pickle
 from llm_catalyst.models.backbones.loading import set_tf32
 from llm_catalyst.models.soft_prompt import plain_ids
-from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, NonNegativeInt, config_dataclass
 
 
 @config_dataclass("backbone")
@@ -40,7 +40,7 @@ class ClipBackbone(Backbone):
     library: Literal["transformers", "open_clip"] = "transformers"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    views: Annotated[int, Ge(0)] = 8
+    views: NonNegativeInt = 8
     crop: Annotated[float, Ge(0.01), Le(1)] = 0.08
 
     def location(self) -> str:

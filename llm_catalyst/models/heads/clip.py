@@ -1,16 +1,15 @@
 """Heads of CLIP: hand-made prompts (zero-shot), a learned context (CoOp), and CLIP's own knowledge besides it (TCP)."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from annotated_types import Ge
 from torch import Tensor, nn
 
 from llm_catalyst.models.backbones.clip import FrozenClip
 from llm_catalyst.models.base import Parameters, Tensors
 from llm_catalyst.models.heads.base import ImageHead
 from llm_catalyst.tasks.base import TaskData
-from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, NonNegative, NonNegativeInt, PositiveInt, config_dataclass
 
 
 @config_dataclass("head")
@@ -62,10 +61,10 @@ class Coop(ImageHead):
     CoOp draws each context from N(0, 0.02).
     """
 
-    length: Annotated[int, Ge(1)] = 16
+    length: PositiveInt = 16
     class_position: Literal["end", "middle", "front"] = "end"
     class_specific: bool = False
-    spread: Annotated[float, Ge(0)] = 0.02
+    spread: NonNegative = 0.02
     tail: str = "."
 
     @property
@@ -161,9 +160,9 @@ class Tcp(ImageHead):
     "person doing" in front of it). The code's bottleneck makes 4 vectors, here as many as the context has.
     """
 
-    length: Annotated[int, Ge(1)] = 4
-    layer: Annotated[int, Ge(0)] = 8
-    weight: Annotated[float, Ge(0)] = 8.0
+    length: PositiveInt = 4
+    layer: NonNegativeInt = 8
+    weight: NonNegative = 8.0
 
     trained = True
     transfers = True
