@@ -7,7 +7,7 @@ import ast
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -24,7 +24,7 @@ JSON_ATTEMPTS = 32  # failed attempts to decode JSON; a bound, so that "[[[[…"
 JSON_DEPTH = 5
 
 ParsedTexts: TypeAlias = tuple[list[str], list[Rejected]]  # the texts in a response, and its other lines
-FaultFinder: TypeAlias = Callable[[str, Sequence[str]], str | None]  # the reason against a text beside earlier ones
+FaultFinder: TypeAlias = Callable[[str, Set[str]], str | None]  # the reason against a text beside earlier ones
 
 INVISIBLE = re.compile(
     "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
@@ -151,10 +151,12 @@ def select_texts(candidates: Iterable[Candidate], limit: int, find_fault: FaultF
     """The first `limit` texts in which `find_fault` finds none, and the other lines, at most MOST_REJECTED of them."""
     texts: list[str] = []
     rejected: list[Rejected] = []
+    seen: set[str] = set()
     for candidate in candidates:
-        reason = candidate.reason or find_fault(candidate.text, texts)
+        reason = candidate.reason or find_fault(candidate.text, seen)
         if reason is None and len(texts) < limit:
             texts.append(candidate.text)
+            seen.add(candidate.text.casefold())
         else:
             reason = reason or f"more than {limit} proposals"
             rejected.append(Rejected(shorten_line(candidate.line.strip()), reason))
@@ -164,13 +166,21 @@ def select_texts(candidates: Iterable[Candidate], limit: int, find_fault: FaultF
     return texts, rejected
 
 
-def find_fault(text: str, seen: Sequence[str]) -> str | None:
-    """The reason why a clean text cannot be a proposal beside those seen before, or None."""
+def reject_texts(parsed: ParsedTexts, find_fault: Callable[[str], str | None]) -> ParsedTexts:
+    """The texts in which `find_fault` finds none; the others, with their faults, join the dropped lines."""
+    texts, rejected = parsed
+    faults = {text: find_fault(text) for text in texts}
+    wrong = [Rejected(shorten_line(text), fault) for text, fault in faults.items() if fault]
+    return [text for text in texts if not faults[text]], rejected + wrong
+
+
+def find_fault(text: str, seen: Set[str]) -> str | None:
+    """The reason why a clean text cannot be a proposal beside those seen before, casefolded, or None."""
     if not any(character.isalnum() for character in text):
         return "no letter or digit in it"
     if len(text) > LONGEST:
         return f"longer than {LONGEST} characters"
-    return "a duplicate in the same answer" if text.casefold() in map(str.casefold, seen) else None
+    return "a duplicate in the same answer" if text.casefold() in seen else None
 
 
 def read_lines(answer: str) -> list[Candidate]:
@@ -262,7 +272,7 @@ def decode_value(answer: str, start: int) -> tuple[Any, int]:
     with suppress(ValueError, RecursionError):
         return json.JSONDecoder().raw_decode(answer, start)
     end = answer.find("]", start, start + 20_000) + 1
-    with warnings.catch_warnings(), suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+    with warnings.catch_warnings(), suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         warnings.simplefilter("ignore")  # '\d' in a literal is a SyntaxWarning
         return ast.literal_eval(answer[start:end]), end  # "" is a SyntaxError
     return None, start

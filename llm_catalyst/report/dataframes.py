@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from llm_catalyst.report.runs import Run, read_or_note, read_settings, to_json_text
+from llm_catalyst.report.runs import Run, read_or_note, to_json_text
 from llm_catalyst.runs.analysis import outcome_columns, score_columns, sum_usage, usage_columns
 from llm_catalyst.runs.reader import FILES, find_runs, read_lines
 from llm_catalyst.runs.records import Evaluation, LLMCall, Snapshot
@@ -129,7 +129,7 @@ def frame_of_records(
 def find_differing_keys(runs: Sequence[Run]) -> list[str]:
     """The settings in which runs differ though they made the same choice for the group of the key."""
     values: dict[str, dict[str | None, set[str | None]]] = defaultdict(lambda: defaultdict(set))
-    everything = [read_settings(run.config) for run in runs]
+    everything = [run.settings for run in runs]
     keys = dict.fromkeys(key for own in everything for key in own)
     for run, own in zip(runs, everything, strict=True):
         for key in keys:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing_extensions import Self
 
 from llm_catalyst.config.table import FILE, Published, list_runs, read_published, read_table
-from llm_catalyst.report.runs import Run, column_names, read_or_note, read_settings, row_names, sort_names
+from llm_catalyst.report.runs import Run, column_names, read_or_note, row_names, sort_names
 from llm_catalyst.runs.reader import find_runs
 from llm_catalyst.runs.records import Outcome
 from llm_catalyst.utils.format import format_count, join_first
@@ -33,6 +33,11 @@ class Cell:
     column: str
     runs: tuple[Run, ...]
     seeds: tuple[int, ...]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes of its finished runs."""
+        return [run.outcome for run in self.runs if run.outcome is not None]
 
     def label(self, run: Run) -> str:
         """The place of one of its runs: 'row · column · seed 1'."""
@@ -223,7 +228,7 @@ def find_differences(results: Results) -> list[str]:
 def compare_seeds(cell: Cell) -> list[str]:
     """The runs of a cell that differ from its first one in more than the seed."""
     problems = []
-    everything = [read_settings(run.config) for run in cell.runs]
+    everything = [run.settings for run in cell.runs]
     for run, own in zip(cell.runs, everything, strict=True):
         if keys := [key for key in {*everything[0], *own} if everything[0].get(key) != own.get(key)]:
             which = f"seeds {cell.runs[0].seed} and {run.seed} differ in more than the seed"
@@ -236,7 +241,7 @@ def describe_columns(cells: Iterable[Cell]) -> str:
     values: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for cell in cells:
         for run in cell.runs:
-            for key, text in read_settings(run.config).items():
+            for key, text in run.settings.items():
                 values[key][cell.column].add(text)
     differing = [
         key

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,12 @@ class Run:
     outcome: Outcome | None
     seed: int
 
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """Its settings as text by dotted key, without the seed and the keys that do not change its results."""
+        leaves = flatten_leaves(self.config, whole_lists=True)
+        return {key: to_json_text(value) for key, value in leaves if not APART.fullmatch(key)}
+
     @property
     def metric(self) -> str:
         """The name of the task's metric: accuracy, macro_f1."""
@@ -48,7 +55,7 @@ class Run:
 def dev_rank(run: Run) -> tuple[float, float]:
     """The run's best score on dev as a number that is larger for the better run: its metric, then its loss."""
     best = run.outcome.best if run.outcome else None
-    return (best.score.metric, -best.score.loss) if best else (-math.inf, -math.inf)
+    return best.score.rank if best else (-math.inf, -math.inf)
 
 
 def read_or_note(path: Path, problems: list[str]) -> Run | None:
@@ -80,12 +87,6 @@ def read_report_run(path: Path, problems: list[str]) -> Run:
     return Run(path, read_manifest(path), config, outcome, seed)
 
 
-def read_settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of a run as text by dotted key, without the seed and the keys that do not change its results."""
-    leaves = flatten_leaves(config, whole_lists=True)
-    return {key: to_json_text(value) for key, value in leaves if not APART.fullmatch(key)}
-
-
 def to_json_text(value: Any) -> str:
     """A setting as text: JSON, but a string as it is."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
@@ -94,7 +95,7 @@ def to_json_text(value: Any) -> str:
 def column_names(runs: Sequence[Run]) -> list[str]:
     """The task of each run; if tasks of one name differ in settings, with these: 'sst2, shots=16'."""
     tasks = [str(get_nested(run.config, "task", "name") or "task") for run in runs]
-    settings = [{key: text for key, text in read_settings(run.config).items() if key[:5] == "task."} for run in runs]
+    settings = [{key: text for key, text in run.settings.items() if key[:5] == "task."} for run in runs]
     return add_differences(tasks, [""] * len(runs), settings)
 
 
@@ -106,7 +107,7 @@ def row_names(runs: Sequence[Run], columns: Sequence[str]) -> list[str]:
     """
     choices = [{group: name for group, name in run.manifest.choices.items() if group != "task"} for run in runs]
     names = add_differences([run.mentor for run in runs], columns, choices)
-    return add_differences(names, columns, [read_settings(run.config) for run in runs])
+    return add_differences(names, columns, [run.settings for run in runs])
 
 
 def add_differences(names: Sequence[str], columns: Sequence[str], settings: Sequence[Mapping[str, str]]) -> list[str]:

@@ -33,9 +33,14 @@ class Score:
     metric: float
     examples: int
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """A sort key, larger for the better score: by the metric and, where that is equal, by the loss."""
+        return self.metric, -self.loss
+
     def better_than(self, other: "Score") -> bool:
         """Whether the metric is higher or, where it is equal, the loss lower."""
-        return (self.metric, -self.loss) > (other.metric, -other.loss)
+        return self.rank > other.rank
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,12 @@ def test_lines_beyond_the_first_ten_thousand_are_not_read() -> None:
     assert parse_proposals("x\n" * MOST_LINES + "- too late", 1)[0] == ["x"]
 
 
+@pytest.mark.parametrize("reply", ['[{{"a b"}}]', "[{{}: 1}]"])
+def test_a_literal_that_python_cannot_make_is_read_as_lines(reply: str) -> None:
+    kept, rejected = parse_proposals(reply, 3)
+    assert len(kept) + len(rejected) == 1
+
+
 def test_the_official_parser_keeps_little_of_a_huge_answer() -> None:
     kept, rejected = parse_official("A line of a long answer\n" * 50_000 + "short\n" * 50_000 + "x" * 1_000_000, 64)
     assert kept == ["A line of a long answer"] * 64

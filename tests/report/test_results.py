@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llm_catalyst.config.table import FILE, read_table, write_table
 from llm_catalyst.report.results import Results, collect_results
-from llm_catalyst.report.runs import Run, column_names, read_settings, row_names, sort_names
+from llm_catalyst.report.runs import Run, column_names, row_names, sort_names
 from llm_catalyst.utils.validation import ConfigurationError
 
 TWO = {("Alone", "BoolQ"): (0.7, 0.8, 0.9), ("+ GPT-4", "BoolQ"): (0.75, 0.85, 0.95)}
@@ -294,7 +294,7 @@ def test_two_runs_share_an_entry_only_if_nothing_but_the_seed_sets_them_apart(ru
     columns = column_names(runs)
     settings: dict[tuple[str, str], dict[str, str]] = {}
     for run, place in zip(runs, zip(row_names(runs, columns), columns, strict=True), strict=True):
-        assert settings.setdefault(place, read_settings(run.config)) == read_settings(run.config)
+        assert settings.setdefault(place, run.settings) == run.settings
 
 
 @given(runs())

@@ -21,6 +21,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from math import ceil
+from operator import attrgetter
 from random import Random
 from typing import Annotated, Literal
 
@@ -76,6 +77,7 @@ CHILD_REMINDER = """No new prompt could be read from that answer. Please take th
 write the last step's prompt between <prompt> and </prompt>."""
 
 THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
+BY_FITNESS = attrgetter("score.rank")
 
 
 @config_dataclass("strategy")
@@ -178,7 +180,7 @@ class EvoPromptDE(EvoPrompt):
         members = self.update_members(context)
         if len(members) < 3:
             return Advice()
-        best = max(members, key=rank_fitness)
+        best = max(members, key=BY_FITNESS)
         requests = []
         for member in members:
             one, other = context.rng.sample([other for other in members if other is not member], 2)
@@ -199,26 +201,21 @@ class EvoPromptDE(EvoPrompt):
         members: list[ScoredPrompt] = []
         for slot in context.memory.get("slots", ()):
             if found := [known[tokens] for tokens in map(tuple, slot) if tokens in known]:
-                members.append(max(found, key=rank_fitness))  # the old one, if they are equal
+                members.append(max(found, key=BY_FITNESS))  # the old one, if they are equal
         outside = [entry for entry in ranked if entry not in members]
         free = max(0, self.population - len(members))
         members += outside[:free]
         for entry in outside[free:]:
-            worst = min(members, key=rank_fitness)
+            worst = min(members, key=BY_FITNESS)
             new = entry.origin == "gradient" and entry.stage == context.stage
-            if new and rank_fitness(entry) > rank_fitness(worst):
+            if new and entry.score.better_than(worst.score):
                 members[members.index(worst)] = entry
         return members
 
 
-def rank_fitness(entry: ScoredPrompt) -> tuple[float, float]:
-    """The fitness of a prompt as a sort key, in the order of `Score.better_than`."""
-    return entry.score.metric, -entry.score.loss
-
-
 def sort_by_fitness(entries: Sequence[ScoredPrompt]) -> list[ScoredPrompt]:
     """The prompts, the fittest first."""
-    return sorted(entries, key=rank_fitness, reverse=True)
+    return sorted(entries, key=BY_FITNESS, reverse=True)
 
 
 def select_parents(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> tuple[ScoredPrompt, ScoredPrompt]:
@@ -230,7 +227,7 @@ def select_parents(members: Sequence[ScoredPrompt], selection: str, rng: Random)
 def select_one(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> ScoredPrompt:
     """One member: by roulette (in proportion to its metric), at random, or the better of two drawn at random."""
     if selection == "tournament":
-        return max(rng.sample(members, min(2, len(members))), key=rank_fitness)
+        return max(rng.sample(members, min(2, len(members))), key=BY_FITNESS)
     wheel = [member.score.metric for member in members]
     if selection == "random" or not any(wheel):  # an empty wheel cannot be spun: all are equally likely
         return rng.choice(members)

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.reply_parser import MOST_READ, Candidate, ParsedTexts, parse_proposals, select_texts
+from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals, reject_texts
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
 from llm_catalyst.mentors.strategies.templates import describe_task, format_entries
 from llm_catalyst.models.soft_prompt import PromptSpace
@@ -110,13 +110,11 @@ def find_similar(
 def parse_within_limit(response: str, current: str, most: int, space: PromptSpace) -> ParsedTexts:
     """The prompts in a response that differ from the current one by at most `most` words, and the dropped lines."""
 
-    def find_fault(text: str, _: Sequence[str]) -> str | None:
+    def find_fault(text: str) -> str | None:
         words = count_changed_words(text, current, space)
         return f"{format_count(words, 'word')} changed, at most {most} may be" if words > most else None
 
-    texts, rejected = parse_proposals(response)
-    near, far = select_texts(map(Candidate, texts, texts), MOST_READ, find_fault)
-    return near, rejected + far
+    return reject_texts(parse_proposals(response), find_fault)
 
 
 def count_changed_words(text: str, current: str, space: PromptSpace) -> int:

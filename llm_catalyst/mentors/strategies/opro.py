@@ -20,7 +20,7 @@ from llm_catalyst.mentors import reply_parser
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies import templates
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
-from llm_catalyst.runs.records import Rejected, ScoredPrompt
+from llm_catalyst.runs.records import ScoredPrompt
 from llm_catalyst.utils.validation import Fraction, NonNegative, NonNegativeInt, PositiveInt, config_dataclass
 
 LONGEST = 500  # characters of a prompt; longer ones are dropped
@@ -66,7 +66,7 @@ class Opro(Strategy):
 
     def select_history(self, scored: Sequence[ScoredPrompt]) -> list[ScoredPrompt]:
         """The prompts that are shown, the best one last: by the metric, and among equal ones by the loss."""
-        ranked = sorted(scored, key=lambda entry: (entry.score.metric, -entry.score.loss))
+        ranked = sorted(scored, key=lambda entry: entry.score.rank)
         passing = [entry for entry in ranked if entry.score.metric >= self.threshold]
         return passing[-self.history :] or ranked[-1:]
 
@@ -83,9 +83,8 @@ def parse_tagged(response: str) -> reply_parser.ParsedTexts:
     answer = reply_parser.strip_invisible(response).rpartition("</think>")[2]
     if tagged := list(filter(None, map(reply_parser.clean_line, TAGGED.findall(answer)))):
         candidates = [reply_parser.Candidate(text, reply_parser.peel_markup(text)[0]) for text in tagged]
-        texts, rejected = reply_parser.screen_candidates(candidates)
+        parsed = reply_parser.screen_candidates(candidates)
     else:
-        texts, rejected = reply_parser.parse_proposals(response)
-    long = [reply_parser.shorten_line(text) for text in texts if len(text) > LONGEST]
-    rejected += [Rejected(line, f"longer than {LONGEST} characters") for line in long]
-    return [text for text in texts if len(text) <= LONGEST], rejected
+        parsed = reply_parser.parse_proposals(response)
+    fault = f"longer than {LONGEST} characters"
+    return reply_parser.reject_texts(parsed, lambda text: fault if len(text) > LONGEST else None)

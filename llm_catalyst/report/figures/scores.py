@@ -225,7 +225,7 @@ def draw_usage(results: Results, read: RecordReader) -> Drawing:
     selection = select_rows(results)
     selection = selection.rows_with({row: selection.select([row]).outcomes for row in selection.rows})
     selection = selection.select(
-        columns=[c for c in selection.columns if all(selection.select([row], [c]).outcomes for row in selection.rows)]
+        columns=[c for c in selection.columns if all(selection.cells[row, c].outcomes for row in selection.rows)]
     )
     if not selection.rows or not selection.columns:
         return Drawing("no run has finished yet" if not selection.rows else "no column has a finished run in each row")

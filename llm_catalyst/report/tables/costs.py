@@ -31,8 +31,8 @@ def build_cost_by_cell(results: Results) -> RenderedTable:
     """For each row and column the mean cost of a run."""
     lines = [
         [Field(row), Field(column), *sum_costs(outcomes, len(outcomes))]
-        for row, column in results.cells
-        if (outcomes := results.select([row], [column]).outcomes)
+        for (row, column), cell in results.cells.items()
+        if (outcomes := cell.outcomes)
     ]
     return make_cost_table(results, "prices-by-entry", "what a run of each entry cost", lines, ["Means over the runs."])
 

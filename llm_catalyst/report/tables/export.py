@@ -10,6 +10,7 @@ from typing import Any
 from llm_catalyst.report.cell_statistics import COSTS, MEASURES, CellStatistics, Measure, compute_statistics
 from llm_catalyst.report.results import Cell, Results
 from llm_catalyst.report.runs import Run
+from llm_catalyst.runs.records import Outcome
 
 ENDED = ("status", "protocol", "reported_on", "finished", "majority", "fallbacks")  # columns of a finished run
 
@@ -54,7 +55,7 @@ def summary_csv(results: Results, measure: str = "test") -> str:
 
 def cell_line(results: Results, row: str, column: str, value: CellStatistics) -> dict[str, Any]:
     """The line of a cell."""
-    compared = asdict(value.comparison) if value.comparison else {}
+    compared, outcomes = asdict(value.comparison) if value.comparison else {}, results.cells[row, column].outcomes
     return {
         "row": row,
         "column": column,
@@ -66,13 +67,13 @@ def cell_line(results: Results, row: str, column: str, value: CellStatistics) ->
         "holm_p": value.p,
         "bold": value.bold,
         **({f"published_{k}": entry for k, entry in asdict(value.published).items()} if value.published else {}),
-        **{f"mean_{name}": mean_cost(results, row, column, MEASURES[name]) for name in COSTS},
+        **{f"mean_{name}": mean_cost(outcomes, MEASURES[name]) for name in COSTS},
     }
 
 
-def mean_cost(results: Results, row: str, column: str, measure: Measure) -> float | None:
-    """The mean over a cell's finished runs; None if there is none, or if one does not have the measure."""
-    read = [measure.read(outcome) for outcome in results.select([row], [column]).outcomes]
+def mean_cost(outcomes: Sequence[Outcome], measure: Measure) -> float | None:
+    """The mean over finished runs; None if there is none, or if one does not have the measure."""
+    read = [measure.read(outcome) for outcome in outcomes]
     known = [value for value in read if value is not None]
     return fmean(known) if known and len(known) == len(read) else None
 

@@ -11,12 +11,14 @@ from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
-from rich.table import Table as Grid
 from rich.text import Text
 
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import escape_controls, make_columns
 
-BETWEEN, NAME = 2, 16  # cells: between two columns, and of the longest word of a name before it is broken
+BETWEEN, NAME = (
+    2,
+    16,
+)  # cells: `make_columns` between two columns; of a name's longest unbroken word
 # What LaTeX needs for a sign. [ ] * are in braces: behind the \\ of the line before they would be its options.
 LATEX = str.maketrans(json.loads(Path(__file__).with_name("latex.json").read_text(encoding="utf-8")))
 LATEX_TABLE = Template(Path(__file__).with_name("table.tex").read_text(encoding="utf-8"))
@@ -65,7 +67,7 @@ class RenderedTable:
         styles = {"": "", "bold": "bold", "dim": "dim", "cited": "dim italic"}
         yield from (Text(escape_controls(self.title), "bold"), Text())
         for block in split_columns(self, options.max_width):
-            grid = Grid(box=None, pad_edge=False, padding=(0, BETWEEN, 0, 0), header_style="dim", show_edge=False)
+            grid = make_columns()
             for number, cells in block.items():
                 side: JustifyMethod = "left" if number < self.texts else "right"
                 heading = Text(escape_controls(self.headings[number]))
