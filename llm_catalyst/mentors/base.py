@@ -124,8 +124,8 @@ class Mentor(ABC):
 
     def unpriced_models(self) -> list[str]:
         """The models, those of fallbacks included, whose responses cost an unknown sum."""
-        clients = [model.client for model in self.language_models()]
-        return [client.model for client in clients if client.paid and client.model not in load_prices()]
+        paid = dict.fromkeys(model.client.model for model in self.language_models() if model.client.paid)
+        return [name for name in paid if name not in load_prices()]
 
     def language_models(self) -> "Sequence[Any]":
         """The LanguageModels that it asks: itself, if it is one, and those among its fallbacks."""

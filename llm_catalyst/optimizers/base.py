@@ -124,7 +124,7 @@ class NoTraining(PromptOptimizer):
     ) -> Iterator[StepResult]:
         """The steps of a stage (see `PromptOptimizer.train`), none of which changes a member."""
         model.backbone.train(False)
-        parameters = stack_members([member.parameters for member in members])
+        parameters = model.prepare(stack_members([member.parameters for member in members]))
         for number in range(step_range.done + 1, step_range.end + 1):
             batch = next(batches)
             parts = map_parts(model, batch, lambda part: model.losses(parameters, part).sum(1))

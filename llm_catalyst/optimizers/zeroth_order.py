@@ -205,7 +205,7 @@ def evaluate_points(model: PromptedModel, points: Sequence[Parameters], batch: B
 
     In passes of fewer examples (all points of each) where memory runs out.
     """
-    parameters = concatenate_points(points)
+    parameters = model.prepare(concatenate_points(points))
     losses = map_parts(model, batch.repeat(len(points)), lambda part: model.losses(parameters, part).cpu().double())
     return torch.cat(losses, dim=1).mean(1).unflatten(0, (len(points), -1))
 

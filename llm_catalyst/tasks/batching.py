@@ -228,11 +228,16 @@ def epoch_rows(data: Examples, batch_size: int, seed: int, epoch: int) -> list[l
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
+def count_padded_tokens(data: Examples, rows: Sequence[int], prompt_length: int, pad_to: int | None = None) -> int:
+    """Tokens of each example in a pass over these rows: all its choices, padding and prompts included."""
+    return ((pad_to or max(map(data.length, rows))) + prompt_length) * data.choices
+
+
 def scoring_rows(data: Examples, budget: int, prompt_length: int, pad_to: int | None = None) -> Iterator[list[int]]:
     """Every example once, shortest first, in batches of at most `budget` padded tokens (at least one example)."""
     batch: list[int] = []
     for i in sorted(range(len(data)), key=data.length):
-        tokens = ((pad_to or data.length(i)) + prompt_length) * data.choices
+        tokens = count_padded_tokens(data, [i], prompt_length, pad_to)
         if batch and (len(batch) + 1) * tokens > budget:
             yield batch
             batch = []

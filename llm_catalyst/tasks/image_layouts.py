@@ -9,13 +9,13 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.hub import name_source, read_hub
 from llm_catalyst.tasks.row_files import list_names, require_columns, shorten_value
+from llm_catalyst.utils.checksums import sha256
 from llm_catalyst.utils.paths import writable_cache
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.terminal import escape_controls
@@ -233,7 +233,7 @@ def store_picture(cell: Mapping[str, Any], folder: Path, where: str) -> Path:
     if content is None:
         raise ConfigurationError(f"{where}: there is no picture; remove the row")
     suffix = Path(name).suffix.lower()
-    path = folder / (sha256(content).hexdigest() + (suffix if suffix in SUFFIXES else ""))
+    path = folder / (sha256(content) + (suffix if suffix in SUFFIXES else ""))
     if not path.is_file() or path.stat().st_size != len(content):
         # Under a name of its own until it is whole: other processes may write the same picture.
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:

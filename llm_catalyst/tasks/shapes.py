@@ -5,7 +5,6 @@ random, so that only shape and colour tell the classes apart.
 """
 
 import random
-from hashlib import sha256
 from math import cos, pi, sin
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 from llm_catalyst.tasks.image_layouts import picture_cache
 from llm_catalyst.utils.build_once import build_once
+from llm_catalyst.utils.checksums import sha256
 
 SIDES = {"circle": 60, "square": 4, "triangle": 3}
 SHAPES = tuple(SIDES)
@@ -51,7 +51,7 @@ def ensure_drawn() -> Path:
 
     It is named by what makes the pictures: this file and the version of Pillow.
     """
-    version = sha256(Path(__file__).read_bytes() + PIL.__version__.encode()).hexdigest()[:16]
+    version = sha256(Path(__file__).read_bytes() + PIL.__version__.encode())[:16]
     return build_once(picture_cache() / f"shapes-{version}", draw_all)
 
 

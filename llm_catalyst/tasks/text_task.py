@@ -80,8 +80,8 @@ class TextTask(Task):
     shots: PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        templates = {"cloze": [self.cloze], "text": [self.text], "pair": [self.pair or ""], "choices": self.choices}
-        for key, template in ((key, template) for key, found in templates.items() for template in found):
+        single = (("cloze", self.cloze), ("text", self.text), ("pair", self.pair or ""))
+        for key, template in (*single, *(("choices", choice) for choice in self.choices)):
             check_template(f"task.{key}", template)
         if names_in(self.cloze) != {"mask"}:
             raise ConfigurationError(f"task.cloze={self.cloze!r} must hold {{mask}}, and no other braces")

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llm_catalyst.mentors.background import start_call, wait_for
 from llm_catalyst.mentors.base import Mentor, MentorContext, Trial
@@ -176,8 +177,11 @@ class PromptProbe:
 
     def _gradients(self, prompts: Sequence[Prompt]) -> Tensor:
         """Gradients (k, m, d) of each prompt's mean loss in its embeddings."""
-        model, members = self._problem.model, [Member.of(parameters) for parameters in self._members(prompts)]
+        model, members = self._problem.model, []
+        for parameters in self._members(prompts):  # of the head, which is shared, no gradient is taken
+            fixed = {name: nn.Parameter(tensor, requires_grad=name == "prompt") for name, tensor in parameters.items()}
+            members.append(Member(fixed))
         model.backbone.train(False)
         mean_gradients(model, members, self._batch.expand(len(prompts)))
-        gradients = (member.parameters["prompt"].grad for member in members)
-        return torch.stack([gradient for gradient in gradients if gradient is not None])
+        gradients: list[Any] = [member.parameters["prompt"].grad for member in members]
+        return torch.stack(gradients)

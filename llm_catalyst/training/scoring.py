@@ -9,7 +9,7 @@ from torch import Tensor
 
 from llm_catalyst.models.base import Parameters, PromptedModel, example_losses, stack_members
 from llm_catalyst.runs.records import Score
-from llm_catalyst.tasks.batching import Examples, scoring_rows
+from llm_catalyst.tasks.batching import Examples, count_padded_tokens, scoring_rows
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,9 @@ Results = list[ScoringResult | None]  # None where a member's loss is not finite
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """A pass of k members over b examples, `rows` of a split, with labels (b,), losses in nats and answers (k, b)."""
+    """A pass of k members over b examples, `rows` of a split, with losses in nats and answers (k, b)."""
 
     rows: Sequence[int]
-    labels: Tensor
     losses: Tensor
     answers: Tensor
 
@@ -44,7 +43,7 @@ def score_members(
     passes = forward_passes(model, members, data, pad_to)
     means = torch.stack([one.losses.sum(1) for one in passes]).cpu().double().sum(0) / len(data)
     answers = torch.cat([one.answers for one in passes], dim=1).cpu()
-    truth = torch.cat([one.labels for one in passes]).cpu()
+    truth = torch.tensor([data.labels[i] for one in passes for i in one.rows])
     return [make_result(mean, row, truth, metric) for mean, row in zip(means.tolist(), answers, strict=True)]
 
 
@@ -75,8 +74,7 @@ def forward_passes(
         for rows in scoring_rows(data, max(1, budget // k), m, pad_to):
             batch = data.batch([rows], model.backbone.device, pad_to).expand(k)
             logits = model.logits(parameters, batch)
-            losses = example_losses(logits, batch.labels)
-            passes.append(ForwardPass(rows, batch.labels[0], losses, logits.argmax(-1)))
+            passes.append(ForwardPass(rows, example_losses(logits, batch.labels), logits.argmax(-1)))
         return passes
 
     training = model.backbone.training
@@ -85,11 +83,6 @@ def forward_passes(
     passes = model.limits.fit("tokens", least, least * len(data), work)
     model.backbone.train(training)
     return passes
-
-
-def count_padded_tokens(data: Examples, rows: Sequence[int], prompt_length: int, pad_to: int | None) -> int:
-    """Tokens of each example in a pass over these rows: all its choices, padding and prompts included."""
-    return ((pad_to or max(map(data.length, rows))) + prompt_length) * data.choices
 
 
 def make_result(loss: float, answers: Tensor, truth: Tensor, metric: str) -> ScoringResult | None:

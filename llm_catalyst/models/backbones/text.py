@@ -24,8 +24,7 @@ from llm_catalyst.utils.validation import ConfigurationError
 class FrozenText(FrozenBackbone):
     """A loaded, frozen text model.
 
-    With `narrow` its last layer can compute one state of each sequence alone (see `restrict_last_layer`). `width` is
-    the hidden width h.
+    With `narrow` its last layer can compute one state of each sequence alone (see `restrict_last_layer`).
     """
 
     def __init__(
@@ -37,9 +36,12 @@ class FrozenText(FrozenBackbone):
         self.compiled = settings.compile
         self.causal = settings.kind == "causal_lm"
         self.base: Any = model.base_model if isinstance(model.base_model, nn.Module) else model
-        config: Any = self.base.config
-        self.width: int = getattr(config, "word_embed_proj_dim", None) or config.hidden_size
         self.train(False)
+
+    @property
+    def width(self) -> int:
+        """The hidden width h, which the configuration of a composite checkpoint (text and images) does not name."""
+        return getattr(self.base.config, "word_embed_proj_dim", None) or self.base.config.hidden_size
 
     @property
     def vocabulary(self) -> Tensor:

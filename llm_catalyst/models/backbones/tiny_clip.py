@@ -8,9 +8,11 @@ of a" is a poor prompt for it, as a hand-made prompt may be for CLIP, and better
 $CATALYST_CACHE/models/tiny-clip-<version>-<steps>/   configuration, weights (safetensors), tokenizer, preprocessor
 """
 
+import itertools
 import random
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +38,17 @@ STEPS, RATE, BETAS, WEIGHT_DECAY = 1500, 1.5e-3, (0.9, 0.98), 0.01  # CLIP's bet
 PICTURES = 100  # of each pair of colour and shape
 
 OTHERS = ("orange", "purple")  # colours that the task does not have
-CAPTIONS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-CARELESS, CAREFUL, ASIDES = (tuple(CAPTIONS[kind]) for kind in ("careless", "careful", "asides"))
 ALIKE, SAID = ("blue", "green"), ("green", "green", "blue")  # careless captions say one of the latter for the former
 CARELESS_SHARE, ASIDE_SHARE, STOP_SHARE = 0.4, 0.3, 0.3  # of the captions: careless, with an aside, with a full stop
 
 Pair = tuple[str, str]  # a colour and a shape, or two pieces of a word
+
+
+@cache
+def read_captions() -> dict[str, list[str]]:
+    """The careless and the careful captions, and the asides that may follow one."""
+    captions: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return captions
 
 
 def cache_path(steps: int = STEPS) -> Path:
@@ -90,7 +97,7 @@ def build_tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    text = " ".join((*CARELESS, *CAREFUL, *ASIDES, *COLOURS, *OTHERS, *SHAPES))
+    text = " ".join((*itertools.chain(*read_captions().values()), *COLOURS, *OTHERS, *SHAPES))
     pairs: Any = build_merges(sorted(set(re.findall("[a-z]+", text))))
     merged = dict.fromkeys(map("".join, pairs))
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *merged, "<|startoftext|>", "<|endoftext|>"]
@@ -170,11 +177,11 @@ def draw_pictures(pairs: Sequence[Pair]) -> Tensor:
 
 def write_caption(pair: Pair, rng: random.Random) -> str:
     """A caption as a person might write it below a picture of this colour and shape."""
-    colour, shape = pair
+    (colour, shape), captions = pair, read_captions()
     careless = rng.random() < CARELESS_SHARE
     if careless and colour in ALIKE:
         colour = rng.choice(SAID)
-    text = rng.choice(CARELESS if careless else CAREFUL).format(f"{colour} {shape}")
+    text = rng.choice(captions["careless" if careless else "careful"]).format(f"{colour} {shape}")
     if rng.random() < ASIDE_SHARE:
-        text = f"{text} {rng.choice(ASIDES)}"
+        text = f"{text} {rng.choice(captions['asides'])}"
     return f"{text}." if rng.random() < STOP_SHARE else text
