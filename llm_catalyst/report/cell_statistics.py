@@ -135,14 +135,11 @@ def average_columns(results: Results, found: Mapping[Place, CellStatistics]) -> 
     return {row: sum(s.mean for s in own if s) / len(own) for row, own in means.items() if all(own)}
 
 
-def count_wins(
-    results: Results, found: Mapping[Place, CellStatistics], measure: str
-) -> dict[str, tuple[int, int, int]]:
+def count_wins(results: Results, found: Mapping[Place, CellStatistics]) -> dict[str, tuple[int, ...]]:
     """For each row the numbers of wins, ties and losses against the reference row, over all columns and seeds."""
     sums = {}
     for row in results.rows:
         compared = [c for column in results.columns if (c := found[row, column].comparison) is not None]
         if compared:
-            more, same, less = (sum(getattr(c, name) for c in compared) for name in ("wins", "ties", "losses"))
-            sums[row] = (less, same, more) if MEASURES[measure].better < 0 else (more, same, less)
+            sums[row] = tuple(sum(getattr(c, name) for c in compared) for name in ("wins", "ties", "losses"))
     return sums

@@ -2,7 +2,6 @@
 
 import io
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def render_run(run: RunRecords, full: bool = False) -> RenderableType:
     """All that happened, in order, and the summary; messages and prompts are shortened unless `full`."""
     metric = analysis.read_metric_name(run)
     return Group(
-        *render_header(run, analysis.read_known_config(run.path)),
+        *render_header(run),
         *render_curves(run, metric),
         *render_pool(run, metric, None if full else SHORT_PROMPT),
         *render_restarts(run, metric, None if full else SHORT_PROMPT),
@@ -78,9 +77,9 @@ def name_node(node: Any) -> str:
     return str(name or node or "unknown")
 
 
-def render_header(run: RunRecords, config: Mapping[str, Any]) -> list[RenderableType]:
+def render_header(run: RunRecords) -> list[RenderableType]:
     """Choices, command, versions and progress of the run."""
-    manifest = run.manifest
+    manifest, config = run.manifest, run.config
     title = " · ".join(manifest.choices.get(group, "?") for group in ("task", "backbone", "head", "mentor"))
     node = {group: name_node(config.get(group)) for group in ("task", "backbone", "head", "mentor", "protocol")}
     strategy = manifest.choices.get("strategy", "?")

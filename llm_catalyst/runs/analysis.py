@@ -1,18 +1,15 @@
 """Figures and wording of a run's records that the views, `catalyst show` and reports share."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Restart, Score, ScoredPrompt
-from llm_catalyst.runs.run_config import load_config
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.format import format_count, format_dollars
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
-from llm_catalyst.utils.validation import ConfigurationError, get_nested
+from llm_catalyst.utils.validation import get_nested
 
 ADVICE = "try a larger optimizer.lr, another head, or more steps a stage"
 # The fields of an outcome that are columns under their own names.
@@ -115,16 +112,9 @@ def warn_majority(stage: int, trained: Sequence[float], majority: float | None) 
     )
 
 
-def read_known_config(path: Path) -> Mapping[str, Any]:
-    """The resolved configuration of a run; empty if it cannot be read, as `catalyst show` can do without."""
-    with suppress(ConfigurationError):
-        return load_config(path)
-    return {}
-
-
 def read_metric_name(run: RunRecords) -> str:
     """The name of the task's metric: accuracy, macro_f1."""
-    return escape_controls(str(get_nested(read_known_config(run.path), "task", "metric") or "metric"))
+    return escape_controls(str(get_nested(run.config, "task", "metric") or "metric"))
 
 
 def read_majority(run: RunRecords) -> float | None:

@@ -5,8 +5,10 @@ manifest.json outcome.json
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from pydantic import ValidationError
 
 from llm_catalyst.runs import old_configs, records
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Manifest, Outcome, Restart, ScoredPrompt, Snapshot
+from llm_catalyst.runs.run_config import load_config
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError, first_problem
@@ -42,6 +45,13 @@ class RunRecords:
     metrics: tuple[Evaluation, ...]
     events: tuple[Event, ...]
     outcome: Outcome | None
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved configuration; empty if it cannot be read, as the views can do without."""
+        with suppress(ConfigurationError):
+            return load_config(self.path)
+        return {}
 
 
 def read_run(path: Path) -> RunRecords:

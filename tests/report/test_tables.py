@@ -256,16 +256,6 @@ def test_problems_stand_below_the_table(tmp_path: Path) -> None:
     assert "one run is broken" in to_markdown(results)
 
 
-def test_other_scores_can_be_shown(tmp_path: Path) -> None:
-    results = results_of(tmp_path, {("Alone", "x"): BASE, ("B", "x"): BETTER})
-    assert re.search(r"Alone +86\.[56] ± 0\.0", text_of(render_scores(results, "dev")))
-    text = text_of(render_scores(results, "test_loss"))
-    assert re.search(r"Alone +0\.2960 ± 0\.0114", text)
-    assert re.search(r"B +0\.1900 ± 0\.0158 +5/0/0", text)
-    assert "In nats: loss of the soft prompt that dev chose" in text
-    assert "Bold: the lowest mean of its column" in text
-
-
 def test_a_table_without_any_run_can_be_written(tmp_path: Path) -> None:
     results = results_of(tmp_path, {("Alone", "x"): (), ("B", "x"): ()})
     for text in (

@@ -17,7 +17,6 @@ prompt. A whole generation is asked for at a time, so the best changes between g
 number of words.
 """
 
-import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from math import ceil
@@ -29,7 +28,7 @@ from annotated_types import Ge
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.controls import describe_parents
-from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals, shorten_line
+from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals, shorten_line, split_reasoning
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, collect_proposals
 from llm_catalyst.mentors.strategies.templates import ask_again, describe_task, quote_json, write_rules
 from llm_catalyst.runs.records import Advice, Prompt, Proposal, Rejected, ScoredPrompt
@@ -76,7 +75,6 @@ CHILD_RULES = """\
 CHILD_REMINDER = """No new prompt could be read from that answer. Please take the steps again, to another result, and \
 write the last step's prompt between <prompt> and </prompt>."""
 
-THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 BY_FITNESS = attrgetter("score.rank")
 
 
@@ -236,7 +234,8 @@ def select_one(members: Sequence[ScoredPrompt], selection: str, rng: Random) -> 
 
 def parse_last_prompt(response: str) -> ParsedTexts:
     """The last `<prompt>…</prompt>` of a response outside its reasoning; without such tags, its last prompt."""
-    before, closed, _ = THOUGHTS.sub("", response).rpartition("</prompt>")
+    answer, _ = split_reasoning(response)
+    before, closed, _ = (answer or "").rpartition("</prompt>")
     _, opened, tagged = before.rpartition("<prompt>")
     if closed and opened:
         return parse_proposals(" ".join(tagged.split()), 1)

@@ -80,11 +80,9 @@ class Opro(Strategy):
 
 def parse_tagged(response: str) -> reply_parser.ParsedTexts:
     """The texts between tags in a response or, without any tag, its prompts; and the lines that are dropped."""
-    answer = reply_parser.strip_invisible(response).rpartition("</think>")[2]
-    if tagged := list(filter(None, map(reply_parser.clean_line, TAGGED.findall(answer)))):
-        candidates = [reply_parser.Candidate(text, reply_parser.peel_markup(text)[0]) for text in tagged]
-        parsed = reply_parser.screen_candidates(candidates)
-    else:
-        parsed = reply_parser.parse_proposals(response)
+    answer, _ = reply_parser.split_reasoning(response)
+    tagged = list(filter(None, map(reply_parser.clean_line, TAGGED.findall(answer or ""))))
+    candidates = [reply_parser.Candidate(text, reply_parser.peel_markup(text)[0]) for text in tagged]
+    parsed = reply_parser.screen_candidates(candidates) if tagged else reply_parser.parse_proposals(response)
     fault = f"longer than {LONGEST} characters"
     return reply_parser.reject_texts(parsed, lambda text: fault if len(text) > LONGEST else None)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from llm_catalyst.report import cell_statistics
-from llm_catalyst.report.cell_statistics import ALPHA, MEASURES, CellStatistics, compute_statistics
+from llm_catalyst.report.cell_statistics import ALPHA, CellStatistics, compute_statistics
 from llm_catalyst.report.results import Place, Results
 from llm_catalyst.report.statistics import Comparison
 from llm_catalyst.report.tables.costs import build_cost_by_cell, build_cost_table
@@ -14,11 +14,6 @@ from llm_catalyst.utils.terminal import escape_controls
 
 UNKNOWN = Field("–", "dim")
 FIGURES = ("pairs", "difference", "95% interval", "p (t)", "p (Holm)", "p (Wilcoxon)", "d_z", "wins / ties / losses")
-OF = {
-    "test": "of the soft prompt that dev chose",
-    "dev": "on dev, by which it was chosen, of the soft prompt",
-    "best_prompt": "of the pool's best discrete prompt on dev",
-}
 
 
 def to_markdown(results: Results) -> str:
@@ -49,25 +44,25 @@ def build_tables(results: Results) -> list[RenderedTable]:
     return [render_scores(results), *compared, build_cost_table(results), *by_entry]
 
 
-def render_scores(results: Results, measure: str = "test") -> RenderedTable:
-    """The table of scores: mean and spread of each cell, and published figures in lines of their own."""
-    found = compute_statistics(results, measure)
+def render_scores(results: Results) -> RenderedTable:
+    """The table of test scores: mean and spread of each cell, and published figures in lines of their own."""
+    found = compute_statistics(results)
     means = cell_statistics.average_columns(results, found)
-    won = cell_statistics.count_wins(results, found, measure)
+    won = cell_statistics.count_wins(results, found)
     headings = ["", *(column_heading(results, column) for column in results.columns)]
     headings += (["mean"] if means else []) + (["wins / ties / losses"] if won else [])
     lines = []
     for row in results.rows:
-        line = [Field(row), *(format_score(found[row, column], measure) for column in results.columns)]
-        line += [Field(format_figure(means[row], measure)) if row in means else UNKNOWN] if means else []
+        line = [Field(row), *(format_score(found[row, column]) for column in results.columns)]
+        line += [Field(format_figure(means[row])) if row in means else UNKNOWN] if means else []
         line += [Field("/".join(map(str, won[row])) if row in won else "")] if won else []
         lines.append(line)
         theirs = [found[row, column].published for column in results.columns]
         if any(theirs):
-            cited = [Field(format_mean(p.mean, p.std, "test"), "cited") if p else UNKNOWN for p in theirs]
+            cited = [Field(format_mean(p.mean, p.std), "cited") if p else UNKNOWN for p in theirs]
             blank = [Field("")] * (len(headings) - 1 - len(cited))
             lines.append([Field(f"{row}, published", "cited"), *cited, *blank])
-    notes = [*build_caption(results, found, measure), *describe_comparison(results, found, measure)]
+    notes = [*build_caption(results, found), *describe_comparison(results, found)]
     return RenderedTable(
         "scores",
         results.title,
@@ -86,54 +81,51 @@ def column_heading(results: Results, column: str) -> str:
     return f"{column} ({', '.join(names)})" if names else column
 
 
-def format_figure(value: float, measure: str) -> str:
-    """A loss in nats, or a metric in percent."""
-    return f"{value:.4f}" if measure.endswith("loss") else f"{100 * value:.1f}"
+def format_figure(value: float) -> str:
+    """A metric in percent."""
+    return f"{100 * value:.1f}"
 
 
-def format_score(value: CellStatistics, measure: str) -> Field:
+def format_score(value: CellStatistics) -> Field:
     """A cell of the table: '87.3 ± 1.2'; with the number of seeds if some are missing: '87.3 ± 1.2 (2/3)'."""
     missing = f" ({value.runs}/{value.expected})" if value.runs < value.expected else ""
     if value.summary is None:
         return Field(f"–{missing}", "dim")
-    score = format_mean(value.summary.mean, value.summary.std, measure)
+    score = format_mean(value.summary.mean, value.summary.std)
     return Field(f"{score}{missing}", "bold" if value.bold else "")
 
 
-def format_mean(mean: float, std: float | None, measure: str) -> str:
+def format_mean(mean: float, std: float | None) -> str:
     """A mean with its spread, if that is known: '87.3 ± 1.2'."""
-    spread = "" if std is None else f" ± {format_figure(std, measure)}"
-    return f"{format_figure(mean, measure)}{spread}"
+    return format_figure(mean) + ("" if std is None else f" ± {format_figure(std)}")
 
 
-def build_caption(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> list[str]:
+def build_caption(results: Results, found: Mapping[Place, CellStatistics]) -> list[str]:
     """Notes on the unit, the mean and its spread, and on scores from the data that also chose the prompt."""
     named = "the column's metric" if results.metric == "metric" else results.metric
-    what = "In nats: loss" if measure.endswith("loss") else f"In %: {named}"
     seeds = {value.expected for value in found.values()} - {0}
     over = f"over {format_count(max(seeds), 'seed')}" if len(seeds) == 1 else "over seeds"
     spread = "one seed, which has no spread" if seeds == {1} else f"mean ± sample standard deviation {over}"
-    notes = [f"{what} {OF[measure.removesuffix('_loss')]}; {spread}."]
+    notes = [f"In %: {named} of the soft prompt that dev chose; {spread}."]
     if any(value.runs < value.expected for value in found.values()):
         notes.append("In brackets: how many of the seeds have a score, where not all have.")
     outcomes = results.outcomes
     chose = [outcome for outcome in outcomes if outcome.reported_on == "dev"]
-    if chose and not measure.startswith("dev"):
+    if chose:
         which = "The" if len(chose) == len(outcomes) else f"In {len(chose)} of {format_count(len(outcomes), 'run')} the"
         protocols = ", ".join(dict.fromkeys(outcome.protocol for outcome in chose))
         notes.append(f"{which} data that report also chose (protocol {protocols}): such figures are optimistic.")
     return notes
 
 
-def describe_comparison(results: Results, found: Mapping[Place, CellStatistics], measure: str) -> list[str]:
+def describe_comparison(results: Results, found: Mapping[Place, CellStatistics]) -> list[str]:
     """Notes on bold figures and on the last columns."""
     tests = sum(value.p is not None for value in found.values())
     if not results.reference or all(value.comparison is None for value in found.values()):
         return []
     none = "" if any(value.bold for value in found.values()) else "; here none is"
     test = f"p < {ALPHA} (t test paired by seed, Holm-adjusted over {format_count(tests, 'comparison')})"
-    best = "highest" if MEASURES[measure].better > 0 else "lowest"
-    rule = f"Bold: the {best} mean of its column, and better than {results.reference} with {test}{none}."
+    rule = f"Bold: the highest mean of its column, and better than {results.reference} with {test}{none}."
     return [rule] * bool(tests) + [f"Wins, ties and losses: against {results.reference}, over columns and seeds."]
 
 

@@ -47,9 +47,9 @@ def run_line(cell: Cell, run: Run) -> dict[str, Any]:
     return place | ended | made
 
 
-def summary_csv(results: Results, measure: str = "test") -> str:
+def summary_csv(results: Results) -> str:
     """A line for each cell: mean and spread, the paired comparison with the reference row, and what a run costs."""
-    found = compute_statistics(results, measure)
+    found = compute_statistics(results)
     return write_csv([cell_line(results, row, column, found[row, column]) for row, column in found])
 
 

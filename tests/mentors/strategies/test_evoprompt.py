@@ -245,6 +245,7 @@ def test_without_any_prompt_nothing_is_asked(strategy: EvoPromptGA | EvoPromptDE
         ('The last: <prompt> "a quoted thing" </prompt>.', ["a quoted thing"]),
         ("<think><prompt>a thought</prompt></think>\n<prompt>the answer</prompt>", ["the answer"]),
         ("<think>it was cut off in <prompt>a thought</prompt>", []),
+        ("A draft: <prompt>a thought</prompt></think>\n- the answer", ["the answer"]),
         ("1. Crossover of both\n2. the mutated one", ["the mutated one"]),
         ("<prompt>never closed", ["never closed"]),
         ("never opened</prompt>", ["never opened"]),

@@ -107,6 +107,8 @@ def test_examples_are_drawn_by_the_stream_of_the_consultation() -> None:
         ("<INS>is it good", ["is it good"]),
         ("- is it good", ["is it good"]),
         ("<think><INS>no</INS></think><INS>is it good</INS>", ["is it good"]),
+        ("<think>perhaps <INS>a draft</INS>, but it was cut off", []),
+        ("A draft: <INS>no</INS></think>\n- is it good", ["is it good"]),
         ("<INS>...</INS>", []),
         ("", []),
         ("<INS>" * 100_000, []),
