@@ -43,9 +43,9 @@ class Grid(BasicSweeper):
 class Search(Grid):
     """Optuna's choice of values, by the best metric on dev; the study lies in the sweep's folder."""
 
-    def __init__(self, params: Mapping[str, str] | None, **plan: Any) -> None:
+    def __init__(self, params: Mapping[str, str] | None, trials: int, at_once: int, sampler: str, seed: int) -> None:
         super().__init__(None, dict(params or {}))
-        self.plan = plan
+        self.plan: dict[str, Any] = {"trials": trials, "at_once": at_once, "sampler": sampler, "seed": seed}
 
     def sweep(self, arguments: list[str]) -> None:
         """Carry out the trials, and print the best."""

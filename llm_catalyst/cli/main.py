@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # of the few that a cluster gives a process after its signal.
     atexit.register(gc.freeze)
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words:
+        print(USAGE)
+        sys.exit()
     # Hydra's shell completion calls the program without its subcommand, but with it in COMP_LINE.
     completes = bool(words) and words[0] in ("-sc", "--shell-completion")
     if completes or words[:1] == ["run"]:
@@ -81,8 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands but `run`, which Hydra parses."""
     top = argparse.ArgumentParser("catalyst", description=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"catalyst {__version__}")
-    top.set_defaults(action=lambda options: print(USAGE))
-    commands = top.add_subparsers(title="commands", metavar="COMMAND")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     commands.add_parser("run", help="start a run or a sweep (catalyst run --help)")
     resume = add_command(commands, resume_action, "continue a run that was cut off")
     resume.add_argument("directory", **DIRECTORY)
@@ -154,9 +156,17 @@ def show_action(options: argparse.Namespace) -> int | None:
 
 
 def reproduce_action(options: argparse.Namespace) -> int:
-    from llm_catalyst.sweeps.reproduce import list_tables, reproduce_command
+    if options.table is not None:
+        from llm_catalyst.sweeps.reproduce import reproduce_command
 
-    return list_tables() if options.table is None else reproduce_command(options)
+        return reproduce_command(options)
+    from rich.console import Console
+
+    from llm_catalyst.config.table import list_titles
+    from llm_catalyst.utils.terminal import make_pairs
+
+    Console().print(make_pairs(list_titles()))
+    return 0
 
 
 def report_action(options: argparse.Namespace) -> None:

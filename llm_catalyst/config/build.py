@@ -22,16 +22,15 @@ from llm_catalyst.utils.validation import SHORTEST_SECRET, ConfigurationError, c
 SECRET = re.compile(r"\b(sk|hf|gsk|xai|key)[-_][A-Za-z0-9_-]{16,}")
 SECRET_NAME = re.compile(r"_(KEY|TOKEN|SECRET|PASSWORD)$")
 GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
-# The base class of what stands at a key.
+# The base class of what stands at a key; the same holds below mentor.fallbacks.
 INTERFACES = {
     "task": "llm_catalyst.tasks.Task",
     "backbone": "llm_catalyst.models.backbones.Backbone",
     "head": "llm_catalyst.models.heads.Head",
     "optimizer": "llm_catalyst.optimizers.PromptOptimizer",
     "mentor": "llm_catalyst.mentors.Mentor",
-    "fallbacks": "llm_catalyst.mentors.Mentor",
     "strategy": "llm_catalyst.mentors.strategies.Strategy",
-    "client": "llm_catalyst.mentors.clients.Client",
+    "mentor.client": "llm_catalyst.mentors.clients.Client",
 }
 
 
@@ -78,15 +77,13 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
 
 def check_modalities(task: Any, backbone: Any, head: Any) -> None:
     """Raise ConfigurationError where one of them is for texts and another for pictures."""
-    wrong = [name for name, part in (("backbone", backbone), ("head", head)) if part.modality != task.modality]
-    kind, other, advice = {
-        "image": ("pictures", "texts", "choose a CLIP (backbone=clip_vit_b16) and head=coop, tcp or zero_shot"),
-        "text": ("texts", "pictures", "choose another, such as backbone=roberta_large head=classifier"),
-    }[task.modality]
+    wrong = " and ".join(n for n, part in (("backbone", backbone), ("head", head)) if part.modality != task.modality)
+    if wrong and task.modality == "image":
+        advice = "choose a CLIP (backbone=clip_vit_b16) and head=coop, tcp or zero_shot"
+        raise ConfigurationError(f"task={task.name} is one of pictures, and {wrong} is for texts; {advice}")
     if wrong:
-        raise ConfigurationError(
-            f"task={task.name} is one of {kind}, and {' and '.join(wrong)} is for {other}; {advice}"
-        )
+        advice = "choose another, such as backbone=roberta_large head=classifier"
+        raise ConfigurationError(f"task={task.name} is one of texts, and {wrong} is for pictures; {advice}")
 
 
 def build_mentor(node: Mapping[str, Any], strategy: Any, where: str = "mentor") -> Any:
@@ -138,7 +135,7 @@ def build_node(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
 
 def check_base(target: Any, where: str) -> None:
     """Raise ConfigurationError unless the class inherits from the base class of what stands at `where`."""
-    base = INTERFACES.get(re.sub(r"\[\d+\]$", "", where).rpartition(".")[2])
+    base = INTERFACES.get(re.sub(r"\.fallbacks\[\d+\]", "", where))
     if base and not issubclass(target, import_target({"_target_": base}, where)):
         raise ConfigurationError(
             f"{where}._target_={target.__module__}.{target.__name__} cannot be used there: its class must inherit from "

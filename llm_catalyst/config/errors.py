@@ -1,7 +1,6 @@
 """Exit codes, and one message for each error, which says what went wrong, where and what to do."""
 
 import errno
-import itertools
 import os
 import re
 import traceback
@@ -33,7 +32,8 @@ def run_with_exit_code(action: Callable[[], Any]) -> tuple[int, Any]:
         if isinstance(error, BudgetExceededError):
             print_error(f"{error}; resume the run with a larger one", "stopped")
             return BUDGET_SPENT, {"status": "stopped", "message": str(error)}
-        expected = isinstance(error, ConfigurationError) or type(error).__module__.startswith(("hydra", "omegaconf"))
+        library = type(error).__module__.partition(".")[0]
+        expected = isinstance(error, ConfigurationError) or library in ("hydra", "omegaconf", "yaml")
         message = explain_config_error(error) if expected else explain_failure(error)
         print_error(message)
         return WRONG_USE if expected else FAILED, {"status": "failed", "message": message}
@@ -88,5 +88,5 @@ def list_known_keys() -> list[str]:
         text = file.read_text(encoding="utf-8")
         prefix = "" if group == "." or group.startswith("hydra") or "@package _global_" in text else group
         for path, _ in flatten_leaves(yaml.safe_load(text) or {}, prefix, whole_lists=True):
-            keys.update(itertools.accumulate(path.split("."), "{}.{}".format))
-    return sorted(keys - {"defaults"})
+            keys |= {path[: found.start()] for found in re.finditer(r"\.|$", path)}
+    return sorted(key for key in keys if not key.endswith("defaults"))  # what a file inherits

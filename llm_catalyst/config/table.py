@@ -87,10 +87,16 @@ class Published:
 
 def find_table(name: str, folders: Sequence[Path] = ()) -> Table:
     """The table of that name, from `folder/table/` of one of `folders` or from the packaged ones."""
-    places = [folder / "table" for folder in (conf_directory(), *reversed(folders))]
-    tables = {path.stem: path for place in places for path in list_choices(place)}
-    check_key(name, sorted(tables), "table")
-    return read_table(tables[name])
+    places = [folder / "table" for folder in (*folders, conf_directory())]
+    files = [file for place in places if (file := place / f"{name}.yaml").is_file()]
+    if not files:
+        check_key(name, sorted({path.stem for place in places for path in list_choices(place)}), "table")
+    return read_table(files[0])
+
+
+def list_titles() -> dict[str, str]:
+    """The titles of the packaged tables by their names."""
+    return {table.name: table.title for table in map(read_table, list_choices(conf_directory() / "table"))}
 
 
 def read_table(path: Path) -> Table:
@@ -99,7 +105,8 @@ def read_table(path: Path) -> Table:
     Raises:
         ConfigurationError: a key does not fit; the message names it.
     """
-    keys = read_choice(path.stem, {file.stem: file for file in path.parent.glob("*.yaml")}, read_yaml)
+    files = {file.stem: file for file in path.parent.glob("*.yaml")}
+    keys = read_choice(path.stem, {**files, path.stem: path}, read_yaml)
     table: Table = convert_content(path, {"name": path.stem, **keys}, Table)
     return table
 
@@ -116,7 +123,7 @@ def read_choice(name: str, files: Mapping[str, Path], load: Callable[[Path], Any
         ConfigurationError: a file cannot be read or holds no keys, or a default is no other choice.
     """
     own = convert_content(files[name], load(files[name]), dict[str, Any])
-    bases = [str(base) for base in own.pop("defaults", [])]
+    bases = convert_content(files[name], own.pop("defaults", None) or [], list[str])
     others = {file: path for file, path in files.items() if file != name}
     for base in bases:
         check_choice(f"defaults of {files[name]}", base, ["_self_", *sorted(others)])
@@ -126,11 +133,12 @@ def read_choice(name: str, files: Mapping[str, Path], load: Callable[[Path], Any
 
 
 def merge_keys(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of `base` with those of `own` over them, node by node."""
+    """The keys of `base` with those of `own` over them, node by node; "???" leaves the value of `base`."""
     merged = dict(base)
     for key, value in own.items():
         nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-        merged[key] = merge_keys(base[key], value) if nested else value
+        if value != "???" or key not in base:
+            merged[key] = merge_keys(base[key], value) if nested else value
     return merged
 
 

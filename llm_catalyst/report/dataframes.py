@@ -129,11 +129,10 @@ def frame_of_records(
 def find_differing_keys(runs: Sequence[Run]) -> list[str]:
     """The settings in which runs differ though they made the same choice for the group of the key."""
     values: dict[str, dict[str | None, set[str | None]]] = defaultdict(lambda: defaultdict(set))
-    everything = [run.settings for run in runs]
-    keys = dict.fromkeys(key for own in everything for key in own)
-    for run, own in zip(runs, everything, strict=True):
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    for run in runs:
         for key in keys:
-            values[key][run.manifest.choices.get(key.partition(".")[0])].add(own.get(key))
+            values[key][run.manifest.choices.get(key.partition(".")[0])].add(run.settings.get(key))
     return [key for key in keys if any(len(found) > 1 for found in values[key].values())]
 
 

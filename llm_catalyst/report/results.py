@@ -228,9 +228,9 @@ def find_differences(results: Results) -> list[str]:
 def compare_seeds(cell: Cell) -> list[str]:
     """The runs of a cell that differ from its first one in more than the seed."""
     problems = []
-    everything = [run.settings for run in cell.runs]
-    for run, own in zip(cell.runs, everything, strict=True):
-        if keys := [key for key in {*everything[0], *own} if everything[0].get(key) != own.get(key)]:
+    for run in cell.runs:
+        first, own = cell.runs[0].settings, run.settings
+        if keys := [key for key in {*first, *own} if first.get(key) != own.get(key)]:
             which = f"seeds {cell.runs[0].seed} and {run.seed} differ in more than the seed"
             problems.append(f"{cell.row} · {cell.column}: {which} ({join_first(sorted(keys))})")
     return problems

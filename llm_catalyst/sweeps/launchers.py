@@ -1,5 +1,6 @@
 """Launch the jobs of a sweep, and forward signals to them; status.py holds how they ended."""
 
+import itertools
 import os
 import re
 import shutil
@@ -89,7 +90,8 @@ def launch_jobs(sweep: Sweep, jobs: Jobs) -> dict[int, JobStatus]:
         statuses.write_status(sweep.folder, JobStatus(number, tuple(overrides)))
     ready = {number: overrides for number, overrides in jobs.items() if check_composition(sweep, number, overrides)}
     if sweep.kind == "BasicLauncher":
-        launch_all(sweep, ready)
+        for number, overrides in ready.items():  # of a launch, it keeps all configurations until the end
+            launch_all(sweep, {number: overrides})
     elif sweep.kind == "Together":
         launch_together(sweep, ready)
     else:
@@ -215,12 +217,8 @@ def launch_all(sweep: Sweep, jobs: Jobs) -> None:
 
 def group_consecutive(jobs: Jobs) -> list[dict[int, Sequence[str]]]:
     """The jobs in groups with consecutive numbers, because a launcher numbers its jobs so."""
-    groups: list[dict[int, Sequence[str]]] = []
-    for number, overrides in sorted(jobs.items()):
-        if not groups or number - 1 not in groups[-1]:
-            groups.append({})
-        groups[-1][number] = overrides
-    return groups
+    groups = itertools.groupby(enumerate(sorted(jobs)), key=lambda place: place[1] - place[0])
+    return [{number: jobs[number] for _, number in group} for _, group in groups]
 
 
 def record_lost(sweep: Sweep, numbers: Sequence[int], error: Exception | None) -> None:

@@ -32,8 +32,7 @@ from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, launch_jobs
 from llm_catalyst.sweeps.status import JobStatus, render_reasons
 from llm_catalyst.sweeps.table_progress import TableProgress, make_grid, name_run, summarize_progress
 from llm_catalyst.utils.format import format_dollars, format_duration
-from llm_catalyst.utils.paths import conf_directory, list_choices
-from llm_catalyst.utils.terminal import make_pairs
+from llm_catalyst.utils.paths import conf_directory
 
 HOME = Path("outputs/tables")
 QUIET = "view=none"  # the progress of the table is shown instead
@@ -48,13 +47,6 @@ def reproduce_command(options: Namespace) -> int:
     """
     complete = (print_estimate if options.dry_run else reproduce_table)(plan_table(options), Console())
     return 0 if complete else FAILED
-
-
-def list_tables() -> int:
-    """Print the names and titles of all tables."""
-    packaged = map(tables.read_table, list_choices(conf_directory() / "table"))
-    Console().print(make_pairs({table.name: table.title for table in packaged}))
-    return 0
 
 
 @dataclass(frozen=True)

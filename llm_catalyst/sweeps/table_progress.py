@@ -166,8 +166,10 @@ def make_line(text: str, style: str = "") -> Text:
 
 
 def make_grid(table: Table, render_cell: Callable[[str, str], Text], corner: str = "") -> RenderableType:
-    """The rows and columns of a table, with `render_cell(row, column)` in each cell."""
+    """The rows and columns of a table, with `render_cell(row, column)`, which may wrap, in each cell."""
     grid = make_columns(corner, *(escape(escape_controls(column.name)) for column in table.columns), wide=0)
+    for column in grid.columns[1:]:
+        column.no_wrap = False
     for row in table.rows:
         cells = (render_cell(row.name, column.name) for column in table.columns)
         grid.add_row(Text(escape_controls(row.name)), *cells)

@@ -1,12 +1,13 @@
 """The interface of a task: its name and metric, and its rows as train, dev and test."""
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
+
+from llm_catalyst.utils.checksums import sha256
 
 Modality = Literal["text", "image"]
 
@@ -114,8 +115,6 @@ def majority_share(examples: Sequence[Example]) -> float:
 
 def fingerprint_split(examples: Sequence[Example]) -> dict[str, Any]:
     """Rows, label counts and sha256 of a split: equal hashes mean equal texts, labels and order."""
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(json.dumps([example.sequences, example.label]).encode())
+    digest = sha256("".join(json.dumps([each.sequences, each.label]) for each in examples).encode())
     counts = Counter(e.label for e in examples)
-    return {"rows": len(examples), "labels": {str(k): counts[k] for k in sorted(counts)}, "sha256": digest.hexdigest()}
+    return {"rows": len(examples), "labels": {str(k): counts[k] for k in sorted(counts)}, "sha256": digest}

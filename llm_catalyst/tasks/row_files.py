@@ -11,11 +11,10 @@ import math
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llm_catalyst.utils.format import shorten_text
+from llm_catalyst.utils.format import join_first, shorten_text
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
 
@@ -114,9 +113,8 @@ def shorten_value(value: Any) -> str:
 
 
 def list_names(names: Iterable[str]) -> str:
-    """The first ten names, printable and each shortened, with commas between them."""
-    first = [escape_controls(shorten_text(name, 60)) for name in islice(names, 11)]
-    return ", ".join([*first[:10], "…"] if len(first) > 10 else first)
+    """The first ten names, printable and each shortened, and the number of the others."""
+    return join_first([escape_controls(shorten_text(name, 60)) for name in names], 10)
 
 
 def is_list(file: Path) -> bool:

@@ -45,10 +45,12 @@ def unknown_choice(key: str, value: str, choices: Sequence[str]) -> Configuratio
     return ConfigurationError(f"{key}={value} is not known; there are: {', '.join(choices)}{near}")
 
 
-def out_of_range(key: str, value: float, low: float, high: float | None = None) -> ConfigurationError:
-    """The error for a value that is below `low`, or above `high` where that is given."""
+def out_of_range(key: str, value: float, low: float | None, high: float | None = None) -> ConfigurationError:
+    """The error for a value that is below `low` or above `high`, of which one may be None."""
     if high is None:
         return ConfigurationError(f"{key}={value} is too small; it must be at least {low}")
+    if low is None:
+        return ConfigurationError(f"{key}={value} is too large; it must be at most {high}")
     return ConfigurationError(f"{key}={value} is out of range; it must lie between {low} and {high}")
 
 
@@ -128,10 +130,10 @@ def explain_invalid_value(key: str, hints: Mapping[str, Any], error: "Validation
     if kind == "literal_error":
         literals = [part for part in parts if get_origin(part) is Literal]
         return unknown_choice(path, value, [str(choice) for part in literals for choice in get_args(part)])
-    lows: list[Any] = [part.ge for part in parts if isinstance(part, Ge)]
-    highs: list[Any] = [part.le for part in parts if isinstance(part, Le)]
-    if kind in ("greater_than_equal", "less_than_equal") and lows:
-        return out_of_range(path, value, lows[0], highs[0] if highs else None)
+    low: Any = next((part.ge for part in parts if isinstance(part, Ge)), None)
+    high: Any = next((part.le for part in parts if isinstance(part, Le)), None)
+    if kind in ("greater_than_equal", "less_than_equal"):
+        return out_of_range(path, value, low, high)
     return ConfigurationError(f"{path}={value!r} does not fit: {problem['msg']}")
 
 

@@ -73,7 +73,9 @@ def composing(catalyst: Command, tmp_path_factory: pytest.TempPathFactory) -> Ca
 # --- help and completion
 
 
-@pytest.mark.parametrize("words", [["--help"], [], ["--version"], ["resume", "--help"], ["show", "--help"]], ids=str)
+@pytest.mark.parametrize(
+    "words", [["--help"], [], ["--version"], ["resume", "--help"], ["show", "--help"], ["reproduce"]], ids=str
+)
 def test_help_needs_nothing_heavy(python: Callable[[str], str], words: list[str]) -> None:
     assert python(loaded_by(*words)).strip() == "[]"
 
@@ -187,6 +189,7 @@ def test_completion_can_be_installed(catalyst: Command, tmp_path: Path) -> None:
         (["optimizer.lrr=1"], r"'optimizer\.lrr'[\s\S]*did you mean optimizer\.lr\?"),
         (["mentor.fallbacks=[gpt4]"], r"there is no key mentor\.fallbacks under this choice of mentor"),
         (["opimizer=adam"], r"'opimizer'[\s\S]*did you mean optimizer\?"),
+        (["optimizer.defaults=1"], r"Could not override 'optimizer\.defaults'"),
         (["batch_size=zero"], r"batch_size='zero' does not fit"),
         (["mentor=openai_compatible"], r"mentor\.client\.(model|base_url)"),
         (["mentor=gpt4"], r"OPENAI_API_KEY"),

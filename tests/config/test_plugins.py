@@ -16,6 +16,7 @@ from llm_catalyst.utils.validation import ConfigurationError
 Compose = Callable[..., dict[str, Any]]
 CODE = """\
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -43,6 +44,12 @@ class Slow(torch.optim.SGD):
 
 class Loose:
     pass
+
+
+@dataclass(frozen=True)
+class Owner(Silent):
+    client: Any = None
+    head: Any = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,11 @@ def test_a_package_that_plugins_names_builds_each_kind_of_object(with_mentor: di
     assert (type(parts.mentor).__name__, parts.mentor.words) == ("Silent", 4)
     assert (type(parts.head).__name__, parts.head.dropout) == ("Narrow", 0.5)
     assert parts.settings.plugins == (NAME,)
+
+
+def test_a_field_of_a_users_class_may_hold_anything_whatever_it_is_called(with_mentor: dict[str, Any]) -> None:
+    mentor = {"_target_": f"{NAME}.Owner", "head": {"_target_": f"{NAME}.Baseless", "words": 2}}
+    assert build_components(with_mentor | {"plugins": [NAME], "mentor": mentor}).mentor.head.words == 2
 
 
 @pytest.mark.parametrize(

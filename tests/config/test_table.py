@@ -123,6 +123,21 @@ def test_an_unknown_table_is_refused_with_those_that_there_are(tmp_path: Path) -
     assert find_table("table", [tmp_path]) == TABLE
 
 
+def test_a_table_may_lie_in_a_folder_below_and_its_defaults_may_be_left_empty(tmp_path: Path) -> None:
+    folder = tmp_path / "table" / "paper"
+    folder.mkdir(parents=True)
+    write_table(TABLE, folder)
+    (folder / "table.yaml").rename(folder / "mine.yaml")
+    with (folder / "mine.yaml").open("a") as file:
+        file.write("defaults:\n")
+    assert find_table("paper/mine", [tmp_path]) == TABLE
+    with pytest.raises(ConfigurationError, match=r"gone\.yaml cannot be read: .*No such file"):
+        read_table(folder / "gone.yaml")
+    (folder / "mine.yaml").write_text("defaults: mine\n")
+    with pytest.raises(ConfigurationError, match=r"mine\.yaml: .*list"):
+        read_table(folder / "mine.yaml")
+
+
 def test_of_overrides_with_one_key_the_last_stays() -> None:
     assert merge_overrides(["a=1", "b=2"], ["a=3"], ["c=4"]) == ("a=3", "b=2", "c=4")
 

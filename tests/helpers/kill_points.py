@@ -266,7 +266,7 @@ def strike(process: Process, variant: Variant, path: Path, moment: Moment) -> st
         times += any(re.fullmatch(moment.pattern, name) for name in changed)
         seen, questions = now, variant.questions()
         if times < moment.ordinal:
-            time.sleep(0.001 if seen != first else 0.01)  # the libraries are still being imported
+            time.sleep(0.003 if seen != first else 0.01)  # the libraries are still being imported
             continue
         time.sleep(moment.delay_s)
         process.send_signal(moment.number)

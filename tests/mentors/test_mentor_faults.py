@@ -379,6 +379,14 @@ def test_a_fallback_inherits_from_packaged_choices_and_from_those_beside_it(tmp_
     assert (mine.attempts, client.key_variable) == (5, "OPENAI_API_KEY")
 
 
+def test_a_value_that_a_choice_leaves_open_is_that_of_its_base_as_in_hydra(tmp_path: Path) -> None:
+    folder = tmp_path / "mentor"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text('defaults: [gpt5_mini]\nclient: {model: "???", max_tokens: 7}\n')
+    (mine,) = expanded("mine", folders=(tmp_path,))
+    assert (mine.client.model, mine.client.max_tokens) == ("gpt-5-mini", 7)
+
+
 def test_a_fallback_that_inherits_from_nothing_or_from_itself_is_named(tmp_path: Path) -> None:
     (tmp_path / "mentor").mkdir()
     for base in ("gpt4o_mni", "mine"):

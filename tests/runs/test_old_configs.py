@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers.recorded import manifest
 
 from llm_catalyst.runs.old_configs import (
@@ -17,6 +18,7 @@ from llm_catalyst.runs.old_configs import (
 )
 from llm_catalyst.runs.reader import read_manifest
 from llm_catalyst.runs.records import to_json
+from llm_catalyst.runs.run_config import load_config
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -96,3 +98,10 @@ def test_a_manifest_that_is_none_is_refused_as_such(tmp_path: Path, content: byt
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(ConfigurationError, match=re.escape(f"{tmp_path / 'manifest.json'} is not a Manifest record")):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["/data/caf\udce9", "/data/café 好", "/data/🎬"])
+def test_a_configuration_with_any_path_is_read_back(tmp_path: Path, folder: str) -> None:
+    """Python's YAML writes a byte of a path that is no UTF-8 as an escape that the parser in C refuses."""
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"task": {"path": folder}}))
+    assert load_config(tmp_path)["task"]["path"] == folder

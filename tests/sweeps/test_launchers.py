@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from llm_catalyst.sweeps import launchers
 from llm_catalyst.sweeps.job import take_gpu
 from llm_catalyst.sweeps.launchers import (
     Sweep,
@@ -226,6 +227,27 @@ def test_a_pool_that_breaks_at_some_jobs_carries_out_all_others(words: list[str]
                 assert one.message == "its process is lost (RuntimeError: a worker was terminated)"
             if one.overrides == ("obstructed",):
                 assert one.message == "it cannot begin (FileExistsError: there is a file)"
+
+
+class Counting(BasicLauncher):
+    """Hydra's own launcher, which keeps the configurations of a launch; `launches` counts the jobs of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches: list[int] = []
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+        self.launches.append(len(job_overrides))
+        return []
+
+
+def test_hydras_own_launcher_gets_one_job_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launchers, "check_composition", lambda *_: True)
+    sweep = replace(sweep_in(tmp_path, Counting()), prints=False)
+    monkeypatch.setattr(type(sweep), "kind", "BasicLauncher")
+    statuses = launchers.launch_jobs(sweep, {number: [f"seed={number}"] for number in range(3)})
+    assert sweep.launcher.launches == [1, 1, 1]
+    assert [status.message for status in statuses.values()] == ["it ended without a status"] * 3
 
 
 def test_the_cause_of_a_lost_run_is_the_end_of_a_traceback_that_a_launcher_hands_on() -> None:

@@ -3,15 +3,17 @@
 import io
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers.recorded import HOSTILE, write_run
 from rich.console import Console
+from rich.text import Text
 
 from llm_catalyst.config.table import Line, PlannedRun, Table, list_runs
 from llm_catalyst.sweeps.status import JobStatus, write_status
-from llm_catalyst.sweeps.table_progress import TableProgress, inspect_run, summarize_progress
+from llm_catalyst.sweeps.table_progress import TableProgress, inspect_run, make_grid, summarize_progress
 
 TABLE = Table(
     "moods",
@@ -48,6 +50,17 @@ def shown(board: TableProgress, width: int = 100) -> str:
     board.refresh()
     console.print(board)
     return written(console)
+
+
+def test_a_grid_of_long_cells_keeps_the_names_of_its_rows_on_a_narrow_terminal() -> None:
+    columns = tuple(Line(name) for name in ("BoolQ", "COPA", "RTE", "WiC", "WSC"))
+    console = Console(file=io.StringIO(), width=80)
+    console.print(make_grid(replace(TABLE, columns=columns), lambda *_: Text("3: 1:02:11, $12.34"), "runs to do"))
+    text = written(console)
+    assert text.count("$12.34") == text.count("1:02:11,") == 10
+    assert "+ Claude" in text
+    assert "Prompt" in text
+    assert "…" not in text
 
 
 def test_a_run_is_waiting_then_running_then_done(tmp_path: Path) -> None:

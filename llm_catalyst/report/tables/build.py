@@ -91,8 +91,7 @@ def format_score(value: CellStatistics) -> Field:
     missing = f" ({value.runs}/{value.expected})" if value.runs < value.expected else ""
     if value.summary is None:
         return Field(f"–{missing}", "dim")
-    score = format_mean(value.summary.mean, value.summary.std)
-    return Field(f"{score}{missing}", "bold" if value.bold else "")
+    return Field(format_mean(value.summary.mean, value.summary.std) + missing, "bold" if value.bold else "")
 
 
 def format_mean(mean: float, std: float | None) -> str:

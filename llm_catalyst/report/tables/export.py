@@ -49,8 +49,7 @@ def run_line(cell: Cell, run: Run) -> dict[str, Any]:
 
 def summary_csv(results: Results) -> str:
     """A line for each cell: mean and spread, the paired comparison with the reference row, and what a run costs."""
-    found = compute_statistics(results)
-    return write_csv([cell_line(results, row, column, found[row, column]) for row, column in found])
+    return write_csv([cell_line(results, *place, value) for place, value in compute_statistics(results).items()])
 
 
 def cell_line(results: Results, row: str, column: str, value: CellStatistics) -> dict[str, Any]:

@@ -15,10 +15,8 @@ from rich.text import Text
 
 from llm_catalyst.utils.terminal import escape_controls, make_columns
 
-BETWEEN, NAME = (
-    2,
-    16,
-)  # cells: `make_columns` between two columns; of a name's longest unbroken word
+BETWEEN = 2  # cells between two columns of `make_columns`
+NAME = 16  # cells of a name's longest unbroken word
 # What LaTeX needs for a sign. [ ] * are in braces: behind the \\ of the line before they would be its options.
 LATEX = str.maketrans(json.loads(Path(__file__).with_name("latex.json").read_text(encoding="utf-8")))
 LATEX_TABLE = Template(Path(__file__).with_name("table.tex").read_text(encoding="utf-8"))
