@@ -170,7 +170,7 @@ def test_a_table_that_inherits_from_itself_is_refused(tmp_path: Path) -> None:
 # The packaged tables
 
 
-QUICK = ("controls", "nlu", "rounds")
+QUICK = ("controls",)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class Started:
         self.sweep = pool.submit(self.killed_sweep, self.variants["evolved"])
 
     def killed(self, name: str) -> list[Trial]:
-        catalyst = Command(fresh=True) if name == "advised" else self.catalyst
+        catalyst = Command(fresh=True) if name == "overlapped" else self.catalyst
         carry_out(catalyst, self.variants[name])
         return list(trials(catalyst, self.variants[name], POINTS[name], SEED))
 

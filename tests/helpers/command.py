@@ -19,7 +19,6 @@ PROGRAM = Path(sys.executable).with_name("catalyst")
 SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL")
 
 
-MEASURING = "COVERAGE_PROCESS_CONFIG"  # with this variable, a Python process measures its coverage
 Process = Union["subprocess.Popen[str]", ForkedProcess]
 _lock, _servers = threading.Lock(), list[ForkServer]()  # one server, from the first command on
 
@@ -28,8 +27,8 @@ class Command:
     """The installed `catalyst`, run in a process of its own: offline, on one thread, without keys.
 
     Args:
-        fresh: start an interpreter for each command, which loads the libraries again and measures no coverage; else a
-            command runs in a fork of a process that has loaded them, unless its environment has to be another.
+        fresh: start an interpreter for each command, which loads the libraries again; else a command runs in a
+            fork of a process that has loaded them, unless its environment has to be another.
     """
 
     def __init__(self, fresh: bool = False) -> None:
@@ -49,7 +48,7 @@ class Command:
         return subprocess.Popen(
             [PROGRAM, *words],
             cwd=cwd,
-            env={name: value for name, value in variables.items() if name != MEASURING},
+            env=variables,
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -68,7 +67,7 @@ def fork_server(environment: Mapping[str, str]) -> ForkServer:
     """The server of this process, started with these variables where it is not there yet."""
     with _lock:
         if not _servers:
-            _servers.append(ForkServer({k: v for k, v in environment.items() if k != MEASURING}))
+            _servers.append(ForkServer(environment))
             atexit.register(_servers[0].close)
         return _servers[0]
 

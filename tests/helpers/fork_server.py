@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 MODULES = (
-    "coverage",
     "torch._dynamo",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
@@ -211,9 +210,6 @@ def become(request: Mapping[str, Any], files: Sequence[int]) -> None:
     os.environ.update(request["environment"])
     sys.argv = request["words"]
     sys.path[0] = os.path.dirname(sys.argv[0])
-    if "COVERAGE_PROCESS_CONFIG" in os.environ:
-        importlib.import_module("coverage").process_startup()
-        del os.environ["COVERAGE_PROCESS_CONFIG"]  # processes that the program starts would take twice as long
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -181,6 +181,7 @@ def test_a_price_that_is_not_known_of_all_runs_is_not_drawn_as_if_it_were(told: 
     assert "tokens of the mentor" in draw_figures(replace(told, cells=cells), RecordReader())["cost"].caption
 
 
+@pytest.mark.slow
 def test_hostile_names_are_drawn_as_text(tmp_path: Path) -> None:
     names = ("$\\input{x}$", "日本語", "\x1b[31m<script>&amp;", "a" * 300, "\ufffe\x00")
     results = results_of(write_told(tmp_path / "t", ["plain"], records=recorded.run_records(1)))

@@ -41,6 +41,7 @@ FEWER = {
     "block": 6,
 }
 STAGES = 4
+WITH_MEMORY = ("directional", "evoprompt_de", "gepa")
 
 
 @dataclass
@@ -123,6 +124,10 @@ def test_a_run_asks_scores_and_restarts_and_the_same_run_writes_the_same(
     assert written(tmp_path / "b") == written(tmp_path / "a")
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [pytest.param(file, id=file.stem, marks=() if file.stem in WITH_MEMORY else pytest.mark.slow) for file in FILES],
+)
 def test_a_run_that_was_cut_off_after_any_answer_goes_on_to_the_same_end(tmp_path: Path, choice: Path) -> None:
     carry_out(tmp_path / "whole", choice, NoTraining())
     answers = len(read_run(tmp_path / "whole").exchanges)
