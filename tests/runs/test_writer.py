@@ -490,7 +490,7 @@ LEGIBLE = st.text(max_size=8)
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=8)  # halves of surrogate pairs, too
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 HUGE = 10**600
-EXAMPLES = [50, pytest.param(400, marks=pytest.mark.slow)]
+EXAMPLES = [50, pytest.param(1000, marks=pytest.mark.slow)]
 
 
 def values(hint: Any, text: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
