@@ -6,13 +6,15 @@ width h / a.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 from llm_catalyst.models.backbones import loading
 from llm_catalyst.models.backbones.base import FrozenBackbone
@@ -43,10 +45,17 @@ class FrozenText(FrozenBackbone):
         """The hidden width h, which the configuration of a composite checkpoint (text and images) does not name."""
         return getattr(self.base.config, "word_embed_proj_dim", None) or self.base.config.hidden_size
 
-    @property
+    @cached_property
     def vocabulary(self) -> Tensor:
-        """Input embeddings (v, d) of the vocabulary."""
-        return self.base.get_input_embeddings().weight
+        """Input embeddings (v, d) of the vocabulary, as the model computes them: some families scale or normalize rows.
+
+        Sources: Gemma's, BioGPT's and XGLM's scaled word embeddings in transformers.
+        """
+        table = self.base.get_input_embeddings()
+        if type(table) is nn.Embedding:
+            return table.weight
+        with torch.no_grad():
+            return table(torch.arange(len(table.weight), device=table.weight.device))
 
     def facts(self) -> dict[str, Any]:
         """The weights' name, location, commit and number, with the settings that they are computed with."""
@@ -126,16 +135,49 @@ class FrozenText(FrozenBackbone):
             text = batch.mask.sum(-1) - 1
         else:
             text = (batch.tokens == self.tokenizer.mask_token_id).long().argmax(-1)
-        return language_model_head(self.model)(self.state(prompts, batch, prompts.shape[1] + text))[..., words]
+        state = self.state(prompts, batch, prompts.shape[1] + text)
+        return apply_language_model_head(self.model, self.base, state.flatten(0, 1)).view(*state.shape[:2], -1)[
+            ..., words
+        ]
 
 
-def language_model_head(model: nn.Module) -> nn.Module:
-    """The layers that a Hugging Face language model applies to its base model's hidden states, as one module.
+@dataclass
+class BaseOutput(ModelOutput):
+    """Hidden states as a base model returns them; whatever else a language model looks for is None."""
 
-    Applied to a single position it saves the (rows, length, vocabulary) logits of a full forward pass.
+    last_hidden_state: Tensor
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def apply_language_model_head(model: Any, base: Any, states: Tensor) -> Tensor:
+    """Logits (n, v) that a Hugging Face language model makes of its base model's hidden states (n, h).
+
+    The model's own forward pass runs with a base model that returns these states, so that whatever the family does to
+    them is done (activations, norms, scales, soft caps), at one position of each sequence instead of all.
     """
-    after = [child for name, child in model.named_children() if name != model.base_model_prefix]
-    return after[0] if len(after) == 1 else nn.Sequential(*after)
+
+    def return_states(*_: Any, **__: Any) -> BaseOutput:
+        return BaseOutput(last_hidden_state=states[:, None])
+
+    # Some causal models (OPT) call the decoder of their base model themselves.
+    with replace_forward(base, return_states), replace_forward(getattr(base, "decoder", base), return_states):
+        return model(inputs_embeds=states.new_zeros(len(states), 1, 1)).logits[:, 0]
+
+
+@contextmanager
+def replace_forward(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """While entered, the module computes `forward`, also if it is compiled."""
+    before, compiled = vars(module).get("forward"), module._compiled_call_impl
+    module.forward, module._compiled_call_impl = forward, None
+    try:
+        yield
+    finally:
+        module.forward, module._compiled_call_impl = before, compiled
+        if before is None:
+            del module.forward
 
 
 def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device, twice: bool = False) -> FrozenText:
