@@ -8,13 +8,12 @@ width h / a.
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
 
 from llm_catalyst.models.backbones import loading
 from llm_catalyst.models.backbones.base import FrozenBackbone
@@ -136,20 +135,17 @@ class FrozenText(FrozenBackbone):
         else:
             text = (batch.tokens == self.tokenizer.mask_token_id).long().argmax(-1)
         state = self.state(prompts, batch, prompts.shape[1] + text)
-        return apply_language_model_head(self.model, self.base, state.flatten(0, 1)).view(*state.shape[:2], -1)[
-            ..., words
-        ]
+        logits = apply_language_model_head(self.model, self.base, state.flatten(0, 1))
+        return logits[:, words].unflatten(0, state.shape[:2])
 
 
-@dataclass
-class BaseOutput(ModelOutput):
+class BaseOutput(tuple[Tensor]):
     """Hidden states as a base model returns them; whatever else a language model looks for is None."""
 
-    last_hidden_state: Tensor
-
-    def __getattr__(self, name: str) -> None:
+    def __getattr__(self, name: str) -> Tensor | None:
         if name.startswith("__"):
             raise AttributeError(name)
+        return self[0] if name == "last_hidden_state" else None
 
 
 def apply_language_model_head(model: Any, base: Any, states: Tensor) -> Tensor:
@@ -160,7 +156,7 @@ def apply_language_model_head(model: Any, base: Any, states: Tensor) -> Tensor:
     """
 
     def return_states(*_: Any, **__: Any) -> BaseOutput:
-        return BaseOutput(last_hidden_state=states[:, None])
+        return BaseOutput((states[:, None],))
 
     # Some causal models (OPT) call the decoder of their base model themselves.
     with replace_forward(base, return_states), replace_forward(getattr(base, "decoder", base), return_states):
