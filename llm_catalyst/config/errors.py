@@ -71,6 +71,9 @@ def explain_config_error(error: Exception) -> str:
         return message + did_you_mean(key[1], list_known_keys())
     if re.search(r"Could not (?:find|load) 'hydra/launcher/(?:joblib|submitit_\w+)'", message):
         return f"{message}; that launcher comes with: pip install 'llm-catalyst[sweep]'"
+    if model := re.search(r"Could not (?:find|load) 'backbone/([^']+)'", message):
+        near = did_you_mean(model[1], [file.stem for file in list_choices(conf_directory() / "backbone")])
+        return f"{message}{near}; for any other model, on the hub or in a folder, write backbone.name={model[1]}"
     if choice := re.search(r"(?:Could not find|Could not load) '([\w/]+)/(\w+)'", message):
         return message + did_you_mean(choice[2], [file.stem for file in list_choices(conf_directory() / choice[1])])
     return message

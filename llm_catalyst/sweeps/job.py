@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
+from llm_catalyst.config.backbone import find_backbone_choice, name_backbone, settle_backbone
 from llm_catalyst.config.build import build_components, convert_value
 from llm_catalyst.config.errors import run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
@@ -39,8 +40,20 @@ CHATTY = ("huggingface_hub", "filelock", "datasets")
 SDKS = ("openai", "anthropic", "httpx2", "httpcore2")
 NO_FALLBACKS = ("replay", "diffusion")  # mentors of a whole run, and with keys that follow from the run around them
 
-# A launcher's worker names the run's directory, which needs this, before it calls the job. It has read this file then.
+
+def name_composed_backbone(*, _root_: Any) -> str:
+    """The folder of a run's backbone: the choice's name, or that of the model that backbone.name names in its place."""
+    runtime, node = _root_.hydra.runtime, _root_.backbone
+    choice = find_backbone_choice(runtime.choices.backbone, config_folders(runtime))
+    if OmegaConf.is_missing(node, "name"):
+        return choice.name
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    return sanitize_folder_name(name_backbone(choice, plain))
+
+
+# A launcher's worker names the run's directory, which needs these, before it calls the job. It has read this file then.
 OmegaConf.register_new_resolver("folder", sanitize_folder_name, replace=True)
+OmegaConf.register_new_resolver("backbone_folder", name_composed_backbone, replace=True)
 
 
 @dataclass(frozen=True)
@@ -69,10 +82,10 @@ def carry_out_job(config: DictConfig, words: Sequence[str]) -> JobStatus:
     Raises RunInterrupted where the job shares its process with the sweep, and nothing else.
     """
     hydra = HydraConfig.get()
-    sweep, directory = Path(hydra.sweep.dir), Path(hydra.runtime.output_dir)
+    sweep, directory = Path(hydra.sweep.dir), find_directory(hydra)
     status = JobStatus(hydra.job.num, tuple(hydra.overrides.task), directory=str(directory))
     if (sweep / STATUS_FOLDER / STOP_FILE).exists():
-        remove_if_empty(directory)
+        remove_if_empty(Path(hydra.runtime.output_dir))
         return status
     shared = hydra.launcher._target_.endswith(".Together")
     alone = not (shared or hydra.launcher._target_.endswith(".BasicLauncher"))
@@ -91,7 +104,7 @@ def carry_out_job(config: DictConfig, words: Sequence[str]) -> JobStatus:
         if alone:
             return status
         raise
-    remove_if_empty(directory)
+    remove_if_empty(Path(hydra.runtime.output_dir))
     return end_job(sweep, status, code=code, **result)
 
 
@@ -162,10 +175,30 @@ def requeue_job(sweep: Path, status: JobStatus) -> str:
 def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
     """Carry out one run of a sweep, or the only one, from the configuration that Hydra composed (see `execute_run`)."""
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    runtime = HydraConfig.get().runtime
-    choices = {group: name for group, name in runtime.choices.items() if name and "/" not in group}
-    folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
-    return execute_run(absolutize_paths(resolve_fallbacks(plain, folders)), choices, Path(runtime.output_dir), words)
+    hydra = HydraConfig.get()
+    choices = {group: name for group, name in hydra.runtime.choices.items() if name and "/" not in group}
+    folders = config_folders(hydra.runtime)
+    choice = find_backbone_choice(choices["backbone"], folders)
+    choices["backbone"] = name_backbone(choice, plain["backbone"])
+    waits = plain["view"] != "none" and not Path(str(plain["backbone"]["name"])).exists()  # for the hub
+    with Console().status("reading the model's config.json …") if waits else nullcontext():
+        plain["backbone"] = settle_backbone(choice, plain["backbone"], hydra.overrides.task)
+    return execute_run(absolutize_paths(resolve_fallbacks(plain, folders)), choices, find_directory(hydra), words)
+
+
+def find_directory(hydra: Any) -> Path:
+    """The run's directory; in a sweep that an earlier revision began, the one that it named after the choice."""
+    path, sweep = Path(hydra.runtime.output_dir), Path(hydra.sweep.dir).absolute()
+    if hydra.mode == RunMode.RUN or sweep not in path.parents:
+        return path
+    task, *rest = path.relative_to(sweep).parts
+    before = Path(sweep, task, sanitize_folder_name(hydra.runtime.choices.backbone), *rest[1:])
+    return before if (before / "config.yaml").exists() else path
+
+
+def config_folders(runtime: Any) -> list[Path]:
+    """The folders of YAMLs that a configuration was composed from."""
+    return [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
 
 
 def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> dict[str, Any]:

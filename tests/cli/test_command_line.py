@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import json
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from helpers.command import REPOSITORY, Command
 from helpers.recorded import write_run
+from helpers.tiny_models import folder
 
 from llm_catalyst.config.errors import explain_failure
 from llm_catalyst.config.overrides import (
@@ -334,6 +336,18 @@ def test_a_task_name_that_climbs_stays_below_outputs(catalyst: Command, tmp_path
 
 
 # --- what makes a run be gone on with
+
+
+# E4
+def test_a_run_of_a_folder_alone_lies_under_its_name_and_records_its_kind(
+    catalyst: Command, tmp_path: Path, tiny_task: Path
+) -> None:
+    words = ("task=local", f"task.path={tiny_task}", "view=none", "device=cpu", "stages=1", "stage.steps=1")
+    done = catalyst("run", *words, f"backbone.name={folder('gpt2')}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = tmp_path.glob("outputs/local/gpt2/none/*_seed1")
+    assert "kind: causal_lm" in (run / "config.yaml").read_text()
+    assert json.loads((run / "manifest.json").read_text())["choices"]["backbone"] == "gpt2"
 
 
 def test_a_sweep_has_a_folder_that_follows_from_what_it_computes() -> None:

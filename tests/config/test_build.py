@@ -50,7 +50,7 @@ GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
 
 # How many choices each group has, to be changed on purpose, and names that must stay among them.
 NUMBERS = {
-    "backbone": 15,
+    "backbone": 16,
     "experiment": 9,
     "head": 6,
     "mentor": 25,
@@ -62,7 +62,7 @@ NUMBERS = {
 PROMISED = {
     "task": "sst2 boolq cb copa rte wic wsc ag_news trec mr subj local caltech101 oxford_pets stanford_cars flowers102 "
     "food101 fgvc_aircraft sun397 dtd eurosat ucf101 imagenet image_folder shapes",
-    "backbone": "roberta_large roberta_base bert_large bert_base deberta minilm gpt2 opt llama qwen "
+    "backbone": "roberta_large roberta_base bert_large bert_base deberta minilm gpt2 opt llama qwen custom "
     "clip_vit_b16 clip_vit_b32 clip_vit_l14 clip_rn50 tiny_clip",
     "head": "classifier similarity verbalizer coop tcp zero_shot",
     "optimizer": "adamw adam sgd adafactor zo_sgd zo_sign zo_momentum zo_conservative zo_adam forward_gradient none",
@@ -74,6 +74,7 @@ PROMISED = {
 }
 # What a user must give besides the choice.
 GIVEN = {
+    "backbone=custom": ["backbone.name=m"],
     "mentor=openai_compatible": ["mentor.client.model=m", "mentor.client.base_url=http://localhost:1/v1"],
     "mentor=local": ["mentor.client.model=m"],
     "mentor=replay": ["replay.run=outputs/run"],

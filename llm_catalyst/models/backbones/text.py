@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from llm_catalyst.models.backbones import loading
 from llm_catalyst.models.backbones.base import FrozenBackbone
 from llm_catalyst.models.backbones.config import DTYPES, TextBackbone, explained_load_errors, refuse_pickle
+from llm_catalyst.models.backbones.model_config import infer_kind, read_model_config
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -186,6 +187,8 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
     settings.check(device)
     refuse_pickle("backbone.name", settings.location())
     loading.refuse_too_large(settings, words, device)
+    if settings.kind is None:
+        settings = replace(settings, kind=infer_kind(read_model_config(settings.location(), settings.revision)))
     loading.set_tf32(settings.tf32, device)
     placed = loading.placement_arguments(settings, device)
     attention = loading.resolve_attention(settings.attention, settings.dtype, device)
@@ -211,7 +214,7 @@ def read_checkpoint(settings: TextBackbone, words: bool, arguments: Mapping[str,
     import transformers
 
     classes = {"masked_lm": transformers.AutoModelForMaskedLM, "causal_lm": transformers.AutoModelForCausalLM}
-    loader: Any = classes[settings.kind] if words else transformers.AutoModel
+    loader: Any = classes[str(settings.kind)] if words else transformers.AutoModel
     where = settings.location()
     common: Any = {"trust_remote_code": settings.trust_remote_code, "revision": settings.revision or "main"}
     with explained_load_errors(settings.name):
