@@ -84,7 +84,10 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class TaskData:
-    """A loaded task. `test` is what the run reports on: under protocol `official` the same rows as `dev`."""
+    """A loaded task. `test` is what the run reports on: under protocol `official` the same rows as `dev`.
+
+    `notes` are what a reader of the results should know of the data, such as labels that are almost equal.
+    """
 
     task: Task
     labels: tuple[str, ...]
@@ -92,6 +95,7 @@ class TaskData:
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
     source: str
+    notes: tuple[str, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:

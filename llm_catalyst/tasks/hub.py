@@ -28,12 +28,13 @@ def read_hub_rows(task: Any, split: str, needed: Sequence[str]) -> RowTable:
     """The rows of a split in those of the columns `needed` that it has."""
     data, source = read_hub(task, split), f"split {split}"
     names = [name for name in needed if name in data.column_names]
+    classes = {name: tuple(feature.names) for name, feature in data.features.items() if hasattr(feature, "names")}
     try:
         rows = data.select_columns(names).to_list()
     except Exception as error:
         why = escape_controls(str(error)[:300])
         raise ConfigurationError(f"task={task.name}, {source}: {list_names(names)} could not be read: {why}") from error
-    return RowTable(source, "row", rows, range(1, len(rows) + 1), data.column_names)
+    return RowTable(source, "row", rows, range(1, len(rows) + 1), data.column_names, "the hub", classes)
 
 
 def name_source(task: Any) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.hub import name_source, read_hub
-from llm_catalyst.tasks.row_files import list_names, require_columns, shorten_value
+from llm_catalyst.tasks.json_rows import shorten_value
+from llm_catalyst.tasks.row_files import list_names, require_columns
 from llm_catalyst.utils.checksums import sha256
 from llm_catalyst.utils.paths import writable_cache
 from llm_catalyst.utils.rng import derive_seed

@@ -99,10 +99,14 @@ class ImageTask(Task):
         # As the classes stand in prompts: renamed where the task says so, with blanks for underscores.
         renamed = (self.names.get(pictures.names[label], pictures.names[label]) for label in chosen)
         labels = tuple(name.replace("_", " ").strip() for name in renamed)
+        if twice := sorted({name for name in labels if labels.count(name) > 1}):
+            folders = list_names(pictures.names[i] for i, name in zip(chosen, labels, strict=True) if name in twice)
+            problem = f"task={self.name}: the classes {folders} have the same name, {list_names(twice)}"
+            raise ConfigurationError(f"{problem}; rename one in task.names, or put their pictures together")
         found = {split: renumber_labels(pictures, rows, chosen) for split, rows in splits.items()}
         for split, rows in found.items():
             check_files(f"task={self.name}, {split}", rows, pictures.source)
-        return TaskData(self, labels, **found, source=pictures.source)
+        return TaskData(self, labels, found["train"], found["dev"], found["test"], pictures.source)
 
     def load_unseen(self, seed: int, report_on_dev: bool = False) -> TaskData | None:
         """The second half of the classes of a task with `classes=base`: what base-to-new reports on."""

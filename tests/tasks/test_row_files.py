@@ -1,13 +1,12 @@
-"""Task files as an enemy, an accident or a spreadsheet leaves them: refused with the file, the line and the mend."""
+"""Task files as an enemy, an accident or a spreadsheet leaves them: read, or refused with file, line and fix."""
 
-import codecs
 import csv
+import gzip
 import io
 import json
 import os
 import tempfile
 import time
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_catalyst.tasks import row_files
+from llm_catalyst.tasks import file_content, row_files
 from llm_catalyst.tasks.base import TaskData
 from llm_catalyst.tasks.text_task import TextTask
 from llm_catalyst.utils.validation import ConfigurationError
@@ -62,25 +61,16 @@ def table(*extra: str) -> bytes:
 BROKEN_JSONL = {
     "a NUL byte": (jsonl('{"text": "a\0b", "label": 1}'), 21, "NUL byte; save the file as plain UTF-8"),
     "nothing but NUL bytes": (bytes(5000), 1, "NUL byte"),
-    "no UTF-8": (jsonl() + b'{"text": "caf\xe9", "label": 1}\n', 21, "byte 14, 0xe9, is not UTF-8; save"),
-    "a byte-order mark": (codecs.BOM_UTF8 + jsonl(), 1, "byte-order mark; save it as UTF-8 without one"),
-    "UTF-16": (jsonl().decode().encode("utf-16"), 1, "byte-order mark; save it as UTF-8"),
-    "gzip": (b"\x1f\x8b\x08" + jsonl(), 1, "is not UTF-8"),
-    "a Windows line end at first": (jsonl().replace(b"\n", b"\r\n", 1), 2, "line ends are mixed"),
-    "a Windows line end at last": (jsonl('{"text": "a", "label": 1}\r'), 21, "line ends are mixed"),
-    "a lone carriage return": (
-        jsonl('{"text": "a", "label": 1}\r{"text": "b", "label": 0}'),
-        21,
-        "line ends are mixed",
+    "damaged UTF-8": (
+        jsonl() + '{"text": "café où", "label": 1}\n'.encode() + b'{"text": "caf\xc3", "label": 1}\n',
+        22,
+        "byte 14, 0xc3, is not UTF-8; save",
     ),
-    "no JSON": (jsonl("oh no"), 21, "'oh no' is no JSON (Expecting value); put one object on a line"),
+    "no JSON": (jsonl("oh no"), 21, "'oh no' is no JSON (Expecting value, column 1); correct it"),
     "a cut line": (jsonl()[:-5], 20, "is no JSON"),
-    "two objects on a line": (jsonl('{"text": "a", "label": 1}{"text": "b", "label": 0}'), 21, "follows the first"),
-    "an object over two lines": (jsonl('{"text": "a",', '"label": 1}'), 21, "is no JSON"),
-    "a number for an object": (jsonl("5"), 21, "5 is no JSON object; put one object"),
+    "a number for an object": (jsonl("5"), 21, "5 is no JSON object; put one object on a line"),
     "null for an object": (jsonl("null"), 21, "None is no JSON object"),
     "a list for an object": (jsonl('["a", 1]'), 21, "is no JSON object"),
-    "a list of objects": (json.dumps(ROWS).encode(), 1, "needs the suffix .json"),
     "a label out of range": (jsonl({"text": "a", "label": 2}), 21, "label 2 is neither one of the labels (no, yes)"),
     "a negative label": (jsonl({"text": "a", "label": -1}), 21, "label -1 is neither"),
     "an infinite label": (jsonl('{"text": "a", "label": Infinity}'), 21, "label inf is neither"),
@@ -100,8 +90,7 @@ BROKEN_JSONL = {
     "too large a number": (jsonl('{"text": 1e999, "label": 1}'), 21, "too big"),
     "too long a number": (jsonl('{"text": ' + "9" * 5000 + ', "label": 1}'), 21, "too long a number"),
     "deep nesting": (jsonl('{"text": ' + "[" * 10_000 + "]" * 10_000 + ', "label": 1}'), 21, "nested"),
-    "quite deep nesting": (jsonl('{"text": ' + "[" * 40 + "]" * 40 + ', "label": 1}'), 21, "nested deeper than 32"),
-    "a column for each row": (jsonl(*({f"c{i}": 1} for i in range(200))), 119, "more than 100 columns"),
+    "quite deep nesting": (jsonl('{"text": ' + "[" * 40 + "]" * 40 + ', "label": 1}'), 21, "text is a list"),
     "a label of 10 MB": (jsonl({"text": "a", "label": "x" * 10_000_000}), 21, "label 'xxxxx"),
     "terminal codes": (jsonl({"text": "a", "label": "\x1b[31m\u202e"}), 21, r"label '\x1b[31m\u202e' is neither"),
 }
@@ -118,11 +107,6 @@ def test_a_broken_line_of_json_is_refused_with_its_file_and_number(tmp_path: Pat
 
 BROKEN_CSV = {
     "a NUL byte": (table("a\0b,1"), 22, "NUL byte"),
-    "no UTF-8": (table() + b"caf\xe9,1\n", 22, "byte 4, 0xe9, is not UTF-8"),
-    "a byte-order mark": (codecs.BOM_UTF8 + table(), 1, "byte-order mark; save it as UTF-8 without one"),
-    "a Windows line end at first": (table().replace(b"\n", b"\r\n", 1), 2, "line ends are mixed"),
-    "a Windows end after a quoted field": (table('"a\nb",1\r'), 23, "line ends are mixed"),
-    "a lone carriage return": (table("a,1\rb,0"), 22, "line ends are mixed"),
     "a field too few": (table("a"), 22, "there are 1 fields, but 2 column names"),
     "a field too many": (table("a, b,1"), 22, "there are 3 fields, but 2 column names; put a field that holds a comma"),
     "a field too many in every record": (table().replace(b"text ", b"a,text "), 2, "3 fields, but 2 column names"),
@@ -154,15 +138,17 @@ def test_a_broken_record_of_a_csv_is_refused_with_its_file_and_first_line(
 
 
 BROKEN_LISTS = {
-    "a cut list": (json.dumps(ROWS)[:-9].encode(), ": the file is no JSON list"),
-    "something after it": (json.dumps(ROWS).encode() + b"\n5", ": the file is no JSON list (Extra data, line 2"),
+    "a cut list": (json.dumps(ROWS, indent=1)[:-9].encode(), ", line 80: '\"label' is no JSON (Unterminated string"),
+    "something after it": (json.dumps(ROWS).encode() + b"\n5", ", line 1: [{"),
     "no objects": (b"[1, 2]", ", row 1: 1 is no JSON object"),
     "one that is no object": (json.dumps([*ROWS, "a"]).encode(), ", row 21: 'a' is no JSON object"),
     "a null label": (json.dumps([*ROWS, {"text": "a", "label": None}]).encode(), ", row 21: there is no label"),
-    "no UTF-8": (b'[{"text":\n"\xff"}]', ": line 2 holds bytes that are not UTF-8"),
-    "deep nesting": (b"[" * 100_000 + b"]" * 100_000, ": the file is no JSON list (nested too deeply)"),
-    "quite deep nesting": (b'[{"a":' + b"[" * 99 + b"]" * 99 + b"}]", ", row 1: values are nested deeper than 32"),
+    "deep nesting": (b"[" * 100_000 + b"]" * 100_000, ", line 1: this is no JSON that can be read (nested too deeply)"),
     "nothing": (b"[]", ": there are no rows"),
+    "several lists": (
+        json.dumps({"a": ROWS, "b": ROWS}).encode(),
+        ": there are several lists of objects (a, b)",
+    ),
 }
 
 
@@ -170,12 +156,6 @@ BROKEN_LISTS = {
 def test_a_broken_json_list_is_refused_with_its_file_and_row(tmp_path: Path, kind: str) -> None:
     content, words = BROKEN_LISTS[kind]
     assert f"{tmp_path}/train.json{words}" in refusal(write_splits(tmp_path, "train.json", content))
-
-
-def test_too_large_a_json_list_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    folder = write_splits(tmp_path, "train.json", b"[")
-    os.truncate(folder / "train.json", row_files.LARGEST_LIST + 1)
-    assert "write it as JSON Lines" in refusal(folder)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
@@ -231,26 +211,29 @@ def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
     assert len(loaded(tmp_path).test) == 20
 
 
-def test_a_line_of_100_mb_is_refused_without_holding_it(tmp_path: Path) -> None:
-    for suffix in ("jsonl", "csv"):
-        folder = tmp_path / suffix
-        folder.mkdir()
-        write_splits(folder, f"train.{suffix}", b"text,label\n" if suffix == "csv" else jsonl())
-        with (folder / f"train.{suffix}").open("ab") as stream:
-            for _ in range(100):
-                stream.write(b"a" * row_files.MEBIBYTE)
-        tracemalloc.start()
-        message = refusal(folder)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert f", line {2 if suffix == 'csv' else 21}: the line is longer than 16 MiB" in message
-        assert peak < 4 * row_files.LONGEST_LINE
+def test_a_text_that_no_tokenizer_could_take_is_refused(tmp_path: Path) -> None:
+    rows = {"csv": b"a" * 2_000_000 + b",1\n", "jsonl": json.dumps({"text": "a" * 2_000_000, "label": 1}).encode()}
+    for suffix, row in rows.items():
+        (tmp_path / suffix).mkdir()
+        content = (table() if suffix == "csv" else jsonl()) + row
+        message = refusal(write_splits(tmp_path / suffix, f"train.{suffix}", content))
+        assert f", line {22 if suffix == 'csv' else 21}: text has 2,000,000 characters, more than 1,000,000" in message
 
 
-def test_a_quotation_mark_left_open_does_not_read_the_rest_of_a_large_file(tmp_path: Path) -> None:
-    folder = write_splits(tmp_path, "train.csv", b'text,label\n"a,1\n' + (b"a" * 999 + b",1\n") * 40_000)
-    message = refusal(folder)
-    assert "train.csv, line 2: the record is longer than 16 MiB; close its quotation mark" in message
+@pytest.mark.parametrize("name", ["train.csv", "train.csv.gz"])
+def test_a_file_that_does_not_fit_into_memory_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_content, "LARGEST", 1000)
+    content = table(*["a long row,1"] * 1000)
+    packed = gzip.compress(content) if name.endswith("gz") else content
+    assert len(packed) < 1000 or name == "train.csv"
+    assert "save it as Parquet" in refusal(write_splits(tmp_path, name, packed))
+
+
+def test_a_quotation_mark_left_open_in_a_large_file_is_named_by_its_line(tmp_path: Path) -> None:
+    folder = write_splits(tmp_path, "train.csv", b'text,label\n"a,1\n' + (b"a" * 999 + b",1\n") * 4_000)
+    assert "train.csv, line 2: this is no CSV (unexpected end of data)" in refusal(folder)
 
 
 @pytest.mark.slow
@@ -348,17 +331,23 @@ def test_braces_and_format_codes_in_the_rows_stay_as_they_are(tmp_path: Path) ->
 # --- templates
 
 
-@pytest.mark.parametrize(
-    "template", ["{text.__class__}", "{text[0]}", "{text!r}", "{text:>9999999999}", "{text:{label}}", "{0}", "{text.}"]
-)
-@pytest.mark.parametrize("key", ["text", "pair", "choices", "cloze"])
-def test_a_template_reaches_for_nothing_but_columns(key: str, template: str) -> None:
-    changes: dict[str, Any] = {key: [template, "{b}"] if key == "choices" else template}
-    with pytest.raises(ConfigurationError, match=rf"task\.{key}=.* holds more in braces .* rename a column"):
-        TextTask(**{"name": "local", "text": "{text}", **changes})
+@pytest.mark.parametrize("template", ["{text.__class__}", "{text[0]}", "{text!r}", "{text:>9999999999}", "{0}"])
+@pytest.mark.parametrize("key", ["text", "pair", "choices"])
+def test_a_template_reaches_for_nothing_but_columns(tmp_path: Path, key: str, template: str) -> None:
+    changes: dict[str, Any] = {key: [template, "{text}"] if key == "choices" else template}
+    message = refusal(write_splits(tmp_path, "train.jsonl", jsonl()), **changes)
+    assert f"there is no column {template[1:-1]!r}" in message
 
 
-@pytest.mark.parametrize("cloze", ["{mask} {text}", "{mask", "It was."])
+@pytest.mark.parametrize("name", ["Review Text", "answers.text", "a[0]", "0", "text!", "kind:sub"])
+def test_a_column_of_any_name_goes_into_a_template(tmp_path: Path, name: str) -> None:
+    rows = [{name: f"text {i}", "label": i % 2} for i in range(20)]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    data = loaded(write_splits(tmp_path, "train.jsonl", content), text=f"{{{{{{{name}}}}}}}", test=None)
+    assert {e.sequences[0][0] for e in (*data.train, *data.dev, *data.test)} == {f"{{text {i}}}" for i in range(20)}
+
+
+@pytest.mark.parametrize("cloze", ["{mask} {text}", "{mask", "It was.", "{mask!r}", "{mask:>9}"])
 def test_a_cloze_holds_the_mask_and_no_other_braces(cloze: str) -> None:
     with pytest.raises(ConfigurationError, match=r"task\.cloze="):
         TextTask(name="local", text="{text}", cloze=cloze)

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from llm_catalyst.config.build import build_node
 from llm_catalyst.tasks.base import Example, TaskData, fingerprint_split, majority_share
 from llm_catalyst.tasks.splitting import carve_dev
-from llm_catalyst.tasks.text_task import BUILT_IN, TextTask
+from llm_catalyst.tasks.text_tables import BUILT_IN
+from llm_catalyst.tasks.text_task import TextTask
 from llm_catalyst.utils.validation import ConfigurationError
 
 CONF = REPOSITORY / "conf"
@@ -469,9 +470,9 @@ def test_a_file_that_is_no_jsonl_is_named(tmp_path: Path, folder: Callable[..., 
     assert "line 1: '<html>not found</html>' is no JSON" in message
 
 
-def test_a_path_that_is_no_folder_says_what_should_lie_there(tmp_path: Path) -> None:
+def test_a_path_that_is_not_there_says_what_should_lie_there(tmp_path: Path) -> None:
     message = refusal(local(tmp_path / "nowhere"))
-    assert f"task.path={tmp_path / 'nowhere'} is not a folder" in message
+    assert f"task.path={tmp_path / 'nowhere'} does not exist" in message
     assert "train.jsonl" in message
 
 

@@ -1,0 +1,175 @@
+"""Labels: the values of a column as the ids of classes, and what people should know of them.
+
+A column may hold the names of the classes, their numbers from 0 or from 1, truth values or, for a multiple choice,
+letters. Which of these it is follows from all its values, in every split.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from llm_catalyst.tasks.row_files import list_names
+from llm_catalyst.utils.format import format_count
+from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.validation import ConfigurationError
+
+# Of label names that are read off the rows: they become the words of the heads and of the mentor.
+MOST_LABELS, LONGEST_LABEL = 1000, 200
+TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
+SEPARATORS = re.compile(r"(?<=\w)[\s_-]+(?=\w)")
+WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
+
+
+def name_label(value: Any) -> Any:
+    """A label's name from YAML, which reads an unquoted `no` as false, and `0` as a number."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return clean_label(value) if isinstance(value, str | int | float) else value
+
+
+LabelName = Annotated[str, BeforeValidator(name_label)]
+
+
+def clean_label(value: Any) -> str:
+    """A label as text: without blanks around it, in Unicode's composed form, 1.0 as 1."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return unicodedata.normalize("NFC", str(value)).strip()
+
+
+def clean_labels(values: Sequence[Any]) -> list[str]:
+    """The labels of a column as text; where all are whole numbers, those of a spreadsheet ('1.0') are, too."""
+    cleaned = list(map(clean_label, values))
+    numbers = {value: match[1] for value in set(cleaned) if (match := WHOLE.fullmatch(value))}
+    return [numbers[value] for value in cleaned] if len(numbers) == len(set(cleaned)) else cleaned
+
+
+def find_forms(values: Sequence[Any]) -> tuple[str, ...]:
+    """A warning for each label that is written in several Unicode forms, which count as one."""
+    forms: dict[str, set[str]] = {}
+    for value in {value for value in values if isinstance(value, str) and not value.isascii()}:
+        forms.setdefault(clean_label(value), set()).add(value.strip())
+    return tuple(
+        f"the label {escape_controls(name)!r} is written in {len(written)} Unicode forms, which count as one class"
+        for name, written in forms.items()
+        if len(written) > 1
+    )
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a label's cell is empty: None, NaN, blank, or text that says NaN."""
+    return value is None or value != value or str(value).strip().lower() in ("", "nan")
+
+
+@dataclass(frozen=True)
+class LabelCoding:
+    """The classes of a task, and the id of each value of its label column.
+
+    Args:
+        names: of the classes, in the order of their ids.
+        ids: the id of each value, as `clean_labels` gives it.
+        form: what the column holds, in words.
+        notes: what a reader of the results should know of it.
+    """
+
+    names: tuple[str, ...]
+    ids: Mapping[str, int]
+    form: str
+    notes: tuple[str, ...] = ()
+
+
+def code_given(names: Sequence[str], values: Collection[str], choices: bool) -> LabelCoding:
+    """The coding of a column with the distinct `values` of all splits, whose classes are given by name.
+
+    Args:
+        names: of the classes, or of the choices of a multiple choice task, in the order of their ids.
+        values: cleaned.
+        choices: whether letters may stand for them.
+
+    Raises:
+        ConfigurationError: it cannot be said whether the numbers in the column count from 0 or from 1.
+    """
+    zero, one = ({str(first + i): i for i in range(len(names))} for first in (0, 1))
+    kinds = {"names": {name: i for i, name in enumerate(names)}, "truth values": code_truth(names, values)}
+    kinds |= {"numbers from 0": zero, "numbers from 1": one}
+    if choices:
+        kinds["letters"] = {letter: i for i, letter in enumerate(ascii_uppercase[: len(names)])}
+    known = {kind: len(ids.keys() & values) for kind, ids in kinds.items()}
+    kind = max(kinds, key=lambda kind: known[kind])
+    if kind == "numbers from 0" and known[kind] == known["numbers from 1"] == len(values):
+        problem = f"the labels are {list_names(sorted(values))}, of {len(names)} classes"
+        fix = "write the names of the classes into the column"
+        raise ConfigurationError(f"{problem}: they may count from 0 or from 1; {fix}")
+    return LabelCoding(tuple(names), kinds[kind], describe_coding(kind, kinds[kind], values, names))
+
+
+def describe_coding(kind: str, ids: Mapping[str, int], values: Collection[str], names: Sequence[str]) -> str:
+    """The kind of a column's values, and the class that each stands for where its own name does not say so."""
+    if kind == "names":
+        return kind
+    pairs = sorted((i, escape_controls(value)) for value, i in ids.items() if value in values)
+    return f"{kind}: " + ", ".join(f"{value} = {escape_controls(names[i])}" for i, value in pairs)
+
+
+def code_truth(names: Sequence[str], values: Collection[str]) -> dict[str, int]:
+    """The ids of the values for true and false where there are two classes: by their meaning, or else false is 0."""
+    if len(names) != 2:
+        return {}
+    turned = names[0].lower() in TRUE and names[1].lower() in FALSE
+    truth = {"true": int(not turned), "false": int(turned)}
+    return {value: truth[value.lower()] for value in values if value.lower() in truth}
+
+
+def code_declared(names: Sequence[str], declared: Sequence[str]) -> LabelCoding:
+    """The coding of a column of numbers for which the file declares names, where the task calls them `names`.
+
+    Raises:
+        ConfigurationError: there are not as many of the one as of the other.
+    """
+    classes = [clean_label(name) for name in declared]
+    if not names or set(names) == set(classes):
+        names = names or classes
+        order = {str(number): names.index(name) for number, name in enumerate(classes)}
+        return LabelCoding(tuple(names), order, "numbers whose names the file declares")
+    if len(names) != len(classes):
+        problem = f"the file declares {len(classes)} classes ({list_names(classes)}), and task.labels {len(names)}"
+        raise ConfigurationError(f"{problem}; name each of them in task.labels, in their order")
+    form = f"numbers from 0, which the file calls {list_names(classes)}"
+    return LabelCoding(tuple(names), {str(i): i for i in range(len(names))}, form)
+
+
+def code_found(values: Sequence[str], column: str) -> LabelCoding:
+    """The coding of a column whose classes are read off the training rows, `values` (cleaned, one for each row).
+
+    Raises:
+        ConfigurationError: it can hardly be the column of the labels.
+    """
+    counts = Counter(values)
+    found = sorted(counts, key=lambda name: (len(name), name))
+    if len(found) > MOST_LABELS or len(found[-1]) > LONGEST_LABEL:
+        longest = found[-1]
+        much = f"{len(found)} different labels" if len(found) > MOST_LABELS else f"a label of {len(longest)} characters"
+        problem = f"column {column!r} holds {much}, such as {escape_controls(longest[:60])!r}"
+        raise ConfigurationError(f"{problem}; name the right column in task.label, or the labels in task.labels")
+    form = f"{'numbers' if all(map(WHOLE.fullmatch, found)) else 'names'}, read off train"
+    return LabelCoding(tuple(found), {name: i for i, name in enumerate(found)}, form, find_twins(counts))
+
+
+def find_twins(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """A warning for each group of labels that differ only in case, separators, a last mark, or Unicode form."""
+    groups: dict[str, list[str]] = {}
+    for name in counts:
+        folded = SEPARATORS.sub(" ", unicodedata.normalize("NFKC", name).casefold()).rstrip(".,:;! ")
+        groups.setdefault(folded, []).append(name)
+    found = []
+    for names in (names for names in groups.values() if len(names) > 1):
+        listed = " and ".join(f"{escape_controls(name)!r} ({format_count(counts[name], 'row')})" for name in names)
+        problem = f"the labels {listed} are almost equal, and count as different classes"
+        found.append(f"{problem}; if they are one, write them alike")
+    return tuple(found)

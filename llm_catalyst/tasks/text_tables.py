@@ -1,0 +1,151 @@
+"""The rows of a text task as they are in its files, in the columns that its templates and its label need."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_catalyst.tasks.hub import name_source, read_hub_rows
+from llm_catalyst.tasks.json_rows import shorten_value
+from llm_catalyst.tasks.labels import is_missing
+from llm_catalyst.tasks.row_files import RowTable, join_tables, read_rows, require_columns
+from llm_catalyst.tasks.split_files import list_files, locate_split, missing_split
+from llm_catalyst.tasks.templates import list_columns
+from llm_catalyst.utils.format import format_count, join_first
+from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.validation import ConfigurationError
+
+BUILT_IN = Path(__file__).parent
+LONGEST_TEXT = 1_000_000  # characters; a tokenizer takes seconds and gigabytes for more
+NOT_PLAIN = list | dict | bytes  # a template would take such a value as Python writes it
+
+
+@dataclass(frozen=True)
+class TaskTables:
+    """The rows of a task as they are in its files.
+
+    Args:
+        splits: by role: train, and dev and test where they are given.
+        source: the file, the folder, or the name on the hub.
+        notes: what a reader of the results should know of the files.
+    """
+
+    splits: Mapping[str, RowTable]
+    source: str
+    notes: tuple[str, ...]
+
+
+def read_tables(task: Any, report_on_dev: bool = False) -> TaskTables:
+    """The rows of the task's splits, in the columns that it needs. With `report_on_dev` there is no dev split.
+
+    Where there is only one file, it is train.
+
+    Raises:
+        ConfigurationError: a file is missing, or cannot be used.
+    """
+    place = local_place(task)
+    named = {"train": task.train, "test": task.test, "dev": None if report_on_dev else task.dev}
+    notes: list[str] = []
+    with name_task(task.name):
+        only = find_only_file(task, place) if place else None
+    if only:
+        notes.append(f"{escape_controls(only.name)} is the only file: dev and test are held out of it")
+        place, named = only, {"train": task.train}
+    tables = {role: read_split(task, place, split) for role, split in named.items() if split}
+    notes += [note for table in tables.values() for note in table.notes]
+    return TaskTables(tables, str(place) if place else name_source(task), tuple(dict.fromkeys(notes)))
+
+
+def local_place(task: Any) -> Path | None:
+    """The task's file or folder of files: `task.path`, `$CATALYST_DATA/<task>`, or the package; None means the hub."""
+    if task.path:
+        path = Path(task.path).expanduser()
+        if not path.exists():
+            fix = f"name a file of rows, or a folder with {task.train}.jsonl (or .csv, .parquet) and the other splits"
+            raise ConfigurationError(f"task.path={escape_controls(task.path)} does not exist; {fix}")
+        return path
+    for root in (os.environ.get("CATALYST_DATA"), BUILT_IN):
+        if root and (Path(root) / task.name).is_dir():
+            return Path(root) / task.name
+    if not task.hub:
+        fix = f"set task.path=FOLDER or task.path=FILE, or put files into $CATALYST_DATA/{task.name}/"
+        raise ConfigurationError(f"task={task.name} has no data yet: {fix}")
+    return None
+
+
+@contextmanager
+def name_task(name: str) -> Iterator[None]:
+    """While entered, an error about the files names the task."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"task={name}: {error}") from error.__cause__
+
+
+def find_only_file(task: Any, place: Path) -> Path | None:
+    """The file that holds all rows: `task.path` itself, or the only data file of that folder."""
+    if place.is_file():
+        return place
+    if not task.path or not place.is_dir() or (task.test is None and task.dev is None):
+        return None
+    others = [split for split in (task.test, task.dev) if split]
+    files = locate_split(place, task.train, others)
+    return files[0] if len(files) == 1 and list_files(place) == files else None
+
+
+def read_split(task: Any, place: Path | None, split: str) -> RowTable:
+    """The rows of one split, from its files or the hub, in the columns that the templates and the label need."""
+    needed = sorted({task.label.strip()} | list_columns(task.text, task.pair or "", *task.choices))
+    if place is None:
+        found = read_hub_rows(task, split, needed)
+    with name_task(task.name):
+        if place is not None:
+            found = join_tables([read_rows(file, needed) for file in find_files(task, place, split)])
+        fix = "name the columns in task.text, task.pair, task.choices and task.label"
+        if found.form.startswith("CSV") and not {*needed} & {*found.columns}:
+            fix = f"the first line of a CSV names its columns; {fix}"
+        require_columns(found.source, needed, found.columns, fix)
+        if not found.rows:
+            raise ConfigurationError(f"{found.source}: there are no rows")
+        check_cells(task, found)
+    return found
+
+
+def find_files(task: Any, place: Path, split: str) -> list[Path]:
+    """The files of a split. Raises ConfigurationError where there are none."""
+    others = [name for name in (task.train, task.dev, task.test) if name and name != split]
+    if files := locate_split(place, split, others):
+        return files
+    raise missing_split(place, split)
+
+
+def check_cells(task: Any, table: RowTable) -> None:
+    """Raise ConfigurationError for the first cell that cannot be used, with the number of those alike."""
+    for number, row in enumerate(table.rows):
+        for name, value in row.items():
+            if not (problem := find_problem(name, value, task, table)):
+                continue
+            alike = [i for i, row in enumerate(table.rows) if find_problem(name, row[name], task, table) == problem]
+            if len(alike) > 1:
+                listed = join_first([str(table.numbers[i]) for i in alike], 5)
+                problem += f" ({len(alike):,} of {format_count(len(table.rows), 'row')}: {table.unit} {listed})"
+            raise ConfigurationError(f"{table.place(number)}: {problem}")
+
+
+def find_problem(name: str, value: Any, task: Any, table: RowTable) -> str:
+    """The reason why a cell cannot be used, and the fix; '' if it can be a text or a label."""
+    label = name == task.label.strip()
+    shown = escape_controls(name)
+    if isinstance(value, NOT_PLAIN):
+        return f"{shown} is a {type(value).__name__}, {shorten_value(value)}; it must be a text or a number"
+    if label and value == -1 and name in table.classes:
+        return f"there is no {shown} (-1); name a split that has labels in task.test or task.dev, or remove the row"
+    if value is None or value != value or (label and is_missing(value)):
+        return f"there is no {shown}; fill it in or remove the row"
+    if isinstance(value, str) and not value.isascii() and value != value.encode("utf-8", "replace").decode():
+        return f"{shown}, {shorten_value(value)}, holds half a surrogate pair, which is no text; write it anew"
+    if isinstance(value, str) and len(value) > LONGEST_TEXT and not label:
+        return f"{shown} has {len(value):,} characters, more than {LONGEST_TEXT:,}; cut it, or remove the row"
+    return ""

@@ -1,0 +1,90 @@
+"""Delimited text as spreadsheets, databases and benchmarks write it."""
+
+from pathlib import Path
+
+import pandas
+import pytest
+from helpers.row_files import PAIRS, as_csv, list_rows, load_rows, write_files
+
+from llm_catalyst.utils.validation import ConfigurationError
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "txt"])
+@pytest.mark.parametrize("rows", [PAIRS, PAIRS[:2]], ids=["twenty rows", "two rows"])
+def test_fields_may_be_separated_by_comma_semicolon_tab_or_bar(
+    tmp_path: Path, delimiter: str, suffix: str, rows: list[tuple[str, str]]
+) -> None:
+    files = {f"{split}.{suffix}": as_csv(rows, delimiter=delimiter) for split in ("train", "dev", "test")}
+    assert list_rows(load_rows(write_files(tmp_path, dict(files)), dev="dev")) == set(rows)
+
+
+def test_quotation_marks_that_are_left_open_in_tab_separated_text_take_in_no_other_line(tmp_path: Path) -> None:
+    rows = [('"' * (i % 3) + f"said {i}", "good" if i % 2 else "bad") for i in range(20)]
+    content = "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows)
+    assert list_rows(load_rows(write_files(tmp_path, {"rows.tsv": content}))) == set(rows)
+
+
+def test_backslashes_before_quotation_marks_are_understood(tmp_path: Path) -> None:
+    content = "text,label\n" + "".join(f'"he said \\"yes\\", {i}",{i % 2}\n' for i in range(20))
+    data = load_rows(write_files(tmp_path, {"rows.csv": content}))
+    assert list_rows(data) == {(f'he said "yes", {i}', str(i % 2)) for i in range(20)}
+
+
+def test_excels_line_about_the_separator_is_no_header(tmp_path: Path) -> None:
+    content = "sep=;\r\n" + as_csv(delimiter=";")
+    folder = write_files(tmp_path, {"rows.csv": content})
+    assert list_rows(load_rows(folder)) == set(PAIRS)
+    (folder / "rows.csv").write_text(content + "short\n")
+    with pytest.raises(ConfigurationError, match="line 23: there are 1 fields"):
+        load_rows(folder)
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_any_line_end_and_a_mixture_of_them_is_read(tmp_path: Path, end: str) -> None:
+    content = as_csv().replace("\r\n", end, 9).replace("\r\n", "\n")
+    assert list_rows(load_rows(write_files(tmp_path, {"rows.csv": content}))) == set(PAIRS)
+
+
+def test_a_header_with_blanks_and_a_column_without_a_name_are_read(tmp_path: Path) -> None:
+    frame = pandas.DataFrame(PAIRS, columns=[" Review Text ", "label "])
+    data = load_rows(write_files(tmp_path, {"rows.csv": frame.to_csv()}), text="{Review Text}")
+    assert list_rows(data) == set(PAIRS)
+
+
+def test_two_columns_of_one_name_are_refused_only_where_the_task_needs_them(tmp_path: Path) -> None:
+    rows = [(text, 1, 2, label) for text, label in PAIRS]
+    folder = write_files(tmp_path, {"rows.csv": as_csv(rows, ("text", "x", "x", "label"))})
+    assert list_rows(load_rows(folder)) == set(PAIRS)
+    with pytest.raises(ConfigurationError, match=r"rows\.csv, line 1: columns are named twice: x; give each its own"):
+        load_rows(folder, text="{x}")
+
+
+def test_empty_records_at_the_end_of_a_sheet_are_no_rows(tmp_path: Path) -> None:
+    content = as_csv() + ",\r\n , \r\n"
+    assert list_rows(load_rows(write_files(tmp_path, {"rows.csv": content}))) == set(PAIRS)
+
+
+def test_a_file_without_a_header_is_refused_with_the_reason(tmp_path: Path) -> None:
+    content = as_csv(PAIRS[1:], PAIRS[0])
+    with pytest.raises(ConfigurationError, match="the first line of a CSV names its columns"):
+        load_rows(write_files(tmp_path, {"rows.csv": content}))
+
+
+def test_control_characters_of_a_header_do_not_reach_the_terminal(tmp_path: Path) -> None:  # E27
+    content = as_csv(header=("te\x1b[31mxt", "label"))
+    with pytest.raises(ConfigurationError) as caught:
+        load_rows(write_files(tmp_path, {"rows.csv": content}))
+    assert str(caught.value).isprintable()
+    assert "did you mean te\\x1b[31mxt" in str(caught.value)
+
+
+def test_missing_cells_are_counted_and_named_by_their_lines(tmp_path: Path) -> None:
+    rows = [(text, "" if i in (3, 8) else label) for i, (text, label) in enumerate(PAIRS)]
+    with pytest.raises(ConfigurationError, match=r"line 5: there is no label; .* \(2 of 20 rows: line 5, 10\)"):
+        load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows)}))
+
+
+def test_cells_are_text_as_they_are_written(tmp_path: Path) -> None:
+    rows = [(f"00{i}", "NA" if i % 2 else "None") for i in range(20)]
+    assert list_rows(load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows)}))) == set(rows)
