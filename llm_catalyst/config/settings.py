@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from llm_catalyst.models.soft_prompt import PromptSettings
-from llm_catalyst.optimizers.backprop import Schedule
-from llm_catalyst.tasks.batching import steps_per_epoch
+from llm_catalyst.models.prompt_settings import PromptSettings
+from llm_catalyst.optimizers.schedule import Schedule
+from llm_catalyst.tasks.base import steps_per_epoch
 from llm_catalyst.utils.validation import ConfigurationError, NonNegative, NonNegativeInt, PositiveInt, config_dataclass
 
 DEFAULT_STAGES = 4

@@ -8,37 +8,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from llm_catalyst.models.prompt_settings import PromptSettings
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.tasks.base import CLASS
-from llm_catalyst.utils.validation import ConfigurationError, NonNegative, PositiveInt, config_dataclass
 
 # Vocabulary entries that hold no readable text: reserved slots of BERT, T5, Llama and
 # RoBERTa's vocabularies, and SentencePiece's single bytes.
 UNUSED = re.compile(r"^([\[<]unused_?\d+[\]>]|<extra_id_\d+>|<\|?reserved.*\|?>|madeupword\d+|<0x[0-9A-F]{2}>)$")
-
-
-@config_dataclass("prompt")
-class PromptSettings:
-    """The `prompt` node of the configuration. conf/config.yaml says what each field means."""
-
-    length: PositiveInt = 8
-    start: Literal["vocabulary", "normal", "text"] = "vocabulary"
-    text: str | None = None
-    std: NonNegative = 1.0
-    projection: Literal["cosine", "l2", "dot", "official"] = "cosine"
-    word_start: bool = False
-    special_tokens: bool = False
-    fill: str = "repeat"
-
-    def __post_init__(self) -> None:
-        if self.start == "text" and not self.text:
-            raise ConfigurationError("prompt.start=text needs prompt.text='a few words to start from'")
-
 
 CLASS_NAME = re.compile(r"\[class\]|\{(?:class)?\}", re.IGNORECASE)
 

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llm_catalyst.models.base import Parameters, PromptedModel, stack_members
-from llm_catalyst.optimizers.backprop import GradientDescent, Schedule
+from llm_catalyst.optimizers.backprop import GradientDescent
 from llm_catalyst.optimizers.base import Member, map_parts
+from llm_catalyst.optimizers.schedule import Schedule
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.rng import make_generator
 from llm_catalyst.utils.validation import ConfigurationError, Fraction, NonNegative, PositiveInt, config_dataclass

@@ -122,3 +122,8 @@ def fingerprint_split(examples: Sequence[Example]) -> dict[str, Any]:
     digest = sha256("".join(json.dumps([each.sequences, each.label]) for each in examples).encode())
     counts = Counter(e.label for e in examples)
     return {"rows": len(examples), "labels": {str(k): counts[k] for k in sorted(counts)}, "sha256": digest}
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Batches of one pass over the training split; the last one may be smaller."""
+    return -(-examples // batch_size)

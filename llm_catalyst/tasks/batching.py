@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from llm_catalyst.tasks.base import steps_per_epoch
 from llm_catalyst.utils.rng import make_generator
 
 Rows = Sequence[Sequence[int]]  # of each sequence its token ids, or their types; of each member its examples
@@ -198,11 +199,6 @@ class TextBatch(Batch):
             return super().beside(others)
         first, *rest = (replace(b, types=torch.zeros_like(b.tokens) if b.types is None else b.types) for b in batches)
         return Batch.beside(first, rest)
-
-
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Batches of one pass over the training split; the last one may be smaller."""
-    return -(-examples // batch_size)
 
 
 def training_rows(data: Examples, batch_size: int, seed: int, first_step: int) -> Iterator[list[int]]:

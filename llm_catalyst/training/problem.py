@@ -20,8 +20,8 @@ from llm_catalyst.models.image_features import load_features
 from llm_catalyst.models.prompted import PromptedClip, PromptedText
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Prompt, Snapshot, Split
-from llm_catalyst.tasks.base import TaskData, Tell, ignore, majority_share
-from llm_catalyst.tasks.batching import Batch, Examples, count_padded_tokens, steps_per_epoch, training_rows
+from llm_catalyst.tasks.base import TaskData, Tell, ignore, majority_share, steps_per_epoch
+from llm_catalyst.tasks.batching import Batch, Examples, count_padded_tokens, training_rows
 from llm_catalyst.tasks.tokenization import encode_splits
 from llm_catalyst.training.scoring import Results, score_members
 from llm_catalyst.utils.memory import PassLimits

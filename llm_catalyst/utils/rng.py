@@ -5,8 +5,10 @@ and the draws of one purpose do not disturb another's.
 """
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
@@ -15,6 +17,8 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def make_generator(seed: int, *purpose: str | int) -> torch.Generator:
+def make_generator(seed: int, *purpose: str | int) -> "torch.Generator":
     """A CPU generator for one purpose."""
+    import torch
+
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))

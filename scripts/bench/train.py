@@ -42,7 +42,7 @@ from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import DTYPES, FrozenText
 from llm_catalyst.models.backbones.text import load_text_backbone as load_backbone
 from llm_catalyst.models.heads.text import Classifier
-from llm_catalyst.models.soft_prompt import PromptSettings
+from llm_catalyst.models.prompt_settings import PromptSettings
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.tasks.base import Example, TaskData

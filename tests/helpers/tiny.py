@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from llm_catalyst.mentors.base import MentorContext, TaskDescription, Trial
-from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
+from llm_catalyst.models.prompt_settings import PromptSettings
+from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Message, Prompt, Score, ScoredPrompt
 from llm_catalyst.tasks.base import Example
 

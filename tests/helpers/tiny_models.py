@@ -30,7 +30,7 @@ from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
 from llm_catalyst.models.base import Parameters, example_losses
 from llm_catalyst.models.heads.text import Classifier
-from llm_catalyst.models.soft_prompt import PromptSettings
+from llm_catalyst.models.prompt_settings import PromptSettings
 from llm_catalyst.runs.records import Outcome
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.tasks.base import Example, TaskData

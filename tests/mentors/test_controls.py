@@ -12,7 +12,8 @@ from helpers.tiny_models import TOKENIZERS
 from llm_catalyst.config.build import build_components
 from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.controls import BestOfPool, Evolution, NoMentor, Perturb, RandomTokens
-from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
+from llm_catalyst.models.prompt_settings import PromptSettings
+from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, LLMCall, Prompt, ScoredPrompt
 from llm_catalyst.utils.validation import ConfigurationError
 

@@ -23,8 +23,10 @@ from llm_catalyst.mentors.base import Mentor, MentorContext, TaskDescription
 from llm_catalyst.mentors.controls import NoMentor, RandomTokens
 from llm_catalyst.mentors.diffusion import Denoiser, Diffusion, Plane, Points, prompts_of, train_denoiser
 from llm_catalyst.models.heads.text import Similarity
-from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
-from llm_catalyst.optimizers.backprop import Backprop, Schedule
+from llm_catalyst.models.prompt_settings import PromptSettings
+from llm_catalyst.models.soft_prompt import PromptSpace
+from llm_catalyst.optimizers.backprop import Backprop
+from llm_catalyst.optimizers.schedule import Schedule
 from llm_catalyst.runs.reader import read_json, read_lines
 from llm_catalyst.runs.records import Advice, Outcome, Restart, ScoredPrompt
 from llm_catalyst.runs.writer import RunDirectory

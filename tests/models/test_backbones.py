@@ -33,8 +33,9 @@ from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.models.heads.text import Classifier, Similarity, Verbalizer
+from llm_catalyst.models.prompt_settings import PromptSettings
 from llm_catalyst.models.prompted import PromptedText
-from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
+from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Message
 from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import TextBatch

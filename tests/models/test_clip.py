@@ -16,7 +16,8 @@ from llm_catalyst.models.backbones.clip import ClipBackbone, load_clip
 from llm_catalyst.models.base import stack_members
 from llm_catalyst.models.heads.clip import Coop, Tcp, ZeroShot, features_in_context
 from llm_catalyst.models.image_features import ImageBatch
-from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace
+from llm_catalyst.models.prompt_settings import PromptSettings
+from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.utils.validation import ConfigurationError

@@ -17,7 +17,7 @@ from llm_catalyst.mentors.controls import Evolution, Perturb
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.heads.clip import Coop, Tcp, ZeroShot
-from llm_catalyst.models.soft_prompt import PromptSettings
+from llm_catalyst.models.prompt_settings import PromptSettings
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import NoTraining
 from llm_catalyst.optimizers.zeroth_order import ZerothOrderSGD

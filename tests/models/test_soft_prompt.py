@@ -10,7 +10,8 @@ from helpers.tiny import prompt_space
 from helpers.tiny_models import TOKENIZERS, reloaded_tokenizer, word_piece
 from transformers import AddedToken
 
-from llm_catalyst.models.soft_prompt import PromptSettings, PromptSpace, allowed_tokens
+from llm_catalyst.models.prompt_settings import PromptSettings
+from llm_catalyst.models.soft_prompt import PromptSpace, allowed_tokens
 from llm_catalyst.utils.validation import ConfigurationError
 
 KINDS = sorted(TOKENIZERS)

@@ -11,8 +11,9 @@ import torch
 from helpers.tiny_models import PromptIsLogits, adamw, labels_only, toy_problem
 from torch import Tensor
 
-from llm_catalyst.optimizers.backprop import Backprop, Schedule
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
+from llm_catalyst.optimizers.schedule import Schedule
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.validation import ConfigurationError
 

@@ -27,8 +27,9 @@ from llm_catalyst.config.build import build_components
 from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.models.base import Parameters, example_losses, stack_members
 from llm_catalyst.models.heads.text import Classifier, Similarity, Verbalizer
-from llm_catalyst.optimizers.backprop import Backprop, Schedule
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
+from llm_catalyst.optimizers.schedule import Schedule
 from llm_catalyst.optimizers.zeroth_order import (
     ForwardGradient,
     ZerothOrderAdam,

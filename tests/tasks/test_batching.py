@@ -9,8 +9,8 @@ import pytest
 import torch
 from helpers.tiny_models import CPU, backbone, choice_data, gpt2_tokenizer, sentences, word_piece
 
-from llm_catalyst.tasks.base import Example
-from llm_catalyst.tasks.batching import Encoded, epoch_rows, scoring_rows, steps_per_epoch, training_rows
+from llm_catalyst.tasks.base import Example, steps_per_epoch
+from llm_catalyst.tasks.batching import Encoded, epoch_rows, scoring_rows, training_rows
 from llm_catalyst.tasks.tokenization import encode_examples
 from llm_catalyst.training.problem import cloze_for
 

@@ -24,8 +24,9 @@ from llm_catalyst.mentors.controls import BestOfPool, Evolution, NoMentor, Pertu
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.heads.text import Similarity, Verbalizer
-from llm_catalyst.optimizers.backprop import Backprop, Schedule
+from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member
+from llm_catalyst.optimizers.schedule import Schedule
 from llm_catalyst.optimizers.zeroth_order import (
     ForwardGradient,
     ZerothOrderAdam,

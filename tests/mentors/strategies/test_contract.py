@@ -20,7 +20,7 @@ from llm_catalyst.mentors.clients.mock import MockModel
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.base import Strategy
 from llm_catalyst.models.heads.text import Verbalizer
-from llm_catalyst.models.soft_prompt import PromptSettings
+from llm_catalyst.models.prompt_settings import PromptSettings
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import NoTraining
 from llm_catalyst.runs.reader import read_run
