@@ -4,14 +4,16 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from llm_catalyst.mentors.pricing import load_prices
 from llm_catalyst.mentors.requests import RequestRunner
-from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, LLMCall, Prompt, ScoredPrompt
 from llm_catalyst.tasks.base import Example
 from llm_catalyst.utils.validation import ConfigurationError
+
+if TYPE_CHECKING:
+    from llm_catalyst.models.soft_prompt import PromptSpace
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class MentorContext:
     pool: tuple[ScoredPrompt, ...]
     stage: int
     stages: int
-    space: PromptSpace
+    space: "PromptSpace"
     rng: random.Random
     record: Callable[[LLMCall], None]
     answered: tuple[LLMCall, ...] = ()

@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-import torch
-
 from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.runs.records import Advice, Prompt, Proposal
 from llm_catalyst.utils.validation import Fraction, PositiveInt, config_dataclass
@@ -24,6 +22,8 @@ class RandomTokens(Mentor):
     proposals: PositiveInt = 3
 
     def propose(self, context: MentorContext) -> Advice:
+        import torch
+
         generator = torch.Generator().manual_seed(context.rng.getrandbits(63))
         drawn = [context.space.sample(generator) for _ in range(self.proposals)]
         return Advice(tuple(Proposal(prompt, "drawn at random") for prompt in drawn))

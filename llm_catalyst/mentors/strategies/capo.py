@@ -30,21 +30,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from random import Random
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
-from scipy import stats
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy
 from llm_catalyst.mentors.strategies.templates import ask_again, describe_task, format_input, quote_json, write_rules
 from llm_catalyst.mentors.strategies.trials import mark_answers, marks_are_valid
-from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Advice, Prompt, Proposal, Rejected
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import Fraction, NonNegative, NonNegativeInt, PositiveInt, config_dataclass
+
+if TYPE_CHECKING:
+    from llm_catalyst.models.soft_prompt import PromptSpace
 
 HELD_BACK = 0.1  # share of the training examples that may stand in prompts, and are in no block
 DECIMALS = 9  # of scores: values that differ only by the rounding of binary fractions are the same
@@ -224,6 +225,8 @@ def count_better(scores: NDArray[np.float64], alpha: float) -> list[int]:
     p = np.where(difference.mean(2) > 0, 0.0, 1.0)
     varied = np.ptp(difference, axis=2) > 0
     if varied.any():
+        from scipy import stats
+
         p[varied] = stats.ttest_1samp(difference[varied], 0, axis=1, alternative="greater").pvalue
     return [int(n) for n in (p < alpha).sum(1)]
 
@@ -251,7 +254,7 @@ def drop_duplicates(candidates: Members) -> list[CapoMember]:
     return list(first.values())
 
 
-def member_from_prompt(prompt: Prompt, space: PromptSpace) -> CapoMember:
+def member_from_prompt(prompt: Prompt, space: "PromptSpace") -> CapoMember:
     """A prompt of the pool as a member. If a text was repeated up to m tokens, that text is its instruction."""
     tokens, m = prompt.tokens, len(prompt.tokens)
     once = next(n for n in range(1, m + 1) if tokens[n:] == tokens[: m - n])
@@ -284,6 +287,6 @@ def member_to_json(member: CapoMember) -> dict[str, Any]:
     return {**asdict(member), "prompt": list(member.prompt.tokens), "shots": list(member.shots)}
 
 
-def member_from_json(member: Mapping[str, Any], space: PromptSpace) -> CapoMember:
+def member_from_json(member: Mapping[str, Any], space: "PromptSpace") -> CapoMember:
     """A member from the memory."""
     return CapoMember(**{**member, "prompt": space.prompt(member["prompt"]), "shots": tuple(member["shots"])})

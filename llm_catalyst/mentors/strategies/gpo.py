@@ -21,15 +21,18 @@ import math
 import re
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals, reject_texts
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
 from llm_catalyst.mentors.strategies.templates import describe_task, format_entries
-from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import ScoredPrompt
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import Fraction, NonNegative, PositiveInt, check_range, config_dataclass
+
+if TYPE_CHECKING:
+    from llm_catalyst.models.soft_prompt import PromptSpace
 
 ROLE = """You improve a short text prompt that is put in front of the input of a frozen language model. You work step \
 by step: from scored prompts you see what helps, and change the current prompt within a limit."""
@@ -96,7 +99,7 @@ class Gpo(Strategy):
 
 
 def find_similar(
-    scored: Sequence[ScoredPrompt], current: ScoredPrompt, most: int, space: PromptSpace
+    scored: Sequence[ScoredPrompt], current: ScoredPrompt, most: int, space: "PromptSpace"
 ) -> list[ScoredPrompt]:
     """At most `most` other prompts, the most similar to the current one last; among equal ones the better one."""
     others = [entry for entry in scored if entry.prompt.tokens != current.prompt.tokens]
@@ -107,7 +110,7 @@ def find_similar(
     return [others[i] for i in ranked[-most:]]
 
 
-def parse_within_limit(response: str, current: str, most: int, space: PromptSpace) -> ParsedTexts:
+def parse_within_limit(response: str, current: str, most: int, space: "PromptSpace") -> ParsedTexts:
     """The prompts in a response that differ from the current one by at most `most` words, and the dropped lines."""
 
     def find_fault(text: str) -> str | None:
@@ -117,7 +120,7 @@ def parse_within_limit(response: str, current: str, most: int, space: PromptSpac
     return reject_texts(parse_proposals(response), find_fault)
 
 
-def count_changed_words(text: str, current: str, space: PromptSpace) -> int:
+def count_changed_words(text: str, current: str, space: "PromptSpace") -> int:
     """The words that differ between the current prompt and a text: as it is written, or as it is used if that is less.
 
     A text is used as m tokens: it is cut or repeated to fit, as the current prompt was.

@@ -6,13 +6,17 @@ shows neither the task nor a score nor another prompt: the history and the task'
 such restarts gain.
 """
 
+from typing import TYPE_CHECKING
+
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
 from llm_catalyst.mentors.strategies.templates import ask_again, quote_json, write_rules
-from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import PositiveInt, config_dataclass
+
+if TYPE_CHECKING:
+    from llm_catalyst.models.soft_prompt import PromptSpace
 
 ROLE = "You say short texts in other words."
 WISH = """Write {variations} of this text with the same meaning. It may be an odd string of word pieces: keep what it \
@@ -31,7 +35,7 @@ class Paraphrase(Strategy):
         """Send one request, and propose all prompts in its response."""
         return repeat_request(self.build_request(context.pool[-1].prompt, context.space), 1)
 
-    def build_request(self, prompt: Prompt, space: PromptSpace) -> Request:
+    def build_request(self, prompt: Prompt, space: "PromptSpace") -> Request:
         """The request for `proposals` variations of a prompt."""
         wanted = format_count(self.proposals, "variation")
         rules = write_rules(self.words, space.length, "variation", "the variations only: no introduction")
