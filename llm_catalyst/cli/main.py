@@ -6,10 +6,10 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from llm_catalyst import __version__
+from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.signals import handle_signals
 
 USAGE = """\
@@ -46,7 +46,8 @@ Writes one page that opens offline (report.html), its figures (SVG, PDF) and its
   catalyst report outputs/tables/nlu --watch 60           rewritten once a minute until its runs end
 """
 WATCH = "rewrite it every SECONDS (30) until all runs have ended, 20 checks bring nothing new, or Ctrl-C"
-DIRECTORY: dict[str, Any] = {"type": Path, "metavar": "DIR", "help": "the run's directory, under outputs/"}
+
+DIRECTORY: dict[str, Any] = {"type": expand_path, "metavar": "DIR", "help": "the run's directory, under outputs/"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -94,18 +95,22 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--full", action="store_true", help="every message to and from the mentor at full length")
     show.add_argument("--brief", action="store_true", help="the curves and the summary only")
     show.add_argument("--verify", action="store_true", help="check the files instead; exit code 1 where one is damaged")
-    show.add_argument("--svg", type=Path, metavar="FILE", help="also write it as a picture")
+    show.add_argument("--svg", type=expand_path, metavar="FILE", help="also write it as a picture")
     reproduce = add_command(commands, reproduce_action, "carry out a table of runs", REPRODUCE, allow_abbrev=False)
     reproduce.add_argument("table", nargs="?", metavar="TABLE", help="its name; left out: print the available tables")
     reproduce.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides for every run; hydra/launcher=…")
     reproduce.add_argument("--only", nargs="+", default=[], metavar="KEY=NAME", help="row=A,B column=C seed=1")
     reproduce.add_argument("--smoke", action="store_true", help="quickstart's backbone and data, an offline mentor")
     reproduce.add_argument("--dry-run", action="store_true", help="only estimate the runs that are not finished")
-    reproduce.add_argument("--published", type=Path, metavar="FILE", help="published figures, printed beside yours")
-    reproduce.add_argument("--config-dir", type=Path, metavar="DIR", help="your own YAMLs: table/, task/, mentor/ …")
+    reproduce.add_argument(
+        "--published", type=expand_path, metavar="FILE", help="published figures, printed beside yours"
+    )
+    reproduce.add_argument(
+        "--config-dir", type=expand_path, metavar="DIR", help="your own YAMLs: table/, task/, mentor/ …"
+    )
     report = add_command(commands, report_action, "write a page, figures and tables", REPORT)
-    report.add_argument("places", nargs="+", type=Path, metavar="DIR", help="a run, or a folder around runs")
-    report.add_argument("--output", type=Path, metavar="FOLDER", help="its folder; left out: DIR/report")
+    report.add_argument("places", nargs="+", type=expand_path, metavar="DIR", help="a run, or a folder around runs")
+    report.add_argument("--output", type=expand_path, metavar="FOLDER", help="its folder; left out: DIR/report")
     report.add_argument("--watch", nargs="?", type=parse_seconds, const=30, metavar="SECONDS", help=WATCH)
     return top
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import hydra
 from hydra._internal.config_repository import ConfigRepository
-from omegaconf import OmegaConf
 
 from llm_catalyst.config import overrides
 from llm_catalyst.config.build import refuse_secrets
+from llm_catalyst.config.choices import merge_keys
 from llm_catalyst.runs.reader import read_manifest
 from llm_catalyst.runs.run_config import read_config
 from llm_catalyst.sweeps.job import Job, execute_run, resolve_fallbacks
+from llm_catalyst.sweeps.quoting import quote_words, read_overrides
 from llm_catalyst.utils.paths import conf_directory
 
 
@@ -22,17 +23,20 @@ def run_command(words: Sequence[str]) -> None:
     """Have Hydra carry out `words`: one run, a sweep, help, completion. A run that fails ends the process."""
     # Hydra then raises its errors instead of printing them, so that all messages have one form.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    overrides.warn_of_hidden_files(words)
-    given = map(overrides.quote_template, overrides.expand_seeds_together(words))
+    words, folders = overrides.expand_config_folders(words)
+    overrides.warn_of_hidden_files(folders)
+    given = overrides.expand_seeds_together(words)
     # Hydra accepts this flag before overrides only, and overrides before its other options only.
-    ordered = sorted(given, key=lambda word: (word not in overrides.SWEEP, not overrides.is_override(word)))
+    typed = sorted(given, key=lambda word: (word not in overrides.SWEEP, not overrides.is_override(word)))
     # A sweep writes its overrides to disk before a job could refuse them.
-    for name, _, value in (word.partition("=") for word in ordered):
+    for name, _, value in (word.partition("=") for word in typed):
         refuse_secrets({name: value})
-    swept = sum(word in overrides.SWEEP for word in ordered)
-    sys.argv = ["catalyst", *ordered[:swept], *overrides.choose_sweep_folder(ordered), *ordered[swept:]]
+    sweeps = bool({*overrides.SWEEP} & {*words})
+    quoted = quote_words(typed, sweeps, folders, overrides.list_plugins(words))
+    swept = sum(word in overrides.SWEEP for word in quoted)
+    sys.argv = ["catalyst", *quoted[:swept], *overrides.choose_sweep_folder(quoted), *quoted[swept:]]
     hide_bases()
-    hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(ordered)))()
+    hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(typed)))()
 
 
 def hide_bases() -> None:
@@ -51,6 +55,5 @@ def resume_command(directory: Path, words: Sequence[str] = ()) -> None:
     `words` are overrides of keys that may change between start and end, such as a budget or the device.
     """
     manifest = read_manifest(directory)
-    merged = OmegaConf.merge(OmegaConf.create(read_config(directory)), OmegaConf.from_dotlist(list(words)))
-    config: Any = OmegaConf.to_container(merged, resolve=True)
+    config = merge_keys(read_config(directory), read_overrides(words))
     execute_run(resolve_fallbacks(config, [conf_directory()]), manifest.choices, directory, manifest.command)

@@ -8,7 +8,7 @@ from typing import Any
 
 from llm_catalyst.config.errors import print_error
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.paths import conf_directory, expand_path
 from llm_catalyst.utils.validation import ConfigurationError
 
 SWEEP = ("-m", "--multirun")
@@ -21,20 +21,14 @@ def absolutize_paths(config: dict[str, Any]) -> dict[str, Any]:
     places = [(config["task"], "path"), (config["backbone"], "name"), (config.get("replay", {}), "run")]
     places += [(mentor, key) for mentor in mentors for key in ("runs", "backbone")]
     for node, key in [*places, *((client, key) for client in clients for key in ("run", "model"))]:
-        if node.get(key) and Path(node[key]).expanduser().exists():
-            node[key] = str(Path(node[key]).expanduser().absolute())
+        if node.get(key) and expand_path(node[key]).exists():
+            node[key] = str(expand_path(node[key]).absolute())
     return config
 
 
 def is_override(word: str) -> bool:
     """Whether a word of the command line sets or removes a key; otherwise it belongs to an option of Hydra."""
     return ("=" in word and not word.startswith("-")) or word.startswith("~")
-
-
-def quote_template(word: str) -> str:
-    """The word with quotes around braces, which Hydra needs: `task.text={review}` becomes `task.text='{review}'`."""
-    match = re.fullmatch(r"(task\.(?:text|pair|cloze))=([^'\"]*\{\w+\}[^'\"]*)", word)
-    return f"{match[1]}='{match[2]}'" if match else word
 
 
 def expand_seeds_together(words: Sequence[str]) -> list[str]:
@@ -85,11 +79,29 @@ def sanitize_folder_name(name: Any) -> str:
     return re.sub(r"[^\w.-]+", "_", str(name)).strip(".") or "_"
 
 
-def warn_of_hidden_files(words: Sequence[str]) -> None:
+def expand_config_folders(words: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """The words with `~` expanded in --config-dir=FOLDER, which a shell leaves; and the folders of this option."""
+    expanded, folders = [], []
+    for before, word in itertools.pairwise(["", *words]):
+        option, sign, given = word.partition("=")
+        if option == "--config-dir" and sign:
+            folders.append(expand_path(given))
+            word = f"{option}={folders[-1]}"
+        elif before in ("--config-dir", "-cd"):
+            folders.append(Path(word))
+        expanded.append(word)
+    return expanded, folders
+
+
+def list_plugins(words: Sequence[str]) -> list[str]:
+    """The names of packages in `plugins=[my_package]`."""
+    given = [word.partition("=")[2] for word in words if re.match(r"\+{0,2}plugins=\[.*\]$", word)]
+    return re.findall(r"[\w.]+", given[-1]) if given else []
+
+
+def warn_of_hidden_files(folders: Sequence[Path]) -> None:
     """Warn of each file in the user's --config-dir that a packaged one of the same name hides."""
-    given = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
-    given += [after for word, after in itertools.pairwise(words) if word in ("--config-dir", "-cd")]
-    for folder in map(Path, given):
+    for folder in folders:
         for file in sorted(folder.rglob("*.yaml")):
             if (conf_directory() / file.relative_to(folder)).exists():
                 print_error(f"{file} is not used: a packaged choice has the same name; rename yours", "warning")

@@ -24,8 +24,7 @@ def check_targets(config: Mapping[str, Any]) -> None:
     names = config.get("plugins") or []
     if isinstance(names, str):
         raise ConfigurationError(f"plugins={names} does not fit: it must be a list, plugins=[{names}]")
-    installed = [point.value.partition(":")[0] for point in importlib.metadata.entry_points(group=ENTRY_POINTS)]
-    accepted = (*PREFIXES, *(f"{name}." for name in (*map(import_plugin, names), *installed)))
+    accepted = accepted_prefixes(names)
     for path, target in flatten_leaves(config):
         if path.endswith("._target_") and not str(target).startswith(accepted):
             package = str(target).partition(".")[0]
@@ -33,6 +32,12 @@ def check_targets(config: Mapping[str, Any]) -> None:
                 f"{path}={target} is not accepted; it must begin with {' or '.join(PREFIXES)}, or with the name of a "
                 f"package of your own: add plugins=[{package}]"
             )
+
+
+def accepted_prefixes(names: Sequence[str]) -> tuple[str, ...]:
+    """How a `_target_` may begin; imports the packages `names`. Raises ConfigurationError where one cannot be."""
+    installed = [point.value.partition(":")[0] for point in importlib.metadata.entry_points(group=ENTRY_POINTS)]
+    return (*PREFIXES, *(f"{name}." for name in (*map(import_plugin, names), *installed)))
 
 
 def import_plugin(name: str) -> str:

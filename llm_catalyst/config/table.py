@@ -5,19 +5,19 @@ conf/published/<name>.yaml   figures that others have published for it, which a 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from llm_catalyst.config.choices import convert_content, read_choice
 from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.paths import conf_directory, list_choices
-from llm_catalyst.utils.validation import ConfigurationError, check_choice, check_key, first_problem
+from llm_catalyst.utils.validation import ConfigurationError, check_choice, check_key
 
 FILE = "table.yaml"  # the table itself, beside the runs that fill it
 SMOKE_SEEDS = 2  # the fewest that have a spread
@@ -109,37 +109,6 @@ def read_table(path: Path) -> Table:
     keys = read_choice(path.stem, {**files, path.stem: path}, read_yaml)
     table: Table = convert_content(path, {"name": path.stem, **keys}, Table)
     return table
-
-
-def read_choice(name: str, files: Mapping[str, Path], load: Callable[[Path], Any]) -> dict[str, Any]:
-    """The keys of a choice, merged over those of the choices that its `defaults` name, as Hydra merges them.
-
-    Args:
-        name: Of the choice.
-        files: The file of each choice of the group by name.
-        load: Returns the content of a file.
-
-    Raises:
-        ConfigurationError: a file cannot be read or holds no keys, or a default is no other choice.
-    """
-    own = convert_content(files[name], load(files[name]), dict[str, Any])
-    bases = convert_content(files[name], own.pop("defaults", None) or [], list[str])
-    others = {file: path for file, path in files.items() if file != name}
-    for base in bases:
-        check_choice(f"defaults of {files[name]}", base, ["_self_", *sorted(others)])
-    if "_self_" not in bases:
-        bases.append("_self_")
-    return reduce(merge_keys, (own if base == "_self_" else read_choice(base, others, load) for base in bases))
-
-
-def merge_keys(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of `base` with those of `own` over them, node by node; "???" leaves the value of `base`."""
-    merged = dict(base)
-    for key, value in own.items():
-        nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-        if value != "???" or key not in base:
-            merged[key] = merge_keys(base[key], value) if nested else value
-    return merged
 
 
 def write_table(table: Table, folder: Path) -> None:
@@ -238,11 +207,3 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
-
-
-def convert_content(path: Path, content: Any, kind: Any) -> Any:
-    """The content of a file as an object of type `kind`."""
-    try:
-        return TypeAdapter(kind).validate_python(content)
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: {first_problem(error)}") from None

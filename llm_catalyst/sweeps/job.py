@@ -24,9 +24,9 @@ from rich.text import Text
 
 from llm_catalyst.config.backbone import find_backbone_choice, name_backbone, settle_backbone
 from llm_catalyst.config.build import build_components, convert_value
+from llm_catalyst.config.choices import read_choice
 from llm_catalyst.config.errors import run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
-from llm_catalyst.config.table import read_choice
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status

@@ -29,6 +29,7 @@ from llm_catalyst.report.results import PUBLISHED, collect_results
 from llm_catalyst.runs.reader import read_manifest
 from llm_catalyst.sweeps.job import carry_out_job
 from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, launch_jobs
+from llm_catalyst.sweeps.quoting import quote_text, quote_words
 from llm_catalyst.sweeps.status import JobStatus, render_reasons
 from llm_catalyst.sweeps.table_progress import TableProgress, make_grid, name_run, summarize_progress
 from llm_catalyst.utils.format import format_dollars, format_duration
@@ -74,7 +75,7 @@ def plan_table(options: Namespace) -> TablePlan:
     places, flags = [], ["--smoke"] * options.smoke
     if options.config_dir:
         places, flags = [options.config_dir], [*flags, "--config-dir", str(options.config_dir)]
-        hydra.append(f"hydra.searchpath=[file://{options.config_dir.absolute()}]")
+        hydra.append(f"hydra.searchpath=[{quote_text(f'file://{options.config_dir.absolute()}')}]")
     table = tables.find_table(options.table, places)
     table = tables.apply_smoke(table) if options.smoke else table
     rows = [replace(row, overrides=tables.merge_overrides(row.overrides, overrides)) for row in table.rows]
@@ -126,12 +127,12 @@ def is_finished(folder: Path, cell: PlannedRun) -> bool:
     A run with an outcome that others made raises an error itself, as everywhere.
     """
     path = folder / cell.folder
-    return (path / "outcome.json").exists() and set(read_manifest(path).command) == set(cell.overrides)
+    return (path / "outcome.json").exists() and set(read_manifest(path).command) == set(quote_words(cell.overrides))
 
 
 def compose_overrides(cell: PlannedRun, *more: str) -> tuple[str, ...]:
     """The overrides from which Hydra composes the cell's run."""
-    return (*tables.merge_overrides(cell.overrides, (QUIET, *more)), f"hydra.sweep.subdir={cell.folder}")
+    return (*quote_words(tables.merge_overrides(cell.overrides, (QUIET, *more))), f"hydra.sweep.subdir={cell.folder}")
 
 
 @contextmanager
@@ -143,7 +144,9 @@ def make_sweep(plan: TablePlan, folder: Path) -> Iterator[Sweep]:
     with initialize_config_dir(str(conf_directory()), version_base="1.3", job_name="catalyst"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        config = hydra.compose_config("config", [*plan.hydra, f"hydra.sweep.dir={folder}"], RunMode.MULTIRUN)
+        config = hydra.compose_config(
+            "config", [*quote_words(plan.hydra), f"hydra.sweep.dir={quote_text(str(folder))}"], RunMode.MULTIRUN
+        )
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(config=config, hydra_context=context, task_function=run_cell)
         sweep = Sweep(launcher, config, hydra.config_loader, prints=False)

@@ -22,10 +22,15 @@ def list_choices(group: Path) -> list[Path]:
     return [path for path in sorted(group.glob("*.yaml")) if not path.name.startswith("_")]
 
 
+def expand_path(text: str | Path) -> Path:
+    """A path with the home directory in the place of `~`; as it is where there is no such home."""
+    return Path(os.path.expanduser(text))
+
+
 def cache_directory(name: str) -> Path:
     """The folder `name` below $CATALYST_CACHE, or else below ~/.cache/llm-catalyst."""
     root = os.environ.get("CATALYST_CACHE") or "~/.cache/llm-catalyst"
-    return Path(root).expanduser().absolute() / name
+    return expand_path(root).absolute() / name
 
 
 def writable_cache(name: str, what: str) -> Path:
