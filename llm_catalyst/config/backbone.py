@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_catalyst.config.table import read_choice, read_yaml
+from llm_catalyst.config.choices import read_choice, read_yaml
 from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.validation import ConfigurationError
 

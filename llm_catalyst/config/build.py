@@ -59,6 +59,7 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
     settings = build_dataclass(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
     mentor = build_mentor(config["mentor"], build_node(config["strategy"], "strategy"))
     mentor.preflight()
+    task = build_node(config["task"], "task")  # the others need torch, which takes seconds to import
     head, optimizer = build_node(config["head"], "head"), build_optimizer(config.get("optimizer"), settings)
     if not optimizer.trains and head.trained:
         raise ConfigurationError(
@@ -70,9 +71,30 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
             "mentor.overlap=true asks while a stage trains, and optimizer=none trains nothing; "
             "choose mentor.overlap=false"
         )
-    task, backbone = build_node(config["task"], "task"), build_node(config["backbone"], "backbone")
+    backbone = build_node(config["backbone"], "backbone")
     check_modalities(task, backbone, head)
     return RunComponents(task, backbone, head, optimizer, mentor, settings)
+
+
+def record_checked(config: Mapping[str, Any], parts: RunComponents) -> dict[str, Any]:
+    """The configuration with each number, boolean and text as the checked objects hold it: seed='007' is 7."""
+    strategy = getattr(parts.mentor, "strategy", None)
+    built = {group: getattr(parts, group, strategy) for group in GROUPS}
+    return {
+        key: take_checked(value, built[key] if key in built else getattr(parts.settings, key, None))
+        for key, value in config.items()
+    }
+
+
+def take_checked(value: Any, built: Any) -> Any:
+    """A value of the configuration as the object, or the field, that was built from it has it."""
+    if isinstance(value, Mapping):
+        known = field_names(built)
+        return {key: take_checked(each, getattr(built, key)) if key in known else each for key, each in value.items()}
+    if isinstance(value, list):
+        alike = isinstance(built, list | tuple) and len(built) == len(value)
+        return [take_checked(*pair) for pair in zip(value, built, strict=True)] if alike else value
+    return built if value is not None and isinstance(built, bool | int | float | str) else value
 
 
 def check_modalities(task: Any, backbone: Any, head: Any) -> None:

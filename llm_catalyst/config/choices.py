@@ -5,6 +5,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from llm_catalyst.utils.validation import ConfigurationError, check_choice, first_problem
@@ -47,3 +48,11 @@ def convert_content(path: Path, content: Any, kind: Any) -> Any:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {first_problem(error)}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None

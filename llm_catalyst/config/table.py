@@ -14,7 +14,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from llm_catalyst.config.choices import convert_content, read_choice
+from llm_catalyst.config.choices import convert_content, read_choice, read_yaml
 from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.validation import ConfigurationError, check_choice, check_key
@@ -199,11 +199,3 @@ def read_published(name: str, file: Path | None = None) -> dict[tuple[str, str],
         path, read_yaml(path) or {}, dict[str, dict[str, Published]]
     )
     return {(row, column): entry for row, columns in rows.items() for column, entry in columns.items()}
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None

@@ -39,6 +39,9 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     translated: dict[str, Any] = translate_targets(config)
     if translated.get("optimizer", "") is None:  # format 1 said doer=none so
         translated["optimizer"] = {"_target_": "llm_catalyst.optimizers.NoTraining"}
+    if isinstance(seed := translated.get("seed"), str | float):  # written as typed: '007', 1e3
+        with suppress(ValueError, OverflowError):
+            translated["seed"] = int(seed)
     for key, value in FILLED_KEYS.items():
         *parents, name = key.split(".")
         node = get_nested(translated, *parents)

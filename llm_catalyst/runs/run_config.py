@@ -1,6 +1,7 @@
 """The configuration of a run as it was written, and the keys that a resumed run may change."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,15 @@ def parse_yaml(text: str) -> Any:
         return yaml.safe_load(text)
 
 
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two values of a setting mean the same: earlier revisions wrote a number or boolean as it was typed."""
+    if one == other or isinstance(one, str) == isinstance(other, str):
+        return bool(one == other)
+    with suppress(ValueError, TypeError):
+        return float(one) == float(other)
+    return str(one).lower() == str(other).lower()
+
+
 def changed_keys(path: Path, config: Any, allowed: str) -> list[str]:
     """The `key=value` of `config` that differ from the configuration of the run in `path`.
 
@@ -70,7 +80,7 @@ def changed_keys(path: Path, config: Any, allowed: str) -> list[str]:
         ConfigurationError: another key differs.
     """
     before, now = dict(flatten_leaves(read_config(path))), dict(flatten_leaves(translate_config(config)))
-    keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    keys = sorted(key for key in {*before, *now} if not is_same(before.get(key), now.get(key)))
     if other := [key for key in keys if not re.fullmatch(allowed, key)]:
         shown = ", ".join(f"{key}={before.get(key)!r} there and {now.get(key)!r} here" for key in other[:3])
         raise ConfigurationError(f"{path} holds a run with another configuration ({shown}); choose another directory")

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.config.backbone import find_backbone_choice, name_backbone, settle_backbone
-from llm_catalyst.config.build import build_components, convert_value
+from llm_catalyst.config.build import build_components, convert_value, record_checked
 from llm_catalyst.config.choices import read_choice
 from llm_catalyst.config.errors import run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
@@ -205,6 +205,7 @@ def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, 
     """Carry out one run from a resolved configuration; those fields of its JobStatus that its end decides."""
     quiet_libraries()
     parts = build_components(config)
+    config = record_checked(config, parts)
     from llm_catalyst.training.run import dry_run, read_finished, run_training
 
     if parts.settings.dry_run:

@@ -103,9 +103,11 @@ def config_dataclass(key: str) -> Callable[[type[T]], type[T]]:
 
         @functools.wraps(validate)
         def construct(self: Any, *args: Any, **kwargs: Any) -> None:
+            # Each argument by its name: pydantic names the field in an error only where it was given so.
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            refuse_booleans(key, cls, given)
             try:
-                # Each argument by its name: pydantic names the field in an error only where it was given so.
-                validate(self, *args[len(names) :], **dict(zip(names, args, strict=False)), **kwargs)
+                validate(self, *args[len(names) :], **given)
             except ValidationError as error:
                 raise explain_invalid_value(key, get_type_hints(cls, include_extras=True), error) from None
 
@@ -113,6 +115,16 @@ def config_dataclass(key: str) -> Callable[[type[T]], type[T]]:
         return cast(type[T], checked)
 
     return decorate
+
+
+def refuse_booleans(key: str, cls: type, values: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError where a field of a number is given a boolean, which pydantic takes for 0 or 1."""
+    for name, value in values.items():
+        if isinstance(value, bool):
+            parts = flatten_hint(get_type_hints(cls, include_extras=True).get(name))
+            if bool not in parts and (int in parts or float in parts):
+                path = ".".join(filter(None, (key, name)))
+                raise ConfigurationError(f"{path}={str(value).lower()} does not fit: it must be a number")
 
 
 def explain_invalid_value(key: str, hints: Mapping[str, Any], error: "ValidationError") -> ConfigurationError:

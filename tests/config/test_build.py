@@ -23,6 +23,7 @@ from llm_catalyst.config.build import (
     build_node,
     build_optimizer,
     field_names,
+    record_checked,
     refuse_secrets,
 )
 from llm_catalyst.config.settings import Evaluations, Interval, Settings
@@ -351,6 +352,9 @@ def test_an_unknown_key_is_named_with_those_that_there_are(edited: Compose, over
         ("head.dropout=much", r"head\.dropout='much' does not fit: .*number"),
         ("clip_norm=nothing", r"clip_norm='nothing' does not fit"),
         ("optimizer.lr=fast", r"optimizer\.lr='fast'"),
+        ("seed=1.5", r"seed=1\.5 does not fit: .*integer"),
+        ("seed=true", r"seed=true does not fit: it must be a number"),
+        ("prompt.std=false", r"prompt\.std=false does not fit: it must be a number"),
         ("optimizer.betas=[0.9]", r"AdamW refuses its settings \(.*optimizer\.betas=\[0\.9\]"),
     ],
 )
@@ -539,6 +543,33 @@ def test_recording_and_evaluation_take_one_number_and_fractions_of_an_epoch() ->
     assert (settings.every("record", 640), settings.every("evaluate", 640)) == (5, 20)
     with pytest.raises(ConfigurationError, match="record takes one number"):
         Settings(record=Interval(steps=[1, 2]))
+
+
+# E10
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("seed=007", "seed", 7),
+        ("seed='1'", "seed", 1),
+        ("seed=1e3", "seed", 1000),
+        ("batch_size='16'", "batch_size", 16),
+        ("dry_run='yes'", "dry_run", True),
+        ("prompt.length=4.0", "prompt.length", 4),
+        ("task.shots='8'", "task.shots", 8),
+        ("budget.usd='2.5'", "budget.usd", 2.5),
+        ("mentor.proposals='5'", "mentor.proposals", 5),
+    ],
+)
+def test_the_checked_value_is_recorded(composed: Compose, override: str, key: str, value: Any) -> None:
+    config = composed(override, "mentor=random")
+    recorded = record_checked(config, build_components(config))
+    found = functools.reduce(lambda node, name: node[name], key.split("."), recorded)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_what_needs_no_conversion_is_recorded_as_it_is(composed: Compose) -> None:
+    config = composed("experiment=quickstart", "task.labels=[bad,good]")
+    assert record_checked(config, build_components(config)) == config
 
 
 def test_without_training_nothing_goes_on_while_a_mentor_answers(composed: Callable[..., dict[str, Any]]) -> None:

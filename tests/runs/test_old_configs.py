@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.recorded import manifest
+from helpers.recorded import manifest, write_run
 
 from llm_catalyst.runs.old_configs import (
     FILLED_KEYS,
@@ -18,7 +18,7 @@ from llm_catalyst.runs.old_configs import (
 )
 from llm_catalyst.runs.reader import read_manifest
 from llm_catalyst.runs.records import to_json
-from llm_catalyst.runs.run_config import load_config
+from llm_catalyst.runs.run_config import is_same, load_config
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -67,6 +67,24 @@ def test_a_later_key_is_filled_where_its_node_is_there_and_left_as_it_is_where_i
     assert translate_config({"pool": {"later": 8}})["pool"] == {"later": 8}
     assert "pool" not in translate_config({"seed": 1})
     assert translate_config({"pool": 1})["pool"] == 1
+
+
+# E10
+@pytest.mark.parametrize(("written", "seed"), [("'007'", 7), ("'1'", 1), ("1000.0", 1000)])
+def test_a_seed_that_was_written_as_it_was_typed_is_the_number(tmp_path: Path, written: str, seed: int) -> None:
+    path = write_run(tmp_path / "run", stages=1)
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("seed: 3", f"seed: {written}"))
+    assert load_config(path)["seed"] == seed
+
+
+def test_a_number_that_was_written_as_text_is_the_same_setting() -> None:
+    assert is_same("32", 32)
+    assert is_same("true", True)
+    assert is_same(None, None)
+    assert not is_same("32", 16)
+    assert not is_same("a", None)
+    assert not is_same("007", "7")
 
 
 def test_filled_values_are_not_shared_between_configurations() -> None:
