@@ -14,15 +14,19 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Carry out all combinations, and print a summary."""
+        from llm_catalyst.sweeps.job_checks import check_jobs
         from llm_catalyst.sweeps.launchers import begin_sweep, launch_jobs
         from llm_catalyst.sweeps.status import conclude_sweep
 
         numbers = count()
         sweep = self.make_sweep()
+        batches = self.split_arguments(self.parsed(arguments), self.max_batch_size)
+        launches = [{next(numbers): overrides for overrides in batch} for batch in batches]
+        check_jobs(sweep.loader, sweep.config, {n: overrides for jobs in launches for n, overrides in jobs.items()})
         begin_sweep(sweep)
         with conclude_sweep(sweep.folder):
-            for batch in self.split_arguments(self.parsed(arguments), self.max_batch_size):
-                launch_jobs(sweep, {next(numbers): overrides for overrides in batch})
+            for jobs in launches:
+                launch_jobs(sweep, jobs)
 
     def make_sweep(self) -> Any:
         """The sweep that launches the jobs."""

@@ -32,11 +32,16 @@ def run_with_exit_code(action: Callable[[], Any]) -> tuple[int, Any]:
         if isinstance(error, BudgetExceededError):
             print_error(f"{error}; resume the run with a larger one", "stopped")
             return BUDGET_SPENT, {"status": "stopped", "message": str(error)}
-        library = type(error).__module__.partition(".")[0]
-        expected = isinstance(error, ConfigurationError) or library in ("hydra", "omegaconf", "yaml")
+        expected = is_config_error(error)
         message = explain_config_error(error) if expected else explain_failure(error)
         print_error(message)
         return WRONG_USE if expected else FAILED, {"status": "failed", "message": message}
+
+
+def is_config_error(error: Exception) -> bool:
+    """Whether the command or the configuration is at fault, by the class of the error."""
+    library = type(error).__module__.partition(".")[0]
+    return isinstance(error, ConfigurationError) or library in ("hydra", "omegaconf", "yaml")
 
 
 def explain_failure(error: Exception) -> str:

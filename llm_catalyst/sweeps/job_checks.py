@@ -1,0 +1,43 @@
+"""Check every job of a sweep before the first one begins."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from omegaconf import DictConfig, OmegaConf
+
+from llm_catalyst.config.build import build_components
+from llm_catalyst.config.errors import explain_config_error, is_config_error
+from llm_catalyst.sweeps.job import resolve_fallbacks
+from llm_catalyst.sweeps.status import Jobs, distinguish_jobs
+from llm_catalyst.utils.validation import ConfigurationError
+
+
+def check_jobs(loader: ConfigLoader, config: DictConfig, jobs: Jobs) -> None:
+    """Compose the configuration of each job and build its objects; nothing is loaded.
+
+    Args:
+        loader: Hydra's, which composes configurations.
+        config: The sweep's own.
+        jobs: The overrides of each job by its number.
+
+    Raises:
+        ConfigurationError: a job would be refused.
+    """
+    names = distinguish_jobs(jobs)
+    for number, overrides in jobs.items():
+        try:
+            build_components(resolve_job(loader.load_sweep_config(config, list(overrides))))
+        except Exception as error:
+            if not is_config_error(error):
+                raise
+            place = f" ({names[number]}; no run of the sweep was started)" if names[number] else ""
+            raise ConfigurationError(explain_config_error(error) + place) from error
+
+
+def resolve_job(composed: DictConfig) -> dict[str, Any]:
+    """The configuration of a job's run without Hydra's own node, as plain dicts."""
+    folders = [Path(source.path) for source in composed.hydra.runtime.config_sources if source.schema == "file"]
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    plain: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    return resolve_fallbacks(plain, folders)
