@@ -1,13 +1,15 @@
 """`catalyst run` and `catalyst resume`: from the words of the command line to a finished run directory."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.utils import get_args_parser
 
 from llm_catalyst.config import overrides
 from llm_catalyst.config.build import refuse_secrets
@@ -17,12 +19,14 @@ from llm_catalyst.runs.run_config import read_config
 from llm_catalyst.sweeps.job import Job, execute_run, resolve_fallbacks
 from llm_catalyst.sweeps.quoting import quote_words, read_overrides
 from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
 
 
 def run_command(words: Sequence[str]) -> None:
     """Have Hydra carry out `words`: one run, a sweep, help, completion. A run that fails ends the process."""
     # Hydra then raises its errors instead of printing them, so that all messages have one form.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    overrides.refuse_other_words(read_positional(words))
     words, folders = overrides.expand_config_folders(words)
     overrides.warn_of_hidden_files(folders)
     given = overrides.expand_seeds_together(words)
@@ -37,6 +41,21 @@ def run_command(words: Sequence[str]) -> None:
     sys.argv = ["catalyst", *quoted[:swept], *overrides.choose_sweep_folder(quoted), *quoted[swept:]]
     hide_bases()
     hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(typed)))()
+
+
+def read_positional(words: Sequence[str]) -> list[str]:
+    """The words that belong to no option of Hydra. Raises ConfigurationError where there is no such option."""
+    parser = get_args_parser()
+    options = [name for name in parser._option_string_actions if name.startswith("--")]
+
+    def refuse(message: str) -> NoReturn:
+        unknown = re.search(r"unrecognized arguments: (\S+)", message)
+        near = did_you_mean(unknown[1].partition("=")[0], options) if unknown else ""
+        raise ConfigurationError(f"{message}{near}; catalyst run --help")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    positional: list[str] = parser.parse_intermixed_args(list(words)).overrides
+    return positional
 
 
 def hide_bases() -> None:

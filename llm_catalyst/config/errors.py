@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
@@ -66,22 +66,40 @@ def explain_config_error(error: Exception) -> str:
         return f"{missing[1]} must be given: add {missing[1]}=…"
     if re.search(r"Could not (?:override|find|load) 'doer\b", message):
         return "there is no group doer any more; for a run without training write optimizer=none"
+    if several := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", message):
+        key, values = several[1], several[2]
+        return f"{key}={values} gives {key} several values; for a sweep add -m, for a list write {key}=[{values}]"
+    if there := re.search(r"An item is already at '([^']+)'", message):
+        return f"there is a key {there[1]} already; write {there[1]}=… without +"
+    if absent := re.search(r"Could not delete from config. '([^']+)' does not exist", message):
+        return f"there is no key {absent[1]} to leave out{did_you_mean(absent[1], list_known_keys())}"
     if key := re.search(r"Could not override '([^'@]+)", message):
-        if key[1] in list_known_keys():
-            group = key[1].partition(".")[0]
-            return (
-                f"there is no key {key[1]} under this choice of {group}; another one has it "
-                f"(in a sweep over {group}, write {key[1]}=choice(…) for it to reach each choice)"
-            )
-        return message + did_you_mean(key[1], list_known_keys())
+        return explain_unknown_key(key[1])
     if re.search(r"Could not (?:find|load) 'hydra/launcher/(?:joblib|submitit_\w+)'", message):
         return f"{message}; that launcher comes with: pip install 'llm-catalyst[sweep]'"
-    if model := re.search(r"Could not (?:find|load) 'backbone/([^']+)'", message):
-        near = did_you_mean(model[1], [file.stem for file in list_choices(conf_directory() / "backbone")])
-        return f"{message}{near}; for any other model, on the hub or in a folder, write backbone.name={model[1]}"
-    if choice := re.search(r"(?:Could not find|Could not load) '([\w/]+)/(\w+)'", message):
-        return message + did_you_mean(choice[2], [file.stem for file in list_choices(conf_directory() / choice[1])])
+    listed = re.search(r"Available options in .*?:\n(.*)", message, re.DOTALL)
+    if choice := re.search(r"Could not (?:find|load) '(backbone|[\w/]+)/([^']*)'", message):
+        return explain_unknown_choice(choice[1], choice[2], listed[1].split() if listed else ())
     return message
+
+
+def explain_unknown_key(key: str) -> str:
+    """The message about a key that no choice at hand has."""
+    known, group = list_known_keys(), key.partition(".")[0]
+    if key in known:
+        return (
+            f"there is no key {key} under this choice of {group}; another one has it "
+            f"(in a sweep over {group}, write {key}=choice(…) for it to reach each choice)"
+        )
+    near = did_you_mean(key, known)
+    return f"there is no key {key}{near or f'; all keys: catalyst run --cfg job (a new one: +{key}=…)'}"
+
+
+def explain_unknown_choice(group: str, name: str, listed: Sequence[str]) -> str:
+    """The message about a choice that its group does not have; `listed` are those that Hydra has found."""
+    choices = listed or [file.stem for file in list_choices(conf_directory() / group)]
+    fix = f"; for any other model, on the hub or in a folder, write backbone.name={name}" if group == "backbone" else ""
+    return f"{group}={name} is not known{did_you_mean(name, choices)}; there are: {', '.join(choices)}{fix}"
 
 
 def print_error(message: str, kind: str = "error") -> None:
@@ -94,7 +112,7 @@ def list_known_keys() -> list[str]:
     for file in conf_directory().rglob("*.yaml"):
         group = file.relative_to(conf_directory()).parent.as_posix()
         text = file.read_text(encoding="utf-8")
-        prefix = "" if group == "." or group.startswith("hydra") or "@package _global_" in text else group
+        prefix = "" if group == "." or "@package _global_" in text else group.replace("/", ".")
         for path, _ in flatten_leaves(yaml.safe_load(text) or {}, prefix, whole_lists=True):
             keys |= {path[: found.start()] for found in re.finditer(r"\.|$", path)}
     return sorted(key for key in keys if not key.endswith("defaults"))  # what a file inherits

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_catalyst.config.errors import print_error
+from llm_catalyst.config.errors import list_known_keys, print_error
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.paths import conf_directory, expand_path
-from llm_catalyst.utils.validation import ConfigurationError
+from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
 
 SWEEP = ("-m", "--multirun")
 
@@ -29,6 +29,17 @@ def absolutize_paths(config: dict[str, Any]) -> dict[str, Any]:
 def is_override(word: str) -> bool:
     """Whether a word of the command line sets or removes a key; otherwise it belongs to an option of Hydra."""
     return ("=" in word and not word.startswith("-")) or word.startswith("~")
+
+
+def refuse_other_words(words: Sequence[str]) -> None:
+    """Raise ConfigurationError where one of these words, which are no options, sets or removes no key."""
+    for word in words:
+        key = re.match(r"(?:\+{0,2}[\w.@/:$-]+=|~[\w.@/:$-]+)", word)
+        if key is None:
+            groups = sorted(path.parent.name for path in conf_directory().glob("*/*.yaml") if path.stem == word)
+            meant = " or ".join(f"{group}={word}" for group in groups)
+            near = f" (did you mean {meant}?)" if groups else did_you_mean(word, list_known_keys())
+            raise ConfigurationError(f"{word!r} sets no key; write KEY=VALUE{near}")
 
 
 def expand_seeds_together(words: Sequence[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """Check every job of a sweep before the first one begins."""
 
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -8,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llm_catalyst.config.build import build_components
 from llm_catalyst.config.errors import explain_config_error, is_config_error
-from llm_catalyst.sweeps.job import resolve_fallbacks
+from llm_catalyst.sweeps.job import config_folders, resolve_fallbacks
 from llm_catalyst.sweeps.status import Jobs, distinguish_jobs
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -37,7 +36,6 @@ def check_jobs(loader: ConfigLoader, config: DictConfig, jobs: Jobs) -> None:
 
 def resolve_job(composed: DictConfig) -> dict[str, Any]:
     """The configuration of a job's run without Hydra's own node, as plain dicts."""
-    folders = [Path(source.path) for source in composed.hydra.runtime.config_sources if source.schema == "file"]
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     plain: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-    return resolve_fallbacks(plain, folders)
+    return resolve_fallbacks(plain, config_folders(composed.hydra.runtime))

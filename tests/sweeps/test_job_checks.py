@@ -1,0 +1,28 @@
+"""Every job of a sweep is checked before the first one begins."""
+
+from pathlib import Path
+
+import pytest
+from helpers.command import Command
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mentor=none,foo"], "error: mentor=foo is not known"),
+        (["mentor=none,gtp4"], "error: mentor=gtp4 is not known (did you mean gpt4?)"),
+        (["batch_size=8,0"], "error: batch_size=0 is too small; it must be at least 1 (batch_size=0; no run"),
+        (["seed=1,true"], "error: seed=true does not fit: it must be a number (seed=True; no run"),
+        (["mentor=none,gpt4"], "error: the environment variable OPENAI_API_KEY is not set"),
+        (["mentor=none,openai_compatible"], "error: mentor.client.model must be given"),
+    ],
+    ids=str,
+)
+def test_a_sweep_with_a_wrong_job_is_refused_before_any_run(
+    catalyst: Command, tmp_path: Path, words: list[str], message: str
+) -> None:
+    done = catalyst("run", "-m", "experiment=quickstart", *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("error: ") == 1
+    assert [*tmp_path.iterdir()] == []
