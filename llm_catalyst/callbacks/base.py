@@ -20,6 +20,8 @@ class RunInfo:
         plan: the optimizer steps of each stage.
         majority: accuracy of always answering the most frequent label of the reporting split, in [0, 1].
         metric: name of the task's metric.
+        rows: the rows of each split and their labels, in a line.
+        warnings: what a reader of the scores must know of the data, a sentence each.
         resumed: name of the saved state from which a resumed run continues.
     """
 
@@ -28,6 +30,8 @@ class RunInfo:
     plan: tuple[int, ...]
     majority: float
     metric: str
+    rows: str = ""
+    warnings: tuple[str, ...] = ()
     resumed: str | None = None
 
     @property

@@ -41,6 +41,9 @@ class PlainView(RunCallback):
         plan = f"{format_count(len(info.plan), 'stage')}, {format_count(sum(info.plan), 'step')}{resumed}"
         where = escape_controls(info.directory)
         self.print_line(f"{escape_controls(info.title)}: {plan}; majority class {info.majority:.3f}; {where}")
+        if info.rows:
+            self.print_line(info.rows)
+        self.print_notices([Notice(escape_controls(warning), warning=True) for warning in info.warnings])
 
     def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
         self.print_notices(self.watcher.watch_step(stage, step, len(losses)))

@@ -92,7 +92,7 @@ class LiveView(RunCallback):
         self.scored: list[ScoredPrompt] = []
         self.top: list[ScoredPrompt] = []
         self.restarts: list[Restart] = []
-        self.warnings: list[str] = []
+        self.warnings = list(map(escape_controls, info.warnings))
         self.activity = "scoring the starting point"
         self.live = Live(self, console=self.console, transient=True, vertical_overflow="crop")
         self.live.start()

@@ -111,6 +111,7 @@ class Settings:
     stages: PositiveInt | None = None
     stage: Interval = field(default_factory=lambda: Interval(steps=200))
     batch_size: PositiveInt = 32
+    bucket_batches: PositiveInt | None = None
     schedule: Schedule = field(default_factory=Schedule)
     clip_norm: Annotated[float, Ge(1e-9)] | None = 1.0
     prompt: PromptSettings = field(default_factory=PromptSettings)

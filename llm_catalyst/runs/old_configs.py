@@ -7,7 +7,7 @@ that of the first revision, whose manifest.json has no `format`.
 import copy
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,7 +24,9 @@ PACKAGES = {"backbones": "models.backbones", "heads": "models.heads", "doers": "
 CLASSES = {"Rehearsal": "MockModel"}
 
 # Keys that later revisions added to config.yaml, dotted, each with the value that gives the behaviour before it.
-FILLED_KEYS: dict[str, Any] = {"plugins": []}
+FILLED_KEYS: dict[str, Any] = {"plugins": [], "task.split_seed": None, "bucket_batches": 50}
+
+OWN = "llm_catalyst."  # how the path of a class of this package begins
 
 
 def translate_target(target: str) -> str:
@@ -42,12 +44,41 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(seed := translated.get("seed"), str | float):  # written as typed: '007', 1e3
         with suppress(ValueError, OverflowError):
             translated["seed"] = int(seed)
-    for key, value in FILLED_KEYS.items():
-        *parents, name = key.split(".")
-        node = get_nested(translated, *parents)
-        if isinstance(node, dict):
-            node.setdefault(name, copy.deepcopy(value))
+    for node, name, key in list_lacking_keys(translated):
+        node[name] = copy.deepcopy(FILLED_KEYS[key])
     return translated
+
+
+def list_lacking_keys(config: Mapping[str, Any]) -> list[tuple[dict[str, Any], str, str]]:
+    """Each key of FILLED_KEYS that the configuration lacks: its node, its name in it, and the dotted key.
+
+    A node that is not there, or is of a class of a user's own, lacks none.
+    """
+    found = []
+    for key in FILLED_KEYS:
+        *parents, name = key.split(".")
+        node = get_nested(config, *parents) if parents else config
+        if isinstance(node, dict) and name not in node and str(node.get("_target_", OWN)).startswith(OWN):
+            found.append((node, name, key))
+    return found
+
+
+def keep_earlier_values(config: Mapping[str, Any], earlier: Mapping[str, Any], given: Container[str]) -> dict[str, Any]:
+    """The configuration for a run that continues one with the configuration `earlier`, or stands beside it in a table.
+
+    It has the value of FILLED_KEYS for each key that `earlier` lacks and the command does not give.
+
+    Args:
+        config: as it was composed.
+        earlier: as it was written, not translated.
+        given: the dotted keys of the command.
+    """
+    kept = copy.deepcopy(dict(config))
+    for _, name, key in list_lacking_keys(earlier):
+        node = get_nested(kept, *key.split(".")[:-1]) if "." in key else kept
+        if isinstance(node, dict) and name in node and key not in given:
+            node[name] = copy.deepcopy(FILLED_KEYS[key])
+    return kept
 
 
 def translate_targets(node: Any) -> Any:

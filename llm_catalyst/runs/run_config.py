@@ -41,11 +41,20 @@ def load_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: it cannot be read.
     """
+    return translate_config(load_written_config(path))
+
+
+def load_written_config(path: Path) -> dict[str, Any]:
+    """The resolved configuration of a run as its revision wrote it.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
     try:
         config = parse_yaml((path / "config.yaml").read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise TypeError("it holds no keys")
-        return translate_config(config)
+        return config
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path / 'config.yaml'} cannot be read ({error}); put it back as it was") from None
 

@@ -28,7 +28,9 @@ from llm_catalyst.config.choices import read_choice
 from llm_catalyst.config.errors import run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
 from llm_catalyst.report.summary import summarize_run
-from llm_catalyst.runs.reader import read_run
+from llm_catalyst.runs.old_configs import keep_earlier_values
+from llm_catalyst.runs.reader import read_run, run_directories
+from llm_catalyst.runs.run_config import load_written_config
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status
 from llm_catalyst.utils.files import take_lock
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
@@ -183,7 +185,21 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
     waits = plain["view"] != "none" and not Path(str(plain["backbone"]["name"])).exists()  # for the hub
     with Console().status("reading the model's config.json …") if waits else nullcontext():
         plain["backbone"] = settle_backbone(choice, plain["backbone"], hydra.overrides.task)
-    return execute_run(absolutize_paths(resolve_fallbacks(plain, folders)), choices, find_directory(hydra), words)
+    path = find_directory(hydra)
+    config = keep_as_begun(absolutize_paths(resolve_fallbacks(plain, folders)), path, words)
+    return execute_run(config, choices, path, words)
+
+
+def keep_as_begun(config: dict[str, Any], path: Path, words: Sequence[str]) -> dict[str, Any]:
+    """The configuration as an earlier revision had it, if that began the run, its sweep or table, or what it replays."""
+    hydra = HydraConfig.get()
+    folders = [path, *[Path(hydra.sweep.dir)] * (hydra.mode != RunMode.RUN)]
+    folders += [Path(run)] if (run := get_nested(config, "replay", "run")) else []
+    begun = next((run for folder in folders if folder.is_dir() for run in run_directories(folder)), None)
+    if begun is None:
+        return config
+    given = {word.partition("=")[0].lstrip("+") for word in (*words, *hydra.overrides.task)}
+    return keep_earlier_values(config, load_written_config(begun), given)
 
 
 def find_directory(hydra: Any) -> Path:

@@ -4,7 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from llm_catalyst.utils.checksums import sha256
@@ -21,11 +21,14 @@ CLASS = "[CLASS]"  # the placeholder for the name of a class in a prompt
 class Example:
     """One row: a (text, pair) per choice (a single one where the task has no choices), and its label id.
 
-    The text of an image task's example is the path of the image.
+    The text of an image task's example is the path of the image. `row` is the row's number in its source, from 1 on:
+    a line of a text file. `twin` is the hash of the text by which rows are twins (duplicates.py); None for images.
     """
 
     sequences: tuple[Text, ...]
     label: int
+    row: int | None = field(default=None, compare=False)
+    twin: str | None = field(default=None, compare=False)
 
 
 def ignore(line: str) -> None:

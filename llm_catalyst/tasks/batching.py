@@ -19,7 +19,8 @@ from llm_catalyst.utils.rng import make_generator
 Rows = Sequence[Sequence[int]]  # of each sequence its token ids, or their types; of each member its examples
 Device = torch.device | str
 
-BUCKET = 50  # batches sorted by length together: large enough to pad little, small enough to stay shuffled
+MOST_TOGETHER = 50  # batches sorted by length together: large enough to pad little, small enough to stay shuffled
+PART_OF_EPOCH = 10  # they are a tenth of an epoch at most: in small sets the same batches would come again and again
 
 
 class Batch:
@@ -201,25 +202,29 @@ class TextBatch(Batch):
         return Batch.beside(first, rest)
 
 
-def training_rows(data: Examples, batch_size: int, seed: int, first_step: int) -> Iterator[list[int]]:
+def training_rows(
+    data: Examples, batch_size: int, seed: int, first_step: int, bucket: int | None = None
+) -> Iterator[list[int]]:
     """Example numbers of each batch from `first_step` on, without end.
 
-    Every epoch is shuffled anew by (seed, epoch); within a bucket of batches examples are sorted by length
-    to save padding, and the batches themselves are shuffled again. The stream is a function of the step.
+    Every epoch is shuffled anew by (seed, epoch); within a bucket of `bucket` batches (None: a tenth of an epoch, 1 to
+    50) examples are sorted by length to save padding, and the batches themselves are shuffled again. The stream is a
+    function of the step.
     """
     first, skip = divmod(first_step, steps_per_epoch(len(data), batch_size))
     for epoch in count(first):
-        yield from epoch_rows(data, batch_size, seed, epoch)[skip if epoch == first else 0 :]
+        yield from epoch_rows(data, batch_size, seed, epoch, bucket)[skip if epoch == first else 0 :]
 
 
-def epoch_rows(data: Examples, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+def epoch_rows(data: Examples, batch_size: int, seed: int, epoch: int, bucket: int | None = None) -> list[list[int]]:
     """The batches of one epoch: every example exactly once."""
     generator = make_generator(seed, "batches", epoch)
     order = torch.randperm(len(data), generator=generator).tolist()
-    bucket = batch_size * BUCKET
+    if bucket is None:
+        bucket = max(1, min(MOST_TOGETHER, steps_per_epoch(len(data), batch_size) // PART_OF_EPOCH))
     batches = []
-    for at in range(0, len(order), bucket):
-        chunk = sorted(order[at : at + bucket], key=data.length)
+    for at in range(0, len(order), batch_size * bucket):
+        chunk = sorted(order[at : at + batch_size * bucket], key=data.length)
         batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 

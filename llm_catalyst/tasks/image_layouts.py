@@ -155,21 +155,28 @@ def class_rows(classes: Mapping[str, Path], number: Mapping[str, int]) -> list[E
     return rows
 
 
-def divide_folders(folder: Path, seed: int) -> Pictures:
-    """Pictures in folder/class/: half of each class is train, a fifth dev, the rest test, one picture at least."""
+def divide_folders(folder: Path, seed: int, split_seed: int | None) -> Pictures:
+    """Pictures in folder/class/: half of each class is train, a fifth dev, the rest test, one picture at least.
+
+    `split_seed` draws test, and `seed` divides the others; with None, the rule of earlier runs, `seed` draws all.
+    """
     rng = random.Random(derive_seed(seed, "split of pictures"))
+    test_rng = rng if split_seed is None else random.Random(derive_seed(split_seed, "test pictures"))
     classes = folders_of(folder)
     splits: dict[str, list[Example]] = {role: [] for role in SPLITS}
     for label, (name, place) in enumerate(classes.items()):
         own = class_rows({name: place}, {name: label})
         if len(own) < 3:
             raise path_error(place, f"holds {len(own)} pictures; there must be 3, for train, dev and test")
-        rng.shuffle(own)
+        test_rng.shuffle(own)
         for_train, for_dev = (max(1, round(share * len(own))) for share in SHARES)
         for_train = min(for_train, len(own) - for_dev - 1)
-        splits["train"] += own[:for_train]
-        splits["dev"] += own[for_train : for_train + for_dev]
-        splits["test"] += own[for_train + for_dev :]
+        others, test = own[: for_train + for_dev], own[for_train + for_dev :]
+        if split_seed is not None:
+            rng.shuffle(others)
+        splits["train"] += others[:for_train]
+        splits["dev"] += others[for_train:]
+        splits["test"] += test
     return Pictures(dict(enumerate(classes)), splits, str(folder))
 
 

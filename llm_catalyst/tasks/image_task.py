@@ -24,9 +24,9 @@ from llm_catalyst.tasks import image_layouts, shapes
 from llm_catalyst.tasks.base import CLASS, Example, Task, TaskData
 from llm_catalyst.tasks.image_layouts import Pictures, picture_row
 from llm_catalyst.tasks.row_files import list_names
-from llm_catalyst.tasks.splitting import sample_coop_shots, split_rows
+from llm_catalyst.tasks.splitting import SplitRule, sample_coop_shots, split_rows
 from llm_catalyst.utils.terminal import escape_controls
-from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, NonNegativeInt, PositiveInt, config_dataclass
 
 COOP_DEV_SHOTS = 4  # of each class at most
 LONGEST = 100  # sides of a picture: a longer strip, scaled to the input of a model, would fill the memory
@@ -68,6 +68,7 @@ class ImageTask(Task):
     train: str = "train"
     dev: str | None = None
     test: str | None = "test"
+    split_seed: NonNegativeInt | None = 0
 
     def __post_init__(self) -> None:
         if self.layout == "coop" and not self.split_file:
@@ -86,7 +87,8 @@ class ImageTask(Task):
         shots = (self.shots, min(self.shots, COOP_DEV_SHOTS)) if self.shots else None
         # Train and dev are drawn one after the other from one stream, seeded by the run's seed itself, as CoOp's are.
         sample = partial(sample_coop_shots, rng=random.Random(seed))
-        splits = split_rows(pictures.splits, shots, sample, DEV_SHARE, DEV_ROWS, seed, report_on_dev)
+        rule = SplitRule(self.name, seed, self.split_seed, report_on_dev, shots, DEV_SHARE, DEV_ROWS)
+        splits = split_rows(pictures.splits, rule, sample, pictures.names)
         trained = {example.label for example in splits["train"]}
         if unknown := sorted({e.label for e in (*splits["dev"], *splits["test"])} - trained):
             names = list_names(pictures.names[label] for label in unknown)
@@ -106,7 +108,8 @@ class ImageTask(Task):
         found = {split: renumber_labels(pictures, rows, chosen) for split, rows in splits.items()}
         for split, rows in found.items():
             check_files(f"task={self.name}, {split}", rows, pictures.source)
-        return TaskData(self, labels, found["train"], found["dev"], found["test"], pictures.source)
+        dev = found["test"] if report_on_dev else found["dev"]
+        return TaskData(self, labels, found["train"], dev, found["test"], pictures.source)
 
     def load_unseen(self, seed: int, report_on_dev: bool = False) -> TaskData | None:
         """The second half of the classes of a task with `classes=base`: what base-to-new reports on."""
@@ -143,7 +146,7 @@ def read_pictures(task: ImageTask, seed: int) -> Pictures:
         return image_layouts.read_imagenet(folder)
     if (folder / task.train).is_dir():
         return image_layouts.read_folders(folder, splits)
-    return image_layouts.divide_folders(folder, seed)
+    return image_layouts.divide_folders(folder, seed, task.split_seed)
 
 
 def local_folder(task: ImageTask) -> Path | None:

@@ -4,7 +4,7 @@ A task is one YAML in conf/task; its fields are those of `TextTask` (docs/guide.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from functools import partial
 from typing import Annotated, Literal
@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from llm_catalyst.tasks.base import Example, Task, TaskData
+from llm_catalyst.tasks.duplicates import hash_input, hash_text
 from llm_catalyst.tasks.json_rows import shorten_value
 from llm_catalyst.tasks.labels import (
     LabelCoding,
@@ -23,13 +24,19 @@ from llm_catalyst.tasks.labels import (
     find_forms,
 )
 from llm_catalyst.tasks.row_files import RowTable, list_names
-from llm_catalyst.tasks.splitting import sample_shots, split_rows
+from llm_catalyst.tasks.splitting import SplitRule, sample_shots, split_rows
 from llm_catalyst.tasks.templates import check_template, fill_template, list_columns
 from llm_catalyst.tasks.text_tables import name_task, read_tables
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.terminal import escape_controls
-from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, config_dataclass, did_you_mean
+from llm_catalyst.utils.validation import (
+    ConfigurationError,
+    NonNegativeInt,
+    PositiveInt,
+    config_dataclass,
+    did_you_mean,
+)
 
 
 @config_dataclass("task")
@@ -63,6 +70,7 @@ class TextTask(Task):
     test: str | None = "validation"
     dev_share: Annotated[float, Ge(0.01), Le(0.5)] = 0.1
     dev_rows: PositiveInt = 1000
+    split_seed: NonNegativeInt | None = 0
     shots: PositiveInt | None = None
 
     def __post_init__(self) -> None:
@@ -95,15 +103,30 @@ class TextTask(Task):
         coding, labels = code_labels(self, tables.splits)
         given = {role: build_examples(self, table, coding, labels[role]) for role, table in tables.splits.items()}
         shots = (self.shots, self.shots) if self.shots else None
+        rule = SplitRule(self.name, seed, self.split_seed, report_on_dev, shots, self.dev_share, self.dev_rows)
         sample = partial(sample_shots, rng=random.Random(derive_seed(seed, "shots")))
-        splits = split_rows(given, shots, sample, self.dev_share, self.dev_rows, seed, report_on_dev)
+        splits = split_rows(given, rule, sample, dict(enumerate(coding.names)))
         for name, rows in splits.items():
             if not rows:
                 why = f"; task.shots={self.shots} leaves it no row" if self.shots else ""
+                if len({hash_input(row) for row in given["train"]}) == 1:
+                    why = f": every row of {self.train} has the same text (task.text={self.text!r})"
                 raise ConfigurationError(f"task={self.name}: the {name} split is empty{why}; look into {tables.source}")
         notes = (*tables.notes, *coding.notes, *(note for role in given for note in count_empty(role, given[role])))
+        notes += self.list_unused_keys(given.keys())
         train, dev, test = (tuple(splits[name]) for name in ("train", "dev", "test"))
         return TaskData(self, coding.names, train, dev, test, tables.source, notes)
+
+    def list_unused_keys(self, given: Collection[str]) -> tuple[str, ...]:
+        """A note for each key that was changed, and has no effect as nothing is held out by it; `given` are splits."""
+        if self.shots:
+            why = f"task.shots={self.shots} draws train and dev"
+        elif {"dev", "test"} <= {*given}:
+            why = f"dev and test are splits of their own (task.dev={self.dev}, task.test={self.test})"
+        else:
+            return ()
+        unchanged = self.dev_rows == type(self).dev_rows
+        return () if unchanged else (f"task.dev_rows={self.dev_rows} has no effect: {why}",)
 
 
 def code_labels(task: TextTask, splits: Mapping[str, RowTable]) -> tuple[LabelCoding, dict[str, list[str]]]:
@@ -132,7 +155,9 @@ def build_examples(task: TextTask, table: RowTable, coding: LabelCoding, labels:
             raise unknown_label(task, table, number, value, coding.names)
         texts = {key: task.values.get(key, {}).get(str(cell), str(cell)) for key, cell in row.items()}
         text = fill_template(task.text, texts)
-        examples.append(Example(tuple((text, pair and fill_template(pair, texts)) for pair in pairs), label))
+        sequences = tuple((text, pair and fill_template(pair, texts)) for pair in pairs)
+        twin = hash_text(max((texts[column] for column in list_columns(task.text)), key=len, default=text))
+        examples.append(Example(sequences, label, table.numbers[number], twin))
     if len({example.label for example in examples}) < 2:
         problem = f"every row has the same label, {shorten_value(labels[0])}"
         raise ConfigurationError(f"task={task.name}: {table.source}: {problem}; add rows of another label")

@@ -62,7 +62,7 @@ class CountingProblem(Problem):
     def batches(self, k: int, first_step: int) -> Iterator[Any]:
         """None for each batch, whose size is counted."""
         train, settings = self.splits["train"], self.settings
-        for rows in training_rows(train, settings.batch_size, settings.seed, first_step):
+        for rows in training_rows(train, settings.batch_size, settings.seed, first_step, settings.bucket_batches):
             self.examples_of.append(len(rows))
             self.tokens_of.append(self.count_tokens(train, rows))
             yield None

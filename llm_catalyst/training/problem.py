@@ -88,7 +88,8 @@ class Problem:
     def batches(self, k: int, first_step: int) -> Iterator[Batch]:
         """Training batches from a step on, the same examples for each of k members."""
         train, settings = self.splits["train"], self.settings
-        for step, rows in enumerate(training_rows(train, settings.batch_size, settings.seed, first_step), first_step):
+        stream = training_rows(train, settings.batch_size, settings.seed, first_step, settings.bucket_batches)
+        for step, rows in enumerate(stream, first_step):
             # Dropout, where a protocol has it, draws from torch's global generator: seeded at each step, it does
             # not depend on the steps before.
             torch.manual_seed(derive_seed(settings.seed, "dropout", step))

@@ -26,6 +26,7 @@ from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.tasks.base import Tell, ignore
+from llm_catalyst.tasks.data_facts import collect_facts, describe_rows
 from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate
 from llm_catalyst.training.loop import Experiment, run_experiment
@@ -57,7 +58,10 @@ def run_training(
         callback = CallbackList(*logs, shared_backbone.get_callback(mode, console))
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
-        callback.on_run_start(RunInfo(title, str(path), plan, problem.majority, problem.data.task.metric, resumed))
+        facts = collect_facts(problem.data)
+        shown = describe_rows(facts), facts.warnings
+        metric = problem.data.task.metric
+        callback.on_run_start(RunInfo(title, str(path), plan, problem.majority, metric, *shown, resumed))
         try:
             with shared_backbone.get_signal_handler(0.0 if interactive else signals.PATIENCE_S) as handler:
                 optimizer = shared_backbone.share_steps(parts.optimizer, problem.device)

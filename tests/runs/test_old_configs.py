@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from helpers.recorded import manifest, write_run
 from llm_catalyst.runs.old_configs import (
     FILLED_KEYS,
     FORMAT,
+    keep_earlier_values,
     translate_choices,
     translate_config,
     translate_target,
@@ -55,6 +57,7 @@ def test_targets_are_translated_wherever_they_stand_and_the_old_configuration_is
         },
         "optimizer": {"_target_": "llm_catalyst.optimizers.NoTraining"},
         "plugins": [],
+        "bucket_batches": 50,
     }
     assert old == copy
 
@@ -90,6 +93,19 @@ def test_a_number_that_was_written_as_text_is_the_same_setting() -> None:
 def test_filled_values_are_not_shared_between_configurations() -> None:
     translate_config({})["plugins"].append("mine")
     assert translate_config({})["plugins"] == []
+
+
+def test_a_key_of_ours_is_not_filled_into_a_class_of_a_users_own() -> None:
+    assert "split_seed" not in translate_config({"task": {"_target_": "my_package.Mine"}})["task"]
+    assert translate_config({"task": {"_target_": "llm_catalyst.tasks.TextTask"}})["task"]["split_seed"] is None
+
+
+def test_a_run_that_was_begun_without_a_key_continues_without_its_effect_unless_the_command_gives_it() -> None:
+    config = {"bucket_batches": None, "task": {"split_seed": 0}}
+    earlier: dict[str, Any] = {"seed": 1, "task": {"name": "sst2"}}
+    assert keep_earlier_values(config, earlier, ()) == {"bucket_batches": 50, "task": {"split_seed": None}}
+    assert keep_earlier_values(config, earlier, ("task.split_seed",))["task"] == {"split_seed": 0}
+    assert keep_earlier_values(config, config, ()) == config
 
 
 def test_doer_none_of_an_old_command_is_the_choice_optimizer_none() -> None:

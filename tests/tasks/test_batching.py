@@ -1,9 +1,12 @@
 """The order of examples, their padding, and what truncation may never take."""
 
 import itertools
+import json
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,7 +59,28 @@ def test_buckets_of_similar_lengths_save_most_of_the_padding() -> None:
     order = list(range(400))
     shuffled = [order[i : i + 8] for i in range(0, 400, 8)]
     real = sum(data.length(i) for i in order)
-    assert padded(epoch_rows(data, 8, 1, 0)) - real < 0.2 * (padded(shuffled) - real)
+    assert padded(epoch_rows(data, 8, 1, 0, bucket=50)) - real < 0.1 * (padded(shuffled) - real)
+    assert padded(epoch_rows(data, 8, 1, 0)) - real < 0.25 * (padded(shuffled) - real)
+
+
+def share_together(data: Encoded, bucket: int | None, epochs: int = 6) -> float:
+    """The largest part of a batch that is one batch again in the next epoch, as a mean over batches and epochs."""
+    shares = []
+    for epoch in range(epochs):
+        before, after = (epoch_rows(data, 32, 1, each, bucket) for each in (epoch, epoch + 1))
+        at = {row: number for number, rows in enumerate(after) for row in rows}
+        shares += [max(Counter(at[row] for row in rows).values()) / len(rows) for rows in before]
+    return sum(shares) / len(shares)
+
+
+def test_in_a_small_task_the_same_examples_do_not_meet_in_every_epoch(real: Callable[[str], Path]) -> None:
+    lines = (real("wsc") / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    data = encode_examples(word_piece(), [Example(((text, None),), 0) for text in texts], 120)
+    rng = random.Random(1)
+    shuffled = replace(data, tokens=tuple((rng.randrange(100),) for _ in texts))
+    assert share_together(data, 50) > 0.6
+    assert share_together(data, None) < share_together(shuffled, 50) + 0.02 < 0.2
 
 
 def test_buckets_leave_the_batches_shuffled() -> None:

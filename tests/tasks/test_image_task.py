@@ -8,6 +8,7 @@ import shutil
 import struct
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,9 @@ def test_a_folder_of_classes_is_divided_by_the_seed(own_pictures: Path) -> None:
     assert [len(rows) for rows in (data.train, data.dev, data.test)] == [10, 4, 6]
     assert len({*paths(data.train), *paths(data.dev), *paths(data.test)}) == 20
     assert data == task.load(seed=1)
-    assert set(paths(other.test)) != set(paths(data.test))
+    assert set(paths(other.test)) == set(paths(data.test))
+    assert set(paths(other.dev)) != set(paths(data.dev))
+    assert set(paths(replace(task, split_seed=3).load(seed=1).test)) != set(paths(data.test))
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 7])
@@ -392,7 +395,8 @@ def test_a_folder_that_lacks_something_is_told_what_and_where(own_pictures: Path
     for place in ("train/wren", "train/kite", "test/wren", "test/kite"):
         write(tmp_path / "few" / place / "a.png")
     few = refusal(ImageTask("image_folder", path=f"{tmp_path}/few", shots=1))
-    assert f"dev: there is no picture; take fewer task.shots, or add pictures to {tmp_path}/few" in few
+    assert "task=image_folder: task.shots=1 takes" in few
+    assert "there are not two of kite, wren (rows of each label: kite 1, wren 1)" in few
     own_pictures.rename(tmp_path / "train")
     assert f"no folder {tmp_path}/test (beside it: few, train); name the splits by task.train" in refusal(
         ImageTask("image_folder", path=str(tmp_path))

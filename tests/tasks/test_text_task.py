@@ -458,10 +458,6 @@ def test_an_empty_jsonl_file_is_called_empty(folder: Callable[..., Path]) -> Non
     assert re.search(r"train(\.jsonl)?\b.*(no rows|empty)", refusal(local(folder(train=[], test=GOOD))))
 
 
-def test_shots_that_leave_nothing_for_dev_are_named_as_the_cause(folder: Callable[..., Path]) -> None:
-    assert "task.shots=10" in refusal(local(folder(train=GOOD, test=GOOD[:4]), shots=10))
-
-
 def test_a_file_that_is_no_jsonl_is_named(tmp_path: Path, folder: Callable[..., Path]) -> None:
     path = folder(train=GOOD, test=GOOD)
     (path / "train.jsonl").write_text("<html>not found</html>\n")
