@@ -66,7 +66,8 @@ class PlainView(RunCallback):
         if outcome is None:
             self.print_line(describe_unfinished(self.watcher.info))
         else:
-            self.print_line(f"{outcome.status}: {escape_controls(outcome.message)}")
+            rows = f"; n = {outcome.test.examples:,}" if outcome.test else ""
+            self.print_line(f"{outcome.status}: {escape_controls(outcome.message)}{rows}")
 
     def print_notices(self, notices: Sequence[Notice]) -> None:
         """Print each notice on a line."""

@@ -207,7 +207,8 @@ class LiveView(RunCallback):
         if latest is None:
             return Text()
         now = f"{latest.score.metric:<10.3f}", "green" if read_accuracy(latest) > info.majority else "yellow"
-        levels = f"best accuracy {self.best:.3f}   majority class {info.majority:.3f}", "dim"
+        rows = f"n {latest.score.examples:,}"
+        levels = f"best accuracy {self.best:.3f}   majority class {info.majority:.3f}   {rows}", "dim"
         return Text.assemble(f"{'dev ' + info.metric:<14}", now, levels)
 
     def render_pool(self) -> list[Text]:

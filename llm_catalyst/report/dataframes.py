@@ -30,6 +30,7 @@ SCORES = ("dev_metric", "dev_loss", "test_metric", "test_loss")  # in [0, 1], lo
 OUTCOME = {
     "metric": TEXT,
     **dict.fromkeys(SCORES, REAL),
+    **dict.fromkeys(("dev_examples", "test_examples"), WHOLE),
     "reported_on": TEXT,
     "majority": REAL,
     **dict.fromkeys(("best_stage", "best_step"), WHOLE),

@@ -96,6 +96,11 @@ class Results:
         names = self.metrics()
         return names[0] if len(names) == 1 else "metric"
 
+    def count_examples(self, column: str) -> tuple[int, ...]:
+        """The rows that the scores of a column are means over, in order: one number, unless tasks or splits differ."""
+        cells = [self.cells[row, column] for row in self.rows]
+        return tuple(sorted({o.test.examples for cell in cells for o in cell.outcomes if o.test}))
+
     def metrics(self, column: str | None = None) -> tuple[str, ...]:
         """The names of the metrics of a column's runs, or of all runs in `cells`: one, unless tasks differ."""
         cells = [cell for cell in self.cells.values() if column in (None, cell.column)]

@@ -119,7 +119,9 @@ def render_curves(run: RunRecords, metric: str) -> list[RenderableType]:
     best = {place: min(scores, key=lambda score: score.loss) for place, scores in sorted(found.items())}
     last = max(step for _, step in best)
     marks = sorted({float(step) for (_, step), _ in locate_restarts(run.metrics, run.restarts)})
-    lines: list[RenderableType] = [*terminal.make_heading("Training curve on dev")]
+    lines: list[RenderableType] = [
+        *terminal.make_heading(f"Training curve on dev (n = {run.metrics[0].score.examples:,})")
+    ]
     majority = analysis.read_majority(run) if metric == "accuracy" else None
     for name, style, level in (("loss", "cyan", None), (metric, "green", majority)):
         stages = defaultdict[int, list[Point]](list)
@@ -147,7 +149,7 @@ def render_pool(run: RunRecords, metric: str, longest: int | None) -> list[Rende
     for entry in best[:POOL]:
         text = Text(terminal.quote_prompt(entry.prompt.text, longest))
         table.add_row(*score_cells(entry.score), str(entry.stage + 1), entry.origin, text)
-    title = f"Best discrete prompts ({min(POOL, len(best))} of {len(best)})"
+    title = f"Best discrete prompts ({min(POOL, len(best))} of {len(best)}), n = {best[0].score.examples:,}"
     return [*terminal.make_heading(title), Padding(table, (0, 0, 0, 2))]
 
 

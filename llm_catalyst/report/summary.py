@@ -31,6 +31,11 @@ def score_cells(score: Score | None) -> list[str]:
     return ["", ""] if score is None else [f"{score.loss:.4f}", f"{score.metric:.3f}"]
 
 
+def counted_score_cells(score: Score | None) -> list[str]:
+    """A score as three table cells: loss, metric, and the number of rows that it is the mean over."""
+    return ["", "", ""] if score is None else [*score_cells(score), f"{score.examples:,}"]
+
+
 def render_verdict(run: RunRecords, outcome: Outcome) -> Text:
     """Status and message: green if the run is done and above the majority class."""
     reached = outcome.status == "done" and outcome.test_metrics.get("accuracy", 0.0) > outcome.majority
@@ -40,18 +45,19 @@ def render_verdict(run: RunRecords, outcome: Outcome) -> Text:
 
 
 def render_scores(outcome: Outcome, metric: str) -> Table:
-    """The scores of soft prompt and best discrete prompt, on dev and on the reporting split; the majority class."""
+    """The scores of soft prompt and best discrete prompt, on dev and on the reporting split, each with its rows, n."""
     reported = outcome.reported_on
-    table = terminal.make_columns("", "dev loss", metric, f"{reported} loss", metric)
+    table = terminal.make_columns("", "dev loss", metric, "n", f"{reported} loss", metric, "n")
     table.columns[0].justify = "left"
-    table.add_row("soft prompt", *score_cells(outcome.best.score if outcome.best else None), *score_cells(outcome.test))
+    soft = outcome.best.score if outcome.best else None
+    table.add_row("soft prompt", *counted_score_cells(soft), *counted_score_cells(outcome.test))
     if outcome.best_prompt:
-        scores = *score_cells(outcome.best_prompt.score), *score_cells(outcome.test_best_prompt)
+        scores = *counted_score_cells(outcome.best_prompt.score), *counted_score_cells(outcome.test_best_prompt)
         table.add_row("best discrete prompt", *scores)
     for name, words in NEW.items():
         if name in outcome.test_metrics:
-            table.add_row(words, "", "", "", f"{outcome.test_metrics[name]:.3f}")
-    table.add_row(Text("majority class (accuracy)", "dim"), "", "", "", Text(f"{outcome.majority:.3f}", "dim"))
+            table.add_row(words, "", "", "", "", f"{outcome.test_metrics[name]:.3f}", "")
+    table.add_row(Text("majority class (accuracy)", "dim"), "", "", "", "", Text(f"{outcome.majority:.3f}", "dim"), "")
     return table
 
 

@@ -189,6 +189,8 @@ def outcome_columns(outcome: Outcome) -> dict[str, Any]:
     return {
         **score_columns("dev", best.score if best else None),
         **score_columns("test", outcome.test),
+        **({"dev_examples": best.score.examples} if best else {}),
+        **({"test_examples": outcome.test.examples} if outcome.test else {}),
         **({"best_stage": best.stage, "best_step": best.step, "similarity": best.similarity} if best else {}),
         "soft_prompt": best.prompt.text if best else None,
         **({"best_prompt": prompt.prompt.text, "best_prompt_origin": prompt.origin} if prompt else {}),

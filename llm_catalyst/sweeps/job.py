@@ -34,7 +34,7 @@ from llm_catalyst.runs.run_config import load_written_config
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status
 from llm_catalyst.utils.files import take_lock
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
-from llm_catalyst.utils.validation import ConfigurationError, check_choice, flatten_leaves
+from llm_catalyst.utils.validation import ConfigurationError, check_choice, flatten_leaves, get_nested
 
 WATCH_S, LEAVE_S = 0.5, 10.0  # seconds until a worker notices that its sweep was killed, and until it then ends
 # Libraries that log each request; their lines would disturb the live view.
@@ -191,7 +191,7 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
 
 
 def keep_as_begun(config: dict[str, Any], path: Path, words: Sequence[str]) -> dict[str, Any]:
-    """The configuration as an earlier revision had it, if that began the run, its sweep or table, or what it replays."""
+    """The configuration as an earlier revision had it, if that began the run, its sweep or table, or what it repeats."""
     hydra = HydraConfig.get()
     folders = [path, *[Path(hydra.sweep.dir)] * (hydra.mode != RunMode.RUN)]
     folders += [Path(run)] if (run := get_nested(config, "replay", "run")) else []

@@ -67,7 +67,7 @@ def test_the_plain_view_tells_scores_restarts_and_costs() -> None:
     assert "stage 2/3 ends at step 400, best dev accuracy in it 0.710" in text
     assert "mentor claude-haiku-4-5-20251001 answered in 2.9 s: 812 + 64 tokens, $0.0012" in text
     assert 'restart after stage 1 from "Judge the mood of the review", dev loss 0.6200 -> 0.5500 (best of 3)' in text
-    assert text.splitlines()[-1].endswith("done: accuracy 0.871 beats the majority class (0.509)")
+    assert text.splitlines()[-1].endswith("done: accuracy 0.871 beats the majority class (0.509); n = 1,000")
 
 
 def test_a_stages_end_is_told_before_what_follows_it() -> None:

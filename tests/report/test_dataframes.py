@@ -43,6 +43,8 @@ def test_a_finished_run_is_one_row_of_what_made_it_what_came_of_it_and_what_it_c
         "metric": "accuracy",
         "dev_metric": 0.8655,
         "test_metric": 0.8712,
+        "dev_examples": 400,
+        "test_examples": 1000,
         "test_macro_f1": 0.8698,
         "majority": 0.509,
         "best_stage": 2,

@@ -108,6 +108,7 @@ def test_the_page_holds_tables_figures_prompts_restarts_and_what_made_them(told:
         "wins / ties / losses",
     ):
         assert words in text, words
+    assert re.search(r"0\.3612 / 0\.86\d n=400", text)
 
 
 def test_the_page_is_well_formed_for_readers_and_small_screens(page: Page) -> None:

@@ -35,8 +35,9 @@ def test_the_summary_holds_the_figures_of_the_records(tmp_path: Path) -> None:
     text = squeezed(text_of(summarize_run(read_run(write_run(tmp_path / "run")))))
     for figures in (
         "done accuracy 0.871 beats the majority class (0.509)",
-        "soft prompt 0.3612 0.866 0.3724 0.871",
-        "best discrete prompt 0.5000 0.733 0.5123 0.722",
+        "dev loss accuracy n test loss accuracy n",
+        "soft prompt 0.3612 0.866 400 0.3724 0.871 1,000",
+        "best discrete prompt 0.5000 0.733 400 0.5123 0.722 1,000",
         "majority class (accuracy) 0.509",
         '"sombre800 film ##ness told verdict" similarity 0.61',
         '"Feel the tone of the review" first proposed by the mentor, in stage 2',

@@ -24,7 +24,7 @@ from llm_catalyst.report.tables.build import build_comparisons, render_scores, t
 from llm_catalyst.report.tables.costs import build_cost_by_cell, build_cost_table
 from llm_catalyst.report.tables.export import summary_csv, to_csv
 from llm_catalyst.report.tables.rendered import LATEX, Field, RenderedTable, escape_latex, render_latex, render_markdown
-from llm_catalyst.runs.records import Outcome, Usage
+from llm_catalyst.runs.records import Outcome, Score, Usage
 from llm_catalyst.utils.terminal import escape_controls
 
 BASE = (0.70, 0.71, 0.69, 0.72, 0.70)
@@ -222,10 +222,29 @@ def test_metrics_that_differ_between_columns_stand_in_their_headings_and_have_no
     write_result(tmp_path / "2", 0.5, config("cb", task__metric="macro_f1"))
     (results,) = collect_results([tmp_path])
     lines = text_of(render_scores(results)).splitlines()
-    assert (
-        lines[2].split("  ") == ["", "cb (macro_f1)", "sst2 (accuracy)"] or "cb (macro_f1)  sst2 (accuracy)" in lines[2]
-    )
+    assert "cb (macro_f1, n=1,000)  sst2 (accuracy, n=1,000)" in lines[2]
     assert "mean" not in lines[2]
+
+
+def test_the_rows_of_a_column_stand_in_its_heading_in_every_form_and_few_are_warned_of(tmp_path: Path) -> None:
+    few = replace(ended(0.5), test=Score(0.5, 0.5, 24))
+    write_result(tmp_path / "1", few, config())
+    write_result(tmp_path / "2", 0.5, config("cb"))
+    write_result(tmp_path / "3", few, config("cb", seed=2))
+    (results,) = collect_results([tmp_path])
+    table = render_scores(results)
+    assert table.headings[1:3] == ["cb (n=24 to 1,000)", "sst2 (n=24)"]
+    for text in (text_of(table), to_markdown(results), to_latex(results)):
+        assert "sst2 (n=24)" in text
+    assert table.warnings == ["Fewer than 100 rows, of which each is more than a point: cb 24, sst2 24"]
+    lines = list(csv_reader.DictReader(to_csv(results).splitlines()))
+    assert sorted(line["test_examples"] for line in lines) == ["1000", "24", "24"]
+    assert {
+        line["column"]: line["test_examples"] for line in csv_reader.DictReader(summary_csv(results).splitlines())
+    } == {
+        "cb": "24 1000",
+        "sst2": "24",
+    }
 
 
 def test_figures_of_data_that_also_chose_are_called_optimistic(tmp_path: Path) -> None:
@@ -456,8 +475,9 @@ def test_in_a_narrow_terminal_names_wrap_between_words_and_columns_without_room_
     lines = text_of(render_scores(results), 80).splitlines()
     assert sum(line.count("81.0 ± 1.6") for line in lines) == 12
     assert [line.split() for line in lines if line.startswith(" ") and line.strip()] == [
-        ["a", "b", "c", "d", "e"],
-        ["f", "mean"],
+        [*"abcde"],
+        ["(n=1,000)"] * 5,
+        ["f", "(n=1,000)", "mean"],
     ]
     assert [line.split("  ")[0] for line in lines if line.startswith("Multi")] == [
         "Multi-start with",

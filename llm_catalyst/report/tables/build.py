@@ -13,6 +13,7 @@ from llm_catalyst.utils.format import format_count, join_first
 from llm_catalyst.utils.terminal import escape_controls
 
 UNKNOWN = Field("–", "dim")
+FEW = 100  # rows, of which one is a point of accuracy
 FIGURES = ("pairs", "difference", "95% interval", "p (t)", "p (Holm)", "p (Wilcoxon)", "d_z", "wins / ties / losses")
 
 
@@ -70,15 +71,26 @@ def render_scores(results: Results) -> RenderedTable:
         lines,
         results.command,
         notes=[*notes, *list_sources(found), *[results.note] * bool(results.note)],
-        warnings=[*collect_warnings(found), *describe_diverged(results)],
+        warnings=[*collect_warnings(found), *describe_diverged(results), *warn_few(results)],
         problems=results.problems,
     )
 
 
 def column_heading(results: Results, column: str) -> str:
-    """The column's name, with its metric if columns have different ones."""
-    names = results.metrics(column) if results.metric == "metric" else ()
-    return f"{column} ({', '.join(names)})" if names else column
+    """The column's name, with the rows that a score is the mean over, and its metric if columns have different ones."""
+    names = list(results.metrics(column)) if results.metric == "metric" else []
+    n = results.count_examples(column)
+    inside = ", ".join(
+        [*names, *([f"n={' to '.join(f'{each:,}' for each in dict.fromkeys((n[0], n[-1])))}"] if n else [])]
+    )
+    return f"{column} ({inside})" if inside else column
+
+
+def warn_few(results: Results) -> list[str]:
+    """A warning of the columns whose scores are means over fewer than FEW rows."""
+    few = {column: n[0] for column in results.columns if (n := results.count_examples(column)) and n[0] < FEW}
+    named = join_first([f"{column} {n}" for column, n in few.items()], 10)
+    return [f"Fewer than {FEW} rows, of which each is more than a point: {named}"] if few else []
 
 
 def format_figure(value: float) -> str:
@@ -105,7 +117,7 @@ def build_caption(results: Results, found: Mapping[Place, CellStatistics]) -> li
     seeds = {value.expected for value in found.values()} - {0}
     over = f"over {format_count(max(seeds), 'seed')}" if len(seeds) == 1 else "over seeds"
     spread = "one seed, which has no spread" if seeds == {1} else f"mean ± sample standard deviation {over}"
-    notes = [f"In %: {named} of the soft prompt that dev chose; {spread}."]
+    notes = [f"In %: {named} of the soft prompt that dev chose; {spread}. n: rows of {results.reported_on}."]
     if any(value.runs < value.expected for value in found.values()):
         notes.append("In brackets: how many of the seeds have a score, where not all have.")
     outcomes = results.outcomes
