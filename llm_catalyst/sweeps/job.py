@@ -191,7 +191,7 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
 
 
 def keep_as_begun(config: dict[str, Any], path: Path, words: Sequence[str]) -> dict[str, Any]:
-    """The configuration as an earlier revision had it, if that began the run, its sweep or table, or what it repeats."""
+    """The configuration as an earlier revision had it, where that began the run, its table, or what it replays."""
     hydra = HydraConfig.get()
     folders = [path, *[Path(hydra.sweep.dir)] * (hydra.mode != RunMode.RUN)]
     folders += [Path(run)] if (run := get_nested(config, "replay", "run")) else []
