@@ -296,7 +296,7 @@ def carry_out(home: Path, names: Sequence[str]) -> Path:
 
 def environment(home: Path) -> dict[str, str]:
     """This process's variables, but for those that a run heeds: offline, on one thread, with caches of its own."""
-    heeded = re.compile("CATALYST_|OPENAI_|ANTHROPIC_|HYDRA_|HF_|COVERAGE_")
+    heeded = re.compile("CATALYST_|OPENAI_|ANTHROPIC_|HYDRA_|HF_")
     cache = str(home / "cache")
     return {name: value for name, value in os.environ.items() if not heeded.match(name)} | {
         "CATALYST_CACHE": cache,

@@ -33,10 +33,6 @@ FULL = "error: the run directory: No space left on device; free some space and r
 LIMITED = "error: the run directory: File too large; raise the limit of file sizes (ulimit -f) and resume the run"
 
 
-# Coverage could not write its own file under a limit, and would say so.
-UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
-
-
 @dataclass(frozen=True)
 class Ended:
     """A command's end, and the names of the record files and saved states that it left."""
@@ -92,11 +88,11 @@ class Story:
 def limited(disk: Disk) -> Story:
     """A run whose files may not grow: at its first record, at a checkpoint, at an answer; then it is moved and ends."""
     path = disk.home / "limited"
-    process = disk.start(path, **UNMEASURED)
+    process = disk.start(path)
     disk.wait_for(process, path / "manifest.json")
     met = {"a record": disk.end(limit(process, 0), path)}
     for place, size in (("a checkpoint", SMALLER_THAN_A_CHECKPOINT), ("an answer", SMALLER_THAN_AN_ANSWER)):
-        met[place] = disk.end(limit(disk.resume(path, **UNMEASURED), size), path)
+        met[place] = disk.end(limit(disk.resume(path), size), path)
     shutil.copytree(path, disk.home / "copied")
     moved = Path(shutil.move(path, disk.home / "elsewhere" / "moved"))
     return Story({**met, "the end": disk.end(disk.resume(moved), moved)}, moved)
