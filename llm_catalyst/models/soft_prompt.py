@@ -16,6 +16,7 @@ from torch import Tensor
 from llm_catalyst.models.prompt_settings import PromptSettings
 from llm_catalyst.runs.records import Prompt
 from llm_catalyst.tasks.base import CLASS
+from llm_catalyst.utils.validation import ConfigurationError
 
 # Vocabulary entries that hold no readable text: reserved slots of BERT, T5, Llama and
 # RoBERTa's vocabularies, and SentencePiece's single bytes.
@@ -42,13 +43,22 @@ class PromptSpace:
         return self.settings.length
 
     @cached_property
+    def named(self) -> Tensor:
+        """Mask (v,) of the vocabulary's rows that have a token: many models have more rows than their tokenizer ids."""
+        ids = [i for i in self.tokenizer.get_vocab().values() if i < len(self.vocabulary)]
+        mask = torch.zeros(len(self.vocabulary), dtype=torch.bool)
+        mask[ids] = True
+        return mask.to(self.vocabulary.device)
+
+    @cached_property
     def allowed(self) -> Tensor:
         """Mask (v,) of the tokens that a projection or a random prompt may use."""
         if self.settings.special_tokens:
-            return torch.ones(len(self.vocabulary), dtype=torch.bool, device=self.vocabulary.device)
+            return self.named
         mask = allowed_tokens(self.tokenizer, len(self.vocabulary), self.settings.word_start)
         if not mask.any():
-            raise ValueError("no token of this tokenizer may stand in a prompt; try prompt.word_start=false")
+            problem = "no token of this tokenizer may stand in a prompt"
+            raise ConfigurationError(f"{problem}; try prompt.word_start=false or prompt.special_tokens=true")
         return mask.to(self.vocabulary.device)
 
     @cached_property
@@ -75,24 +85,47 @@ class PromptSpace:
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False).strip()
 
+    def check(self) -> None:
+        """Raise ConfigurationError where no token may stand in a prompt, or `prompt.text` or `prompt.fill` has none."""
+        self.sample(torch.Generator())
+        given = {"text": self.settings.text if self.settings.start == "text" else None}
+        given["fill"] = None if self.settings.fill == "repeat" else self.settings.fill
+        for key, text in given.items():
+            try:
+                if text is not None:
+                    self.fit(text)
+            except ValueError as error:
+                fix = (
+                    ""
+                    if self.settings.special_tokens
+                    else "; prompt.special_tokens=true lets special tokens stand in it"
+                )
+                raise ConfigurationError(f"prompt.{key}: {error}{fix}") from None
+
+    def tokenize(self, text: str) -> list[int]:
+        """The vocabulary ids of a text in a prompt: special tokens among them only if they may stand in one."""
+        return self.tokenizer(text).input_ids if self.settings.special_tokens else plain_ids(self.tokenizer, [text])[0]
+
     def fit(self, text: str) -> tuple[Prompt, str]:
         """`text` as a prompt of exactly m tokens, and the end of it that did not fit ('' where all did).
 
         A shorter text is repeated up to m tokens (as PEFT does), or filled up with `prompt.fill`. Raises
-        ValueError where the text holds no token at all.
+        ValueError where the text holds no token at all, or one that the model has no embedding of.
         """
         if self.class_at is not None:
             text = CLASS_NAME.sub(" ", text).strip().rstrip(".")  # its place is given; a template's full stop, too
-        special = self.settings.special_tokens
-        ids = self.tokenizer(text).input_ids if special else plain_ids(self.tokenizer, [text])[0]
+        ids = self.tokenize(text)
         if not ids:
             raise ValueError(f"{text!r} holds no token of this tokenizer")
         kept, lost = ids[: self.length], ids[self.length :]
+        if (beyond := max(kept)) >= len(self.vocabulary):
+            piece = self.tokenizer.convert_ids_to_tokens(beyond)
+            raise ValueError(f"{piece!r} in {text!r} has the id {beyond}, and the model embeds {len(self.vocabulary)}")
         fill = ids
         if self.settings.fill != "repeat":
             fill = self.tokenizer(self.settings.fill, add_special_tokens=False).input_ids
         if not fill:
-            raise ValueError(f"prompt.fill={self.settings.fill!r} holds no token; try 'repeat' or ' a'")
+            raise ConfigurationError(f"prompt.fill={self.settings.fill!r} holds no token; try 'repeat' or ' a'")
         while len(kept) < self.length:
             kept = (kept + fill)[: self.length]
         return self.prompt(kept), self.decode(lost) if lost else ""
@@ -169,7 +202,8 @@ class PromptSpace:
         that begins no word), unless it is a special one: so a text that a mentor wrote stays what it is.
         """
         nearness = self.nearness(soft)
-        ids, closest = self._best_allowed(nearness, 1)[..., 0], nearness.topk(1, dim=-1).indices[..., 0]
+        closest = nearness.masked_fill(~self.named, float("-inf")).topk(1, dim=-1).indices[..., 0]
+        ids = self._best_allowed(nearness, 1)[..., 0]
         same = (self.vocabulary[closest] == soft.to(self.vocabulary.dtype)).all(-1)
         ids = torch.where(same & ~torch.isin(closest, self.special), closest, ids)
         cosine = torch.cosine_similarity(soft.float(), self.vocabulary[ids].float(), dim=-1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from llm_catalyst.config.settings import Settings
 from llm_catalyst.mentors.base import TaskDescription
 from llm_catalyst.models.backbones import clip, loading, text
+from llm_catalyst.models.backbones.compatibility import refuse_missing_rows
 from llm_catalyst.models.base import Parameters
 from llm_catalyst.models.heads.base import TextHead
 from llm_catalyst.models.image_features import load_features
@@ -22,10 +23,11 @@ from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Prompt, Snapshot, Split
 from llm_catalyst.tasks.base import TaskData, Tell, ignore, majority_share, steps_per_epoch
 from llm_catalyst.tasks.batching import Batch, Examples, count_padded_tokens, training_rows
-from llm_catalyst.tasks.tokenization import encode_splits
+from llm_catalyst.tasks.tokenization import count_fixed_tokens, encode_splits
 from llm_catalyst.training.scoring import Results, score_members
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.rng import derive_seed, make_generator
+from llm_catalyst.utils.validation import ConfigurationError
 
 Splits = dict[Split, Examples]
 
@@ -36,6 +38,7 @@ class Problem:
 
     `unseen` is the same with other classes, on which a prompt is reported that was learned on these (base-to-new).
     `compiled_before` are the seconds that this process had spent on compiling models; None: this one is not compiled.
+    `warnings` are for the user, before the run.
     """
 
     data: TaskData
@@ -45,6 +48,7 @@ class Problem:
     settings: Settings
     unseen: "Problem | None" = None
     compiled_before: float | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -142,16 +146,36 @@ def assemble_problem(
     compiled_before = loading.compile_seconds() if backbone.compiled else None
     class_at = head.class_at(settings.prompt.length)
     space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt, class_at)
+    space.check()
     other = assemble_problem(unseen, backbone, head, settings, tell) if unseen else None
-    return Problem(data, splits, model, space, settings, other, compiled_before)
+    return Problem(data, splits, model, space, settings, other, compiled_before, tuple(head.warnings(backbone, data)))
 
 
 def encode_texts(data: TaskData, backbone: text.FrozenText, head: TextHead, settings: Settings, tell: Tell) -> Splits:
     """The splits as token ids."""
     longest = backbone.longest_text(settings.prompt.length)
     cloze = cloze_for(backbone, data.task.cloze) if head.words else None
+    refuse_short_limit(data, backbone, longest, cloze)
     splits = encode_splits(backbone.tokenizer, (data.train, data.dev, data.test), longest, cloze, tell)
+    if len(backbone.tokenizer) > len(backbone.vocabulary):
+        largest = (max(row, default=0) for split in splits for row in split.tokens)
+        refuse_missing_rows(backbone, largest, f"task={data.task.name}: a text")
     return dict(zip(("train", "dev", "test"), splits, strict=True))
+
+
+def refuse_short_limit(data: TaskData, backbone: text.FrozenText, longest: int, cloze: str | None) -> None:
+    """Raise ConfigurationError where sequences of at most `longest` tokens hold none of the texts."""
+    pair = cloze is None and data.train[0].sequences[0][1] is not None
+    fixed, needed = count_fixed_tokens(backbone.tokenizer, pair, cloze), 2 if pair else 1
+    if longest >= fixed + needed:
+        return
+    limit = backbone.settings.max_length
+    where = f"backbone.max_length={limit}" if limit == longest else f"the {longest} positions beside the prompt"
+    taken = "special tokens" if cloze is None else f"task.cloze={cloze!r} and special tokens"
+    raise ConfigurationError(
+        f"{where} leaves no token for the text: {taken} take {fixed}; "
+        f"{f'set backbone.max_length={fixed + needed} at least' if limit == longest else 'make prompt.length smaller'}"
+    )
 
 
 def encode_images(data: TaskData, backbone: clip.FrozenClip, settings: Settings, tell: Tell) -> Splits:

@@ -21,6 +21,7 @@ from llm_catalyst.callbacks.trackers import make_trackers
 from llm_catalyst.config.build import RunComponents
 from llm_catalyst.config.plugins import find_plugin_versions
 from llm_catalyst.models.backbones import clip, text
+from llm_catalyst.models.backbones.config import MAX_LENGTH
 from llm_catalyst.runs import old_configs, run_config
 from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
@@ -50,6 +51,8 @@ def run_training(
     with closing(RunDirectory(path)) as directory:
         with show_status(settings.view, console, "loading data and model …") as tell:
             problem = load_problem(parts, tell)
+        if not (path / "config.yaml").exists():  # a run that an earlier revision began continues as it began
+            refuse_long_limit(problem)
         plan = settings.plan(problem.examples)
         manifest = build_manifest(problem, choices, words)
         directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), manifest)
@@ -59,7 +62,7 @@ def run_training(
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
         facts = collect_facts(problem.data)
-        shown = describe_rows(facts), facts.warnings
+        shown = describe_rows(facts), (*facts.warnings, *problem.warnings)
         metric = problem.data.task.metric
         callback.on_run_start(RunInfo(title, str(path), plan, problem.majority, metric, *shown, resumed))
         try:
@@ -93,6 +96,7 @@ def dry_run(parts: RunComponents) -> Estimate:
     check_mentor(parts, console)
     with show_status(view, console, "loading data and model, and measuring a step …") as tell:
         problem = load_problem(parts, tell)
+    refuse_long_limit(problem)
     plan = parts.settings.plan(problem.examples)
     estimated = estimate_run(Experiment(problem, parts.optimizer, parts.mentor, plan))
     if view != "none":
@@ -153,6 +157,21 @@ def load_problem(parts: RunComponents, tell: Tell = ignore) -> Problem:
 
     backbone = shared_backbone.share_backbone(rng.derive_seed(settings.seed, "backbone"), load)
     return assemble_problem(data, backbone, head, settings, tell, unseen)
+
+
+def refuse_long_limit(problem: Problem) -> None:
+    """Raise ConfigurationError where texts of `backbone.max_length` tokens do not fit beside the prompt.
+
+    The default is a limit that a model with fewer positions lowers.
+    """
+    backbone, m = problem.model.backbone, problem.space.length
+    longest = backbone.longest_text(m)
+    if longest is None or (limit := backbone.settings.max_length) in (longest, MAX_LENGTH):
+        return
+    raise ConfigurationError(
+        f"backbone.max_length={limit} and prompt.length={m} make {limit + m} tokens, and {backbone.settings.name} has "
+        f"{backbone.positions} positions; set backbone.max_length={longest} at most"
+    )
 
 
 def choose_device(name: str) -> torch.device:

@@ -300,7 +300,7 @@ def test_the_longest_text_leaves_room_for_the_prompt_and_for_robertas_first_posi
     assert backbone("bert", max_length=128).longest_text(8) == 64 - 8
     assert backbone("roberta", max_length=128).longest_text(8) == 64 - 2 - 8  # its padding id is 1
     assert backbone("roberta", max_length=20).longest_text(8) == 20
-    with pytest.raises(ConfigurationError, match=r"prompt\.length=60 leaves 2 of 64 positions for the text"):
+    with pytest.raises(ConfigurationError, match=r"prompt\.length=60 leaves 2 of 62 positions for the text"):
         backbone("roberta").longest_text(60)
 
 
@@ -333,6 +333,9 @@ def test_weights_that_a_checkpoint_lacks_follow_from_the_seed() -> None:
 
 
 def test_a_model_that_cannot_be_loaded_is_refused_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"backbone\.name=.*holds no config\.json \(there: nothing\)"):
+        load_text_backbone(TextBackbone(str(tmp_path)), False, CPU)
+    (tmp_path / "config.json").write_text('{"model_type": "no_family"}')
     with pytest.raises(ConfigurationError, match=r"backbone\.name=.*could not be loaded(.|\n)*backbone=minilm"):
         load_text_backbone(TextBackbone(str(tmp_path)), False, CPU)
 

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
 from llm_catalyst.models.backbones.config import TextBackbone
-from llm_catalyst.models.backbones.text import FrozenText, at_positions, load_text_backbone, restrict_last_layer
+from llm_catalyst.models.backbones.single_position import at_positions, restrict_last_layer
+from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
 from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.tasks.tokenization import encode_examples

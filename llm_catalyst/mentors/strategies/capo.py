@@ -264,21 +264,17 @@ def member_from_prompt(prompt: Prompt, space: "PromptSpace") -> CapoMember:
 def make_member(instruction: str, shots: Sequence[int], context: MentorContext, rationale: str) -> list[CapoMember]:
     """An instruction with those of the examples that fit into m tokens behind it; empty if it has no token itself."""
     task, space = context.task, context.space
-
-    def count_tokens(text: str) -> int:
-        return len(space.tokenizer(text, add_special_tokens=False).input_ids)
-
     text, kept = instruction, list[int]()
     for row in shots:
         example = task.examples[row]
         longer = f"{text} Input: {format_input(example)} Output: {task.labels[example.label]}"
-        if count_tokens(longer) <= space.length:
+        if len(space.tokenize(longer)) <= space.length:
             text, kept = longer, [*kept, row]
     try:
         prompt, lost = space.fit(text)
     except ValueError:
         return []
-    length = min(count_tokens(text), space.length)
+    length = min(len(space.tokenize(text)), space.length)
     return [CapoMember(prompt, instruction, tuple(kept), length, lost, rationale=rationale)]
 
 

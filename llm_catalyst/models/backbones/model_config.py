@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +11,20 @@ from llm_catalyst.utils.validation import ConfigurationError
 
 
 def read_model_config(where: str, revision: str | None = None) -> Mapping[str, Any]:
-    """The content of config.json in a local folder, in the hub's cache, or else on the hub; each is read once.
+    """The content of config.json in a local folder, in the hub's cache, or else on the hub.
 
     Raises:
         ConfigurationError: there is none, or it is no JSON object.
     """
-    found = _read_once(where, revision)
-    if isinstance(found, ConfigurationError):
-        raise found
-    return found
-
-
-@cache
-def _read_once(where: str, revision: str | None) -> Mapping[str, Any] | ConfigurationError:
+    file = find_config(where, revision)
     try:
-        file = find_config(where, revision)
-        try:
-            found = json.loads(file.read_bytes())
-        except ValueError as error:
-            problem = f"backbone.name={where}: {file} is no JSON ({error})"
-            raise ConfigurationError(f"{problem}; put the model's own config.json there") from None
-        if not isinstance(found, dict):
-            raise ConfigurationError(f"backbone.name={where}: {file} holds no JSON object, but {str(found)[:40]!r}")
-        return found
-    except ConfigurationError as error:
-        return error
+        found = json.loads(file.read_bytes())
+    except ValueError as error:
+        problem = f"backbone.name={where}: {file} is no JSON ({error})"
+        raise ConfigurationError(f"{problem}; put the model's own config.json there") from None
+    if not isinstance(found, dict):
+        raise ConfigurationError(f"backbone.name={where}: {file} holds no JSON object, but {str(found)[:40]!r}")
+    return found
 
 
 def find_config(where: str, revision: str | None) -> Path:

@@ -5,11 +5,10 @@ width, v vocabulary size. In the last layer at one position: n = k * r sequences
 width h / a.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,8 +16,11 @@ from torch import Tensor, nn
 
 from llm_catalyst.models.backbones import loading
 from llm_catalyst.models.backbones.base import FrozenBackbone
-from llm_catalyst.models.backbones.config import DTYPES, TextBackbone, explained_load_errors, refuse_pickle
+from llm_catalyst.models.backbones.checkpoint import read_checkpoint
+from llm_catalyst.models.backbones.compatibility import check_backbone, find_base, find_positions
+from llm_catalyst.models.backbones.config import TextBackbone, explained_load_errors, refuse_pickle
 from llm_catalyst.models.backbones.model_config import infer_kind, read_model_config
+from llm_catalyst.models.backbones.single_position import at_positions, restrict_last_layer
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -37,13 +39,14 @@ class FrozenText(FrozenBackbone):
         self.narrow = narrow
         self.compiled = settings.compile
         self.causal = settings.kind == "causal_lm"
-        self.base: Any = model.base_model if isinstance(model.base_model, nn.Module) else model
+        self.base: Any = find_base(model)
         self.train(False)
 
     @property
     def width(self) -> int:
-        """The hidden width h, which the configuration of a composite checkpoint (text and images) does not name."""
-        return getattr(self.base.config, "word_embed_proj_dim", None) or self.base.config.hidden_size
+        """The hidden width h; in a composite checkpoint (text and images) that of the text model."""
+        config = self.base.config.get_text_config()
+        return getattr(config, "word_embed_proj_dim", None) or config.hidden_size
 
     @cached_property
     def vocabulary(self) -> Tensor:
@@ -66,14 +69,22 @@ class FrozenText(FrozenBackbone):
             "attention": getattr(self.base.config, "_attn_implementation", None),
         }
 
+    @cached_property
+    def lacks_padding(self) -> bool:
+        """Whether the model has no row for the tokenizer's padding token; it is never read, and any row will do."""
+        padding = self.tokenizer.pad_token_id
+        return padding is not None and padding >= len(self.vocabulary)
+
+    @cached_property
+    def positions(self) -> int | None:
+        """The tokens that a sequence may have, virtual ones included; None: any number."""
+        return find_positions(self.base)
+
     def longest_text(self, prompt_length: int) -> int:
         """The number of text tokens that fit beside m virtual ones: `backbone.max_length`, or the positions left."""
-        positions = getattr(self.base.config, "max_position_embeddings", None) or 10**9
-        # RoBERTa's positions begin behind its padding id.
-        offset = (self.base.config.pad_token_id or 0) + 1 if "roberta" in self.base.config.model_type else 0
-        left = positions - offset - prompt_length
+        left = self.settings.max_length if self.positions is None else self.positions - prompt_length
         if left < 4:
-            problem = f"prompt.length={prompt_length} leaves {left} of {positions} positions for the text"
+            problem = f"prompt.length={prompt_length} leaves {left} of {self.positions} positions for the text"
             raise ConfigurationError(f"{problem}; make it smaller")
         return min(self.settings.max_length, left)
 
@@ -96,6 +107,8 @@ class FrozenText(FrozenBackbone):
         """
         k, r, length = batch.tokens.shape
         tokens = batch.tokens.reshape(k * r, length)
+        if self.lacks_padding:
+            tokens = tokens.masked_fill(batch.mask.reshape(k * r, length) == 0, 0)
         words = self.base.embeddings(input_ids=tokens) if self.twice else self.base.get_input_embeddings()(tokens)
         m = prompts.shape[1]
         rows = prompts.to(words.dtype)[:, None].expand(k, r, *prompts.shape[1:]).reshape(k * r, *prompts.shape[1:])
@@ -195,6 +208,7 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
     tokenizer, model = read_checkpoint(settings, words, {"attn_implementation": attention, **placed})
     with explained_load_errors(settings.name):
         model = model if placed else model.to(device)
+    check_backbone(FrozenText(settings, model, tokenizer), words)
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
         raise ConfigurationError(f"{settings.name} has no pooling layer of its own; use backbone.pooling=first or mean")
     if twice and not hasattr(model.base_model, "embeddings"):
@@ -207,71 +221,3 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
     if settings.compile:
         loading.compile_base(model, device)
     return FrozenText(settings, model, tokenizer, twice, narrowed)
-
-
-def read_checkpoint(settings: TextBackbone, words: bool, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Tokenizer and model; `words` with the language-model head, `arguments` for transformers."""
-    import transformers
-
-    classes = {"masked_lm": transformers.AutoModelForMaskedLM, "causal_lm": transformers.AutoModelForCausalLM}
-    loader: Any = classes[str(settings.kind)] if words else transformers.AutoModel
-    where = settings.location()
-    common: Any = {"trust_remote_code": settings.trust_remote_code, "revision": settings.revision or "main"}
-    with explained_load_errors(settings.name):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **common)
-        dtype = DTYPES[settings.dtype]
-        return tokenizer, loader.from_pretrained(where, dtype=dtype, use_safetensors=True, **arguments, **common)
-
-
-# Those of transformers' modules whose layers have the parts of BERT's, and in its order.
-LIKE_BERT = re.compile(
-    r"transformers\.models\.(bert|camembert|data2vec|electra|ernie|roberta|roc_bert|xlm_roberta)\.modeling_\1(_text)?"
-)
-
-
-def at_positions(hidden: Tensor, positions: Tensor) -> Tensor:
-    """hidden (…, s, h) at positions (…) -> (…, h)."""
-    index = positions[..., None, None].expand(*positions.shape, 1, hidden.shape[-1])
-    return hidden.gather(-2, index).squeeze(-2)
-
-
-def restrict_last_layer(base: nn.Module) -> bool:
-    """Let the base model take `places` (n,) and `real` (n, s), and then give those states alone (n, 1, h).
-
-    They reach the last layer through the keyword arguments that transformers hands on from layer to layer. Without them
-    nothing changes. False where the last layer is not like that of BERT: then the model stays as it is.
-    """
-    layers = getattr(getattr(base, "encoder", None), "layer", None)
-    if not layers or not LIKE_BERT.fullmatch(type(layers[-1]).__module__) or layers[-1].is_decoder:
-        return False
-    layers[-1].forward = partial(forward_layer, layers[-1], layers[-1].forward)
-    return True
-
-
-def forward_layer(
-    layer: Any, whole: Any, hidden: Tensor, *rest: Any, places: Tensor | None = None, real: Any = None, **named: Any
-) -> Tensor:
-    """The layer's states at `places`, or without them what its own forward pass gives."""
-    if places is None:
-        return whole(hidden, *rest, **named)
-    return state_at(layer, hidden, places, real)[:, None]
-
-
-def state_at(layer: Any, hidden: Tensor, places: Tensor, real: Tensor) -> Tensor:
-    """The layer's output (n, h) at `places` (n,), for its input (n, s, h) whose rows are `real` (n, s) or padding.
-
-    One query of each sequence needs neither keys nor values of all rows: with a row's key k = K x + c and value
-    v = V x + b, q·k = (K^T q)·x + q·c, whose second term is the same for all rows and so leaves the softmax as it is,
-    and sum_i p_i v_i = V (sum_i p_i x_i) + b sum_i p_i. So two products with K and V for each sequence take the place
-    of two for each row. The same up to rounding.
-    """
-    attention = layer.attention.self
-    here = at_positions(hidden, places)
-    split = (attention.num_attention_heads, attention.attention_head_size)
-    key, value = (projection.weight.unflatten(0, split) for projection in (attention.key, attention.value))
-    query = attention.query(here).unflatten(-1, split) * split[1] ** -0.5
-    fits = torch.einsum("nad,adh->nah", query, key) @ hidden.mT
-    shares = attention.dropout(fits.masked_fill(~real[:, None], -torch.inf).softmax(-1))
-    read = torch.einsum("nah,adh->nad", shares @ hidden, value)
-    read = read + shares.sum(-1, keepdim=True) * attention.value.bias.unflatten(0, split)
-    return layer.feed_forward_chunk(layer.attention.output(read.flatten(1), here))

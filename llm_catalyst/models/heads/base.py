@@ -47,6 +47,10 @@ class Head(ABC):
         """Tensors that are computed once from the backbone and the task's labels, and never trained."""
         return {}
 
+    def warnings(self, backbone: Any, data: TaskData) -> list[str]:
+        """What a user is to know of how the labels of the task are read; [] if nothing is unusual."""
+        return []
+
 
 class TextHead(Head):
     """A head of text backbones."""

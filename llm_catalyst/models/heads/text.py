@@ -6,9 +6,11 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from llm_catalyst.models.backbones.compatibility import refuse_missing_rows
 from llm_catalyst.models.backbones.text import FrozenText
 from llm_catalyst.models.base import Parameters, Tensors
 from llm_catalyst.models.heads.base import TextHead
+from llm_catalyst.models.soft_prompt import special_ids
 from llm_catalyst.tasks.base import Example, TaskData
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.tasks.tokenization import encode_examples
@@ -54,7 +56,10 @@ class Similarity(TextHead):
     def constants(self, backbone: FrozenText, data: TaskData) -> dict[str, Tensor]:
         """Unit-length embeddings (c, h) of the label descriptions."""
         examples = [Example(((text, None),), 0) for text in data.descriptions]
-        batch = encode_examples(backbone.tokenizer, examples, 64).batch([range(len(examples))], backbone.device)
+        longest = min(64, backbone.positions or 64)
+        encoded = encode_examples(backbone.tokenizer, examples, longest)
+        refuse_missing_rows(backbone, (max(row, default=0) for row in encoded.tokens), "task.descriptions")
+        batch = encoded.batch([range(len(examples))], backbone.device)
         none = torch.zeros(1, 0, backbone.vocabulary.shape[1], device=backbone.device)
         return {"descriptions": backbone.sentence(none, batch)[0]}
 
@@ -76,19 +81,53 @@ class Verbalizer(TextHead):
 
     def constants(self, backbone: FrozenText, data: TaskData) -> dict[str, Tensor]:
         """The vocabulary ids (c,) of the label words."""
-        ids = [first_token(backbone.tokenizer, word) for word in data.words]
+        ids = [pieces[0] for pieces in read_words(backbone, data)]
         if len(set(ids)) < len(ids):
             problem = "two words begin with the same token for this tokenizer; choose others"
             raise ConfigurationError(f"task.words={list(data.words)}: {problem}")
         return {"words": torch.tensor(ids, device=backbone.device)}
+
+    def warnings(self, backbone: FrozenText, data: TaskData) -> list[str]:
+        """The words of several tokens, with the first, which is all of them that is read."""
+        show = backbone.tokenizer.convert_ids_to_tokens
+        found = zip(data.words, read_words(backbone, data), strict=True)
+        firsts = [f"{word!r} by {show(pieces[0])!r}" for word, pieces in found if len(pieces) > 1]
+        if not firsts:
+            return []
+        return [f"task.words: a word of several tokens is read by its first: {', '.join(firsts)}; choose shorter words"]
 
     def scores(self, backbone: FrozenText, parameters: Parameters, batch: TextBatch, constants: Tensors) -> Tensor:
         """Scores (k, r, c): the logits of the label words."""
         return backbone.word_logits(parameters["prompt"], batch, constants["words"]).float()
 
 
-def first_token(tokenizer: Any, word: str) -> int:
-    """The first vocabulary id of `word` as it stands inside a sentence."""
-    spaced = tokenizer(f" {word}", add_special_tokens=False).input_ids
-    bare = tokenizer(word, add_special_tokens=False).input_ids
-    return (spaced if len(spaced) <= len(bare) else bare)[0]
+def read_words(backbone: FrozenText, data: TaskData) -> list[list[int]]:
+    """The vocabulary ids of each label word.
+
+    Raises:
+        ConfigurationError: a word is empty or unknown, begins with no text, or the model has no row for its token.
+    """
+    tokenizer, found = backbone.tokenizer, []
+    for word in data.words:
+        pieces = tokenize_word(tokenizer, word)
+        problem = ""
+        if not word.strip() or not pieces:
+            problem = "is empty for this tokenizer"
+        elif pieces[0] == tokenizer.unk_token_id:
+            problem = f"is unknown to this tokenizer ({tokenizer.unk_token})"
+        elif pieces[0] in special_ids(tokenizer):
+            problem = "is a special token"
+        elif not tokenizer.decode(pieces[:1]).strip():
+            problem = f"begins with the token {tokenizer.convert_ids_to_tokens(pieces[0])!r}, which says nothing"
+        if problem:
+            raise ConfigurationError(f"task.words={list(data.words)}: {word!r} {problem}; choose another word")
+        refuse_missing_rows(backbone, pieces[:1], f"task.words={list(data.words)}")
+        found.append(pieces)
+    return found
+
+
+def tokenize_word(tokenizer: Any, word: str) -> list[int]:
+    """The vocabulary ids of `word` as it stands inside a sentence."""
+    spaced: list[int] = tokenizer(f" {word}", add_special_tokens=False).input_ids
+    bare: list[int] = tokenizer(word, add_special_tokens=False).input_ids
+    return spaced if len(spaced) <= len(bare) else bare

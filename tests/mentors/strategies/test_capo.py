@@ -114,8 +114,8 @@ def test_among_equals_the_shorter_prompt_is_first_and_without_a_penalty_the_earl
 
 def test_examples_stand_in_a_prompt_where_all_of_it_fits() -> None:
     (large,) = make_member("is it good", [5, 0, 4], asked(), "")
-    assert large.shots == (5,)  # "it was great", and no room for a second one
-    assert large.length == 11
+    assert large.shots == (5, 0)  # "it was great", another, and no place for a third one
+    assert large.length == 14
     assert large.prompt.text.startswith("is it good : it was great : positive")
     (tight,) = make_member("is it good", [5], asked(space=prompt_space(length=8)), "")
     assert (tight.shots, tight.length) == ((), 3)

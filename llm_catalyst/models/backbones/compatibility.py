@@ -1,0 +1,150 @@
+"""Which loaded models can be served: those that compute from embedded tokens what they compute from the tokens' ids.
+
+Every model is tried on a few tokens before it is used, so that one of a family that was never tried gives no wrong
+numbers. Here `backbone` is a FrozenText, whose file imports this one. tests/models/test_all_families.py tries the
+families of transformers, and docs/guide.md lists them.
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llm_catalyst.models.backbones.config import Kind
+from llm_catalyst.models.soft_prompt import special_ids
+from llm_catalyst.tasks.batching import TextBatch
+from llm_catalyst.utils.memory import out_of_memory
+from llm_catalyst.utils.validation import ConfigurationError
+
+POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe", "positions_embed", "position_embed")
+PROMPT, TEXT = 3, 6  # tokens that a model is tried on
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}  # relative to the largest value
+SERVED = "docs/guide.md lists the families that can be used"
+
+
+def find_base(model: Any) -> Any:
+    """The part of a Hugging Face model that gives hidden states: the model itself where it has no head."""
+    if isinstance(model.base_model, nn.Module) and model.base_model is not model:
+        return model.base_model
+    return model.model if hasattr(model, "lm_head") else model  # Llama 4 calls its base by another name than it has
+
+
+def find_positions(base: Any) -> int | None:
+    """The tokens that a sequence may have: the rows of a table of positions behind the first that is used.
+
+    Position i takes row padding_idx + 1 + i in RoBERTa's family, and row offset + i in OPT's. Also at most the number
+    in the configuration, which is that of relative or rotary positions.
+    """
+    limits = []
+    text = base.get_decoder() if hasattr(base, "get_decoder") else base  # not the part for images
+    for path, module in text.named_modules():
+        name = path.rpartition(".")[2]
+        if name in POSITION_TABLES and isinstance(rows := getattr(module, "num_embeddings", None), int):
+            padding = getattr(module, "padding_idx", None)
+            limits.append(rows - getattr(module, "offset", 0 if padding is None else padding + 1))
+    with suppress(NotImplementedError):  # XLNet's configuration refuses to name a number
+        limits.append(getattr(base.config.get_text_config(), "max_position_embeddings", None) or 0)
+    return min((limit for limit in limits if limit > 0), default=None)
+
+
+def refuse_family(name: str, config: Any, head: Kind | None = None) -> None:
+    """Raise ConfigurationError for an encoder-decoder, or a family without the language-model head of that kind."""
+    if config.is_encoder_decoder:
+        raise refuse_model(name, config, "is an encoder-decoder, which is not supported")
+    if head is None or hasattr(config, "auto_map"):  # of a class of its own
+        return
+    from transformers.models.auto import modeling_auto as auto
+
+    names = {"masked_lm": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "causal_lm": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
+    if config.model_type not in names[head]:
+        raise refuse_model(name, config, f"has no head of a {head} in transformers; head=classifier needs none")
+
+
+def refuse_model(name: str, config: Any, problem: str) -> ConfigurationError:
+    """The error for a model that cannot be served."""
+    return ConfigurationError(f"backbone.name={name} ({config.model_type}) {problem}; {SERVED}")
+
+
+def refuse_missing_rows(backbone: Any, ids: Iterable[int], where: str) -> None:
+    """Raise ConfigurationError where one of these token ids has no row in the model's embedding."""
+    rows, largest = len(backbone.vocabulary), max(ids, default=0)
+    if largest >= rows:
+        tokenizer = backbone.tokenizer
+        raise ConfigurationError(
+            f"{where} holds {tokenizer.convert_ids_to_tokens(largest)!r}, token {largest} of {len(tokenizer)} of the "
+            f"tokenizer of backbone.name={backbone.settings.name}, and the model embeds {rows}; put the model's own "
+            f"tokenizer there, or give it rows: model.resize_token_embeddings({len(tokenizer)}), and train these"
+        )
+
+
+def check_backbone(backbone: Any, words: bool) -> None:
+    """Raise ConfigurationError unless states, and with `words` logits, are those of the model's own forward pass.
+
+    A prompt of tokens, embedded, and a text are compared with the same ids; the family is named where they differ.
+    """
+    name, config = backbone.settings.name, backbone.base.config
+    try:
+        devices = [backbone.device] if backbone.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            compare_states(backbone)
+            if words:
+                compare_logits(backbone)
+    except Exception as error:  # whatever a family's own code raises
+        if isinstance(error, ConfigurationError) or out_of_memory(error):
+            raise
+        why = " ".join(str(error).split())[:300]
+        raise refuse_model(name, config, f"cannot be given embedded tokens ({type(error).__name__}: {why})") from error
+
+
+def compare_states(backbone: Any) -> None:
+    """Compare the states of an embedded prompt and a text with those of the same ids."""
+    ids = choose_tokens(backbone)
+    extra = {"use_cache": False} if backbone.causal else {}
+    mask = torch.ones_like(ids)[None]
+    whole = backbone.base(input_ids=ids[None], attention_mask=mask, **extra).last_hidden_state[0]
+    prompt, batch = backbone.vocabulary[ids[:PROMPT]][None], make_batch(ids[PROMPT:])
+    states = backbone.hidden(prompt, batch)[0, 0]
+    require_equal(backbone, whole, states, "hidden states")
+    if states.shape[-1] != backbone.width:
+        problem = f"has states of width {states.shape[-1]}, and its configuration says {backbone.width}"
+        raise refuse_model(backbone.settings.name, backbone.base.config, problem)
+
+
+def compare_logits(backbone: Any) -> None:
+    """Compare the logits at the end of an embedded prompt and a text with those of the same ids."""
+    ids = choose_tokens(backbone)
+    if not backbone.causal:
+        refuse_missing_rows(backbone, [backbone.tokenizer.mask_token_id], "task.cloze")
+        ids[-1] = backbone.tokenizer.mask_token_id
+    whole = backbone.model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None]).logits[0, -1]
+    prompt, batch = backbone.vocabulary[ids[:PROMPT]][None], make_batch(ids[PROMPT:])
+    logits = backbone.word_logits(prompt, batch, torch.arange(len(whole), device=ids.device))[0, 0]
+    require_equal(backbone, whole, logits, "logits of its language-model head")
+
+
+def choose_tokens(backbone: Any) -> Tensor:
+    """Ids of different plain tokens, spread over the vocabulary."""
+    special = special_ids(backbone.tokenizer)
+    size = min(len(backbone.vocabulary), len(backbone.tokenizer))
+    plain = [i for i in range(size) if i not in special]
+    return torch.tensor(plain[:: max(1, len(plain) // (PROMPT + TEXT))][: PROMPT + TEXT], device=backbone.device)
+
+
+def make_batch(ids: Tensor) -> TextBatch:
+    """A batch of one text."""
+    tokens = ids[None, None]
+    return TextBatch(tokens, torch.ones_like(tokens), None, torch.zeros_like(tokens[..., 0]), 1)
+
+
+def require_equal(backbone: Any, whole: Tensor, found: Tensor, what: str) -> None:
+    """Raise ConfigurationError unless what was found is what the model gives for the ids."""
+    expected = whole.float()
+    tolerance = TOLERANCE.get(whole.dtype, 1e-3) * expected.abs().max().clamp_min(1e-6)
+    if found.shape == whole.shape and bool(((found.float() - expected).abs() <= tolerance).all()):
+        return
+    problem = f"computes other {what} from embedded tokens than from their ids"
+    if not expected.isfinite().all():
+        problem = f"computes {what} that are not finite in backbone.dtype={backbone.settings.dtype}"
+    raise refuse_model(backbone.settings.name, backbone.base.config, problem)
