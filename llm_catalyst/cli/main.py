@@ -1,4 +1,4 @@
-"""catalyst run | resume | show | reproduce | report. Nothing heavy is imported before a command is known."""
+"""catalyst run | data | resume | show | reproduce | report. Nothing heavy is imported before a command is known."""
 
 import argparse
 import atexit
@@ -19,6 +19,7 @@ catalyst: a language model as a complementary optimizer to gradient descent in p
   catalyst run task=sst2 mentor=gpt4        tune a soft prompt, restarted by GPT-4
   catalyst run -m seed=1,2,3 mentor=none,gpt4   a sweep
   catalyst run --help                       every choice, with examples
+  catalyst data reviews.csv                 what a run would understand of a file or a task
   catalyst resume DIR                       continue a run that was cut off
   catalyst show DIR                         the course of a run
   catalyst show --verify DIR                check its files against their checksums
@@ -44,6 +45,15 @@ Writes one page that opens offline (report.html), its figures (SVG, PDF) and its
   catalyst report outputs/sweeps/NAME                     a sweep: rows and columns by what its runs differ in
   catalyst report outputs/sst2 outputs/rte --output report
   catalyst report outputs/tables/nlu --watch 60           rewritten once a minute until its runs end
+"""
+DATA = """\
+Prints what a run would understand of files: splits, classes, lengths, repeated texts, examples as the model sees them.
+
+  catalyst data sst2                                      a task
+  catalyst data sst2 task.shots=16 backbone=minilm        with overrides, as of a run; lengths in the backbone's tokens
+  catalyst data reviews.csv                               a file: its columns of texts and labels are guessed
+  catalyst data reviews.csv task.text={review} task.label=stars
+  catalyst data my_folder task.text={review} task.label=stars
 """
 WATCH = "rewrite it every SECONDS (30) until all runs have ended, 20 checks bring nothing new, or Ctrl-C"
 
@@ -96,6 +106,9 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--brief", action="store_true", help="the curves and the summary only")
     show.add_argument("--verify", action="store_true", help="check the files instead; exit code 1 where one is damaged")
     show.add_argument("--svg", type=expand_path, metavar="FILE", help="also write it as a picture")
+    data = add_command(commands, data_action, "print what a run would understand of a file or a task", DATA)
+    data.add_argument("words", nargs="+", metavar="TASK|FILE", help="a task, a file or a folder; then KEY=VALUE …")
+    data.add_argument("--config-dir", type=expand_path, metavar="DIR", help="your own YAMLs: task/, backbone/ …")
     reproduce = add_command(commands, reproduce_action, "carry out a table of runs", REPRODUCE, allow_abbrev=False)
     reproduce.add_argument("table", nargs="?", metavar="TABLE", help="its name; left out: print the available tables")
     reproduce.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides for every run; hydra/launcher=…")
@@ -146,6 +159,14 @@ def resume_action(options: argparse.Namespace) -> None:
     from llm_catalyst.cli.run import resume_command
 
     resume_command(options.directory, options.overrides)
+
+
+def data_action(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from llm_catalyst.cli.data import data_command
+
+    data_command(options.words, options.config_dir, Console())
 
 
 def show_action(options: argparse.Namespace) -> int | None:

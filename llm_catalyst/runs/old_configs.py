@@ -24,7 +24,11 @@ PACKAGES = {"backbones": "models.backbones", "heads": "models.heads", "doers": "
 CLASSES = {"Rehearsal": "MockModel"}
 
 # Keys that later revisions added to config.yaml, dotted, each with the value that gives the behaviour before it.
-FILLED_KEYS: dict[str, Any] = {"plugins": [], "task.split_seed": None, "bucket_batches": 50}
+FILLED_KEYS: dict[str, Any] = {"plugins": [], "task.split_seed": None, "bucket_batches": 50, "task.max_length": None}
+# Those that only some classes of this package have.
+OF_CLASSES = {"task.max_length": "llm_catalyst.tasks.TextTask"}
+# Keys whose default has changed since revisions that lack one of FILLED_KEYS.
+CHANGED_DEFAULTS = ("backbone.max_length",)
 
 OWN = "llm_catalyst."  # how the path of a class of this package begins
 
@@ -58,15 +62,18 @@ def list_lacking_keys(config: Mapping[str, Any]) -> list[tuple[dict[str, Any], s
     for key in FILLED_KEYS:
         *parents, name = key.split(".")
         node = get_nested(config, *parents) if parents else config
-        if isinstance(node, dict) and name not in node and str(node.get("_target_", OWN)).startswith(OWN):
-            found.append((node, name, key))
+        if isinstance(node, dict) and name not in node:
+            target = translate_target(str(node.get("_target_", OWN)))
+            if target.startswith(OF_CLASSES.get(key, OWN)):
+                found.append((node, name, key))
     return found
 
 
 def keep_earlier_values(config: Mapping[str, Any], earlier: Mapping[str, Any], given: Container[str]) -> dict[str, Any]:
     """The configuration for a run that continues one with the configuration `earlier`, or stands beside it in a table.
 
-    It has the value of FILLED_KEYS for each key that `earlier` lacks and the command does not give.
+    It has the value of FILLED_KEYS for each key that `earlier` lacks and the command does not give, and then also the
+    values of `earlier` whose defaults have changed since.
 
     Args:
         config: as it was composed.
@@ -74,10 +81,14 @@ def keep_earlier_values(config: Mapping[str, Any], earlier: Mapping[str, Any], g
         given: the dotted keys of the command.
     """
     kept = copy.deepcopy(dict(config))
-    for _, name, key in list_lacking_keys(earlier):
-        node = get_nested(kept, *key.split(".")[:-1]) if "." in key else kept
+    values = {key: FILLED_KEYS[key] for _, _, key in list_lacking_keys(earlier)}
+    if values:
+        values |= {key: get_nested(earlier, *key.split(".")) for key in CHANGED_DEFAULTS}
+    for key, value in values.items():
+        *parents, name = key.split(".")
+        node = get_nested(kept, *parents) if parents else kept
         if isinstance(node, dict) and name in node and key not in given:
-            node[name] = copy.deepcopy(FILLED_KEYS[key])
+            node[name] = copy.deepcopy(value)
     return kept
 
 

@@ -42,7 +42,7 @@ class Task(ABC):
     `words` and `descriptions` stand for the labels under the heads `verbalizer` and `similarity`, in the order of the
     label ids; empty: the names of the labels. `cloze` is the sentence that holds a label word, at {mask}. `choices`
     is not empty where an example holds one sequence per class. `template` and `templates` hold the name of a class, at
-    {}, under the heads of image tasks.
+    {}, under the heads of image tasks. `max_length` bounds the tokens of a text.
     """
 
     modality: ClassVar[Modality] = "text"
@@ -53,6 +53,7 @@ class Task(ABC):
     descriptions: Sequence[str] = ()
     cloze: str = "It was {mask}."
     choices: Sequence[str] = ()
+    max_length: int | None = None
     template: str = "a photo of a {}."
     templates: Sequence[str] = ()
 

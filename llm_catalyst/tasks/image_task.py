@@ -101,7 +101,8 @@ class ImageTask(Task):
         # As the classes stand in prompts: renamed where the task says so, with blanks for underscores.
         renamed = (self.names.get(pictures.names[label], pictures.names[label]) for label in chosen)
         labels = tuple(name.replace("_", " ").strip() for name in renamed)
-        if twice := sorted({name for name in labels if labels.count(name) > 1}):
+        twice = sorted({name for name in labels if labels.count(name) > 1})
+        if twice and self.layout == "folders":  # a benchmark's own names are as they are
             folders = list_names(pictures.names[i] for i, name in zip(chosen, labels, strict=True) if name in twice)
             problem = f"task={self.name}: the classes {folders} have the same name, {list_names(twice)}"
             raise ConfigurationError(f"{problem}; rename one in task.names, or put their pictures together")

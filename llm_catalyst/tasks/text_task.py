@@ -46,13 +46,15 @@ class TextTask(Task):
     `text` and `pair` are templates with the columns in braces. `choices` makes the task multiple choice:
     one template per choice, each taking the place of `pair`. `values` renames a column's values before
     they enter a template. `words` (verbalizer) and `descriptions` (similarity) stand for the labels, in
-    the order of the label ids; for a multiple choice task they stand for a wrong and a right choice.
+    the order of the label ids; for a multiple choice task they stand for a wrong and a right choice. `max_length`
+    is the number of tokens of a text at most.
     """
 
     name: str
     text: str
     pair: str | None = None
     choices: list[str] = field(default_factory=list)
+    max_length: Annotated[int, Ge(4)] | None = None
     values: dict[str, dict[str, str]] = field(default_factory=dict)
     label: str = "label"
     labels: list[LabelName] = field(default_factory=list)

@@ -38,6 +38,14 @@ def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int
     return build_encoded(tokenizer, examples, tokens, types)
 
 
+def fill_cloze(cloze: str, mask: str | None) -> str:
+    """The cloze with the mask token in it, or its beginning up to there for a causal model, which has none."""
+    if mask is None:
+        before = cloze.split("{mask}")[0].strip()
+        return f" {before}" if before else ""
+    return cloze.format(mask=mask)
+
+
 def list_sequences(examples: Sequence[Example]) -> list[Text]:
     """Every (text, pair) of a split, example by example."""
     return [sequence for example in examples for sequence in example.sequences]

@@ -21,7 +21,6 @@ from llm_catalyst.callbacks.trackers import make_trackers
 from llm_catalyst.config.build import RunComponents
 from llm_catalyst.config.plugins import find_plugin_versions
 from llm_catalyst.models.backbones import clip, text
-from llm_catalyst.models.backbones.config import MAX_LENGTH
 from llm_catalyst.runs import old_configs, run_config
 from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
@@ -160,13 +159,10 @@ def load_problem(parts: RunComponents, tell: Tell = ignore) -> Problem:
 
 
 def refuse_long_limit(problem: Problem) -> None:
-    """Raise ConfigurationError where texts of `backbone.max_length` tokens do not fit beside the prompt.
-
-    The default is a limit that a model with fewer positions lowers.
-    """
+    """Raise ConfigurationError where texts of `backbone.max_length` tokens do not fit beside the prompt."""
     backbone, m = problem.model.backbone, problem.space.length
     longest = backbone.longest_text(m)
-    if longest is None or (limit := backbone.settings.max_length) in (longest, MAX_LENGTH):
+    if longest is None or (limit := backbone.settings.max_length) in (longest, None):
         return
     raise ConfigurationError(
         f"backbone.max_length={limit} and prompt.length={m} make {limit + m} tokens, and {backbone.settings.name} has "

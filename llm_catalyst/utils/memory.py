@@ -54,7 +54,7 @@ class PassLimits:
                 if size <= least:
                     why = str(error).partition("\n")[0] or type(error).__name__
                     raise ConfigurationError(
-                        "not even one example at a time fits into memory; try a smaller backbone.max_length, "
+                        "not even one example at a time fits into memory; try a smaller task.max_length, "
                         f"backbone.dtype=bfloat16, a smaller backbone, or another device ({why})"
                     ) from error
             # Outside the handler, where the error's frames, which hold the tensors, are gone.

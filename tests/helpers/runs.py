@@ -103,7 +103,7 @@ def carry_out(
 
 def large_run(path: Path, before: Callable[[], None]) -> Any:
     """A run of large batches; `before` is called when everything is loaded."""
-    data, padded = toy_data(train=128, dev=256, test=32), Protocol(pad_to_max_length=True)
+    data, padded = toy_data(train=128, dev=256, test=32, max_length=128), Protocol(pad_to_max_length=True)
     problem = toy_problem(data=data, batch_size=128, protocol=padded, token_budget=10**6)
     before()
     return carry_out(path, problem, optimizer=Backprop(partial(torch.optim.SGD, lr=0.1)), plan=(2, 2))

@@ -119,12 +119,12 @@ def test_the_positions_are_those_of_the_models_table_behind_its_padding_id() -> 
 # E14
 @pytest.mark.parametrize(("name", "positions"), [("bert", 64), ("roberta", 62), ("opt", 64), ("gpt2", 64)])
 def test_a_limit_that_does_not_fit_beside_the_prompt_is_refused_with_the_numbers(name: str, positions: int) -> None:
-    def problem_with(limit: int) -> Any:
+    def problem_with(limit: int | None) -> Any:
         model = backbone(name, max_length=limit)
         return assemble_problem(toy_data(), model, Similarity(), toy_settings())
 
     refuse_long_limit(problem_with(positions - 4))
-    refuse_long_limit(problem_with(128))  # the default is a limit that shorter models lower
+    refuse_long_limit(problem_with(None))
     numbers = rf"max_length={positions} and prompt\.length=4 make {positions + 4} tokens, and .* has {positions} pos"
     with pytest.raises(ConfigurationError, match=rf"{numbers}.*; set backbone\.max_length={positions - 4} at most"):
         refuse_long_limit(problem_with(positions))

@@ -108,6 +108,21 @@ def test_a_run_that_was_begun_without_a_key_continues_without_its_effect_unless_
     assert keep_earlier_values(config, config, ()) == config
 
 
+def test_a_run_that_was_begun_under_another_default_keeps_it_unless_the_command_gives_the_key() -> None:
+    task = {"_target_": "llm_catalyst.tasks.TextTask"}
+    config = {"task": {**task, "split_seed": 0, "max_length": 128}, "backbone": {"max_length": None}}
+    earlier: dict[str, Any] = {"task": task, "backbone": {"max_length": 128}}
+    kept = keep_earlier_values(config, earlier, ())
+    assert (kept["task"]["max_length"], kept["backbone"]["max_length"]) == (None, 128)
+    assert keep_earlier_values(config, earlier, ("backbone.max_length",))["backbone"]["max_length"] is None
+    today = config | {"bucket_batches": None, "plugins": [], "backbone": {"max_length": 64}}
+    assert keep_earlier_values(config, today, ())["backbone"]["max_length"] is None
+
+
+def test_the_limit_of_texts_is_no_key_of_an_image_task() -> None:
+    assert "max_length" not in translate_config({"task": {"_target_": "llm_catalyst.tasks.ImageTask"}})["task"]
+
+
 def test_doer_none_of_an_old_command_is_the_choice_optimizer_none() -> None:
     assert translate_choices({"doer": "none", "optimizer": "adamw"}) == {"doer": "none", "optimizer": "none"}
     assert translate_choices({"optimizer": "adamw"}) == {"optimizer": "adamw"}

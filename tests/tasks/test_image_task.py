@@ -251,6 +251,14 @@ def test_each_part_of_a_divided_folder_has_a_picture_of_every_class(tmp_path: Pa
     assert len(data.train) + len(data.dev) + len(data.test) == 2 * count
 
 
+def test_two_folders_of_one_class_name_are_refused_with_both(own_pictures: Path) -> None:
+    shutil.copytree(own_pictures / "red_kite", own_pictures / "red kite")
+    message = refusal(ImageTask("image_folder", path=str(own_pictures)))
+    assert "the classes red kite, red_kite have the same name, red kite; rename one in task.names" in message
+    renamed = ImageTask("image_folder", path=str(own_pictures), names={"red_kite": "kite"}).load(seed=1)
+    assert renamed.labels == ("heron", "red kite", "kite")
+
+
 def test_folders_of_splits_are_taken_as_they_are(own_pictures: Path, tmp_path: Path) -> None:
     folder = tmp_path / "splits"
     for split in ("train", "val", "test"):

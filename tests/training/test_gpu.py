@@ -39,7 +39,7 @@ def problem(dtype: str = "float32", how: dict[str, Any] | None = None, **changes
     backbone = load_text_backbone(replace(MINILM, dtype=dtype, **(how or {})), False, torch.device("cuda"))
     large = {"batch_size": 128, "protocol": Protocol(pad_to_max_length=True), "device": "cuda", "token_budget": 10**6}
     return assemble_problem(
-        toy_data(train=256, dev=256, test=64), backbone, Classifier(), toy_settings(**large | changes)
+        toy_data(train=256, dev=256, test=64, max_length=128), backbone, Classifier(), toy_settings(**large | changes)
     )
 
 

@@ -239,7 +239,7 @@ def test_dropout_draws_in_a_second_try_what_it_draws_in_a_first() -> None:
 
 def test_where_not_even_one_example_fits_the_error_says_what_to_do() -> None:
     problem = toy_problem()
-    with pytest.raises(ConfigurationError, match=r"not even one example at a time.*backbone\.max_length.*2\.00 GiB"):
+    with pytest.raises(ConfigurationError, match=r"not even one example at a time.*task\.max_length.*2\.00 GiB"):
         trained(ADAMW, problem, Cramped(problem, 0))
 
 

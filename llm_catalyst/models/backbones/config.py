@@ -19,8 +19,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 # Bytes of a matrix's entry; embeddings and vectors stay in backbone.dtype.
 QUANTIZED = {"8bit": 1.0, "4bit": 0.5}
 
-MAX_LENGTH = 128  # tokens of a text, by default
-
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 CONVERT = (
     "a pickle can run any code when it is read, and so none is read here; where you trust its maker, convert it once "
@@ -54,7 +52,7 @@ class TextBackbone(Backbone):
     dtype: Dtype = "float32"
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     pooling: Literal["first", "pooler", "mean", "last"] | None = None
-    max_length: Annotated[int, Ge(4)] = MAX_LENGTH
+    max_length: Annotated[int, Ge(4)] | None = None
     trust_remote_code: bool = False
     tf32: bool = False
     checkpointing: bool = False

@@ -80,13 +80,13 @@ class FrozenText(FrozenBackbone):
         """The tokens that a sequence may have, virtual ones included; None: any number."""
         return find_positions(self.base)
 
-    def longest_text(self, prompt_length: int) -> int:
-        """The number of text tokens that fit beside m virtual ones: `backbone.max_length`, or the positions left."""
-        left = self.settings.max_length if self.positions is None else self.positions - prompt_length
-        if left < 4:
+    def longest_text(self, prompt_length: int) -> int | None:
+        """The text tokens that fit beside m virtual ones: `backbone.max_length`, or the positions left; None: any."""
+        left = None if self.positions is None else self.positions - prompt_length
+        if left is not None and left < 4:
             problem = f"prompt.length={prompt_length} leaves {left} of {self.positions} positions for the text"
             raise ConfigurationError(f"{problem}; make it smaller")
-        return min(self.settings.max_length, left)
+        return min((limit for limit in (self.settings.max_length, left) if limit is not None), default=None)
 
     def hidden(self, prompts: Tensor, batch: TextBatch) -> Tensor:
         """Last hidden states (k, r, m + l, h) of [prompt; text], for prompts (k, m, d)."""

@@ -1,0 +1,179 @@
+"""`catalyst data`: what a run would understand of a task's files, before anything is trained."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from llm_catalyst.cli.model_view import ModelView, load_model_view
+from llm_catalyst.config.build import build_node
+from llm_catalyst.config.plugins import check_targets
+from llm_catalyst.sweeps.quoting import quote_words
+from llm_catalyst.tasks.base import Example, TaskData
+from llm_catalyst.tasks.column_guess import guess_columns
+from llm_catalyst.tasks.data_facts import DataFacts, collect_facts
+from llm_catalyst.tasks.row_files import list_names
+from llm_catalyst.tasks.templates import list_columns
+from llm_catalyst.tasks.text_tables import read_tables
+from llm_catalyst.tasks.text_task import TextTask, code_labels
+from llm_catalyst.utils import terminal
+from llm_catalyst.utils.format import format_count, shorten_text
+from llm_catalyst.utils.paths import conf_directory, expand_path, list_choices
+from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
+
+LONGEST_SHOWN = 600  # characters of an example
+MOST_CLASSES = 8  # that have a column of their own in the table of splits
+EXAMPLES = 2
+
+
+def data_command(words: Sequence[str], config_dir: Path | None, console: Console) -> None:
+    """Print what is understood of a task or file, the first of `words`; the others are overrides as of a run."""
+    overrides, guessed = name_overrides(words, config_dir)
+    config = compose_config(overrides, config_dir)
+    check_targets(config)
+    task = build_node(config["task"], "task")
+    data = task.load(int(config["seed"]), config["protocol"]["report_on"] == "dev")
+    view = load_model_view(config, data) if task.modality == "text" else None
+    facts = collect_facts(data)
+    terminal.forgive_encoding(console)
+    for part in (
+        *render_source(data, guessed),
+        *render_splits(facts, data.labels),
+        *render_lengths(data, view),
+        *render_repeats(facts),
+        *render_warnings(facts),
+        *render_examples(data, view),
+        *render_next(overrides),
+    ):
+        console.print(part)
+
+
+def name_overrides(words: Sequence[str], config_dir: Path | None) -> tuple[list[str], str]:
+    """The overrides that `words` stand for, and how the columns of a file were found, '' where they were given.
+
+    Raises:
+        ConfigurationError: the first word is no task, no file and no override.
+    """
+    first, *others = words
+    if "=" in first and not expand_path(first).exists():
+        return list(words), ""
+    known = [path.stem for folder in (conf_directory(), config_dir) if folder for path in list_choices(folder / "task")]
+    if first in known:
+        return [f"task={first}", *others], ""
+    place = expand_path(first)
+    if not place.exists():
+        near = did_you_mean(first, known)
+        raise ConfigurationError(f"{first} is no task and no file{near}; the tasks are: {', '.join(sorted(known))}")
+    given = {word.partition("=")[0].lstrip("+") for word in others}
+    task = [] if "task" in given else ["task=local"]
+    overrides = [*task, f"task.path={place.absolute()}", *others]
+    if not task or not place.is_file() or {"task.text", "task.label"} <= given:
+        return overrides, ""
+    used = [word.partition("=")[2] for word in others if word.startswith(("task.label=", "task.text="))]
+    found = guess_columns(place, [name for word in used for name in (word, *list_columns(word))])
+    text, label = f"task.text={{{found.text}}}", f"task.label={found.label}"
+    added = [word for word in (text, label) if word.partition("=")[0] not in given]
+    rest = f"; not used: {list_names(found.others)}" if found.others else ""
+    return [*overrides, *added], f"a guess: {' '.join(added)}{rest}"
+
+
+def compose_config(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
+    """The resolved configuration of a run with these overrides."""
+    folders = [config_dir.absolute()] if config_dir else []
+    search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+        composed = compose("config", [*search, *quote_words(overrides, folders=folders)])
+    config: Any = OmegaConf.to_container(composed, resolve=True)
+    return dict(config)
+
+
+def render_source(data: TaskData, guessed: str) -> list[RenderableType]:
+    """Where the rows come from, how the files were read, and what the columns hold."""
+    task = data.task
+    rows = {"task": f"{task.name}: {task.description}", "data": escape_controls(data.source)}
+    if isinstance(task, TextTask):
+        tables = read_tables(task)
+        coding, _ = code_labels(task, tables.splits)
+        for role, table in tables.splits.items():
+            rows[role] = f"{table.source}: {format_count(len(table.rows), 'row')} ({table.form})"
+        templates = [f"text={task.text}", *[f"pair={task.pair}"] * bool(task.pair), *task.choices]
+        rows["templates"] = escape_controls(", ".join(templates))
+        rows["labels"] = f"column {escape_controls(task.label)}: {coding.form}"
+    if guessed:
+        rows["columns"] = guessed
+    return [terminal.make_pairs(rows)]
+
+
+def render_splits(facts: DataFacts, labels: Sequence[str]) -> list[RenderableType]:
+    """The rows of each split and of each class in it."""
+    shown = labels if len(labels) <= MOST_CLASSES else []
+    classes = [] if shown else ["classes", "fewest rows", "most rows"]
+    table = terminal.make_columns("split", "rows", "repeated", *map(escape_controls, shown), *classes)
+    table.columns[0].justify = "left"
+    for name, split in facts.splits.items():
+        counts = split.labels.values()
+        per_class = [f"{split.labels.get(label, 0):,}" for label in shown]
+        per_class += [] if shown else [f"{len(counts):,}", f"{min(counts):,}", f"{max(counts):,}"]
+        table.add_row(name, f"{split.rows:,}", f"{split.repeated:,}", *per_class)
+    return [*terminal.make_heading("Splits of a run"), Padding(table, (0, 0, 0, 2))]
+
+
+def render_lengths(data: TaskData, view: ModelView | None) -> list[RenderableType]:
+    """The lengths of the texts of each split, and the share of its rows that lose text; none for pictures."""
+    if data.task.modality != "text":
+        return []
+    table = terminal.make_columns("split", "median", "99 %", "longest", *["rows cut"] * bool(view))
+    table.columns[0].justify = "left"
+    for name in ("train", "dev", "test"):
+        lengths = sorted(view.lengths[name] if view else map(count_words, getattr(data, name)))
+        cells = [f"{n:,.0f}" for n in (median(lengths), lengths[int(0.99 * (len(lengths) - 1))], lengths[-1])]
+        table.add_row(name, *cells, *([f"{view.count_cut(name):.1%}"] if view else []))
+    unit = f"tokens of {view.name}, cut at {view.limit}" if view else "words"
+    return [*terminal.make_heading(f"Lengths in {unit}"), Padding(table, (0, 0, 0, 2))]
+
+
+def count_words(example: Example) -> int:
+    """Words of the longest sequence of an example."""
+    return max(sum(len((text or "").split()) for text in sequence) for sequence in example.sequences)
+
+
+def render_repeats(facts: DataFacts) -> list[RenderableType]:
+    """The inputs that stand in two splits, or with two labels."""
+    rows = {pair: f"{n:,}" for pair, n in facts.shared.items()} | {"with two labels": f"{facts.contradictory:,}"}
+    return [*terminal.make_heading("Rows whose input stands elsewhere, too"), terminal.make_pairs(rows)]
+
+
+def render_warnings(facts: DataFacts) -> list[RenderableType]:
+    """What a reader of the scores must know."""
+    lines = [terminal.indent_text(Text(f"- {escape_controls(warning)}", "yellow")) for warning in facts.warnings]
+    return [*terminal.make_heading("Warnings"), *lines] if lines else []
+
+
+def render_examples(data: TaskData, view: ModelView | None) -> list[RenderableType]:
+    """Examples of different classes as the model sees them, the place of the prompt included."""
+    different = {row.label: row for row in reversed(data.train)}
+    lines: list[RenderableType] = []
+    for row in list(different.values())[:EXAMPLES][::-1]:
+        lines.append(terminal.indent_text(Text(f"label {escape_controls(data.labels[row.label])}", "dim")))
+        for text in view.show(row) if view else show_plainly(row):
+            lines.append(terminal.indent_text(Text(shorten_text(escape_controls(text), LONGEST_SHOWN))))
+    return [*terminal.make_heading("Examples as the model sees them"), *lines]
+
+
+def show_plainly(example: Example) -> list[str]:
+    """The sequences of an example without a tokenizer: prompt, text, and its pair."""
+    return [" | ".join(["[prompt]", *filter(None, sequence)]) for sequence in example.sequences]
+
+
+def render_next(overrides: Sequence[str]) -> list[RenderableType]:
+    """The command of a run on these data."""
+    command = shlex.join(["catalyst", "run", *overrides])
+    return [*terminal.make_heading("Next"), terminal.indent_text(Text(command))]

