@@ -537,7 +537,7 @@ def test_row_texts_are_padded_to_the_full_length_only_under_official(protocol: s
 def test_the_full_length_is_128_for_a_model_with_room_for_it() -> None:
     chosen = parts("protocol=official")
     model = load_text_backbone(TextBackbone(folder("roberta")), False, CPU, True)
-    model.base.config.max_position_embeddings = 514  # as RoBERTa-large has; only the length is asked for
+    model.__dict__["positions"] = 512  # as RoBERTa-large has; only the length is asked for
     data = toy_data(max_length=chosen.task.max_length)
     problem = assemble_problem(data, model, chosen.head, replace(chosen.settings, device="cpu"))
     assert problem.padding == 128
