@@ -13,7 +13,7 @@ import pandas as pd
 
 from llm_catalyst.report.runs import Run, read_or_note, to_json_text
 from llm_catalyst.runs.analysis import outcome_columns, score_columns, sum_usage, usage_columns
-from llm_catalyst.runs.reader import FILES, find_runs, read_lines
+from llm_catalyst.runs.reader import FILES, find_runs, read_lines, read_predictions, read_resolved
 from llm_catalyst.runs.records import Evaluation, LLMCall, Snapshot
 from llm_catalyst.utils.validation import flatten_leaves
 
@@ -31,6 +31,7 @@ OUTCOME = {
     "metric": TEXT,
     **dict.fromkeys(SCORES, REAL),
     **dict.fromkeys(("dev_examples", "test_examples"), WHOLE),
+    **{f"start_{name}": REAL for name in SCORES},
     "reported_on": TEXT,
     "majority": REAL,
     **dict.fromkeys(("best_stage", "best_step"), WHOLE),
@@ -49,6 +50,8 @@ OUTCOME = {
 }
 PLACE = {"path": TEXT} | dict.fromkeys(("seed", "stage", "step", "member"), WHOLE)
 TRAJECTORY = PLACE | {"train_loss": REAL, "text": TEXT, "similarity": REAL}
+ANSWERS = ("soft_prompt", "best_prompt", "start")
+PREDICTIONS = {"path": TEXT, "seed": WHOLE, "split": TEXT, "row": WHOLE, **dict.fromkeys(("label", *ANSWERS), TEXT)}
 METRICS = {
     **PLACE,
     "split": TEXT,
@@ -97,6 +100,35 @@ def load_metrics(*places: str | Path) -> pd.DataFrame:
         return {**vars(e.score), **score_columns("projected", e.projected), **e.metrics}
 
     return frame_of_records(read_runs_and_records(places, Evaluation), METRICS, describe)
+
+
+def load_predictions(*places: str | Path) -> pd.DataFrame:
+    """One row for each row of the reporting split of the finished runs at or below `places` (see `load_runs`).
+
+    `row` is its number in its file; `label` the true label, and `soft_prompt`, `best_prompt`, `start` what the prompts
+    of those names answered. Runs of earlier revisions have none.
+    """
+    rows, problems = [], list[str]()
+    for path in find_runs(*map(Path, places)):
+        run = read_or_note(path, problems)
+        try:
+            rows += [] if run is None else list_predictions(run)
+        except (OSError, ValueError) as error:
+            problems.append(f"{path} does not count: {error}")
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return make_frame(rows, PREDICTIONS)
+
+
+def list_predictions(run: Run) -> list[Row]:
+    """A row for each prediction of a run, with the names of the labels."""
+    found, resolved = read_predictions(run.path), read_resolved(run.path)
+    if found is None or resolved is None:
+        return []
+    answers = {"label": found.labels, **{name: getattr(found, name) for name in ANSWERS}}
+    named = {name: [resolved.labels[i] for i in ids] for name, ids in answers.items() if ids is not None}
+    place: Row = {"path": str(run.path), "seed": run.seed, "split": found.split}
+    return [place | {"row": row} | {n: own[i] for n, own in named.items()} for i, row in enumerate(found.rows)]
 
 
 def read_runs_and_records(places: Sequence[str | Path], kind: type[Any]) -> list[tuple[Run, tuple[Any, ...]]]:

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llm_catalyst.runs.reader import FILES, RunRecords, read_json, read_lines, read_manifest
+from llm_catalyst.runs.reader import FILES, RunRecords, read_json, read_lines, read_manifest, read_resolved
 from llm_catalyst.runs.records import Manifest, Outcome, Snapshot
-from llm_catalyst.runs.run_config import PLACE, load_config
+from llm_catalyst.runs.run_config import PLACE, RESOLVED, load_config
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.format import shorten_text
 from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves, get_nested
@@ -40,10 +40,12 @@ class Run:
         leaves = flatten_leaves(self.config, whole_lists=True)
         return {key: to_json_text(value) for key, value in leaves if not APART.fullmatch(key)}
 
-    @property
+    @cached_property
     def metric(self) -> str:
         """The name of the task's metric: accuracy, macro_f1."""
-        return str(get_nested(self.config, "task", "metric") or "metric")
+        written = get_nested(self.config, "task", "metric")
+        resolved = None if written else read_resolved(self.path)
+        return str(written or (get_nested(resolved.config, "task", "metric") if resolved else None) or "metric")
 
     @property
     def mentor(self) -> str:
@@ -73,7 +75,7 @@ def read_report_run(path: Path, problems: list[str]) -> Run:
     Raises:
         ConfigurationError: a file that a report needs is not what the run wrote.
     """
-    names = [name for name in ("manifest.json", "config.yaml", "outcome.json") if (path / name).exists()]
+    names = [name for name in ("manifest.json", "config.yaml", RESOLVED, "outcome.json") if (path / name).exists()]
     damage = checksums.find_changed(path, names)
     if checksums.SUMS in damage:
         problems.append(f"{path / checksums.SUMS} is {damage.pop(checksums.SUMS)}: nothing vouches for the run's files")

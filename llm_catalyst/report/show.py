@@ -15,7 +15,7 @@ from llm_catalyst.runs import analysis
 from llm_catalyst.runs.reader import RunRecords, read_run
 from llm_catalyst.runs.records import LLMCall, Restart
 from llm_catalyst.utils import terminal
-from llm_catalyst.utils.format import shorten_text
+from llm_catalyst.utils.format import format_count, join_first, shorten_text
 from llm_catalyst.utils.text_plot import Point, draw_curve, value_span
 from llm_catalyst.utils.validation import get_nested
 
@@ -89,6 +89,7 @@ def render_header(run: RunRecords) -> list[RenderableType]:
         "started": f"{manifest.started}, seed {config.get('seed')}",
         "ended": describe_progress(run),
         "task": node["task"],
+        **describe_data(run),
         "backbone": f"{node['backbone']}, head {node['head']}",
         "mentor": node["mentor"] + (f", strategy {strategy}" if get_nested(config, "mentor", "client") else ""),
         "protocol": node["protocol"],
@@ -98,6 +99,17 @@ def render_header(run: RunRecords) -> list[RenderableType]:
     }
     pairs = terminal.make_pairs({name: terminal.escape_controls(value) for name, value in rows.items()})
     return [Text(terminal.escape_controls(title), "bold", overflow="fold"), pairs]
+
+
+def describe_data(run: RunRecords) -> dict[str, str]:
+    """The rows of each split by their labels, as the run read them; nothing of a run of an earlier revision."""
+    splits = run.resolved.data.get("splits", {}) if run.resolved else {}
+    found = {}
+    for name, split in splits.items():
+        labels = join_first([f"{label} {n:,}" for label, n in split["labels"].items()], 10)
+        again = f"; {split['repeated']:,} repeated" if split["repeated"] else ""
+        found[name] = f"{format_count(split['rows'], 'row')} ({labels}{again})"
+    return found
 
 
 def describe_progress(run: RunRecords) -> str:

@@ -50,6 +50,9 @@ def render_scores(outcome: Outcome, metric: str) -> Table:
     table = terminal.make_columns("", "dev loss", metric, "n", f"{reported} loss", metric, "n")
     table.columns[0].justify = "left"
     soft = outcome.best.score if outcome.best else None
+    if outcome.start_test:
+        start = *counted_score_cells(outcome.start_dev), *counted_score_cells(outcome.start_test)
+        table.add_row(Text("before training", "dim"), *(Text(cell, "dim") for cell in start))
     table.add_row("soft prompt", *counted_score_cells(soft), *counted_score_cells(outcome.test))
     if outcome.best_prompt:
         scores = *counted_score_cells(outcome.best_prompt.score), *counted_score_cells(outcome.test_best_prompt)

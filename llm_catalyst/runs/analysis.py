@@ -114,7 +114,8 @@ def warn_majority(stage: int, trained: Sequence[float], majority: float | None) 
 
 def read_metric_name(run: RunRecords) -> str:
     """The name of the task's metric: accuracy, macro_f1."""
-    return escape_controls(str(get_nested(run.config, "task", "metric") or "metric"))
+    resolved = get_nested(run.resolved.config, "task", "metric") if run.resolved else None
+    return escape_controls(str(get_nested(run.config, "task", "metric") or resolved or "metric"))
 
 
 def read_majority(run: RunRecords) -> float | None:
@@ -127,12 +128,14 @@ def read_majority(run: RunRecords) -> float | None:
 
 
 def collect_warnings(run: RunRecords) -> list[str]:
-    """The warnings of a run: damage, events, constant predictions, stages that learned nothing."""
+    """The warnings of a run: damage, those of its data, events, constant predictions, stages that learned nothing."""
     damage = checksums.find_changed(run.path, checksums.read_list(run.path))
     found = [
         f"{escape_controls(file)} is {how} since it was written (catalyst show --verify)"
         for file, how in damage.items()
     ]
+    noted = run.resolved.data.get("warnings", ()) if run.resolved else ()
+    found += [escape_controls(str(words)) for words in noted]
     found += [describe_event(event) for event in run.events]
     trained = [e for e in run.metrics if e.split == "dev" and e.step > 0]
     for stage in sorted({e.stage for e in trained}):
@@ -191,6 +194,8 @@ def outcome_columns(outcome: Outcome) -> dict[str, Any]:
         **score_columns("test", outcome.test),
         **({"dev_examples": best.score.examples} if best else {}),
         **({"test_examples": outcome.test.examples} if outcome.test else {}),
+        **score_columns("start_dev", outcome.start_dev),
+        **score_columns("start_test", outcome.start_test),
         **({"best_stage": best.stage, "best_step": best.step, "similarity": best.similarity} if best else {}),
         "soft_prompt": best.prompt.text if best else None,
         **({"best_prompt": prompt.prompt.text, "best_prompt_origin": prompt.origin} if prompt else {}),

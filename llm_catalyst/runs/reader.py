@@ -1,7 +1,7 @@
 """Read the files of a run, without torch.
 
 trajectory.jsonl pool.jsonl restarts.jsonl exchanges.jsonl metrics.jsonl events.jsonl   one record a line
-manifest.json outcome.json
+manifest.json resolved.json predictions.json outcome.json
 """
 
 import os
@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from llm_catalyst.runs import old_configs, records
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Manifest, Outcome, Restart, ScoredPrompt, Snapshot
-from llm_catalyst.runs.run_config import load_config
+from llm_catalyst.runs.resolved import Predictions, Resolved
+from llm_catalyst.runs.run_config import RESOLVED, load_config
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError, first_problem
@@ -30,6 +31,7 @@ FILES: dict[type[Any], str] = {
     Event: "events.jsonl",
 }
 EXCHANGES = FILES[LLMCall]
+PREDICTIONS = "predictions.json"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,13 @@ class RunRecords:
     metrics: tuple[Evaluation, ...]
     events: tuple[Event, ...]
     outcome: Outcome | None
+
+    @cached_property
+    def resolved(self) -> Resolved | None:
+        """What its command left to defaults and data; None in runs of earlier revisions, or if it cannot be read."""
+        with suppress(ConfigurationError):
+            return read_resolved(self.path)
+        return None
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -110,6 +119,22 @@ def read_manifest(path: Path) -> Manifest:
         command=old_configs.translate_words(manifest.command),
         choices=old_configs.translate_choices(manifest.choices),
     )
+
+
+def read_resolved(path: Path) -> Resolved | None:
+    """What the command of the run in `path` left to defaults and to the data; None in runs of earlier revisions."""
+    file = path / RESOLVED
+    return read_json(file, Resolved) if file.exists() else None
+
+
+def read_predictions(path: Path) -> Predictions | None:
+    """The answers on each row at the end of the run in `path`; None if it has not ended, or an earlier revision ran it.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    file = path / PREDICTIONS
+    return read_json(file, Predictions) if file.exists() else None
 
 
 def read_json(path: Path, kind: type[Any]) -> Any:

@@ -231,7 +231,8 @@ class Outcome:
     """The result of a run. It is written last: a run with an outcome is finished.
 
     `best` is the soft prompt that dev chose, `test` its score on the split `reported_on`; `best_prompt` the pool's best
-    discrete prompt, `test_best_prompt` its score. `majority` is the share of the reporting split's largest class, and
+    discrete prompt, `test_best_prompt` its score; `start_dev` and `start_test` those of the initial prompt before any
+    training, None in runs of earlier revisions. `majority` is the share of the reporting split's largest class, and
     `compile_seconds` the part of `seconds` in which the last process compiled the backbone; None without compiling.
     """
 
@@ -253,6 +254,8 @@ class Outcome:
     device: str
     finished: str
     compile_seconds: float | None = None
+    start_dev: Score | None = None
+    start_test: Score | None = None
 
 
 @dataclass(frozen=True)

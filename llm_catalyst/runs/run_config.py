@@ -12,6 +12,7 @@ from llm_catalyst.utils import checksums
 from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
 
 FIXED = ("config.yaml", "manifest.json")
+RESOLVED = "resolved.json"  # fixed as well, in runs that have it
 # Keys on which the results of a run do not depend: place, speed, budgets, retries.
 PLACE = (
     r"device|threads|micro_batch|token_budget|view|(track|plugins)(\[\d+\])?|dry_run|task\.path|checkpoint\..*|budget\..*"
@@ -27,12 +28,18 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: it or the manifest has changed since the run began.
     """
-    for name, how in checksums.find_changed(path, FIXED).items():
+    fixed = list_fixed(path)
+    for name, how in checksums.find_changed(path, fixed).items():
         raise ConfigurationError(
             f"{path / name} is {how}; put it back as it was when the run began (where you trust "
-            f"{' and '.join(FIXED)} as they are, list their sums anew: sha256sum {' '.join(FIXED)} > {checksums.SUMS})"
+            f"{' and '.join(fixed)} as they are, list their sums anew: sha256sum {' '.join(fixed)} > {checksums.SUMS})"
         )
     return load_config(path)
+
+
+def list_fixed(path: Path) -> tuple[str, ...]:
+    """The files of a run that do not change from its beginning on."""
+    return (*FIXED, RESOLVED) if (path / RESOLVED).exists() or RESOLVED in checksums.read_list(path) else FIXED
 
 
 def load_config(path: Path) -> dict[str, Any]:

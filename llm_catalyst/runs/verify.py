@@ -14,9 +14,10 @@ from rich.text import Text
 
 from llm_catalyst.runs import checkpoints
 from llm_catalyst.runs.checkpoints import STATE, find_changed_records, read_state, saved_states
-from llm_catalyst.runs.reader import EXCHANGES, FILES, parse_line, read_json, read_manifest, read_raw_lines
+from llm_catalyst.runs.reader import EXCHANGES, FILES, PREDICTIONS, parse_line, read_json, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Manifest, Outcome
-from llm_catalyst.runs.run_config import FIXED
+from llm_catalyst.runs.resolved import Predictions, Resolved
+from llm_catalyst.runs.run_config import RESOLVED, list_fixed
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.files import take_lock
 from llm_catalyst.utils.format import format_count
@@ -71,20 +72,21 @@ def verify_run(path: Path) -> list[Finding]:
     Raises:
         ConfigurationError: `path` is no run directory.
     """
-    if not any((path / name).exists() for name in (*FIXED, *FILES.values(), "stages", OUTCOME)):
+    fixed = list_fixed(path)
+    if not any((path / name).exists() for name in (*fixed, *FILES.values(), "stages", OUTCOME)):
         read_manifest(path)
     states = [f"stages/{state.name}" for state in saved_states(path)]
     saved = None
     if has_ended(path):
         records = [name for name in FILES.values() if (path / name).exists() and (path / name).read_bytes()]
         of_states = [f"{state}/{file}" for state in states for file in (*STATE, checksums.SUMS)]
-        names = dict.fromkeys([*FIXED, *records, *of_states, OUTCOME, *checksums.read_list(path)])
+        names = dict.fromkeys([*fixed, *records, *of_states, OUTCOME, *checksums.read_list(path)])
         wrong = checksums.find_changed(path, names)
     else:
         whole = [state for state in states if not checksums.find_changed(path / state, STATE)]
         saved = json.loads((path / whole[-1] / "state.json").read_bytes())["records"] if whole else {}
-        wrong = checksums.find_changed(path, FIXED) | find_changed_records(path, saved)
-        names = dict.fromkeys([*FIXED, *(name for name in FILES.values() if name in wrong or (path / name).exists())])
+        wrong = checksums.find_changed(path, fixed) | find_changed_records(path, saved)
+        names = dict.fromkeys([*fixed, *(name for name in FILES.values() if name in wrong or (path / name).exists())])
     findings = [Finding(checksums.SUMS, wrong[checksums.SUMS])] if checksums.SUMS in wrong else []
     for name in names:
         if name in FILES.values():
@@ -130,7 +132,8 @@ def find_unreadable(path: Path) -> str:
     """The damage of a file that is no record file, apart from its checksum."""
     if not path.is_file():
         return "missing"
-    kind = {"manifest.json": Manifest, OUTCOME: Outcome}.get(path.name)
+    kinds = {"manifest.json": Manifest, RESOLVED: Resolved, PREDICTIONS: Predictions, OUTCOME: Outcome}
+    kind = kinds.get(path.name)
     return "" if kind is None or reads_whole(read_json, path, kind) else "cannot be read"
 
 
@@ -141,7 +144,7 @@ def describe_next_step(path: Path, damaged: Sequence[str]) -> str:
     start = f"continues from {whole[-1] if whole else 'the beginning'}"
     if not damaged:
         return "whole: these are the bytes that the run wrote" + ("" if has_ended(path) else f"; {resume} {start}")
-    lost = [name for name in damaged if name in (*FIXED, EXCHANGES, checksums.SUMS)]
+    lost = [name for name in damaged if name in (*list_fixed(path), EXCHANGES, checksums.SUMS)]
     if lost:
         return f"damaged; put {' and '.join(lost)} back as it was: nothing can make that again"
     if damaged == [OUTCOME] and not (path / OUTCOME).exists():

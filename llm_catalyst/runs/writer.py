@@ -1,9 +1,11 @@
 """Write a run's files: append records, save the state, restore it, finish.
 
 config.yaml manifest.json            the run's configuration and provenance
+resolved.json                        what both leave to defaults and to the data
 *.jsonl                              its records (records.py)
 stages/                              its saved states (checkpoints.py): each appears by one rename
-SHA256SUMS                           of the first two, and of all files of a finished run
+SHA256SUMS                           of the first three, and of all files of a finished run
+predictions.json                     the answers on each row of the reporting split
 outcome.json                         written last
 """
 
@@ -19,9 +21,10 @@ from typing import Any
 import yaml
 
 from llm_catalyst.runs.checkpoints import STATE, DamagedStateError, read_state, read_tensors, saved_states
-from llm_catalyst.runs.reader import EXCHANGES, FILES, read_lines, read_manifest, read_raw_lines
+from llm_catalyst.runs.reader import EXCHANGES, FILES, PREDICTIONS, read_lines, read_manifest, read_raw_lines
 from llm_catalyst.runs.records import Emit, Evaluation, Event, LLMCall, Manifest, Outcome, Record, Snapshot, to_json
-from llm_catalyst.runs.run_config import FIXED, PLACE, REPAIRS, changed_keys
+from llm_catalyst.runs.resolved import Predictions, Resolved
+from llm_catalyst.runs.run_config import FIXED, PLACE, REPAIRS, RESOLVED, changed_keys, list_fixed
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.files import append_whole, cut_torn_line, sync_path, take_lock, write_atomically, write_flushed
 from llm_catalyst.utils.validation import ConfigurationError
@@ -53,8 +56,8 @@ class RunDirectory:
         self._notes: list[str] = []
         self.reached = 0, 0  # stage and step of the last record
 
-    def write_config(self, text: str, manifest: Manifest) -> None:
-        """Write the resolved configuration and the manifest, before all else; a resumed run keeps its own.
+    def write_config(self, text: str, manifest: Manifest, resolved: Resolved | None = None) -> None:
+        """Write the configuration, the manifest and what they leave open, before all else; a resumed run keeps its own.
 
         Raises:
             ConfigurationError: the directory has an unfinished run with another configuration or other data. All other
@@ -67,14 +70,17 @@ class RunDirectory:
                         f"{self.path} holds {name}, but no manifest.json; put it back, or choose another directory: "
                         "hydra.run.dir=DIR"
                     )
-            config, made_by = text.encode(), to_json(manifest).encode() + b"\n"
-            self._fixed = dict(zip(FIXED, map(checksums.sha256, (config, made_by)), strict=True))
-            write_atomically(self.path / "config.yaml", config)
-            write_atomically(self.path / checksums.SUMS, checksums.format_list(self._fixed))
-            write_atomically(self.path / "manifest.json", made_by)
+            made_by = to_json(manifest).encode() + b"\n"
+            files = dict(zip(FIXED, (text.encode(), made_by), strict=True))
+            files |= {RESOLVED: to_json(resolved).encode() + b"\n"} if resolved else {}
+            self._fixed = {name: checksums.sha256(content) for name, content in files.items()}
+            for name, content in {**files, checksums.SUMS: checksums.format_list(self._fixed)}.items():
+                if name != "manifest.json":
+                    write_atomically(self.path / name, content)
+            write_atomically(self.path / "manifest.json", made_by)  # last: with it, the directory is a run's
             return
         changed = changed_keys(self.path, yaml.safe_load(text), f"{PLACE}|{REPAIRS}")
-        self._fixed = {name: checksums.read_list(self.path)[name] for name in FIXED}
+        self._fixed = {name: checksums.read_list(self.path)[name] for name in list_fixed(self.path)}
         self._notes += [f"with {', '.join(changed)}"] * bool(changed)
         before = read_manifest(self.path)
         if {**before.data, "source": None} != {**manifest.data, "source": None}:  # the data may have moved
@@ -221,13 +227,17 @@ class RunDirectory:
         """All records of that type so far; after a restore, every answer that was paid for is among the exchanges."""
         return read_lines(self.path / FILES[kind], kind)
 
-    def finish(self, outcome: Outcome) -> None:
-        """Write the checksums of all files, and last of all the outcome."""
+    def finish(self, outcome: Outcome, predictions: Predictions | None = None) -> None:
+        """Write the predictions, the checksums of all files, and last of all the outcome."""
         content = to_json(outcome).encode() + b"\n"
         digests = self._fixed | {name: self._digests[name].hexdigest() for name, n in self._lengths.items() if n}
         for folder in self.saved():
             for file in (folder / name for name in (*STATE, checksums.SUMS) if (folder / name).is_file()):
                 digests[file.relative_to(self.path).as_posix()] = checksums.sha256(file.read_bytes())
+        if predictions:
+            answers = to_json(predictions).encode() + b"\n"
+            digests[PREDICTIONS] = checksums.sha256(answers)
+            write_atomically(self.path / PREDICTIONS, answers)
         digests["outcome.json"] = checksums.sha256(content)
         write_atomically(self.path / checksums.SUMS, checksums.format_list(digests))
         write_atomically(self.path / "outcome.json", content)

@@ -21,8 +21,9 @@ CLASS = "[CLASS]"  # the placeholder for the name of a class in a prompt
 class Example:
     """One row: a (text, pair) per choice (a single one where the task has no choices), and its label id.
 
-    The text of an image task's example is the path of the image. `row` is the row's number in its source, from 1 on:
-    a line of a text file. `twin` is the hash of the text by which rows are twins (duplicates.py); None for images.
+    The text of an image task's example is the path of the image. `row` is its number in its file, from 1 on, as
+    errors name it (the line of a text), or in all files of a split that has several. `twin` is the hash of the text by
+    which rows are twins (duplicates.py); None for images.
     """
 
     sequences: tuple[Text, ...]

@@ -41,9 +41,9 @@ class Pictures:
     file: Callable[[str], str] = str
 
 
-def picture_row(path: Path | str, label: int) -> Example:
-    """A picture and its label id."""
-    return Example(((str(path), None),), label)
+def picture_row(path: Path | str, label: int, row: int | None = None) -> Example:
+    """A picture and its label id, and its place among the pictures of its split."""
+    return Example(((str(path), None),), label, row)
 
 
 def picture_cache() -> Path:
@@ -83,7 +83,7 @@ def read_split_file(file: Path, pictures: Path) -> Pictures:
         for number, item in enumerate(items, start=1):
             match item:
                 case [str(path), int(label), str(name)] if names.setdefault(label, name) == name:
-                    yield picture_row(pictures / path, label)
+                    yield picture_row(pictures / path, label, number)
                 case _:
                     problem = f"{shorten_value(item)} is no [path, label id, class], or names a class anew"
                     raise path_error(f"{file}, {split}, entry {number}:", f"{problem}; correct it, or fetch it anew")
@@ -103,7 +103,7 @@ def read_aircraft(folder: Path) -> Pictures:
             if variant not in number:
                 problem = f"{shorten_value(variant)} is not in variants.txt; fetch both anew"
                 raise path_error(f"{file}, line {line}:", problem)
-            yield picture_row(folder / "images" / f"{picture}.jpg", number[variant])
+            yield picture_row(folder / "images" / f"{picture}.jpg", number[variant], line)
 
     return Pictures(dict(enumerate(variants)), {role: list(rows(split)) for role, split in SPLITS.items()}, str(folder))
 
@@ -146,12 +146,12 @@ def folders_of(folder: Path) -> dict[str, Path]:
 
 def class_rows(classes: Mapping[str, Path], number: Mapping[str, int]) -> list[Example]:
     """The pictures of each class's folder, sorted by name; files with other suffixes are passed over."""
-    rows = []
+    rows: list[Example] = []
     for name, folder in classes.items():
         files = sorted(e.name for e in os.scandir(folder) if e.name.lower().endswith(SUFFIXES) and e.name[0] != ".")
         if not files:
             raise path_error(folder, f"holds no picture ({', '.join(SUFFIXES)}); add some, or remove the folder")
-        rows += [picture_row(folder / file, number[name]) for file in files]
+        rows += [picture_row(folder / file, number[name], i) for i, file in enumerate(files, start=len(rows) + 1)]
     return rows
 
 
@@ -164,8 +164,9 @@ def divide_folders(folder: Path, seed: int, split_seed: int | None) -> Pictures:
     test_rng = rng if split_seed is None else random.Random(derive_seed(split_seed, "test pictures"))
     classes = folders_of(folder)
     splits: dict[str, list[Example]] = {role: [] for role in SPLITS}
-    for label, (name, place) in enumerate(classes.items()):
-        own = class_rows({name: place}, {name: label})
+    rows = class_rows(classes, {name: label for label, name in enumerate(classes)})
+    for label, place in enumerate(classes.values()):
+        own = [row for row in rows if row.label == label]
         if len(own) < 3:
             raise path_error(place, f"holds {len(own)} pictures; there must be 3, for train, dev and test")
         test_rng.shuffle(own)
@@ -229,7 +230,7 @@ def hub_rows(labels: Sequence[Any], split: str, names: Mapping[int, str], source
         if known not in names:
             fix = "name splits that have labels in task.train, task.dev and task.test"
             raise ConfigurationError(f"{source}, {split}, row {i + 1}: label {shorten_value(value)} is no class; {fix}")
-        yield picture_row(f"{split}/{i}", known)
+        yield picture_row(f"{split}/{i}", known, i + 1)
 
 
 def store_picture(cell: Mapping[str, Any], folder: Path, where: str) -> Path:

@@ -183,7 +183,7 @@ def renumber_labels(pictures: Pictures, rows: Sequence[Example], chosen: Sequenc
     """The rows of the chosen classes with ids from 0 on, each with the path of its picture."""
     number = {label: i for i, label in enumerate(chosen)}
     kept = [row for row in rows if row.label in number]
-    return tuple(picture_row(pictures.file(row.sequences[0][0]), number[row.label]) for row in kept)
+    return tuple(picture_row(pictures.file(row.sequences[0][0]), number[row.label], row.row) for row in kept)
 
 
 def check_files(where: str, examples: Sequence[Example], source: str) -> None:

@@ -159,7 +159,8 @@ def build_examples(task: TextTask, table: RowTable, coding: LabelCoding, labels:
         text = fill_template(task.text, texts)
         sequences = tuple((text, pair and fill_template(pair, texts)) for pair in pairs)
         twin = hash_text(max((texts[column] for column in list_columns(task.text)), key=len, default=text))
-        examples.append(Example(sequences, label, table.numbers[number], twin))
+        place = table.numbers[number] if len(table.parts) < 2 else number + 1
+        examples.append(Example(sequences, label, place, twin))
     if len({example.label for example in examples}) < 2:
         problem = f"every row has the same label, {shorten_value(labels[0])}"
         raise ConfigurationError(f"task={task.name}: {table.source}: {problem}; add rows of another label")

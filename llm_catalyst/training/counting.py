@@ -23,6 +23,7 @@ from llm_catalyst.models.base import Parameters, PromptedModel
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange, StepResult
 from llm_catalyst.runs.analysis import MentorUsage
 from llm_catalyst.runs.records import Advice, Emit, Outcome, Prompt, Proposal, Record, Score, Split
+from llm_catalyst.runs.resolved import Predictions
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.tasks.batching import training_rows
 from llm_catalyst.training.loop import Experiment, run_experiment
@@ -192,7 +193,7 @@ class UnsavedRun(RunDirectory):
 
     def checkpoint(self, stage: int, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None: ...
 
-    def finish(self, outcome: Outcome) -> None: ...
+    def finish(self, outcome: Outcome, predictions: Predictions | None = None) -> None: ...
 
 
 def count_work(experiment: Experiment) -> tuple[CountingProblem, CountingOptimizer, CountingMentor]:

@@ -83,7 +83,7 @@ def estimate_run(experiment: Experiment) -> Estimate:
         steps=tuple(k * steps for k, steps in zip(stages.members, plan, strict=True)),
         train_examples=forward * sum(k * count for k, count in zip(members, counted.examples_of, strict=True)),
         scored_examples=scored["dev"] * len(problem.splits["dev"]) + asked.tried,
-        test_examples=scored["test"] * len(problem.splits["test"]),  # the soft prompt and the best discrete one
+        test_examples=scored["test"] * len(problem.splits["test"]),  # soft prompt, best discrete one, start
         consultations=asked.requests,
         bill=asked.bill,
         most=asked.most,

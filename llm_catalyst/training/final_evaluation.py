@@ -5,23 +5,29 @@ from statistics import harmonic_mean
 
 import torch
 
-from llm_catalyst.runs.records import Outcome
+from llm_catalyst.runs.records import Outcome, Score
+from llm_catalyst.runs.resolved import Predictions
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import ScoringResult
 from llm_catalyst.training.state import State
 from llm_catalyst.utils.memory import peak_memory
 
 
-def evaluate_outcome(problem: Problem, state: State) -> Outcome:
-    """The outcome: the prompts that dev chose, scored on the reporting split, and the usage of the run.
+def evaluate_outcome(problem: Problem, state: State, start_dev: Score | None) -> tuple[Outcome, Predictions]:
+    """The outcome and the answers behind it: the prompts that dev chose, scored on the reporting split.
 
-    The soft prompt is scored with its own head, the pool's best discrete prompt under the last stage's.
+    The soft prompt is scored with its own head, the pool's best discrete prompt under the last stage's, and beside them
+    the initial prompt with the untrained head.
+
+    Args:
+        start_dev: the score of the initial prompt on dev.
     """
     began = datetime.datetime.now()
     soft = problem.score([state.best_parameters], "test")[0] if state.best else None
+    start = problem.score([problem.start()], "test")[0]
     best_prompt = state.pool[-1] if state.pool else None
     discrete = problem.score_prompts([best_prompt.prompt], state.parameters[0], "test")[0] if best_prompt else None
-    return Outcome(
+    outcome = Outcome(
         status="done" if soft else "diverged",
         message=describe_verdict(problem, soft),
         protocol=problem.settings.protocol.name,
@@ -40,7 +46,13 @@ def evaluate_outcome(problem: Problem, state: State) -> Outcome:
         device=device_name(problem.device),
         finished=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         compile_seconds=problem.compile_seconds,
+        start_dev=start_dev,
+        start_test=start.score if start else None,
     )
+    rows = problem.data.test
+    answers = (result.answers if result else None for result in (soft, discrete, start))
+    split = problem.settings.protocol.report_on
+    return outcome, Predictions(split, tuple(e.row for e in rows), tuple(e.label for e in rows), *answers)
 
 
 def on_unseen(problem: Problem, state: State, result: ScoringResult) -> dict[str, float]:

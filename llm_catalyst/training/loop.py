@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.mentors.base import Mentor
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
-from llm_catalyst.runs.records import Advice, Emit, LLMCall, Origin, Outcome, Prompt, Record, Score
+from llm_catalyst.runs.records import Advice, Emit, Evaluation, LLMCall, Origin, Outcome, Prompt, Record, Score
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training import evaluation
 from llm_catalyst.training.checkpointing import Checkpointer
@@ -46,6 +46,7 @@ def run_experiment(
     problem, plan = experiment.problem, experiment.plan
     checkpointer = Checkpointer(directory, problem.settings, signals or SignalHandler(), problem.model.limits)
     state = checkpointer.restore(emit, problem.device) or start_state(experiment, emit)
+    start_score = next((each.score for each in directory.read(Evaluation) if each.step == 0), None)
     calls = list(directory.read(LLMCall))
     scheduler = MentorScheduler(problem, experiment.mentor, len(plan), checkpointer, emit, calls)
     while left := plan[state.stage :]:
@@ -65,9 +66,9 @@ def run_experiment(
             left = ()  # neither the mentor nor the optimizer would move the prompt any more
         stage, state = state.stage, replace(state, stage=len(plan) - len(left), trained=False, trajectory=())
         state = checkpointer.end_stage(stage, state, last=not left)
-    outcome = evaluate_outcome(problem, state)
+    outcome, predictions = evaluate_outcome(problem, state, start_score)
     evaluation.record_memory(problem, state, emit)
-    directory.finish(outcome)
+    directory.finish(outcome, predictions)
     return outcome
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from llm_catalyst.callbacks.base import CallbackList, RunInfo
 from llm_catalyst.callbacks.trackers import make_trackers
 from llm_catalyst.config.build import RunComponents
 from llm_catalyst.config.plugins import find_plugin_versions
+from llm_catalyst.config.resolved import complete_config
 from llm_catalyst.models.backbones import clip, text
 from llm_catalyst.runs import old_configs, run_config
 from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
+from llm_catalyst.runs.resolved import Resolved
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.tasks.base import Tell, ignore
-from llm_catalyst.tasks.data_facts import collect_facts, describe_rows
+from llm_catalyst.tasks.data_facts import DataFacts, collect_facts, describe_rows
 from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate
 from llm_catalyst.training.loop import Experiment, run_experiment
@@ -53,15 +56,17 @@ def run_training(
         if not (path / "config.yaml").exists():  # a run that an earlier revision began continues as it began
             refuse_long_limit(problem)
         plan = settings.plan(problem.examples)
-        manifest = build_manifest(problem, choices, words)
-        directory.write_config(yaml.safe_dump(dict(config), sort_keys=False), manifest)
+        facts = collect_facts(problem.data)
+        facts = replace(facts, warnings=(*facts.warnings, *problem.warnings))
+        resolved = resolve_run(config, parts, problem, facts)
+        text = yaml.safe_dump(dict(config), sort_keys=False)
+        directory.write_config(text, build_manifest(problem, choices, words), resolved)
         # A live view would draw over a person's input.
         mode = "plain" if interactive and settings.view in ("auto", "live") else settings.view
         callback = CallbackList(*logs, shared_backbone.get_callback(mode, console))
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
-        facts = collect_facts(problem.data)
-        shown = describe_rows(facts), (*facts.warnings, *problem.warnings)
+        shown = describe_rows(facts), facts.warnings
         metric = problem.data.task.metric
         callback.on_run_start(RunInfo(title, str(path), plan, problem.majority, metric, *shown, resumed))
         try:
@@ -207,6 +212,13 @@ def build_manifest(problem: Problem, choices: Mapping[str, str], words: Sequence
         together=shared_backbone.count_runs(),
         format=old_configs.FORMAT,
     )
+
+
+def resolve_run(config: Mapping[str, Any], parts: RunComponents, problem: Problem, facts: DataFacts) -> Resolved:
+    """What the configuration leaves to defaults, and to the data."""
+    data, cut = problem.data, problem.truncation
+    rows = asdict(facts) | {"truncation": asdict(cut) if cut else None}
+    return Resolved(complete_config(config, parts), data.labels, data.words, data.descriptions, rows)
 
 
 def git_revision() -> dict[str, str | bool]:

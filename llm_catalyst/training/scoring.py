@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,11 +14,15 @@ from llm_catalyst.tasks.batching import Examples, count_padded_tokens, scoring_r
 
 @dataclass(frozen=True)
 class ScoringResult:
-    """A member's score on a split, all its metrics, and its label id if it always answers the same one."""
+    """A member's score on a split, all its metrics, its label id if it always answers the same one, and all answers.
+
+    `answers` are label ids, in the order of the split's examples.
+    """
 
     score: Score
     metrics: Mapping[str, float]
     constant: int | None
+    answers: tuple[int, ...] = field(default=(), compare=False)
 
 
 Results = list[ScoringResult | None]  # None where a member's loss is not finite
@@ -43,7 +47,9 @@ def score_members(
     passes = forward_passes(model, members, data, pad_to)
     means = torch.stack([one.losses.sum(1) for one in passes]).cpu().double().sum(0) / len(data)
     answers = torch.cat([one.answers for one in passes], dim=1).cpu()
-    truth = torch.tensor([data.labels[i] for one in passes for i in one.rows])
+    rows = [i for one in passes for i in one.rows]
+    answers = torch.empty_like(answers).index_copy_(1, torch.tensor(rows), answers)
+    truth = torch.tensor(data.labels)
     return [make_result(mean, row, truth, metric) for mean, row in zip(means.tolist(), answers, strict=True)]
 
 
@@ -90,7 +96,7 @@ def make_result(loss: float, answers: Tensor, truth: Tensor, metric: str) -> Sco
         return None
     metrics = classification_metrics(answers, truth)
     constant = int(answers[0]) if bool((answers == answers[0]).all()) else None
-    return ScoringResult(Score(loss, metrics[metric], len(truth)), metrics, constant)
+    return ScoringResult(Score(loss, metrics[metric], len(truth)), metrics, constant, tuple(answers.tolist()))
 
 
 def classification_metrics(answers: Tensor, truth: Tensor) -> dict[str, float]:

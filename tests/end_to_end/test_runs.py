@@ -19,7 +19,7 @@ from helpers.loopback import Loopback, openai_chat, serve
 
 from llm_catalyst.cli.run import resume_command
 from llm_catalyst.config.errors import run_with_exit_code
-from llm_catalyst.runs.reader import RunRecords, read_run
+from llm_catalyst.runs.reader import RunRecords, read_predictions, read_resolved, read_run
 from llm_catalyst.runs.records import Outcome
 from llm_catalyst.utils.signals import SIGNALS
 
@@ -31,6 +31,7 @@ SMALL += ("record.steps=1", "evaluate.steps=2", "threads=1")
 EVOLVED = (*SMALL, "mentor=evolution", "stage.steps=[2,6]")
 ADVISED = (*SMALL, "stage.steps=[2,2]")
 SAME = ("config.yaml", "trajectory.jsonl", "pool.jsonl", "restarts.jsonl", "metrics.jsonl")
+SAME += ("resolved.json", "predictions.json")
 STATE = ("state.json", "state.safetensors", "SHA256SUMS")
 PROPOSALS = ("Is it good?", "How is the mood", "Tell the verdict")
 REPLY = "Here are three prompts:\n" + "".join(f"{i}. {text}\n" for i, text in enumerate(PROPOSALS, start=1))
@@ -288,6 +289,19 @@ def test_the_same_run_writes_the_same_bytes_into_another_directory_even_within_a
 
 def without_clock(outcome: Outcome) -> Outcome:
     return replace(outcome, seconds=0.0, finished="", peak_memory_bytes=0)
+
+
+def test_a_run_names_its_labels_and_its_answers_on_each_row(evolved: Run, tiny_task: Path) -> None:
+    resolved, found = read_resolved(evolved.path), read_predictions(evolved.path)
+    assert resolved
+    assert found
+    assert resolved.labels == ("0", "1")
+    assert [split["rows"] for split in resolved.data["splits"].values()] == [36, 4, 20]
+    lines = (tiny_task / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(lines[row - 1])["label"] for row in found.rows if row] == list(found.labels)
+    assert found.rows == tuple(range(1, 21))
+    assert "warning: the score is that of 20 test rows" in evolved.out
+    assert "; n = 20\n" in evolved.out
 
 
 def test_show_tells_the_story_of_the_run(evolved: Run, catalyst: Command, tmp_path: Path) -> None:

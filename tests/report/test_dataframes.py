@@ -12,14 +12,15 @@ import pandas as pd
 import pytest
 import yaml
 from helpers.command import REPOSITORY
-from helpers.recorded import evaluation, manifest, outcome, run_records, write_run
+from helpers.recorded import CONFIG, evaluation, manifest, outcome, run_records, write_run
 from helpers.recorded_tables import SEEDS, config, ended, write_result
 
 import llm_catalyst
 from llm_catalyst.report import dataframes
-from llm_catalyst.report.dataframes import load_metrics, load_runs, load_trajectories
+from llm_catalyst.report.dataframes import load_metrics, load_predictions, load_runs, load_trajectories
 from llm_catalyst.report.statistics import Comparison, Summary, compare_paired
 from llm_catalyst.runs.records import Score
+from llm_catalyst.runs.resolved import Predictions, Resolved
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -165,6 +166,25 @@ def test_every_snapshot_and_evaluation_has_its_row(tmp_path: Path) -> None:
     kinds = [type(record).__name__ for record in records]
     assert len(load_trajectories(tmp_path)) == kinds.count("Snapshot")
     assert len(load_metrics(tmp_path)) == kinds.count("Evaluation")
+
+
+def test_predictions_have_a_row_for_each_row_of_test_with_the_names_of_its_labels(tmp_path: Path) -> None:
+    write_run(tmp_path / "earlier")
+    directory = RunDirectory(tmp_path / "run")
+    directory.write_config(CONFIG, manifest(), Resolved({}, ("bad", "good"), (), (), {}))
+    directory.finish(outcome(), Predictions("test", (7, 9), (0, 1), (1, 1), None, (0, 0)))
+    directory.close()
+    table = load_predictions(tmp_path)
+    assert list(table.columns) == list(dataframes.PREDICTIONS)
+    assert table.best_prompt.isna().all()
+    assert table.drop(columns=["path", "best_prompt"]).to_dict("list") == {
+        "seed": [3, 3],
+        "split": ["test", "test"],
+        "row": [7, 9],
+        "label": ["bad", "good"],
+        "soft_prompt": ["good", "good"],
+        "start": ["bad", "bad"],
+    }
 
 
 # --- the package

@@ -442,10 +442,11 @@ def test_the_test_split_is_scored_once_at_the_end_and_never_before(
     problem = toy_problem(head=head)
     result = carry_out(tmp_path, problem, Scripted())
     splits = [split for split, _ in scored]
-    # Once for the soft prompt that dev chose, once for the pool's best discrete prompt.
-    assert splits.index("test") == len(splits) - 2
-    assert splits[-2:] == ["test", "test"]
-    (soft,), (discrete,) = scored[-2][1], scored[-1][1]
+    # Once for the soft prompt that dev chose, for the initial prompt, and for the pool's best discrete prompt.
+    assert splits.index("test") == len(splits) - 3
+    assert splits[-3:] == ["test", "test", "test"]
+    (soft,), (start,), (discrete,) = (prompts for _, prompts in scored[-3:])
+    assert torch.equal(start, problem.start()["prompt"])
     assert problem.space.project(soft[None])[0] == [result.outcome.best.prompt]
     assert torch.equal(discrete, problem.space.embed([result.outcome.best_prompt.prompt])[0])
 

@@ -524,7 +524,7 @@ def test_row_no_configuration_file_has_a_place_for_a_key() -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_row_texts_are_padded_to_the_full_length_only_under_official(protocol: str) -> None:
-    problem = tiny(protocol)
+    problem = tiny(protocol, bucket_batches=50)
     widths = [next(problem.batches(1, step)).tokens.shape[-1] for step in range(6)]
     longest = max(map(len, problem.splits["train"].tokens))
     if protocol == "official":
