@@ -17,9 +17,8 @@ from llm_catalyst.config.build import build_node
 from llm_catalyst.config.plugins import check_targets
 from llm_catalyst.sweeps.quoting import quote_words
 from llm_catalyst.tasks.base import Example, TaskData
-from llm_catalyst.tasks.column_guess import guess_columns
 from llm_catalyst.tasks.data_facts import DataFacts, collect_facts
-from llm_catalyst.tasks.row_files import list_names
+from llm_catalyst.tasks.file_guesses import guess_columns, guess_splits
 from llm_catalyst.tasks.templates import list_columns
 from llm_catalyst.tasks.text_tables import read_tables
 from llm_catalyst.tasks.text_task import TextTask, code_labels
@@ -72,17 +71,25 @@ def name_overrides(words: Sequence[str], config_dir: Path | None) -> tuple[list[
     if not place.exists():
         near = did_you_mean(first, known)
         raise ConfigurationError(f"{first} is no task and no file{near}; the tasks are: {', '.join(sorted(known))}")
+    keys = {"task": "local", "task.path": str(place.absolute()), **guess_keys(place, others)}
+    overrides = [f"{key}={value}" for key, value in keys.items()]
     given = {word.partition("=")[0].lstrip("+") for word in others}
-    task = [] if "task" in given else ["task=local"]
-    overrides = [*task, f"task.path={place.absolute()}", *others]
-    if not task or not place.is_file() or {"task.text", "task.label"} <= given:
-        return overrides, ""
-    used = [word.partition("=")[2] for word in others if word.startswith(("task.label=", "task.text="))]
-    found = guess_columns(place, [name for word in used for name in (word, *list_columns(word))])
-    text, label = f"task.text={{{found.text}}}", f"task.label={found.label}"
-    added = [word for word in (text, label) if word.partition("=")[0] not in given]
-    rest = f"; not used: {list_names(found.others)}" if found.others else ""
-    return [*overrides, *added], f"a guess: {' '.join(added)}{rest}"
+    kept = [word for word in overrides if word.partition("=")[0] not in given]
+    guessed = [word for word in kept if not word.startswith(("task=local", "task.path="))]
+    return [*kept, *others], f"a guess: {' '.join(map(escape_controls, guessed))}" if guessed else ""
+
+
+def guess_keys(place: Path, others: Sequence[str]) -> dict[str, str]:
+    """The keys that describe a file or folder as far as `others` do not: the task, the splits, the columns."""
+    given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in others)}
+    file, splits = guess_splits(place) if place.is_dir() else (place, {})
+    if file is None:
+        return {"task": "image_folder"} if any(path.is_dir() for path in place.iterdir()) else {}
+    if "task" in given or {"task.text", "task.label"} <= given.keys():
+        return splits
+    texts = sorted(list_columns(given.get("task.text", ""), given.get("task.pair", "")))
+    found = guess_columns(file, given.get("task.label"), texts)
+    return {**splits, "task.text": f"{{{found.text}}}", "task.label": found.label}
 
 
 def compose_config(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
@@ -136,7 +143,7 @@ def render_lengths(data: TaskData, view: ModelView | None) -> list[RenderableTyp
         lengths = sorted(view.lengths[name] if view else map(count_words, getattr(data, name)))
         cells = [f"{n:,.0f}" for n in (median(lengths), lengths[int(0.99 * (len(lengths) - 1))], lengths[-1])]
         table.add_row(name, *cells, *([f"{view.count_cut(name):.1%}"] if view else []))
-    unit = f"tokens of {view.name}, cut at {view.limit}" if view else "words"
+    unit = f"tokens of {view.name}, cut at {view.limit}" if view else "words (the backbone is not on this machine)"
     return [*terminal.make_heading(f"Lengths in {unit}"), Padding(table, (0, 0, 0, 2))]
 
 
@@ -170,7 +177,7 @@ def render_examples(data: TaskData, view: ModelView | None) -> list[RenderableTy
 
 def show_plainly(example: Example) -> list[str]:
     """The sequences of an example without a tokenizer: prompt, text, and its pair."""
-    return [" | ".join(["[prompt]", *filter(None, sequence)]) for sequence in example.sequences]
+    return [f"[prompt] {' | '.join(filter(None, sequence))}" for sequence in example.sequences]
 
 
 def render_next(overrides: Sequence[str]) -> list[RenderableType]:

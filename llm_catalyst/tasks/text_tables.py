@@ -1,7 +1,7 @@
 """The rows of a text task as they are in its files, in the columns that its templates and its label need."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,14 @@ from llm_catalyst.tasks.hub import name_source, read_hub_rows
 from llm_catalyst.tasks.json_rows import shorten_value
 from llm_catalyst.tasks.labels import is_missing
 from llm_catalyst.tasks.row_files import RowTable, join_tables, read_rows, require_columns
-from llm_catalyst.tasks.split_files import list_files, locate_split, missing_split
+from llm_catalyst.tasks.split_files import list_files, locate_split, missing_split, part_of
 from llm_catalyst.tasks.templates import list_columns
 from llm_catalyst.utils.format import format_count, join_first
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
 BUILT_IN = Path(__file__).parent
+DEV_NAMES = ("validation", "dev", "valid", "val")
 LONGEST_TEXT = 1_000_000  # characters; a tokenizer takes seconds and gigabytes for more
 NOT_PLAIN = list | dict | bytes  # a template would take such a value as Python writes it
 
@@ -54,8 +55,18 @@ def read_tables(task: Any, report_on_dev: bool = False) -> TaskTables:
         notes.append(f"{escape_controls(only.name)} is the only file: dev and test are held out of it")
         place, named = only, {"train": task.train}
     tables = {role: read_split(task, place, split) for role, split in named.items() if split}
+    notes += find_unused(place, [split for split in named.values() if split]) if place else []
     notes += [note for table in tables.values() for note in table.notes]
     return TaskTables(tables, str(place) if place else name_source(task), tuple(dict.fromkeys(notes)))
+
+
+def find_unused(place: Path, used: Sequence[str]) -> list[str]:
+    """A note where a folder holds a dev split that is not used."""
+    if not place.is_dir():
+        return []
+    files = list_files(place)
+    there = [name for name in DEV_NAMES if name not in used and any(part_of(f, name) is not None for f in files)]
+    return [f"{there[0]} is in the folder, and not used; task.dev={there[0]} chooses by it"] if there else []
 
 
 def local_place(task: Any) -> Path | None:

