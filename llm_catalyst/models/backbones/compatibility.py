@@ -28,7 +28,10 @@ def find_base(model: Any) -> Any:
     """The part of a Hugging Face model that gives hidden states: the model itself where it has no head."""
     if isinstance(model.base_model, nn.Module) and model.base_model is not model:
         return model.base_model
-    return model.model if hasattr(model, "lm_head") else model  # Llama 4 calls its base by another name than it has
+    for name in ("model", "language_model"):  # Llama 4 gives another name for its base than it has
+        if hasattr(model, name) and model.get_output_embeddings() is not None:
+            return find_base(getattr(model, name))
+    return model
 
 
 def find_positions(base: Any) -> int | None:
@@ -86,7 +89,8 @@ def check_backbone(backbone: Any, words: bool) -> None:
     """
     name, config = backbone.settings.name, backbone.base.config
     try:
-        devices = [backbone.device] if backbone.device.type == "cuda" else []
+        device = backbone.vocabulary.device
+        devices = [device] if device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices):
             compare_states(backbone)
             if words:
@@ -101,12 +105,13 @@ def check_backbone(backbone: Any, words: bool) -> None:
 def compare_states(backbone: Any) -> None:
     """Compare the states of an embedded prompt and a text with those of the same ids."""
     ids = choose_tokens(backbone)
-    extra = {"use_cache": False} if backbone.causal else {}
-    mask = torch.ones_like(ids)[None]
-    whole = backbone.base(input_ids=ids[None], attention_mask=mask, **extra).last_hidden_state[0]
+    whole = backbone.base(**make_inputs(backbone, ids)).last_hidden_state[0]
     prompt, batch = backbone.vocabulary[ids[:PROMPT]][None], make_batch(ids[PROMPT:])
     states = backbone.hidden(prompt, batch)[0, 0]
     require_equal(backbone, whole, states, "hidden states")
+    backbone.hidden(
+        1.1 * prompt, batch
+    )  # Gemma 4 looks for the ids of embedded tokens, which a soft prompt has none of
     if states.shape[-1] != backbone.width:
         problem = f"has states of width {states.shape[-1]}, and its configuration says {backbone.width}"
         raise refuse_model(backbone.settings.name, backbone.base.config, problem)
@@ -118,7 +123,7 @@ def compare_logits(backbone: Any) -> None:
     if not backbone.causal:
         refuse_missing_rows(backbone, [backbone.tokenizer.mask_token_id], "task.cloze")
         ids[-1] = backbone.tokenizer.mask_token_id
-    whole = backbone.model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None]).logits[0, -1]
+    whole = backbone.model(**make_inputs(backbone, ids)).logits[0, -1]
     prompt, batch = backbone.vocabulary[ids[:PROMPT]][None], make_batch(ids[PROMPT:])
     logits = backbone.word_logits(prompt, batch, torch.arange(len(whole), device=ids.device))[0, 0]
     require_equal(backbone, whole, logits, "logits of its language-model head")
@@ -130,6 +135,12 @@ def choose_tokens(backbone: Any) -> Tensor:
     size = min(len(backbone.vocabulary), len(backbone.tokenizer))
     plain = [i for i in range(size) if i not in special]
     return torch.tensor(plain[:: max(1, len(plain) // (PROMPT + TEXT))][: PROMPT + TEXT], device=backbone.device)
+
+
+def make_inputs(backbone: Any, ids: Tensor) -> dict[str, Any]:
+    """The arguments of a model's own forward pass for one sequence."""
+    plain = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None]}
+    return {**plain, "use_cache": False} if backbone.causal else plain
 
 
 def make_batch(ids: Tensor) -> TextBatch:

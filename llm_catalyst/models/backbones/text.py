@@ -57,8 +57,13 @@ class FrozenText(FrozenBackbone):
         table = self.base.get_input_embeddings()
         if type(table) is nn.Embedding:
             return table.weight
+        if not isinstance(getattr(table, "weight", None), Tensor):
+            raise TypeError(f"{type(table).__name__} is no table of word embeddings")
         with torch.no_grad():
-            return table(torch.arange(len(table.weight), device=table.weight.device))
+            rows = table(torch.arange(len(table.weight), device=table.weight.device))
+        if not isinstance(rows, Tensor):
+            raise TypeError(f"{type(table).__name__} gives more than rows")
+        return rows
 
     def facts(self) -> dict[str, Any]:
         """The weights' name, location, commit and number, with the settings that they are computed with."""
