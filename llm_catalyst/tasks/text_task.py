@@ -151,6 +151,7 @@ def code_labels(task: TextTask, splits: Mapping[str, RowTable]) -> tuple[LabelCo
 def build_examples(task: TextTask, table: RowTable, coding: LabelCoding, labels: Sequence[str]) -> list[Example]:
     """The rows of a split in the task's templates; `labels` are the values of its label column."""
     pairs: list[str | None] = [*task.choices] or [task.pair]
+    columns = sorted(list_columns(task.text))  # in an order that is the same in every process
     examples = []
     for number, (row, value) in enumerate(zip(table.rows, labels, strict=True)):
         if (label := coding.ids.get(value)) is None:
@@ -158,7 +159,7 @@ def build_examples(task: TextTask, table: RowTable, coding: LabelCoding, labels:
         texts = {key: task.values.get(key, {}).get(str(cell), str(cell)) for key, cell in row.items()}
         text = fill_template(task.text, texts)
         sequences = tuple((text, pair and fill_template(pair, texts)) for pair in pairs)
-        twin = hash_text(max((texts[column] for column in list_columns(task.text)), key=len, default=text))
+        twin = hash_text(max((texts[column] for column in columns), key=len, default=text))
         place = table.numbers[number] if len(table.parts) < 2 else number + 1
         examples.append(Example(sequences, label, place, twin))
     if len({example.label for example in examples}) < 2:

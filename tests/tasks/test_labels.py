@@ -112,6 +112,17 @@ def test_the_class_names_of_a_parquet_file_count(tmp_path: Path, named: list[str
     assert list_rows(data) == {(text, shown[i % 2]) for i, text in enumerate(TEXTS)}
 
 
+def test_the_class_names_of_the_hub_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # E7
+    monkeypatch.delenv("CATALYST_DATA", raising=False)
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    rows = datasets.Dataset.from_dict({"text": TEXTS, "label": [i % 2 for i in range(20)]}, features=features)
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    rows.to_parquet(str(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet"))
+    data = TextTask(name="of_the_hub", text="{text}", hub=str(tmp_path / "hub"), test=None).load(seed=1)
+    assert data.labels == ("no", "yes")
+    assert list_rows(data) == {(text, ("no", "yes")[i % 2]) for i, text in enumerate(TEXTS)}
+
+
 def test_a_file_that_declares_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])})
     rows = {"text": TEXTS, "label": [i % 2 for i in range(20)]}
