@@ -22,6 +22,7 @@ from llm_catalyst.utils.validation import ConfigurationError
 # Of label names that are read off the rows: they become the words of the heads and of the mentor.
 MOST_LABELS, LONGEST_LABEL = 1000, 200
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
+INVISIBLE = " \t\r\n\u00a0\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 SEPARATORS = re.compile(r"(?<=\w)[\s_-]+(?=\w)")
 WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
 
@@ -37,10 +38,11 @@ LabelName = Annotated[str, BeforeValidator(name_label)]
 
 
 def clean_label(value: Any) -> str:
-    """A label as text: without blanks around it, in Unicode's composed form, 1.0 as 1."""
+    """A label as text: without blanks and invisible characters around it, in Unicode's composed form, 1.0 as 1."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return unicodedata.normalize("NFC", str(value)).strip()
+    text = unicodedata.normalize("NFC", str(value)).strip()
+    return text if text.isprintable() else text.strip(INVISIBLE)
 
 
 def clean_labels(values: Sequence[Any]) -> list[str]:
@@ -97,7 +99,7 @@ def code_given(names: Sequence[str], values: Collection[str], choices: bool) -> 
     """
     zero, one = ({str(first + i): i for i in range(len(names))} for first in (0, 1))
     kinds = {"names": {name: i for i, name in enumerate(names)}, "truth values": code_truth(names, values)}
-    kinds |= {"numbers from 0": zero, "numbers from 1": one}
+    kinds |= {"numbers from 0": zero, "numbers from 1": one, "numbers in their order": code_order(names, values)}
     if choices:
         kinds["letters"] = {letter: i for i, letter in enumerate(ascii_uppercase[: len(names)])}
     known = {kind: len(ids.keys() & values) for kind, ids in kinds.items()}
@@ -106,7 +108,9 @@ def code_given(names: Sequence[str], values: Collection[str], choices: bool) -> 
         problem = f"the labels are {list_names(sorted(values))}, of {len(names)} classes"
         fix = "write the names of the classes into the column"
         raise ConfigurationError(f"{problem}: they may count from 0 or from 1; {fix}")
-    return LabelCoding(tuple(names), kinds[kind], describe_coding(kind, kinds[kind], values, names))
+    form = describe_coding(kind, kinds[kind], values, names)
+    notes = (f"the labels are {form}",) if kind in ("numbers from 1", "numbers in their order") else ()
+    return LabelCoding(tuple(names), kinds[kind], form, notes)
 
 
 def describe_coding(kind: str, ids: Mapping[str, int], values: Collection[str], names: Sequence[str]) -> str:
@@ -115,6 +119,12 @@ def describe_coding(kind: str, ids: Mapping[str, int], values: Collection[str], 
         return kind
     pairs = sorted((i, escape_controls(value)) for value, i in ids.items() if value in values)
     return f"{kind}: " + ", ".join(f"{value} = {escape_controls(names[i])}" for i, value in pairs)
+
+
+def code_order(names: Sequence[str], values: Collection[str]) -> dict[str, int]:
+    """The ids of numbers such as -1 and 1, by their order, where there are as many as classes."""
+    numbers = sorted({int(value) for value in values if WHOLE.fullmatch(value)})
+    return {str(number): i for i, number in enumerate(numbers)} if len(numbers) == len(values) == len(names) else {}
 
 
 def code_truth(names: Sequence[str], values: Collection[str]) -> dict[str, int]:
@@ -165,7 +175,8 @@ def find_twins(counts: Mapping[str, int]) -> tuple[str, ...]:
     """A warning for each group of labels that differ only in case, separators, a last mark, or Unicode form."""
     groups: dict[str, list[str]] = {}
     for name in counts:
-        folded = SEPARATORS.sub(" ", unicodedata.normalize("NFKC", name).casefold()).rstrip(".,:;! ")
+        visible = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+        folded = SEPARATORS.sub(" ", visible.casefold()).rstrip(".,:;! ")
         groups.setdefault(folded, []).append(name)
     found = []
     for names in (names for names in groups.values() if len(names) > 1):

@@ -89,8 +89,8 @@ def read_rows(file: Path, needed: Sequence[str]) -> RowTable:
     try:
         if suffix in SPREADSHEETS:
             raise RowError(None, "spreadsheets are not read; save the sheet as CSV (UTF-8)")
-        if FORMATS.get(suffix) in (PARQUET, ARROW):
-            table = read_arrow(file, source, needed, FORMATS[suffix])
+        if (kind := find_kind(file, suffix)) in (PARQUET, ARROW):
+            table = read_arrow(file, source, needed, kind)
         else:
             table = read_text_rows(file, source, needed, suffix)
     except OSError as error:
@@ -101,6 +101,13 @@ def read_rows(file: Path, needed: Sequence[str]) -> RowTable:
     if not table.rows:
         raise ConfigurationError(f"{source}: there are no rows; the file is empty, or ends before the first one")
     return table
+
+
+def find_kind(file: Path, suffix: str) -> str:
+    """The format of a file: Parquet and Arrow by its first bytes, others by its suffix; '' if that is not known."""
+    with file.open("rb") as stream:
+        head = stream.read(6)
+    return PARQUET if head[:4] == b"PAR1" else ARROW if head == b"ARROW1" else FORMATS.get(suffix, "")
 
 
 def read_text_rows(file: Path, source: str, needed: Sequence[str], suffix: str) -> RowTable:

@@ -10,6 +10,7 @@ from llm_catalyst.utils.validation import ConfigurationError
 
 # train-00000-of-00002, train-00000-of-00002-3f2a…, train_1, train.part3
 SHARD = re.compile(r"[-_.](?:part[-_]?)?\d+(?:-of-\d+)?(?:-[0-9a-f]{8,})?", re.IGNORECASE)
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 HIDDEN = (".", "_", "~")
 # What the `datasets` library writes beside the rows.
 METADATA = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
@@ -116,6 +117,8 @@ def missing_split(folder: Path, split: str) -> ConfigurationError:
     fix = "name the splits by task.train, task.dev and task.test (null: held out of train)"
     if sheet := next((name for name in there if name.lower().endswith(SPREADSHEETS)), ""):
         fix = f"save {escape_controls(sheet)} as CSV"
+    if archive := next((name for name in there if name.lower().endswith(ARCHIVES)), ""):
+        fix = f"unpack {escape_controls(archive)}"
     others = ", ".join(suffix for suffix in FORMATS if suffix != ".jsonl")
     problem = f"{escape_controls(str(folder))} holds no {split}.jsonl (nor {others})"
     return ConfigurationError(f"{problem}; there: {shown}; {fix}")

@@ -115,7 +115,7 @@ def read_split(task: Any, place: Path | None, split: str) -> RowTable:
         if place is not None:
             found = join_tables([read_rows(file, needed) for file in find_files(task, place, split)])
         fix = "name the columns in task.text, task.pair, task.choices and task.label"
-        if found.form.startswith("CSV") and not {*needed} & {*found.columns}:
+        if found.form.startswith("CSV") and not {*map(str.lower, needed)} & {*map(str.lower, found.columns)}:
             fix = f"the first line of a CSV names its columns; {fix}"
         require_columns(found.source, needed, found.columns, fix)
         if not found.rows:

@@ -4,6 +4,7 @@ A task is one YAML in conf/task; its fields are those of `TextTask` (docs/guide.
 """
 
 import random
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from functools import partial
@@ -110,14 +111,23 @@ class TextTask(Task):
         splits = split_rows(given, rule, sample, dict(enumerate(coding.names)))
         for name, rows in splits.items():
             if not rows:
-                why = f"; task.shots={self.shots} leaves it no row" if self.shots else ""
-                if len({hash_input(row) for row in given["train"]}) == 1:
-                    why = f": every row of {self.train} has the same text (task.text={self.text!r})"
-                raise ConfigurationError(f"task={self.name}: the {name} split is empty{why}; look into {tables.source}")
+                why = self.explain_empty(name, given["train"], coding.names)
+                problem = f"task={self.name}: the {name} split is empty: {why}"
+                raise ConfigurationError(f"{problem}; look into {escape_controls(tables.source)}")
         notes = (*tables.notes, *coding.notes, *(note for role in given for note in count_empty(role, given[role])))
         notes += self.list_unused_keys(given.keys())
         train, dev, test = (tuple(splits[name]) for name in ("train", "dev", "test"))
         return TaskData(self, coding.names, train, dev, test, tables.source, notes)
+
+    def explain_empty(self, name: str, train: Sequence[Example], names: Sequence[str]) -> str:
+        """The reason why no row could be held out of `train` for a split."""
+        if len({hash_input(row) for row in train}) == 1:
+            return f"every row of {self.train} has the same text (task.text={self.text!r})"
+        if self.shots:
+            return f"task.shots={self.shots} leaves it no row"
+        counts = Counter(names[row.label] for row in train)
+        rows = f"{format_count(len(train), 'row')} ({list_names(f'{label} {n}' for label, n in counts.items())})"
+        return f"it is held out of the {rows} of train, where each label keeps one; add rows, or set task.{name}=SPLIT"
 
     def list_unused_keys(self, given: Collection[str]) -> tuple[str, ...]:
         """A note for each key that was changed, and has no effect as nothing is held out by it; `given` are splits."""

@@ -65,6 +65,14 @@ def test_labels_that_yaml_takes_for_truth_values_or_numbers_are_names(
     assert list_rows(data) == set(rows)
 
 
+@pytest.mark.parametrize("values", [(-1, 1), (0, 4)], ids=str)
+def test_other_numbers_stand_for_the_classes_in_their_order_and_that_is_said(tmp_path: Path, values: Any) -> None:
+    rows = [(text, values[i % 2]) for i, text in enumerate(TEXTS)]
+    data = load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows)}), labels=["bad", "good"])
+    assert list_rows(data) == WANTED
+    assert f"the labels are numbers in their order: {values[0]} = bad, {values[1]} = good" in data.notes
+
+
 def test_labels_that_may_count_from_0_or_from_1_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="the labels are 1, 2, of 3 classes: they may count from 0 or from 1"):
         code_given(["a", "b", "c"], {"1", "2"}, choices=False)
@@ -81,11 +89,11 @@ def test_the_right_choice_may_be_numbered_from_1_or_lettered(tmp_path: Path, val
 
 
 def test_blanks_around_a_label_make_no_class_and_almost_equal_ones_are_named(tmp_path: Path) -> None:  # E6
-    labels = ["bad", "good"] * 9 + ["good ", "Good", "Good"]
+    labels = ["bad", "good"] * 9 + ["good ", "Good", "Good", "good\u200b", "\ufeffbad"]
     rows = [(f"text {i}", label) for i, label in enumerate(labels)]
     data = load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows)}))
     assert data.labels == ("bad", "Good", "good")
-    assert any("'good' (10 rows) and 'Good' (2 rows) are almost equal" in note for note in data.notes)
+    assert any("'good' (11 rows) and 'Good' (2 rows) are almost equal" in note for note in data.notes)
 
 
 def test_two_unicode_forms_of_a_label_are_one_class_and_that_is_said(tmp_path: Path) -> None:  # E6

@@ -169,6 +169,13 @@ def test_a_file_without_a_single_value_has_no_rows(tmp_path: Path, content: byte
     assert f"{tmp_path}/test.jsonl: there are no rows" in refusal(write_splits(tmp_path, "test.jsonl", content))
 
 
+def test_a_parquet_file_is_known_by_its_content(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_list(ROWS).to_parquet(tmp_path / "rows.csv")
+    assert len(loaded(tmp_path / "rows.csv").train) > 10
+
+
 @pytest.mark.parametrize("keep", [0.2, 0.9])
 def test_a_cut_parquet_file_is_refused_by_name(tmp_path: Path, keep: float) -> None:
     import datasets

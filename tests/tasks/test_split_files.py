@@ -74,6 +74,11 @@ REFUSED: dict[str, tuple[dict[str, str | bytes], str]] = {
     "a missing shard": ({"train-00000-of-00003.jsonl": as_jsonl()}, "their names say 3; fetch the missing ones"),
     "two folders": ({"a/train.csv": as_csv(), "b/train.csv": as_csv()}, "in several folders .*; set task.path to one"),
     "a spreadsheet": ({"train.xlsx": b"PK\x03\x04", "test.csv": as_csv()}, r"train\.xlsx.* save the sheet as CSV"),
+    "an archive": ({"train.tar.gz": b"", "test.csv": as_csv()}, r"holds no train\.jsonl.*; unpack train\.tar\.gz"),
+    "too few rows": (
+        {"train.csv": as_csv(PAIRS[:2])},
+        r"empty: it is held out of the 2 rows \(bad 1, good 1\)",
+    ),
     "test alone": ({"test.csv": as_csv()}, r"holds no train\.jsonl .*; there: test\.csv; name the splits by"),
     "dev for test": ({"train.csv": as_csv(), "dev.csv": as_csv()}, r"no test\.jsonl .*; there: dev\.csv, train\.csv"),
 }
