@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from llm_catalyst.cli.model_view import ModelView, load_model_view
+from llm_catalyst.config.backbone import drop_package, find_backbone_choice
 from llm_catalyst.config.build import build_node
 from llm_catalyst.config.plugins import check_targets
 from llm_catalyst.sweeps.quoting import quote_words
@@ -97,8 +98,12 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None) -> dict[st
     folders = [config_dir.absolute()] if config_dir else []
     search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-        composed = compose("config", [*search, *quote_words(overrides, folders=folders)])
-    config: Any = OmegaConf.to_container(composed, resolve=True)
+        words = [*search, *quote_words(overrides, folders=folders)]
+        composed = compose("config", words, return_hydra_config=True)
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    config: Any = OmegaConf.to_container(own, resolve=True)
+    choice = find_backbone_choice(composed.hydra.runtime.choices.backbone, [conf_directory(), *folders])
+    config["backbone"] = drop_package(choice, config["backbone"])
     return dict(config)
 
 

@@ -59,7 +59,7 @@ def load_model_view(config: Mapping[str, Any], data: TaskData) -> ModelView | No
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             where, revision=backbone.revision or "main", trust_remote_code=False, local_files_only=True
         )
-    causal = (backbone.kind or infer_kind(read_model_config(where, backbone.revision))) == "causal_lm"
+    causal = infer_kind(read_model_config(where, backbone.revision)) == "causal_lm"
     words = build_node(config["head"], "head").words
     cloze = fill_cloze(data.task.cloze, None if causal else tokenizer.mask_token) if words else None
     given = [limit for limit in (data.task.max_length, backbone.max_length) if limit]

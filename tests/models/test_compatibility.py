@@ -11,6 +11,7 @@ import torch
 from helpers.tiny_models import CPU, backbone, folder, reloaded_tokenizer, toy_data, toy_problem, toy_settings
 from transformers.models.bert import BertModel
 from transformers.models.camembert import CamembertConfig, CamembertForMaskedLM
+from transformers.models.gemma4 import Gemma4ForCausalLM, Gemma4TextConfig
 from transformers.models.t5 import T5Config
 
 from llm_catalyst.models.backbones import compatibility
@@ -87,6 +88,17 @@ def test_a_model_that_computes_something_else_from_embedded_tokens_is_refused_by
     words.model.lm_head.forward = lambda states: states @ words.vocabulary.T + states.shape[1]
     with pytest.raises(ConfigurationError, match=r"\(gpt2\) computes other logits of its language-model head from"):
         compatibility.check_backbone(words, True)
+
+
+def test_a_family_that_looks_for_the_ids_of_embedded_tokens_is_refused_as_a_soft_prompt_has_none() -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "per_layer_config": {}, "head_dim": 8}
+    extra = {"vocab_size_per_layer_input": 60, "hidden_size_per_layer_input": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    model = Gemma4ForCausalLM(Gemma4TextConfig(vocab_size=60, pad_token_id=0, **sizes, **layers, **extra)).eval()
+    settings = TextBackbone("gemma", kind="causal_lm")
+    with pytest.raises(ConfigurationError, match=r"gemma \(gemma4_text\) cannot be given embedded tokens"):
+        compatibility.check_backbone(FrozenText(settings, model, reloaded_tokenizer("bert")), False)
 
 
 def test_a_model_whose_states_are_not_finite_is_refused(tmp_path: Path) -> None:

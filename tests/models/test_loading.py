@@ -14,6 +14,7 @@ import pytest
 import torch
 from helpers.tiny_models import CPU, FAMILIES, backbone, folder
 from torch import Tensor
+from transformers.models.gemma3 import Gemma3TextConfig
 
 from llm_catalyst.models.backbones import loading
 from llm_catalyst.models.backbones.config import TextBackbone
@@ -21,6 +22,7 @@ from llm_catalyst.models.backbones.loading import (
     compile_base,
     compile_seconds,
     free_memory,
+    refuse_too_large,
     resolve_attention,
     resolve_dtype,
     set_tf32,
@@ -253,6 +255,20 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers_before_anything_i
         load_text_backbone(TextBackbone(str(tmp_path)), False, CPU)
     with pytest.raises(ConfigurationError, match=r"take 512\.0 GiB in bfloat16.*; try a smaller backbone"):
         load_text_backbone(TextBackbone(str(tmp_path), dtype="bfloat16"), False, CPU)
+
+
+def test_a_family_that_scales_its_embeddings_needs_memory_for_a_second_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"hidden_size": 1024, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 8}
+    Gemma3TextConfig(vocab_size=2**18, intermediate_size=8, **sizes).save_pretrained(tmp_path)
+    sparse(tmp_path / "model.safetensors", embed=(2**18, 2**10))
+    monkeypatch.setattr(loading, "free_memory", lambda device: 1.5 * 2**30)
+    numbers = r"its weights and the rows of its vocabulary take 2\.0 GiB in float32, and 1\.5 GiB are free"
+    with pytest.raises(ConfigurationError, match=numbers):
+        refuse_too_large(TextBackbone(str(tmp_path)), False, CPU)
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "vocab_size": 262144, "hidden_size": 1024}')
+    refuse_too_large(TextBackbone(str(tmp_path)), False, CPU)  # one table
 
 
 def test_a_model_that_does_not_fit_a_gpu_is_told_what_helps_there(

@@ -152,14 +152,18 @@ def refuse_too_large(settings: TextBackbone, words: bool, device: torch.device) 
     Where the sizes of the weights or the free memory are not known, nothing is refused.
     """
     bits, spread, on_gpu = settings.quantization, settings.device_map, device.type == "cuda"
-    need = weight_bytes(weight_shapes(settings.location(), settings.revision), words, settings.dtype, bits)
+    weights = weight_bytes(weight_shapes(settings.location(), settings.revision), words, settings.dtype, bits)
     gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     # A model that is moved to a GPU is read into main memory first.
     staged = [[CPU]] if on_gpu and not bits and not spread else []
     for places in [[*gpus, CPU] if spread else [device], *staged]:
         free = [free_memory(place) for place in places]
         known = [size for size in free if size is not None]
-        if len(known) < len(free) or need <= sum(known):
+        if len(known) < len(free) or 2 * weights <= sum(known):  # a second table is no larger than the weights
+            continue
+        table = 0 if places in staged else derived_table_bytes(settings)
+        need, what = weights + table, "weights and the rows of its vocabulary" if table else "weights alone"
+        if need <= sum(known):
             continue
         fixes = {
             "backbone.dtype=bfloat16": settings.dtype == "float32" and not bits,
@@ -168,10 +172,26 @@ def refuse_too_large(settings: TextBackbone, words: bool, device: torch.device) 
             "a smaller backbone": True,
         }
         raise ConfigurationError(
-            f"backbone.name={settings.name} does not fit: its weights alone take {need / GIBIBYTE:,.1f} GiB in "
+            f"backbone.name={settings.name} does not fit: its {what} take {need / GIBIBYTE:,.1f} GiB in "
             f"{bits or settings.dtype}, and {sum(known) / GIBIBYTE:,.1f} GiB are free on "
             f"{' and '.join(map(str, places))}; try {', or '.join(fix for fix, helps in fixes.items() if helps)}"
         )
+
+
+def derived_table_bytes(settings: TextBackbone) -> int:
+    """Bytes of the vocabulary's rows, where the family computes them from its table and they are kept beside it.
+
+    From a model without weights; 0 where it cannot be made, as loading reports that better.
+    """
+    import transformers
+
+    with suppress(Exception), torch.device("meta"):
+        common: Any = {"revision": settings.revision or "main", "trust_remote_code": settings.trust_remote_code}
+        config = transformers.AutoConfig.from_pretrained(settings.location(), **common)
+        table = transformers.AutoModel.from_config(config, trust_remote_code=settings.trust_remote_code)
+        rows = table.get_input_embeddings()
+        return 0 if type(rows) is nn.Embedding else rows.weight.numel() * DTYPES[settings.dtype].itemsize
+    return 0
 
 
 def weight_bytes(shapes: Shapes, words: bool, dtype: str, quantization: str | None) -> int:
