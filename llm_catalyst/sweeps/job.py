@@ -233,7 +233,8 @@ def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, 
         outcome = run_training(parts, config, choices, path, words)
         if parts.settings.view != "none":
             Console().print(summarize_run(read_run(path)))
-    return {"status": outcome.status, "dev": outcome.best and outcome.best.score.metric}
+    best = outcome.best.score if outcome.best else None
+    return {"status": outcome.status, "dev": best and best.metric, "dev_examples": best and best.examples}
 
 
 def quiet_libraries() -> None:

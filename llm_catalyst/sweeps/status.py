@@ -33,7 +33,8 @@ Jobs = Mapping[int, Sequence[str]]  # overrides by number
 class JobStatus:
     """The state of a job. `code` is the exit code that its run would have had alone, once it has ended.
 
-    `dev` is the best metric on dev, which a search maximizes; `estimate` holds the fields of an Estimate, of a dry run.
+    `dev` is the best metric on dev, over `dev_examples` rows; a search maximizes it. `estimate` holds the fields of an
+    Estimate, of a dry run.
     """
 
     number: int
@@ -46,6 +47,7 @@ class JobStatus:
     status: str = ""
     message: str = ""
     dev: float | None = None
+    dev_examples: int | None = None
     estimate: dict[str, Any] | None = None
 
     @property
@@ -108,6 +110,7 @@ def print_endings(folder: Path, jobs: Jobs) -> Iterator[None]:
             if status.state == "ended":
                 printed.add(status.number)
                 dev = "" if status.dev is None else f", dev {status.dev:.3f}"
+                dev += f" (n={status.dev_examples:,})" if status.dev_examples else ""
                 console.print(Text(f"[{len(printed)}/{len(jobs)}] {names[status.number]}: {status.status}{dev}"))
 
     with repeat_action(print_new):

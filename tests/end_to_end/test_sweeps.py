@@ -221,7 +221,7 @@ def test_a_run_that_fails_is_told_with_its_reason(stories: Stories) -> None:
 
 
 def test_each_end_is_told_in_one_line_and_no_view_runs_through_another(stories: Stories) -> None:
-    told = re.compile(r"\[[123]/3\] prompt\.length=(\S+): (done, dev \d\.\d+|failed|lost|stopped)")
+    told = re.compile(r"\[[123]/3\] prompt\.length=(\S+): (done, dev \d\.\d+ \(n=\d+\)|failed|lost|stopped)")
     for ended in (stories.submitit, stories.joblib, stories.last):
         found = [told.fullmatch(line) for line in lines(ended.out)]
         names = [match[1] for match in found if match]

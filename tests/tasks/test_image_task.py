@@ -241,6 +241,19 @@ def test_a_folder_of_classes_is_divided_by_the_seed(own_pictures: Path) -> None:
     assert set(paths(replace(task, split_seed=3).load(seed=1).test)) != set(paths(data.test))
 
 
+# E3
+def test_each_class_has_pictures_in_train_and_dev_though_it_has_fewer_than_shots(tmp_path: Path) -> None:
+    for split, counts in (("train", (30, 6)), ("test", (3, 3))):
+        for name, count in zip(("heron", "kite"), counts, strict=True):
+            for n in range(count):
+                write(tmp_path / split / name / f"{n}.png")
+    data = ImageTask("image_folder", path=str(tmp_path), shots=16).load(seed=1)
+    assert Counter(e.label for e in data.train) == {0: 16, 1: 16}  # of the three kites some more than once, as in CoOp
+    assert Counter(e.label for e in data.dev)[0] == 4
+    assert {e.label for e in data.dev} == {0, 1}
+    assert not {*paths(data.train)} & {*paths(data.dev)}
+
+
 @pytest.mark.parametrize("count", [3, 4, 5, 7])
 def test_each_part_of_a_divided_folder_has_a_picture_of_every_class(tmp_path: Path, count: int) -> None:
     for name in ("heron", "kite"):
