@@ -106,7 +106,7 @@ def test_a_key_without_effect_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     (note,) = TextTask(**keys, dev_rows=8).load(seed=1).notes
     assert note.startswith("task.dev_rows=8 has no effect: dev and test are splits of their own (task.dev=validation")
     assert TextTask(**keys).load(seed=1).notes == ()
-    assert TextTask(**{**keys, "dev": None}, dev_rows=8).load(seed=1).notes == ()
+    assert not any("dev_rows" in each for each in TextTask(**{**keys, "dev": None}, dev_rows=8).load(seed=1).notes)
 
 
 def test_pictures_repeat_only_where_their_paths_are_the_same() -> None:
