@@ -107,7 +107,8 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--verify", action="store_true", help="check the files instead; exit code 1 where one is damaged")
     show.add_argument("--svg", type=expand_path, metavar="FILE", help="also write it as a picture")
     data = add_command(commands, data_action, "print what a run would understand of a file or a task", DATA)
-    data.add_argument("words", nargs="+", metavar="TASK|FILE", help="a task, a file or a folder; then KEY=VALUE …")
+    data.add_argument("place", metavar="TASK|FILE", help="a task, a file or a folder")
+    data.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides, as of a run")
     data.add_argument("--config-dir", type=expand_path, metavar="DIR", help="your own YAMLs: task/, backbone/ …")
     reproduce = add_command(commands, reproduce_action, "carry out a table of runs", REPRODUCE, allow_abbrev=False)
     reproduce.add_argument("table", nargs="?", metavar="TABLE", help="its name; left out: print the available tables")
@@ -166,7 +167,7 @@ def data_action(options: argparse.Namespace) -> None:
 
     from llm_catalyst.cli.data import data_command
 
-    data_command(options.words, options.config_dir, Console())
+    data_command([options.place, *options.words], options.config_dir, Console())
 
 
 def show_action(options: argparse.Namespace) -> int | None:
