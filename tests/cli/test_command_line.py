@@ -134,7 +134,7 @@ def test_the_command_in_the_header_of_local_takes_a_template_as_it_is_written(
     assert command
     task = composing(*shlex.split(command[1]))["task"]
     assert isinstance(task, dict)
-    assert (task["text"], task["label"], task["path"], task["test"]) == ("{review}", "stars", "FOLDER", None)
+    assert (task["text"], task["label"], task["path"], task["test"]) == ("{review}", "stars", "reviews.csv", "test")
 
 
 def test_cfg_job_prints_the_configuration_and_leaves_nothing_behind(catalyst: Command, tmp_path: Path) -> None:

@@ -166,8 +166,8 @@ def test_steps_are_told_for_each_stage_and_for_every_member() -> None:
     assert estimate_run(Experiment(toy_problem(restart="all"), OPTIMIZER, NoMentor(), PLAN)).steps == PLAN
 
 
-def test_the_end_scores_the_soft_and_the_best_discrete_prompt_on_test() -> None:
-    assert estimate_run(Experiment(toy_problem(), OPTIMIZER, NoMentor(), PLAN)).test_examples == 2 * 14
+def test_the_end_scores_the_soft_the_initial_and_the_best_discrete_prompt_on_test() -> None:
+    assert estimate_run(Experiment(toy_problem(), OPTIMIZER, NoMentor(), PLAN)).test_examples == 3 * 14
 
 
 # Nothing changes
@@ -506,7 +506,7 @@ def test_an_estimate_is_read_at_a_glance() -> None:
     )
     for words in (
         "9 steps in 3 stages of 3, on 72 examples",
-        "up to 324 examples, and 28 at the end",
+        "up to 324 examples, and 42 at the end",
         "about 0:21:04 on cpu: training 0:15:10, scoring 0:05:55",
         "about 912 MiB",
         "194 parameters trained",
