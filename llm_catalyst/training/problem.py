@@ -156,7 +156,7 @@ def assemble_problem(
     space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt, class_at)
     space.check()
     other = assemble_problem(unseen, backbone, head, settings, tell) if unseen else None
-    warnings = (*head.warnings(backbone, data), *(truncation.describe(most) if truncation else ()))
+    warnings = (*backbone.warnings, *head.warnings(backbone, data), *(truncation.describe(most) if truncation else ()))
     return Problem(data, splits, model, space, settings, other, compiled_before, warnings, truncation)
 
 

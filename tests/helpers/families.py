@@ -278,6 +278,7 @@ def try_family(kind: Kind, family: str) -> Outcome:
     if error := refusal_of(backbone, kind != "encoder"):
         return Outcome(kind, family, *explain_refusal(backbone, error))
     by_length = check_served(backbone, kind != "encoder")
+    assert bool(check_backbone(backbone, kind != "encoder")) == by_length  # and the user is warned of it
     if kind != "encoder" and type(backbone.base).__name__ not in MODEL_MAPPING_NAMES.get(family, ()):
         try:
             other = build(AutoModel, config)  # what head=classifier loads

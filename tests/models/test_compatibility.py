@@ -11,6 +11,7 @@ import torch
 from helpers.tiny_models import CPU, backbone, folder, reloaded_tokenizer, toy_data, toy_problem, toy_settings
 from transformers.models.bert import BertModel
 from transformers.models.camembert import CamembertConfig, CamembertForMaskedLM
+from transformers.models.fnet import FNetConfig, FNetForMaskedLM
 from transformers.models.gemma4 import Gemma4ForCausalLM, Gemma4TextConfig
 from transformers.models.t5 import T5Config
 
@@ -99,6 +100,15 @@ def test_a_family_that_looks_for_the_ids_of_embedded_tokens_is_refused_as_a_soft
     settings = TextBackbone("gemma", kind="causal_lm")
     with pytest.raises(ConfigurationError, match=r"gemma \(gemma4_text\) cannot be given embedded tokens"):
         compatibility.check_backbone(FrozenText(settings, model, reloaded_tokenizer("bert")), False)
+
+
+def test_a_model_whose_states_depend_on_padding_is_announced() -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 64}
+    torch.manual_seed(0)
+    model = FNetForMaskedLM(FNetConfig(vocab_size=400, **sizes, initializer_range=0.3)).eval()
+    (warning,) = compatibility.check_backbone(FrozenText(TextBackbone("f"), model, reloaded_tokenizer("bert")), False)
+    assert warning.startswith("the states that backbone.name=f gives a text depend on the padding behind it")
+    assert not any(backbone(name).warnings for name in ("bert", "roberta", "gpt2"))
 
 
 def test_a_model_whose_states_are_not_finite_is_refused(tmp_path: Path) -> None:

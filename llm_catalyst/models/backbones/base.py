@@ -38,10 +38,11 @@ class Backbone(ABC):
 class FrozenBackbone(nn.Module, ABC):
     """A loaded, frozen model. Only the soft prompt and the head that use it are ever trained.
 
-    `compiled` says whether torch compiles it.
+    `compiled` says whether torch compiles it, `warnings` is what a user is to know of it.
     """
 
     compiled = False
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, settings: Any, model: Any, tokenizer: Any, commit: str | None) -> None:
         super().__init__()

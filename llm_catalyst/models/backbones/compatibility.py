@@ -7,6 +7,7 @@ families of transformers, and docs/guide.md lists them.
 
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,10 @@ from llm_catalyst.utils.validation import ConfigurationError
 POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe", "positions_embed", "position_embed")
 PROMPT, TEXT = 3, 6  # tokens that a model is tried on
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}  # relative to the largest value
+PADDING = (
+    "the states that backbone.name={name} gives a text depend on the padding behind it, and so scores depend a little "
+    "on the texts of a batch; with protocol.pad_to_max_length=true all texts are padded alike"
+)
 SERVED = "docs/guide.md lists the families that can be used"
 
 
@@ -82,10 +87,11 @@ def refuse_missing_rows(backbone: Any, ids: Iterable[int], where: str) -> None:
         )
 
 
-def check_backbone(backbone: Any, words: bool) -> None:
+def check_backbone(backbone: Any, words: bool) -> tuple[str, ...]:
     """Raise ConfigurationError unless states, and with `words` logits, are those of the model's own forward pass.
 
     A prompt of tokens, embedded, and a text are compared with the same ids; the family is named where they differ.
+    Returns what a user is to know of the model.
     """
     name, config = backbone.settings.name, backbone.base.config
     try:
@@ -95,6 +101,7 @@ def check_backbone(backbone: Any, words: bool) -> None:
             compare_states(backbone)
             if words:
                 compare_logits(backbone)
+            return () if is_padding_ignored(backbone) else (PADDING.format(name=name),)
     except Exception as error:  # whatever a family's own code raises
         if isinstance(error, ConfigurationError) or out_of_memory(error):
             raise
@@ -129,6 +136,15 @@ def compare_logits(backbone: Any) -> None:
     require_equal(backbone, whole, logits, "logits of its language-model head")
 
 
+def is_padding_ignored(backbone: Any) -> bool:
+    """Whether a text has the same states whatever stands behind it to fill a batch up."""
+    ids = choose_tokens(backbone)[:-1]  # 8 tokens: Funnel, which joins neighbours, ignores padding behind 9
+    prompt, alone = backbone.vocabulary[ids[:PROMPT]][None], make_batch(ids[PROMPT:])
+    padded = replace(alone, tokens=alone.tokens.repeat(1, 1, 2), mask=nn.functional.pad(alone.mask, (0, TEXT - 1)))
+    expected = backbone.hidden(prompt, alone)[0, 0]
+    return is_close(backbone.hidden(prompt, padded)[0, 0, : len(ids)], expected)
+
+
 def choose_tokens(backbone: Any) -> Tensor:
     """Ids of different plain tokens, spread over the vocabulary."""
     special = special_ids(backbone.tokenizer)
@@ -151,11 +167,15 @@ def make_batch(ids: Tensor) -> TextBatch:
 
 def require_equal(backbone: Any, whole: Tensor, found: Tensor, what: str) -> None:
     """Raise ConfigurationError unless what was found is what the model gives for the ids."""
-    expected = whole.float()
-    tolerance = TOLERANCE.get(whole.dtype, 1e-3) * expected.abs().max().clamp_min(1e-6)
-    if found.shape == whole.shape and bool(((found.float() - expected).abs() <= tolerance).all()):
+    if is_close(found, whole):
         return
     problem = f"computes other {what} from embedded tokens than from their ids"
-    if not expected.isfinite().all():
+    if not whole.isfinite().all():
         problem = f"computes {what} that are not finite in backbone.dtype={backbone.settings.dtype}"
     raise refuse_model(backbone.settings.name, backbone.base.config, problem)
+
+
+def is_close(found: Tensor, expected: Tensor) -> bool:
+    """Whether two tensors are equal up to the rounding of their type."""
+    limit = TOLERANCE.get(expected.dtype, 1e-3) * expected.float().abs().max().clamp_min(1e-6)
+    return found.shape == expected.shape and bool(((found.float() - expected.float()).abs() <= limit).all())

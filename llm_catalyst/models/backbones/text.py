@@ -213,7 +213,7 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
     tokenizer, model = read_checkpoint(settings, words, {"attn_implementation": attention, **placed})
     with explained_load_errors(settings.name):
         model = model if placed else model.to(device)
-    check_backbone(FrozenText(settings, model, tokenizer), words)
+    warnings = check_backbone(FrozenText(settings, model, tokenizer), words)
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
         raise ConfigurationError(f"{settings.name} has no pooling layer of its own; use backbone.pooling=first or mean")
     if twice and not hasattr(model.base_model, "embeddings"):
@@ -225,4 +225,6 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
         loading.checkpoint_layers(settings.name, model)
     if settings.compile:
         loading.compile_base(model, device)
-    return FrozenText(settings, model, tokenizer, twice, narrowed)
+    frozen = FrozenText(settings, model, tokenizer, twice, narrowed)
+    frozen.warnings = warnings
+    return frozen
