@@ -148,7 +148,9 @@ def render_lengths(data: TaskData, view: ModelView | None) -> list[RenderableTyp
         lengths = sorted(view.lengths[name] if view else map(count_words, getattr(data, name)))
         cells = [f"{n:,.0f}" for n in (median(lengths), lengths[int(0.99 * (len(lengths) - 1))], lengths[-1])]
         table.add_row(name, *cells, *([f"{view.count_cut(name):.1%}"] if view else []))
-    unit = f"tokens of {view.name}, cut at {view.limit}" if view else "words (the backbone is not on this machine)"
+    unit = "words (the backbone is not on this machine)"
+    if view:
+        unit = f"tokens of {view.name}, cut at {view.limit} (task.max_length)"
     return [*terminal.make_heading(f"Lengths in {unit}"), Padding(table, (0, 0, 0, 2))]
 
 

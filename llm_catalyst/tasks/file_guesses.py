@@ -11,7 +11,19 @@ from llm_catalyst.tasks.text_tables import DEV_NAMES
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
-TEXT_NAMES = ("text", "sentence", "review", "content", "comment", "message", "tweet", "question", "input", "title")
+TEXT_NAMES = (
+    "text",
+    "sentence",
+    "review",
+    "content",
+    "comment",
+    "message",
+    "tweet",
+    "question",
+    "input",
+    "document",
+    "title",
+)
 LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "stars", "rating", "verdict", "polarity")
 SAMPLE = 2000  # rows that are looked at
 MOST_CLASSES = 50  # of a column that is taken for the labels without having a usual name
@@ -42,7 +54,7 @@ def guess_columns(file: Path, label: str | None = None, given: Collection[str] =
     values = {name: [row[name] for row in rows] for name in names}
     texts = [name for name, cells in values.items() if name != label and is_text(cells)]
     text = next(iter(given), None) or find_named(texts, TEXT_NAMES)
-    text = text or find_only(name for name in texts if not is_class(values[name]))
+    text = text or find_only(name for name in texts if not is_class(values[name])) or find_only(texts)
     others = {name: cells for name, cells in values.items() if name != text and name not in given}
     label = label or find_named(others, LABEL_NAMES) or find_only(n for n, cells in others.items() if is_class(cells))
     if not text or not label:

@@ -43,7 +43,7 @@ def test_lengths_are_those_of_the_backbones_tokens_and_examples_show_where_they_
 ) -> None:
     monkeypatch.setenv("CATALYST_DATA", str(data))
     shown = printed("cb", "backbone=minilm", "head=similarity", "task.max_length=12", "prompt.length=5")
-    assert "tokens of sentence-transformers/all-MiniLM-L6-v2, cut at 12" in shown
+    assert "tokens of sentence-transformers/all-MiniLM-L6-v2, cut at 12 (task.max_length)" in shown
     assert "[5 prompt tokens] [CLS]" in shown
     assert shown.count("[SEP]") == 4
 
