@@ -11,7 +11,8 @@ from llm_catalyst.utils.format import join_first, shorten_text
 from llm_catalyst.utils.terminal import escape_controls
 
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
-SAMPLE = 2**13  # characters of whole lines from which the delimiter is chosen; the Sniffer is slow with more
+SAMPLE = 2**13  # characters of whole lines from which the delimiter is chosen
+SNIFFED = 2**11  # of them for the Sniffer, whose time grows with the square of the quotation marks and more
 Record = tuple[int, list[str]]  # its first line, its fields
 Table = tuple[list[dict[str, Any]], list[int], list[str]]
 
@@ -56,7 +57,7 @@ def choose_delimiter(text: str, needed: Sequence[str]) -> str:
     if len(text) > SAMPLE and "\n" in sample:
         sample = sample[: sample.rindex("\n") + 1]
     try:
-        sniffed = [csv.Sniffer().sniff(sample, "".join(DELIMITERS)).delimiter]
+        sniffed = [csv.Sniffer().sniff(sample[:SNIFFED], "".join(DELIMITERS)).delimiter]
     except csv.Error:
         sniffed = []
 

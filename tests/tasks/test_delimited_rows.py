@@ -1,11 +1,13 @@
 """Delimited text as spreadsheets, databases and benchmarks write it."""
 
+import time
 from pathlib import Path
 
 import pandas
 import pytest
 from helpers.row_files import PAIRS, as_csv, list_rows, load_rows, write_files
 
+from llm_catalyst.tasks.delimited_rows import choose_delimiter
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -83,6 +85,13 @@ def test_missing_cells_are_counted_and_named_by_their_lines(tmp_path: Path) -> N
     rows = [(text, "" if i in (3, 8) else label) for i, (text, label) in enumerate(PAIRS)]
     with pytest.raises(ConfigurationError, match=r"line 5: there is no label; .* \(2 of 20 rows: line 5, 10\)"):
         load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows)}))
+
+
+@pytest.mark.parametrize("piece", ['"\n', "'a',\"b\" ", '"a" ', ",;|\t"])
+def test_no_text_makes_the_choice_of_a_delimiter_slow(piece: str) -> None:
+    start = time.process_time()
+    choose_delimiter(piece * 5000, ["text"])
+    assert time.process_time() - start < 5
 
 
 def test_cells_are_text_as_they_are_written(tmp_path: Path) -> None:
