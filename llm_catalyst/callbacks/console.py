@@ -9,7 +9,7 @@ from llm_catalyst.callbacks.base import Notice, RunCallback, RunInfo, RunWatcher
 from llm_catalyst.runs.analysis import sum_usage
 from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart
 from llm_catalyst.utils.format import format_count, format_duration
-from llm_catalyst.utils.terminal import escape_controls, forgive_encoding, quote_prompt
+from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 from llm_catalyst.utils.validation import check_choice
 
 MODES = ("auto", "live", "plain", "none")
@@ -18,7 +18,6 @@ MODES = ("auto", "live", "plain", "none")
 def make_callback(mode: str, console: Console) -> RunCallback:
     """The callback for one of MODES; `auto` is live if the console is a terminal that can move its cursor."""
     check_choice("view", mode, MODES)
-    forgive_encoding(console)
     if mode == "none":
         return RunCallback()
     capable = console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")

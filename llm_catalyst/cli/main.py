@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llm_catalyst import __version__
-from llm_catalyst.utils.paths import expand_path
+from llm_catalyst.utils.paths import check_current_folder, expand_path
 from llm_catalyst.utils.signals import handle_signals
+from llm_catalyst.utils.streams import open_lasting_streams
 
 USAGE = """\
 catalyst: a language model as a complementary optimizer to gradient descent in prompt tuning
@@ -25,6 +26,9 @@ catalyst: a language model as a complementary optimizer to gradient descent in p
   catalyst show --verify DIR                check its files against their checksums
   catalyst reproduce nlu                    carry out a table of runs, and print it
   catalyst report DIR…                      tables, figures and a page from runs
+
+Exit codes: 0 finished; 1 failed; 2 refused, nothing was run; 3 a budget is spent; 4 diverged; 75 stopped by a signal;
+130 stopped by Ctrl-C; of a sweep the highest. CATALYST_DEBUG=1 adds a traceback to an error.
 """
 REPRODUCE = """\
 Carries out the runs of a table that are not finished yet, and prints it. The same command continues where it stopped.
@@ -63,6 +67,7 @@ DIRECTORY: dict[str, Any] = {"type": expand_path, "metavar": "DIR", "help": "the
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `catalyst` command; exits with one of the codes that README.md lists."""
     handle_signals()
+    open_lasting_streams()
     # Otherwise Python searches everything that torch has loaded for cycles at exit: a second, or ten on a busy machine,
     # of the few that a cluster gives a process after its signal.
     atexit.register(gc.freeze)
@@ -78,7 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = parse_words(words)
     from llm_catalyst.config.errors import run_with_exit_code
 
-    code, result = run_with_exit_code(lambda: options.action(options))
+    def act() -> Any:
+        check_current_folder()
+        return options.action(options)
+
+    code, result = run_with_exit_code(act)
     sys.exit(code or result)
 
 
@@ -156,10 +165,10 @@ def run_action(options: argparse.Namespace) -> None:
     run_command(options.words)
 
 
-def resume_action(options: argparse.Namespace) -> None:
+def resume_action(options: argparse.Namespace) -> int:
     from llm_catalyst.cli.run import resume_command
 
-    resume_command(options.directory, options.overrides)
+    return resume_command(options.directory, options.overrides)
 
 
 def data_action(options: argparse.Namespace) -> None:
@@ -171,14 +180,13 @@ def data_action(options: argparse.Namespace) -> None:
 
 
 def show_action(options: argparse.Namespace) -> int | None:
-    from rich.console import Console
-
     from llm_catalyst.report.show import show_run
     from llm_catalyst.runs.verify import print_verification
+    from llm_catalyst.utils.terminal import open_console
 
     if options.verify:
-        return int(not print_verification(options.directory, Console()))
-    show_run(options.directory, Console(), options.svg, options.full, options.brief)
+        return int(not print_verification(options.directory, open_console()))
+    show_run(options.directory, open_console(), options.svg, options.full, options.brief)
     return None
 
 
@@ -187,18 +195,15 @@ def reproduce_action(options: argparse.Namespace) -> int:
         from llm_catalyst.sweeps.reproduce import reproduce_command
 
         return reproduce_command(options)
-    from rich.console import Console
-
     from llm_catalyst.config.table import list_titles
-    from llm_catalyst.utils.terminal import make_pairs
+    from llm_catalyst.utils.terminal import make_pairs, open_console
 
-    Console().print(make_pairs(list_titles()))
+    open_console().print(make_pairs(list_titles()))
     return 0
 
 
 def report_action(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from llm_catalyst.report.write import write_report
+    from llm_catalyst.utils.terminal import open_console
 
-    write_report(options.places, options.output, Console(), options.watch)
+    write_report(options.places, options.output, open_console(), options.watch)

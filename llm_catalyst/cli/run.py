@@ -16,7 +16,7 @@ from llm_catalyst.config.build import refuse_secrets
 from llm_catalyst.config.choices import merge_keys
 from llm_catalyst.runs.reader import read_manifest
 from llm_catalyst.runs.run_config import read_config
-from llm_catalyst.sweeps.job import Job, execute_run, resolve_fallbacks
+from llm_catalyst.sweeps.job import Job, decide_exit_code, execute_run, resolve_fallbacks
 from llm_catalyst.sweeps.quoting import quote_words, read_overrides
 from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
@@ -68,11 +68,12 @@ def hide_bases() -> None:
     ConfigRepository.get_group_options = list_shown  # type: ignore[method-assign]
 
 
-def resume_command(directory: Path, words: Sequence[str] = ()) -> None:
-    """Continue the run in `directory` from its newest saved state.
+def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
+    """Continue the run in `directory` from its newest saved state; the exit code.
 
     `words` are overrides of keys that may change between start and end, such as a budget or the device.
     """
     manifest = read_manifest(directory)
     config = merge_keys(read_config(directory), read_overrides(words))
-    execute_run(resolve_fallbacks(config, [conf_directory()]), manifest.choices, directory, manifest.command)
+    ending = execute_run(resolve_fallbacks(config, [conf_directory()]), manifest.choices, directory, manifest.command)
+    return decide_exit_code(ending)

@@ -15,7 +15,7 @@ from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean, flatten_leaves
 
-FAILED, WRONG_USE, BUDGET_SPENT = 1, 2, 3
+FAILED, WRONG_USE, BUDGET_SPENT, DIVERGED = 1, 2, 3, 4
 
 
 def run_with_exit_code(action: Callable[[], Any]) -> tuple[int, Any]:

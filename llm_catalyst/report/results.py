@@ -1,7 +1,6 @@
 """The runs of a report in rows and columns: those of a table as the table says, others by their differing settings."""
 
 import os
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from llm_catalyst.config.table import FILE, Published, list_runs, read_published
 from llm_catalyst.report.runs import Run, column_names, read_or_note, row_names, sort_names
 from llm_catalyst.runs.reader import find_runs
 from llm_catalyst.runs.records import Outcome
-from llm_catalyst.utils.format import format_count, join_first
+from llm_catalyst.utils.format import format_count, join_command, join_first
 from llm_catalyst.utils.validation import ConfigurationError, get_nested
 
 PUBLISHED = "published.yaml"  # beside table.yaml: figures of others, where the user gave some
@@ -163,7 +162,7 @@ def lay_out_table(folder: Path, paths: Sequence[Path]) -> Results:
         cells={(r, c): Cell(r, c, tuple(sorted(found[r, c], key=BY_SEED)), seeds) for r in rows for c in columns},
         reference=table.reference,
         source=folder,
-        command=table.command or shlex.join(["catalyst", "report", str(folder)]),
+        command=table.command or join_command(["catalyst", "report", str(folder)]),
         note=table.note,
         figures=table.figures,
         published=read_published(table.name, theirs if theirs.is_file() else None),
@@ -197,7 +196,7 @@ def lay_out_runs(paths: Sequence[Path], places: Sequence[Path]) -> Results:
         cells=cells,
         reference=min(alone) if len(alone) == 1 else None,
         source=places[0] if len(places) == 1 else Path(os.path.commonpath([place.absolute() for place in places])),
-        command=shlex.join(["catalyst", "report", *map(str, places)]),
+        command=join_command(["catalyst", "report", *map(str, places)]),
         note=describe_columns(cells.values()),
         problems=tuple(problems),
     )

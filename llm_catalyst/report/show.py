@@ -39,11 +39,10 @@ def show_run(path: Path, console: Console, svg: Path | None = None, full: bool =
     Raises:
         ConfigurationError: `path` holds no run, or a record cannot be read.
     """
-    terminal.forgive_encoding(console)
     run = read_run(path)
     content = render_brief(run) if brief else render_run(run, full)
     if svg is None:
-        console.print(content)
+        console.print(content, crop=False)
         return
     picture = Console(record=True, width=min(console.width, 100), file=io.StringIO(), force_terminal=True)
     picture.print(content)
@@ -61,13 +60,13 @@ def render_run(run: RunRecords, full: bool = False) -> RenderableType:
         *render_restarts(run, metric, None if full else SHORT_PROMPT),
         *render_calls(run, full),
         *terminal.make_heading("Summary" if run.outcome else "So far"),
-        summarize_run(run),
+        summarize_run(run, shown=True),
     )
 
 
 def render_brief(run: RunRecords) -> RenderableType:
     """The training curve and the summary."""
-    return Group(*render_curves(run, analysis.read_metric_name(run)), Text(), summarize_run(run))
+    return Group(*render_curves(run, analysis.read_metric_name(run)), Text(), summarize_run(run, shown=True))
 
 
 def name_node(node: Any) -> str:
@@ -85,7 +84,6 @@ def render_header(run: RunRecords) -> list[RenderableType]:
     strategy = manifest.choices.get("strategy", "?")
     versions = {"python": manifest.python, **manifest.versions}
     rows = {
-        "command": manifest.command_line,
         "started": f"{manifest.started}, seed {config.get('seed')}",
         "ended": describe_progress(run),
         "task": node["task"],
@@ -98,7 +96,8 @@ def render_header(run: RunRecords) -> list[RenderableType]:
         "code": manifest.code,
     }
     pairs = terminal.make_pairs({name: terminal.escape_controls(value) for name, value in rows.items()})
-    return [Text(terminal.escape_controls(title), "bold", overflow="fold"), pairs]
+    command = terminal.UnbrokenPairs({"command ": terminal.escape_controls(manifest.command_line)})
+    return [Text(terminal.escape_controls(title), "bold", overflow="fold"), command, pairs]
 
 
 def describe_data(run: RunRecords) -> dict[str, str]:
@@ -162,7 +161,7 @@ def render_pool(run: RunRecords, metric: str, longest: int | None) -> list[Rende
         text = Text(terminal.quote_prompt(entry.prompt.text, longest))
         table.add_row(*score_cells(entry.score), str(entry.stage + 1), entry.origin, text)
     title = f"Best discrete prompts ({min(POOL, len(best))} of {len(best)}), n = {best[0].score.examples:,}"
-    return [*terminal.make_heading(title), Padding(table, (0, 0, 0, 2))]
+    return [*terminal.make_heading(title), Padding(table, (0, 0, 0, 2), expand=False)]
 
 
 def render_restarts(run: RunRecords, metric: str, longest: int | None) -> list[RenderableType]:
@@ -198,7 +197,7 @@ def render_considered(run: RunRecords, restart: Restart, metric: str, longest: i
         if proposal.rationale:
             text.append(f"\n{terminal.escape_controls(proposal.rationale)}", "dim italic")
         table.add_row(Text("▸" if is_chosen else " ", "cyan"), *score_cells(score), text)
-    lines: list[RenderableType] = [Padding(table, (0, 0, 0, 2))]
+    lines: list[RenderableType] = [Padding(table, (0, 0, 0, 2), expand=False)]
     for rejected in restart.rejected:
         line = Text.assemble(("rejected ", "dim"), terminal.quote_prompt(rejected.line, longest))
         lines.append(terminal.indent_text(line.append(f"  {terminal.escape_controls(rejected.reason)}", "dim")))
@@ -242,4 +241,4 @@ def render_message(role: str, content: str, full: bool) -> list[RenderableType]:
     text = Text("\n".join(lines))
     if hidden > 0:
         text.append(f"\n… {hidden} more lines (--full shows them)", "dim")
-    return [terminal.indent_text(Text(role, "cyan")), Padding(terminal.indent_text(text), (0, 0, 0, 2))]
+    return [terminal.indent_text(Text(role, "cyan")), Padding(terminal.indent_text(text), (0, 0, 0, 2), expand=False)]

@@ -1,7 +1,5 @@
 """The summary of a run, on less than a screen: printed at its end, and at the end of `catalyst show`."""
 
-import shlex
-
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -11,19 +9,22 @@ from llm_catalyst.runs.analysis import RestartEffect, collect_warnings, read_met
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Outcome, Prompt, Score
 from llm_catalyst.utils import terminal
-from llm_catalyst.utils.format import format_count, format_duration, format_mebibytes
+from llm_catalyst.utils.format import format_count, format_duration, format_mebibytes, quote_word
 
 # What base-to-new adds, of the soft prompt.
 NEW = {"new_accuracy": "on new classes (accuracy)", "harmonic_mean": "harmonic mean of both"}
 
 
-def summarize_run(run: RunRecords) -> RenderableType:
-    """Result, scores, best prompts, restarts, costs and the next command; less for an unfinished run."""
+def summarize_run(run: RunRecords, shown: bool = False) -> RenderableType:
+    """Result, scores, best prompts, restarts, costs and the next command; less for an unfinished run.
+
+    To be printed with crop=False. `shown` says whether `catalyst show` prints it.
+    """
     parts: list[RenderableType] = []
     if run.outcome:
         parts += [render_verdict(run, run.outcome), Text(), render_scores(run.outcome, read_metric_name(run))]
         parts += [*render_best_prompts(run, run.outcome), *render_restarts(run)]
-    return Group(*parts, *render_usage(run), *render_warnings(run), *render_next_steps(run))
+    return Group(*parts, *render_usage(run), *render_warnings(run), *render_next_steps(run, shown))
 
 
 def score_cells(score: Score | None) -> list[str]:
@@ -93,7 +94,7 @@ def render_restarts(run: RunRecords) -> list[RenderableType]:
         stage, losses = str(effect.restart.stage + 1), (format_loss(effect.before), format_loss(effect.at))
         text = Text(terminal.quote_prompt(effect.restart.prompt.text), no_wrap=True, overflow="ellipsis")
         table.add_row(stage, *losses, format_later_loss(effect), text)
-    return [*terminal.make_heading("Restarts, by dev loss"), Padding(table, (0, 0, 0, 2))]
+    return [*terminal.make_heading("Restarts, by dev loss"), Padding(table, (0, 0, 0, 2), expand=False)]
 
 
 def format_loss(score: Score | None) -> str:
@@ -133,9 +134,9 @@ def render_warnings(run: RunRecords) -> list[RenderableType]:
     return [*terminal.make_heading("Warnings"), *lines] if found else []
 
 
-def render_next_steps(run: RunRecords) -> list[RenderableType]:
-    """The run directory, and the next command."""
-    path = terminal.escape_controls(shlex.quote(str(run.path)))
-    verb = "show" if run.outcome else "resume"
-    commands = Text(f"catalyst {verb} {path}", "cyan", overflow="fold")
-    return [*terminal.make_heading("Next"), terminal.make_pairs({"files": path, "command": commands})]
+def render_next_steps(run: RunRecords, shown: bool) -> list[RenderableType]:
+    """The run directory, and the next command; `shown` says whether `catalyst show` is the present one."""
+    path = terminal.escape_controls(quote_word(str(run.path)))
+    verb = "resume" if run.outcome is None else "report" if shown else "show"
+    rows = {"files": path, "command": f"catalyst {verb} {path}"}
+    return [*terminal.make_heading("Next"), terminal.UnbrokenPairs(rows)]

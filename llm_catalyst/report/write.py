@@ -23,7 +23,7 @@ from llm_catalyst.runs.records import Snapshot
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
+from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError, check_choice
 
 PAGE = "report.html"
@@ -59,7 +59,6 @@ def write_report(places: Sequence[Path], target: Path | None, console: Console, 
     Raises:
         ConfigurationError: there is no run, or the folder cannot be written.
     """
-    forgive_encoding(console)
     target = target or Path(os.path.commonpath([place.absolute() for place in places])) / "report"
     try:
         if watch is not None:

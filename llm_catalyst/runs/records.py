@@ -4,13 +4,14 @@ A record never holds NaN or infinity: divergence is a status (`Outcome.status`, 
 """
 
 import json
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter
+
+from llm_catalyst.utils.format import join_command
 
 Origin = Literal["gradient", "mentor", "user"]
 Status = Literal["done", "diverged", "stopped", "failed"]
@@ -283,7 +284,7 @@ class Manifest:
     @property
     def command_line(self) -> str:
         """The command line that made the run."""
-        return shlex.join(("catalyst", "run", *self.command))
+        return join_command(("catalyst", "run", *self.command))
 
     @property
     def code(self) -> str:

@@ -1,7 +1,6 @@
 """`catalyst show --verify DIR`: whether a run's files are those that the run wrote; without torch."""
 
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from llm_catalyst.runs.resolved import Predictions, Resolved
 from llm_catalyst.runs.run_config import RESOLVED, list_fixed
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.files import take_lock
-from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.terminal import escape_controls, forgive_encoding
+from llm_catalyst.utils.format import format_count, quote_word
+from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
 OUTCOME, NEWLINE = "outcome.json", b"\n"
@@ -45,7 +44,6 @@ def print_verification(path: Path, console: Console) -> bool:
     Raises:
         ConfigurationError: `path` is no run directory, or a process is writing it.
     """
-    forgive_encoding(console)
     with ExitStack() as stack:
         with suppress(OSError):  # on a read-only disk nobody writes
             if (path / ".lock").exists():
@@ -139,7 +137,7 @@ def find_unreadable(path: Path) -> str:
 
 def describe_next_step(path: Path, damaged: Sequence[str]) -> str:
     """The verdict in a sentence, with the next command."""
-    resume = f"catalyst resume {shlex.quote(str(path))}"
+    resume = f"catalyst resume {quote_word(str(path))}"
     whole = [f"stages/{state.name}" for state in saved_states(path) if reads_whole(read_state, path, state)]
     start = f"continues from {whole[-1] if whole else 'the beginning'}"
     if not damaged:

@@ -25,7 +25,7 @@ from rich.text import Text
 from llm_catalyst.config.backbone import find_backbone_choice, name_backbone, settle_backbone
 from llm_catalyst.config.build import build_components, convert_value, record_checked
 from llm_catalyst.config.choices import read_choice
-from llm_catalyst.config.errors import run_with_exit_code
+from llm_catalyst.config.errors import DIVERGED, run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.old_configs import keep_earlier_values
@@ -34,6 +34,7 @@ from llm_catalyst.runs.run_config import load_written_config
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status
 from llm_catalyst.utils.files import take_lock
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
+from llm_catalyst.utils.terminal import escape_controls, open_console
 from llm_catalyst.utils.validation import ConfigurationError, check_choice, flatten_leaves, get_nested
 
 WATCH_S, LEAVE_S = 0.5, 10.0  # seconds until a worker notices that its sweep was killed, and until it then ends
@@ -71,6 +72,7 @@ class Job:
             dev = carry_out_job(config, self.words).dev
         else:
             code, result = run_with_exit_code(lambda: execute_composed(config, self.words))
+            code = code or decide_exit_code(result)
             remove_if_empty(Path(hydra.runtime.output_dir))
             if code:
                 sys.exit(code)
@@ -107,7 +109,12 @@ def carry_out_job(config: DictConfig, words: Sequence[str]) -> JobStatus:
             return status
         raise
     remove_if_empty(Path(hydra.runtime.output_dir))
-    return end_job(sweep, status, code=code, **result)
+    return end_job(sweep, status, code=code or decide_exit_code(result), **result)
+
+
+def decide_exit_code(ending: Mapping[str, Any]) -> int:
+    """The exit code of a run that came to its end with these fields of its JobStatus."""
+    return DIVERGED if ending["status"] == "diverged" else 0
 
 
 def prepare_worker(config: DictConfig, sweep: Path) -> None:
@@ -228,13 +235,17 @@ def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, 
         return {"status": "dry run", "estimate": asdict(dry_run(parts))}
     outcome = read_finished(path, config)
     if outcome is not None:
-        Console().print(Text(f"finished already, nothing to do: {path} ({outcome.status}: {outcome.message})"))
+        words = f"finished already, nothing to do: {path} ({outcome.status}: {outcome.message})"
+        open_console().print(Text(escape_controls(words)), soft_wrap=True)
     else:
         outcome = run_training(parts, config, choices, path, words)
         if parts.settings.view != "none":
-            Console().print(summarize_run(read_run(path)))
+            open_console().print(summarize_run(read_run(path)), crop=False)
     best = outcome.best.score if outcome.best else None
-    return {"status": outcome.status, "dev": best and best.metric, "dev_examples": best and best.examples}
+    ending = {"status": outcome.status, "dev": best and best.metric, "dev_examples": best and best.examples}
+    if outcome.status == "diverged" or len(outcome.diverged_stages) == len(parts.settings.plan(examples=1)):
+        ending |= {"status": "diverged", "message": "the loss or gradient of every stage was not finite"}
+    return ending
 
 
 def quiet_libraries() -> None:

@@ -26,7 +26,7 @@ from llm_catalyst.config.errors import FAILED, run_with_exit_code
 from llm_catalyst.sweeps import status as statuses
 from llm_catalyst.sweeps.status import Jobs, JobStatus, end_job, read_status
 from llm_catalyst.utils.files import take_lock
-from llm_catalyst.utils.signals import PATIENCE_S, SIGNALS, RunInterrupted, SignalHandler, stop_now
+from llm_catalyst.utils.signals import PATIENCE_S, RunInterrupted, SignalHandler, list_signals, stop_now
 from llm_catalyst.utils.terminal import escape_controls
 
 LATE_S = 60.0  # for the status of a job that has ended on another machine to appear
@@ -260,7 +260,7 @@ def forward_signals(sweep: Sweep) -> Iterator[None]:
             stop_local_jobs(sweep.folder)
         raise RunInterrupted(number)
 
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    before = {number: signal.signal(number, stop) for number in list_signals()}
     try:
         yield
     finally:

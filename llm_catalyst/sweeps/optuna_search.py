@@ -6,7 +6,6 @@
 
 import json
 import random
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +19,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llm_catalyst.config.errors import FAILED, WRONG_USE
+from llm_catalyst.config.errors import DIVERGED, FAILED, WRONG_USE
 from llm_catalyst.config.overrides import name_sweep
 from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, launch_jobs
 from llm_catalyst.sweeps.status import JobStatus, conclude_sweep
 from llm_catalyst.utils.files import cut_torn_line, write_atomically
-from llm_catalyst.utils.format import format_count
+from llm_catalyst.utils.format import format_count, join_command
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, config_dataclass
 
@@ -139,7 +138,7 @@ def next_trials(study: Any, space: dict[str, Any], plan: Plan) -> list[Any]:
 
 def record_result(study: Any, number: int, job: JobStatus) -> bool:
     """Record in the study a trial's metric on dev, or its failure; False for a run that can be continued."""
-    if job.code not in (0, FAILED, WRONG_USE):
+    if job.code not in (0, FAILED, WRONG_USE, DIVERGED):
         return False
     if job.code == 0 and job.dev is not None:
         study.tell(number, job.dev)
@@ -154,7 +153,7 @@ def record_result(study: Any, number: int, job: JobStatus) -> bool:
 def make_row(values: dict[str, Any], job: JobStatus) -> dict[str, Any]:
     """A trial's entry in search.json. Without a score on dev, `dev` is null; `command` carries it out alone."""
     row = {"number": job.number, "state": job.status or job.state, "dev": job.dev, "values": values}
-    command = shlex.join(["catalyst", "run", *job.overrides])
+    command = join_command(["catalyst", "run", *job.overrides])
     return row | {"directory": job.directory, "message": job.message, "command": command}
 
 

@@ -1,6 +1,5 @@
 """`catalyst reproduce TABLE`: carry out the runs of a table that are not finished yet, and print it."""
 
-import shlex
 import shutil
 import tempfile
 from argparse import Namespace
@@ -22,7 +21,7 @@ from rich.progress import track
 from rich.text import Text
 
 from llm_catalyst.config import table as tables
-from llm_catalyst.config.errors import FAILED
+from llm_catalyst.config.errors import DIVERGED, FAILED
 from llm_catalyst.config.overrides import name_sweep
 from llm_catalyst.config.table import PlannedRun, Table
 from llm_catalyst.report.results import PUBLISHED, collect_results
@@ -32,8 +31,9 @@ from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, launch_jobs
 from llm_catalyst.sweeps.quoting import quote_text, quote_words
 from llm_catalyst.sweeps.status import JobStatus, render_reasons
 from llm_catalyst.sweeps.table_progress import TableProgress, make_grid, name_run, summarize_progress
-from llm_catalyst.utils.format import format_dollars, format_duration
+from llm_catalyst.utils.format import format_dollars, format_duration, join_command, quote_word
 from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.terminal import open_console
 
 HOME = Path("outputs/tables")
 QUIET = "view=none"  # the progress of the table is shown instead
@@ -46,8 +46,7 @@ def reproduce_command(options: Namespace) -> int:
     `options` are those of the command line: `words` are overrides for every run and Hydra's, `config_dir` holds a
     user's YAMLs.
     """
-    complete = (print_estimate if options.dry_run else reproduce_table)(plan_table(options), Console())
-    return 0 if complete else FAILED
+    return (print_estimate if options.dry_run else reproduce_table)(plan_table(options), open_console())
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def plan_table(options: Namespace) -> TablePlan:
     table = tables.find_table(options.table, places)
     table = tables.apply_smoke(table) if options.smoke else table
     rows = [replace(row, overrides=tables.merge_overrides(row.overrides, overrides)) for row in table.rows]
-    command = shlex.join(["catalyst", "reproduce", options.table, *flags, *given])
+    command = join_command(["catalyst", "reproduce", options.table, *flags, *given])
     folder = HOME / "_".join(filter(None, [table.name, name_sweep(overrides)]))
     table = replace(table, rows=tuple(rows), command=command)
     chosen = tables.select_runs(table, {key: names for key, names in only.items() if key in ONLY})
@@ -87,8 +86,8 @@ def plan_table(options: Namespace) -> TablePlan:
     return TablePlan(table, chosen, folder, waiting, tuple(hydra), options.published)
 
 
-def reproduce_table(plan: TablePlan, console: Console) -> bool:
-    """Carry out the runs that are not finished, seed after seed, and print the table; whether all have finished."""
+def reproduce_table(plan: TablePlan, console: Console) -> int:
+    """Carry out the runs that are not finished, seed after seed, and print the table; the exit code."""
     from llm_catalyst.report.tables.build import render_scores
     from llm_catalyst.report.tables.costs import build_cost_table
 
@@ -108,7 +107,7 @@ def reproduce_table(plan: TablePlan, console: Console) -> bool:
             (results,) = collect_results([plan.folder])
             console.print(render_scores(results), Text(), build_cost_table(results))
             console.print(describe_ending(plan, progress))
-    return progress.complete
+    return DIVERGED if progress.complete and progress.diverged else 0 if progress.complete else FAILED
 
 
 def describe_ending(plan: TablePlan, progress: TableProgress) -> RenderableType:
@@ -116,8 +115,9 @@ def describe_ending(plan: TablePlan, progress: TableProgress) -> RenderableType:
     lines = [Text(summarize_progress(progress.snapshots), "bold green" if progress.complete else "bold red")]
     failed = [(name_run(cell), found.words) for cell, found in progress.snapshots.items() if found.state == "failed"]
     lines += render_reasons(sorted(failed))
+    lines += render_reasons([(name_run(cell), "diverged") for cell in progress.diverged])
     lines += [] if progress.complete else [Text(f"the same command continues with the others: {plan.table.command}")]
-    lines.append(Text(f"a page with figures, and files for a paper: catalyst report {shlex.quote(str(plan.folder))}"))
+    lines.append(Text(f"a page with figures, and files for a paper: catalyst report {quote_word(str(plan.folder))}"))
     return Text("\n").join(lines)
 
 
@@ -173,8 +173,8 @@ def run_cell(config: Any) -> None:
     carry_out_job(config, [word for word in HydraConfig.get().overrides.task if word != QUIET])
 
 
-def print_estimate(plan: TablePlan, console: Console) -> bool:
-    """Print the cost of the unfinished runs; nothing is trained, paid or kept. Returns whether all were estimated."""
+def print_estimate(plan: TablePlan, console: Console) -> int:
+    """Print the cost of the unfinished runs; nothing is trained, paid or kept. Returns the exit code."""
     from llm_catalyst.training.estimate import render_estimate, sum_estimates
 
     runs = Counter((cell.row, cell.column) for cell in plan.waiting)
@@ -202,4 +202,4 @@ def print_estimate(plan: TablePlan, console: Console) -> bool:
         console.print(render_estimate(sum_estimates([*found.values()])))
     for place in [place for place in jobs if place not in found]:
         console.print(Text(f"not known: {name_run(first[place])}: {jobs[place].message}", "red"), soft_wrap=True)
-    return found.keys() == jobs.keys()
+    return 0 if found.keys() == jobs.keys() else FAILED

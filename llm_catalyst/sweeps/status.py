@@ -17,12 +17,12 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.text import Text
 
-from llm_catalyst.config.errors import BUDGET_SPENT, FAILED
+from llm_catalyst.config.errors import BUDGET_SPENT, DIVERGED, FAILED
 from llm_catalyst.runs.records import from_json, to_json
 from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.format import format_count, join_first
 from llm_catalyst.utils.signals import INTERRUPTED, STOPPED
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import escape_controls, open_console
 
 STATUS_FOLDER, STOP_FILE = "jobs", "stop"
 
@@ -52,12 +52,12 @@ class JobStatus:
 
     @property
     def ending(self) -> str:
-        """How the summary counts it: finished, failed, stopped or waiting."""
+        """How the summary counts it: finished, diverged, failed, stopped or waiting."""
         if self.state == "waiting":
             return "waiting"
         if self.state != "ended" or self.code in (BUDGET_SPENT, STOPPED, INTERRUPTED):
             return "stopped"
-        return "failed" if self.code else "finished"
+        return "diverged" if self.code == DIVERGED else "failed" if self.code else "finished"
 
     def read_estimate(self) -> Any:
         """The Estimate of a dry run."""
@@ -146,7 +146,7 @@ def conclude_sweep(folder: Path) -> Iterator[None]:
         if estimates := [status.read_estimate() for status in statuses.values() if status.estimate]:
             from llm_catalyst.training.estimate import render_estimate, sum_estimates
 
-            Console().print(render_estimate(sum_estimates(estimates)))
+            open_console().print(render_estimate(sum_estimates(estimates)))
         for line in summarize_jobs(statuses, folder) if statuses else []:
             Console(stderr=True, soft_wrap=True).print(line)
     code = max((FAILED if status.code is None else status.code for status in statuses.values()), default=0)
@@ -158,14 +158,14 @@ def summarize_jobs(statuses: Mapping[int, JobStatus], folder: Path) -> list[Text
     """'38 of 40 runs finished; 1 failed; 1 was not run; the same command continues with them', and the reasons."""
     endings = [status.ending for status in statuses.values()]
     verb = "estimated" if any(status.estimate for status in statuses.values()) else "finished"
-    others = {"failed": "failed", "stopped": "stopped before the end", "waiting": "not run"}
+    others = {"failed": "failed", "diverged": "diverged", "stopped": "stopped before the end", "waiting": "not run"}
     summary = count_endings(endings, others, verb)
-    if left := len(endings) - endings.count("finished"):
+    if left := len(endings) - endings.count("finished") - endings.count("diverged"):
         summary += f"; the same command continues with {'it' if left == 1 else 'them'} ({folder})"
     names = distinguish_jobs({number: status.overrides for number, status in statuses.items()})
     reasons = []
     for status in sorted(statuses.values(), key=lambda status: status.ending):  # failed before stopped
-        if status.ending in ("failed", "stopped"):
+        if status.ending in ("diverged", "failed", "stopped"):
             there = status.directory and Path(status.directory).is_dir()
             place = os.path.relpath(status.directory) if there else names[status.number]
             reasons.append((place, status.message or "cut off"))

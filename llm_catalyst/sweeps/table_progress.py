@@ -15,13 +15,14 @@ from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from llm_catalyst.config.errors import DIVERGED
 from llm_catalyst.config.table import PlannedRun, Table, list_runs
 from llm_catalyst.runs.analysis import MentorUsage, sum_usage
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines, read_raw_lines
 from llm_catalyst.runs.records import LLMCall, Outcome
 from llm_catalyst.sweeps.status import count_endings, read_statuses, repeat_action
 from llm_catalyst.utils.format import format_duration
-from llm_catalyst.utils.terminal import escape_controls, forgive_encoding, make_columns
+from llm_catalyst.utils.terminal import escape_controls, make_columns
 from llm_catalyst.utils.validation import ConfigurationError
 
 NOTHING = MentorUsage()
@@ -70,7 +71,6 @@ class TableProgress:
         self.began, self.since = time.monotonic(), time.time()
         self.snapshots: dict[PlannedRun, ProgressSnapshot] = {}
         self._lock = threading.Lock()
-        forgive_encoding(console)
         live = console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
         self.live = Live(self, console=console, auto_refresh=False, transient=True) if live else None
         self.refresh()
@@ -86,6 +86,13 @@ class TableProgress:
     def complete(self) -> bool:
         """Whether all runs are done."""
         return self.count("done") == len(self.cells)
+
+    @property
+    def diverged(self) -> list[PlannedRun]:
+        """The runs that diverged in every stage: those of this launch, and earlier ones without any result."""
+        ended = {self.jobs[number] for number, job in read_statuses(self.folder).items() if job.code == DIVERGED}
+        outcomes = {cell: snapshot.outcome for cell, snapshot in self.snapshots.items()}
+        return [c for c, outcome in outcomes.items() if c in ended or (outcome and outcome.status == "diverged")]
 
     def count(self, state: str) -> int:
         return sum(snapshot.state == state for snapshot in self.snapshots.values())

@@ -1,6 +1,7 @@
 """The end of a run: the test split is used here, once, and nowhere else."""
 
 import datetime
+import time
 from statistics import harmonic_mean
 
 import torch
@@ -22,7 +23,7 @@ def evaluate_outcome(problem: Problem, state: State, start_dev: Score | None) ->
     Args:
         start_dev: the score of the initial prompt on dev.
     """
-    began = datetime.datetime.now()
+    began = time.monotonic()
     soft = problem.score([state.best_parameters], "test")[0] if state.best else None
     start = problem.score([problem.start()], "test")[0]
     best_prompt = state.pool[-1] if state.pool else None
@@ -41,7 +42,7 @@ def evaluate_outcome(problem: Problem, state: State, start_dev: Score | None) ->
         diverged_stages=state.diverged,
         fallbacks=state.fallbacks,
         ledger=state.ledger,
-        seconds=state.seconds + (datetime.datetime.now() - began).total_seconds(),
+        seconds=state.seconds + time.monotonic() - began,
         peak_memory_bytes=peak_memory(problem.device),
         device=device_name(problem.device),
         finished=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -35,6 +35,7 @@ from llm_catalyst.training.estimate import Estimate, estimate_run, render_estima
 from llm_catalyst.training.loop import Experiment, run_experiment
 from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.utils import cpu, memory, rng, signals
+from llm_catalyst.utils.terminal import open_console
 from llm_catalyst.utils.validation import ConfigurationError
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "hydra-core", "omegaconf", "anthropic", "openai")
@@ -47,7 +48,7 @@ def run_training(
 
     Raises RunInterrupted or BudgetExceededError where the run ended early and can be resumed.
     """
-    console, settings, interactive = Console(), parts.settings, parts.mentor.interactive
+    console, settings, interactive = open_console(), parts.settings, parts.mentor.interactive
     logs = make_trackers(settings.track, path, config)
     check_mentor(parts, console)
     with closing(RunDirectory(path)) as directory:
@@ -96,7 +97,7 @@ def read_finished(path: Path, config: Mapping[str, Any]) -> Outcome | None:
 
 def dry_run(parts: RunComponents) -> Estimate:
     """The measured cost of a run, also printed unless view=none; nothing is trained, paid or written."""
-    console, view = Console(), parts.settings.view
+    console, view = open_console(), parts.settings.view
     check_mentor(parts, console)
     with show_status(view, console, "loading data and model, and measuring a step …") as tell:
         problem = load_problem(parts, tell)

@@ -1,7 +1,8 @@
 """Counts, amounts and long texts as people read them."""
 
 import math
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 
 
 def format_count(number: int, noun: str) -> str:
@@ -48,6 +49,22 @@ def format_compact(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"
+
+
+def join_command(words: Iterable[str]) -> str:
+    """A command as one types it into a shell."""
+    return " ".join(map(quote_word, words))
+
+
+def quote_word(word: str) -> str:
+    """A word of a command in the fewest quotes with which a shell reads it back: task.text='{review}'."""
+    if not word.isprintable():
+        escaped = ("\\" * (c in "\\'") + c if c.isprintable() else c.encode("unicode_escape").decode() for c in word)
+        return f"$'{''.join(escaped)}'"
+    key, sign, value = word.partition("=")
+    forms = [f"{shlex.quote(key)}={shlex.quote(value)}"] if sign and value else []
+    forms += [shlex.quote(word), *([f'"{word}"'] if not set(word) & set('"$`\\!') else [])]
+    return min(forms, key=len)
 
 
 def shorten_text(text: str, longest: int) -> str:

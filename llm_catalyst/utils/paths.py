@@ -22,6 +22,14 @@ def list_choices(group: Path) -> list[Path]:
     return [path for path in sorted(group.glob("*.yaml")) if not path.name.startswith("_")]
 
 
+def check_current_folder() -> None:
+    """Raise ConfigurationError where the current folder was removed, so that no relative path leads anywhere."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigurationError("the current folder no longer exists; change to another one (cd)") from None
+
+
 def expand_path(text: str | Path) -> Path:
     """A path with the home directory in the place of `~`; as it is where there is no such home."""
     return Path(os.path.expanduser(text))

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 INTERRUPTED, STOPPED = 130, 75  # exit codes of Ctrl-C, and of a cluster's signals (EX_TEMPFAIL: start it again)
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 PATIENCE_S = 5.0
 UNCLAIMED = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 
@@ -33,12 +33,17 @@ def stop_now(number: int, frame: Any) -> None:
     raise RunInterrupted(number)
 
 
+def list_signals() -> list[int]:
+    """Those of SIGNALS that stop a run: all but SIGHUP where it is ignored, as nohup has it."""
+    return [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+
+
 def handle_signals() -> None:
-    """Install `stop_now` for each of SIGNALS, so that terminal and lock are left clean.
+    """Install `stop_now` for each signal that stops a run, so that terminal and lock are left clean.
 
     Signals that submitit handles in its workers are left alone.
     """
-    for number in SIGNALS:
+    for number in list_signals():
         if signal.getsignal(number) in UNCLAIMED:
             signal.signal(number, stop_now)
 
@@ -58,7 +63,7 @@ class SignalHandler:
     def __enter__(self) -> "SignalHandler":
         # Python lets only the main thread handle signals.
         if threading.current_thread() is threading.main_thread():
-            handlers = {**dict.fromkeys(SIGNALS, self._asked), signal.SIGALRM: lambda *_: self.check()}
+            handlers = {**dict.fromkeys(list_signals(), self._asked), signal.SIGALRM: lambda *_: self.check()}
             self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 

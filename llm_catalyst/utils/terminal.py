@@ -1,14 +1,18 @@
 """Text for the terminal: escapes for what models, vocabularies and files hold; headings, indents and small tables."""
 
-import io
+import os
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from llm_catalyst.utils.format import shorten_text
+
+UNBROKEN = 10_000  # columns of what is no terminal
 
 
 def escape_controls(text: str) -> str:
@@ -29,10 +33,32 @@ def escape_paragraphs(text: str) -> str:
     return "\n".join(escape_controls(line.expandtabs(4)) for line in text.replace("\r\n", "\n").split("\n"))
 
 
-def forgive_encoding(console: Console) -> None:
-    """Let the console's stream write characters that its encoding lacks as escapes, instead of raising an error."""
-    if isinstance(console.file, io.TextIOWrapper):
-        console.file.reconfigure(errors="backslashreplace")
+def open_console(stderr: bool = False) -> Console:
+    """A console that breaks no line where its output goes into a pipe or a file, unless COLUMNS gives a width."""
+    stream = sys.stderr if stderr else sys.stdout
+    wraps = bool(os.environ.get("COLUMNS")) or (stream is not None and stream.isatty())
+    return Console(stderr=stderr, width=None if wraps else UNBROKEN)
+
+
+@dataclass(frozen=True)
+class UnbrokenPairs:
+    """Names and values as `make_pairs` lays them out, each on one line that only a terminal breaks: paths, commands.
+
+    To be printed with crop=False. A picture has no terminal around it, and gets lines that wrap.
+    """
+
+    rows: Mapping[str, str]
+    style: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if console.record:
+            yield make_pairs({name: Text(value, self.style) for name, value in self.rows.items()})
+            return
+        widest = max(map(len, self.rows))
+        for name, value in self.rows.items():
+            line = Text.assemble((f"  {name:{widest}}  ", "dim"), (value, self.style))
+            line.no_wrap, line.overflow = True, "ignore"
+            yield line
 
 
 def make_heading(text: str) -> list[Text]:
@@ -51,7 +77,7 @@ def make_columns(*names: str, wide: int | None = None) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     for number, name in enumerate(names):
         if number == wide:
-            table.add_column(name, overflow="fold", ratio=1)
+            table.add_column(name, overflow="fold")
         else:
             table.add_column(name, justify="right", no_wrap=True)
     return table

@@ -104,13 +104,6 @@ def test_each_plain_line_is_flushed_at_once() -> None:
     assert stream.unflushed == 0
 
 
-def test_a_stream_that_knows_only_ascii_gets_escapes_instead_of_an_error() -> None:
-    raw = io.BytesIO()
-    view = make_callback("plain", Console(file=io.TextIOWrapper(raw, encoding="ascii")))
-    play(view, extra=HOSTILE)
-    assert b"\\u65e5\\u672c" in raw.getvalue()
-
-
 def test_answers_that_are_all_the_same_are_warned_of_once_until_they_change() -> None:
     view, file = plain()
     view.on_run_start(OVERVIEW)

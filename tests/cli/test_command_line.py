@@ -434,7 +434,31 @@ def test_what_the_file_system_refuses_is_told_with_its_mend(number: int, mend: s
     assert "CATALYST_DEBUG=1" in explain_failure(OSError(errno.EIO, "broken"))
 
 
-@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGUSR1", 75)])
+def test_nohup_keeps_a_run_alive_when_its_terminal_is_gone() -> None:
+    program = """
+import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from llm_catalyst.utils.signals import SignalHandler, handle_signals
+handle_signals()
+with SignalHandler() as handler:
+    os.kill(os.getpid(), signal.SIGHUP)
+    handler.check()
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+def test_a_folder_that_was_removed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && {Path(sys.executable).with_name('catalyst')}"
+    for words in ("run experiment=quickstart", "show run"):
+        done = subprocess.run(["bash", "-c", f"{command} {words}"], capture_output=True, text=True, timeout=300)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "error: the current folder no longer exists; change to another one (cd)\n"
+
+
+@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75)])
 def test_a_signal_that_comes_while_the_libraries_are_imported_ends_with_its_code(sent: str, code: int) -> None:
     program = f"""
 import os, signal, sys

@@ -152,14 +152,15 @@ def test_a_sweep_that_has_finished_needs_one_line() -> None:
 
 def test_a_summary_counts_every_run_once_and_says_what_goes_on() -> None:
     notes = [note(0), note(1, 1, "boom"), note(2, 75, "stopped by SIGTERM"), note(3, 3, "spent"), note(4, None)]
+    notes.append(note(6, 4, "not finite"))
     notes.append(JobStatus(5, ("task=sst2", "seed=5")))
     first, *rest = told(*notes)
     assert first == (
-        "1 of 6 runs finished; 1 failed; 3 stopped before the end; 1 was not run; "
+        "1 of 7 runs finished; 1 failed; 1 diverged; 3 stopped before the end; 1 was not run; "
         "the same command continues with them (outputs/sweeps/x)"
     )
-    assert rest[0] == "  seed=1: boom"
-    assert len(rest) == 4
+    assert rest[:2] == ["  seed=6: not finite", "  seed=1: boom"]
+    assert len(rest) == 5
 
 
 def test_one_reason_of_many_runs_is_told_once() -> None:
