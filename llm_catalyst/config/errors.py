@@ -16,6 +16,7 @@ from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean, flatten_leaves
 
 FAILED, WRONG_USE, BUDGET_SPENT, DIVERGED = 1, 2, 3, 4
+WRONG_PLACE = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)  # where nothing can be written
 
 
 def run_with_exit_code(action: Callable[[], Any]) -> tuple[int, Any]:
@@ -35,7 +36,8 @@ def run_with_exit_code(action: Callable[[], Any]) -> tuple[int, Any]:
         expected = is_config_error(error)
         message = explain_config_error(error) if expected else explain_failure(error)
         print_error(message)
-        return WRONG_USE if expected else FAILED, {"status": "failed", "message": message}
+        refused = expected or (isinstance(error, OSError) and error.errno in WRONG_PLACE)
+        return WRONG_USE if refused else FAILED, {"status": "failed", "message": message}
 
 
 def is_config_error(error: Exception) -> bool:
@@ -52,7 +54,8 @@ def explain_failure(error: Exception) -> str:
         errno.EFBIG: "raise the limit of file sizes (ulimit -f) and resume the run",
         errno.EROFS: "choose a directory that can be written: hydra.run.dir=DIR",
         errno.EACCES: "choose a directory that can be written: hydra.run.dir=DIR",
-        errno.ENOTDIR: "choose another directory: hydra.run.dir=DIR",
+        errno.ENOTDIR: "a file is in its way; choose another directory: hydra.run.dir=DIR",
+        errno.EEXIST: "a file is in its way; choose another directory: hydra.run.dir=DIR",
     }
     if isinstance(error, OSError) and error.errno in remedies:
         return f"{error.filename or 'the run directory'}: {error.strerror}; {remedies[error.errno]}"

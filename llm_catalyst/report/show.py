@@ -17,7 +17,7 @@ from llm_catalyst.runs.records import LLMCall, Restart
 from llm_catalyst.utils import terminal
 from llm_catalyst.utils.format import format_count, join_first, shorten_text
 from llm_catalyst.utils.text_plot import Point, draw_curve, value_span
-from llm_catalyst.utils.validation import get_nested
+from llm_catalyst.utils.validation import ConfigurationError, get_nested
 
 POOL = 10  # entries shown
 SHORT = 8  # lines of a message shown without --full
@@ -46,7 +46,10 @@ def show_run(path: Path, console: Console, svg: Path | None = None, full: bool =
         return
     picture = Console(record=True, width=min(console.width, 100), file=io.StringIO(), force_terminal=True)
     picture.print(content)
-    picture.save_svg(str(svg), title=f"catalyst show {terminal.escape_controls(str(path))}")
+    try:
+        picture.save_svg(str(svg), title=f"catalyst show {terminal.escape_controls(str(path))}")
+    except OSError as error:
+        raise ConfigurationError(f"--svg {svg} cannot be written: {error.strerror}; choose another file") from None
     console.print(Text(f"{terminal.escape_controls(str(svg))} is written"))
 
 

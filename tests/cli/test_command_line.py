@@ -449,6 +449,28 @@ print("alive")
     assert (done.returncode, done.stdout) == (0, "alive\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "experiment=quickstart", "hydra.run.dir=file"], "file: File exists; a file is in its way"),
+        (["run", "experiment=quickstart", "hydra.run.dir=file/run"], "file/run: Not a directory; a file is in its way"),
+        (["run", "-m", "experiment=quickstart", "hydra.sweep.dir=file"], "file: File exists; a file is in its way"),
+        (["show", "run", "--svg", "nowhere/run.svg"], "--svg nowhere/run.svg cannot be written: No such file"),
+        (["report", "run", "--output", "file"], "file"),
+    ],
+    ids=str,
+)
+def test_a_place_that_cannot_be_written_is_refused(
+    catalyst: Command, tmp_path: Path, words: list[str], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    write_run(tmp_path / "run")
+    done = catalyst(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("error: ") == 1
+
+
 def test_a_folder_that_was_removed_is_named(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     command = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && {Path(sys.executable).with_name('catalyst')}"
