@@ -16,7 +16,8 @@ from llm_catalyst.config.build import refuse_secrets
 from llm_catalyst.config.choices import merge_keys
 from llm_catalyst.runs.reader import read_manifest
 from llm_catalyst.runs.run_config import read_config
-from llm_catalyst.sweeps.job import Job, decide_exit_code, execute_run, resolve_fallbacks
+from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
+from llm_catalyst.sweeps.job import Job, decide_exit_code, execute_run
 from llm_catalyst.sweeps.quoting import quote_words, read_overrides
 from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean

@@ -23,25 +23,24 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.config.backbone import find_backbone_choice, name_backbone, settle_backbone
-from llm_catalyst.config.build import build_components, convert_value, record_checked
-from llm_catalyst.config.choices import read_choice
+from llm_catalyst.config.build import build_components, record_checked
 from llm_catalyst.config.errors import DIVERGED, run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.old_configs import keep_earlier_values
 from llm_catalyst.runs.reader import read_run, run_directories
 from llm_catalyst.runs.run_config import load_written_config
+from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status
 from llm_catalyst.utils.files import take_lock
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
 from llm_catalyst.utils.terminal import escape_controls, open_console
-from llm_catalyst.utils.validation import ConfigurationError, check_choice, flatten_leaves, get_nested
+from llm_catalyst.utils.validation import ConfigurationError, get_nested
 
 WATCH_S, LEAVE_S = 0.5, 10.0  # seconds until a worker notices that its sweep was killed, and until it then ends
 # Libraries that log each request; their lines would disturb the live view.
 CHATTY = ("huggingface_hub", "filelock", "datasets")
 SDKS = ("openai", "anthropic", "httpx2", "httpcore2")
-NO_FALLBACKS = ("replay", "diffusion")  # mentors of a whole run, and with keys that follow from the run around them
 
 
 def name_composed_backbone(*, _root_: Any) -> str:
@@ -235,8 +234,8 @@ def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, 
         return {"status": "dry run", "estimate": asdict(dry_run(parts))}
     outcome = read_finished(path, config)
     if outcome is not None:
-        words = f"finished already, nothing to do: {path} ({outcome.status}: {outcome.message})"
-        open_console().print(Text(escape_controls(words)), soft_wrap=True)
+        line = f"finished already, nothing to do: {path} ({outcome.status}: {outcome.message})"
+        open_console().print(Text(escape_controls(line)), soft_wrap=True)
     else:
         outcome = run_training(parts, config, choices, path, words)
         if parts.settings.view != "none":
@@ -269,39 +268,3 @@ def remove_if_empty(path: Path) -> None:
         if Path.cwd() not in folder.parents or any(folder.iterdir()):
             return
         folder.rmdir()
-
-
-# --- the choices of conf/mentor that `mentor.fallbacks` names
-
-
-def resolve_fallbacks(config: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
-    """The configuration with each name in mentor.fallbacks replaced by the node of that choice.
-
-    A name is that of a file in the folder `mentor` of one of `folders`; the first folder that has it is used.
-    Raises ConfigurationError where a name is not known, or where its file leaves a value open (???).
-    """
-    mentor = config["mentor"]
-    if not isinstance(mentor, Mapping) or not mentor.get("fallbacks"):
-        return dict(config)
-    files = {path.stem: path for folder in reversed(folders) for path in (folder / "mentor").glob("*.yaml")}
-    names = convert_value(list[Any], mentor["fallbacks"], "mentor.fallbacks")
-    fallbacks = [read_fallback(name, files) if isinstance(name, str) else name for name in names]
-    return {**config, "mentor": {**mentor, "fallbacks": fallbacks}}
-
-
-def read_fallback(name: str, files: Mapping[str, Path]) -> dict[str, Any]:
-    """The node of one choice, with its interpolations resolved."""
-    choices = sorted(file for file in files if not file.startswith("_") and file not in NO_FALLBACKS)
-    check_choice("mentor.fallbacks", name, choices)
-    node: Any = OmegaConf.to_container(read_node(name, files), resolve=True)
-    if missing := ", ".join(path for path, value in flatten_leaves(node) if value == "???"):
-        raise ConfigurationError(
-            f"mentor.fallbacks={name} leaves {missing} open; "
-            "write a choice of your own that gives it, DIR/mentor/NAME.yaml, and add --config-dir DIR"
-        )
-    return dict(node)
-
-
-def read_node(name: str, files: Mapping[str, Path]) -> DictConfig:
-    """The node of one choice, with what it inherits; its interpolations are not resolved."""
-    return OmegaConf.create(read_choice(name, files, lambda path: OmegaConf.to_container(OmegaConf.load(path))))

@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from llm_catalyst.config.build import build_components
 from llm_catalyst.config.errors import explain_config_error, is_config_error
-from llm_catalyst.sweeps.job import config_folders, resolve_fallbacks
+from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
+from llm_catalyst.sweeps.job import config_folders
 from llm_catalyst.sweeps.status import Jobs, distinguish_jobs
 from llm_catalyst.utils.validation import ConfigurationError
 

@@ -6,6 +6,8 @@ import io
 import os
 import sys
 
+from typing_extensions import Buffer
+
 ENCODING_ERRORS = "catalyst_replacement"
 # Of the characters that messages, tables and plots are made of, those that a Latin-1 or ASCII terminal may lack.
 REPLACEMENTS = str.maketrans(
@@ -34,7 +36,7 @@ GONE = (errno.EPIPE, errno.EIO)  # a pipe without a reader, a terminal that was 
 class LastingFile(io.FileIO):
     """A file descriptor whose output is dropped once nobody reads it, instead of ending the process."""
 
-    def write(self, data: "bytes | memoryview") -> int:  # type: ignore[override]
+    def write(self, data: Buffer, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -43,7 +45,7 @@ class LastingFile(io.FileIO):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
-            return len(data)
+            return memoryview(data).nbytes
 
 
 def replace_characters(error: UnicodeError) -> tuple[str, int]:

@@ -252,7 +252,7 @@ def test_a_disk_that_cannot_be_written_is_told_with_the_mend(
     remount(mounted, "ro")
     assert not [finding for finding in verify_run(path) if finding.damage]
     resumed = disk.end(disk.resume(path), path)
-    assert resumed.code == 1
+    assert resumed.code == 2
     assert re.fullmatch(
         r"error: \S+: Read-only file system; choose a directory that can be written: hydra\.run\.dir=DIR",
         " ".join(resumed.said.split()),
@@ -264,6 +264,6 @@ def test_a_directory_below_a_file_is_told_with_the_mend(disk: Disk) -> None:
     (disk.home / "file").write_text("not a folder")
     path = disk.home / "file" / "run"
     refused = disk.end(disk.start(path), disk.home)
-    assert refused.code == 1
-    said = f"error: {path}: Not a directory; choose another directory: hydra.run.dir=DIR"
+    assert refused.code == 2
+    said = f"error: {path}: Not a directory; a file is in its way; choose another directory: hydra.run.dir=DIR"
     assert " ".join(refused.said.split()) == said

@@ -29,7 +29,7 @@ from llm_catalyst.mentors.strategies.base import Dialogue, repeat_request
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.mentors.strategies.paraphrase import Paraphrase
 from llm_catalyst.runs.records import Advice, LLMCall, Restart, to_json
-from llm_catalyst.sweeps.job import read_node
+from llm_catalyst.sweeps.fallbacks import read_node
 from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError

@@ -28,7 +28,7 @@ from llm_catalyst.mentors.controls import Evolution
 from llm_catalyst.mentors.llm import LanguageModel, MentorError
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.runs.records import Advice, LLMCall, from_json, to_json
-from llm_catalyst.sweeps.job import read_node, resolve_fallbacks
+from llm_catalyst.sweeps.fallbacks import read_node, resolve_fallbacks
 from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.validation import ConfigurationError
 

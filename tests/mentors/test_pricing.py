@@ -5,7 +5,7 @@ import re
 import pytest
 
 from llm_catalyst.mentors.pricing import compute_cost, load_prices
-from llm_catalyst.sweeps.job import read_node
+from llm_catalyst.sweeps.fallbacks import read_node
 from llm_catalyst.utils.paths import conf_directory, list_choices
 
 
