@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from llm_catalyst.config.plugins import check_targets
-from llm_catalyst.utils.validation import SHORTEST_SECRET, ConfigurationError, check_key, flatten_leaves
+from llm_catalyst.utils.validation import SHORTEST_SECRET, ConfigurationError, check_key, flatten_leaves, locate_error
 
 SECRET = re.compile(r"\b(sk|hf|gsk|xai|key)[-_][A-Za-z0-9_-]{16,}")
 SECRET_NAME = re.compile(r"_(KEY|TOKEN|SECRET|PASSWORD)$")
@@ -207,8 +207,10 @@ def import_target(node: Any, where: str) -> Any:
         raise ConfigurationError(f"{where}._target_={target} is not accepted; it must be the dotted path of a class")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ModuleNotFoundError, AttributeError) as error:
         raise ConfigurationError(f"{where}._target_={target} does not exist: {error}") from error
+    except Exception as error:
+        raise ConfigurationError(f"{where}._target_={target} cannot be imported: {locate_error(error)}") from error
 
 
 def bind_optimizer(target: Any, values: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.signals import BudgetExceededError
-from llm_catalyst.utils.validation import ConfigurationError, did_you_mean, flatten_leaves
+from llm_catalyst.utils.validation import ConfigurationError, did_you_mean, flatten_leaves, locate_error
 
 FAILED, WRONG_USE, BUDGET_SPENT, DIVERGED = 1, 2, 3, 4
 WRONG_PLACE = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)  # where nothing can be written
@@ -59,7 +59,7 @@ def explain_failure(error: Exception) -> str:
     }
     if isinstance(error, OSError) and error.errno in remedies:
         return f"{error.filename or 'the run directory'}: {error.strerror}; {remedies[error.errno]}"
-    return f"{type(error).__name__}: {error} (CATALYST_DEBUG=1 prints the traceback)"
+    return f"{locate_error(error)} (CATALYST_DEBUG=1 prints the traceback)"
 
 
 def explain_config_error(error: Exception) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves
+from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves, locate_error
 
 ENTRY_POINTS = "llm_catalyst.plugins"
 PREFIXES = ("llm_catalyst.", "torch.optim.")
@@ -50,10 +50,11 @@ def import_plugin(name: str) -> str:
     try:
         importlib.import_module(name)
     except Exception as error:
-        raise ConfigurationError(
-            f"plugins: {name} cannot be imported ({type(error).__name__}: {error}); "
-            "start in the folder that holds it, add that folder to PYTHONPATH, or install it (pip install -e FOLDER)"
-        ) from error
+        fix = "correct it there (CATALYST_DEBUG=1 prints the traceback)"
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            fix = "start in its folder, add that folder to PYTHONPATH, or install it (pip install -e FOLDER)"
+            raise ConfigurationError(f"plugins: {name} cannot be imported ({error}); {fix}") from error
+        raise ConfigurationError(f"plugins: {name} cannot be imported: {locate_error(error)}; {fix}") from error
     return name
 
 

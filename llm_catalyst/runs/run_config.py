@@ -98,6 +98,7 @@ def changed_keys(path: Path, config: Any, allowed: str) -> list[str]:
     before, now = dict(flatten_leaves(read_config(path))), dict(flatten_leaves(translate_config(config)))
     keys = sorted(key for key in {*before, *now} if not is_same(before.get(key), now.get(key)))
     if other := [key for key in keys if not re.fullmatch(allowed, key)]:
+        fix = "leave these keys as they are, or start a new run in another directory"
         shown = ", ".join(f"{key}={before.get(key)!r} there and {now.get(key)!r} here" for key in other[:3])
-        raise ConfigurationError(f"{path} holds a run with another configuration ({shown}); choose another directory")
+        raise ConfigurationError(f"{path} holds a run with another configuration ({shown}); {fix}")
     return [f"{key}={now.get(key)}" for key in keys]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llm_catalyst.tasks.row_files import RowTable, list_names
+from llm_catalyst.utils.proxies import hub_url, name_proxy
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -19,7 +20,8 @@ def read_hub(task: Any, split: str) -> Any:
     try:
         return datasets.load_dataset(task.hub, task.hub_config, split=split, revision=task.revision)
     except Exception as error:
-        problem = f"{task.hub} could not be loaded from the Hugging Face hub ({type(error).__name__}: {error})"
+        place = f"the Hugging Face hub{name_proxy(hub_url())}"
+        problem = f"{task.hub} could not be loaded from {place} ({type(error).__name__}: {error})"
         fix = f"Offline? Put the files into $CATALYST_DATA/{task.name}/ or set task.path=FOLDER"
         raise ConfigurationError(f"task={task.name}: {problem}. {fix}") from error
 

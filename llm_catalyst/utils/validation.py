@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -147,6 +148,15 @@ def explain_invalid_value(key: str, hints: Mapping[str, Any], error: "Validation
     if kind in ("greater_than_equal", "less_than_equal"):
         return out_of_range(path, value, low, high)
     return ConfigurationError(f"{path}={value!r} does not fit: {problem['msg']}")
+
+
+def locate_error(error: BaseException) -> str:
+    """'FILE, line N: Type: message' of the place that raised an error."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
+    return f"{place}{type(error).__name__}: {error}"
 
 
 def first_problem(error: "ValidationError") -> str:

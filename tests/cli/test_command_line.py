@@ -472,12 +472,11 @@ def test_a_place_that_cannot_be_written_is_refused(
 
 
 def test_a_folder_that_was_removed_is_named(tmp_path: Path) -> None:
-    (tmp_path / "gone").mkdir()
-    command = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && {Path(sys.executable).with_name('catalyst')}"
+    command = f"mkdir {tmp_path}/gone && cd {tmp_path}/gone && rmdir {tmp_path}/gone && {Path(sys.executable).with_name('catalyst')}"
     for words in ("run experiment=quickstart", "show run"):
         done = subprocess.run(["bash", "-c", f"{command} {words}"], capture_output=True, text=True, timeout=300)
-        assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == "error: the current folder no longer exists; change to another one (cd)\n"
+        assert (done.returncode, done.stdout) == (2, "")
 
 
 @pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75)])

@@ -21,6 +21,7 @@ from llm_catalyst.mentors.clients.rate_limit import limit_rate
 from llm_catalyst.mentors.reply_parser import clean_line
 from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.format import join_first
+from llm_catalyst.utils.proxies import name_proxy
 from llm_catalyst.utils.validation import ConfigurationError, NonNegative, PositiveInt, config_dataclass, did_you_mean
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
@@ -129,7 +130,7 @@ class HTTPClient(Client):
             ) from None
         except sdk.APIConnectionError as failure:
             raise TemporaryError(
-                ClientResponse(error=f"no connection to {url}: {failure.__cause__ or failure}")
+                ClientResponse(error=f"no connection to {url}{name_proxy(url)}: {failure.__cause__ or failure}")
             ) from None
         except sdk.APIStatusError as failure:
             answer = status_response(failure, url)
@@ -168,7 +169,8 @@ class HTTPClient(Client):
             cause = failure.__cause__
             # Without a connection at all; one that breaks, and a timeout, may pass.
             if type(cause).__name__ == "ConnectError":
-                fault = f"no connection to {url}: {cause}; check mentor.client.base_url, the server and the network"
+                place = f"{url}{name_proxy(url)}"
+                fault = f"no connection to {place}: {cause}; check mentor.client.base_url, the server and the network"
         except sdk.APIStatusError as failure:
             fault = status_response(failure, url).error if failure.status_code in (401, 403) else None
         except Exception:
@@ -187,7 +189,7 @@ def is_temporary(error: Any) -> bool:
 def status_response(error: Any, url: str) -> ClientResponse:
     """The response for an HTTP status error, with the remedy if the status shows it."""
     remedy = f" ({REMEDIES[error.status_code]})" if error.status_code in REMEDIES else ""
-    message = f"{url} answered {error.status_code}{remedy}: {server_message(error.body)}"
+    message = f"{url}{name_proxy(url)} answered {error.status_code}{remedy}: {server_message(error.body)}"
     return ClientResponse(request_id=error.request_id, error=message)
 
 
