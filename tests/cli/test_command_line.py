@@ -472,7 +472,8 @@ def test_a_place_that_cannot_be_written_is_refused(
 
 
 def test_a_folder_that_was_removed_is_named(tmp_path: Path) -> None:
-    command = f"mkdir {tmp_path}/gone && cd {tmp_path}/gone && rmdir {tmp_path}/gone && {Path(sys.executable).with_name('catalyst')}"
+    gone, program = tmp_path / "gone", Path(sys.executable).with_name("catalyst")
+    command = f"mkdir {gone} && cd {gone} && rmdir {gone} && {program}"
     for words in ("run experiment=quickstart", "show run"):
         done = subprocess.run(["bash", "-c", f"{command} {words}"], capture_output=True, text=True, timeout=300)
         assert done.stderr == "error: the current folder no longer exists; change to another one (cd)\n"
