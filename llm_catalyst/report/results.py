@@ -11,7 +11,7 @@ from pathlib import Path
 from typing_extensions import Self
 
 from llm_catalyst.config.table import FILE, Published, list_runs, read_published, read_table
-from llm_catalyst.report.runs import Run, column_names, read_or_note, row_names, sort_names
+from llm_catalyst.report.runs import Run, column_names, find_unnamed, read_or_note, row_names, sort_names
 from llm_catalyst.runs.reader import find_runs
 from llm_catalyst.runs.records import Outcome
 from llm_catalyst.utils.format import format_count, join_command, join_first
@@ -183,6 +183,8 @@ def lay_out_runs(paths: Sequence[Path], places: Sequence[Path]) -> Results:
     for row, column, run in zip(rows, columns, runs, strict=True):
         found[row, column].append(run)
         seeds[column].add(run.seed)
+    unnamed = find_unnamed(runs, columns, rows)
+    also = f"Rows also differ in {join_first(unnamed, 8)}." if unnamed else ""
     alone = {row for row, run in zip(rows, runs, strict=True) if run.mentor == "none"}
     shown_rows, shown_columns = tuple(sort_names(set(rows), first=alone)), tuple(sort_names(seeds))
     cells = {}
@@ -197,7 +199,7 @@ def lay_out_runs(paths: Sequence[Path], places: Sequence[Path]) -> Results:
         reference=min(alone) if len(alone) == 1 else None,
         source=places[0] if len(places) == 1 else Path(os.path.commonpath([place.absolute() for place in places])),
         command=join_command(["catalyst", "report", *map(str, places)]),
-        note=describe_columns(cells.values()),
+        note=" ".join(filter(None, (describe_columns(cells.values()), also))),
         problems=tuple(problems),
     )
 

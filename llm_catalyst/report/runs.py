@@ -18,6 +18,7 @@ from llm_catalyst.utils.format import shorten_text
 from llm_catalyst.utils.validation import ConfigurationError, flatten_leaves, get_nested
 
 LONGEST = 40  # characters of a setting in a name
+EMPTY = {"null", "[]", "{}", ""}  # values that say little in a name
 NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
 APART = re.compile(rf"seed|{PLACE}")  # keys in which runs may differ and still repeat each other
 
@@ -113,19 +114,46 @@ def row_names(runs: Sequence[Run], columns: Sequence[str]) -> list[str]:
 
 
 def add_differences(names: Sequence[str], columns: Sequence[str], settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """Each name, extended by the settings that differ between runs of that name within a column."""
+    """Each name, extended by as few settings as tell the runs of that name within a column apart."""
     keys = sorted({key for own in settings for key in own})
-    values: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    alike: dict[str, dict[str, list[Mapping[str, str]]]] = defaultdict(lambda: defaultdict(list))
     for name, column, own in zip(names, columns, settings, strict=True):
-        for key in keys:
-            values[name, key, column].add(own.get(key, "null"))
-    differing = {(name, key) for (name, key, _), found in values.items() if len(found) > 1}
+        alike[name][column].append(own)
+    telling = {name: choose_keys([*groups.values()], keys) for name, groups in alike.items()}
     short = shorten_keys(keys)
     extended = []
     for name, own in zip(names, settings, strict=True):
-        parts = [f"{short[key]}={shorten_setting(own.get(key, 'null'))}" for key in keys if (name, key) in differing]
+        parts = [f"{short[key]}={shorten_setting(own.get(key, 'null'))}" for key in keys if key in telling[name]]
         extended.append(", ".join([name, *parts]))
     return extended
+
+
+def choose_keys(groups: Sequence[Sequence[Mapping[str, str]]], keys: Sequence[str]) -> set[str]:
+    """Keys whose values differ between any two runs of a group that differ at all, those of most values first."""
+
+    def count_told(chosen: Sequence[str]) -> int:
+        return sum(len({tuple(own.get(key, "null") for key in chosen) for own in group}) for group in groups)
+
+    def rank(key: str) -> tuple[int, bool, int]:
+        values = {own.get(key, "null") for group in groups for own in group}
+        return -count_told([key]), bool(values & EMPTY), keys.index(key)
+
+    chosen: list[str] = []
+    for key in sorted(keys, key=rank):
+        if count_told([*chosen, key]) > count_told(chosen):
+            chosen.append(key)
+    return {*chosen}
+
+
+def find_unnamed(runs: Sequence[Run], columns: Sequence[str], rows: Sequence[str]) -> list[str]:
+    """The settings that differ between rows of one mentor within a column, and stand in no name of a row."""
+    values: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for run, column in zip(runs, columns, strict=True):
+        for key, text in run.settings.items():
+            values[key, run.mentor, column].add(text)
+    differing = {key for (key, _, _), found in values.items() if len(found) > 1}
+    short = shorten_keys(sorted({key for run in runs for key in run.settings}))
+    return sorted(key for key in differing if not any(f", {short[key]}=" in row for row in rows))
 
 
 def shorten_keys(keys: Sequence[str]) -> dict[str, str]:

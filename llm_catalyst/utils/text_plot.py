@@ -13,9 +13,9 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def value_span(values: Sequence[float]) -> Range:
-    """The smallest and the largest value, widened if they are equal."""
+    """The smallest and the largest value, widened by a twentieth each way if they are equal."""
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1))
+    return (low, high) if high > low else (low - 0.05 * (abs(low) or 1), high + 0.05 * (abs(high) or 1))
 
 
 def cell_index(value: float, over: Range, cells: int) -> int:

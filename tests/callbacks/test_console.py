@@ -326,8 +326,8 @@ def test_a_curve_turns_its_corners_over_the_majority_class() -> None:
 
 
 def test_a_constant_series_has_a_range_to_be_drawn_in() -> None:
-    assert value_span([0.0, 0.0]) == (-0.5, 0.5)
-    assert value_span([2.0]) == (1.0, 3.0)
+    assert value_span([0.0, 0.0]) == (-0.05, 0.05)
+    assert value_span([2.0]) == (1.9, 2.1)
 
 
 @pytest.mark.parametrize(

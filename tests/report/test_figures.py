@@ -1,5 +1,6 @@
 """Figures drawn from run directories: what they show, what they refuse to draw, and their bytes."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,19 @@ def test_a_course_holds_mean_and_spread_over_seeds_and_the_restart_points(tmp_pa
     assert found.std[0] == pytest.approx(stdev([0.491, 0.591]))
     assert [found.steps[i] for i in found.restarts] == [200, 400]
     assert found.mean[found.restarts[0]] == pytest.approx(0.9 - 0.55 / 3)
+
+
+def test_axes_and_bands_of_a_metric_end_at_its_bounds(tmp_path: Path) -> None:
+    folder = write_told(tmp_path / "t", ["plain"], records=recorded.run_records())
+    for seed, metric in ((1, "1.0"), (2, "0.8")):
+        file = folder / "plain" / "sst2" / f"seed{seed}" / "metrics.jsonl"
+        file.write_text(re.sub(r'"metric": [\d.]+', f'"metric": {metric}', file.read_text()))
+    figure = draw_figures(results_of(folder), RecordReader())["convergence"].figure
+    assert figure is not None
+    axis = figure.axes[0]
+    assert axis.get_ylim()[1] <= 1
+    (band,) = axis.collections
+    assert band.get_paths()[0].vertices[:, 1].max() == 1.0  # the mean of 0.9 and a deviation of 0.14 lead beyond it
 
 
 def test_one_seed_has_no_spread(tmp_path: Path) -> None:

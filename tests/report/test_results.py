@@ -191,6 +191,17 @@ def test_what_differs_within_a_column_names_the_rows_in_a_command_lines_words(tm
     )
 
 
+def test_rows_are_named_by_as_few_settings_as_tell_them_apart_and_the_others_are_noted(tmp_path: Path) -> None:
+    results = sweep(
+        tmp_path,
+        config(mentor="gpt4", optimizer__lr=0.1, batch_size=8, record__steps=1),
+        config(mentor="gpt4", optimizer__lr=0.2, batch_size=16, record__steps=2),
+        config(mentor="gpt4", optimizer__lr=0.3, batch_size=16, record__steps=3),
+    )
+    assert results.rows == ("gpt4, lr=0.1", "gpt4, lr=0.2", "gpt4, lr=0.3")
+    assert results.note == "Rows also differ in batch_size, record.steps."
+
+
 def test_what_differs_between_columns_only_names_no_row_but_is_noted(tmp_path: Path) -> None:
     nodes = [config("rte", mentor, batch_size=16) for mentor in ("none", "gpt4")]
     results = sweep(tmp_path, config("sst2", "none"), config("sst2", "gpt4"), *nodes)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -166,6 +166,13 @@ def limit_ticks(axis: Axes, whole_x: bool = False) -> None:
         fewest = 1 if whole else 2  # the locator divides whole numbers rather than set fewer
         side.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=whole, min_n_ticks=fewest))
         side.set_major_formatter(lambda value, _: format_compact(value))
+
+
+def end_at_bounds(axis: Axes, side: Literal["x", "y"] = "y") -> None:
+    """End an axis of metrics, which lie in [0, 1], at these bounds where its margins or error bars lead beyond them."""
+    low, high = axis.get_ylim() if side == "y" else axis.get_xlim()
+    limits = max(0.0, low), min(1.0, high)
+    _ = axis.set_ylim(limits) if side == "y" else axis.set_xlim(limits)
 
 
 def name_rows(axes: Sequence[Axes], names: Sequence[str]) -> None:

@@ -50,6 +50,7 @@ def draw_convergence(results: Results, read: RecordReader) -> Drawing:
             for curve in unfinished[row, column]:
                 axis.plot(curve.steps, curve.mean, color=selection.style(row)["color"], lw=0.5)
         drawing.limit_ticks(axis)
+        drawing.end_at_bounds(axis)
         if level:
             axis.axhline(level, color=INK, lw=0.6, ls=":")
     signs = ["markers: restarts"]
@@ -78,6 +79,7 @@ def draw_projection(results: Results, read: RecordReader) -> Drawing:
             draw_mean_curve(axis, soft[row, column], style | {"linestyle": "-"})
             draw_mean_curve(axis, projected[row, column], style | {"linestyle": ":"})
         drawing.limit_ticks(axis)
+        drawing.end_at_bounds(axis)
     words = f"What projection to tokens loses: {results.metric} on dev of the soft prompt, and of its nearest tokens"
     return Drawing(f"{words}; {describe_band(projected)}.{selection.left_out}", figure, selection.runs)
 
@@ -88,7 +90,8 @@ def draw_mean_curve(axis: Axes, curve: DevCurve | None, style: Mapping[str, Any]
         return
     axis.plot(curve.steps, curve.mean, markevery=list(curve.restarts), **style)
     if curve.std:
-        low, high = ([m + sign * s for m, s in zip(curve.mean, curve.std, strict=True)] for sign in (-1, 1))
+        spreads = [*zip(curve.mean, curve.std, strict=True)]
+        low, high = ([min(1.0, max(0.0, mean + sign * std)) for mean, std in spreads] for sign in (-1, 1))
         axis.fill_between(curve.steps, low, high, color=style["color"], alpha=0.18, linewidth=0)
 
 
@@ -124,6 +127,7 @@ def draw_cost(results: Results, read: RecordReader) -> Drawing:
             draw_mean(axis, prices, [*scores.values()], selection.style(row))
         axis.margins(0.15)
         drawing.limit_ticks(axis)
+        drawing.end_at_bounds(axis)
     return Drawing(f"The {metric} against {name} per run: {MEAN}.{selection.left_out}", figure, selection.runs)
 
 
@@ -143,6 +147,7 @@ def draw_scores(results: Results, read: RecordReader) -> Drawing:
             own, style = values[row, column], selection.style(row)
             axis.plot(own, [place] * len(own), **(style | {"linestyle": "none", "markersize": 2.5, "alpha": 0.45}))
             draw_mean(axis, own, [place], style)
+        drawing.end_at_bounds(axis, "x")
     drawing.name_rows(axes, selection.rows)
     dotted = f"; dotted: the mean of {drawing.shorten_label(results.reference, 40)}" if results.reference else ""
     words = f"The {metric} of each row: small, run by run; large, the {MEAN}{dotted}."
@@ -195,6 +200,7 @@ def draw_sensitivity(results: Results, read: RecordReader) -> Drawing:
         means = [fmean(scores) for _, scores in known]
         axis.errorbar([x for x, _ in known], means, spreads, elinewidth=0.7, **drawing.row_style(i))
     drawing.limit_ticks(axis)
+    drawing.end_at_bounds(axis)
     scale_axis(axis, sorted(numbers.values()))
     metric = f"{results.metric} on {results.reported_on}"
     axis.set_xlabel(drawing.shorten_label(results.title, 60))
