@@ -1,6 +1,5 @@
 """`catalyst data`: what a run would understand of a task's files, before anything is trained."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -24,7 +23,7 @@ from llm_catalyst.tasks.templates import list_columns
 from llm_catalyst.tasks.text_tables import read_tables
 from llm_catalyst.tasks.text_task import TextTask, code_labels
 from llm_catalyst.utils import terminal
-from llm_catalyst.utils.format import format_count, shorten_text
+from llm_catalyst.utils.format import format_count, join_command, shorten_text
 from llm_catalyst.utils.paths import conf_directory, expand_path, list_choices
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
@@ -43,7 +42,6 @@ def data_command(words: Sequence[str], config_dir: Path | None, console: Console
     data = task.load(int(config["seed"]), config["protocol"]["report_on"] == "dev")
     view = load_model_view(config, data) if task.modality == "text" else None
     facts = collect_facts(data)
-    terminal.forgive_encoding(console)
     for part in (
         *render_source(data, guessed),
         *render_splits(facts, data.labels),
@@ -53,7 +51,7 @@ def data_command(words: Sequence[str], config_dir: Path | None, console: Console
         *render_examples(data, view),
         *render_next(overrides),
     ):
-        console.print(part)
+        console.print(part, crop=False)
 
 
 def name_overrides(words: Sequence[str], config_dir: Path | None) -> tuple[list[str], str]:
@@ -189,5 +187,5 @@ def show_plainly(example: Example) -> list[str]:
 
 def render_next(overrides: Sequence[str]) -> list[RenderableType]:
     """The command of a run on these data."""
-    command = shlex.join(["catalyst", "run", *overrides])
-    return [*terminal.make_heading("Next"), terminal.indent_text(Text(command))]
+    command = join_command(["catalyst", "run", *overrides])
+    return [*terminal.make_heading("Next"), terminal.UnbrokenPairs({"command": command})]

@@ -172,11 +172,10 @@ def resume_action(options: argparse.Namespace) -> int:
 
 
 def data_action(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from llm_catalyst.cli.data import data_command
+    from llm_catalyst.utils.terminal import open_console
 
-    data_command([options.place, *options.words], options.config_dir, Console())
+    data_command([options.place, *options.words], options.config_dir, open_console())
 
 
 def show_action(options: argparse.Namespace) -> int | None:

@@ -4,8 +4,6 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -35,6 +33,7 @@ from llm_catalyst.training.estimate import Estimate, estimate_run, render_estima
 from llm_catalyst.training.loop import Experiment, run_experiment
 from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.utils import cpu, memory, rng, signals
+from llm_catalyst.utils.revision import read_revision
 from llm_catalyst.utils.terminal import open_console
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -203,7 +202,7 @@ def build_manifest(problem: Problem, choices: Mapping[str, str], words: Sequence
         choices=dict(choices),
         started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         versions=versions | find_plugin_versions(problem.settings.plugins),
-        git=git_revision(),
+        git=read_revision(),
         python=sys.version.split()[0],
         platform=platform.platform(),
         device=str(problem.device),
@@ -220,15 +219,3 @@ def resolve_run(config: Mapping[str, Any], parts: RunComponents, problem: Proble
     data, cut = problem.data, problem.truncation
     rows = asdict(facts) | {"truncation": asdict(cut) if cut else None}
     return Resolved(complete_config(config, parts), data.labels, data.words, data.descriptions, rows)
-
-
-def git_revision() -> dict[str, str | bool]:
-    """Revision of the checkout that this program runs from, and whether it was changed; empty outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), "status", "--porcelain=v2", "--branch"]
-    try:
-        status = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    revision = re.search(r"^# branch\.oid (\w+)$", status, re.MULTILINE)
-    changed = re.search(r"^[^#]", status, re.MULTILINE)
-    return {"revision": revision[1], "dirty": changed is not None} if revision else {}

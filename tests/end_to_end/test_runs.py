@@ -461,6 +461,15 @@ def test_the_wheel_carries_the_configuration_the_data_and_the_licence(installed:
     assert below(installed, "dist-info/**/LICENSE") or below(installed, "LICENSE")
 
 
+def test_the_installed_package_knows_the_revision_that_it_was_built_from(installed: Path) -> None:
+    git = ["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"]
+    head = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    code = "from llm_catalyst.utils.revision import read_revision; print(read_revision()['revision'])"
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=installed, capture_output=True, text=True)
+    assert done.stdout.strip() == head
+
+
 def test_the_installed_command_composes_from_another_folder(installed: Path, tmp_path: Path) -> None:
     code = (
         "import sys, llm_catalyst; from llm_catalyst.cli.main import main\n"
