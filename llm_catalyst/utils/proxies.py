@@ -2,7 +2,7 @@
 
 import os
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 
 def hub_url() -> str:
@@ -14,7 +14,7 @@ def name_proxy(url: str) -> str:
     """' through the proxy HOST:PORT (HTTPS_PROXY; NO_PROXY=… goes around it)', or '' where none is used for the URL."""
     parts, proxies = urlsplit(url), getproxies_environment()
     scheme = parts.scheme if parts.scheme in proxies else "all"
-    if scheme not in proxies or proxy_bypass_environment(parts.netloc):
+    if scheme not in proxies or proxy_bypass(parts.netloc):
         return ""
     # Without a name and password in it.
     place = proxies[scheme].rpartition("@")[2].partition("://")[2] or proxies[scheme].rpartition("@")[2]
