@@ -7,7 +7,7 @@ from rich.console import Console
 
 from llm_catalyst.callbacks.base import Notice, RunCallback, RunInfo, RunWatcher, describe_unfinished
 from llm_catalyst.runs.analysis import sum_usage
-from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart
+from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Record, Restart, ScoredPrompt
 from llm_catalyst.utils.format import format_count, format_duration
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 from llm_catalyst.utils.validation import check_choice
@@ -48,6 +48,7 @@ class PlainView(RunCallback):
         self.print_notices(self.watcher.watch_step(stage, step, len(losses)))
 
     def on_record(self, record: Record) -> None:
+        was_training, last = self.watcher.training, self.watcher.stage + 1 == len(self.watcher.info.plan)
         notices = self.watcher.watch_record(record)
         if isinstance(record, Evaluation):
             self.print_line(describe_evaluation(record, self.watcher))
@@ -56,6 +57,8 @@ class PlainView(RunCallback):
             self.print_line(describe_call(record))
         if isinstance(record, Restart):
             self.print_line(describe_restart(record))
+        if isinstance(record, ScoredPrompt) and was_training and last:
+            self.print_line("scoring the result")  # which may take long
 
     def on_run_end(self, outcome: Outcome | None) -> None:
         if not self.running:

@@ -34,7 +34,7 @@ from llm_catalyst.training.loop import Experiment, run_experiment
 from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.utils import cpu, memory, rng, signals
 from llm_catalyst.utils.revision import read_revision
-from llm_catalyst.utils.terminal import open_console
+from llm_catalyst.utils.terminal import escape_controls, open_console
 from llm_catalyst.utils.validation import ConfigurationError
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "hydra-core", "omegaconf", "anthropic", "openai")
@@ -146,6 +146,12 @@ def load_problem(parts: RunComponents, tell: Tell = ignore) -> Problem:
             f"head=verbalizer needs a language-model head, which {parts.backbone.name} does not have; "
             f"choose head=classifier or head=similarity, or a backbone such as roberta_base, bert_base or gpt2"
         )
+    hub = getattr(task, "hub", None)
+    tell(
+        f"reading the data ({escape_controls(str(hub))}: from its files here or the hub) …"
+        if hub
+        else "reading the data …"
+    )
     on_dev = settings.protocol.report_on == "dev"
     data, unseen = task.load(settings.seed, on_dev), task.load_unseen(settings.seed, on_dev)
     if unseen and not head.transfers:
@@ -159,6 +165,7 @@ def load_problem(parts: RunComponents, tell: Tell = ignore) -> Problem:
         load_backbone = clip.load_clip if task.modality == "image" else text.load_text_backbone
         return load_backbone(parts.backbone, head.words, device, settings.protocol.embed_twice)
 
+    tell(f"loading {escape_controls(parts.backbone.name)} (a first time from the hub) …")
     backbone = shared_backbone.share_backbone(rng.derive_seed(settings.seed, "backbone"), load)
     return assemble_problem(data, backbone, head, settings, tell, unseen)
 

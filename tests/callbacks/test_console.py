@@ -51,7 +51,7 @@ def test_the_plain_view_prints_one_line_for_each_event_and_no_escape_codes() -> 
     play(view)
     view.on_run_end(outcome())
     lines = file.getvalue().splitlines()
-    begin, evaluations, stages, mentor, end = 1, 1 + sum(PLAN) // 50, 2 * len(PLAN), 2 + 2, 1
+    begin, evaluations, stages, mentor, end = 1, 1 + sum(PLAN) // 50, 2 * len(PLAN), 2 + 2, 2
     assert len(lines) == begin + evaluations + stages + mentor + end
     assert not CONTROLS.search(file.getvalue())
     assert all(re.match(r"\d+:\d\d:\d\d  \S", line) for line in lines)

@@ -128,6 +128,24 @@ def test_what_does_not_fit_in_a_users_package_is_named(
         build_components(with_mentor | {"plugins": [NAME]} | changes)
 
 
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("x = 1\nimport nowhere_at_all\n", "line 2: ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("x = 1\n\ndef broken(:\n", "line 3: SyntaxError: invalid syntax"),
+        ("import math\nmath.missing\n", "line 2: AttributeError: module 'math' has no attribute 'missing'"),
+    ],
+)
+def test_a_package_that_fails_as_it_is_imported_is_named_by_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, cause: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "failing_package.py").write_text(code)
+    with pytest.raises(ConfigurationError) as refusal:
+        check_targets({"plugins": ["failing_package"]})
+    assert f"cannot be imported: {tmp_path}/failing_package.py, {cause}; correct it there" in str(refusal.value)
+
+
 def test_an_installed_package_with_an_entry_point_needs_no_plugins(with_mentor: dict[str, Any], tmp_path: Path) -> None:
     info = tmp_path / f"{NAME}-1.2.dist-info"
     info.mkdir()
