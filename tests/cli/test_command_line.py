@@ -1,6 +1,7 @@
 """`catalyst`: help, completion, refusals and where runs are put, each in a process of its own."""
 
 import errno
+import functools
 import itertools
 import json
 import os
@@ -340,6 +341,60 @@ def test_a_task_name_that_climbs_stays_below_outputs(catalyst: Command, tmp_path
 
 
 # --- what makes a run be gone on with
+
+
+ONE_STEP = (
+    "head=similarity",
+    "mentor=none",
+    "device=cpu",
+    "stages=1",
+    "stage.steps=1",
+    "pool.candidates=1",
+    "batch_size=4",
+)
+
+
+def test_a_run_that_diverged_in_every_stage_has_an_exit_code_of_its_own(
+    catalyst: Command, tmp_path: Path, tiny_task: Path
+) -> None:
+    words = ("task=local", f"task.path={tiny_task}", "backbone=minilm", *ONE_STEP, "stage.steps=2")
+    words += ("optimizer=sgd", "optimizer.lr=1e38", "clip_norm=null", "hydra.run.dir=run")
+    done = catalyst("run", *words, cwd=tmp_path)
+    assert done.returncode == 4, done.stderr
+    assert "diverged" in (tmp_path / "run" / "events.jsonl").read_text()
+    assert catalyst("resume", "run", cwd=tmp_path).returncode == 4
+
+
+# E10, E23
+def test_a_run_records_a_path_as_typed_and_a_seed_as_the_number(
+    catalyst: Command, tmp_path: Path, tiny_task: Path
+) -> None:
+    odd = tmp_path / "my data, part=1 {a}"
+    odd.symlink_to(tiny_task)
+    words = ("task=local", f"task.path={odd}", "backbone=minilm", *ONE_STEP, "seed=007", "hydra.run.dir=run")
+    done = catalyst("run", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (config["task"]["path"], config["seed"]) == (str(odd), 7)
+    assert catalyst("resume", "run", cwd=tmp_path).returncode == 0
+    shown = catalyst("show", "run", cwd=tmp_path).stdout
+    printed = next(line for line in shown.splitlines() if line.startswith("  command")).split(maxsplit=1)[1]
+    assert shlex.split(printed)[:2] == ["catalyst", "run"]
+    assert f"task.path={odd}" in shlex.split(printed)
+    report = catalyst("report", "run", "--output", "report", cwd=tmp_path)
+    assert "does not count" not in report.stdout + report.stderr
+
+
+# E24
+def test_a_user_whose_home_cannot_be_written_runs_what_needs_no_cache(tmp_path: Path) -> None:
+    nowhere = dict.fromkeys(("CATALYST_CACHE", "HF_DATASETS_CACHE", "HF_HOME", "XDG_CACHE_HOME"), "")
+    start = functools.partial(Command(fresh=True), cwd=tmp_path, HOME="/proc", **nowhere)  # not even root can write it
+    done = start("run", "experiment=quickstart", *ONE_STEP, "hydra.run.dir=run")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = start("run", "experiment=shapes", *ONE_STEP[1:])
+    assert done.returncode == 2
+    assert "/proc/.cache/llm-catalyst/images, which cannot be written" in done.stderr
+    assert "set CATALYST_CACHE" in done.stderr
 
 
 # E4
