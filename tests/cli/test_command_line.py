@@ -386,6 +386,7 @@ def test_a_run_records_a_path_as_typed_and_a_seed_as_the_number(
 
 
 # E24
+@pytest.mark.slow
 def test_a_user_whose_home_cannot_be_written_runs_what_needs_no_cache(tmp_path: Path) -> None:
     nowhere = dict.fromkeys(("CATALYST_CACHE", "HF_DATASETS_CACHE", "HF_HOME", "XDG_CACHE_HOME"), "")
     start = functools.partial(Command(fresh=True), cwd=tmp_path, HOME="/proc", **nowhere)  # not even root can write it
