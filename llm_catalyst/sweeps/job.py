@@ -241,7 +241,11 @@ def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, 
         if parts.settings.view != "none":
             open_console().print(summarize_run(read_run(path)), crop=False)
     best = outcome.best.score if outcome.best else None
-    ending = {"status": outcome.status, "dev": best and best.metric, "dev_examples": best and best.examples}
+    ending: dict[str, Any] = {
+        "status": outcome.status,
+        "dev": best and best.metric,
+        "dev_examples": best and best.examples,
+    }
     if outcome.status == "diverged" or len(outcome.diverged_stages) == len(parts.settings.plan(examples=1)):
         ending |= {"status": "diverged", "message": "the loss or gradient of every stage was not finite"}
     return ending
