@@ -27,15 +27,15 @@ def run_command(words: Sequence[str]) -> None:
     """Have Hydra carry out `words`: one run, a sweep, help, completion. A run that fails ends the process."""
     # Hydra then raises its errors instead of printing them, so that all messages have one form.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # Before a message could repeat a word, and a sweep write it to disk.
+    for name, _, value in (word.partition("=") for word in words):
+        refuse_secrets({name: value})
     overrides.refuse_other_words(read_positional(words))
     words, folders = overrides.expand_config_folders(words)
     overrides.warn_of_hidden_files(folders)
     given = overrides.expand_seeds_together(words)
     # Hydra accepts this flag before overrides only, and overrides before its other options only.
     typed = sorted(given, key=lambda word: (word not in overrides.SWEEP, not overrides.is_override(word)))
-    # A sweep writes its overrides to disk before a job could refuse them.
-    for name, _, value in (word.partition("=") for word in typed):
-        refuse_secrets({name: value})
     sweeps = bool({*overrides.SWEEP} & {*words})
     quoted = quote_words(typed, sweeps, folders, overrides.list_plugins(words))
     swept = sum(word in overrides.SWEEP for word in quoted)
