@@ -340,5 +340,5 @@ def test_names_in_a_configuration_do_not_lead_out_of_the_output_directory(
 
 def test_a_run_with_such_names_lies_where_every_run_lies(ended: Callable[[str], Ended]) -> None:
     end = ended("trusted")
-    assert end.run.relative_to(end.cwd).parts[:4] == ("outputs", "_.._escaped", "bert_base", "_.._escaped")
+    assert end.run.relative_to(end.cwd).parts[:4] == ("outputs", "_.._escaped", "own_custom", "_.._escaped")
     assert read_manifest(end.run).choices["mentor"] == "../../escaped"
