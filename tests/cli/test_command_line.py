@@ -545,6 +545,7 @@ def strike(event, arguments):
     if event == "import" and arguments[0] == "hydra":
         os.kill(os.getpid(), signal.{sent})
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup around the tests has changed
 sys.addaudithook(strike)
 from llm_catalyst.cli.main import main
 main(["run", "experiment=quickstart"])
