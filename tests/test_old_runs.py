@@ -36,6 +36,7 @@ CUT = {"gepa_cut": "gepa", "no_doer_cut": "no_doer"}  # and the same run without
 SAVED = {"gepa_cut": "02.step000016", "no_doer_cut": "02"}  # where it is gone on with
 
 PASSING = {"date", "latency_s", "sha256", "seconds", "compile_seconds", "peak_memory_bytes", "finished"}
+PASSING |= {"start_dev", "start_test"}  # which that revision did not score
 OF_RESUMING = {"resumed", "recovered", "stopped"}  # kinds of events
 
 # Runs the program in one process again and again: most of what a command takes is its start.
