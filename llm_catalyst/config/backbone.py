@@ -62,7 +62,8 @@ def settle_backbone(choice: BackboneChoice, node: Mapping[str, Any], overrides: 
         ConfigurationError: `backbone.kind` is given and contradicts config.json, or that cannot be read.
     """
     another = choice.differs(node, "name")
-    if "kind" not in node or not (another or node["kind"] is None or not choice.packaged):
+    as_packaged = choice.packaged and not another and not choice.differs(node, "kind") and node.get("kind") is not None
+    if "kind" not in node or as_packaged:
         return dict(node)
     from llm_catalyst.models.backbones.model_config import infer_kind, refuse_contradiction
 

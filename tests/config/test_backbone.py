@@ -66,6 +66,19 @@ def test_a_kind_that_contradicts_the_model_is_refused_with_the_fix(kind: str, mo
         settle_backbone(choose("roberta_large"), node, [f"backbone.kind={kind}"])
 
 
+def test_a_kind_that_contradicts_the_choices_own_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(where: str, revision: str | None) -> dict[str, Any]:
+        asked.append(where)
+        return {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
+
+    monkeypatch.setattr("llm_catalyst.models.backbones.model_config.read_model_config", answer)
+    with pytest.raises(ConfigurationError, match=r"kind=encoder contradicts config\.json of openai-community/gpt2"):
+        settle_backbone(choose("gpt2"), node_of("gpt2", kind="encoder"), ["backbone.kind=encoder"])
+    assert asked == ["openai-community/gpt2"]
+
+
 def test_a_masked_model_may_be_read_as_an_encoder() -> None:
     node = node_of("gpt2", name=folder("bert"), kind="encoder")
     assert settle_backbone(choose("gpt2"), node, ["++backbone.kind=encoder"])["kind"] == "encoder"
