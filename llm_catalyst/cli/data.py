@@ -133,7 +133,7 @@ def render_splits(facts: DataFacts, labels: Sequence[str]) -> list[RenderableTyp
         per_class = [f"{split.labels.get(label, 0):,}" for label in shown]
         per_class += [] if shown else [f"{len(counts):,}", f"{min(counts):,}", f"{max(counts):,}"]
         table.add_row(name, f"{split.rows:,}", f"{split.repeated:,}", *per_class)
-    return [*terminal.make_heading("Splits of a run"), Padding(table, (0, 0, 0, 2))]
+    return [*terminal.make_heading("Splits of a run"), Padding(table, (0, 0, 0, 2), expand=False)]
 
 
 def render_lengths(data: TaskData, view: ModelView | None) -> list[RenderableType]:
@@ -149,7 +149,7 @@ def render_lengths(data: TaskData, view: ModelView | None) -> list[RenderableTyp
     unit = "words (the backbone is not on this machine)"
     if view:
         unit = f"tokens of {view.name}, cut at {view.limit} (task.max_length)"
-    return [*terminal.make_heading(f"Lengths in {unit}"), Padding(table, (0, 0, 0, 2))]
+    return [*terminal.make_heading(f"Lengths in {unit}"), Padding(table, (0, 0, 0, 2), expand=False)]
 
 
 def count_words(example: Example) -> int:

