@@ -66,6 +66,7 @@ class Protocol:
     report_on: Literal["test", "dev"] = "test"
     embed_twice: bool = False
     dropout: bool = False
+    max_length: Annotated[int, Ge(4)] | None = None
     pad_to_max_length: bool = False
     first_candidates: bool = False
 

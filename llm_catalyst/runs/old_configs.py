@@ -24,7 +24,13 @@ PACKAGES = {"backbones": "models.backbones", "heads": "models.heads", "doers": "
 CLASSES = {"Rehearsal": "MockModel"}
 
 # Keys that later revisions added to config.yaml, dotted, each with the value that gives the behaviour before it.
-FILLED_KEYS: dict[str, Any] = {"plugins": [], "task.split_seed": None, "bucket_batches": 50, "task.max_length": None}
+FILLED_KEYS: dict[str, Any] = {
+    "plugins": [],
+    "task.split_seed": None,
+    "bucket_batches": 50,
+    "task.max_length": None,
+    "protocol.max_length": None,
+}
 # Those that only some classes of this package have.
 OF_CLASSES = {"task.max_length": "llm_catalyst.tasks.TextTask"}
 # Keys whose default has changed since revisions that lack one of FILLED_KEYS.

@@ -252,6 +252,7 @@ def test_the_official_protocol_takes_every_choice_of_the_published_code(composed
         "report_on": "dev",
         "embed_twice": True,
         "dropout": True,
+        "max_length": 128,
         "pad_to_max_length": True,
         "first_candidates": True,
     }
