@@ -28,6 +28,7 @@ SAME = ("config.yaml", "trajectory.jsonl", "pool.jsonl", "restarts.jsonl", "metr
 REPLY = "- slow music\n- a very good film\n- bad bad actor\n" + "\nThat is all. " * 5000
 SMALLER_THAN_A_CHECKPOINT, SMALLER_THAN_AN_ANSWER = 8_000, 50_000
 PAGE = resource.getpagesize()
+BEGUN = ("config.yaml", "resolved.json", "manifest.json", "SHA256SUMS")  # what a run writes before its first record
 
 FULL = "error: the run directory: No space left on device; free some space and resume the run"
 LIMITED = "error: the run directory: File too large; raise the limit of file sizes (ulimit -f) and resume the run"
@@ -113,7 +114,7 @@ def remount(path: Path, option: str) -> None:
 def filled(disk: Disk, mounted: Path, files: Path) -> Story:
     """A run on a disk that is full at the same places, and is made larger each time."""
     path = mounted / "run"
-    begun = sum(-(-(files / name).stat().st_size // PAGE) for name in ("config.yaml", "manifest.json", "SHA256SUMS"))
+    begun = sum(-(-(files / name).stat().st_size // PAGE) for name in BEGUN)
     met = {}
     # A record file takes a page, a saved state seven (two are there while one is saved), an answer about twenty.
     for place, pages in (("a record", begun), ("a checkpoint", begun + 4), ("an answer", begun + 22)):
