@@ -62,7 +62,8 @@ def load_model_view(config: Mapping[str, Any], data: TaskData) -> ModelView | No
     causal = infer_kind(read_model_config(where, backbone.revision)) == "causal_lm"
     words = build_node(config["head"], "head").words
     cloze = fill_cloze(data.task.cloze, None if causal else tokenizer.mask_token) if words else None
-    given = [limit for limit in (data.task.max_length, backbone.max_length) if limit]
+    asked = data.task.max_length or config["protocol"]["max_length"]
+    given = [limit for limit in (asked, backbone.max_length) if limit]
     limit = min(*(given or [LONGEST_TEXT]), tokenizer.model_max_length - m)
     lengths = {}
     for name in ("train", "dev", "test"):

@@ -81,7 +81,7 @@ class Problem:
         """Tokens that every text is padded to; None pads to the longest of a batch."""
         if not self.settings.protocol.pad_to_max_length or self.truncation is None:
             return None
-        given = self.data.task.max_length or self.model.backbone.settings.max_length
+        given = asked_length(self.data, self.settings) or self.model.backbone.settings.max_length
         return self.truncation.limit if given else min(self.truncation.limit, self.truncation.longest)
 
     @property
@@ -164,9 +164,9 @@ def encode_texts(
     data: TaskData, backbone: text.FrozenText, head: TextHead, settings: Settings, tell: Tell
 ) -> tuple[Splits, Truncation]:
     """The splits as token ids, and the rows that lost text."""
-    longest = limit_text(data.task.max_length, backbone, settings.prompt.length)
+    longest = limit_text(asked_length(data, settings), backbone, settings.prompt.length)
     cloze = cloze_for(backbone, data.task.cloze) if head.words else None
-    refuse_short_limit(data, backbone, longest, cloze)
+    refuse_short_limit(data, backbone, settings, longest, cloze)
     rows = {"train": data.train, "dev": data.dev, "test": data.test}
     encoded = dict(zip(rows, encode_splits(backbone.tokenizer, [*rows.values()], longest, cloze, tell), strict=True))
     if len(backbone.tokenizer) > len(backbone.vocabulary):
@@ -176,8 +176,13 @@ def encode_texts(
     return splits, measure_truncation(backbone.tokenizer, rows, encoded, longest, cloze)
 
 
+def asked_length(data: TaskData, settings: Settings) -> int | None:
+    """The tokens of a text that `task.max_length`, or where it is null `protocol.max_length`, asks for at most."""
+    return data.task.max_length or settings.protocol.max_length
+
+
 def limit_text(asked: int | None, backbone: text.FrozenText, prompt_length: int) -> int:
-    """The tokens of a text that are read: `asked` (task.max_length) at most, and what fits beside the prompt.
+    """The tokens of a text that are read: `asked` at most, and what fits beside the prompt.
 
     Where no key gives a limit it is LONGEST_TEXT.
     """
@@ -185,13 +190,16 @@ def limit_text(asked: int | None, backbone: text.FrozenText, prompt_length: int)
     return min(given, backbone.longest_text(prompt_length) or given)
 
 
-def refuse_short_limit(data: TaskData, backbone: text.FrozenText, longest: int, cloze: str | None) -> None:
+def refuse_short_limit(
+    data: TaskData, backbone: text.FrozenText, settings: Settings, longest: int, cloze: str | None
+) -> None:
     """Raise ConfigurationError where sequences of at most `longest` tokens hold none of the texts."""
     pair = cloze is None and data.train[0].sequences[0][1] is not None
     fixed, needed = count_fixed_tokens(backbone.tokenizer, pair, cloze), 2 if pair else 1
     if longest >= fixed + needed:
         return
     limits = {"task.max_length": data.task.max_length, "backbone.max_length": backbone.settings.max_length}
+    limits["protocol.max_length"] = settings.protocol.max_length
     key = next((key for key, limit in limits.items() if limit == longest), "")
     where = f"{key}={longest}" if key else f"the {longest} positions beside the prompt"
     taken = "special tokens" if cloze is None else f"task.cloze={cloze!r} and special tokens"

@@ -62,7 +62,7 @@ def open_lasting_streams() -> None:
     codecs.register_error(ENCODING_ERRORS, replace_characters)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and not isinstance(getattr(stream.buffer, "raw", None), LastingFile):
+        if isinstance(stream, io.TextIOWrapper) and type(getattr(stream.buffer, "raw", None)) is io.FileIO:
             stream.flush()
             file = io.BufferedWriter(LastingFile(stream.fileno(), "w", closefd=False))
             lasting = io.TextIOWrapper(

@@ -44,7 +44,8 @@ def mentor(runs: Path, **changes: Any) -> Diffusion:
 
 def experiment(seed: int, mentor: Any, **changes: Any) -> Experiment:
     """Two stages of three steps on the toy task, under a head without weights."""
-    problem = toy_problem(head=Similarity(), seed=seed, stages=2, evaluate=Evaluations(steps=1), **changes)
+    fixed = {"seed": seed, "stages": 2, "evaluate": Evaluations(steps=1), "bucket_batches": 50}
+    problem = toy_problem(head=Similarity(), **fixed, **changes)
     return Experiment(problem, Backprop(partial(adamw, lr=0.1), Schedule(), None), mentor, (3, 3))
 
 

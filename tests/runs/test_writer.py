@@ -431,7 +431,9 @@ def test_an_unfinished_run_is_gone_on_with_only_under_its_own_configuration(dire
     later = replace(manifest(), started="2030-01-01T00:00:00+00:00")
     directory.write_config(CONFIG, later)
     assert read_run(directory.path).manifest == manifest()
-    with pytest.raises(ConfigurationError, match=r"another configuration \(seed=3 there and 4 here\); choose another"):
+    with pytest.raises(
+        ConfigurationError, match=r"another configuration \(seed=3 there and 4 here\); leave these keys"
+    ):
         directory.write_config(CONFIG.replace("seed: 3", "seed: 4"), later)
     assert (directory.path / "config.yaml").read_text() == CONFIG
     assert read_run(directory.path).manifest == manifest()

@@ -154,7 +154,8 @@ def test_the_presets_set_the_optimizer_and_the_head_too() -> None:
     assert (heldout.optimizer.dropout, official.optimizer.dropout) == (False, True)
     assert (heldout.optimizer.schedule.name, official.optimizer.schedule.name) == ("constant", "linear")
     assert (heldout.backbone.pooling, official.backbone.pooling) == (None, "pooler")
-    assert (heldout.task.max_length, official.task.max_length) == (None, 128)
+    limits = [each.settings.protocol.max_length for each in (heldout, official)]
+    assert (limits, heldout.task.max_length, official.task.max_length) == ([None, 128], None, None)
     for chosen in (heldout, official):
         optimizer = chosen.optimizer.optimizer([nn.Parameter(torch.zeros(1))])
         assert isinstance(optimizer, torch.optim.AdamW)
@@ -538,8 +539,7 @@ def test_the_full_length_is_128_for_a_model_with_room_for_it() -> None:
     chosen = parts("protocol=official")
     model = load_text_backbone(TextBackbone(folder("roberta")), False, CPU, True)
     model.__dict__["positions"] = 512  # as RoBERTa-large has; only the length is asked for
-    data = toy_data(max_length=chosen.task.max_length)
-    problem = assemble_problem(data, model, chosen.head, replace(chosen.settings, device="cpu"))
+    problem = assemble_problem(toy_data(), model, chosen.head, replace(chosen.settings, device="cpu"))
     assert problem.padding == 128
     heldout = assemble_problem(toy_data(), model, chosen.head, toy_settings())
     assert heldout.padding is None
