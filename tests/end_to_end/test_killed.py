@@ -75,7 +75,7 @@ class Started:
         """A sweep of two runs, killed in the second, and the same command again."""
         words = [word.replace("mentor=evolution", "mentor=none,evolution") for word in ("run", "-m", *variant.words)]
         process = self.catalyst.start(*words, cwd=variant.home)
-        pattern = "outputs/sweeps/*/local/bert_base/none/0_seed1/outcome.json"
+        pattern = "outputs/sweeps/*/local/*/none/0_seed1/outcome.json"
         while process.poll() is None and not [*variant.home.glob(pattern)]:
             time.sleep(0.005)
         (outcome,) = variant.home.glob(pattern)
