@@ -43,7 +43,7 @@ class Task(ABC):
     `words` and `descriptions` stand for the labels under the heads `verbalizer` and `similarity`, in the order of the
     label ids; empty: the names of the labels. `cloze` is the sentence that holds a label word, at {mask}. `choices`
     is not empty where an example holds one sequence per class. `template` and `templates` hold the name of a class, at
-    {}, under the heads of image tasks. `max_length` bounds the tokens of a text.
+    {}, under the heads of image tasks. `max_length` bounds the tokens of a text, `shots` the rows of a class in train.
     """
 
     modality: ClassVar[Modality] = "text"
@@ -55,6 +55,7 @@ class Task(ABC):
     cloze: str = "It was {mask}."
     choices: Sequence[str] = ()
     max_length: int | None = None
+    shots: int | None = None
     template: str = "a photo of a {}."
     templates: Sequence[str] = ()
 

@@ -81,7 +81,7 @@ def warn_labels(contradictory: int, splits: Mapping[str, SplitFacts], data: Task
     for name, split in splits.items():
         if lacking := [label for label in data.labels if label not in split.labels]:
             found.append(f"{name} has no row of {list_names(map(repr, lacking))}")
-    shots = getattr(data.task, "shots", None)
+    shots = data.task.shots
     by_split = [(name, splits[name].labels) for name in ("train", "dev")]
     if shots and data.task.modality == "text" and "test" in splits:
         short = [label for label in data.labels if min(counts.get(label, 0) for _, counts in by_split) < shots]
