@@ -62,7 +62,8 @@ def open_lasting_streams() -> None:
     codecs.register_error(ENCODING_ERRORS, replace_characters)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and type(getattr(stream.buffer, "raw", None)) is io.FileIO:
+        buffer = stream.buffer if isinstance(stream, io.TextIOWrapper) else None
+        if type(getattr(buffer, "raw", buffer)) is io.FileIO:  # it is its own buffer with PYTHONUNBUFFERED
             stream.flush()
             file = io.BufferedWriter(LastingFile(stream.fileno(), "w", closefd=False))
             lasting = io.TextIOWrapper(
