@@ -6,7 +6,6 @@ from statistics import median
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.text import Text
@@ -15,12 +14,13 @@ from llm_catalyst.cli.model_view import ModelView, load_model_view
 from llm_catalyst.config.backbone import drop_package, find_backbone_choice
 from llm_catalyst.config.build import build_node
 from llm_catalyst.config.plugins import check_targets
+from llm_catalyst.sweeps.job_checks import drop_hydra_node
 from llm_catalyst.sweeps.quoting import quote_words
 from llm_catalyst.tasks.base import Example, TaskData
 from llm_catalyst.tasks.data_facts import DataFacts, collect_facts
 from llm_catalyst.tasks.file_guesses import guess_columns, guess_splits
 from llm_catalyst.tasks.templates import list_columns
-from llm_catalyst.tasks.text_tables import read_tables
+from llm_catalyst.tasks.text_tables import TaskTables, read_tables
 from llm_catalyst.tasks.text_task import TextTask, code_labels
 from llm_catalyst.utils import terminal
 from llm_catalyst.utils.format import format_count, join_command, shorten_text
@@ -39,11 +39,13 @@ def data_command(words: Sequence[str], config_dir: Path | None, console: Console
     config = compose_config(overrides, config_dir)
     check_targets(config)
     task = build_node(config["task"], "task")
-    data = task.load(int(config["seed"]), config["protocol"]["report_on"] == "dev")
+    seed, on_dev = int(config["seed"]), config["protocol"]["report_on"] == "dev"
+    tables = read_tables(task, on_dev) if isinstance(task, TextTask) else None
+    data = task.split_tables(tables, seed, on_dev) if tables else task.load(seed, on_dev)
     view = load_model_view(config, data) if task.modality == "text" else None
     facts = collect_facts(data)
     for part in (
-        *render_source(data, guessed),
+        *render_source(data, tables, guessed),
         *render_splits(facts, data.labels),
         *render_lengths(data, view),
         *render_repeats(facts),
@@ -98,19 +100,17 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None) -> dict[st
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
         words = [*search, *quote_words(overrides, folders=folders)]
         composed = compose("config", words, return_hydra_config=True)
-    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    config: Any = OmegaConf.to_container(own, resolve=True)
+    config = drop_hydra_node(composed)
     choice = find_backbone_choice(composed.hydra.runtime.choices.backbone, [conf_directory(), *folders])
     config["backbone"] = drop_package(choice, config["backbone"])
-    return dict(config)
+    return config
 
 
-def render_source(data: TaskData, guessed: str) -> list[RenderableType]:
+def render_source(data: TaskData, tables: TaskTables | None, guessed: str) -> list[RenderableType]:
     """Where the rows come from, how the files were read, and what the columns hold."""
     task = data.task
     rows = {"task": f"{task.name}: {task.description}", "data": escape_controls(data.source)}
-    if isinstance(task, TextTask):
-        tables = read_tables(task)
+    if tables and isinstance(task, TextTask):
         coding, _ = code_labels(task, tables.splits)
         for role, table in tables.splits.items():
             rows[role] = f"{table.source}: {format_count(len(table.rows), 'row')} ({table.form})"

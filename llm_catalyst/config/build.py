@@ -45,6 +45,11 @@ class RunComponents:
     mentor: Any
     settings: Any
 
+    @property
+    def groups(self) -> dict[str, Any]:
+        """The object that was built from the node of each of GROUPS."""
+        return {group: self.mentor.strategy if group == "strategy" else getattr(self, group) for group in GROUPS}
+
 
 def build_components(config: Mapping[str, Any]) -> RunComponents:
     """The objects that a composed configuration (plain dicts and lists) describes.
@@ -78,8 +83,7 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
 
 def record_checked(config: Mapping[str, Any], parts: RunComponents) -> dict[str, Any]:
     """The configuration with each number, boolean and text as the checked objects hold it: seed='007' is 7."""
-    strategy = getattr(parts.mentor, "strategy", None)
-    built = {group: getattr(parts, group, strategy) for group in GROUPS}
+    built = parts.groups
     return {
         key: take_checked(value, built[key] if key in built else getattr(parts.settings, key, None))
         for key, value in config.items()

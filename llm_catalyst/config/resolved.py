@@ -18,8 +18,7 @@ def complete_config(config: Mapping[str, Any], parts: RunComponents) -> dict[str
         config: as it is written to config.yaml.
         parts: the objects that were built from it.
     """
-    built = {group: getattr(parts, group, None) for group in GROUPS}
-    built["strategy"] = getattr(parts.mentor, "strategy", None)
+    built = parts.groups
     own = {key: value for key, value in config.items() if key not in GROUPS}
     groups = {key: complete_node(value, built[key]) for key, value in config.items() if key in GROUPS}
     return {**complete_node(own, parts.settings), **groups}

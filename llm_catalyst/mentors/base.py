@@ -92,12 +92,14 @@ class Mentor(ABC):
         overlap: Whether it is asked from a thread of its own while the next stage trains.
         fallbacks: The mentors that are asked in turn if this one proposes nothing.
         interactive: Whether it asks a person at the terminal, where no live view can be drawn meanwhile.
+        strategy: The `Strategy` that writes its requests; None if it asks no language model.
     """
 
     proposals: int = 0
     overlap: bool = False
     fallbacks: Sequence["Mentor"] = ()
     interactive: bool = False
+    strategy: Any = None
 
     @abstractmethod
     def propose(self, context: MentorContext) -> Advice:

@@ -37,6 +37,12 @@ def check_jobs(loader: ConfigLoader, config: DictConfig, jobs: Jobs) -> None:
 
 def resolve_job(composed: DictConfig) -> dict[str, Any]:
     """The configuration of a job's run without Hydra's own node, as plain dicts."""
-    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    plain: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    plain = drop_hydra_node(composed, throw_on_missing=True)
     return resolve_fallbacks(plain, config_folders(composed.hydra.runtime))
+
+
+def drop_hydra_node(composed: DictConfig, throw_on_missing: bool = False) -> dict[str, Any]:
+    """A composed configuration without Hydra's own node, resolved, as plain dicts."""
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    plain: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=throw_on_missing)
+    return dict(plain)

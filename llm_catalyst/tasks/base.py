@@ -44,6 +44,7 @@ class Task(ABC):
     label ids; empty: the names of the labels. `cloze` is the sentence that holds a label word, at {mask}. `choices`
     is not empty where an example holds one sequence per class. `template` and `templates` hold the name of a class, at
     {}, under the heads of image tasks. `max_length` bounds the tokens of a text, `shots` the rows of a class in train.
+    `hub` is the name of the data set there.
     """
 
     modality: ClassVar[Modality] = "text"
@@ -56,6 +57,7 @@ class Task(ABC):
     choices: Sequence[str] = ()
     max_length: int | None = None
     shots: int | None = None
+    hub: str | None = None
     template: str = "a photo of a {}."
     templates: Sequence[str] = ()
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from llm_catalyst.tasks.base import Example, TaskData
 from llm_catalyst.tasks.duplicates import count_contradictory, count_repeated, count_shared, hash_input
-from llm_catalyst.tasks.row_files import list_names
 from llm_catalyst.utils.format import format_count
+from llm_catalyst.utils.terminal import list_names
 
 FEW = 100  # test rows, below which one row is more than a point
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llm_catalyst.tasks.file_content import RowError
-from llm_catalyst.utils.format import join_first, shorten_text
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import list_names
 
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 SAMPLE = 2**13  # characters of whole lines from which the delimiter is chosen
@@ -85,8 +84,7 @@ def parse_records(text: str, delimiter: str, needed: Sequence[str], dialect: dic
     first, header = next(records, (1, []))
     columns = [clean_name(name) for name in header]
     if twice := sorted(name for name in set(needed) if columns.count(name) > 1):
-        shown = join_first([escape_controls(shorten_text(name, 60)) for name in twice])
-        raise RowError(first, f"columns are named twice: {shown}; give each its own name")
+        raise RowError(first, f"columns are named twice: {list_names(twice, 3)}; give each its own name")
     places = {name: columns.index(name) for name in needed if name in columns}
     rows, numbers = [], []
     for number, cells in records:

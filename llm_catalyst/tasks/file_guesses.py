@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_catalyst.tasks.labels import clean_label, is_missing
-from llm_catalyst.tasks.row_files import list_names, read_rows
+from llm_catalyst.tasks.row_files import read_rows
 from llm_catalyst.tasks.split_files import find_split, list_files
 from llm_catalyst.tasks.text_tables import DEV_NAMES
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError
 
 TEXT_NAMES = (

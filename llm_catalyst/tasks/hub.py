@@ -4,9 +4,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from llm_catalyst.tasks.row_files import RowTable, list_names
+from llm_catalyst.tasks.row_files import RowTable
 from llm_catalyst.utils.proxies import hub_url, name_proxy
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError
 
 

@@ -15,11 +15,11 @@ from typing import Any
 from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.hub import name_source, read_hub
 from llm_catalyst.tasks.json_rows import shorten_value
-from llm_catalyst.tasks.row_files import list_names, require_columns
+from llm_catalyst.tasks.row_files import require_columns
 from llm_catalyst.utils.checksums import sha256
 from llm_catalyst.utils.paths import writable_cache
 from llm_catalyst.utils.rng import derive_seed
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")

@@ -23,9 +23,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from llm_catalyst.tasks import image_layouts, shapes
 from llm_catalyst.tasks.base import CLASS, Example, Task, TaskData
 from llm_catalyst.tasks.image_layouts import Pictures, picture_row
-from llm_catalyst.tasks.row_files import list_names
 from llm_catalyst.tasks.splitting import SplitRule, sample_coop_shots, split_rows
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError, NonNegativeInt, PositiveInt, config_dataclass
 
 COOP_DEV_SHOTS = 4  # of each class at most

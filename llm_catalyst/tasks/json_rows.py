@@ -9,8 +9,7 @@ from typing import Any
 
 from llm_catalyst.tasks.delimited_rows import Table, clean_name
 from llm_catalyst.tasks.file_content import RowError
-from llm_catalyst.utils.format import join_first, shorten_text
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import list_names
 
 LIST_NAMES = ("data", "examples", "rows", "instances")  # of the list of rows, where there are others
 ABRIDGED = reprlib.Repr()
@@ -103,7 +102,7 @@ def find_list(value: Any) -> list[Any]:
     if len(lists) == 1 or len(known) == 1:
         return find_list(lists[known[0]] if known else next(iter(lists.values())))
     if lists:
-        held = join_first([escape_controls(shorten_text(key, 60)) for key in lists])
+        held = list_names(lists, 3)
         raise RowError(None, f"there are several lists of objects ({held}); write each into a file of its own")
     if is_object(value.get("data")):
         return find_list(value["data"])

@@ -14,9 +14,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from llm_catalyst.tasks.row_files import list_names
 from llm_catalyst.utils.format import format_count
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError
 
 # Of label names that are read off the rows: they become the words of the heads and of the mentor.

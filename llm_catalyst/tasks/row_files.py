@@ -5,7 +5,7 @@ What a file holds is untrusted: what cannot be used is refused with the file and
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 from llm_catalyst.tasks.delimited_rows import read_delimited
 from llm_catalyst.tasks.file_content import RowError, find_compression, read_content, read_text
 from llm_catalyst.tasks.json_rows import read_json
-from llm_catalyst.utils.format import format_count, join_first, shorten_text
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.format import format_count
+from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean, get_nested
 
 JSON, DELIMITED, PARQUET, ARROW = "JSON", "CSV", "Parquet", "Arrow"
@@ -205,8 +205,3 @@ def require_columns(where: str, needed: Sequence[str], columns: Sequence[str], f
         near = escape_controls(did_you_mean(name, known))
         shown = escape_controls(repr(name))
         raise ConfigurationError(f"{where}: there is no column {shown}; there are: {list_names(columns)}{near}; {fix}")
-
-
-def list_names(names: Iterable[str]) -> str:
-    """The first ten names, printable and each shortened, and the number of the others."""
-    return join_first([escape_controls(shorten_text(name, 60)) or "(no name)" for name in names], 10)

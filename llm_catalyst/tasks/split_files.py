@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from llm_catalyst.tasks.row_files import FORMATS, SPREADSHEETS, list_names, split_suffixes
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.tasks.row_files import FORMATS, SPREADSHEETS, split_suffixes
+from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError
 
 # train-00000-of-00002, train-00000-of-00002-3f2a…, train_1, train.part3

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from llm_catalyst.tasks.base import Example
 from llm_catalyst.tasks.duplicates import TwinKey, choose_twin_key
-from llm_catalyst.tasks.row_files import list_names
 from llm_catalyst.utils.rng import derive_seed
+from llm_catalyst.utils.terminal import list_names
 from llm_catalyst.utils.validation import ConfigurationError
 
 Rows = Sequence[Example]

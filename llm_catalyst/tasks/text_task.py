@@ -24,13 +24,13 @@ from llm_catalyst.tasks.labels import (
     code_given,
     find_forms,
 )
-from llm_catalyst.tasks.row_files import RowTable, list_names
+from llm_catalyst.tasks.row_files import RowTable
 from llm_catalyst.tasks.splitting import SplitRule, sample_shots, split_rows
 from llm_catalyst.tasks.templates import check_template, fill_template, list_columns
-from llm_catalyst.tasks.text_tables import name_task, read_tables
+from llm_catalyst.tasks.text_tables import TaskTables, name_task, read_tables
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.rng import derive_seed
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import (
     ConfigurationError,
     NonNegativeInt,
@@ -102,7 +102,10 @@ class TextTask(Task):
         task's test split, as in the method's published code. With `shots` train and dev hold that many rows
         of each label, drawn by `seed`.
         """
-        tables = read_tables(self, report_on_dev)
+        return self.split_tables(read_tables(self, report_on_dev), seed, report_on_dev)
+
+    def split_tables(self, tables: TaskTables, seed: int, report_on_dev: bool) -> TaskData:
+        """The rows that `read_tables` read as train, dev and test, as `load` gives them."""
         coding, labels = code_labels(self, tables.splits)
         given = {role: build_examples(self, table, coding, labels[role]) for role, table in tables.splits.items()}
         shots = (self.shots, self.shots) if self.shots else None

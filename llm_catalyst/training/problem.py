@@ -198,8 +198,11 @@ def refuse_short_limit(
     fixed, needed = count_fixed_tokens(backbone.tokenizer, pair, cloze), 2 if pair else 1
     if longest >= fixed + needed:
         return
-    limits = {"task.max_length": data.task.max_length, "backbone.max_length": backbone.settings.max_length}
-    limits["protocol.max_length"] = settings.protocol.max_length
+    limits = {
+        "task.max_length": data.task.max_length,
+        "backbone.max_length": backbone.settings.max_length,
+        "protocol.max_length": settings.protocol.max_length,
+    }
     key = next((key for key, limit in limits.items() if limit == longest), "")
     where = f"{key}={longest}" if key else f"the {longest} positions beside the prompt"
     taken = "special tokens" if cloze is None else f"task.cloze={cloze!r} and special tokens"

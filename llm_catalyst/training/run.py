@@ -146,12 +146,8 @@ def load_problem(parts: RunComponents, tell: Tell = ignore) -> Problem:
             f"head=verbalizer needs a language-model head, which {parts.backbone.name} does not have; "
             f"choose head=classifier or head=similarity, or a backbone such as roberta_base, bert_base or gpt2"
         )
-    hub = getattr(task, "hub", None)
-    tell(
-        f"reading the data ({escape_controls(str(hub))}: from its files here or the hub) …"
-        if hub
-        else "reading the data …"
-    )
+    place = f" ({escape_controls(task.hub)}: from its files here or the hub)" if task.hub else ""
+    tell(f"reading the data{place} …")
     on_dev = settings.protocol.report_on == "dev"
     data, unseen = task.load(settings.seed, on_dev), task.load_unseen(settings.seed, on_dev)
     if unseen and not head.transfers:

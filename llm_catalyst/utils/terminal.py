@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llm_catalyst.utils.format import shorten_text
+from llm_catalyst.utils.format import join_first, shorten_text
 
 UNBROKEN = 10_000  # columns of what is no terminal
 
@@ -91,3 +91,8 @@ def make_pairs(rows: Mapping[str, str | Text]) -> Padding:
     for name, value in rows.items():
         table.add_row(name, Text(value) if isinstance(value, str) else value)
     return Padding(table, (0, 0, 0, 2), expand=False)
+
+
+def list_names(names: Iterable[str], most: int = 10) -> str:
+    """The first names, printable and each shortened, and the number of the others."""
+    return join_first([escape_controls(shorten_text(name, 60)) or "(no name)" for name in names], most)

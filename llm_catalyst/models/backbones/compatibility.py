@@ -116,9 +116,7 @@ def compare_states(backbone: Any) -> None:
     prompt, batch = backbone.vocabulary[ids[:PROMPT]][None], make_batch(ids[PROMPT:])
     states = backbone.hidden(prompt, batch)[0, 0]
     require_equal(backbone, whole, states, "hidden states")
-    backbone.hidden(
-        1.1 * prompt, batch
-    )  # Gemma 4 looks for the ids of embedded tokens, which a soft prompt has none of
+    backbone.hidden(1.1 * prompt, batch)  # Gemma 4 looks for the ids of embedded tokens, and a soft prompt has none
     if states.shape[-1] != backbone.width:
         problem = f"has states of width {states.shape[-1]}, and its configuration says {backbone.width}"
         raise refuse_model(backbone.settings.name, backbone.base.config, problem)
