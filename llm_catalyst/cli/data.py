@@ -13,6 +13,7 @@ from rich.text import Text
 from llm_catalyst.cli.model_view import ModelView, load_model_view
 from llm_catalyst.config.backbone import drop_package, find_backbone_choice
 from llm_catalyst.config.build import build_node
+from llm_catalyst.config.overrides import refuse_missing_choices
 from llm_catalyst.config.plugins import check_targets
 from llm_catalyst.sweeps.job_checks import drop_hydra_node
 from llm_catalyst.sweeps.quoting import quote_words
@@ -96,6 +97,7 @@ def guess_keys(place: Path, others: Sequence[str]) -> dict[str, str]:
 def compose_config(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
     """The resolved configuration of a run with these overrides."""
     folders = [config_dir.absolute()] if config_dir else []
+    refuse_missing_choices(overrides, folders)
     search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
         words = [*search, *quote_words(overrides, folders=folders)]

@@ -32,6 +32,7 @@ def run_command(words: Sequence[str]) -> None:
         refuse_secrets({name: value})
     overrides.refuse_other_words(read_positional(words))
     words, folders = overrides.expand_config_folders(words)
+    overrides.refuse_missing_choices(words, folders)
     overrides.warn_of_hidden_files(folders)
     given = overrides.expand_seeds_together(words)
     # Hydra accepts this flag before overrides only, and overrides before its other options only.

@@ -8,7 +8,7 @@ from typing import Any
 
 from llm_catalyst.config.errors import list_known_keys, print_error
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.paths import conf_directory, expand_path
+from llm_catalyst.utils.paths import conf_directory, expand_path, list_choices
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
 
 SWEEP = ("-m", "--multirun")
@@ -40,6 +40,29 @@ def refuse_other_words(words: Sequence[str]) -> None:
             meant = " or ".join(f"{group}={word}" for group in groups)
             near = f" (did you mean {meant}?)" if groups else did_you_mean(word, list_known_keys())
             raise ConfigurationError(f"{word!r} sets no key; write KEY=VALUE{near}")
+
+
+def refuse_missing_choices(words: Sequence[str], folders: Sequence[Path] = ()) -> None:
+    """Raise ConfigurationError where an override of a group names no choice (`mentor=null`), or a list of them.
+
+    Hydra has a raw ValueError for the first, and merges the choices of a list, of which a run would have one mixture.
+
+    Args:
+        words: Of the command line.
+        folders: Of a user's own YAML files.
+    """
+    for word in words:
+        key, sign, value = word.partition("=")
+        group = key.lstrip("+")
+        places = [folder / group for folder in (conf_directory(), *folders) if (folder / group).is_dir()]
+        if not sign or not places or group in ("", "hydra"):
+            continue
+        choices = [path.stem for place in places for path in list_choices(place)]
+        fix = f"; for none of them write {group}=none" if "none" in choices else "; or leave it out"
+        if any(part.strip().lower() in ("", "null") for part in value.split(",")):
+            raise ConfigurationError(f"{word} names no choice; there are: {', '.join(choices)}{fix}")
+        if value.startswith("["):
+            raise ConfigurationError(f"{word} names several choices; write one, or for a sweep -m {group}=A,B")
 
 
 def expand_seeds_together(words: Sequence[str]) -> list[str]:

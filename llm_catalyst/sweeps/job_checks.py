@@ -5,11 +5,13 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
+from llm_catalyst.config.backbone import find_backbone_choice, settle_backbone
 from llm_catalyst.config.build import build_components
 from llm_catalyst.config.errors import explain_config_error, is_config_error
 from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
 from llm_catalyst.sweeps.job import config_folders
 from llm_catalyst.sweeps.status import Jobs, distinguish_jobs
+from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -37,8 +39,12 @@ def check_jobs(loader: ConfigLoader, config: DictConfig, jobs: Jobs) -> None:
 
 def resolve_job(composed: DictConfig) -> dict[str, Any]:
     """The configuration of a job's run without Hydra's own node, as plain dicts."""
-    plain = drop_hydra_node(composed, throw_on_missing=True)
-    return resolve_fallbacks(plain, config_folders(composed.hydra.runtime))
+    plain, runtime = drop_hydra_node(composed, throw_on_missing=True), composed.hydra.runtime
+    folders, node = config_folders(runtime), plain["backbone"]
+    if expand_path(str(node["name"])).is_dir():  # the hub may be reached from the machines of the runs only
+        choice = find_backbone_choice(runtime.choices.backbone, folders)
+        plain["backbone"] = settle_backbone(choice, node, composed.hydra.overrides.task)
+    return resolve_fallbacks(plain, folders)
 
 
 def drop_hydra_node(composed: DictConfig, throw_on_missing: bool = False) -> dict[str, Any]:

@@ -187,7 +187,12 @@ def render_reasons(reasons: Iterable[tuple[str, str]]) -> list[Text]:
     places: dict[str, list[str]] = {}
     for place, message in reasons:
         places.setdefault(message, []).append(place)
-    return [Text(escape_controls(f"  {join_first(found)}: {message}"), "red") for message, found in places.items()]
+    lines = []
+    for message, found in places.items():
+        place = join_first(found)
+        text = message if message.startswith(f"{place}: ") else f"{place}: {message}"  # many name their own job
+        lines.append(Text(escape_controls(f"  {text}"), "red"))
+    return lines
 
 
 def distinguish_jobs(jobs: Jobs) -> dict[int, str]:
