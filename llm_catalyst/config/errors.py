@@ -49,8 +49,8 @@ def is_config_error(error: Exception) -> bool:
 def explain_failure(error: Exception) -> str:
     """An error outside the configuration as a message; for an error of the file system it says what to do."""
     remedies = {
-        errno.ENOSPC: "free some space and resume the run",
-        errno.EDQUOT: "free some of your quota and resume the run",
+        errno.ENOSPC: "free some space and resume the run, or start it again if it saved nothing yet",
+        errno.EDQUOT: "free some of your quota and resume the run, or start it again if it saved nothing yet",
         errno.EFBIG: "raise the limit of file sizes (ulimit -f) and resume the run",
         errno.EROFS: "choose a directory that can be written: hydra.run.dir=DIR",
         errno.EACCES: "choose a directory that can be written: hydra.run.dir=DIR",
