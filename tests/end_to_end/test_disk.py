@@ -30,7 +30,10 @@ SMALLER_THAN_A_CHECKPOINT, SMALLER_THAN_AN_ANSWER = 8_000, 50_000
 PAGE = resource.getpagesize()
 BEGUN = ("config.yaml", "resolved.json", "manifest.json", "SHA256SUMS")  # what a run writes before its first record
 
-FULL = "error: the run directory: No space left on device; free some space and resume the run, or start it again if it saved nothing yet"
+FULL = (
+    "error: the run directory: No space left on device; "
+    "free some space and resume the run, or start it again if it saved nothing yet"
+)
 LIMITED = "error: the run directory: File too large; raise the limit of file sizes (ulimit -f) and resume the run"
 
 
