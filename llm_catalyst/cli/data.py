@@ -50,7 +50,7 @@ def data_command(words: Sequence[str], config_dir: Path | None, console: Console
         *render_splits(facts, data.labels),
         *render_lengths(data, view),
         *render_repeats(facts),
-        *render_warnings(facts),
+        *render_warnings([*facts.warnings, *(view.warnings if view else ())]),
         *render_examples(data, view),
         *render_next(overrides),
     ):
@@ -165,9 +165,9 @@ def render_repeats(facts: DataFacts) -> list[RenderableType]:
     return [*terminal.make_heading("Rows whose input stands elsewhere, too"), terminal.make_pairs(rows)]
 
 
-def render_warnings(facts: DataFacts) -> list[RenderableType]:
+def render_warnings(warnings: Sequence[str]) -> list[RenderableType]:
     """What a reader of the scores must know."""
-    lines = [terminal.indent_text(Text(f"- {escape_controls(warning)}", "yellow")) for warning in facts.warnings]
+    lines = [terminal.indent_text(Text(f"- {escape_controls(warning)}", "yellow")) for warning in warnings]
     return [*terminal.make_heading("Warnings"), *lines] if lines else []
 
 

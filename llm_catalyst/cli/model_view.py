@@ -1,6 +1,6 @@
 """A task's texts as the tokens of a backbone, for `catalyst data`; no weights are read, and nothing is fetched."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ class ModelView:
         limit: tokens of a sequence at most, as in a run, unless the model turns out to have fewer positions.
         cloze: the cloze that holds the label word; None where the head has none.
         lengths: the tokens of each row's longest sequence, by split, uncut.
+        warnings: about tokens that the backbone does not know, or does not read as text.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ModelView:
     limit: int
     cloze: str | None
     lengths: Mapping[str, list[int]]
+    warnings: Sequence[str]
 
     def count_cut(self, split: str) -> float:
         """The share of a split's rows that lose text."""
@@ -50,7 +52,8 @@ def load_model_view(config: Mapping[str, Any], data: TaskData) -> ModelView | No
 
     from llm_catalyst.models.backbones.config import explained_load_errors
     from llm_catalyst.models.backbones.model_config import infer_kind, read_model_config
-    from llm_catalyst.tasks.tokenization import fill_cloze, list_sequences, tokenize_sequences
+    from llm_catalyst.tasks.token_warnings import warn_tokens
+    from llm_catalyst.tasks.tokenization import encode_around, fill_cloze, list_sequences, tokenize_sequences
     from llm_catalyst.tasks.truncation import NO_LIMIT
     from llm_catalyst.training.problem import LONGEST_TEXT
 
@@ -65,13 +68,15 @@ def load_model_view(config: Mapping[str, Any], data: TaskData) -> ModelView | No
     asked = data.task.max_length or config["protocol"]["max_length"]
     given = [limit for limit in (asked, backbone.max_length) if limit]
     limit = min(*(given or [LONGEST_TEXT]), tokenizer.model_max_length - m)
-    lengths = {}
+    lengths, encoded = {}, {}
     for name in ("train", "dev", "test"):
         rows = getattr(data, name)
         tokens, _ = tokenize_sequences(tokenizer, list_sequences(rows), NO_LIMIT, cloze)
-        choices = len(rows[0].sequences)
+        encoded[name], choices = tokens, len(rows[0].sequences)
         lengths[name] = [max(map(len, tokens[i : i + choices])) for i in range(0, len(tokens), choices)]
-    return ModelView(backbone.name, tokenizer, m, limit, cloze, lengths)
+    pair = cloze is None and data.train[0].sequences[0][1] is not None
+    warnings = warn_tokens(tokenizer, backbone.name, encoded, encode_around(tokenizer, pair, cloze))
+    return ModelView(backbone.name, tokenizer, m, limit, cloze, lengths, warnings)
 
 
 def is_here(where: str, revision: str | None) -> bool:

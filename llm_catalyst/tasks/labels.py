@@ -4,6 +4,7 @@ A column may hold the names of the classes, their numbers from 0 or from 1, trut
 letters. Which of these it is follows from all its values, in every split.
 """
 
+import html
 import re
 import unicodedata
 from collections import Counter
@@ -20,10 +21,14 @@ from llm_catalyst.utils.validation import ConfigurationError
 
 # Of label names that are read off the rows: they become the words of the heads and of the mentor.
 MOST_LABELS, LONGEST_LABEL = 1000, 200
-TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
+TRUE, FALSE = ("true", "yes", "on", "t", "y"), ("false", "no", "off", "f", "n")
 INVISIBLE = " \t\r\n\u00a0\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 SEPARATORS = re.compile(r"(?<=\w)[\s_-]+(?=\w)")
 WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
+# By which tables write a missing value; those that are no word in any language come first.
+NOT_A_NUMBER = ("nan", "<na>")
+MISSING = (*NOT_A_NUMBER, "null", "na", "n/a")
+LEAST_ROWS = 3  # of a class, on average; a column with fewer may hold no classes
 
 
 def name_label(value: Any) -> Any:
@@ -45,9 +50,9 @@ def clean_label(value: Any) -> str:
 
 
 def clean_labels(values: Sequence[Any]) -> list[str]:
-    """The labels of a column as text; where all are whole numbers, those of a spreadsheet ('1.0') are, too."""
+    """The labels of a column as text; where all are whole numbers, in one form: 1 for '1.0', '+1' and '01'."""
     cleaned = list(map(clean_label, values))
-    numbers = {value: match[1] for value in set(cleaned) if (match := WHOLE.fullmatch(value))}
+    numbers = {value: str(int(match[1])) for value in set(cleaned) if (match := WHOLE.fullmatch(value))}
     return [numbers[value] for value in cleaned] if len(numbers) == len(set(cleaned)) else cleaned
 
 
@@ -64,8 +69,8 @@ def find_forms(values: Sequence[Any]) -> tuple[str, ...]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a label's cell is empty: None, NaN, blank, or text that says NaN."""
-    return value is None or value != value or str(value).strip().lower() in ("", "nan")
+    """Whether a label's cell is empty: None, NaN or blank."""
+    return value is None or value != value or not str(value).strip()
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,13 @@ class LabelCoding:
     notes: tuple[str, ...] = ()
 
 
-def code_given(names: Sequence[str], values: Collection[str], choices: bool) -> LabelCoding:
+def code_given(names: Sequence[str], values: Collection[str], trained: Collection[str], choices: bool) -> LabelCoding:
     """The coding of a column with the distinct `values` of all splits, whose classes are given by name.
 
     Args:
         names: of the classes, or of the choices of a multiple choice task, in the order of their ids.
         values: cleaned.
+        trained: those of the training split: another split may have -1 for a label that is not told.
         choices: whether letters may stand for them.
 
     Raises:
@@ -98,7 +104,7 @@ def code_given(names: Sequence[str], values: Collection[str], choices: bool) -> 
     """
     zero, one = ({str(first + i): i for i in range(len(names))} for first in (0, 1))
     kinds = {"names": {name: i for i, name in enumerate(names)}, "truth values": code_truth(names, values)}
-    kinds |= {"numbers from 0": zero, "numbers from 1": one, "numbers in their order": code_order(names, values)}
+    kinds |= {"numbers from 0": zero, "numbers from 1": one, "numbers in their order": code_order(names, trained)}
     if choices:
         kinds["letters"] = {letter: i for i, letter in enumerate(ascii_uppercase[: len(names)])}
     known = {kind: len(ids.keys() & values) for kind, ids in kinds.items()}
@@ -131,7 +137,7 @@ def code_truth(names: Sequence[str], values: Collection[str]) -> dict[str, int]:
     if len(names) != 2:
         return {}
     turned = names[0].lower() in TRUE and names[1].lower() in FALSE
-    truth = {"true": int(not turned), "false": int(turned)}
+    truth = {**dict.fromkeys(TRUE, int(not turned)), **dict.fromkeys(FALSE, int(turned))}
     return {value: truth[value.lower()] for value in values if value.lower() in truth}
 
 
@@ -167,16 +173,43 @@ def code_found(values: Sequence[str], column: str) -> LabelCoding:
         problem = f"column {column!r} holds {much}, such as {escape_controls(longest[:60])!r}"
         raise ConfigurationError(f"{problem}; name the right column in task.label, or the labels in task.labels")
     form = f"{'numbers' if all(map(WHOLE.fullmatch, found)) else 'names'}, read off train"
-    return LabelCoding(tuple(found), {name: i for i, name in enumerate(found)}, form, find_twins(counts))
+    notes = [*find_twins(counts), *warn_missing(counts), *warn_many(counts, column)]
+    return LabelCoding(tuple(found), {name: i for i, name in enumerate(found)}, form, tuple(notes))
+
+
+def warn_missing(counts: Mapping[str, int]) -> list[str]:
+    """A warning for each label by which many tables write a missing value."""
+    return [
+        f"the label {name!r} ({format_count(n, 'row')}) counts as a class; if it says that there is none, remove them"
+        for name, n in counts.items()
+        if name.lower() in MISSING
+    ]
+
+
+def warn_many(counts: Mapping[str, int], column: str) -> list[str]:
+    """A warning where a column has so many different values that it may hold no classes."""
+    rows = sum(counts.values())
+    if len(counts) <= max(2, rows / LEAST_ROWS):
+        return []
+    held = f"column {escape_controls(column)!r} holds {len(counts):,} different labels in {format_count(rows, 'row')}"
+    return [f"{held}, and each counts as a class; if they are numbers to be predicted, sort them into a few classes"]
+
+
+def fold_label(name: str) -> str:
+    """A label without its form: case, separators, quotation marks, a last mark, HTML, Unicode, the way of a number."""
+    visible = "".join(c for c in unicodedata.normalize("NFKC", html.unescape(name)) if unicodedata.category(c) != "Cf")
+    folded = SEPARATORS.sub(" ", visible.casefold()).strip("\"'`").rstrip(".,:;! ")
+    try:
+        return str(float(folded) + 0.0)  # -0.0 + 0.0 is 0.0
+    except ValueError:
+        return folded
 
 
 def find_twins(counts: Mapping[str, int]) -> tuple[str, ...]:
-    """A warning for each group of labels that differ only in case, separators, a last mark, or Unicode form."""
+    """A warning for each group of labels that differ only in form: see `fold_label`."""
     groups: dict[str, list[str]] = {}
     for name in counts:
-        visible = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
-        folded = SEPARATORS.sub(" ", visible.casefold()).rstrip(".,:;! ")
-        groups.setdefault(folded, []).append(name)
+        groups.setdefault(fold_label(name), []).append(name)
     found = []
     for names in (names for names in groups.values() if len(names) > 1):
         listed = " and ".join(f"{escape_controls(name)!r} ({format_count(counts[name], 'row')})" for name in names)

@@ -9,7 +9,7 @@ from typing import Any
 
 from llm_catalyst.tasks.hub import name_source, read_hub_rows
 from llm_catalyst.tasks.json_rows import shorten_value
-from llm_catalyst.tasks.labels import is_missing
+from llm_catalyst.tasks.labels import NOT_A_NUMBER, is_missing
 from llm_catalyst.tasks.row_files import RowTable, join_tables, read_rows, require_columns
 from llm_catalyst.tasks.split_files import list_files, locate_split, missing_split, part_of
 from llm_catalyst.tasks.templates import list_columns
@@ -155,6 +155,9 @@ def find_problem(name: str, value: Any, task: Any, table: RowTable) -> str:
         return f"there is no {shown} (-1); name a split that has labels in task.test or task.dev, or remove the row"
     if value is None or value != value or (label and is_missing(value)):
         return f"there is no {shown}; fill it in or remove the row"
+    if label and str(value).strip().lower() in NOT_A_NUMBER and str(value).strip() not in task.labels:
+        fix = "fill it in or remove the row, or name it in task.labels if it is a class"
+        return f"there is no {shown}, but {shorten_value(value)}; {fix}"
     if isinstance(value, str) and not value.isascii() and value != value.encode("utf-8", "replace").decode():
         return f"{shown}, {shorten_value(value)}, holds half a surrogate pair, which is no text; write it anew"
     if isinstance(value, str) and len(value) > LONGEST_TEXT and not label:

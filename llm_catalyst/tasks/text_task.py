@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from functools import partial
+from itertools import chain
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
@@ -16,6 +17,8 @@ from llm_catalyst.tasks.base import Example, Task, TaskData
 from llm_catalyst.tasks.duplicates import hash_input, hash_text
 from llm_catalyst.tasks.json_rows import shorten_value
 from llm_catalyst.tasks.labels import (
+    INVISIBLE,
+    MISSING,
     LabelCoding,
     LabelName,
     clean_labels,
@@ -38,6 +41,8 @@ from llm_catalyst.utils.validation import (
     config_dataclass,
     did_you_mean,
 )
+
+FEWEST_TEXTS = 4  # different ones from which train, dev and test can be told apart
 
 
 @config_dataclass("task")
@@ -107,6 +112,9 @@ class TextTask(Task):
     def split_tables(self, tables: TaskTables, seed: int, report_on_dev: bool) -> TaskData:
         """The rows that `read_tables` read as train, dev and test, as `load` gives them."""
         coding, labels = code_labels(self, tables.splits)
+        if len(set(labels["train"])) < 2:
+            problem = f"every row has the same label, {shorten_value(labels['train'][0])}; add rows of another label"
+            raise ConfigurationError(f"task={self.name}: {tables.splits['train'].source}: {problem}")
         given = {role: build_examples(self, table, coding, labels[role]) for role, table in tables.splits.items()}
         shots = (self.shots, self.shots) if self.shots else None
         rule = SplitRule(self.name, seed, self.split_seed, report_on_dev, shots, self.dev_share, self.dev_rows)
@@ -124,8 +132,13 @@ class TextTask(Task):
 
     def explain_empty(self, name: str, train: Sequence[Example], names: Sequence[str]) -> str:
         """The reason why no row could be held out of `train` for a split."""
-        if len({hash_input(row) for row in train}) == 1:
-            return f"every row of {self.train} has the same text (task.text={self.text!r})"
+        different, where = len({hash_input(row) for row in train}), f"(task.text={self.text!r})"
+        if different == 1:
+            return f"every row of {self.train} has the same text {where}"
+        if different < min(FEWEST_TEXTS, len(train)):
+            return f"the rows of {self.train} have {different} different texts {where}, and none stands in two splits"
+        if FEWEST_TEXTS <= len(train) == len({row.label for row in train}):
+            return f"every row of {self.train} has a label of its own (task.label={self.label}); name the right column"
         if self.shots:
             return f"task.shots={self.shots} leaves it no row"
         counts = Counter(names[row.label] for row in train)
@@ -155,7 +168,7 @@ def code_labels(task: TextTask, splits: Mapping[str, RowTable]) -> tuple[LabelCo
         if declared := train.classes.get(column):
             coding = code_declared(names, declared)
         elif names:
-            coding = code_given(names, set().union(*labels.values()), bool(task.choices))
+            coding = code_given(names, set().union(*labels.values()), set(labels["train"]), bool(task.choices))
         else:
             coding = code_found(labels["train"], column)
     return replace(coding, notes=(*coding.notes, *find_forms(raw))), labels
@@ -175,9 +188,6 @@ def build_examples(task: TextTask, table: RowTable, coding: LabelCoding, labels:
         twin = hash_text(max((texts[column] for column in columns), key=len, default=text))
         place = table.numbers[number] if len(table.parts) < 2 else number + 1
         examples.append(Example(sequences, label, place, twin))
-    if len({example.label for example in examples}) < 2:
-        problem = f"every row has the same label, {shorten_value(labels[0])}"
-        raise ConfigurationError(f"task={task.name}: {table.source}: {problem}; add rows of another label")
     return examples
 
 
@@ -189,10 +199,19 @@ def unknown_label(task: TextTask, table: RowTable, number: int, value: str, name
     near = escape_controls(did_you_mean(value[:100], names))
     problem = f"label {shorten_value(cell)} is neither one of the labels ({list_names(names)}){numbers}{near}"
     fix = "correct the row, or name the labels in task.labels"
+    if value == "-1":
+        fix = "where -1 says that a label is not told, name another split in task.test or task.dev, or remove the row"
     return ConfigurationError(f"task={task.name}: {table.place(number)}: {problem}; {fix}")
 
 
 def count_empty(role: str, examples: Sequence[Example]) -> list[str]:
-    """A note where rows of a split have no text at all."""
-    empty = sum(not any(text or pair for text, pair in example.sequences) for example in examples)
-    return [f"{empty:,} of {format_count(len(examples), 'row')} of {role} have an empty text"] if empty else []
+    """A note where rows of a split have no text, and where it says that it is missing."""
+    rows = f"of {format_count(len(examples), 'row')} of {role}"
+    texts = [
+        "".join(filter(None, chain.from_iterable(example.sequences))).strip(INVISIBLE).lower() for example in examples
+    ]
+    empty, missing = texts.count(""), Counter(text for text in texts if text in MISSING)
+    notes = [f"{empty:,} {rows} have an empty text"] if empty else []
+    if missing:
+        notes.append(f"{missing.total():,} {rows} have the text {list_names(map(repr, missing))}; is it missing there?")
+    return notes

@@ -71,10 +71,10 @@ def tokenize_sequences(
     return found["input_ids"], found.get("token_type_ids")
 
 
-def count_fixed_tokens(tokenizer: Any, pair: bool, cloze: str | None = None) -> int:
-    """Tokens that stand around a text or a pair of texts: special tokens and the cloze."""
+def encode_around(tokenizer: Any, pair: bool, cloze: str | None = None) -> Sequence[int]:
+    """The ids that stand around a text or a pair of texts: special tokens and the cloze."""
     (row,), _ = tokenize_sequences(tokenizer, [("", "" if pair else None)], 10**6, cloze)
-    return len(row)
+    return row
 
 
 def build_encoded(tokenizer: Any, examples: Sequence[Example], tokens: Rows, types: Rows | None) -> Encoded:

@@ -23,7 +23,8 @@ from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Prompt, Snapshot, Split
 from llm_catalyst.tasks.base import TaskData, Tell, ignore, majority_share, steps_per_epoch
 from llm_catalyst.tasks.batching import Batch, Examples, count_padded_tokens, training_rows
-from llm_catalyst.tasks.tokenization import count_fixed_tokens, encode_splits, fill_cloze
+from llm_catalyst.tasks.token_warnings import warn_tokens
+from llm_catalyst.tasks.tokenization import encode_around, encode_splits, fill_cloze
 from llm_catalyst.tasks.truncation import Truncation, measure_truncation
 from llm_catalyst.training.scoring import Results, score_members
 from llm_catalyst.utils.memory import PassLimits
@@ -143,12 +144,11 @@ def assemble_problem(
     `tell` is called with the progress of encoding texts or images; `unseen` are other classes to report on.
     """
     make_model: Any
-    truncation, most = None, None
+    truncation, found = None, list[str]()
     if data.task.modality == "image":
         splits, make_model = encode_images(data, backbone, settings, tell), PromptedClip
     else:
-        (splits, truncation), make_model = encode_texts(data, backbone, head, settings, tell), PromptedText
-        most = backbone.longest_text(settings.prompt.length)
+        (splits, truncation, found), make_model = encode_texts(data, backbone, head, settings, tell), PromptedText
     limits = PassLimits(settings.micro_batch or settings.batch_size, settings.token_budget)
     model = make_model(backbone, head, head.constants(backbone, data), limits)
     compiled_before = loading.compile_seconds() if backbone.compiled else None
@@ -156,14 +156,14 @@ def assemble_problem(
     space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt, class_at)
     space.check()
     other = assemble_problem(unseen, backbone, head, settings, tell) if unseen else None
-    warnings = (*backbone.warnings, *head.warnings(backbone, data), *(truncation.describe(most) if truncation else ()))
+    warnings = (*backbone.warnings, *head.warnings(backbone, data), *found)
     return Problem(data, splits, model, space, settings, other, compiled_before, warnings, truncation)
 
 
 def encode_texts(
     data: TaskData, backbone: text.FrozenText, head: TextHead, settings: Settings, tell: Tell
-) -> tuple[Splits, Truncation]:
-    """The splits as token ids, and the rows that lost text."""
+) -> tuple[Splits, Truncation, list[str]]:
+    """The splits as token ids, the rows that lost text, and warnings about both."""
     longest = limit_text(asked_length(data, settings), backbone, settings.prompt.length)
     cloze = cloze_for(backbone, data.task.cloze) if head.words else None
     refuse_short_limit(data, backbone, settings, longest, cloze)
@@ -173,7 +173,11 @@ def encode_texts(
         largest = (max(row, default=0) for split in encoded.values() for row in split.tokens)
         refuse_missing_rows(backbone, largest, f"task={data.task.name}: a text")
     splits: Splits = {"train": encoded["train"], "dev": encoded["dev"], "test": encoded["test"]}
-    return splits, measure_truncation(backbone.tokenizer, rows, encoded, longest, cloze)
+    truncation = measure_truncation(backbone.tokenizer, rows, encoded, longest, cloze)
+    pair = cloze is None and data.train[0].sequences[0][1] is not None
+    fixed = encode_around(backbone.tokenizer, pair, cloze)
+    warnings = warn_tokens(backbone.tokenizer, backbone.settings.name, {n: e.tokens for n, e in encoded.items()}, fixed)
+    return splits, truncation, [*truncation.describe(backbone.longest_text(settings.prompt.length)), *warnings]
 
 
 def asked_length(data: TaskData, settings: Settings) -> int | None:
@@ -195,7 +199,7 @@ def refuse_short_limit(
 ) -> None:
     """Raise ConfigurationError where sequences of at most `longest` tokens hold none of the texts."""
     pair = cloze is None and data.train[0].sequences[0][1] is not None
-    fixed, needed = count_fixed_tokens(backbone.tokenizer, pair, cloze), 2 if pair else 1
+    fixed, needed = len(encode_around(backbone.tokenizer, pair, cloze)), 2 if pair else 1
     if longest >= fixed + needed:
         return
     limits = {

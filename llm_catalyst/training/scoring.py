@@ -100,9 +100,12 @@ def make_result(loss: float, answers: Tensor, truth: Tensor, metric: str) -> Sco
 
 
 def classification_metrics(answers: Tensor, truth: Tensor) -> dict[str, float]:
-    """Accuracy and macro-averaged F1 over the classes that occur in `truth`, each in [0, 1]."""
+    """Accuracy and macro-averaged F1, each in [0, 1].
+
+    As in scikit-learn's f1_score, F1 is averaged over the classes that occur in `truth` or among the answers.
+    """
     f1 = []
-    for label in truth.unique():
+    for label in torch.cat([truth, answers]).unique():
         hits = int(((answers == label) & (truth == label)).sum())
         f1.append(2 * hits / max(1, int((answers == label).sum()) + int((truth == label).sum())))
     return {"accuracy": float((answers == truth).double().mean()), "macro_f1": sum(f1) / len(f1)}

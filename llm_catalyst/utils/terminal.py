@@ -77,9 +77,9 @@ def make_columns(*names: str, wide: int | None = None) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     for number, name in enumerate(names):
         if number == wide:
-            table.add_column(name, overflow="fold")
+            table.add_column(Text(name), overflow="fold")  # a plain str would be read as markup
         else:
-            table.add_column(name, justify="right", no_wrap=True)
+            table.add_column(Text(name), justify="right", no_wrap=True)
     return table
 
 

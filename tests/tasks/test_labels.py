@@ -24,6 +24,9 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "fractions from 1": (1.0, 2.0),
     "numbers as text": ("0", "1"),
     "truth values of R": ("FALSE", "TRUE"),
+    "letters of truth values": ("n", "y"),
+    "numbers with zeros": ("01", "02"),
+    "numbers with signs": ("-1", "+1"),
 }
 
 
@@ -75,7 +78,7 @@ def test_other_numbers_stand_for_the_classes_in_their_order_and_that_is_said(tmp
 
 def test_labels_that_may_count_from_0_or_from_1_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="the labels are 1, 2, of 3 classes: they may count from 0 or from 1"):
-        code_given(["a", "b", "c"], {"1", "2"}, choices=False)
+        code_given(["a", "b", "c"], {"1", "2"}, {"1", "2"}, choices=False)
 
 
 @pytest.mark.parametrize("values", [(1, 2), ("A", "B")], ids=str)
@@ -102,6 +105,72 @@ def test_two_unicode_forms_of_a_label_are_one_class_and_that_is_said(tmp_path: P
     data = load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows)}))
     assert data.labels == ("bar", "café")
     assert any("'café' is written in 2 Unicode forms" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    "twins",
+    [("1", "01"), ("1", "+1"), ("0", "-0"), ("1", "1.0"), (".5", "0.5"), ("good", '"good"'), ("a&b", "a&amp;b")],
+    ids=str,
+)
+def test_labels_that_differ_in_form_alone_are_named(twins: tuple[str, str]) -> None:  # E6
+    (note,) = find_twins(dict.fromkeys([*twins, "other"], 3))
+    assert f"the labels {twins[0]!r} (3 rows) and {twins[1]!r} (3 rows) are almost equal" in note
+
+
+@pytest.mark.parametrize("written", ["NA", "n/a", "null"])
+def test_a_label_that_may_stand_for_a_missing_value_is_told(tmp_path: Path, written: str) -> None:
+    rows = [(f"text {i}", ("good", "bad", written)[i % 3]) for i in range(30)]
+    notes = load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows)})).notes
+    assert any(f"the label {written!r} (10 rows) counts as a class; if it says that there is none" in n for n in notes)
+
+
+@pytest.mark.parametrize("written", ["NaN", "nan", "<NA>"])
+def test_a_label_that_is_not_a_number_is_refused_unless_it_is_named(tmp_path: Path, written: str) -> None:
+    rows = [(f"text {i}", ("good", "bad", written)[i % 3]) for i in range(30)]
+    folder = write_files(tmp_path, {"rows.csv": as_csv(rows)})
+    with pytest.raises(ConfigurationError, match=r"rows.csv, line 4: there is no label, but .*\(10 of 30 rows: line 4"):
+        load_rows(folder)
+    assert load_rows(folder, labels=["good", "bad", written]).labels == ("good", "bad", written)
+
+
+def test_none_is_the_name_of_a_class(tmp_path: Path) -> None:
+    rows = [(f"text {i}", ("FAVOR", "AGAINST", "NONE")[i % 3]) for i in range(30)]
+    assert load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows)})).labels == ("NONE", "FAVOR", "AGAINST")
+
+
+def test_labels_of_minus_one_in_a_test_split_are_told_to_be_none(tmp_path: Path) -> None:
+    train = as_csv([(f"text {i}", i % 2) for i in range(20)])
+    files = {"train.csv": train, "test.csv": as_csv([(f"other {i}", -1) for i in range(4)])}
+    for labels in ([], ["bad", "good"], ["bad", "good", "best"]):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"test.csv, line 2: label .?-1.? is neither .*; where -1 says that a label is not told",
+        ):
+            load_rows(write_files(tmp_path, files), labels=labels, test="test")
+
+
+def test_a_column_of_measurements_is_warned_about(tmp_path: Path) -> None:
+    rows = [(f"text {i}", i % 60 / 7) for i in range(120)]
+    files = {"train.csv": as_csv(rows), "dev.csv": as_csv(rows[:60]), "test.csv": as_csv(rows[60:])}
+    data = load_rows(write_files(tmp_path, files), dev="dev", test="test")
+    assert any("column 'label' holds 60 different labels in 120 rows" in note for note in data.notes)
+
+
+def test_a_test_split_of_one_class_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    train = as_csv([(f"text {i}", ("bad", "good")[i % 2]) for i in range(20)])
+    files = {"train.csv": train, "test.csv": as_csv([(f"other {i}", "good") for i in range(4)])}
+    assert [row.label for row in load_rows(write_files(tmp_path, files), test="test").test] == [1] * 4
+    files = {"train.csv": as_csv([(f"other {i}", "good") for i in range(4)]), "test.csv": train}
+    with pytest.raises(ConfigurationError, match=r"train\.csv: every row has the same label, 'good'"):
+        load_rows(write_files(tmp_path, files), test="test")
+
+
+def test_texts_that_say_that_they_are_missing_are_counted(tmp_path: Path) -> None:
+    texts = ["nan", "NaN", "null", "\u200b", *(f"text {i}" for i in range(20))]
+    rows = [(text, ("bad", "good")[i % 2]) for i, text in enumerate(texts)]
+    notes = load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows)})).notes
+    assert "1 of 24 rows of train have an empty text" in notes
+    assert "3 of 24 rows of train have the text 'nan', 'null'; is it missing there?" in notes
 
 
 def test_different_labels_are_not_called_almost_equal() -> None:

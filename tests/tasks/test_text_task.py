@@ -410,7 +410,6 @@ def test_a_malformed_template_is_refused_by_its_key(folder: Callable[..., Path],
         (rows_of(0, 1, 0.5), GOOD, {"labels": ["a", "b"]}, ["train.jsonl, line 3: ", "label 0.5"]),
         (GOOD, rows_of(0, 1, 3), {"labels": ["a", "b"]}, ["test.jsonl, line 3: ", "label 3"]),
         (rows_of(1, 1, 1), GOOD, {}, ["train.jsonl", "same label"]),
-        (GOOD, rows_of(1, 1), {}, ["test.jsonl", "same label"]),
         (GOOD, rows_of("bad", "1"), {"labels": ["0", "1"]}, ["test.jsonl, line 1: ", "'bad'"]),
     ],
 )

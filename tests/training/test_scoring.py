@@ -134,9 +134,8 @@ def test_metrics_are_those_of_scikit_learn(seed: int) -> None:
     truth = [rng.randrange(classes) for _ in range(n)]
     answers = [rng.choice([t, rng.randrange(classes)]) for t in truth]
     found = classification_metrics(torch.tensor(answers), torch.tensor(truth))
-    occurring = sorted(set(truth))
     assert found["accuracy"] == pytest.approx(accuracy_score(truth, answers))
-    expected = f1_score(truth, answers, labels=occurring, average="macro", zero_division=0)
+    expected = f1_score(truth, answers, average="macro", zero_division=0)
     assert found["macro_f1"] == pytest.approx(expected)
 
 

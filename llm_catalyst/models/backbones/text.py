@@ -148,11 +148,15 @@ class FrozenText(FrozenBackbone):
         return nn.functional.normalize(self.mean(prompts, batch), dim=-1)
 
     def word_logits(self, prompts: Tensor, batch: TextBatch, words: Tensor) -> Tensor:
-        """Language-model logits (k, r, c) of the vocabulary ids `words` (c,), at the mask or after the last token."""
+        """Language-model logits (k, r, c) of the vocabulary ids `words` (c,), at the mask or after the last token.
+
+        The mask is the last one: that of the cloze, which stands behind the text.
+        """
         if self.causal:
             text = batch.mask.sum(-1) - 1
         else:
-            text = (batch.tokens == self.tokenizer.mask_token_id).long().argmax(-1)
+            masks = batch.tokens == self.tokenizer.mask_token_id
+            text = masks.shape[-1] - 1 - masks.flip(-1).long().argmax(-1)
         state = self.state(prompts, batch, prompts.shape[1] + text)
         logits = apply_language_model_head(self.model, self.base, state.flatten(0, 1))
         return logits[:, words].unflatten(0, state.shape[:2])
