@@ -18,7 +18,7 @@ class RunInfo:
         title: task, backbone, head and mentor.
         directory: the run directory, as people see it.
         plan: the optimizer steps of each stage.
-        majority: accuracy of always answering the most frequent label of the reporting split, in [0, 1].
+        majority: accuracy of always answering the most frequent label of dev, in [0, 1].
         metric: name of the task's metric.
         rows: the rows of each split and their labels, in a line.
         warnings: what a reader of the scores must know of the data, a sentence each.

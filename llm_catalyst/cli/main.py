@@ -11,7 +11,7 @@ from typing import Any
 from llm_catalyst import __version__
 from llm_catalyst.utils.paths import check_current_folder, expand_path
 from llm_catalyst.utils.signals import handle_signals
-from llm_catalyst.utils.streams import open_lasting_streams
+from llm_catalyst.utils.streams import lost_output, open_lasting_streams
 
 USAGE = """\
 catalyst: a language model as a complementary optimizer to gradient descent in prompt tuning
@@ -81,13 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = argparse.Namespace(action=run_action, words=words if completes else words[1:])
     else:
         options = parse_words(words)
-    from llm_catalyst.config.errors import run_with_exit_code
+    from llm_catalyst.config.errors import FAILED, run_with_exit_code
 
     def act() -> Any:
         check_current_folder()
         return options.action(options)
 
     code, result = run_with_exit_code(act)
+    # A run's results are in its directory; what the others do is to print.
+    if not code and words[0] not in ("run", "resume") and lost_output():
+        code = FAILED
     sys.exit(code or result)
 
 

@@ -7,6 +7,7 @@ and bounds stand in one place. A class of torch.optim is bound to its arguments 
 import functools
 import importlib
 import inspect
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -58,6 +59,7 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
     models are looked for in the environment here, so that a missing one stops a run before it trains.
     """
     refuse_secrets(config)
+    refuse_infinite(config)
     check_targets(config)
     from llm_catalyst.config.settings import Settings
 
@@ -79,6 +81,13 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
     backbone = build_node(config["backbone"], "backbone")
     check_modalities(task, backbone, head)
     return RunComponents(task, backbone, head, optimizer, mentor, settings)
+
+
+def refuse_infinite(config: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError where a number is infinite or NaN: no record could hold it."""
+    for path, value in flatten_leaves(config):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigurationError(f"{path}={value} is no finite number")
 
 
 def record_checked(config: Mapping[str, Any], parts: RunComponents) -> dict[str, Any]:

@@ -16,7 +16,13 @@ from llm_catalyst.utils.signals import BudgetExceededError
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean, flatten_leaves, locate_error
 
 FAILED, WRONG_USE, BUDGET_SPENT, DIVERGED = 1, 2, 3, 4
-WRONG_PLACE = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)  # where nothing can be written
+WRONG_PLACE = (
+    errno.EACCES,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)  # where nothing can be written
 
 
 def run_with_exit_code(action: Callable[[], Any]) -> tuple[int, Any]:
@@ -55,6 +61,7 @@ def explain_failure(error: Exception) -> str:
         errno.EROFS: "choose a directory that can be written: hydra.run.dir=DIR",
         errno.EACCES: "choose a directory that can be written: hydra.run.dir=DIR",
         errno.ENOTDIR: "a file is in its way; choose another directory: hydra.run.dir=DIR",
+        errno.ENAMETOOLONG: "choose a shorter name: hydra.run.dir=DIR",
         errno.EEXIST: "a file is in its way; choose another directory: hydra.run.dir=DIR",
     }
     if isinstance(error, OSError) and error.errno in remedies:

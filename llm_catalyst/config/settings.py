@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from llm_catalyst.models.prompt_settings import PromptSettings
 from llm_catalyst.optimizers.schedule import Schedule
@@ -13,6 +13,7 @@ from llm_catalyst.tasks.base import steps_per_epoch
 from llm_catalyst.utils.validation import ConfigurationError, NonNegative, NonNegativeInt, PositiveInt, config_dataclass
 
 DEFAULT_STAGES = 4
+MOST_THREADS = 1024  # with many more the process dies without a message
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Settings:
     moments: Literal["reset", "keep"] = "reset"
     protocol: Protocol = field(default_factory=Protocol)
     device: str = "auto"
-    threads: PositiveInt | None = None
+    threads: Annotated[int, Ge(1), Le(MOST_THREADS)] | None = None
     token_budget: PositiveInt = 16384
     micro_batch: PositiveInt | None = None
     checkpoint: Checkpoints = field(default_factory=Checkpoints)

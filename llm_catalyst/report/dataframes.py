@@ -5,7 +5,7 @@ An unknown value is pandas' NA, never 0. Tables are made from the records alone,
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from llm_catalyst.runs.records import Evaluation, LLMCall, Snapshot
 from llm_catalyst.utils.validation import flatten_leaves
 
 Row = dict[str, Any]
+Places = str | Path | Iterable[str | Path]  # a folder, or several
 
 TEXT, WHOLE, REAL, DATE = "string", "Int64", "Float64", "datetime64[us, UTC]"
 # The columns that every table of runs has. Between settings and outcome stand the settings in which runs differ, and
@@ -28,6 +29,7 @@ CHOICES = dict.fromkeys(GROUPS, TEXT)
 SETTINGS = {"seed": WHOLE, "optimizer.lr": REAL, "batch_size": WHOLE, "prompt.length": WHOLE}
 SCORES = ("dev_metric", "dev_loss", "test_metric", "test_loss")  # in [0, 1], losses in nats; docs/guide.md has all
 OUTCOME = {
+    "data": TEXT,
     "metric": TEXT,
     **dict.fromkeys(SCORES, REAL),
     **dict.fromkeys(("dev_examples", "test_examples"), WHOLE),
@@ -62,7 +64,7 @@ METRICS = {
 }
 
 
-def load_runs(*places: str | Path) -> pd.DataFrame:
+def load_runs(*places: Places) -> pd.DataFrame:
     """One row for each run directory at or below `places`: settings, outcome and costs.
 
     Each setting in which runs differ has a column of its dotted key (`stage.steps`; a list is JSON text). A key below
@@ -80,7 +82,7 @@ def load_runs(*places: str | Path) -> pd.DataFrame:
         | {group: run.manifest.choices.get(group) for group in CHOICES}
         | ({"doer": "none"} if run.manifest.choices.get("optimizer") == "none" else {})  # as it was chosen once
         | select_settings(run.config, [*SETTINGS, *keys])
-        | {"metric": run.metric, "started": run.manifest.started}
+        | {"data": run.source or None, "metric": run.metric, "started": run.manifest.started}
         | usage_columns(sum_usage(exchanges))
         | (outcome_columns(run.outcome) if run.outcome else {})
         for run, exchanges in found
@@ -88,12 +90,12 @@ def load_runs(*places: str | Path) -> pd.DataFrame:
     return make_frame(rows, {**MADE_BY, **CHOICES, **SETTINGS, **dict.fromkeys(keys), **OUTCOME})
 
 
-def load_trajectories(*places: str | Path) -> pd.DataFrame:
+def load_trajectories(*places: Places) -> pd.DataFrame:
     """One row for each projected prompt that the runs at or below `places` passed through (see `load_runs`)."""
     return frame_of_records(read_runs_and_records(places, Snapshot), TRAJECTORY, lambda s: {"text": s.prompt.text})
 
 
-def load_metrics(*places: str | Path) -> pd.DataFrame:
+def load_metrics(*places: Places) -> pd.DataFrame:
     """One row for each evaluation of the runs at or below `places`, with all its metrics (see `load_runs`)."""
 
     def describe(e: Evaluation) -> Row:
@@ -102,14 +104,14 @@ def load_metrics(*places: str | Path) -> pd.DataFrame:
     return frame_of_records(read_runs_and_records(places, Evaluation), METRICS, describe)
 
 
-def load_predictions(*places: str | Path) -> pd.DataFrame:
+def load_predictions(*places: Places) -> pd.DataFrame:
     """One row for each row of the reporting split of the finished runs at or below `places` (see `load_runs`).
 
     `row` is its number in its file; `label` the true label, and `soft_prompt`, `best_prompt`, `start` what the prompts
     of those names answered. Runs of earlier revisions have none.
     """
     rows, problems = [], list[str]()
-    for path in find_runs(*map(Path, places)):
+    for path in find_runs(*list_paths(places)):
         run = read_or_note(path, problems)
         try:
             rows += [] if run is None else list_predictions(run)
@@ -131,10 +133,15 @@ def list_predictions(run: Run) -> list[Row]:
     return [place | {"row": row} | {n: own[i] for n, own in named.items()} for i, row in enumerate(found.rows)]
 
 
-def read_runs_and_records(places: Sequence[str | Path], kind: type[Any]) -> list[tuple[Run, tuple[Any, ...]]]:
+def list_paths(places: Iterable[Places]) -> list[Path]:
+    """The folders of `load_runs`, each given alone or in a list."""
+    return [Path(one) for place in places for one in ([place] if isinstance(place, str | Path) else place)]
+
+
+def read_runs_and_records(places: Sequence[Places], kind: type[Any]) -> list[tuple[Run, tuple[Any, ...]]]:
     """Each run with its records of a kind; one that cannot be read is left out with a warning."""
     found, problems = [], list[str]()
-    for path in find_runs(*map(Path, places)):
+    for path in find_runs(*list_paths(places)):
         run = read_or_note(path, problems)
         try:
             found += [] if run is None else [(run, read_lines(path / FILES[kind], kind))]

@@ -49,6 +49,16 @@ class Run:
         return str(written or (get_nested(resolved.config, "task", "metric") if resolved else None) or "metric")
 
     @property
+    def task(self) -> str:
+        """The name of its task."""
+        return str(get_nested(self.config, "task", "name") or "task")
+
+    @property
+    def source(self) -> str:
+        """Where its data came from: a file, a folder, or a name on the hub; '' in runs that did not note it."""
+        return str(self.manifest.data.get("source", ""))
+
+    @property
     def mentor(self) -> str:
         """The name of its mentor's choice, or of the mentor's class."""
         target = str(get_nested(self.config, "mentor", "_target_") or "?")
@@ -96,10 +106,40 @@ def to_json_text(value: Any) -> str:
 
 
 def column_names(runs: Sequence[Run]) -> list[str]:
-    """The task of each run; if tasks of one name differ in settings, with these: 'sst2, shots=16'."""
-    tasks = [str(get_nested(run.config, "task", "name") or "task") for run in runs]
+    """The task of each run; if tasks of one name differ in data or settings, with these: 'sst2, shots=16'."""
     settings = [{key: text for key, text in run.settings.items() if key[:5] == "task."} for run in runs]
-    return add_differences(tasks, [""] * len(runs), settings)
+    for own, place in zip(settings, distinguish_data(runs), strict=True):
+        own["task.path"] = place
+    return add_differences([run.task for run in runs], [""] * len(runs), settings)
+
+
+def distinguish_data(runs: Sequence[Run]) -> list[str]:
+    """For each run the end of the path of its data where runs of its task have other data, or else ''.
+
+    Data at two places are the same where two runs have an equal test split.
+    """
+    places: dict[tuple[str, str], str] = {}  # the first place that is known to hold the same data
+    for run in runs:
+        tested = str(get_nested(run.manifest.data, "test", "sha256"))
+        known = places.setdefault((run.task, tested), run.source)
+        places.setdefault((run.task, run.source), known)
+    sources = [places[run.task, run.source] for run in runs]
+    different: dict[str, set[str]] = defaultdict(set)
+    for run, source in zip(runs, sources, strict=True):
+        different[run.task].add(source)
+    names = {task: shorten_paths(found) for task, found in different.items() if len(found) > 1}
+    return [names[run.task][source] if run.task in names else "" for run, source in zip(runs, sources, strict=True)]
+
+
+def shorten_paths(paths: Collection[str]) -> dict[str, str]:
+    """For each path the shortest of its ends by which it differs from the others."""
+
+    def end(path: str, parts: int) -> str:
+        return "/".join(path.rstrip("/").split("/")[-parts:])
+
+    longest = max(path.count("/") + 1 for path in paths)
+    parts = next((n for n in range(1, longest) if len({end(path, n) for path in paths}) == len(paths)), longest)
+    return {path: end(path, parts) for path in paths}
 
 
 def row_names(runs: Sequence[Run], columns: Sequence[str]) -> list[str]:
@@ -134,9 +174,9 @@ def choose_keys(groups: Sequence[Sequence[Mapping[str, str]]], keys: Sequence[st
     def count_told(chosen: Sequence[str]) -> int:
         return sum(len({tuple(own.get(key, "null") for key in chosen) for own in group}) for group in groups)
 
-    def rank(key: str) -> tuple[int, bool, int]:
+    def rank(key: str) -> tuple[int, bool, bool, int]:
         values = {own.get(key, "null") for group in groups for own in group}
-        return -count_told([key]), bool(values & EMPTY), keys.index(key)
+        return -count_told([key]), bool(values & EMPTY), not key.endswith((".name", ".path")), keys.index(key)
 
     chosen: list[str] = []
     for key in sorted(keys, key=rank):

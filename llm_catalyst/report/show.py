@@ -136,7 +136,7 @@ def render_curves(run: RunRecords, metric: str) -> list[RenderableType]:
     lines: list[RenderableType] = [
         *terminal.make_heading(f"Training curve on dev (n = {run.metrics[0].score.examples:,})")
     ]
-    majority = analysis.read_majority(run) if metric == "accuracy" else None
+    majority = analysis.read_majority(run.manifest) if metric == "accuracy" else None
     for name, style, level in (("loss", "cyan", None), (metric, "green", majority)):
         stages = defaultdict[int, list[Point]](list)
         for (stage, step), score in best.items():

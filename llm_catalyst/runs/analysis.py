@@ -1,11 +1,11 @@
 """Figures and wording of a run's records that the views, `catalyst show` and reports share."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from llm_catalyst.runs.reader import RunRecords
-from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Outcome, Restart, Score, ScoredPrompt
+from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Manifest, Outcome, Restart, Score, ScoredPrompt
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.format import format_count, format_dollars
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
@@ -118,12 +118,9 @@ def read_metric_name(run: RunRecords) -> str:
     return escape_controls(str(get_nested(run.config, "task", "metric") or resolved or "metric"))
 
 
-def read_majority(run: RunRecords) -> float | None:
-    """The accuracy of always answering the most frequent label of the reporting split; None if it is unknown."""
-    if run.outcome is not None:
-        return run.outcome.majority
-    test = run.manifest.data.get("test")
-    labels = test.get("labels") if isinstance(test, Mapping) else None
+def read_majority(manifest: Manifest) -> float | None:
+    """The accuracy of always answering the most frequent label of dev; None if it is unknown."""
+    labels = get_nested(manifest.data, "dev", "labels")
     return max(labels.values()) / sum(labels.values()) if labels else None
 
 
@@ -144,7 +141,7 @@ def collect_warnings(run: RunRecords) -> list[str]:
         if constant:
             found.append(warn_constant(stage, constant[-1].step, constant[-1].constant or ""))
         ended = stage in {entry.stage for entry in run.pool} or run.outcome is not None
-        stuck = warn_majority(stage, [read_accuracy(e) for e in here], read_majority(run)) if ended else None
+        stuck = warn_majority(stage, [read_accuracy(e) for e in here], read_majority(run.manifest)) if ended else None
         found += [stuck] if stuck else []
     return found
 

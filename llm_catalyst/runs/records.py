@@ -233,7 +233,8 @@ class Outcome:
 
     `best` is the soft prompt that dev chose, `test` its score on the split `reported_on`; `best_prompt` the pool's best
     discrete prompt, `test_best_prompt` its score; `start_dev` and `start_test` those of the initial prompt before any
-    training, None in runs of earlier revisions. `majority` is the share of the reporting split's largest class, and
+    training, None in runs of earlier revisions. `majority` is the share of the reporting split's largest class,
+    `majority_metric` the task's metric of always answering that one, None in runs of earlier revisions, and
     `compile_seconds` the part of `seconds` in which the last process compiled the backbone; None without compiling.
     """
 
@@ -257,6 +258,7 @@ class Outcome:
     compile_seconds: float | None = None
     start_dev: Score | None = None
     start_test: Score | None = None
+    majority_metric: float | None = None
 
 
 @dataclass(frozen=True)

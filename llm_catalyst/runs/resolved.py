@@ -39,7 +39,8 @@ class Resolved:
         words: of each label (of a wrong and a right choice in a multiple choice task) under head=verbalizer.
         descriptions: the same under head=similarity.
         data: the facts about the rows of each split (tasks/data_facts.py), and `truncation`, of those that lose text
-            (tasks/truncation.py); None for pictures.
+            (tasks/truncation.py); None for pictures. `rows` has the numbers of the rows of train and dev, as
+            `Predictions.rows` counts them, in ranges: "2-14, 17".
     """
 
     config: Mapping[str, Any]

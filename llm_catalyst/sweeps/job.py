@@ -70,9 +70,11 @@ class Job:
         if hydra.mode != RunMode.RUN:
             dev = carry_out_job(config, self.words).dev
         else:
-            code, result = run_with_exit_code(lambda: execute_composed(config, self.words))
+            try:
+                code, result = run_with_exit_code(lambda: execute_composed(config, self.words))
+            finally:  # also where a signal has stopped it before it wrote anything
+                remove_if_empty(Path(hydra.runtime.output_dir))
             code = code or decide_exit_code(result)
-            remove_if_empty(Path(hydra.runtime.output_dir))
             if code:
                 sys.exit(code)
             dev = result.get("dev")

@@ -10,6 +10,7 @@ from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.terminal import list_names
 
 FEW = 100  # test rows, below which one row is more than a point
+FEW_OF_A_CLASS = 5  # test rows
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,17 @@ def warn_labels(contradictory: int, splits: Mapping[str, SplitFacts], data: Task
 
 
 def warn_few(splits: Mapping[str, SplitFacts]) -> list[str]:
-    """The warning that the split that reports has few rows."""
+    """The warnings that the split that reports has few rows, in all or of a class."""
     name = "test" if "test" in splits else "dev"
     rows = splits[name].rows
-    if rows >= FEW:
-        return []
-    return [f"the score is that of {format_count(rows, f'{name} row')}: each is {100 / rows:.1f} points of accuracy"]
+    found = []
+    if rows < FEW:
+        found = [
+            f"the score is that of {format_count(rows, f'{name} row')}: each is {100 / rows:.1f} points of accuracy"
+        ]
+    if rare := [f"{label!r} {n}" for label, n in splits[name].labels.items() if n < FEW_OF_A_CLASS]:
+        found.append(f"{name} has few rows of some classes, of which little can be said: {list_names(rare)}")
+    return found
 
 
 def describe_rows(facts: DataFacts) -> str:

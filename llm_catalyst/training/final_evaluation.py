@@ -30,7 +30,7 @@ def evaluate_outcome(problem: Problem, state: State, start_dev: Score | None) ->
     discrete = problem.score_prompts([best_prompt.prompt], state.parameters[0], "test")[0] if best_prompt else None
     outcome = Outcome(
         status="done" if soft else "diverged",
-        message=describe_verdict(problem, soft),
+        message=describe_verdict(problem, state, soft),
         protocol=problem.settings.protocol.name,
         reported_on=problem.settings.protocol.report_on,
         best=state.best,
@@ -39,6 +39,7 @@ def evaluate_outcome(problem: Problem, state: State, start_dev: Score | None) ->
         best_prompt=best_prompt,
         test_best_prompt=discrete.score if discrete else None,
         majority=problem.majority,
+        majority_metric=problem.majority_metric,
         diverged_stages=state.diverged,
         fallbacks=state.fallbacks,
         ledger=state.ledger,
@@ -65,18 +66,19 @@ def on_unseen(problem: Problem, state: State, result: ScoringResult) -> dict[str
     return {"base_accuracy": base, "new_accuracy": other, "harmonic_mean": harmonic_mean([base, other])}
 
 
-def describe_verdict(problem: Problem, result: ScoringResult | None) -> str:
-    """One sentence that compares the reported accuracy with the majority class's."""
+def describe_verdict(problem: Problem, state: State, result: ScoringResult | None) -> str:
+    """One sentence that compares the reported metric with that of always answering the most frequent label."""
     if result is None:
         return "no finite state was found; try a smaller optimizer.lr or backbone.dtype=float32"
-    accuracy, majority = result.metrics["accuracy"], problem.majority
     if result.constant is not None:
         return f"every answer is {problem.label(result.constant)!r}: nothing was learned beyond one class"
-    if accuracy > majority:
-        return f"accuracy {accuracy:.3f} beats the majority class ({majority:.3f})"
-    if accuracy == majority:
-        return f"accuracy {accuracy:.3f} only meets the majority class"
-    return f"accuracy {accuracy:.3f} does NOT reach the majority class ({majority:.3f})"
+    name, score, majority = problem.data.task.metric, result.score.metric, problem.majority_metric
+    untrained = state.best is not None and state.best.step == 0
+    start = "; on dev nothing was better than the start, before any training" if untrained else ""
+    if score == majority:
+        return f"{name} {score:.3f} only meets the majority class{start}"
+    verdict = "beats" if score > majority else "does NOT reach"
+    return f"{name} {score:.3f} {verdict} the majority class ({majority:.3f}){start}"
 
 
 def device_name(device: torch.device) -> str:

@@ -26,7 +26,7 @@ from llm_catalyst.tasks.batching import Batch, Examples, count_padded_tokens, tr
 from llm_catalyst.tasks.token_warnings import warn_tokens
 from llm_catalyst.tasks.tokenization import encode_around, encode_splits, fill_cloze
 from llm_catalyst.tasks.truncation import Truncation, measure_truncation
-from llm_catalyst.training.scoring import Results, score_members
+from llm_catalyst.training.scoring import Results, classification_metrics, score_members
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.rng import derive_seed, make_generator
 from llm_catalyst.utils.validation import ConfigurationError
@@ -76,6 +76,13 @@ class Problem:
     def majority(self) -> float:
         """Accuracy of always answering the reporting split's most frequent label."""
         return majority_share(self.data.test)
+
+    @property
+    def majority_metric(self) -> float:
+        """The task's metric of always answering the reporting split's most frequent label."""
+        labels = torch.tensor([row.label for row in self.data.test])
+        answers = torch.full_like(labels, int(labels.mode().values))
+        return classification_metrics(answers, labels)[self.data.task.metric]
 
     @property
     def padding(self) -> int | None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import yaml
 from rich.console import Console
+from rich.text import Text
 
 from llm_catalyst.callbacks.base import CallbackList, RunInfo
 from llm_catalyst.callbacks.trackers import make_trackers
@@ -26,13 +27,14 @@ from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
 from llm_catalyst.runs.resolved import Resolved
 from llm_catalyst.runs.writer import RunDirectory
-from llm_catalyst.tasks.base import Tell, ignore
+from llm_catalyst.tasks.base import Tell, ignore, majority_share
 from llm_catalyst.tasks.data_facts import DataFacts, collect_facts, describe_rows
 from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate
 from llm_catalyst.training.loop import Experiment, run_experiment
 from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.utils import cpu, memory, rng, signals
+from llm_catalyst.utils.format import format_ranges
 from llm_catalyst.utils.revision import read_revision
 from llm_catalyst.utils.terminal import escape_controls, open_console
 from llm_catalyst.utils.validation import ConfigurationError
@@ -68,7 +70,8 @@ def run_training(
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
         shown = describe_rows(facts), facts.warnings
         metric = problem.data.task.metric
-        callback.on_run_start(RunInfo(title, str(path), plan, problem.majority, metric, *shown, resumed))
+        majority = majority_share(problem.data.dev)
+        callback.on_run_start(RunInfo(title, str(path), plan, majority, metric, *shown, resumed))
         try:
             with shared_backbone.get_signal_handler(0.0 if interactive else signals.PATIENCE_S) as handler:
                 optimizer = shared_backbone.share_steps(parts.optimizer, problem.device)
@@ -101,6 +104,9 @@ def dry_run(parts: RunComponents) -> Estimate:
     with show_status(view, console, "loading data and model, and measuring a step …") as tell:
         problem = load_problem(parts, tell)
     refuse_long_limit(problem)
+    if view != "none":
+        for warning in (*collect_facts(problem.data).warnings, *problem.warnings):
+            console.print(Text(f"warning: {escape_controls(warning)}", "yellow"), soft_wrap=True)
     plan = parts.settings.plan(problem.examples)
     estimated = estimate_run(Experiment(problem, parts.optimizer, parts.mentor, plan))
     if view != "none":
@@ -220,5 +226,7 @@ def build_manifest(problem: Problem, choices: Mapping[str, str], words: Sequence
 def resolve_run(config: Mapping[str, Any], parts: RunComponents, problem: Problem, facts: DataFacts) -> Resolved:
     """What the configuration leaves to defaults, and to the data."""
     data, cut = problem.data, problem.truncation
-    rows = asdict(facts) | {"truncation": asdict(cut) if cut else None}
+    used = {"train": data.train, "dev": data.dev}
+    numbers = {name: format_ranges(each.row for each in rows if each.row is not None) for name, rows in used.items()}
+    rows = asdict(facts) | {"truncation": asdict(cut) if cut else None, "rows": numbers}
     return Resolved(complete_config(config, parts), data.labels, data.words, data.descriptions, rows)

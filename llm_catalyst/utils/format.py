@@ -70,3 +70,14 @@ def quote_word(word: str) -> str:
 def shorten_text(text: str, longest: int) -> str:
     """The text; of a longer one the first `longest` characters and '…'."""
     return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def format_ranges(numbers: Iterable[int]) -> str:
+    """Numbers in ascending order, those that follow each other as a range: '2-14, 17'."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and number <= ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import suppress
 from typing import Any
 
 INTERRUPTED, STOPPED = 130, 75  # exit codes of Ctrl-C, and of a cluster's signals (EX_TEMPFAIL: start it again)
@@ -30,6 +31,8 @@ class BudgetExceededError(RuntimeError):
 
 def stop_now(number: int, frame: Any) -> None:
     """A signal handler for times without unsaved work: every `finally` runs, and the process ends."""
+    with suppress(OSError):
+        os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())  # not by print, which it may interrupt
     raise RunInterrupted(number)
 
 

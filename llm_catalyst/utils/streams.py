@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import sys
+from contextlib import suppress
 
 from typing_extensions import Buffer
 
@@ -34,18 +35,34 @@ GONE = (errno.EPIPE, errno.EIO)  # a pipe without a reader, a terminal that was 
 
 
 class LastingFile(io.FileIO):
-    """A file descriptor whose output is dropped once nobody reads it, instead of ending the process."""
+    """A file descriptor whose output is dropped once it cannot be written, instead of ending the process.
+
+    Where the reader is not merely gone (a full disk), standard error is told once, and `lost` says so.
+    """
+
+    lost = False
 
     def write(self, data: Buffer, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
             if error.errno not in GONE:
-                raise
+                self.lost = True
+                with suppress(OSError):
+                    words = f"warning: the output cannot be written any more ({error.strerror}): what follows is lost\n"
+                    os.write(2, words.encode())
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
             return memoryview(data).nbytes
+
+
+def lost_output() -> bool:
+    """Whether a part of what was printed to standard output could not be written, though it had a reader."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    return isinstance(raw, LastingFile) and raw.lost
 
 
 def replace_characters(error: UnicodeError) -> tuple[str, int]:

@@ -579,3 +579,15 @@ def test_without_training_nothing_goes_on_while_a_mentor_answers(composed: Calla
     assert build_components(composed(*words, *server))
     with pytest.raises(ConfigurationError, match=r"optimizer=none trains nothing; choose mentor\.overlap=false"):
         build_components(composed(*words, *server, "mentor.overlap=true"))
+
+
+@pytest.mark.parametrize("key", ["optimizer.lr", "prompt.std", "clip_norm", "budget.usd", "schedule.warm_up_rate"])
+@pytest.mark.parametrize("value", ["inf", "nan", "1e400"])
+def test_a_number_that_is_not_finite_is_refused(composed: Compose, key: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{re.escape(key)}=(inf|nan) is no finite number"):
+        build_components(composed(f"{key}={value}"))
+
+
+def test_threads_have_a_limit(composed: Compose) -> None:
+    with pytest.raises(ConfigurationError, match=r"threads=100000 is out of range; it must lie between 1 and 1024"):
+        build_components(composed("threads=100000"))

@@ -159,7 +159,11 @@ def manifest() -> Manifest:
         device="cpu",
         threads=2,
         backbone={"name": "sentence-transformers/all-MiniLM-L6-v2"},
-        data={"source": "hub", "test": {"rows": 1000, "labels": {"0": 491, "1": 509}, "sha256": "ab"}},
+        data={
+            "source": "hub",
+            "dev": {"rows": 1000, "labels": {"0": 491, "1": 509}, "sha256": "cd"},
+            "test": {"rows": 1000, "labels": {"0": 491, "1": 509}, "sha256": "ab"},
+        },
     )
 
 

@@ -278,3 +278,12 @@ def test_the_page_gives_the_smallest_p_values_that_the_test_can_have() -> None:
     pairs, least = ([cell.strip() for cell in row.split("|")[1:]] for row in (rows[0], rows[2]))
     best = [compare_paired(range(1, int(n) + 1), [0] * int(n)).wilcoxon_p for n in pairs]
     assert [float(p) for p in least] == pytest.approx(best, rel=0.01)
+
+
+def test_folders_may_be_given_one_by_one_or_in_a_list(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name)
+    a, b = tmp_path / "a", str(tmp_path / "b")
+    for load in (dataframes.load_runs, dataframes.load_trajectories, dataframes.load_metrics):
+        assert load(a, b).equals(load([a, b]))
+        assert load(a, b)["path"].nunique() == 2

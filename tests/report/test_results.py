@@ -172,6 +172,37 @@ def test_a_sweep_over_mentors_and_tasks_has_a_row_for_each_mentor_and_a_column_f
     assert results.problems == ()
 
 
+def of_data(source: str, sha256: str) -> dict[str, Any]:
+    return {"source": source, "test": {"rows": 9, "labels": {"0": 4, "1": 5}, "sha256": sha256}}
+
+
+def write_runs_on(folder: Path, *data: tuple[str, str, int]) -> Results:
+    """Runs of one task, each on the data at a place with a hash of its test split, by a seed."""
+    for number, (source, sha256, seed) in enumerate(data):
+        write_result(folder / f"{number}", 0.5 + number / 10, config("local", seed=seed), data=of_data(source, sha256))
+    return one(folder)
+
+
+def test_runs_of_one_task_on_different_files_stand_in_different_columns(tmp_path: Path) -> None:
+    results = write_runs_on(tmp_path, ("/d/one.csv", "a", 1), ("/d/two.csv", "b", 1), ("/d/one.csv", "a", 2))
+    assert results.columns == ("local, path=one.csv", "local, path=two.csv")
+    assert [len(results.cells[row, column].runs) for row in results.rows for column in results.columns] == [2, 1]
+    assert results.problems == ()
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    results = write_runs_on(tmp_path, ("/d/new/rows.csv", "a", 1), ("/d/old/rows.csv", "b", 1))
+    assert results.columns == ("local, path=new/rows.csv", "local, path=old/rows.csv")
+
+
+def test_data_that_were_only_moved_are_the_same(tmp_path: Path) -> None:
+    results = write_runs_on(
+        tmp_path, ("/here/rows.csv", "a", 1), ("/there/rows.csv", "a", 2), ("/there/rows.csv", "a", 3)
+    )
+    assert results.columns == ("local",)
+    assert results.problems == ()
+
+
 def test_what_differs_within_a_column_names_the_rows_in_a_command_lines_words(tmp_path: Path) -> None:
     other = "roberta-large"
     results = sweep(

@@ -38,7 +38,7 @@ def test_the_summary_holds_the_figures_of_the_records(tmp_path: Path) -> None:
         "dev loss accuracy n test loss accuracy n",
         "soft prompt 0.3612 0.866 400 0.3724 0.871 1,000",
         "best discrete prompt 0.5000 0.733 400 0.5123 0.722 1,000",
-        "majority class (accuracy) 0.509",
+        "majority class 0.509",
         '"sombre800 film ##ness told verdict" similarity 0.61',
         '"Feel the tone of the review" first proposed by the mentor, in stage 2',
         '1 0.6200 0.5500 0.5200 "Judge the mood of the review"',

@@ -389,7 +389,7 @@ def test_the_summary_has_a_line_for_each_entry_with_its_comparison(tmp_path: Pat
     assert (better["reference"], better["pairs"], better["bold"]) == ("Alone", "5", "True")
     assert float(better["holm_p"]) == found["B", "x"].p
     assert float(better["difference_low"]) < float(better["difference"]) < float(better["difference_high"])
-    assert (none["n"], none["expected"], none["mean"]) == ("0", "5", "")
+    assert (none["seeds"], none["expected"], none["mean"]) == ("0", "5", "")
 
 
 # --- as Markdown and LaTeX

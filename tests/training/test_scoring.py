@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny_models import LABELS, CrossEntropy, PromptIsLogits, toy_data, toy_problem
+from helpers.tiny_models import LABELS, CrossEntropy, PromptIsLogits, examples, toy_data, toy_problem
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
 
 from llm_catalyst.models.base import Parameters
 from llm_catalyst.models.heads.text import Similarity, Verbalizer
+from llm_catalyst.runs.records import Best, Score
 from llm_catalyst.tasks.batching import Batch, Encoded
+from llm_catalyst.training.final_evaluation import describe_verdict
 from llm_catalyst.training.problem import Problem
-from llm_catalyst.training.scoring import classification_metrics, make_result, score_members
+from llm_catalyst.training.scoring import ScoringResult, classification_metrics, make_result, score_members
+from llm_catalyst.training.state import State
 from llm_catalyst.utils.memory import PassLimits
 
 
@@ -164,3 +167,20 @@ def test_scoring_leaves_no_gradient_and_no_inference_tensor_behind() -> None:
 def test_no_prompts_have_no_scores() -> None:
     problem = toy_problem()
     assert problem.score_prompts([], problem.start()) == []
+
+
+def test_the_verdict_compares_the_tasks_metric_with_that_of_one_answer_for_all() -> None:
+    """Three of four rows are class 0: always answering 0 gives F1 of 6/7 and 0, on average 3/7, and accuracy 3/4."""
+    data = replace(
+        toy_data(metric="macro_f1"), test=tuple(replace(e, label=int(i == 3)) for i, e in enumerate(examples(4, 3)))
+    )
+    problem = toy_problem(data=data)
+    assert (problem.majority, problem.majority_metric) == (0.75, pytest.approx(3 / 7))
+    state = State((), best=Best(0, 0, 0, Score(0.6, 0.5, 8), problem.space.fit("a")[0], 1.0))
+    result = ScoringResult(Score(0.5, 0.5, 4), {"accuracy": 0.7, "macro_f1": 0.5}, None)
+    verdict = "macro_f1 0.500 beats the majority class (0.429)"
+    assert (
+        describe_verdict(problem, state, result)
+        == f"{verdict}; on dev nothing was better than the start, before any training"
+    )
+    assert describe_verdict(problem, replace(state, best=replace(state.best, step=3)), result) == verdict

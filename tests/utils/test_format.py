@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from llm_catalyst.utils.format import join_command, quote_word
+from llm_catalyst.utils.format import format_ranges, join_command, quote_word
 
 WORDS = ["task=sst2", "task.text={review}", "task.text='{review}'", "a b", "it's", 'say "hi"', "$HOME", "a`b", "!x", ""]
 WORDS += [
@@ -44,3 +44,18 @@ def test_quotes_are_as_few_as_can_be(word: str, quoted: str) -> None:
 
 def test_a_command_is_its_quoted_words() -> None:
     assert join_command(["catalyst", "run", "task.text={review} good?"]) == "catalyst run task.text='{review} good?'"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ([], ""),
+        ([5], "5"),
+        ([1, 2, 3], "1-3"),
+        ([9, 2, 3, 1, 17], "1-3, 9, 17"),
+        ([4, 4, 6, 5], "4-6"),
+        ([1, 3, 5], "1, 3, 5"),
+    ],
+)
+def test_numbers_that_follow_each_other_are_a_range(numbers: list[int], text: str) -> None:
+    assert format_ranges(numbers) == text

@@ -41,6 +41,17 @@ def test_a_command_whose_output_is_cut_off_ends_quietly(tmp_path: Path, words: s
     assert (done.stdout, done.stderr) == (b"0\n", b"")
 
 
+@pytest.mark.parametrize(
+    ("words", "code"), [("show run", b"1\n"), ("reproduce", b"1\n"), ("show --verify run", b"1\n")]
+)
+def test_output_that_cannot_be_written_is_told_and_no_success(tmp_path: Path, words: str, code: bytes) -> None:
+    write_run(tmp_path / "run")
+    program = Path(sys.executable).with_name("catalyst")
+    done = run_shell(f"{program} {words} > /dev/full; echo $?", tmp_path)
+    told = b"warning: the output cannot be written any more (No space left on device): what follows is lost\n"
+    assert (done.stdout, done.stderr) == (code, told)
+
+
 # E25
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Shapes: k members, r rows (sequences) of each, c classes, e width of CLIP's feat
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from llm_catalyst.models.backbones.text import FrozenText
 from llm_catalyst.models.base import Parameters, Tensors
 from llm_catalyst.tasks.base import Modality, TaskData
 from llm_catalyst.tasks.batching import TextBatch
+from llm_catalyst.utils.terminal import list_names
 
 
 class Head(ABC):
@@ -50,6 +52,13 @@ class Head(ABC):
     def warnings(self, backbone: Any, data: TaskData) -> list[str]:
         """What a user is to know of how the labels of the task are read; [] if nothing is unusual."""
         return []
+
+    def warn_named(self, key: str, given: Sequence[str], data: TaskData) -> list[str]:
+        """A warning where labels without a letter, such as numbers, stand for themselves, as no `key` is given."""
+        if given or any(any(map(str.isalpha, name)) for name in data.labels):
+            return []
+        names = list_names(map(repr, data.labels))
+        return [f"the labels {names} are read as they are; say in words what they mean: {key}=[…]"]
 
 
 class TextHead(Head):

@@ -63,6 +63,10 @@ class Similarity(TextHead):
         none = torch.zeros(1, 0, backbone.vocabulary.shape[1], device=backbone.device)
         return {"descriptions": backbone.sentence(none, batch)[0]}
 
+    def warnings(self, backbone: FrozenText, data: TaskData) -> list[str]:
+        """That labels such as numbers stand for themselves."""
+        return self.warn_named("task.descriptions", data.task.descriptions, data)
+
     def scores(self, backbone: FrozenText, parameters: Parameters, batch: TextBatch, constants: Tensors) -> Tensor:
         """Scores (k, r, c)."""
         return self.scale * backbone.sentence(parameters["prompt"], batch) @ constants["descriptions"].T
@@ -92,9 +96,11 @@ class Verbalizer(TextHead):
         show = backbone.tokenizer.convert_ids_to_tokens
         found = zip(data.words, read_words(backbone, data), strict=True)
         firsts = [f"{word!r} by {show(pieces[0])!r}" for word, pieces in found if len(pieces) > 1]
-        if not firsts:
-            return []
-        return [f"task.words: a word of several tokens is read by its first: {', '.join(firsts)}; choose shorter words"]
+        notes = self.warn_named("task.words", data.task.words, data)
+        if firsts:
+            read = f"a word of several tokens is read by its first: {', '.join(firsts)}"
+            notes.append(f"task.words: {read}; choose shorter words")
+        return notes
 
     def scores(self, backbone: FrozenText, parameters: Parameters, batch: TextBatch, constants: Tensors) -> Tensor:
         """Scores (k, r, c): the logits of the label words."""

@@ -16,6 +16,7 @@ from llm_catalyst.report.figures import drawing
 from llm_catalyst.report.figures.drawing import INK, MOST_ROWS, Drawing, select_rows
 from llm_catalyst.report.results import Place, Results
 from llm_catalyst.report.runs import RecordReader
+from llm_catalyst.runs.analysis import read_majority
 from llm_catalyst.runs.records import Outcome
 from llm_catalyst.utils.format import format_compact
 
@@ -105,8 +106,8 @@ def describe_band(curves: Mapping[Place, DevCurve | None]) -> str:
 
 
 def majority_level(selection: Results) -> float | None:
-    """The share of the largest class, if the metric is accuracy and the share is the same for all runs."""
-    levels = {outcome.majority for outcome in selection.outcomes}
+    """The share of the largest class of dev, if the metric is accuracy and the share is the same for all runs."""
+    levels = {read_majority(run.manifest) for run in selection.runs}
     return levels.pop() if len(levels) == 1 and selection.metric == "accuracy" else None
 
 
