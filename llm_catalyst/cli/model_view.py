@@ -67,7 +67,9 @@ def load_model_view(config: Mapping[str, Any], data: TaskData) -> ModelView | No
     cloze = fill_cloze(data.task.cloze, None if causal else tokenizer.mask_token) if words else None
     asked = data.task.max_length or config["protocol"]["max_length"]
     given = [limit for limit in (asked, backbone.max_length) if limit]
-    limit = min(*(given or [LONGEST_TEXT]), tokenizer.model_max_length - m)
+    positions = measure_positions(backbone.name, where, backbone.revision)
+    fitting = [n - m for n in (tokenizer.model_max_length, positions) if n is not None]
+    limit = min(*(given or [LONGEST_TEXT]), *fitting)
     lengths, encoded = {}, {}
     for name in ("train", "dev", "test"):
         rows = getattr(data, name)
@@ -77,6 +79,25 @@ def load_model_view(config: Mapping[str, Any], data: TaskData) -> ModelView | No
     pair = cloze is None and data.train[0].sequences[0][1] is not None
     warnings = warn_tokens(tokenizer, backbone.name, encoded, encode_around(tokenizer, pair, cloze))
     return ModelView(backbone.name, tokenizer, m, limit, cloze, lengths, warnings)
+
+
+def measure_positions(name: str, where: str, revision: str | None) -> int | None:
+    """The tokens that a sequence may have, from the model as config.json describes it, without weights.
+
+    Raises:
+        ConfigurationError: the model is of a family that is not served.
+    """
+    import torch
+    import transformers
+
+    from llm_catalyst.models.backbones.compatibility import find_positions, refuse_family
+
+    config = transformers.AutoConfig.from_pretrained(
+        where, revision=revision or "main", trust_remote_code=False, local_files_only=True
+    )
+    refuse_family(name, config)
+    with torch.device("meta"):
+        return find_positions(transformers.AutoModel.from_config(config))
 
 
 def is_here(where: str, revision: str | None) -> bool:

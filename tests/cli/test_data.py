@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from helpers.command import Command
 from helpers.row_files import TEXTS, as_csv, write_files
+from helpers.tiny import tokenizer
+from helpers.tiny_models import folder as model_folder
 from PIL import Image
 from rich.console import Console
+from transformers import AutoModel, T5Config
 
 from llm_catalyst.cli.data import compose_config, data_command, name_overrides
 from llm_catalyst.tasks.file_guesses import guess_columns
@@ -46,6 +49,30 @@ def test_lengths_are_those_of_the_backbones_tokens_and_examples_show_where_they_
     assert "tokens of sentence-transformers/all-MiniLM-L6-v2, cut at 12 (task.max_length)" in shown
     assert "[5 prompt tokens] [CLS]" in shown
     assert shown.count("[SEP]") == 4
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "opt"])
+def test_texts_are_cut_where_the_models_own_positions_end(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer often names no limit: the table of positions does, whose first rows some families pass over."""
+    model = AutoModel.from_pretrained(model_folder(name))
+    tables = [module for path, module in model.named_modules() if path.endswith(("position_embeddings", "wpe"))]
+    tables += [module for path, module in model.named_modules() if path.endswith("embed_positions")]
+    skipped = model.config.pad_token_id + 1 if name == "roberta" else 2 if name == "opt" else 0
+    fitting = tables[0].num_embeddings - skipped - 4
+    rows = [(f"good film {i} {'very ' * 400}", ("bad", "good")[i % 2]) for i in range(18)]
+    file = write_files(tmp_path, {"rows.csv": as_csv(rows)}) / "rows.csv"
+    words = (f"backbone.name={model_folder(name)}", "prompt.length=4", "task.text={text}", "task.label=label")
+    assert f"cut at {min(fitting, 512)} (task.max_length)" in printed(str(file), *words)
+
+
+def test_a_model_that_no_run_would_take_is_refused(tmp_path: Path) -> None:
+    T5Config(d_model=8, num_layers=1, num_heads=2, vocab_size=50).save_pretrained(tmp_path / "t5")
+    tokenizer().save_pretrained(tmp_path / "t5")
+    file = write_files(tmp_path, {"rows.csv": as_csv()}) / "rows.csv"
+    with pytest.raises(ConfigurationError, match="is an encoder-decoder, which is not supported"):
+        printed(str(file), f"backbone.name={tmp_path}/t5")
 
 
 def test_the_columns_of_a_file_are_guessed_and_that_is_said(tmp_path: Path) -> None:
