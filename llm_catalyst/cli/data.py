@@ -1,5 +1,6 @@
 """`catalyst data`: what a run would understand of a task's files, before anything is trained."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -19,7 +20,8 @@ from llm_catalyst.sweeps.job_checks import drop_hydra_node
 from llm_catalyst.sweeps.quoting import quote_words
 from llm_catalyst.tasks.base import Example, TaskData
 from llm_catalyst.tasks.data_facts import DataFacts, collect_facts
-from llm_catalyst.tasks.file_guesses import guess_columns, guess_splits
+from llm_catalyst.tasks.file_guesses import guess_columns, guess_splits, holds_pictures
+from llm_catalyst.tasks.split_files import path_exists
 from llm_catalyst.tasks.templates import list_columns
 from llm_catalyst.tasks.text_tables import TaskTables, read_tables
 from llm_catalyst.tasks.text_task import TextTask, code_labels
@@ -64,15 +66,16 @@ def name_overrides(words: Sequence[str], config_dir: Path | None) -> tuple[list[
         ConfigurationError: the first word is no task, no file and no override.
     """
     first, *others = words
-    if "=" in first and not expand_path(first).exists():
+    if "=" in first and not os.path.exists(expand_path(first)):
         return list(words), ""
     known = [path.stem for folder in (conf_directory(), config_dir) if folder for path in list_choices(folder / "task")]
     if first in known:
         return [f"task={first}", *others], ""
     place = expand_path(first)
-    if not place.exists():
+    if not path_exists(place):
         near = did_you_mean(first, known)
-        raise ConfigurationError(f"{first} is no task and no file{near}; the tasks are: {', '.join(sorted(known))}")
+        shown = shorten_text(escape_controls(first), LONGEST_SHOWN)
+        raise ConfigurationError(f"{shown} is no task and no file{near}; the tasks are: {', '.join(sorted(known))}")
     keys = {"task": "local", "task.path": str(place.absolute()), **guess_keys(place, others)}
     overrides = [f"{key}={value}" for key, value in keys.items()]
     given = {word.partition("=")[0].lstrip("+") for word in others}
@@ -84,9 +87,11 @@ def name_overrides(words: Sequence[str], config_dir: Path | None) -> tuple[list[
 def guess_keys(place: Path, others: Sequence[str]) -> dict[str, str]:
     """The keys that describe a file or folder as far as `others` do not: the task, the splits, the columns."""
     given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in others)}
+    if place.is_dir() and holds_pictures(place):
+        return {"task": "image_folder"}
     file, splits = guess_splits(place) if place.is_dir() else (place, {})
     if file is None:
-        return {"task": "image_folder"} if any(path.is_dir() for path in place.iterdir()) else {}
+        return {}
     if "task" in given or {"task.text", "task.label"} <= given.keys():
         return splits
     texts = sorted(list_columns(given.get("task.text", ""), given.get("task.pair", "")))

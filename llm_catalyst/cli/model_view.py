@@ -1,12 +1,13 @@
 """A task's texts as the tokens of a backbone, for `catalyst data`; no weights are read, and nothing is fetched."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llm_catalyst.config.build import build_node
 from llm_catalyst.tasks.base import Example, TaskData
+from llm_catalyst.utils.paths import expand_path
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def measure_positions(name: str, where: str, revision: str | None) -> int | None
 
 def is_here(where: str, revision: str | None) -> bool:
     """Whether a tokenizer can be read without the network."""
-    if Path(where).expanduser().is_dir():
+    if os.path.isdir(expand_path(where)):
         return True
     from huggingface_hub import try_to_load_from_cache
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_catalyst.config.choices import read_choice, read_yaml
-from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.paths import conf_directory, expand_path
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -40,7 +40,7 @@ def name_backbone(choice: BackboneChoice, node: Mapping[str, Any]) -> str:
     """
     if not choice.differs(node, "name"):
         return choice.name
-    path = Path(str(node["name"])).expanduser().absolute()
+    path = expand_path(str(node["name"])).absolute()
     if not path.is_dir():
         return path.name
     from llm_catalyst.models.backbones.model_config import name_model
@@ -89,5 +89,5 @@ def read_config_of(node: Mapping[str, Any]) -> Mapping[str, Any]:
     from llm_catalyst.models.backbones.model_config import read_model_config
 
     name = str(node["name"])
-    where = str(Path(name).expanduser()) if name.startswith("~") else name
+    where = str(expand_path(name)) if name.startswith("~") else name
     return read_model_config(package_folder(node.get("package")) or where, node.get("revision"))

@@ -22,6 +22,7 @@ from llm_catalyst.runs.reader import FILES, find_runs, read_lines
 from llm_catalyst.runs.records import Advice, Proposal, Restart, ScoredPrompt
 from llm_catalyst.runs.run_config import read_config
 from llm_catalyst.utils.format import format_count
+from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, config_dataclass
 
 BATCH = 64  # prompts of one training step; drawn with replacement, as there may be fewer
@@ -86,7 +87,7 @@ class Diffusion(Mentor):
         return Advice(tuple(Proposal(prompt, why) for prompt in space.project(rows)[0]), rows=rows)
 
     def paths(self) -> list[Path]:
-        return find_runs(Path(self.runs).expanduser())
+        return find_runs(expand_path(self.runs))
 
     def gather(self, space: PromptSpace) -> tuple[list[tuple[list[float], list[Tensor]]], list[str]]:
         """The dev losses and prompts (m·d,) of each run that fits, the worst first; and for each run why not, or ''."""

@@ -4,10 +4,18 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm_catalyst.tasks.image_layouts import SUFFIXES
 from llm_catalyst.tasks.labels import clean_label, is_missing
-from llm_catalyst.tasks.row_files import read_rows
-from llm_catalyst.tasks.split_files import find_split, list_files
-from llm_catalyst.tasks.text_tables import DEV_NAMES
+from llm_catalyst.tasks.row_files import join_tables, read_rows
+from llm_catalyst.tasks.split_files import (
+    DEV_NAMES,
+    find_only_file,
+    find_split,
+    list_files,
+    list_folders,
+    list_visible,
+    part_of,
+)
 from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -48,7 +56,7 @@ def guess_columns(file: Path, label: str | None = None, given: Collection[str] =
     Raises:
         ConfigurationError: more than one column may be meant, or none; the message names the keys to set.
     """
-    columns = read_rows(file, []).columns
+    columns = join_tables([read_rows(file, [])]).columns
     names = [name for name in columns if name and columns.count(name) == 1]
     rows = read_rows(file, names).rows[:SAMPLE]
     values = {name: [row[name] for row in rows] for name in names}
@@ -89,11 +97,20 @@ def is_text(cells: Sequence[object]) -> bool:
 
 
 def guess_splits(folder: Path) -> tuple[Path | None, dict[str, str]]:
-    """The first file of the training split of a folder, None where there is none, and the keys that name its splits."""
-    train = find_split(folder, "train") or (files if len(files := list_files(folder)) == 1 else [])
+    """The first file with rows of a folder's training split, None where there is none, and the keys of its splits."""
+    train = find_split(folder, "train") or find_only_file(folder)
     if not train:
         return None, {}
+    first = next((file for file in train[:-1] if read_rows(file, []).rows), train[-1])
     dev = next((name for name in DEV_NAMES if find_split(folder, name)), "")
     if find_split(folder, "test"):
-        return train[0], {"task.dev": dev} if dev else {}
-    return train[0], {"task.test": dev} if dev else {}
+        return first, {"task.dev": dev} if dev else {}
+    return first, {"task.test": dev} if dev else {}
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Whether a folder holds pictures in folders of classes, or in those of its splits, and no rows for training."""
+    inner = list_folders(folder)
+    places = [*inner, *(path for each in inner for path in list_folders(each))]
+    rows = any(part_of(path, "train") is not None and path.is_file() for path in list_files(folder))
+    return not rows and any(path.suffix.lower() in SUFFIXES for place in places for path in list_visible(place))

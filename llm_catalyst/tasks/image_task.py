@@ -24,6 +24,7 @@ from llm_catalyst.tasks import image_layouts, shapes
 from llm_catalyst.tasks.base import CLASS, Example, Task, TaskData
 from llm_catalyst.tasks.image_layouts import Pictures, picture_row
 from llm_catalyst.tasks.splitting import SplitRule, sample_coop_shots, split_rows
+from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError, NonNegativeInt, PositiveInt, config_dataclass
 
@@ -158,7 +159,7 @@ def local_folder(task: ImageTask) -> Path | None:
     marker = {"coop": task.split_file, "aircraft": "variants.txt", "imagenet": "classnames.txt"}.get(task.layout, "")
     root = task.path or os.environ.get("CATALYST_DATA")
     below = ["", task.folder] if task.path else [task.name, f"{task.name}/{task.folder}", task.folder or task.name]
-    places = list(dict.fromkeys((Path(root).expanduser() / name).absolute() for name in below)) if root else []
+    places = list(dict.fromkeys((expand_path(root) / name).absolute() for name in below)) if root else []
     for place in places:
         if place.is_dir() and (place / marker).exists():
             return place

@@ -4,6 +4,7 @@ What a file holds is untrusted: what cannot be used is refused with the file and
 """
 
 import json
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from typing import Any
 from llm_catalyst.tasks.delimited_rows import read_delimited
 from llm_catalyst.tasks.file_content import RowError, find_compression, read_content, read_text
 from llm_catalyst.tasks.json_rows import read_json
-from llm_catalyst.utils.format import format_count
+from llm_catalyst.utils.format import format_count, shorten_text
 from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean, get_nested
 
@@ -32,6 +33,7 @@ FORMATS = {
 TABS = (".tsv", ".tab")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+LONGEST_PATH = 300  # characters of a path that an error shows
 LARGEST_DIFFERENCE = 1000  # columns of which a misspelt one is looked for
 
 
@@ -68,6 +70,20 @@ class RowTable:
         return f"{source}, {self.unit} {self.numbers[row]}"
 
 
+def unreadable(path: Path, error: OSError) -> ConfigurationError:
+    """The error for a file or folder that the system does not let be read."""
+    fix = "give the right to read it" if isinstance(error, PermissionError) else "name another path, or write it anew"
+    where = shorten_text(escape_controls(str(path)), LONGEST_PATH)
+    return ConfigurationError(f"{where} cannot be read: {error.strerror}; {fix}")
+
+
+def refuse_stream(path: Path) -> None:
+    """Raise ConfigurationError where a path is neither a file nor a folder; what is read once only is not opened."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        problem = f"{escape_controls(str(path))} is a pipe or a device, which cannot be read twice"
+        raise ConfigurationError(f"{problem}; write its content into a file")
+
+
 def split_suffixes(name: str) -> tuple[str, str, str]:
     """A file's name as its stem, the suffix of its format, and that of its compression, both in lower case.
 
@@ -84,6 +100,7 @@ def read_rows(file: Path, needed: Sequence[str]) -> RowTable:
 
     Raises ConfigurationError with the file, and the line where there is one, for what cannot be read.
     """
+    refuse_stream(file)
     source = escape_controls(str(file))
     _, suffix, _ = split_suffixes(file.name)
     try:
@@ -94,12 +111,10 @@ def read_rows(file: Path, needed: Sequence[str]) -> RowTable:
         else:
             table = read_text_rows(file, source, needed, suffix)
     except OSError as error:
-        raise ConfigurationError(f"{source} cannot be read: {error.strerror}; let it be read") from error
+        raise unreadable(file, error) from error
     except RowError as error:
         between = ", " if error.number else ": "
         raise ConfigurationError(f"{source}{between}{error}") from error.__cause__
-    if not table.rows:
-        raise ConfigurationError(f"{source}: there are no rows; the file is empty, or ends before the first one")
     return table
 
 
@@ -185,16 +200,24 @@ def class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
 
 
 def join_tables(tables: Sequence[RowTable]) -> RowTable:
-    """The rows of the files of one split as one table."""
-    first, *others = tables
+    """The rows of the files of one split as one table; a file without rows is passed over with a note.
+
+    Raises ConfigurationError where no file has a row.
+    """
+    filled = [table for table in tables if table.rows]
+    if not filled:
+        where, fix = tables[0].source, "the file is empty, or ends before the first one"
+        raise ConfigurationError(f"{where}: there are no rows; {fix}")
+    first, *others = filled
     parts, rows, numbers = [], list[dict[str, Any]](), list[int]()
-    for table in tables:
+    for table in filled:
         parts.append((table.source, len(rows)))
         rows += table.rows
         numbers += table.numbers
-    columns = list(dict.fromkeys(name for table in tables for name in table.columns))
+    columns = list(dict.fromkeys(name for table in filled for name in table.columns))
     source = f"{first.source} and {format_count(len(others), 'more file')}" if others else first.source
-    notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
+    empty = [f"{table.source} has no rows, and was passed over" for table in tables if not table.rows]
+    notes = tuple(dict.fromkeys([*(note for table in filled for note in table.notes), *empty]))
     return replace(first, source=source, rows=rows, numbers=numbers, columns=columns, notes=notes, parts=tuple(parts))
 
 

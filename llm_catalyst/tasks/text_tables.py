@@ -10,15 +10,25 @@ from typing import Any
 from llm_catalyst.tasks.hub import name_source, read_hub_rows
 from llm_catalyst.tasks.json_rows import shorten_value
 from llm_catalyst.tasks.labels import NOT_A_NUMBER, is_missing
-from llm_catalyst.tasks.row_files import RowTable, join_tables, read_rows, require_columns
-from llm_catalyst.tasks.split_files import list_files, locate_split, missing_split, part_of
+from llm_catalyst.tasks.row_files import LONGEST_PATH, RowTable, join_tables, read_rows, refuse_stream, require_columns
+from llm_catalyst.tasks.split_files import (
+    DEV_NAMES,
+    OTHER_SPLITS,
+    find_named,
+    find_only_file,
+    find_split,
+    list_files,
+    list_parts,
+    missing_split,
+    path_exists,
+)
 from llm_catalyst.tasks.templates import list_columns
-from llm_catalyst.utils.format import format_count, join_first
+from llm_catalyst.utils.format import format_count, join_first, shorten_text
+from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError
 
 BUILT_IN = Path(__file__).parent
-DEV_NAMES = ("validation", "dev", "valid", "val")
 LONGEST_TEXT = 1_000_000  # characters; a tokenizer takes seconds and gigabytes for more
 NOT_PLAIN = list | dict | bytes  # a template would take such a value as Python writes it
 
@@ -50,10 +60,10 @@ def read_tables(task: Any, report_on_dev: bool = False) -> TaskTables:
     named = {"train": task.train, "test": task.test, "dev": None if report_on_dev else task.dev}
     notes: list[str] = []
     with name_task(task.name):
-        only = find_only_file(task, place) if place else None
-    if only:
-        notes.append(f"{escape_controls(only.name)} is the only file: dev and test are held out of it")
-        place, named = only, {"train": task.train}
+        whole = find_whole(task, place) if place else []
+    if whole:
+        notes.append(f"{name_whole(whole)}: dev and test are held out of it")
+        place, named = whole[0] if len(whole) == 1 else place, {"train": task.train}
     tables = {role: read_split(task, place, split) for role, split in named.items() if split}
     notes += find_unused(place, [split for split in named.values() if split]) if place else []
     notes += [note for table in tables.values() for note in table.notes]
@@ -64,18 +74,19 @@ def find_unused(place: Path, used: Sequence[str]) -> list[str]:
     """A note where a folder holds a dev split that is not used."""
     if not place.is_dir():
         return []
-    files = list_files(place)
-    there = [name for name in DEV_NAMES if name not in used and any(part_of(f, name) is not None for f in files)]
+    there = [name for name in DEV_NAMES if name not in used and list_parts(place, name)]
     return [f"{there[0]} is in the folder, and not used; task.dev={there[0]} chooses by it"] if there else []
 
 
 def local_place(task: Any) -> Path | None:
     """The task's file or folder of files: `task.path`, `$CATALYST_DATA/<task>`, or the package; None means the hub."""
     if task.path:
-        path = Path(task.path).expanduser()
-        if not path.exists():
+        path = expand_path(task.path)
+        if not path_exists(path):
+            shown = shorten_text(escape_controls(task.path), LONGEST_PATH)
             fix = f"name a file of rows, or a folder with {task.train}.jsonl (or .csv, .parquet) and the other splits"
-            raise ConfigurationError(f"task.path={escape_controls(task.path)} does not exist; {fix}")
+            raise ConfigurationError(f"task.path={shown} does not exist; {fix}")
+        refuse_stream(path)
         return path
     for root in (os.environ.get("CATALYST_DATA"), BUILT_IN):
         if root and (Path(root) / task.name).is_dir():
@@ -95,41 +106,62 @@ def name_task(name: str) -> Iterator[None]:
         raise ConfigurationError(f"task={name}: {error}") from error.__cause__
 
 
-def find_only_file(task: Any, place: Path) -> Path | None:
-    """The file that holds all rows: `task.path` itself, or the only data file of that folder."""
+def find_whole(task: Any, place: Path) -> list[Path]:
+    """The files of which dev and test are held out: `task.path` itself, or those of train where nothing else is there.
+
+    What has the name of another split is something else, though it be no file of rows: its absence is an error.
+    """
     if place.is_file():
-        return place
-    if not task.path or not place.is_dir() or (task.test is None and task.dev is None):
-        return None
+        return [place]
     others = [split for split in (task.test, task.dev) if split]
-    files = locate_split(place, task.train, others)
-    return files[0] if len(files) == 1 and list_files(place) == files else None
+    if not task.path or not others or any(find_split(place, split) for split in others):
+        return []
+    files = find_split(place, task.train) or find_only_file(place)
+    if not files or {*list_files(place), *list_files(files[0].parent)} - {*files}:
+        return []
+    return [] if {*find_named(place, [*others, *OTHER_SPLITS])} - {*files} else files
+
+
+def name_whole(files: Sequence[Path]) -> str:
+    """The words that the files hold all rows."""
+    first = escape_controls(files[0].name)
+    if len(files) == 1:
+        return f"{first} is the only file"
+    return f"{first} and {format_count(len(files) - 1, 'more file')} are the only ones"
 
 
 def read_split(task: Any, place: Path | None, split: str) -> RowTable:
     """The rows of one split, from its files or the hub, in the columns that the templates and the label need."""
     needed = sorted({task.label.strip()} | list_columns(task.text, task.pair or "", *task.choices))
     if place is None:
-        found = read_hub_rows(task, split, needed)
+        tables = [read_hub_rows(task, split, needed)]
     with name_task(task.name):
         if place is not None:
-            found = join_tables([read_rows(file, needed) for file in find_files(task, place, split)])
-        fix = "name the columns in task.text, task.pair, task.choices and task.label"
-        if found.form.startswith("CSV") and not {*map(str.lower, needed)} & {*map(str.lower, found.columns)}:
-            fix = f"the first line of a CSV names its columns; {fix}"
-        require_columns(found.source, needed, found.columns, fix)
-        if not found.rows:
-            raise ConfigurationError(f"{found.source}: there are no rows")
+            tables = [read_rows(file, needed) for file in find_files(task, place, split)]
+        for table in tables:
+            check_columns(table, needed)
+        found = join_tables(tables)
         check_cells(task, found)
     return found
 
 
+def check_columns(table: RowTable, needed: Sequence[str]) -> None:
+    """Raise ConfigurationError where a file with rows lacks a column that is needed."""
+    fix = "name the columns in task.text, task.pair, task.choices and task.label"
+    if table.form.startswith("CSV") and not {*map(str.lower, needed)} & {*map(str.lower, table.columns)}:
+        fix = f"the first line of a CSV names its columns; {fix}"
+    if table.rows:
+        require_columns(table.source, needed, table.columns, fix)
+
+
 def find_files(task: Any, place: Path, split: str) -> list[Path]:
     """The files of a split. Raises ConfigurationError where there are none."""
-    others = [name for name in (task.train, task.dev, task.test) if name and name != split]
-    if files := locate_split(place, split, others):
-        return files
-    raise missing_split(place, split)
+    if place.is_file():
+        return [place]
+    files = find_split(place, split) or (find_only_file(place) if split == task.train else [])
+    if not files:
+        raise missing_split(place, split)
+    return files
 
 
 def check_cells(task: Any, table: RowTable) -> None:

@@ -1,6 +1,7 @@
 """`catalyst data` prints what a run would understand of a task or a file."""
 
 import io
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -127,11 +128,14 @@ def test_the_splits_of_a_folder_are_found_by_their_names(tmp_path: Path, names: 
     assert [words for words in wanted if words not in shown] == []
 
 
-def test_a_folder_of_pictures_is_described_by_its_classes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", ["", "metadata.csv", "labels.json", "readme.txt", "heron/list.csv"])
+def test_a_folder_of_pictures_is_described_by_its_classes(tmp_path: Path, beside: str) -> None:
     for name in ("heron", "kite"):
         (tmp_path / name).mkdir()
         for n in range(5):
             Image.new("RGB", (8, 8), (n, n, n)).save(tmp_path / name / f"{n}.png")
+    if beside:
+        (tmp_path / beside).write_text(as_csv())
     shown = printed(str(tmp_path), "task.shots=null")
     assert "a guess: task=image_folder" in shown
     assert "heron kite" in shown
@@ -140,6 +144,32 @@ def test_a_folder_of_pictures_is_described_by_its_classes(tmp_path: Path) -> Non
 def test_a_word_that_is_no_task_and_no_file_is_refused_with_the_nearest_task() -> None:
     with pytest.raises(ConfigurationError, match=r"sst3 is no task and no file \(did you mean sst2\?\)"):
         name_overrides(["sst3"], None)
+
+
+def test_a_path_is_no_task_though_it_ends_in_the_name_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_files(tmp_path, {"sst2/train.csv": as_csv()})
+    monkeypatch.chdir(folder)
+    for word in ("./sst2", "sst2/"):
+        assert f"task.path={folder}/sst2" in name_overrides([word], None)[0]
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("~nobody-of-this-name/x", "is no task and no file"),
+        ("x" * 5000, "cannot be read: File name too long"),
+        ("pipe", "pipe is a pipe or a device, which cannot be read twice; write its content into a file"),
+    ],
+)
+def test_a_word_that_is_no_file_of_rows_is_refused_without_being_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with pytest.raises(ConfigurationError) as caught:
+        name_overrides([word], None)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 def test_a_task_of_ones_own_is_found_in_its_folder(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Where the files of a split lie, and which files are no split."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -12,6 +15,13 @@ from llm_catalyst.utils.validation import ConfigurationError
 ONE, OTHER = PAIRS[:8], PAIRS[8:]
 
 LAYOUTS: dict[str, dict[str, str | bytes]] = {
+    "test in a folder of its name": {"train.csv": as_csv(), "test/rows.csv": as_csv()},
+    "test in a folder of its name, upper case": {"train.csv": as_csv(), "Test/rows.csv": as_csv()},
+    "test in another folder": {"train.csv": as_csv(), "held_back/test.csv": as_csv()},
+    "test as .txt": {"train.csv": as_csv(), "test.txt": as_csv()},
+    "train under a name of its own": {"reviews.csv": as_csv(), "test/test.csv": as_csv()},
+    "shards of which one is empty": {"train-1.csv": as_csv(), "train-2.csv": "text,label\r\n", "test.csv": as_csv()},
+    "an empty file first": {"train-1.jsonl": "", "train-2.jsonl": as_jsonl(), "test.csv": as_csv()},
     "upper case": {"TRAIN.CSV": as_csv(), "Test.Csv": as_csv()},
     "the hub's folder": {f"data/{split}-00000-of-00001.jsonl": as_jsonl() for split in ("train", "test")},
     "several shards": {
@@ -68,6 +78,102 @@ def test_one_file_is_enough_and_dev_and_test_are_held_out_of_it(
     assert f"{next(iter(files))} is the only file: dev and test are held out of it" in data.notes
 
 
+@pytest.mark.parametrize("folder", ["", "data/", "train/"])
+def test_dev_and_test_are_held_out_of_shards_that_are_all_there_is(tmp_path: Path, folder: str) -> None:
+    files = {f"{folder}train-0000{i}-of-00002.csv": as_csv(rows) for i, rows in enumerate((ONE, OTHER))}
+    data = load_rows(write_files(tmp_path, dict(files)))
+    assert len(data.train) + len(data.dev) + len(data.test) == 20
+    note = "train-00000-of-00002.csv and 1 more file are the only ones: dev and test are held out of it"
+    assert note in data.notes
+
+
+NAMESAKES = (
+    *("test.dat", "test", "_test.csv", "test.tar.gz", "test/rows.npz", "sub/test.dat", "TEST.DB"),
+    *("reviews-test.log", "test_2.bin", "val.dat"),
+)
+
+
+@pytest.mark.parametrize("name", NAMESAKES)
+def test_what_has_the_name_of_another_split_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    folder = write_files(tmp_path, {"train.csv": as_csv(), name: "anything"})
+    with pytest.raises(ConfigurationError, match=rf"holds no test\.jsonl .*; there: .*{name.partition('/')[0]}"):
+        load_rows(folder)
+    assert len(load_rows(folder, test=None).test) > 0
+
+
+@pytest.mark.parametrize("name", ["latest.dat", "contest/notes.md", ".test.csv", "devices.log", "README.md"])
+def test_what_has_a_similar_name_is_no_split(tmp_path: Path, name: str) -> None:
+    data = load_rows(write_files(tmp_path, {"train.csv": as_csv(), name: "anything"}))
+    assert "train.csv is the only file: dev and test are held out of it" in data.notes
+
+
+def test_an_empty_shard_and_a_dev_split_that_is_not_used_are_said(tmp_path: Path) -> None:
+    files = {"train_1.csv": as_csv(), "train_2.csv": "text,label\r\n", "test.csv": as_csv(), "val/x.csv": as_csv()}
+    notes = load_rows(write_files(tmp_path, dict(files))).notes
+    assert f"{tmp_path}/train_2.csv has no rows, and was passed over" in notes
+    assert "val is in the folder, and not used; task.dev=val chooses by it" in notes
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_shard_without_a_column_is_refused_by_its_name(tmp_path: Path, suffix: str) -> None:
+    write = as_csv if suffix == "csv" else as_jsonl
+    bad = write().replace("label", "verdict")
+    folder = write_files(tmp_path, {f"train_1.{suffix}": write(), f"train_2.{suffix}": bad, "test.csv": as_csv()})
+    with pytest.raises(
+        ConfigurationError, match=rf"train_2\.{suffix}: there is no column 'label'; there are: text, ver"
+    ):
+        load_rows(folder)
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, {"train.csv": as_csv(), "locked/x": ""})
+    whole = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(ConfigurationError, match=r"/locked cannot be read: Permission denied; give the right to read"):
+        load_rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("~nobody-of-this-name/data", "task.path=~nobody-of-this-name/data does not exist"),
+        ("x" * 5000, "cannot be read: File name too long; name another path"),
+        ("a\0b", r"task.path=a\x00b does not exist"),
+        ("/dev/null", "/dev/null is a pipe or a device, which cannot be read twice; write its content into a file"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused_in_a_short_message(path: str, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_rows(Path(path))
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_folder_whose_name_begins_with_a_tilde_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, {"~mine/rows.csv": as_csv()})
+    monkeypatch.chdir(tmp_path)
+    assert list_rows(load_rows(Path("~mine"))) == set(PAIRS)
+
+
+def test_texts_in_files_of_their_own_are_refused_with_the_command_that_joins_them(tmp_path: Path) -> None:
+    texts = {"neg/0_1.txt": "Dull.", "neg/1_2.txt": 'So "slow",\nthough', "pos/0_9.txt": "Süß", "pos/1_8.txt": "Good"}
+    files = {f"{split}/{name}": text for split in ("train", "test") for name, text in texts.items()}
+    folder = write_files(tmp_path, dict(files))
+    for split in ("train", "test"):
+        with pytest.raises(ConfigurationError, match=rf"each text is a file of its own \({split}/neg") as caught:
+            load_rows(folder)
+        command = str(caught.value).partition("into one: ")[2]
+        subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
+    data = load_rows(folder, dev="test")
+    assert list_rows(data) == {(text, name[:3]) for name, text in texts.items()}
+
+
 REFUSED: dict[str, tuple[dict[str, str | bytes], str]] = {
     "two formats": ({"train.csv": as_csv(), "train.jsonl": as_jsonl()}, r"more than once \(train\.csv, train\.jsonl\)"),
     "a file and shards": ({"train.csv": as_csv(), "train-1.csv": as_csv()}, "more than once"),
@@ -79,6 +185,11 @@ REFUSED: dict[str, tuple[dict[str, str | bytes], str]] = {
         {"train.csv": as_csv(PAIRS[:2])},
         r"empty: it is held out of the 2 rows \(bad 1, good 1\)",
     ),
+    "dev alone": ({"dev.csv": as_csv()}, r"holds no train\.jsonl .*; there: dev\.csv"),
+    "an empty folder for test": (
+        {"train.csv": as_csv(), "test/.keep": ""},
+        r"holds no test\.jsonl .*; there: test/, t",
+    ),
     "test alone": ({"test.csv": as_csv()}, r"holds no train\.jsonl .*; there: test\.csv; name the splits by"),
     "dev for test": ({"train.csv": as_csv(), "dev.csv": as_csv()}, r"no test\.jsonl .*; there: dev\.csv, train\.csv"),
 }
@@ -88,7 +199,7 @@ REFUSED: dict[str, tuple[dict[str, str | bytes], str]] = {
 def test_a_folder_that_leaves_a_doubt_is_refused_with_the_names_of_its_files(tmp_path: Path, kind: str) -> None:
     files, words = REFUSED[kind]
     with pytest.raises(ConfigurationError, match=words):
-        load_rows(write_files(tmp_path, files))
+        load_rows(write_files(tmp_path, files), test=None if kind == "dev alone" else "test")
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 from llm_catalyst.mentors.clients.base import Client, ClientResponse
 from llm_catalyst.runs.records import Message
+from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.validation import ConfigurationError, NonNegative, PositiveInt, config_dataclass
 
 
@@ -31,7 +31,7 @@ class LocalModel(Client):
 
         from llm_catalyst.models.backbones.config import refuse_pickle
 
-        path = Path(self.model).expanduser()
+        path = expand_path(self.model)
         is_path = self.model.startswith((".", "~", "/")) or (os.sep != "/" and os.sep in self.model)
         if (is_path or path.exists()) and not (path / "config.json").is_file():
             raise ConfigurationError(
@@ -102,7 +102,7 @@ def load_model(name: str, revision: str | None, dtype: str, device: str) -> tupl
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = {"revision": revision or "main", "trust_remote_code": False}
-    path = str(Path(name).expanduser())
+    path = str(expand_path(name))
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
     model: Any = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=dtype, **options)
     return tokenizer, model.to(device).eval()

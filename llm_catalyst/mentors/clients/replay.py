@@ -8,6 +8,7 @@ from pathlib import Path
 from llm_catalyst.mentors.clients.base import LONGEST_ERROR, Client, ClientResponse, NotRecordedError, utc_now
 from llm_catalyst.runs.reader import read_lines
 from llm_catalyst.runs.records import LLMCall, Message, Restart
+from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 
@@ -30,7 +31,7 @@ class Replay(Client):
 
     @property
     def path(self) -> Path:
-        return Path(self.run).expanduser() / "exchanges.jsonl"
+        return expand_path(self.run) / "exchanges.jsonl"
 
     @cached_property
     def recorded(self) -> tuple[LLMCall, ...]:

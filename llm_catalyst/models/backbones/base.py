@@ -1,13 +1,13 @@
 """The interface of a backbone: how it is configured, and what a loaded, frozen one offers."""
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from llm_catalyst.tasks.base import Modality
+from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.validation import ConfigurationError
 
 BFLOAT16_SINCE = (8, 0)  # CUDA's compute capability
@@ -22,7 +22,7 @@ class Backbone(ABC):
 
     def location(self) -> str:
         """The hub name or local path of the weights."""
-        return str(Path(self.name).expanduser()) if self.name.startswith("~") else self.name
+        return str(expand_path(self.name)) if self.name.startswith("~") else self.name
 
     def check(self, device: torch.device) -> None:
         """Raise ConfigurationError where `device` cannot compute as these settings say; nothing is loaded."""

@@ -11,6 +11,7 @@ from annotated_types import Ge
 
 from llm_catalyst.models.backbones.base import Backbone
 from llm_catalyst.utils.memory import out_of_memory
+from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 Kind = Literal["encoder", "masked_lm", "causal_lm"]
@@ -101,7 +102,7 @@ def package_folder(path: str | None) -> str | None:
 
 def refuse_pickle(key: str, where: str) -> None:
     """Raise ConfigurationError where the folder that `key` names holds its weights as pickles only."""
-    folder = Path(where).expanduser()
+    folder = expand_path(where)
     pickles = [path.name for path in sorted(folder.glob("*")) if path.suffix in PICKLES]
     if pickles and not any(folder.glob("*.safetensors")):
         raise ConfigurationError(f"{key}={where} holds {', '.join(pickles)} and no model.safetensors: {CONVERT}")
