@@ -142,21 +142,28 @@ def code_truth(names: Sequence[str], values: Collection[str]) -> dict[str, int]:
 
 
 def code_declared(names: Sequence[str], declared: Sequence[str]) -> LabelCoding:
-    """The coding of a column of numbers for which the file declares names, where the task calls them `names`.
+    """The coding of a column of `declared` names, those of a file's numbers, where the task calls them `names`.
 
     Raises:
         ConfigurationError: there are not as many of the one as of the other.
     """
-    classes = [clean_label(name) for name in declared]
+    classes = clean_labels(declared)
     if not names or set(names) == set(classes):
         names = names or classes
-        order = {str(number): names.index(name) for number, name in enumerate(classes)}
-        return LabelCoding(tuple(names), order, "numbers whose names the file declares")
+        ids = {name: names.index(name) for name in classes}
+        return LabelCoding(tuple(names), ids, "numbers whose names the file declares")
     if len(names) != len(classes):
         problem = f"the file declares {len(classes)} classes ({list_names(classes)}), and task.labels {len(names)}"
         raise ConfigurationError(f"{problem}; name each of them in task.labels, in their order")
     form = f"numbers from 0, which the file calls {list_names(classes)}"
-    return LabelCoding(tuple(names), {str(i): i for i in range(len(names))}, form)
+    return LabelCoding(tuple(names), {name: i for i, name in enumerate(classes)}, form)
+
+
+def name_numbers(labels: Sequence[str], declared: Sequence[str]) -> list[str]:
+    """The names that another split's file declares in the place of a column's numbers; none where it holds others."""
+    classes = clean_labels(declared)
+    names, values = {str(i): name for i, name in enumerate(classes)}, set(labels)
+    return [] if values <= {*classes} or not values <= names.keys() else [names[label] for label in labels]
 
 
 def code_found(values: Sequence[str], column: str) -> LabelCoding:

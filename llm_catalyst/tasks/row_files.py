@@ -199,6 +199,19 @@ def class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     return {column.strip(): tuple(map(str, names)) for column, names in found.items() if isinstance(names, list)}
 
 
+def name_classes(table: RowTable, column: str) -> RowTable:
+    """The table with names in the place of a column's ids where its file declares them; another value, as -1, stays.
+
+    Files may declare the same names in different orders, so an id means nothing outside of its own file.
+    """
+    if not (names := table.classes.get(column)):
+        return table
+    ids = range(len(names))
+    cells = (row[column] for row in table.rows)
+    named = (names[int(cell)] if isinstance(cell, int | float) and cell in ids else cell for cell in cells)
+    return replace(table, rows=[{**row, column: name} for row, name in zip(table.rows, named, strict=True)])
+
+
 def join_tables(tables: Sequence[RowTable]) -> RowTable:
     """The rows of the files of one split as one table; a file without rows is passed over with a note.
 
@@ -210,7 +223,10 @@ def join_tables(tables: Sequence[RowTable]) -> RowTable:
         raise ConfigurationError(f"{where}: there are no rows; {fix}")
     first, *others = filled
     parts, rows, numbers = [], list[dict[str, Any]](), list[int]()
+    classes = dict[str, tuple[str, ...]]()
     for table in filled:
+        for column, names in table.classes.items():
+            classes[column] = tuple(dict.fromkeys([*classes.get(column, ()), *names]))
         parts.append((table.source, len(rows)))
         rows += table.rows
         numbers += table.numbers
@@ -218,7 +234,16 @@ def join_tables(tables: Sequence[RowTable]) -> RowTable:
     source = f"{first.source} and {format_count(len(others), 'more file')}" if others else first.source
     empty = [f"{table.source} has no rows, and was passed over" for table in tables if not table.rows]
     notes = tuple(dict.fromkeys([*(note for table in filled for note in table.notes), *empty]))
-    return replace(first, source=source, rows=rows, numbers=numbers, columns=columns, notes=notes, parts=tuple(parts))
+    return replace(
+        first,
+        source=source,
+        rows=rows,
+        numbers=numbers,
+        columns=columns,
+        classes=classes,
+        notes=notes,
+        parts=tuple(parts),
+    )
 
 
 def require_columns(where: str, needed: Sequence[str], columns: Sequence[str], fix: str) -> None:

@@ -10,7 +10,15 @@ from typing import Any
 from llm_catalyst.tasks.hub import name_source, read_hub_rows
 from llm_catalyst.tasks.json_rows import shorten_value
 from llm_catalyst.tasks.labels import NOT_A_NUMBER, is_missing
-from llm_catalyst.tasks.row_files import LONGEST_PATH, RowTable, join_tables, read_rows, refuse_stream, require_columns
+from llm_catalyst.tasks.row_files import (
+    LONGEST_PATH,
+    RowTable,
+    join_tables,
+    name_classes,
+    read_rows,
+    refuse_stream,
+    require_columns,
+)
 from llm_catalyst.tasks.split_files import (
     DEV_NAMES,
     OTHER_SPLITS,
@@ -140,7 +148,7 @@ def read_split(task: Any, place: Path | None, split: str) -> RowTable:
             tables = [read_rows(file, needed) for file in find_files(task, place, split)]
         for table in tables:
             check_columns(table, needed)
-        found = join_tables(tables)
+        found = join_tables([name_classes(table, task.label.strip()) for table in tables])
         check_cells(task, found)
     return found
 

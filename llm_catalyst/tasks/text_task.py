@@ -26,6 +26,7 @@ from llm_catalyst.tasks.labels import (
     code_found,
     code_given,
     find_forms,
+    name_numbers,
 )
 from llm_catalyst.tasks.row_files import RowTable
 from llm_catalyst.tasks.splitting import SplitRule, sample_shots, split_rows
@@ -164,9 +165,15 @@ def code_labels(task: TextTask, splits: Mapping[str, RowTable]) -> tuple[LabelCo
     values = iter(clean_labels(raw))
     labels = {role: [next(values) for _ in table.rows] for role, table in splits.items()}
     names = task.labels or [f"choice {i + 1}" for i in range(len(task.choices))]
+    declared = {role: table.classes[column] for role, table in splits.items() if column in table.classes}
+    if len(set(declared.values())) == 1:
+        (classes,) = set(declared.values())
+        named = {role: name_numbers(labels[role], classes) for role in splits.keys() - declared.keys()}
+        declared |= {role: classes for role, found in named.items() if found}
+        labels |= {role: found for role, found in named.items() if found}
     with name_task(f"{task.name}: {train.source}"):
-        if declared := train.classes.get(column):
-            coding = code_declared(names, declared)
+        if "train" in declared:
+            coding = code_declared(names, declared["train"])
         elif names:
             coding = code_given(names, set().union(*labels.values()), set(labels["train"]), bool(task.choices))
         else:

@@ -189,6 +189,61 @@ def test_the_class_names_of_a_parquet_file_count(tmp_path: Path, named: list[str
     assert list_rows(data) == {(text, shown[i % 2]) for i, text in enumerate(TEXTS)}
 
 
+def write_classes(file: Path, names: list[str] | None, values: list[Any], mark: str = "text") -> None:
+    """A Parquet file of twenty rows, texts of which begin with `mark`; its labels are ids of `names` where given."""
+    kind = datasets.ClassLabel(names=names) if names else None
+    features = datasets.Features({"text": datasets.Value("string"), "label": kind}) if kind else None
+    rows = {"text": [f"{mark} {i}" for i in range(20)], "label": values}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(file))
+
+
+# By split: the names that its file declares (None: none), and its labels in the order of `WANTED`: bad, good, bad, …
+DECLARED: dict[str, dict[str, tuple[list[str] | None, list[Any]]]] = {
+    "another order in test": {"train": (["bad", "good"], [0, 1] * 10), "test": (["good", "bad"], [1, 0] * 10)},
+    "more names in train": {"train": (["odd", "bad", "good"], [1, 2] * 10), "test": (["bad", "good"], [0, 1] * 10)},
+    "names in test": {"train": (["good", "bad"], [1, 0] * 10), "test": (None, ["bad", "good"] * 10)},
+    "names in train": {"train": (None, ["bad", "good"] * 10), "test": (["good", "bad"], [1, 0] * 10)},
+    "numbers in test": {"train": (["good", "bad"], [1, 0] * 10), "test": (None, [1, 0] * 10)},
+    "numbers in train": {"train": (None, [1, 0] * 10), "test": (["good", "bad"], [1, 0] * 10)},
+    "another order in a shard": {
+        "train-00000-of-00002": (["bad", "good"], [0, 1] * 10),
+        "train-00001-of-00002": (["good", "bad"], [1, 0] * 10),
+        "test": (["good", "bad"], [1, 0] * 10),
+    },
+    "a third order in dev": {
+        "train": (["bad", "good", "odd"], [0, 1] * 10),
+        "dev": (["odd", "good", "bad"], [2, 1] * 10),
+        "test": (["good", "odd", "bad"], [2, 0] * 10),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", DECLARED)
+@pytest.mark.parametrize("given", [[], ["bad", "good"], ["good", "bad"]], ids=str)
+def test_the_ids_of_each_file_are_those_of_its_own_names(tmp_path: Path, kind: str, given: list[str]) -> None:
+    for name, (names, values) in DECLARED[kind].items():
+        write_classes(tmp_path / f"{name}.parquet", names, values, name)
+    wanted = {(f"{name} {i}", ("bad", "good")[i % 2]) for name in DECLARED[kind] for i in range(20)}
+    three = any("odd" in (names or []) for names, _ in DECLARED[kind].values())
+    labels = [*given, "odd"] if given and three else given
+    assert list_rows(load_rows(tmp_path, labels=labels, dev="dev" if "dev" in DECLARED[kind] else None)) == wanted
+
+
+def test_the_names_of_a_file_may_be_numbers_in_another_order(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        write_classes(tmp_path / f"{name}.parquet", ["2", "1"], [0, 1] * 10, name)
+    wanted = {(f"{name} {i}", ("2", "1")[i % 2]) for name in ("train", "test") for i in range(20)}
+    assert list_rows(load_rows(tmp_path)) == wanted
+
+
+def test_numbers_beside_files_that_declare_different_orders_are_refused(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train.parquet", ["bad", "good"], [0, 1] * 10)
+    write_classes(tmp_path / "dev.parquet", ["good", "bad"], [0, 1] * 10)
+    write_classes(tmp_path / "test.parquet", None, [0, 1] * 10)
+    with pytest.raises(ConfigurationError, match=r"test.parquet, row 1: label 0 is neither one of the labels"):
+        load_rows(tmp_path, dev="dev")
+
+
 def test_the_class_names_of_the_hub_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # E7
     monkeypatch.delenv("CATALYST_DATA", raising=False)
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
