@@ -3,15 +3,18 @@
 import json
 import math
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from llm_catalyst.tasks.delimited_rows import Table, clean_name
-from llm_catalyst.tasks.file_content import RowError
+from llm_catalyst.tasks.delimited_rows import clean_name
+from llm_catalyst.tasks.file_content import ParsedRows, RowError
 from llm_catalyst.utils.terminal import list_names
+from llm_catalyst.utils.validation import get_nested
 
 LIST_NAMES = ("data", "examples", "rows", "instances")  # of the list of rows, where there are others
+SEVERAL_FIX = "write each into a file of its own"
 ABRIDGED = reprlib.Repr()
 ABRIDGED.maxstring = ABRIDGED.maxother = ABRIDGED.maxlong = 60
 
@@ -42,8 +45,8 @@ DECODER = json.JSONDecoder(object_pairs_hook=unique_keys, parse_float=finite_num
 WHITE_SPACE = json.decoder.WHITESPACE  # type: ignore[attr-defined]
 
 
-def read_json(text: str, needed: Sequence[str]) -> tuple[Table, str]:
-    """The rows, their lines or numbers, and the columns; and what the numbers count: 'line' or 'row'.
+def read_json(text: str, needed: Sequence[str]) -> ParsedRows:
+    """The rows, their lines or numbers, and the columns.
 
     Raises:
         RowError: with the place of what cannot be read.
@@ -51,11 +54,12 @@ def read_json(text: str, needed: Sequence[str]) -> tuple[Table, str]:
     values = iterate_values(text)
     first = next(values, None)
     if first is None:
-        return ([], [], []), "line"
+        return ParsedRows([], [], [], "JSON Lines")
     second = next(values, None)
     if second is None and (isinstance(first[1], list) or not is_row(first[1])):
-        return build_table(enumerate(find_list(first[1]), start=1), needed, "row"), "row"
-    return build_table(chain([first], [second] if second else [], values), needed, "line"), "line"
+        table = build_table(enumerate(find_list(first[1], needed), start=1), needed, "row")
+        return replace(table, form="JSON", classes=list_classes(first[1]))
+    return build_table(chain([first], [second] if second else [], values), needed, "line")
 
 
 def iterate_values(text: str) -> Iterator[tuple[int, Any]]:
@@ -77,6 +81,15 @@ def iterate_values(text: str) -> Iterator[tuple[int, Any]]:
         at = after
 
 
+def begins_row(text: str) -> bool:
+    """Whether a text begins with an object of JSON, or with a list of them."""
+    try:
+        value, _ = DECODER.raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        return False
+    return is_object(value) or is_list(value)
+
+
 def describe_limit(error: Exception) -> str:
     """The reason why JSON in a good form is not read."""
     if isinstance(error, RecursionError):
@@ -89,31 +102,102 @@ def is_row(value: Any) -> bool:
     return not isinstance(value, dict) or not any(isinstance(inner, list | dict) for inner in value.values())
 
 
-def find_list(value: Any) -> list[Any]:
+def find_list(value: Any, needed: Sequence[str]) -> list[Any]:
     """The rows in the only value of a file: a list, the list in an object, or columns of equal length.
 
     Raises:
-        RowError: there are several lists of objects.
+        RowError: there are several lists of objects, or columns whose rows are not the same.
     """
     if isinstance(value, list):
-        return [item["row"] if is_wrapped(item) else item for item in value]
-    lists = {key: inner for key, inner in value.items() if isinstance(inner, list) and inner and is_object(inner[0])}
+        return [unwrap_row(number, item, needed) for number, item in enumerate(value, start=1)]
+    lists = {key: inner for key, inner in value.items() if is_list(inner)}
     known = [key for key in LIST_NAMES if key in lists]
     if len(lists) == 1 or len(known) == 1:
-        return find_list(lists[known[0]] if known else next(iter(lists.values())))
+        chosen = known[0] if known else next(iter(lists))
+        refuse_others(value, chosen, lists[chosen])
+        return find_list(lists[chosen], needed)
     if lists:
-        held = list_names(lists, 3)
-        raise RowError(None, f"there are several lists of objects ({held}); write each into a file of its own")
+        raise RowError(None, f"there are several lists of objects ({list_names(lists, 3)}); {SEVERAL_FIX}")
     if is_object(value.get("data")):
-        return find_list(value["data"])
+        rows = find_list(value["data"], needed)
+        refuse_others(value, "data", rows)
+        return rows
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):  # pandas, orient="split"
         return [dict(zip(map(str, value["columns"]), row, strict=False)) for row in value["data"]]
-    if all(map(is_object, value.values())) and all(map(str.isdecimal, value)):  # pandas, orient="index"
+    if value and all(map(is_object, value.values())) and holds_rows(value, needed):  # pandas, orient="index"
         return list(value.values())
-    columns = [list(c.values()) if isinstance(c, dict) else c for c in value.values() if isinstance(c, list | dict)]
-    if len(columns) == len(value) and len(set(map(len, columns))) == 1:
-        return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
-    return [value]
+    return pair_columns(value, needed)
+
+
+def is_list(value: Any) -> bool:
+    """Whether a JSON value is a list of objects."""
+    return isinstance(value, list) and bool(value) and is_object(value[0])
+
+
+def refuse_others(value: dict[str, Any], chosen: str, rows: Sequence[Any]) -> None:
+    """Raise RowError where an object holds another list of such rows than that of the key `chosen`."""
+    if not rows or not is_object(rows[0]):
+        return
+    for key in value.keys() - {chosen}:
+        inner = value[key]
+        for other in (inner, *inner.values()) if is_object(inner) else (inner,):
+            if is_list(other) and (other[0].keys() <= rows[0].keys() or other[0].keys() >= rows[0].keys()):
+                raise RowError(None, f"there are several lists of objects ({list_names([chosen, key])}); {SEVERAL_FIX}")
+
+
+def unwrap_row(number: int, item: Any, needed: Sequence[str]) -> Any:
+    """A row, out of the object around it that the hub's data set server gives: {"row_idx": 0, "row": {…}}.
+
+    Raises RowError where the server cut one of the columns needed.
+    """
+    if not (is_object(item) and is_object(item.get("row")) and "row_idx" in item):
+        return item
+    if cut := [name for name in item.get("truncated_cells") or [] if name in needed]:
+        fix = "fetch the data set's Parquet files, which are whole"
+        raise RowError(number, f"the server cut {list_names(cut)} (truncated_cells); {fix}", "row")
+    return item["row"]
+
+
+def list_classes(value: Any) -> dict[str, tuple[str, ...]]:
+    """The names of the classes of each ClassLabel column, which the hub's data set server gives beside the rows."""
+    features = value.get("features") if is_object(value) else None
+    listed = [feature for feature in features if is_object(feature)] if isinstance(features, list) else []
+    found = {str(feature.get("name")): get_nested(feature, "type", "names") for feature in listed}
+    return {clean_name(name): tuple(map(str, names)) for name, names in found.items() if isinstance(names, list)}
+
+
+def holds_rows(value: dict[str, Any], needed: Sequence[str]) -> bool:
+    """Whether the objects in an object are rows, and no columns: by the names needed, or else by the usual ids."""
+    outer, inner = value.keys(), next(iter(value.values())).keys()
+    for names, is_rows in ((inner, True), (outer, False)):
+        if any(clean_name(name) in needed for name in names):
+            return is_rows
+    numbered = [all(map(str.isdecimal, names)) for names in (outer, inner)]
+    return len(outer) > len(inner) if numbered[0] == numbered[1] else numbered[0]
+
+
+def pair_columns(value: dict[str, Any], needed: Sequence[str]) -> list[Any]:
+    """The rows of an object of columns, which are lists, or objects by the rows' ids; the object itself if it is a row.
+
+    Raises RowError where the columns needed have not the same rows.
+    """
+    columns = {key: inner for key, inner in value.items() if isinstance(inner, list)}
+    columns = columns or {key: inner for key, inner in value.items() if is_object(inner)}
+    wanted = [key for key in columns if clean_name(key) in needed]
+    if not columns or len(wanted) < sum(clean_name(key) in needed for key in value):
+        return [value]  # a row
+    first, *others = wanted or columns
+    ids = list_ids(columns[first])
+    if wanted and (differing := [key for key in others if list_ids(columns[key]).keys() != ids.keys()]):
+        counts = " and ".join(f"{len(columns[key]):,} of {key}" for key in (first, differing[0]))
+        raise RowError(None, f"the columns have not the same rows ({counts}); write the file anew, row by row")
+    same = {key: cells for key in columns if (cells := list_ids(columns[key])).keys() == ids.keys()}
+    return [{key: cells[row] for key, cells in same.items()} for row in ids]
+
+
+def list_ids(column: Any) -> dict[str, Any]:
+    """The cells of a column by the ids of their rows; those of a list are its places."""
+    return column if is_object(column) else {str(place): cell for place, cell in enumerate(column)}
 
 
 def is_object(value: Any) -> bool:
@@ -121,12 +205,7 @@ def is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def is_wrapped(item: Any) -> bool:
-    """Whether an object holds a row as the hub's data set server gives it: {"row_idx": 0, "row": {…}}."""
-    return is_object(item) and is_object(item.get("row")) and "row_idx" in item
-
-
-def build_table(values: Iterable[tuple[int, Any]], needed: Sequence[str], unit: str) -> Table:
+def build_table(values: Iterable[tuple[int, Any]], needed: Sequence[str], unit: str) -> ParsedRows:
     """The rows, numbers and columns of objects with their numbers, which count `unit`s; RowError for another value."""
     fix = "make each row an object" if unit == "row" else "put one object on a line, or all of them into one list"
     rows, numbers, columns = [], [], dict[str, None]()
@@ -134,7 +213,15 @@ def build_table(values: Iterable[tuple[int, Any]], needed: Sequence[str], unit: 
         if not isinstance(value, dict):
             raise RowError(number, f"{shorten_value(value)} is no JSON object; {fix}", unit)
         row = {clean_name(key): cell for key, cell in value.items()}
+        if len(row) < len(value) and (twice := find_twice(value, needed)):
+            raise RowError(number, f"{twice} is there twice, but for blanks; give each its own name", unit)
         columns |= dict.fromkeys(row)
         rows.append({name: row.get(name) for name in needed})
         numbers.append(number)
-    return (rows, numbers, list(columns)) if columns else ([], [], [])
+    return ParsedRows(rows if columns else [], numbers if columns else [], list(columns), "JSON Lines", unit)
+
+
+def find_twice(value: Mapping[str, Any], needed: Sequence[str]) -> str:
+    """The first name needed that an object has twice but for blanks around it, '' for none."""
+    names = list(map(clean_name, value))
+    return next((shorten_value(name) for name in needed if names.count(name) > 1), "")

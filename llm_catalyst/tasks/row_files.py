@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llm_catalyst.tasks.delimited_rows import read_delimited
-from llm_catalyst.tasks.file_content import RowError, find_compression, read_content, read_text
-from llm_catalyst.tasks.json_rows import read_json
+from llm_catalyst.tasks.delimited_rows import has_columns, read_delimited
+from llm_catalyst.tasks.file_content import RowError, find_compression, read_content, read_head, read_text
+from llm_catalyst.tasks.json_rows import begins_row, read_json
 from llm_catalyst.utils.format import format_count, shorten_text
 from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean, get_nested
@@ -29,10 +29,11 @@ FORMATS = {
     ".txt": DELIMITED,
     ".parquet": PARQUET,
     ".arrow": ARROW,
+    ".feather": ARROW,
 }
 TABS = (".tsv", ".tab")
-COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
-SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+COMPRESSED = (".gz", ".bz2", ".xz", ".lzma", ".zip", ".zst", ".lz4")  # the last two to be refused by name
+SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 LONGEST_PATH = 300  # characters of a path that an error shows
 LARGEST_DIFFERENCE = 1000  # columns of which a misspelt one is looked for
 
@@ -120,27 +121,37 @@ def read_rows(file: Path, needed: Sequence[str]) -> RowTable:
 
 def find_kind(file: Path, suffix: str) -> str:
     """The format of a file: Parquet and Arrow by its first bytes, others by its suffix; '' if that is not known."""
-    with file.open("rb") as stream:
-        head = stream.read(6)
-    return PARQUET if head[:4] == b"PAR1" else ARROW if head == b"ARROW1" else FORMATS.get(suffix, "")
+    head = read_head(file)
+    return PARQUET if head[:4] == b"PAR1" else ARROW if head[:6] == b"ARROW1" else FORMATS.get(suffix, "")
 
 
 def read_text_rows(file: Path, source: str, needed: Sequence[str], suffix: str) -> RowTable:
-    """The rows of a file of JSON or delimited text. A file without a known suffix is JSON where it begins like it."""
-    content = read_text(file)
-    notes: tuple[str, ...] = ()
+    """The rows of a file of JSON or delimited text, whichever it is by its content, or else by its suffix."""
+    content, name = read_text(file), escape_controls(file.name)
+    notes = list[str]()
     if content.guessed:
         fix = "look at its rows, and save it as UTF-8"
-        notes = (f"{escape_controls(file.name)} is not UTF-8, and was read as {content.guessed}, a guess; {fix}",)
-    kind = FORMATS.get(suffix) or (JSON if content.text.lstrip()[:1] in ("{", "[") else DELIMITED)
-    if kind == JSON:
-        (rows, numbers, columns), unit = read_json(content.text, needed)
-        form = "JSON Lines" if unit == "line" else "JSON"
+        notes.append(f"{name} is not UTF-8, and was read as {content.guessed}, a guess; {fix}")
+    if find_text_kind(content.text, suffix, needed) == JSON:
+        parsed = read_json(content.text, needed)
     else:
         delimiter = "\t" if suffix in TABS and "\t" in content.text.partition("\n")[0] else ""
-        (rows, numbers, columns), name = read_delimited(content.text, needed, delimiter)
-        unit, form = "line", f"CSV, delimiter {name}"
-    return RowTable(source, unit, rows, numbers, columns, f"{form}, {content.form}", notes=notes)
+        parsed = read_delimited(content.text, needed, delimiter)
+    notes += [f"{name}, {note}" for note in parsed.notes]
+    form = f"{parsed.form}, {content.form}"
+    return RowTable(
+        source, parsed.unit, parsed.rows, parsed.numbers, parsed.columns, form, parsed.classes, notes=tuple(notes)
+    )
+
+
+def find_text_kind(text: str, suffix: str, needed: Sequence[str]) -> str:
+    """Whether a text is JSON or delimited: what it plainly is; where that is in doubt, what its suffix says."""
+    kind, may_be_json = FORMATS.get(suffix), text.lstrip()[:1] in ("{", "[")
+    if kind == JSON and not may_be_json and has_columns(text, needed):
+        return DELIMITED
+    if kind == DELIMITED and may_be_json and begins_row(text):
+        return JSON
+    return kind or (JSON if may_be_json else DELIMITED)
 
 
 def read_arrow(file: Path, source: str, needed: Sequence[str], kind: str) -> RowTable:
