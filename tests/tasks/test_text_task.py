@@ -462,7 +462,7 @@ def test_a_file_that_is_no_jsonl_is_named(tmp_path: Path, folder: Callable[..., 
     (path / "train.jsonl").write_text("<html>not found</html>\n")
     message = refusal(local(path))
     assert str(path / "train.jsonl") in message
-    assert "line 1: '<html>not found</html>' is no JSON" in message
+    assert "this is a web page" in message
 
 
 def test_a_path_that_is_not_there_says_what_should_lie_there(tmp_path: Path) -> None:
