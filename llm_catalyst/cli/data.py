@@ -28,7 +28,7 @@ from llm_catalyst.tasks.text_task import TextTask, code_labels
 from llm_catalyst.utils import terminal
 from llm_catalyst.utils.format import format_count, join_command, shorten_text
 from llm_catalyst.utils.paths import conf_directory, expand_path, list_choices
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
 
 LONGEST_SHOWN = 600  # characters of an example
@@ -76,27 +76,33 @@ def name_overrides(words: Sequence[str], config_dir: Path | None) -> tuple[list[
         near = did_you_mean(first, known)
         shown = shorten_text(escape_controls(first), LONGEST_SHOWN)
         raise ConfigurationError(f"{shown} is no task and no file{near}; the tasks are: {', '.join(sorted(known))}")
-    keys = {"task": "local", "task.path": str(place.absolute()), **guess_keys(place, others)}
+    guessed_keys, unused = guess_keys(place, others)
+    keys = {"task": "local", "task.path": str(place.absolute()), **guessed_keys}
     overrides = [f"{key}={value}" for key, value in keys.items()]
     given = {word.partition("=")[0].lstrip("+") for word in others}
     kept = [word for word in overrides if word.partition("=")[0] not in given]
     guessed = [word for word in kept if not word.startswith(("task=local", "task.path="))]
-    return [*kept, *others], f"a guess: {' '.join(map(escape_controls, guessed))}" if guessed else ""
+    left_out = f"; texts in other columns are left out: {list_names(unused)} (task.pair={{COLUMN}})" if unused else ""
+    return [*kept, *others], f"a guess: {' '.join(map(escape_controls, guessed))}{left_out}" if guessed else ""
 
 
-def guess_keys(place: Path, others: Sequence[str]) -> dict[str, str]:
-    """The keys that describe a file or folder as far as `others` do not: the task, the splits, the columns."""
+def guess_keys(place: Path, others: Sequence[str]) -> tuple[dict[str, str], Sequence[str]]:
+    """The keys that describe a file or folder as far as `others` do not: the task, the splits, the columns.
+
+    Beside them the columns of texts that they leave out.
+    """
     given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in others)}
     if place.is_dir() and holds_pictures(place):
-        return {"task": "image_folder"}
+        return {"task": "image_folder"}, ()
     file, splits = guess_splits(place) if place.is_dir() else (place, {})
     if file is None:
-        return {}
+        return {}, ()
     if "task" in given or {"task.text", "task.label"} <= given.keys():
-        return splits
+        return splits, ()
     texts = sorted(list_columns(given.get("task.text", ""), given.get("task.pair", "")))
     found = guess_columns(file, given.get("task.label"), texts)
-    return {**splits, "task.text": f"{{{found.text}}}", "task.label": found.label}
+    unused = () if "task.text" in given else found.unused
+    return {**splits, "task.text": f"{{{found.text}}}", "task.label": found.label}, unused
 
 
 def compose_config(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:

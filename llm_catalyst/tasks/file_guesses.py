@@ -1,6 +1,6 @@
 """Guesses about files of which nothing is given: the columns of texts and labels, and the splits of a folder."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ TEXT_NAMES = (
     "title",
 )
 LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "stars", "rating", "verdict", "polarity")
+BRACES = {"{", "}"}  # around a column's name in a template
 SAMPLE = 2000  # rows that are looked at
 MOST_CLASSES = 50  # of a column that is taken for the labels without having a usual name
 LEAST_ROWS = 3  # of a class, on average, in such a column
@@ -40,10 +41,11 @@ LEAST_ROWS = 3  # of a class, on average, in such a column
 
 @dataclass(frozen=True)
 class ColumnGuess:
-    """The columns of texts and labels."""
+    """The columns of texts and labels, and the other columns of texts, which are left out."""
 
     text: str
     label: str
+    unused: tuple[str, ...] = ()
 
 
 def guess_columns(file: Path, label: str | None = None, given: Collection[str] = ()) -> ColumnGuess:
@@ -54,22 +56,42 @@ def guess_columns(file: Path, label: str | None = None, given: Collection[str] =
         given: those of texts, if they are given.
 
     Raises:
-        ConfigurationError: more than one column may be meant, or none; the message names the keys to set.
+        ConfigurationError: more than one column may be meant, or none; the message names the keys to set. Or the first
+            line of a CSV is a row.
     """
-    columns = join_tables([read_rows(file, [])]).columns
+    table = join_tables([read_rows(file, [])])
+    columns, where = table.columns, escape_controls(str(file))
     names = [name for name in columns if name and columns.count(name) == 1]
     rows = read_rows(file, names).rows[:SAMPLE]
     values = {name: [row[name] for row in rows] for name in names}
-    texts = [name for name, cells in values.items() if name != label and is_text(cells)]
+    free = {name: values[name] for name in names if name != label and name not in given}
+    if table.form.startswith("CSV") and (taken := find_value_name(free)):
+        problem = f"its first line stands for the names of the columns, but {escape_controls(taken)!r} is a value there"
+        fix = "write a line of names above it, or name the columns in task.text and task.label if they are meant"
+        raise ConfigurationError(f"{where}: {problem}; {fix}")
+    texts = [name for name, cells in values.items() if name != label and is_text(cells) and not BRACES & {*name}]
     text = next(iter(given), None) or find_named(texts, TEXT_NAMES)
     text = text or find_only(name for name in texts if not is_class(values[name])) or find_only(texts)
     others = {name: cells for name, cells in values.items() if name != text and name not in given}
     label = label or find_named(others, LABEL_NAMES) or find_only(n for n, cells in others.items() if is_class(cells))
     if not text or not label:
         lacking = " and ".join(["task.text={COLUMN}"] * (not text) + ["task.label=COLUMN"] * (not label))
-        problem = f"{escape_controls(str(file))}: its columns are {list_names(columns)}, and it is not clear"
+        if braced := [name for name in names if not text and BRACES & {*name}]:
+            lacking += f"; a template cannot name {list_names(braced)}: rename what holds braces"
+        problem = f"{where}: its columns are {list_names(columns)}, and it is not clear"
         raise ConfigurationError(f"{problem} which hold the texts and the labels; add {lacking}")
-    return ColumnGuess(text, label)
+    unused = [name for name in texts if name not in (text, label, *given) and not is_class(values[name])]
+    return ColumnGuess(text, label, tuple(unused))
+
+
+def find_value_name(values: Mapping[str, Sequence[object]]) -> str:
+    """The name of a column of classes that is one of them, '' for none: the first line of its file may be a row.
+
+    Names that are all numbers from 0 are those of pandas for columns without one.
+    """
+    if list(values) == list(map(str, range(len(values)))):
+        return ""
+    return next((name for name, cells in values.items() if is_class(cells) and name in map(clean_label, cells)), "")
 
 
 def find_named(names: Iterable[str], usual: Sequence[str]) -> str | None:

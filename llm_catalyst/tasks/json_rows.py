@@ -87,7 +87,7 @@ def begins_row(text: str) -> bool:
         value, _ = DECODER.raw_decode(text.lstrip())
     except (ValueError, RecursionError):
         return False
-    return is_object(value) or is_list(value)
+    return (is_object(value) and bool(value)) or is_list(value)
 
 
 def describe_limit(error: Exception) -> str:

@@ -121,8 +121,10 @@ def read_rows(file: Path, needed: Sequence[str]) -> RowTable:
 
 def find_kind(file: Path, suffix: str) -> str:
     """The format of a file: Parquet and Arrow by its first bytes, others by its suffix; '' if that is not known."""
-    head = read_head(file)
-    return PARQUET if head[:4] == b"PAR1" else ARROW if head[:6] == b"ARROW1" else FORMATS.get(suffix, "")
+    head, kind = read_head(file), FORMATS.get(suffix, "")
+    if kind in (PARQUET, ARROW) and head.isascii() and b"\0" not in head:
+        kind = ""  # a text under a wrong name
+    return PARQUET if head[:4] == b"PAR1" else ARROW if head[:6] == b"ARROW1" else kind
 
 
 def read_text_rows(file: Path, source: str, needed: Sequence[str], suffix: str) -> RowTable:
@@ -151,7 +153,7 @@ def find_text_kind(text: str, suffix: str, needed: Sequence[str]) -> str:
         return DELIMITED
     if kind == DELIMITED and may_be_json and begins_row(text):
         return JSON
-    return kind or (JSON if may_be_json else DELIMITED)
+    return kind if kind in (JSON, DELIMITED) else JSON if may_be_json else DELIMITED
 
 
 def read_arrow(file: Path, source: str, needed: Sequence[str], kind: str) -> RowTable:

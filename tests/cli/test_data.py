@@ -103,6 +103,47 @@ def test_columns_are_found_by_their_names_or_by_what_they_hold(
     assert (found.text, found.label) == wanted
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(f"some words {i}", ("ham", "spam")[i % 2]) for i in range(18)],
+        [(("ham", "spam")[i % 2], f"some words {i}") for i in range(18)],
+        [(i % 4 + 1, f"A title {i}", f"some more words {i}") for i in range(24)],
+        [(i % 2 * 4, 1467 + i, "Mon Apr 06", "NO_QUERY", f"user{i}", f"some words {i}") for i in range(18)],
+    ],
+    ids=["text and label", "label and text", "AG News", "Sentiment140"],
+)
+def test_a_first_line_that_is_a_row_is_not_lost(tmp_path: Path, rows: list[tuple[object, ...]]) -> None:
+    file = write_files(tmp_path, {"rows.csv": as_csv(rows[1:], [str(cell) for cell in rows[0]])}) / "rows.csv"
+    with pytest.raises(ConfigurationError, match=r"its first line stands for the names .*; write a line of names"):
+        name_overrides([str(file)], None)
+
+
+def test_names_that_pandas_gives_to_columns_are_no_row(tmp_path: Path) -> None:
+    file = write_files(tmp_path, {"rows.csv": as_csv([(text, i % 2) for i, text in enumerate(TEXTS)], ("0", "1"))})
+    assert (guess_columns(file / "rows.csv").text, guess_columns(file / "rows.csv").label) == ("0", "1")
+
+
+def test_other_columns_of_texts_are_named(tmp_path: Path) -> None:
+    rows = [(text, f"Is it {i}?", f"row {i}", i % 2) for i, text in enumerate(TEXTS)]
+    folder = write_files(tmp_path, {"rows.csv": as_csv(rows, ("sentence", "question", "note", "label"))})
+    _, guessed = name_overrides([str(folder / "rows.csv")], None)
+    left_out = "texts in other columns are left out: question, note (task.pair={COLUMN})"
+    assert guessed == f"a guess: task.text={{sentence}} task.label=label; {left_out}"
+
+
+@pytest.mark.parametrize("name", ["a{b", "x}", "${a}", "{}"])
+def test_a_column_that_no_template_can_name_is_not_guessed(tmp_path: Path, name: str) -> None:
+    rows = [(text, text, i % 2) for i, text in enumerate(TEXTS)]
+    both = write_files(tmp_path, {"both.csv": as_csv(rows, (name, "text", "label"))}) / "both.csv"
+    assert guess_columns(both).text == "text"
+    alone = write_files(tmp_path, {"alone.csv": as_csv([row[1:] for row in rows], (name, "label"))}) / "alone.csv"
+    with pytest.raises(ConfigurationError, match=r"add task.text={COLUMN}; a template cannot name .*: rename"):
+        guess_columns(alone)
+    labels = write_files(tmp_path, {"labels.csv": as_csv([row[1:] for row in rows], ("text", name))}) / "labels.csv"
+    assert guess_columns(labels).label == name
+
+
 def test_columns_that_are_not_clear_are_asked_for(tmp_path: Path) -> None:
     rows = [("some words", "more words here", f"{i % 2}", f"{i % 3}") for i in range(18)]
     file = write_files(tmp_path, {"rows.csv": as_csv(rows, ("a", "b", "c", "d"))}) / "rows.csv"

@@ -42,7 +42,7 @@ FORMS: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("suffix", ["json", "jsonl", "NDJSON", "csv", "txt", "data"])
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "NDJSON", "csv", "txt", "data", "parquet"])
 @pytest.mark.parametrize("form", FORMS)
 def test_json_is_read_in_every_form_whatever_its_suffix(tmp_path: Path, form: str, suffix: str) -> None:
     file = write_files(tmp_path, {f"rows.{suffix}": FORMS[form]}) / f"rows.{suffix}"
@@ -57,9 +57,9 @@ def test_a_real_benchmark_with_its_rows_in_an_object_is_read(data: Path) -> None
     assert len(loaded.train) + len(loaded.dev) + len(loaded.test) == 250
 
 
-@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "parquet", "feather"])
 @pytest.mark.parametrize("delimiter", [",", "\t"])
-def test_delimited_text_is_read_though_its_suffix_is_that_of_json(tmp_path: Path, suffix: str, delimiter: str) -> None:
+def test_delimited_text_is_read_whatever_its_suffix(tmp_path: Path, suffix: str, delimiter: str) -> None:
     assert list_rows(load_rows(write_files(tmp_path, {f"rows.{suffix}": as_csv(delimiter=delimiter)}))) == set(PAIRS)
 
 
