@@ -27,6 +27,7 @@ from llm_catalyst.runs.resolved import Predictions, Resolved
 from llm_catalyst.runs.run_config import FIXED, PLACE, REPAIRS, RESOLVED, changed_keys, list_fixed
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.files import append_whole, cut_torn_line, sync_path, take_lock, write_atomically, write_flushed
+from llm_catalyst.utils.terminal import list_names
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -86,6 +87,12 @@ class RunDirectory:
         if {**before.data, "source": None} != {**manifest.data, "source": None}:  # the data may have moved
             raise ConfigurationError(
                 f"the data have changed since the run in {self.path} began (manifest.json has their fingerprints)"
+            )
+        if replaced := find_replaced_files(before, manifest):
+            raise ConfigurationError(
+                f"the model or its tokenizer has changed since the run in {self.path} began: other content in "
+                f"{list_names(replaced)} of {manifest.backbone.get('location')} (manifest.json has the checksums); put "
+                "the former files there, or begin a run of its own in another directory: hydra.run.dir=DIR"
             )
         then, now = machine_facts(before), machine_facts(manifest)
         moved = [f"{name} {old} then, {now.get(name)} now" for name, old in then.items() if old != now.get(name)]
@@ -253,6 +260,19 @@ def refuse_finished(path: Path) -> None:
     """Raise ConfigurationError if the directory has a finished run."""
     if (path / "outcome.json").exists():
         raise ConfigurationError(f"{path} holds a finished run; see it with: catalyst show {path}")
+
+
+def find_replaced_files(before: Manifest, now: Manifest) -> list[str]:
+    """The files of the backbone whose content was another when a run began; [] where no checksums are known of it.
+
+    Of a hub's model a file may be in the cache that was not there, and is not read; of a folder any that is new is.
+    """
+    then, there = (manifest.backbone.get("files") or {} for manifest in (before, now))
+    if not then or not there:
+        return []
+    on_hub = now.backbone.get("commit") is not None
+    names = then.keys() & there.keys() if on_hub else then.keys() | there.keys()
+    return sorted(name for name in names if then.get(name) != there.get(name))
 
 
 def machine_facts(manifest: Manifest) -> dict[str, Any]:

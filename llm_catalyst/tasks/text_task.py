@@ -86,8 +86,8 @@ class TextTask(Task):
         single = (("cloze", self.cloze), ("text", self.text), ("pair", self.pair or ""))
         for key, template in (*single, *(("choices", choice) for choice in self.choices)):
             check_template(f"task.{key}", template)
-        if list_columns(self.cloze) != {"mask"}:
-            raise ConfigurationError(f"task.cloze={self.cloze!r} must hold {{mask}}, and no other braces")
+        if list_columns(self.cloze) != {"mask"} or self.cloze.count("{mask}") > 1:
+            raise ConfigurationError(f"task.cloze={self.cloze!r} must hold {{mask}} once, and no other braces")
         if not list_columns(self.text, self.pair or "", *self.choices):
             fix = "write the column of the texts in braces: task.text={column}"
             raise ConfigurationError(f"task.text={self.text!r} names no column; {fix}")

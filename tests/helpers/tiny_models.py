@@ -14,6 +14,7 @@ import torch
 from helpers.recorded import CONFIG, manifest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import AutoModel
 from transformers.models.auto.tokenization_auto import AutoTokenizer
 from transformers.models.bert import BertConfig, BertForMaskedLM, BertTokenizer
 from transformers.models.deberta_v2 import DebertaV2Config, DebertaV2ForMaskedLM, DebertaV2Tokenizer
@@ -186,7 +187,7 @@ def folder(name: str) -> str:
     path = Path(FOLDER.name) / name
     pad = tokenizer().pad_token_id
     ids = {"bos_token_id": tokenizer().bos_token_id, "eos_token_id": tokenizer().eos_token_id, "pad_token_id": pad}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         model(config(vocab_size=len(tokenizer()) + 3, **ids, **sizes)).save_pretrained(path)
     tokenizer().save_pretrained(path)
@@ -194,11 +195,26 @@ def folder(name: str) -> str:
 
 
 @cache
+def pooled_folder(name: str) -> str:
+    """The same model without its language-model head, and with a pooler."""
+    path = Path(FOLDER.name) / f"{name}_pooled"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(8)
+        AutoModel.from_pretrained(folder(name)).save_pretrained(path)
+    ZOO[name][1]().save_pretrained(path)
+    return str(path)
+
+
+@cache
 def backbone(name: str, words: bool = False, twice: bool = False, **settings: Any) -> FrozenText:
-    """The tiny model of a family, loaded as a run loads it; with `words` its language-model head, too."""
+    """The tiny model of a family, loaded as a run loads it; with `words` its language-model head, too.
+
+    With pooling=pooler its folder holds one, unless `twice` has it drawn.
+    """
     defaults = {"kind": ZOO[name][0], "attention": "eager" if name == "deberta" else "sdpa"}
     torch.manual_seed(1)
-    return load_text_backbone(TextBackbone(folder(name), **{**defaults, **settings}), words, CPU, twice)
+    path = pooled_folder(name) if settings.get("pooling") == "pooler" and not twice else folder(name)
+    return load_text_backbone(TextBackbone(path, **{**defaults, **settings}), words, CPU, twice)
 
 
 def reloaded_tokenizer(name: str) -> Any:

@@ -222,7 +222,7 @@ def test_with_pooler_the_state_goes_through_the_models_frozen_pooling_layer(name
         hidden, pooled = (give(random_prompts(name, 2), batch.expand(2)) for give in (model.hidden, model.pooled))
     layer = model.base.pooler.dense
     expected = torch.tanh(hidden[:, :, M] @ layer.weight.T + layer.bias)
-    torch.testing.assert_close(pooled, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=1e-5)
     assert not layer.weight.requires_grad
 
 
@@ -335,8 +335,9 @@ def test_weights_that_a_checkpoint_lacks_follow_from_the_seed() -> None:
 def test_a_model_that_cannot_be_loaded_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"backbone\.name=.*holds no config\.json \(there: nothing\)"):
         load_text_backbone(TextBackbone(str(tmp_path)), False, CPU)
+    shutil.copy(Path(folder("bert")) / "model.safetensors", tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "no_family"}')
-    with pytest.raises(ConfigurationError, match=r"backbone\.name=.*could not be loaded(.|\n)*backbone=minilm"):
+    with pytest.raises(ConfigurationError, match=r"could not be loaded(.|\n)*name the folder that save_pretrained"):
         load_text_backbone(TextBackbone(str(tmp_path)), False, CPU)
 
 
@@ -492,7 +493,7 @@ def test_damaged_weights_are_refused_by_name(tmp_path: Path) -> None:
     shutil.copytree(folder("bert"), tmp_path / "model")
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ConfigurationError, match=r"backbone\.name=.* could not be loaded: .*header"):
+    with pytest.raises(ConfigurationError, match=r"s is no safetensors file, or is incomplete \(1,000 bytes\); down"):
         load_text_backbone(TextBackbone(str(tmp_path / "model")), False, CPU)
 
 

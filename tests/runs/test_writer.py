@@ -439,6 +439,37 @@ def test_an_unfinished_run_is_gone_on_with_only_under_its_own_configuration(dire
     assert read_run(directory.path).manifest == manifest()
 
 
+def with_files(commit: str | None = None, **files: str) -> Manifest:
+    return replace(manifest(), backbone={"name": "m", "location": "./m", "commit": commit, "files": files})
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_run_does_not_go_on_with_another_model_or_tokenizer_at_the_same_place(tmp_path: Path, name: str) -> None:
+    files = {"model.safetensors": "aa", "config.json": "bb", "tokenizer.json": "cc"}
+    directory = RunDirectory(tmp_path)
+    directory.write_config(CONFIG, with_files(**files))
+    directory.write_config(CONFIG, with_files(**files))
+    for changed in (files | {name: "dd"}, {key: files[key] for key in files if key != name}):
+        with pytest.raises(ConfigurationError, match=rf"model or its tokenizer has changed .* {name} of \./m .*"):
+            directory.write_config(CONFIG, with_files(**changed))
+    with pytest.raises(ConfigurationError, match=r"other content in vocab\.txt of"):
+        directory.write_config(CONFIG, with_files(**files, **{"vocab.txt": "ee"}))
+    directory.close()
+
+
+def test_a_run_goes_on_where_no_checksums_are_known_or_the_hubs_cache_holds_more(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "before")
+    directory.write_config(CONFIG, manifest())  # of a revision that recorded none
+    directory.write_config(CONFIG, with_files(**{"config.json": "aa"}))
+    directory.close()
+    directory = RunDirectory(tmp_path / "hub")
+    directory.write_config(CONFIG, with_files("abc", **{"config.json": "aa"}))
+    directory.write_config(CONFIG, with_files("abc", **{"config.json": "aa", "vocab.txt": "bb"}))
+    with pytest.raises(ConfigurationError, match=r"other content in config\.json"):
+        directory.write_config(CONFIG, with_files("abd", **{"config.json": "bb"}))
+    directory.close()
+
+
 @pytest.mark.parametrize(
     ("key", "goes_on", "is_the_same"),
     [

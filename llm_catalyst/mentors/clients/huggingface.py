@@ -29,7 +29,7 @@ class LocalModel(Client):
         """Raise ConfigurationError where the folder or the device does not exist."""
         import torch
 
-        from llm_catalyst.models.backbones.config import refuse_pickle
+        from llm_catalyst.models.backbones.local_files import refuse_files
 
         path = expand_path(self.model)
         is_path = self.model.startswith((".", "~", "/")) or (os.sep != "/" and os.sep in self.model)
@@ -38,7 +38,7 @@ class LocalModel(Client):
                 f"mentor.client.model={self.model} is no folder with a config.json; give the folder of a "
                 "transformers model or a name on the Hugging Face hub, such as meta-llama/Llama-2-7b-chat-hf"
             )
-        refuse_pickle("mentor.client.model", self.model)
+        refuse_files("mentor.client.model", self.model)
         try:
             torch.empty(0, device=pick_device(self.device))
         except (RuntimeError, AssertionError) as error:

@@ -1,11 +1,14 @@
 """The interface of a backbone: how it is configured, and what a loaded, frozen one offers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from llm_catalyst.models.backbones.hub_cache import find_folder
+from llm_catalyst.models.backbones.local_files import hash_files
 from llm_catalyst.tasks.base import Modality
 from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.validation import ConfigurationError
@@ -38,11 +41,13 @@ class Backbone(ABC):
 class FrozenBackbone(nn.Module, ABC):
     """A loaded, frozen model. Only the soft prompt and the head that use it are ever trained.
 
-    `compiled` says whether torch compiles it, `warnings` is what a user is to know of it.
+    `compiled` says whether torch compiles it, `warnings` is what a user is to know of it, `files` has the checksums of
+    the files that it was read from.
     """
 
     compiled = False
     warnings: tuple[str, ...] = ()
+    files: Mapping[str, str] = {}
 
     def __init__(self, settings: Any, model: Any, tokenizer: Any, commit: str | None) -> None:
         super().__init__()
@@ -64,12 +69,18 @@ class FrozenBackbone(nn.Module, ABC):
         """The number of an example's tokens that fit beside m virtual ones; None: examples are no tokens."""
         return None
 
+    def record_files(self, where: str, revision: str | None) -> None:
+        """Take the checksums of the files in the local folder, or of the hub's model, that it was read from."""
+        folder = find_folder(where, self.commit or revision)
+        self.files = hash_files(folder, getattr(self.settings, "trust_remote_code", False)) if folder else {}
+
     def facts(self) -> dict[str, Any]:
-        """The weights' name, location, commit on the hub, class and number."""
+        """The weights' name, location, commit on the hub, class and number, and the checksums of their files."""
         return {
             "name": self.settings.name,
             "location": self.settings.location(),
             "commit": self.commit,
             "class": type(self.model).__name__,
             "parameters": sum(p.numel() for p in self.model.parameters()),
+            "files": dict(self.files),
         }

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from llm_catalyst.models.backbones import tiny_clip
 from llm_catalyst.models.backbones.base import Backbone, FrozenBackbone
 from llm_catalyst.models.backbones.clip_towers import Towers
-from llm_catalyst.models.backbones.config import DTYPES, explained_load_errors, refuse_pickle
+from llm_catalyst.models.backbones.config import DTYPES, explained_load_errors
+from llm_catalyst.models.backbones.hub_cache import require_hub
 from llm_catalyst.models.backbones.loading import set_tf32
+from llm_catalyst.models.backbones.local_files import refuse_files
 from llm_catalyst.models.soft_prompt import plain_ids
 from llm_catalyst.utils.validation import ConfigurationError, NonNegativeInt, config_dataclass
 
@@ -136,9 +138,12 @@ def load_clip(settings: ClipBackbone, words: bool, device: torch.device, twice: 
     """
     settings.check(device)
     set_tf32(False, device)  # a run of texts in this process may have set it
-    refuse_pickle("backbone.name", settings.location())
+    where = settings.location()
+    refuse_files("backbone.name", where)
     with explained_load_errors(settings.name):
-        return (with_transformers if settings.library == "transformers" else with_open_clip)(settings, device)
+        frozen = (with_transformers if settings.library == "transformers" else with_open_clip)(settings, device)
+        frozen.record_files(where, settings.revision)
+    return frozen
 
 
 def with_transformers(settings: ClipBackbone, device: torch.device) -> FrozenClip:
@@ -147,6 +152,7 @@ def with_transformers(settings: ClipBackbone, device: torch.device) -> FrozenCli
 
     where = settings.location()
     common: Any = {"revision": settings.revision or "main"}
+    require_hub(where, settings.revision, ["config.json"])
     config = transformers.AutoConfig.from_pretrained(where, **common)
     if config.model_type != "clip":
         problem = f"backbone.name={settings.name} is a {config.model_type}, not a CLIP; try backbone=clip_vit_b16"
@@ -225,6 +231,7 @@ def find_weights(settings: ClipBackbone) -> tuple[Path, str | None]:
 
     folder, commit = Path(settings.location()), None
     if not folder.is_dir():
+        require_hub(settings.name, settings.revision, ["open_clip_config.json"])
         wanted = ["*.json", "*.safetensors"]
         folder = Path(snapshot_download(settings.name, revision=settings.revision, allow_patterns=wanted))
         commit = folder.name

@@ -5,26 +5,34 @@ numbers. Here `backbone` is a FrozenText, whose file imports this one. tests/mod
 families of transformers, and docs/guide.md lists them.
 """
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import cycle, islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from llm_catalyst.models.backbones.attention_by_length import find_longest_full
 from llm_catalyst.models.backbones.config import Kind
 from llm_catalyst.models.soft_prompt import special_ids
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.utils.memory import out_of_memory
+from llm_catalyst.utils.terminal import list_names
 from llm_catalyst.utils.validation import ConfigurationError
 
 POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe", "positions_embed", "position_embed")
+CLIPS = ("clip", "clip_text_model", "chinese_clip", "siglip", "siglip_text_model", "siglip2", "siglip2_text_model")
 PROMPT, TEXT = 3, 6  # tokens that a model is tried on
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}  # relative to the largest value
 PADDING = (
     "the states that backbone.name={name} gives a text depend on the padding behind it, and so scores depend a little "
     "on the texts of a batch; with protocol.pad_to_max_length=true all texts are padded alike"
+)
+BY_LENGTH = (
+    "backbone.name={name} attends in sparse blocks where the prompt and the longest text of a batch have more than "
+    "{most} tokens, else to all tokens: so the scores of a shorter text depend on whether it is padded beyond that"
 )
 SERVED = "docs/guide.md lists the families that can be used"
 
@@ -58,13 +66,27 @@ def find_positions(base: Any) -> int | None:
 
 
 def refuse_family(name: str, config: Any, head: Kind | None = None) -> None:
-    """Raise ConfigurationError for an encoder-decoder, or a family without the language-model head of that kind."""
-    if config.is_encoder_decoder:
-        raise refuse_model(name, config, "is an encoder-decoder, which is not supported")
-    if head is None or hasattr(config, "auto_map"):  # of a class of its own
-        return
+    """Raise ConfigurationError for an encoder-decoder, or its encoder alone, a CLIP, or a family without that head.
+
+    `head` is the kind of the language-model head that is needed. Of an encoder alone transformers would draw a decoder.
+    """
     from transformers.models.auto import modeling_auto as auto
 
+    if config.is_encoder_decoder:
+        raise refuse_model(name, config, "is an encoder-decoder, which is not supported")
+    if config.model_type in CLIPS:
+        problem = "is a CLIP, whose text model is of use beside its image model only"
+        raise refuse_model(
+            name, config, f"{problem}: for tasks of pictures, such as task=shapes, use backbone=clip_vit_b16"
+        )
+    if hasattr(config, "auto_map"):  # of a class of its own
+        return
+    families = {*auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, *auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
+    if config.model_type in {*auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES} - families:
+        saved = ", ".join(config.architectures or ["unknown class"])
+        raise refuse_model(name, config, f"holds the encoder of an encoder-decoder ({saved}), which is not supported")
+    if head is None:
+        return
     names = {"masked_lm": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "causal_lm": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
     if config.model_type not in names[head]:
         raise refuse_model(name, config, f"has no head of a {head} in transformers; head=classifier needs none")
@@ -97,11 +119,17 @@ def check_backbone(backbone: Any, words: bool) -> tuple[str, ...]:
     try:
         device = backbone.vocabulary.device
         devices = [device] if device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            compare_states(backbone)
+        with torch.no_grad(), torch.random.fork_rng(devices), unchanged(backbone.model):
+            refuse_infinite_rows(backbone)
+            compare_states(backbone, choose_tokens(backbone))
             if words:
                 compare_logits(backbone)
-            return () if is_padding_ignored(backbone) else (PADDING.format(name=name),)
+            notes = [] if is_padding_ignored(backbone) else [PADDING.format(name=name)]
+            most = find_longest_full(backbone.base)
+            if most and most < (backbone.positions or most + 1):
+                compare_states(backbone, choose_tokens(backbone, most + 1))
+                notes.append(BY_LENGTH.format(name=name, most=most))
+            return tuple(notes)
     except Exception as error:  # whatever a family's own code raises
         if isinstance(error, ConfigurationError) or out_of_memory(error):
             raise
@@ -109,9 +137,40 @@ def check_backbone(backbone: Any, words: bool) -> tuple[str, ...]:
         raise refuse_model(name, config, f"cannot be given embedded tokens ({type(error).__name__}: {why})") from error
 
 
-def compare_states(backbone: Any) -> None:
-    """Compare the states of an embedded prompt and a text with those of the same ids."""
-    ids = choose_tokens(backbone)
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Afterwards a model has the modules, attributes and buffers of before: some change with the texts they read."""
+    before = [(part, {**vars(part)}, {**part._modules}, {**part._buffers}) for part in model.modules()]
+    values = [(buffer, buffer.clone()) for *_, buffers in before for buffer in buffers.values() if buffer is not None]
+    try:
+        yield
+    finally:
+        for part, attributes, modules, buffers in before:
+            vars(part).clear()
+            vars(part).update(attributes)
+            part._modules.clear()
+            part._modules.update(modules)
+            part._buffers.clear()
+            part._buffers.update(buffers)
+        for buffer, value in values:
+            buffer.copy_(value)
+
+
+def refuse_infinite_rows(backbone: Any) -> None:
+    """Raise ConfigurationError where a row of the vocabulary holds a number that is not finite."""
+    if (found := (~backbone.vocabulary.isfinite().all(1)).nonzero().flatten().tolist()) == []:
+        return
+    size = len(backbone.tokenizer)
+    rows = [f"{i} ({backbone.tokenizer.convert_ids_to_tokens(i)!r})" if i < size else f"{i} (no token)" for i in found]
+    raise ConfigurationError(
+        f"backbone.name={backbone.settings.name}: the embedding has numbers that are not finite in "
+        f"backbone.dtype={backbone.settings.dtype}, in {len(found)} of its {len(backbone.vocabulary)} rows: "
+        f"{list_names(rows, 5)}; download the model again, or train it again from a state before them"
+    )
+
+
+def compare_states(backbone: Any, ids: Tensor) -> None:
+    """Compare the states of an embedded prompt and a text with those of the same ids (s,)."""
     whole = backbone.base(**make_inputs(backbone, ids)).last_hidden_state[0]
     prompt, batch = backbone.vocabulary[ids[:PROMPT]][None], make_batch(ids[PROMPT:])
     states = backbone.hidden(prompt, batch)[0, 0]
@@ -143,12 +202,13 @@ def is_padding_ignored(backbone: Any) -> bool:
     return is_close(backbone.hidden(prompt, padded)[0, 0, : len(ids)], expected)
 
 
-def choose_tokens(backbone: Any) -> Tensor:
-    """Ids of different plain tokens, spread over the vocabulary."""
+def choose_tokens(backbone: Any, count: int = PROMPT + TEXT) -> Tensor:
+    """Ids (count,) of plain tokens, the first of them different and spread over the vocabulary."""
     special = special_ids(backbone.tokenizer)
     size = min(len(backbone.vocabulary), len(backbone.tokenizer))
     plain = [i for i in range(size) if i not in special]
-    return torch.tensor(plain[:: max(1, len(plain) // (PROMPT + TEXT))][: PROMPT + TEXT], device=backbone.device)
+    chosen = plain[:: max(1, len(plain) // (PROMPT + TEXT))][: PROMPT + TEXT]
+    return torch.tensor(list(islice(cycle(chosen), count)), device=backbone.device)
 
 
 def make_inputs(backbone: Any, ids: Tensor) -> dict[str, Any]:

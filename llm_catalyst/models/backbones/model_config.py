@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_catalyst.models.backbones.config import Kind, explained_load_errors
+from llm_catalyst.models.backbones.hub_cache import require_hub
+from llm_catalyst.models.backbones.local_files import refuse_place
 from llm_catalyst.utils.validation import ConfigurationError
 
 
@@ -29,14 +31,14 @@ def read_model_config(where: str, revision: str | None = None) -> Mapping[str, A
 
 def find_config(where: str, revision: str | None) -> Path:
     """The path of config.json in a local folder, or in the hub's cache, into which it is loaded if it is not there."""
+    refuse_place("backbone.name", where)
     if Path(where).is_dir():
         if (file := Path(where) / "config.json").is_file():
             return file
         there = ", ".join(sorted(path.name for path in Path(where).iterdir())[:5]) or "nothing"
         problem = f"backbone.name={where} holds no config.json (there: {there})"
         raise ConfigurationError(f"{problem}; it must be the folder that save_pretrained wrote")
-    if where.startswith((".", "/", "~")) or where.count("/") > 1:
-        raise ConfigurationError(f"backbone.name={where} is not there; name a folder, or a model of the hub")
+    require_hub(where, revision, ["config.json"])
     with explained_load_errors(where):
         from transformers.utils.hub import cached_file
 

@@ -5,6 +5,7 @@ width, v vocabulary size. In the last layer at one position: n = k * r sequences
 width h / a.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,11 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from llm_catalyst.models.backbones import loading
+from llm_catalyst.models.backbones.attention_by_length import choose_attention_by_length
 from llm_catalyst.models.backbones.base import FrozenBackbone
-from llm_catalyst.models.backbones.checkpoint import read_checkpoint
+from llm_catalyst.models.backbones.checkpoint import read_checkpoint, refuse_drawn_pooler
 from llm_catalyst.models.backbones.compatibility import check_backbone, find_base, find_positions
-from llm_catalyst.models.backbones.config import TextBackbone, explained_load_errors, refuse_pickle
+from llm_catalyst.models.backbones.config import Pooling, TextBackbone, explained_load_errors
+from llm_catalyst.models.backbones.local_files import refuse_place
 from llm_catalyst.models.backbones.model_config import infer_kind, read_model_config
+from llm_catalyst.models.backbones.sentence_pooling import read_pooling
 from llm_catalyst.models.backbones.single_position import at_positions, restrict_last_layer
 from llm_catalyst.tasks.batching import TextBatch
 from llm_catalyst.utils.validation import ConfigurationError
@@ -29,7 +33,11 @@ class FrozenText(FrozenBackbone):
     """A loaded, frozen text model.
 
     With `narrow` its last layer can compute one state of each sequence alone (see `restrict_last_layer`).
+    `sentence_pooling` is that of a sentence encoder's own files, `drawn_pooler` whether its pooler was drawn at random.
     """
+
+    sentence_pooling: Pooling | None = None
+    drawn_pooler = False
 
     def __init__(
         self, settings: TextBackbone, model: Any, tokenizer: Any, twice: bool = False, narrow: bool = False
@@ -72,6 +80,8 @@ class FrozenText(FrozenBackbone):
             "trust_remote_code": self.settings.trust_remote_code,
             "dtype": self.settings.dtype,
             "attention": getattr(self.base.config, "_attn_implementation", None),
+            "pooling": self.pooling,
+            "drawn_pooler": self.drawn_pooler,
         }
 
     @cached_property
@@ -79,6 +89,19 @@ class FrozenText(FrozenBackbone):
         """Whether the model has no row for the tokenizer's padding token; it is never read, and any row will do."""
         padding = self.tokenizer.pad_token_id
         return padding is not None and padding >= len(self.vocabulary)
+
+    @cached_property
+    def reads_types(self) -> bool:
+        """Whether the model has an embedding for each segment that its tokenizer distinguishes.
+
+        Others must not be given any: GPT-2 and CTRL add that of the token with the segment's number. XLNet compares
+        segments, and numbers none.
+        """
+        if "token_type_ids" not in inspect.signature(self.base.forward).parameters:
+            return False
+        known = getattr(self.base.config, "type_vocab_size", None) or 0
+        found = max(self.tokenizer("a", "a").get("token_type_ids") or [0])
+        return known > found or self.base.config.model_type == "xlnet"
 
     @cached_property
     def positions(self) -> int | None:
@@ -119,7 +142,7 @@ class FrozenText(FrozenBackbone):
         rows = prompts.to(words.dtype)[:, None].expand(k, r, *prompts.shape[1:]).reshape(k * r, *prompts.shape[1:])
         mask = torch.cat([batch.mask.new_ones(k * r, m), batch.mask.reshape(k * r, length)], dim=1)
         extra: dict[str, Any] = {}
-        if batch.types is not None:
+        if batch.types is not None and self.reads_types:
             types = batch.types.reshape(k * r, length)
             extra["token_type_ids"] = torch.cat([types.new_zeros(k * r, m), types], dim=1)
         if self.causal:
@@ -130,7 +153,15 @@ class FrozenText(FrozenBackbone):
 
     def pooled(self, prompts: Tensor, batch: TextBatch) -> Tensor:
         """The state (k, r, h) that represents a sequence, as `backbone.pooling` says."""
-        pooling = self.settings.pooling or ("last" if self.causal else "first")
+        return self.represent(prompts, batch, self.pooling)
+
+    @property
+    def pooling(self) -> Pooling:
+        """The state that the classifier reads: as the settings say, or the model's own files, or by its kind."""
+        return self.settings.pooling or self.sentence_pooling or ("last" if self.causal else "first")
+
+    def represent(self, prompts: Tensor, batch: TextBatch, pooling: Pooling) -> Tensor:
+        """The state (k, r, h) that represents a sequence by this pooling."""
         if pooling == "mean":
             return self.mean(prompts, batch)
         text = batch.mask.sum(-1) - 1 if pooling == "last" else torch.zeros_like(batch.mask[..., 0])
@@ -144,8 +175,9 @@ class FrozenText(FrozenBackbone):
         return ((hidden * mask).sum(2) / mask.sum(2)).float()
 
     def sentence(self, prompts: Tensor, batch: TextBatch) -> Tensor:
-        """Unit-length sentence embeddings (k, r, h): the mean state, normalized."""
-        return nn.functional.normalize(self.mean(prompts, batch), dim=-1)
+        """Unit-length sentence embeddings (k, r, h), float32: the mean state, or that of a sentence encoder's files."""
+        state = self.represent(prompts, batch, self.sentence_pooling or "mean")
+        return nn.functional.normalize(state.float(), dim=-1)
 
     def word_logits(self, prompts: Tensor, batch: TextBatch, words: Tensor) -> Tensor:
         """Language-model logits (k, r, c) of the vocabulary ids `words` (c,), at the mask or after the last token.
@@ -207,17 +239,21 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
     """
     settings = replace(settings, dtype=loading.resolve_dtype(settings.dtype, device))
     settings.check(device)
-    refuse_pickle("backbone.name", settings.location())
+    refuse_place("backbone.name", settings.location())
     loading.refuse_too_large(settings, words, device)
-    if settings.kind is None:
-        settings = replace(settings, kind=infer_kind(read_model_config(settings.location(), settings.revision)))
+    config = read_model_config(settings.location(), settings.revision)
+    settings = replace(settings, kind=settings.kind or infer_kind(config))
     loading.set_tf32(settings.tf32, device)
     placed = loading.placement_arguments(settings, device)
     attention = loading.resolve_attention(settings.attention, settings.dtype, device)
-    tokenizer, model = read_checkpoint(settings, words, {"attn_implementation": attention, **placed})
+    found = read_checkpoint(settings, words, {"attn_implementation": attention, **placed})
+    tokenizer, model = found.tokenizer, found.model
     with explained_load_errors(settings.name):
         model = model if placed else model.to(device)
-    warnings = check_backbone(FrozenText(settings, model, tokenizer), words)
+    drawn = refuse_drawn_pooler(settings, found.drawn, twice)
+    pooling, unread = read_pooling(settings)
+    choose_attention_by_length(find_base(model))
+    warnings = (*check_backbone(FrozenText(settings, model, tokenizer), words), *drawn, *unread)
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
         raise ConfigurationError(f"{settings.name} has no pooling layer of its own; use backbone.pooling=first or mean")
     if twice and not hasattr(model.base_model, "embeddings"):
@@ -230,5 +266,7 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
     if settings.compile:
         loading.compile_base(model, device)
     frozen = FrozenText(settings, model, tokenizer, twice, narrowed)
-    frozen.warnings = warnings
+    frozen.warnings, frozen.sentence_pooling, frozen.drawn_pooler = warnings, pooling, bool(drawn)
+    with explained_load_errors(settings.name):
+        frozen.record_files(settings.location(), settings.revision)
     return frozen

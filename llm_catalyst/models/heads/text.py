@@ -13,7 +13,7 @@ from llm_catalyst.models.heads.base import TextHead
 from llm_catalyst.models.soft_prompt import special_ids
 from llm_catalyst.tasks.base import Example, TaskData
 from llm_catalyst.tasks.batching import TextBatch
-from llm_catalyst.tasks.tokenization import encode_examples
+from llm_catalyst.tasks.tokenization import encode_behind, encode_examples
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
 
 
@@ -134,6 +134,6 @@ def read_words(backbone: FrozenText, data: TaskData) -> list[list[int]]:
 
 def tokenize_word(tokenizer: Any, word: str) -> list[int]:
     """The vocabulary ids of `word` as it stands inside a sentence."""
-    spaced: list[int] = tokenizer(f" {word}", add_special_tokens=False).input_ids
+    spaced = encode_behind(tokenizer, f" {word}")
     bare: list[int] = tokenizer(word, add_special_tokens=False).input_ids
     return spaced if len(spaced) <= len(bare) else bare
