@@ -36,7 +36,7 @@ def read_delimited(text: str, needed: Sequence[str], delimiter: str = "") -> Par
         RowError: with the line of what cannot be read.
     """
     csv.field_size_limit(max(len(text), csv.field_size_limit()))
-    skipped = 0
+    text, skipped = text.rstrip("\x1a"), 0  # by which DOS ends a text
     if line := EXCELS_LINE.match(text):
         text, delimiter, skipped = text[line.end() :], line[1], 1
     if QUOTED_NAMES.match(text):
@@ -56,13 +56,13 @@ def read_delimited(text: str, needed: Sequence[str], delimiter: str = "") -> Par
 def list_dialects(text: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The ways to read quotation marks, the usual one first, each with the text as it is read that way."""
     yield text, QUOTED
-    if delimiter == "\t" and '"' in text:
-        yield text, UNQUOTED  # as in GLUE's files, where a quotation mark that is left open takes in other lines
     if '\\"' in text:
         yield keep_backslashes(text), ESCAPED
     if delimiter != BLANK and re.search(rf'" +(?:[{re.escape(delimiter)}\r\n]|$)', text):
         field = rf'((?:^|[{re.escape(delimiter)}\r\n]) *"[^"]*(?:""[^"]*)*") *'
         yield re.sub(field, r"\1", text), QUOTED  # without blanks behind a field's last quotation mark
+    if delimiter == "\t" and '"' in text:
+        yield text, UNQUOTED  # as in GLUE's files, where a quotation mark that is left open takes in other lines
 
 
 def keep_backslashes(text: str) -> str:
@@ -132,7 +132,7 @@ def parse_records(
             what = f"there are {len(cells)} fields, but {len(columns)} column names"
             fix = f"put a field that holds a {DELIMITER_NAMES[delimiter]} or a line end between quotation marks"
             raise RowError(number, f"{what}; {fix}")
-        if cells == header and len(cells) > 1:
+        if len(cells) > 1 and clean_name(cells[0]) == columns[0] and list(map(clean_name, cells)) == columns:
             raise RowError(number, "the line of column names is there once more, as where files were joined; remove it")
         rows.append({name: cells[place] or None for name, place in places.items()})
         numbers.append(number)

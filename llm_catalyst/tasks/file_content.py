@@ -51,6 +51,8 @@ UNPACK_FIX = "unpack it, and name a file of it"
 FOREIGN = {
     rb"\x28\xb5\x2f\xfd": ("compressed by Zstandard", "decompress it (zstd -d FILE)"),
     rb"\x04\x22\x4d\x18": ("compressed by LZ4", "decompress it (lz4 -d FILE)"),
+    rb"\x1f\x8b|BZh[1-9]1AY|\xfd7zXZ\x00|PK\x03\x04": ("compressed twice", "decompress it once"),
+    rb"\{\\rtf": ("a document of a word processor", ROWS_FIX),
     rb".{257}ustar": ("a tar archive", UNPACK_FIX),
     rb"7z\xbc\xaf": ("an archive of 7-Zip", UNPACK_FIX),
     rb"Rar!\x1a": ("an archive of RAR", UNPACK_FIX),
@@ -69,7 +71,7 @@ FOREIGN = {
     ),
     rb"\x7fELF|MZ[\x00-\x7f]\x00": ("a program", "name a file of rows"),
     rb"version https://git-lfs": ("a pointer of Git LFS, not the file itself", "fetch that (git lfs pull)"),
-    rb"(?i:(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body)\b)": (
+    rb"(?i:(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|script|!--)(?![\w:]))": (
         "a web page, as a server gives one in place of the file",
         "fetch the file anew",
     ),

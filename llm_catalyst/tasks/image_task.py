@@ -11,7 +11,7 @@ whose validation split is test here as there), dev is drawn from train; CoOp tak
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from llm_catalyst.tasks import image_layouts, shapes
 from llm_catalyst.tasks.base import CLASS, Example, Task, TaskData
 from llm_catalyst.tasks.image_layouts import Pictures, picture_row
+from llm_catalyst.tasks.row_files import LONGEST_PATH, unreadable
 from llm_catalyst.tasks.splitting import SplitRule, sample_coop_shots, split_rows
+from llm_catalyst.utils.format import shorten_text
 from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError, NonNegativeInt, PositiveInt, config_dataclass
@@ -139,6 +141,14 @@ def read_pictures(task: ImageTask, seed: int) -> Pictures:
     folder = local_folder(task)
     if folder is None:
         return image_layouts.read_hub_pictures(task, splits)
+    try:
+        return read_folder(task, folder, splits, seed)
+    except OSError as error:
+        raise unreadable(Path(error.filename or folder), error) from error
+
+
+def read_folder(task: ImageTask, folder: Path, splits: Mapping[str, str], seed: int) -> Pictures:
+    """The data set in a folder. Raises ConfigurationError where it is not as it should be, and OSError."""
     if task.layout == "coop":
         return image_layouts.read_split_file(folder / task.split_file, folder / task.pictures)
     if task.layout == "aircraft":
@@ -161,11 +171,12 @@ def local_folder(task: ImageTask) -> Path | None:
     below = ["", task.folder] if task.path else [task.name, f"{task.name}/{task.folder}", task.folder or task.name]
     places = list(dict.fromkeys((expand_path(root) / name).absolute() for name in below)) if root else []
     for place in places:
-        if place.is_dir() and (place / marker).exists():
+        if os.path.isdir(place) and os.path.exists(place / marker):
             return place
-    if task.hub and not task.path and not any(place.is_dir() for place in places):
+    if task.hub and not task.path and not any(map(os.path.isdir, places)):
         return None
-    looked = f" (looked into {', '.join(escape_controls(str(place)) for place in places)})" if places else ""
+    shown = ", ".join(shorten_text(escape_controls(str(place)), LONGEST_PATH) for place in places)
+    looked = f" (looked into {shown})" if places else ""
     fix = "set task.path=FOLDER, or put its folder into $CATALYST_DATA"
     if marker:
         fix += ", laid out as https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md says"

@@ -3,7 +3,7 @@
 import json
 import math
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -58,7 +58,7 @@ def read_json(text: str, needed: Sequence[str]) -> ParsedRows:
     second = next(values, None)
     if second is None and (isinstance(first[1], list) or not is_row(first[1])):
         table = build_table(enumerate(find_list(first[1], needed), start=1), needed, "row")
-        return replace(table, form="JSON", classes=list_classes(first[1]))
+        return replace(table, form="JSON", classes=list_classes(first[1]), notes=note_part(first[1], len(table.rows)))
     return build_table(chain([first], [second] if second else [], values), needed, "line")
 
 
@@ -102,6 +102,14 @@ def is_row(value: Any) -> bool:
     return not isinstance(value, dict) or not any(isinstance(inner, list | dict) for inner in value.values())
 
 
+def note_part(value: Any, rows: int) -> tuple[str, ...]:
+    """A note where the hub's data set server, which gives a hundred rows at once, gave a part of them."""
+    total = value.get("num_rows_total") if is_object(value) else None
+    if not isinstance(total, int) or total <= rows:
+        return ()
+    return (f"the server gave {rows:,} of {total:,} rows; fetch the others, or the data set's Parquet files",)
+
+
 def find_list(value: Any, needed: Sequence[str]) -> list[Any]:
     """The rows in the only value of a file: a list, the list in an object, or columns of equal length.
 
@@ -109,13 +117,13 @@ def find_list(value: Any, needed: Sequence[str]) -> list[Any]:
         RowError: there are several lists of objects, or columns whose rows are not the same.
     """
     if isinstance(value, list):
-        return [unwrap_row(number, item, needed) for number, item in enumerate(value, start=1)]
+        return value
     lists = {key: inner for key, inner in value.items() if is_list(inner)}
     known = [key for key in LIST_NAMES if key in lists]
     if len(lists) == 1 or len(known) == 1:
         chosen = known[0] if known else next(iter(lists))
         refuse_others(value, chosen, lists[chosen])
-        return find_list(lists[chosen], needed)
+        return lists[chosen]
     if lists:
         raise RowError(None, f"there are several lists of objects ({list_names(lists, 3)}); {SEVERAL_FIX}")
     if is_object(value.get("data")):
@@ -123,7 +131,7 @@ def find_list(value: Any, needed: Sequence[str]) -> list[Any]:
         refuse_others(value, "data", rows)
         return rows
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):  # pandas, orient="split"
-        return [dict(zip(map(str, value["columns"]), row, strict=False)) for row in value["data"]]
+        return [name_cells(number, value["columns"], row, needed) for number, row in enumerate(value["data"], start=1)]
     if value and all(map(is_object, value.values())) and holds_rows(value, needed):  # pandas, orient="index"
         return list(value.values())
     return pair_columns(value, needed)
@@ -140,12 +148,26 @@ def refuse_others(value: dict[str, Any], chosen: str, rows: Sequence[Any]) -> No
         return
     for key in value.keys() - {chosen}:
         inner = value[key]
-        for other in (inner, *inner.values()) if is_object(inner) else (inner,):
-            if is_list(other) and (other[0].keys() <= rows[0].keys() or other[0].keys() >= rows[0].keys()):
-                raise RowError(None, f"there are several lists of objects ({list_names([chosen, key])}); {SEVERAL_FIX}")
+        others = [inner, *inner.values()] if is_object(inner) else [inner]
+        found = [other[0].keys() for other in others if is_list(other)]
+        if is_object(inner) and not is_row(inner):
+            found.append(inner.keys())  # it may hold columns
+        if any(keys and (keys <= rows[0].keys() or keys >= rows[0].keys()) for keys in found):
+            raise RowError(None, f"there are several lists of objects ({list_names([chosen, key])}); {SEVERAL_FIX}")
 
 
-def unwrap_row(number: int, item: Any, needed: Sequence[str]) -> Any:
+def name_cells(number: int, columns: Sequence[Any], row: Any, needed: Sequence[str]) -> dict[str, Any]:
+    """A row out of its cells and the names of all columns. Raises RowError where they do not fit each other."""
+    names = list(map(str, columns))
+    if twice := find_twice(names, needed):
+        raise RowError(None, f"columns are named twice: {twice}; give each its own name")
+    if not isinstance(row, list) or len(row) != len(names):
+        problem = f"{shorten_value(row)} is no list of a value for each of {len(names)} columns"
+        raise RowError(number, f"{problem}; correct it", "row")
+    return dict(zip(names, row, strict=True))
+
+
+def unwrap_row(number: int, item: Any, needed: Sequence[str], unit: str) -> Any:
     """A row, out of the object around it that the hub's data set server gives: {"row_idx": 0, "row": {…}}.
 
     Raises RowError where the server cut one of the columns needed.
@@ -154,7 +176,7 @@ def unwrap_row(number: int, item: Any, needed: Sequence[str]) -> Any:
         return item
     if cut := [name for name in item.get("truncated_cells") or [] if name in needed]:
         fix = "fetch the data set's Parquet files, which are whole"
-        raise RowError(number, f"the server cut {list_names(cut)} (truncated_cells); {fix}", "row")
+        raise RowError(number, f"the server cut {list_names(cut)} (truncated_cells); {fix}", unit)
     return item["row"]
 
 
@@ -209,7 +231,8 @@ def build_table(values: Iterable[tuple[int, Any]], needed: Sequence[str], unit: 
     """The rows, numbers and columns of objects with their numbers, which count `unit`s; RowError for another value."""
     fix = "make each row an object" if unit == "row" else "put one object on a line, or all of them into one list"
     rows, numbers, columns = [], [], dict[str, None]()
-    for number, value in values:
+    for number, item in values:
+        value = unwrap_row(number, item, needed, unit)
         if not isinstance(value, dict):
             raise RowError(number, f"{shorten_value(value)} is no JSON object; {fix}", unit)
         row = {clean_name(key): cell for key, cell in value.items()}
@@ -221,7 +244,7 @@ def build_table(values: Iterable[tuple[int, Any]], needed: Sequence[str], unit: 
     return ParsedRows(rows if columns else [], numbers if columns else [], list(columns), "JSON Lines", unit)
 
 
-def find_twice(value: Mapping[str, Any], needed: Sequence[str]) -> str:
-    """The first name needed that an object has twice but for blanks around it, '' for none."""
-    names = list(map(clean_name, value))
+def find_twice(keys: Iterable[str], needed: Sequence[str]) -> str:
+    """The first name needed that is among these twice but for blanks around it, '' for none."""
+    names = list(map(clean_name, keys))
     return next((shorten_value(name) for name in needed if names.count(name) > 1), "")

@@ -59,6 +59,8 @@ def list_files(folder: Path) -> list[Path]:
 def find_only_file(folder: Path) -> list[Path]:
     """The only data file of a folder, which is train; none where there are several, or where it is named otherwise."""
     files = list_files(folder)
+    if os.path.isdir(folder / "train") and next(find_texts(folder, "train"), None):
+        return []
     return files if len(files) == 1 and not has_name(files[0], OTHER_SPLITS) else []
 
 
@@ -85,7 +87,8 @@ def is_data(path: Path) -> bool:
 def find_split(folder: Path, split: str) -> list[Path]:
     """The files of a split in their order; none where there are none.
 
-    They lie in the folder, in a folder in it, or in a folder of the split's name.
+    They lie in the folder, in a folder in it, or in a folder of the split's name. Lists beside texts that are files
+    in folders of their classes are no rows.
 
     Raises:
         ConfigurationError: there are two formats of the split, a file of it is missing, one is no file, or a folder
@@ -95,7 +98,9 @@ def find_split(folder: Path, split: str) -> list[Path]:
     if len(found) > 1:
         names = list_names(str(place) for place in found)
         raise ConfigurationError(f"the split {split} is in several folders ({names}); set task.path to one of them")
-    return check_parts(split, next(iter(found.values()))) if found else []
+    files = check_parts(split, next(iter(found.values()))) if found else []
+    beside = all(file.suffix.lower() == ".txt" and file.parent == folder / split for file in files)
+    return [] if files and beside and next(find_texts(folder, split), None) else files
 
 
 def list_parts(folder: Path, split: str) -> dict[Path, list[Path]]:

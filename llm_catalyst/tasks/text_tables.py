@@ -25,6 +25,8 @@ from llm_catalyst.tasks.split_files import (
     find_named,
     find_only_file,
     find_split,
+    has_name,
+    is_data,
     list_files,
     list_parts,
     missing_split,
@@ -33,7 +35,7 @@ from llm_catalyst.tasks.split_files import (
 from llm_catalyst.tasks.templates import list_columns
 from llm_catalyst.utils.format import format_count, join_first, shorten_text
 from llm_catalyst.utils.paths import expand_path
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError
 
 BUILT_IN = Path(__file__).parent
@@ -71,6 +73,7 @@ def read_tables(task: Any, report_on_dev: bool = False) -> TaskTables:
         whole = find_whole(task, place) if place else []
     if whole:
         notes.append(f"{name_whole(whole)}: dev and test are held out of it")
+        notes += note_beside(place, task.train)
         place, named = whole[0] if len(whole) == 1 else place, {"train": task.train}
     tables = {role: read_split(task, place, split) for role, split in named.items() if split}
     notes += find_unused(place, [split for split in named.values() if split]) if place else []
@@ -136,6 +139,15 @@ def name_whole(files: Sequence[Path]) -> str:
     if len(files) == 1:
         return f"{first} is the only file"
     return f"{first} and {format_count(len(files) - 1, 'more file')} are the only ones"
+
+
+def note_beside(place: Path | None, train: str) -> list[str]:
+    """A note where `task.path` is the file of a training split, and other splits lie beside it."""
+    if place is None or place.is_dir() or not has_name(place, [train]):
+        return []
+    beside = [path.name for path in sorted(place.parent.glob("*")) if is_data(path) and has_name(path, OTHER_SPLITS)]
+    folder = escape_controls(str(place.parent))
+    return [f"{list_names(beside)} beside it is not used; task.path={folder} uses the splits there"] if beside else []
 
 
 def read_split(task: Any, place: Path | None, split: str) -> RowTable:

@@ -132,6 +132,7 @@ a \ b,good
     ),
     "blanks before a delimiter": ('"a, b" , good\n"c ""d"" , e"  ,bad\n', [("a, b", "good"), ('c "d" , e', "bad")]),
     "blanks at the end of a line": ('"a, b","good" \nc,"bad"\n', [("a, b", "good"), ("c", "bad")]),
+    "the end of a text as of DOS": ("a,good\nb,bad\n\x1a", [("a", "good"), ("b", "bad")]),
     "a delimiter at the end of every row": ("a,good,\nb,bad,\n", [("a", "good"), ("b", "bad")]),
     "numbers of rows, as of R": ('"1","a","good"\n"7","b","bad"\n', [("a", "good"), ("b", "bad")]),
 }
@@ -145,6 +146,12 @@ def test_rows_are_read_as_programs_write_them(tmp_path: Path, kind: str, end: st
     assert list_rows(
         load_rows(write_files(tmp_path, {f"{s}.csv": text for s in ("train", "dev", "test")}), dev="dev")
     ) == {*rows}
+
+
+def test_escaped_quotation_marks_of_tab_separated_text_are_read(tmp_path: Path) -> None:
+    content = "text\tlabel\n" + "".join(f'"say \\"{i}\\" now"\t{i % 2}\n' for i in range(20))
+    wanted = {(f'say "{i}" now', str(i % 2)) for i in range(20)}
+    assert list_rows(load_rows(write_files(tmp_path, {"rows.tsv": content}))) == wanted
 
 
 def test_a_table_of_r_with_blanks_between_its_fields_is_read(tmp_path: Path) -> None:
@@ -174,7 +181,7 @@ def test_a_field_too_many_that_not_every_row_has_is_refused(tmp_path: Path, rows
         load_rows(write_files(tmp_path, {"rows.csv": "text,label\n" + rows}))
 
 
-@pytest.mark.parametrize("header", ["text,label", ' text,"label"'])
+@pytest.mark.parametrize("header", ["text,label", ' text,"label"', "\ufefftext,label "])
 def test_a_second_line_of_column_names_is_refused_with_its_number(tmp_path: Path, header: str) -> None:
     with pytest.raises(ConfigurationError, match=r"line 12: the line of column names is there once more.*; remove it"):
         load_rows(write_files(tmp_path, {"rows.csv": f"{header}\n{GOOD}{header}\n{GOOD}"}))

@@ -573,3 +573,20 @@ def test_all_bad_pictures_of_a_split_are_counted_and_the_first_named(tmp_path: P
     message = str(caught.value)
     assert message.startswith("4 of 10 pictures cannot be used: ")
     assert [f"{i}.png" in message for i in (3, 5, 6, 8)] == [True, True, True, False]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"there is no folder of pictures \(looked into .*x…") as caught:
+        ImageTask(name="image_folder", path="x" * 5000).load(1)
+    assert len(str(caught.value)) < 1000
+    write(tmp_path / "heron" / "1.png")
+    write(tmp_path / "kite" / "1.png")
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(
+        ConfigurationError, match=r"/heron cannot be read: Permission denied; give the right to read it"
+    ):
+        ImageTask(name="image_folder", path=str(tmp_path)).load(1)

@@ -97,6 +97,22 @@ REFUSED: dict[str, tuple[str, str]] = {
         as_jsonl() + '{"text": "a", " text": "b", "label": "bad"}\n',
         "line 21: 'text' is there twice, but for blanks; give each its own name",
     ),
+    "columns of test beside those of data": (
+        json.dumps({split: {"text": ["a", "b"], "label": ["x", "y"]} for split in ("data", "test")}),
+        r"several lists of objects \(data, test\)",
+    ),
+    "a column named twice": (
+        json.dumps({"columns": ["text", " text", "label"], "data": [["a", "b", "x"]]}),
+        "columns are named twice: 'text'; give each its own name",
+    ),
+    "a row of pandas that is too long": (
+        json.dumps({"columns": ["text", "label"], "data": [["a", "x"], ["b", "c", "y"]]}),
+        r"row 2: \['b', 'c', 'y'\] is no list of a value for each of 2 columns; correct it",
+    ),
+    "a row of pandas that is no list": (
+        json.dumps({"columns": ["text", "label"], "data": [7]}),
+        "row 1: 7 is no list of a value for each of 2 columns",
+    ),
     "columns of other lengths": (
         json.dumps({"text": ["a", "b"], "label": ["x"]}),
         "rows .2 of text and 1 of label",
@@ -106,6 +122,19 @@ REFUSED: dict[str, tuple[str, str]] = {
         "the columns have not the same rows",
     ),
 }
+
+
+def test_lines_of_the_hubs_server_are_read(tmp_path: Path) -> None:
+    lines = "".join(
+        json.dumps({"row_idx": i, "row": row, "truncated_cells": []}) + "\n" for i, row in enumerate(OBJECTS)
+    )
+    assert list_rows(load_rows(write_files(tmp_path, {"rows.jsonl": lines}))) == set(PAIRS)
+
+
+def test_a_part_of_the_hubs_rows_is_noted(tmp_path: Path) -> None:
+    content = json.dumps({**json.loads(serve()), "num_rows_total": 872})
+    notes = load_rows(write_files(tmp_path, {"rows.json": content})).notes
+    assert any("rows.json, the server gave 20 of 872 rows; fetch the others" in note for note in notes)
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -101,6 +101,13 @@ def test_what_has_the_name_of_another_split_is_not_passed_over(tmp_path: Path, n
     assert len(load_rows(folder, test=None).test) > 0
 
 
+def test_splits_beside_a_file_of_train_that_is_named_alone_are_told(tmp_path: Path) -> None:
+    folder = write_files(tmp_path, {"train.csv": as_csv(), "test.csv": as_csv(), "other.csv": as_csv()})
+    note = f"test.csv beside it is not used; task.path={tmp_path} uses the splits there"
+    assert note in load_rows(folder / "train.csv").notes
+    assert not any("beside it" in note for note in load_rows(folder / "other.csv").notes)
+
+
 @pytest.mark.parametrize("name", ["latest.dat", "contest/notes.md", ".test.csv", "devices.log", "README.md"])
 def test_what_has_a_similar_name_is_no_split(tmp_path: Path, name: str) -> None:
     data = load_rows(write_files(tmp_path, {"train.csv": as_csv(), name: "anything"}))
@@ -164,6 +171,7 @@ def test_a_folder_whose_name_begins_with_a_tilde_is_read(tmp_path: Path, monkeyp
 def test_texts_in_files_of_their_own_are_refused_with_the_command_that_joins_them(tmp_path: Path) -> None:
     texts = {"neg/0_1.txt": "Dull.", "neg/1_2.txt": 'So "slow",\nthough', "pos/0_9.txt": "Süß", "pos/1_8.txt": "Good"}
     files = {f"{split}/{name}": text for split in ("train", "test") for name, text in texts.items()}
+    files |= {"README.txt": "x", "train/urls_pos.txt": "http://a\n", "train/urls_neg.txt": "http://b\n"}
     folder = write_files(tmp_path, dict(files))
     for split in ("train", "test"):
         with pytest.raises(ConfigurationError, match=rf"each text is a file of its own \({split}/neg") as caught:
