@@ -11,6 +11,7 @@ from llm_catalyst.tasks.split_files import (
     DEV_NAMES,
     find_only_file,
     find_split,
+    holds_split,
     list_files,
     list_folders,
     list_visible,
@@ -124,8 +125,8 @@ def guess_splits(folder: Path) -> tuple[Path | None, dict[str, str]]:
     if not train:
         return None, {}
     first = next((file for file in train[:-1] if read_rows(file, []).rows), train[-1])
-    dev = next((name for name in DEV_NAMES if find_split(folder, name)), "")
-    if find_split(folder, "test"):
+    dev = next((name for name in DEV_NAMES if holds_split(folder, name)), "")
+    if holds_split(folder, "test"):
         return first, {"task.dev": dev} if dev else {}
     return first, {"task.test": dev} if dev else {}
 

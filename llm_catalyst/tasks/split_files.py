@@ -103,6 +103,14 @@ def find_split(folder: Path, split: str) -> list[Path]:
     return [] if files and beside and next(find_texts(folder, split), None) else files
 
 
+def holds_split(folder: Path, split: str) -> bool:
+    """Whether a folder has files of a split that can be found, where nothing depends on it."""
+    try:
+        return bool(list_parts(folder, split))
+    except ConfigurationError:
+        return False
+
+
 def list_parts(folder: Path, split: str) -> dict[Path, list[Path]]:
     """The data files of a split by the folder in which they lie; those of the first kind of place that has any."""
     for places in places_of(folder, split):

@@ -26,9 +26,9 @@ from llm_catalyst.tasks.split_files import (
     find_only_file,
     find_split,
     has_name,
+    holds_split,
     is_data,
     list_files,
-    list_parts,
     missing_split,
     path_exists,
 )
@@ -85,7 +85,7 @@ def find_unused(place: Path, used: Sequence[str]) -> list[str]:
     """A note where a folder holds a dev split that is not used."""
     if not place.is_dir():
         return []
-    there = [name for name in DEV_NAMES if name not in used and list_parts(place, name)]
+    there = [name for name in DEV_NAMES if name not in used and holds_split(place, name)]
     return [f"{there[0]} is in the folder, and not used; task.dev={there[0]} chooses by it"] if there else []
 
 

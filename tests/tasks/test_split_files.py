@@ -144,6 +144,8 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(ConfigurationError, match=r"/locked cannot be read: Permission denied; give the right to read"):
         load_rows(tmp_path)
+    write_files(tmp_path, {"test.csv": as_csv()})
+    assert len(load_rows(tmp_path).test) == 20
 
 
 @pytest.mark.parametrize(
