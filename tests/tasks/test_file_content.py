@@ -153,6 +153,7 @@ def test_parquet_and_feather_are_read_by_their_content(tmp_path: Path) -> None:
 SCRIPTS = {
     "cp1252": [("Un vrai régal, à voir — c’est génial", "réussi"), ("Nul et ennuyeux, à éviter", "raté")],
     "cp1250": [("Świetny film, polecam każdemu", "dobry"), ("Bardzo słaby, żałuję", "zły")],
+    "cp1254": [("Çok güzel yemek, yine geleceğim", "positive"), ("Hizmet çok kötüydü", "negative")],
     "cp1251": [("Отлично! Всем советую посмотреть", "хорошо"), ("Ужасно. Зря потратил время", "плохо")],
     "gb18030": [("这部电影很好看", "positive"), ("太差了", "negative"), ("不错", "positive")],
     "cp1253": [("Πολύ καλό φαγητό, θα ξανάρθω", "positive"), ("Απαράδεκτη εξυπηρέτηση", "negative")],
@@ -168,6 +169,24 @@ def test_text_that_is_not_utf_8_is_decoded_and_that_is_said_once(tmp_path: Path,
     data = load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows).encode(encoding)}))
     assert list_rows(data) == set(rows)
     assert len([note for note in data.notes if f"was read as {encoding}, a guess" in note]) == 1
+
+
+@pytest.mark.parametrize("label", ["positive", "1"])
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Ça va très bien, déjà vu à l'été"),
+        ("cp1252", "Þetta er góð mynd og ég mæli með henni, ýmislegt þó"),
+        ("cp1250", "Příliš žluťoučký kůň"),
+        ("gb18030", "很好吃"),
+    ],
+)
+def test_the_letters_of_other_columns_do_not_mislead_the_guess(
+    tmp_path: Path, encoding: str, text: str, label: str
+) -> None:
+    rows = [(f"{text} {i}", label if i % 2 else "0") for i in range(9)]
+    data = load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows).encode(encoding)}))
+    assert list_rows(data) == set(rows)
 
 
 def test_one_damaged_byte_among_good_ones_is_refused_and_not_taken_for_another_encoding(tmp_path: Path) -> None:
