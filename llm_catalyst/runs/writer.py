@@ -88,7 +88,7 @@ class RunDirectory:
             raise ConfigurationError(
                 f"the data have changed since the run in {self.path} began (manifest.json has their fingerprints)"
             )
-        if replaced := find_replaced_files(before, manifest):
+        if replaced := find_replaced_files(before.backbone, manifest.backbone):
             raise ConfigurationError(
                 f"the model or its tokenizer has changed since the run in {self.path} began: other content in "
                 f"{list_names(replaced)} of {manifest.backbone.get('location')} (manifest.json has the checksums); put "
@@ -262,15 +262,15 @@ def refuse_finished(path: Path) -> None:
         raise ConfigurationError(f"{path} holds a finished run; see it with: catalyst show {path}")
 
 
-def find_replaced_files(before: Manifest, now: Manifest) -> list[str]:
-    """The files of the backbone whose content was another when a run began; [] where no checksums are known of it.
+def find_replaced_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The files of a backbone whose content was another before, from its facts; [] where no checksums are known.
 
     Of a hub's model a file may be in the cache that was not there, and is not read; of a folder any that is new is.
     """
-    then, there = (manifest.backbone.get("files") or {} for manifest in (before, now))
+    then, there = (facts.get("files") or {} for facts in (before, now))
     if not then or not there:
         return []
-    on_hub = now.backbone.get("commit") is not None
+    on_hub = now.get("commit") is not None
     names = then.keys() & there.keys() if on_hub else then.keys() | there.keys()
     return sorted(name for name in names if then.get(name) != there.get(name))
 

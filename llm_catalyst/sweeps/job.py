@@ -23,18 +23,19 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_catalyst.config.backbone import find_backbone_choice, name_backbone, settle_backbone
-from llm_catalyst.config.build import build_components, record_checked
+from llm_catalyst.config.build import build_components, build_node, record_checked
 from llm_catalyst.config.errors import DIVERGED, run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.old_configs import keep_earlier_values
-from llm_catalyst.runs.reader import read_run, run_directories
+from llm_catalyst.runs.reader import read_manifest, read_run, run_directories
 from llm_catalyst.runs.run_config import load_written_config
+from llm_catalyst.runs.writer import find_replaced_files
 from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status
 from llm_catalyst.utils.files import take_lock
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
-from llm_catalyst.utils.terminal import escape_controls, open_console
+from llm_catalyst.utils.terminal import escape_controls, list_names, open_console
 from llm_catalyst.utils.validation import ConfigurationError, get_nested
 
 WATCH_S, LEAVE_S = 0.5, 10.0  # seconds until a worker notices that its sweep was killed, and until it then ends
@@ -195,7 +196,30 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
         plain["backbone"] = settle_backbone(choice, plain["backbone"], hydra.overrides.task)
     path = find_directory(hydra)
     config = keep_as_begun(absolutize_paths(resolve_fallbacks(plain, folders)), path, words)
+    if hydra.mode == RunMode.MULTIRUN:
+        refuse_other_model(build_node(config["backbone"], "backbone"), Path(hydra.sweep.dir))
     return execute_run(config, choices, path, words)
+
+
+def refuse_other_model(backbone: Any, sweep: Path) -> None:
+    """Raise ConfigurationError where a run of the sweep had other files in the backbone's folder than lie there now.
+
+    The hub's models are told apart by their commit, which each manifest names.
+    """
+    begun = [read_manifest(run).backbone for run in run_directories(sweep)] if sweep.is_dir() else []
+    before = [facts for facts in begun if facts.get("files") and facts.get("location") == backbone.location()]
+    if not before or not (folder := Path(backbone.location())).is_dir():
+        return
+    from llm_catalyst.models.backbones.local_files import hash_files
+
+    now = {"files": hash_files(folder, getattr(backbone, "trust_remote_code", False))}
+    for facts in before:
+        if replaced := find_replaced_files(facts, now):
+            raise ConfigurationError(
+                f"the model or its tokenizer has changed since the sweep in {sweep} began: other content in "
+                f"{list_names(replaced)} of {folder}; put the former files there, or begin another sweep in its own "
+                "directory: hydra.sweep.dir=DIR"
+            )
 
 
 def keep_as_begun(config: dict[str, Any], path: Path, words: Sequence[str]) -> dict[str, Any]:
