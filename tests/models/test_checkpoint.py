@@ -58,6 +58,15 @@ def test_a_file_of_fewer_layers_is_not_told_to_use_another_head(tmp_path: Path, 
     assert "head=classifier" not in str(refused.value)
 
 
+def test_weights_of_other_sizes_are_refused_with_both(tmp_path: Path) -> None:
+    path = copy_model("bert", tmp_path, {"max_position_embeddings": 32})
+    problem = (
+        r"holds 1 weights of other sizes .*position_embeddings\.weight is \(64, 32\), and by config\.json \(32, 32\)"
+    )
+    with pytest.raises(ConfigurationError, match=problem):
+        load(path)
+
+
 def test_a_bias_that_the_model_has_no_place_for_is_refused(tmp_path: Path) -> None:
     bias = torch.zeros(32)
     path = copy_model("llama", tmp_path, model__layers__0__self_attn__q_proj__bias=bias)
@@ -109,6 +118,16 @@ def test_a_row_of_the_embedding_that_is_not_finite_is_refused_with_its_token(tmp
     token, known = word_piece().convert_ids_to_tokens(40), len(word_piece())
     shown = rf"in 2 of its {len(rows)} rows: 40 \('{token}'\), {known} \(no token\)"
     with pytest.raises(ConfigurationError, match=shown):
+        load(path)
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_any_other_weight_that_is_not_finite_is_refused_by_name(tmp_path: Path, value: float) -> None:
+    key = "bert__embeddings__position_embeddings__weight"
+    rows = load_file(Path(folder("bert")) / "model.safetensors")[key.replace("__", ".")].clone()
+    rows[50, 3] = value  # a place that no short text has
+    path = copy_model("bert", tmp_path, **{key: rows})
+    with pytest.raises(ConfigurationError, match=r"1 of its weights hold numbers that .*position_embeddings\.weight"):
         load(path)
 
 

@@ -114,6 +114,9 @@ def test_a_model_whose_states_depend_on_padding_is_announced() -> None:
 def test_a_model_whose_states_are_not_finite_is_refused(tmp_path: Path) -> None:
     model = backbone("llama", dtype="float16")
     torch.nn.init.constant_(model.base.norm.weight, torch.inf)
+    with pytest.raises(ConfigurationError, match=r"1 of its weights .* not finite in backbone\.dtype=float16 \(norm\."):
+        compatibility.check_backbone(model, False)
+    torch.nn.init.constant_(model.base.norm.weight, 6e4)  # finite, and the states are not
     with pytest.raises(ConfigurationError, match=r"hidden states that are not finite in backbone\.dtype=float16"):
         compatibility.check_backbone(model, False)
 

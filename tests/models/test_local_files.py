@@ -94,8 +94,11 @@ def test_an_adapter_is_refused_with_its_base_model_and_how_to_merge_the_two(plac
     path = copy_model(place / "m") if whole else place / "m"
     path.mkdir(exist_ok=True)
     content = {"peft_type": "LORA", "base_model_name_or_path": "some/base"}
-    (path / "adapter_config.json").write_text(json.dumps(content))
     (path / "adapter_model.safetensors").write_bytes(b"x")
+    if whole:
+        with pytest.raises(ConfigurationError, match=r"holds an adapter of PEFT for BASE_MODEL beside a model"):
+            load(path)
+    (path / "adapter_config.json").write_text(json.dumps(content))
     what = "holds an adapter of PEFT (LORA) for some/base beside a model, which would be read without it"
     what = what if whole else "is an adapter of PEFT (LORA) for some/base, and no model"
     for read in (load, read_model_config):
@@ -128,7 +131,24 @@ def test_a_folder_without_weights_says_what_is_there(place: Path, files: list[st
     assert ("pickle" in str(refused.value)) == ("pytorch_model.bin" in files)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "model-00001-of-00002.safetensors"])
+def test_weights_of_another_name_are_told_the_names_that_are_read(place: Path, name: str) -> None:
+    path = copy_model(place / "m")
+    (path / "model.safetensors").rename(path / name)
+    with pytest.raises(ConfigurationError, match=r"; give the file that name, or .*index\.json there") as found:
+        load(path)
+    assert "pickle" not in str(found.value)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_tokenizers_file_that_is_cut_off_is_named(place: Path, file: str) -> None:
+    path = copy_model(place / "m")
+    (path / file).write_text((path / file).read_text()[:-5])
+    with pytest.raises(ConfigurationError, match=rf"{file} is no JSON, or incomplete .*; download it again$"):
+        load(path)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_a_pointer_of_git_lfs_is_named_with_the_command_that_fetches_the_file(place: Path, file: str) -> None:
     path = copy_model(place / "m")
     (path / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 123\n")

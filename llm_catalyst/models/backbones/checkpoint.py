@@ -1,7 +1,7 @@
 """Read the tokenizer and the model of a checkpoint, and refuse one whose parts are not all there."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,9 @@ def read_checkpoint(settings: TextBackbone, words: bool, arguments: Mapping[str,
             problem = f"backbone.name={settings.name}: its tokenizer has no mask token, at which label words are read"
             raise ConfigurationError(f"{problem}; use head=classifier")
         dtype = DTYPES[settings.dtype]
-        options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-        model, found = loader.from_pretrained(where, **options, **arguments, **common)
+        options = {"dtype": dtype, "use_safetensors": True, "ignore_mismatched_sizes": True}  # refused below, by name
+        model, found = loader.from_pretrained(where, output_loading_info=True, **options, **arguments, **common)
+    refuse_other_sizes(settings.name, found["mismatched_keys"])
     refuse_lacking_weights(settings.name, model, found["missing_keys"])
     refuse_unused_weights(settings, model, found["unexpected_keys"])
     return Checkpoint(tokenizer, model, found["missing_keys"])
@@ -79,6 +80,17 @@ def read_tokenizer(name: str, where: str, common: Mapping[str, Any]) -> Any:
             f"{files}; {SAVE_TOKENIZER}"
         )
     return tokenizer
+
+
+def refuse_other_sizes(name: str, mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> None:
+    """Raise ConfigurationError where weights have other sizes than config.json gives them: (name, sizes, given)."""
+    if found := sorted(mismatched):
+        shown = [f"{key} is {tuple(sizes)}, and by config.json {tuple(given)}" for key, sizes, given in found[:SHOWN]]
+        more = " …" if len(found) > SHOWN else ""
+        raise ConfigurationError(
+            f"backbone.name={name} holds {len(found)} weights of other sizes than config.json says "
+            f"({'; '.join(shown)}{more}); put the model's own config.json there"
+        )
 
 
 def refuse_lacking_weights(name: str, model: Any, missing: Iterable[str]) -> None:

@@ -34,6 +34,7 @@ BY_LENGTH = (
     "backbone.name={name} attends in sparse blocks where the prompt and the longest text of a batch have more than "
     "{most} tokens, else to all tokens: so the scores of a shorter text depend on whether it is padded beyond that"
 )
+REPLACE = "use another backbone.dtype, or if the file holds them, a state of the model from before they came up"
 SERVED = "docs/guide.md lists the families that can be used"
 
 
@@ -120,7 +121,7 @@ def check_backbone(backbone: Any, words: bool) -> tuple[str, ...]:
         device = backbone.vocabulary.device
         devices = [device] if device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices), unchanged(backbone.model):
-            refuse_infinite_rows(backbone)
+            refuse_infinite_weights(backbone)
             compare_states(backbone, choose_tokens(backbone))
             if words:
                 compare_logits(backbone)
@@ -156,6 +157,19 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             buffer.copy_(value)
 
 
+def refuse_infinite_weights(backbone: Any) -> None:
+    """Raise ConfigurationError where a weight is not finite; of the vocabulary's, the rows are named."""
+    refuse_infinite_rows(backbone)
+    weights = [(name, each) for name, each in backbone.model.named_parameters() if each.is_floating_point()]
+    # A sum is faster, and not finite where any weight is not; where it is too large itself, each weight is looked at.
+    sums = [(name, each) for name, each in weights if not each.is_meta and not each.sum(dtype=torch.float32).isfinite()]
+    if found := [name for name, each in sums if not each.isfinite().all()]:
+        raise ConfigurationError(
+            f"backbone.name={backbone.settings.name}: {len(found)} of its weights hold numbers that are not finite in "
+            f"backbone.dtype={backbone.settings.dtype} ({list_names(found, 3)}); {REPLACE}"
+        )
+
+
 def refuse_infinite_rows(backbone: Any) -> None:
     """Raise ConfigurationError where a row of the vocabulary holds a number that is not finite."""
     if (found := (~backbone.vocabulary.isfinite().all(1)).nonzero().flatten().tolist()) == []:
@@ -165,7 +179,7 @@ def refuse_infinite_rows(backbone: Any) -> None:
     raise ConfigurationError(
         f"backbone.name={backbone.settings.name}: the embedding has numbers that are not finite in "
         f"backbone.dtype={backbone.settings.dtype}, in {len(found)} of its {len(backbone.vocabulary)} rows: "
-        f"{list_names(rows, 5)}; download the model again, or train it again from a state before them"
+        f"{list_names(rows, 5)}; {REPLACE}"
     )
 
 

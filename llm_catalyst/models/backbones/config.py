@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge
 
 from llm_catalyst.models.backbones.base import Backbone
-from llm_catalyst.models.backbones.local_files import AGAIN, CONVERT, FOLDER, WEIGHTS
+from llm_catalyst.models.backbones.local_files import AGAIN, CONVERT, FOLDER, INDEX, WEIGHTS
 from llm_catalyst.utils.memory import out_of_memory
 from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.validation import ConfigurationError, config_dataclass
@@ -135,6 +135,8 @@ def explain_load_error(error: Exception, local: bool) -> str:
         return "it runs code of its own; read that, and where you trust it, set backbone.trust_remote_code=true"
     if isinstance(error, SafetensorError):
         return f"a file of its weights is damaged ({why}); {AGAIN}"
+    if WEIGHTS in why and local:
+        return f"{why}; give the file that name, or where there are several, put {INDEX} there, too"
     if WEIGHTS in why:
         return f"{why}. If it has pickles only: {CONVERT}"
     if local:

@@ -22,12 +22,16 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken")
+PARSED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 # What the numbers of a run depend on beside the weights.
 READ = (
-    *TOKENIZER_FILES,
+    *PARSED,
+    "vocab*.json",
+    "vocab*.txt",
+    "merges*.txt",
+    "*.model",
+    "*.tiktoken",
     "config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
     "preprocessor_config.json",
     "open_clip_config.json",
     "modules.json",
@@ -63,11 +67,12 @@ def refuse_files(key: str, where: str) -> None:
     folder = expand_path(where)
     if not folder.is_dir():
         return
-    for file in sorted(file for file in folder.iterdir() if file.is_file()):
-        with file.open("rb") as content:
-            if content.read(len(LFS_POINTER)) == LFS_POINTER:
-                problem = f"{key}={where}: {file.name} is a pointer of Git LFS, and not the file itself"
-                raise ConfigurationError(f"{problem}; fetch it in that folder: git lfs pull")
+    for file in (folder / name for name in PARSED if (folder / name).is_file()):
+        try:
+            json.loads(file.read_bytes())
+        except ValueError as error:
+            problem = f"{key}={where}: {file.name} is no JSON, or incomplete ({error})"
+            raise ConfigurationError(f"{problem}; {AGAIN}") from error
     names = list_weights(key, where, folder)
     if not any(folder.glob("*.safetensors")) and not names:
         raise ConfigurationError(f"{key}={where} holds {explain_no_weights(folder)}")
@@ -79,7 +84,7 @@ def refuse_files(key: str, where: str) -> None:
 
 
 def refuse_place(key: str, where: str) -> None:
-    """Raise ConfigurationError where the place that `key` names is a file, is not there, or holds an adapter.
+    """Raise ConfigurationError where the place that `key` names is a file, is missing, or holds an adapter or pointers.
 
     A name of the hub passes, unless a folder of its owner's name is in the working directory.
     """
@@ -87,7 +92,8 @@ def refuse_place(key: str, where: str) -> None:
     if path.is_file():
         raise ConfigurationError(f"{key}={where} {FILES.get(path.suffix.lower(), f'is a file; {FOLDER}')}")
     if path.is_dir():
-        if (path / ADAPTER).is_file():
+        refuse_pointers(key, where, path)
+        if (path / ADAPTER).is_file() or any(path.glob("adapter_model.*")):
             raise ConfigurationError(f"{key}={where} {explain_adapter(path)}")
     elif where.startswith((".", "/", "~")) or where.count("/") > 1 or path.suffix.lower() in FILES:
         raise ConfigurationError(f"{key}={where} is not there; name a folder, or a model of the hub")
@@ -97,6 +103,15 @@ def refuse_place(key: str, where: str) -> None:
             f"{key}={where}: there is no folder ./{path}; the folder ./{path.parent} holds {there or 'no folder'}. "
             "Where the hub's model of that name is meant, run in another folder"
         )
+
+
+def refuse_pointers(key: str, where: str, folder: Path) -> None:
+    """Raise ConfigurationError where Git has put a pointer in the place of a large file."""
+    for file in sorted(file for file in folder.iterdir() if file.is_file()):
+        with file.open("rb") as content:
+            if content.read(len(LFS_POINTER)) == LFS_POINTER:
+                problem = f"{key}={where}: {file.name} is a pointer of Git LFS, and not the file itself"
+                raise ConfigurationError(f"{problem}; fetch it in that folder: git lfs pull")
 
 
 def explain_adapter(folder: Path) -> str:
@@ -111,7 +126,7 @@ def explain_adapter(folder: Path) -> str:
     what = f"holds {kind} for {base} beside a model, which would be read without it"
     what = what if beside else f"is {kind} for {base}, and no model"
     load = f"PeftModel.from_pretrained(AutoModel…from_pretrained({base!r}), {str(folder)!r})"
-    last = f", or remove {ADAPTER} where the model is to be read without it" if beside else ""
+    last = ", or remove the files adapter_* where the model is to be read without it" if beside else ""
     return f"{what}; merge the two once: {load}.merge_and_unload().save_pretrained(OTHER_FOLDER){last}"
 
 
