@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
@@ -174,7 +173,7 @@ def make_line(text: str, style: str = "") -> Text:
 
 def make_grid(table: Table, render_cell: Callable[[str, str], Text], corner: str = "") -> RenderableType:
     """The rows and columns of a table, with `render_cell(row, column)`, which may wrap, in each cell."""
-    grid = make_columns(corner, *(escape(escape_controls(column.name)) for column in table.columns), wide=0)
+    grid = make_columns(corner, *(escape_controls(column.name) for column in table.columns), wide=0)
     for column in grid.columns[1:]:
         column.no_wrap = False
     for row in table.rows:

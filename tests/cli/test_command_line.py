@@ -562,4 +562,4 @@ from llm_catalyst.cli.main import main
 main(["run", "experiment=quickstart"])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (code, "")
+    assert (done.returncode, done.stderr) == (code, f"stopped by {sent}\n")
