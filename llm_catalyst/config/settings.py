@@ -8,9 +8,17 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 
 from llm_catalyst.models.prompt_settings import PromptSettings
-from llm_catalyst.optimizers.schedule import Schedule
+from llm_catalyst.optimizers.schedule import Moments, Schedule
+from llm_catalyst.runs.records import Criterion
 from llm_catalyst.tasks.base import steps_per_epoch
-from llm_catalyst.utils.validation import ConfigurationError, NonNegative, NonNegativeInt, PositiveInt, config_dataclass
+from llm_catalyst.utils.validation import (
+    ConfigurationError,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    PositiveInt,
+    config_dataclass,
+)
 
 DEFAULT_STAGES = 4
 MOST_THREADS = 1024  # with many more the process dies without a message
@@ -40,6 +48,20 @@ class Interval:
         return numbers
 
 
+@config_dataclass("stage")
+class StageLengths(Interval):
+    """The length of each stage; `early_share` is the share of the run that each stage but the last one takes."""
+
+    early_share: Fraction | None = 0.1
+
+    def divide_run(self, stages: int, steps: int) -> tuple[int, ...]:
+        """The steps of each stage of a run of `stages` times `steps`: equal, or those but the last one short."""
+        if self.early_share is None or self.early_share * stages >= 1:
+            return (steps,) * stages
+        early = max(1, round(self.early_share * stages * steps))
+        return (*[early] * (stages - 1), stages * steps - early * (stages - 1))
+
+
 @config_dataclass("evaluate")
 class Evaluations(Interval):
     """The interval at which soft prompts are scored on dev; with `projected` their projections are scored, too."""
@@ -57,6 +79,27 @@ class PoolSettings:
     candidates: PositiveInt = 8
     size: PositiveInt = 10
     keep: bool = True
+
+
+@config_dataclass("restart")
+class RestartSettings:
+    """The restart points of a stage: which of a mentor's proposals, and how training goes on from there.
+
+    `carry` is the share of the soft prompt's difference to its own projection that is added to a proposal. `moments`
+    says whose optimizer moments start anew: the prompt's, all (`reset`), or none (`keep`). The learning rate grows over
+    `warm_up` steps. A race lasts `race_steps`.
+    """
+
+    choose: Literal["best", "first", "all", "if_better", "race"] = "if_better"
+    carry: Fraction = 1.0
+    moments: Moments = "prompt"
+    warm_up: NonNegativeInt = 10
+    race_steps: PositiveInt = 10
+
+    @property
+    def keeps_running(self) -> bool:
+        """Whether going on from the running prompt is among the candidates."""
+        return self.choose in ("if_better", "race")
 
 
 @config_dataclass("protocol")
@@ -111,17 +154,17 @@ class Settings:
 
     seed: NonNegativeInt = 1
     stages: PositiveInt | None = None
-    stage: Interval = field(default_factory=lambda: Interval(steps=200))
+    stage: StageLengths = field(default_factory=lambda: StageLengths(steps=200))
     batch_size: PositiveInt = 32
     bucket_batches: PositiveInt | None = None
     schedule: Schedule = field(default_factory=Schedule)
     clip_norm: Annotated[float, Ge(1e-9)] | None = 1.0
     prompt: PromptSettings = field(default_factory=PromptSettings)
-    record: Interval = field(default_factory=lambda: Interval(steps=10))
+    record: Interval = field(default_factory=lambda: Interval(steps=5))
     evaluate: Evaluations = field(default_factory=lambda: Evaluations(steps=50))
     pool: PoolSettings = field(default_factory=PoolSettings)
-    restart: Literal["best", "first", "all"] = "best"
-    moments: Literal["reset", "keep"] = "reset"
+    restart: RestartSettings = field(default_factory=RestartSettings)
+    criterion: Criterion | None = "loss"
     protocol: Protocol = field(default_factory=Protocol)
     device: str = "auto"
     threads: Annotated[int, Ge(1), Le(MOST_THREADS)] | None = None
@@ -140,6 +183,16 @@ class Settings:
         self.plan(examples=1)
         self.every("record", 1), self.every("evaluate", 1)
 
+    @property
+    def result_criterion(self) -> Criterion:
+        """That by which the reported prompt is chosen. Earlier revisions, without a key, took the metric."""
+        return self.criterion or "metric"
+
+    @property
+    def prompt_criterion(self) -> Criterion:
+        """That by which the pool, restarts and races are ranked. Earlier revisions, without a key, took the loss."""
+        return self.criterion or "loss"
+
     def plan(self, examples: int) -> tuple[int, ...]:
         """Steps of each stage, for a training split of `examples` examples."""
         numbers = self.stage.in_steps("stage", steps_per_epoch(examples, self.batch_size))
@@ -149,7 +202,7 @@ class Settings:
                     f"stages={self.stages}, but the list in stage has {len(numbers)} entries; drop one of the two"
                 )
             return tuple(numbers)
-        return tuple(numbers * (self.stages or DEFAULT_STAGES))
+        return self.stage.divide_run(self.stages or DEFAULT_STAGES, numbers[0])
 
     def every(self, key: str, examples: int) -> int:
         """Steps between two recordings (`record`) or evaluations (`evaluate`)."""

@@ -10,9 +10,9 @@ class PromptSettings:
     """The `prompt` node of the configuration. conf/config.yaml says what each field means."""
 
     length: PositiveInt = 8
-    start: Literal["vocabulary", "normal", "text"] = "vocabulary"
+    start: Literal["vocabulary", "normal", "text"] = "normal"
     text: str | None = None
-    std: NonNegative = 1.0
+    std: NonNegative | None = None
     projection: Literal["cosine", "l2", "dot", "official"] = "cosine"
     word_start: bool = False
     special_tokens: bool = False

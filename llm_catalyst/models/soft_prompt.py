@@ -75,6 +75,12 @@ class PromptSpace:
         """Euclidean norms (v,) of the vocabulary's rows, in float32."""
         return torch.linalg.vector_norm(self.vocabulary, dim=-1, dtype=torch.float32).clamp_min(1e-12)
 
+    @cached_property
+    def vocabulary_scale(self) -> float:
+        """The root mean square of the entries of the vocabulary's rows that have a token."""
+        rows = self.norms[self.named].double()
+        return (rows.square().mean() / self.vocabulary.shape[1]).sqrt().item()
+
     def prompt(self, tokens: Sequence[int]) -> Prompt:
         """The discrete prompt of these vocabulary ids."""
         if self.class_at is None:
@@ -150,13 +156,17 @@ class PromptSpace:
         return round(torch.pdist(self.directions(prompts)).square().mean().item() / 2, 6)
 
     def start(self, generator: torch.Generator) -> Tensor:
-        """A new soft prompt (m, d), float32: `prompt.start` says from text, vocabulary rows or N(0, std)."""
+        """A new soft prompt (m, d), float32: `prompt.start` says from text, vocabulary rows or N(0, std).
+
+        Without `prompt.std` the standard deviation is the root mean square of the vocabulary's entries.
+        """
         if self.settings.start == "text":
             return self.embed([self.fit(self.settings.text or "")[0]])[0]
         if self.settings.start == "vocabulary":
             return self.embed([self.sample(generator)])[0]
         noise = torch.randn(self.length, self.vocabulary.shape[1], generator=generator)
-        return (noise * self.settings.std).to(self.vocabulary.device)
+        std = self.vocabulary_scale if self.settings.std is None else self.settings.std
+        return (noise * std).to(self.vocabulary.device)
 
     def sample(self, generator: torch.Generator) -> Prompt:
         """m distinct tokens drawn evenly from the allowed part of the vocabulary (repeats where it is small)."""

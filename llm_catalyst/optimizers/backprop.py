@@ -83,7 +83,7 @@ class GradientDescent(PromptOptimizer):
             optimizer.load_state_dict(member.optimizer_state)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = group["initial_lr"] = rate  # the scheduler computes the present rate from the full one
-        return optimizer, self.schedule.attach(optimizer, step_range)
+        return optimizer, self.schedule.attach(optimizer, step_range, member.restarted_at)
 
     def _step(self, member: Member, optimizer: torch.optim.Optimizer) -> bool:
         """Take one step and return True; leave the parameters as they are where that is not finite."""

@@ -10,26 +10,41 @@ import torch
 from torch import Tensor, nn
 
 from llm_catalyst.models.base import PromptedModel, stack_members
+from llm_catalyst.optimizers.schedule import Moments
 from llm_catalyst.tasks.batching import Batch
 
 
 @dataclass
 class Member:
-    """One of k prompts that train side by side: its parameters, its optimizer's state, and whether it has stopped."""
+    """One of k prompts that train side by side: its parameters, its optimizer's state, and whether it has stopped.
+
+    `restarted_at` is the step of the run after which its prompt was replaced by a restart, None where it never was.
+    `stage_start` (m, d) is its prompt at the beginning of the present stage.
+    """
 
     parameters: dict[str, nn.Parameter]
     optimizer_state: dict[str, Any] | None = None
     diverged: bool = False
+    restarted_at: int | None = None
+    stage_start: Tensor | None = None
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Member":
         return cls({name: nn.Parameter(tensor.detach().clone()) for name, tensor in tensors.items()})
 
-    def restarted(self, prompt: Tensor, keep_moments: bool) -> "Member":
-        """A copy with this member's head and a new prompt (m, d), with or without the optimizer's moments."""
+    def restarted(self, prompt: Tensor, moments: Moments, step: int) -> "Member":
+        """A copy after `step` with this member's head and a new prompt (m, d).
+
+        Args:
+            moments: Whose start anew in the optimizer's state: the prompt's, all (`reset`), or none (`keep`).
+        """
         new = Member.of({**self.parameters, "prompt": prompt})
-        # The state belongs to its own member: copied, since optimizers change it in place.
-        new.optimizer_state = copy.deepcopy(self.optimizer_state) if keep_moments else None
+        new.restarted_at = step
+        if moments != "reset":
+            # The state belongs to its own member: copied, since optimizers change it in place.
+            new.optimizer_state = copy.deepcopy(self.optimizer_state)
+        if moments == "prompt" and new.optimizer_state is not None:
+            new.optimizer_state["state"].pop(list(new.parameters).index("prompt"), None)
         return new
 
 
@@ -60,12 +75,16 @@ class StepResult:
 
 @dataclass(frozen=True)
 class StepRange:
-    """The steps `begin` + 1 to `end` of a stage, in a run of `total`; those up to `done` are taken already."""
+    """The steps `begin` + 1 to `end` of a stage, in a run of `total`; those up to `done` are taken already.
+
+    After a restart of a member its learning rate grows over `warm_up` steps.
+    """
 
     begin: int
     end: int
     total: int
     done: int
+    warm_up: int = 0
 
 
 # Leaves the gradient of each member's mean loss in its parameters, and returns these losses (k,) in nats.

@@ -1,5 +1,6 @@
-"""The `schedule` node of the configuration, which is checked without torch."""
+"""The `schedule` node of the configuration, and whose moments a restart keeps: checked without torch."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from llm_catalyst.utils.validation import Fraction, NonNegative, config_dataclass
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LambdaLR
 
     from llm_catalyst.optimizers.base import StepRange
+
+Moments = Literal["prompt", "reset", "keep"]  # whose of a restarted member start anew: its prompt's, all, or none
 
 
 @config_dataclass("schedule")
@@ -24,8 +27,11 @@ class Schedule:
     over: Literal["run", "stage"] = "run"
     warm_up_rate: NonNegative | None = None
 
-    def attach(self, optimizer: "Optimizer", step_range: "StepRange") -> "LambdaLR":
-        """The scheduler of an optimizer that has taken the steps up to `step_range.done`."""
+    def attach(self, optimizer: "Optimizer", step_range: "StepRange", restarted_at: int | None = None) -> "LambdaLR":
+        """The scheduler of an optimizer that has taken the steps up to `step_range.done`.
+
+        After `restarted_at`, the step of its member's restart, the rate grows linearly over `step_range.warm_up` steps.
+        """
         import transformers
         from torch.optim.lr_scheduler import LambdaLR
 
@@ -35,7 +41,11 @@ class Schedule:
         make: Any = getattr(transformers, f"get_{self.name}_schedule_with_warmup")
         steps = {} if self.name == "constant" else {"num_training_steps": span}
         scheduler: LambdaLR = make(optimizer, num_warmup_steps=warm_up, last_epoch=done - 1, **steps)
-        if self.warm_up_rate is None:
-            return scheduler
-        after, share = scheduler.lr_lambdas[0], self.warm_up_rate / (full_rate or 1)
-        return LambdaLR(optimizer, lambda step: share if step < warm_up else after(step), done - 1)
+        scale: Callable[[int], float] = scheduler.lr_lambdas[0]
+        if self.warm_up_rate is not None:
+            course, share = scale, self.warm_up_rate / (full_rate or 1)
+            scale = lambda step: share if step < warm_up else course(step)  # noqa: E731
+        if restarted_at is not None and step_range.warm_up:
+            before, restart = scale, restarted_at - begin
+            scale = lambda step: before(step) * min(1.0, (step - restart + 1) / step_range.warm_up)  # noqa: E731
+        return scheduler if scale is scheduler.lr_lambdas[0] else LambdaLR(optimizer, scale, done - 1)

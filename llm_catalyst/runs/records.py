@@ -16,6 +16,7 @@ from llm_catalyst.utils.format import join_command
 Origin = Literal["gradient", "mentor", "user"]
 Status = Literal["done", "diverged", "stopped", "failed"]
 Split = Literal["train", "dev", "test"]
+Criterion = Literal["loss", "metric"]  # by which dev chooses
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,13 @@ class Score:
         """A sort key, larger for the better score: by the metric and, where that is equal, by the loss."""
         return self.metric, -self.loss
 
-    def better_than(self, other: "Score") -> bool:
-        """Whether the metric is higher or, where it is equal, the loss lower."""
-        return self.rank > other.rank
+    def rank_by(self, criterion: Criterion) -> tuple[float, float]:
+        """A sort key, larger for the better score: by the criterion and, where that is equal, by the other one."""
+        return self.rank if criterion == "metric" else self.rank[::-1]
+
+    def better_than(self, other: "Score", criterion: Criterion = "metric") -> bool:
+        """Whether the score is better by the criterion or, where it is equal, by the other one."""
+        return self.rank_by(criterion) > other.rank_by(criterion)
 
 
 @dataclass(frozen=True)
@@ -150,9 +155,15 @@ class Advice:
 class Restart:
     """The point from which the stage after `stage` starts, and the alternatives.
 
-    `score_before` is the dev score of the soft prompt that the restart replaces. `considered` has the proposals with
-    their dev scores; None if the protocol takes the first unscored. `spread` is the mean pairwise cosine distance of
-    the proposals' mean token embeddings; None for a single proposal.
+    `score_before` is the dev score of the soft prompt that the restart replaces, `score` that of the point from which
+    training starts: the prompt's tokens and what `restart.carry` adds. `considered` has the proposals with the scores
+    of such points; None if the protocol takes the first unscored. `spread` is the mean pairwise cosine distance of the
+    proposals' mean token embeddings; None for a single proposal.
+
+    `difference` is the loss of that point minus the one before, the mean over dev rows, and `error` its standard error.
+    `kept` marks a stage that goes on from the running prompt, whose
+    projection is `prompt`. `distinct` counts the distinct projections in the stage, `shown` the prompts of the pool
+    that the mentor was shown. All of these are None in runs of earlier revisions.
     """
 
     stage: int
@@ -165,6 +176,16 @@ class Restart:
     rejected: tuple[Rejected, ...]
     fallback: str | None
     spread: float | None = None
+    difference: float | None = None
+    error: float | None = None
+    kept: bool = False
+    distinct: int | None = None
+    shown: int | None = None
+
+    @property
+    def within_error(self) -> bool | None:
+        """Whether the difference is no larger than its standard error; None where it is not known."""
+        return None if self.difference is None or self.error is None else abs(self.difference) <= self.error
 
 
 @dataclass(frozen=True)
@@ -233,9 +254,10 @@ class Outcome:
 
     `best` is the soft prompt that dev chose, `test` its score on the split `reported_on`; `best_prompt` the pool's best
     discrete prompt, `test_best_prompt` its score; `start_dev` and `start_test` those of the initial prompt before any
-    training, None in runs of earlier revisions. `majority` is the share of the reporting split's largest class,
-    `majority_metric` the task's metric of always answering that one, None in runs of earlier revisions, and
-    `compile_seconds` the part of `seconds` in which the last process compiled the backbone; None without compiling.
+    training, None in runs of earlier revisions. `distinct` counts the distinct projections in each stage. `majority` is
+    the share of the reporting split's largest class, `majority_metric` the task's metric of always answering that one,
+    None in runs of earlier revisions, and `compile_seconds` the part of `seconds` in which the last process compiled
+    the backbone; None without compiling.
     """
 
     status: Status
@@ -259,6 +281,7 @@ class Outcome:
     start_dev: Score | None = None
     start_test: Score | None = None
     majority_metric: float | None = None
+    distinct: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

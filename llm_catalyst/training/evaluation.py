@@ -4,17 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from torch import Tensor
-
 from llm_catalyst.models.base import Parameters
 from llm_catalyst.optimizers.base import Member, StepResult
 from llm_catalyst.runs import records
-from llm_catalyst.runs.records import Emit, Origin, Prompt, Proposal, Score, ScoredPrompt
+from llm_catalyst.runs.records import Criterion, Emit, Origin, Prompt, Score, ScoredPrompt
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import Results
 from llm_catalyst.training.state import State, rank_entries
-
-Considered = tuple[tuple[Proposal, Score | None], ...]
 
 
 def score_on_dev(problem: Problem, state: State, members: Sequence[Parameters]) -> tuple[State, Results]:
@@ -27,8 +23,8 @@ def list_scores(results: Results) -> list[Score | None]:
     return [result.score if result else None for result in results]
 
 
-def evaluate_members(problem: Problem, state: State, emit: Emit) -> tuple[State, list[Score | None]]:
-    """The members' dev scores (None where not finite), and the state that remembers the best of the run."""
+def evaluate_members(problem: Problem, state: State, emit: Emit) -> tuple[State, Results]:
+    """The members' results on dev (None where not finite), and the state that remembers the best of the run."""
     state, results = score_on_dev(problem, state, state.parameters)
     state, projected = score_projections(problem, state, [i for i, result in enumerate(results) if result])
     for i, (result, parameters) in enumerate(zip(results, state.parameters, strict=True)):
@@ -36,11 +32,11 @@ def evaluate_members(problem: Problem, state: State, emit: Emit) -> tuple[State,
             continue
         measured = result.score, result.metrics, problem.label(result.constant), projected.get(i)
         emit(records.Evaluation(state.stage, state.step, i, "dev", *measured))
-        if state.best is None or result.score.better_than(state.best.score):
+        if state.best is None or result.score.better_than(state.best.score, problem.settings.result_criterion):
             (prompt,), (similarity,) = problem.project([parameters])
             best = records.Best(state.stage, state.step, i, result.score, prompt, similarity)
             state = replace(state, best=best, best_parameters={n: p.clone() for n, p in parameters.items()})
-    return state, list_scores(results)
+    return state, results
 
 
 def score_projections(problem: Problem, state: State, members: Sequence[int]) -> tuple[State, dict[int, Score | None]]:
@@ -73,27 +69,28 @@ def record_memory(problem: Problem, state: State, emit: Emit) -> None:
         emit(records.Event(state.stage, state.step, "out_of_memory", words))
 
 
-def settle_stage(state: State, scores: Sequence[Score | None], emit: Emit) -> State:
-    """The state with the stage's best member alone, or with the best state of the run if every member diverged."""
-    if None in scores:
+def settle_members(state: State, results: Results, criterion: Criterion, emit: Emit) -> State:
+    """The state with the best member alone, or with the best state of the run if every member diverged."""
+    if None in results:
         message = "loss or gradient was not finite; the best finite state is kept (a smaller optimizer.lr may help)"
         emit(records.Event(state.stage, state.step, "diverged", message))
-        state = replace(state, diverged=(*state.diverged, state.stage))
-    finite = [(score.loss, i) for i, score in enumerate(scores) if score is not None]
+        state = replace(state, diverged=tuple(dict.fromkeys((*state.diverged, state.stage))))
+    finite = {i: result for i, result in enumerate(results) if result is not None}
     if finite:
-        _, i = min(finite)
-        return replace(state, members=(state.members[i],), score=scores[i])
+        i = max(finite, key=lambda i: finite[i].score.rank_by(criterion))
+        return replace(state, members=(state.members[i],), score=finite[i].score, losses=finite[i].losses)
     if state.best is None:
-        return replace(state, members=state.members[:1], score=None)
-    return replace(state, members=(Member.of(state.best_parameters),), score=state.best.score)
+        return replace(state, members=state.members[:1], score=None, losses=None)
+    return replace(state, members=(Member.of(state.best_parameters),), score=state.best.score, losses=None)
 
 
 def score_prompts(
     problem: Problem, state: State, prompts: Mapping[Prompt, Origin], emit: Emit
-) -> tuple[State, list[ScoredPrompt]]:
-    """Discrete prompts, each with its dev score under the current head; those without a finite one are left out.
+) -> tuple[State, list[ScoredPrompt], Results]:
+    """Discrete prompts with their dev scores under the current head, and the results of all in their order.
 
-    The origin of a prompt that the pool holds already stays that of its first proposer.
+    Without a finite one a prompt is left out. The origin of a prompt that the pool holds already stays that of its
+    first proposer.
     """
     results = problem.score_prompts(list(prompts), state.parameters[0])
     origins = {**prompts, **{entry.prompt: entry.origin for entry in state.pool}}
@@ -102,54 +99,11 @@ def score_prompts(
         emit(entry)
     record_memory(problem, state, emit)
     state = replace(state, scored=(*state.scored, *scored))
-    return state.spent(scored_examples=len(prompts) * len(problem.splits["dev"])), scored
-
-
-def rank_proposals(
-    problem: Problem, state: State, advice: records.Advice, emit: Emit
-) -> tuple[State, Considered, Tensor]:
-    """The proposals with their dev scores, lowest loss first, and their rows (n, m, d) in the same order.
-
-    With `restart=first` unscored and in their own order. The rows of a mentor that proposes soft prompts are scored
-    themselves, and their projections, which are other prompts, do not enter the pool.
-    """
-    prompts = [proposal.prompt for proposal in advice.proposals]
-    rows = problem.space.embed(prompts) if advice.rows is None else advice.rows.to(problem.device)
-    if problem.settings.restart == "first":
-        return state, tuple((proposal, None) for proposal in advice.proposals), rows
-    if advice.rows is None:
-        state, scored = score_prompts(problem, state, dict.fromkeys(prompts, "mentor"), emit)
-        state = state.with_pool([*state.pool, *scored], problem.settings.pool.size)
-        known = {entry.prompt: entry.score for entry in scored}
-        scores = [known.get(prompt) for prompt in prompts]
-    else:
-        state, results = score_on_dev(problem, state, [{**state.parameters[0], "prompt": row} for row in rows])
-        scores = list_scores(results)
-    losses = [score.loss if score else math.inf for score in scores]
-    order = sorted(range(len(rows)), key=losses.__getitem__)
-    return state, tuple((advice.proposals[i], scores[i]) for i in order), rows[order]
-
-
-def record_restarts(
-    problem: Problem, state: State, chosen: Considered, considered: Considered, advice: records.Advice, emit: Emit
-) -> None:
-    """Emit a record for each prompt from which the next stage starts, with all that were considered."""
-    spread = problem.space.spread([proposal.prompt for proposal, _ in considered])
-    for i, (proposal, score) in enumerate(chosen):
-        rationale = f": {proposal.rationale}" * bool(proposal.rationale)
-        reason = f"{problem.settings.restart} of {len(considered)}{rationale}"
-        choices = considered, advice.rejected, advice.fallback, spread
-        emit(records.Restart(state.stage, i, proposal.prompt, reason, state.score, score, *choices))
+    return state.spent(scored_examples=len(prompts) * len(problem.splits["dev"])), scored, results
 
 
 def known_scores(problem: Problem, state: State, entries: Sequence[ScoredPrompt]) -> tuple[ScoredPrompt, ...]:
     """The entries whose scores are still valid: a trained head has moved since the stages before."""
     trained = problem.model.head.trained
-    return rank_entries([entry for entry in entries if entry.stage == state.stage or not trained])
-
-
-def use_fallback(state: State, advice: records.Advice, emit: Emit) -> tuple[State, records.Advice]:
-    """The advice of a mentor that could not answer, with the pool's best as its proposal."""
-    emit(records.Event(state.stage, state.step, "fallback", f"{advice.fallback}; the pool's best restarts"))
-    proposals = tuple(Proposal(scored.prompt, "the pool's best") for scored in state.pool[-1:])
-    return replace(state, fallbacks=state.fallbacks + 1), replace(advice, proposals=proposals)
+    valid = [entry for entry in entries if entry.stage == state.stage or not trained]
+    return rank_entries(valid, problem.settings.prompt_criterion)

@@ -50,6 +50,7 @@ def evaluate_outcome(problem: Problem, state: State, start_dev: Score | None) ->
         compile_seconds=problem.compile_seconds,
         start_dev=start_dev,
         start_test=start.score if start else None,
+        distinct=state.distinct,
     )
     rows = problem.data.test
     answers = (result.answers if result else None for result in (soft, discrete, start))

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.mentors.base import Mentor
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
-from llm_catalyst.runs.records import Advice, Emit, Evaluation, LLMCall, Origin, Outcome, Prompt, Record, Score
+from llm_catalyst.runs.records import Emit, Evaluation, LLMCall, Origin, Outcome, Prompt, Record
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training import evaluation
 from llm_catalyst.training.checkpointing import Checkpointer
 from llm_catalyst.training.final_evaluation import evaluate_outcome
 from llm_catalyst.training.mentor_queries import MentorScheduler
 from llm_catalyst.training.problem import Problem
+from llm_catalyst.training.restarts import restart_stage
+from llm_catalyst.training.scoring import Results
 from llm_catalyst.training.state import State
 from llm_catalyst.utils.signals import SignalHandler
 
@@ -81,24 +83,49 @@ def start_state(experiment: Experiment, emit: Emit) -> State:
 def train_stage(
     experiment: Experiment, state: State, emit: Emit, callback: RunCallback, checkpointer: Checkpointer
 ) -> State:
-    """The state after the stage, or the rest of it, with its best member; records the trajectory on the way."""
+    """The state after the stage, or the rest of it, with its best member; records the trajectory on the way.
+
+    Where its members race, it trains all of them for `restart.race_steps`, and then the best one alone.
+    """
+    plan, settings = experiment.plan, experiment.problem.settings
+    begin, end = sum(plan[: state.stage]), sum(plan[: state.stage + 1])
+    if state.step == begin:
+        for member in state.members:
+            member.stage_start = member.parameters["prompt"].detach().clone()
+    if state.racing:
+        raced = min(begin + settings.restart.race_steps, end)
+        state = train_until(experiment, state, raced, emit, callback, checkpointer)
+        state = replace(state, racing=False)
+        if raced == end:
+            return state
+        state = checkpointer.checkpoint(state)
+    return train_until(experiment, state, end, emit, callback, checkpointer)
+
+
+def train_until(
+    experiment: Experiment, state: State, last: int, emit: Emit, callback: RunCallback, checkpointer: Checkpointer
+) -> State:
+    """The state after the step `last` of its stage, with the best of its members."""
     problem, settings, plan = experiment.problem, experiment.problem.settings, experiment.plan
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
     begin, end, k = sum(plan[: state.stage]), sum(plan[: state.stage + 1]), len(state.members)
-    scores: list[Score | None] = [None] * k
-    batches, step_range = problem.batches(k, state.step), StepRange(begin, end, sum(plan), state.step)
-    for step in experiment.optimizer.train(problem.model, state.members, batches, step_range):
+    results: Results = [None] * k
+    step_range = StepRange(begin, end, sum(plan), state.step, settings.restart.warm_up)
+    steps = experiment.optimizer.train(problem.model, state.members, problem.batches(k, state.step), step_range)
+    for step in steps:
         callback.on_step(state.stage, step.number, step.losses)
         state = state.after(step, moved=k if experiment.optimizer.trains else 0)
         if step.number == end or step.number % record == 0:
             state = evaluation.record_snapshots(problem, state, step, emit)
-        if step.number == end or step.number % measure == 0:
-            state, scores = evaluation.evaluate_members(problem, state, emit)
-        scores = [score if math.isfinite(loss) else None for loss, score in zip(step.losses, scores, strict=True)]
+        if step.number == last or step.number % measure == 0:
+            state, results = evaluation.evaluate_members(problem, state, emit)
+        results = [result if math.isfinite(loss) else None for loss, result in zip(step.losses, results, strict=True)]
         evaluation.record_memory(problem, state, emit)
-        if step.number < end:
+        if step.number < last:
             checkpointer.after_step(state)
-    return evaluation.settle_stage(replace(state, step=end), scores, emit)
+        elif last < end:
+            break
+    return evaluation.settle_members(replace(state, step=last), results, settings.prompt_criterion, emit)
 
 
 def grow_pool(problem: Problem, state: State, emit: Emit) -> State:
@@ -111,19 +138,7 @@ def grow_pool(problem: Problem, state: State, emit: Emit) -> State:
     entries |= dict.fromkeys(problem.candidates(state.trajectory), "gradient")
     known = {scored.prompt: scored for scored in evaluation.known_scores(problem, state, state.scored)}
     new = {prompt: origin for prompt, origin in entries.items() if prompt not in known}
-    state, scored = evaluation.score_prompts(problem, state, new, emit)
-    return state.with_pool([*(known[prompt] for prompt in entries if prompt in known), *scored], pool.size)
-
-
-def restart_stage(problem: Problem, state: State, advice: Advice, emit: Emit) -> State:
-    """Rank the mentor's proposals on dev, and restart from the best (or the first, or all)."""
-    settings = problem.settings
-    if advice.fallback:
-        state, advice = evaluation.use_fallback(state, advice, emit)
-    if not advice.proposals:
-        return state
-    state, considered, rows = evaluation.rank_proposals(problem, state, advice, emit)
-    chosen = considered if settings.restart == "all" else considered[:1]
-    evaluation.record_restarts(problem, state, chosen, considered, advice, emit)
-    keep = settings.moments == "keep"
-    return replace(state, members=tuple(state.members[0].restarted(row, keep) for row in rows[: len(chosen)]))
+    state, scored, _ = evaluation.score_prompts(problem, state, new, emit)
+    state = replace(state, distinct=(*state.distinct, len({s.prompt.tokens for s in state.trajectory})))
+    old = [known[prompt] for prompt in entries if prompt in known]
+    return state.with_pool([*old, *scored], pool.size, problem.settings.prompt_criterion)

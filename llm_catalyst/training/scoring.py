@@ -16,13 +16,14 @@ from llm_catalyst.tasks.batching import Examples, count_padded_tokens, scoring_r
 class ScoringResult:
     """A member's score on a split, all its metrics, its label id if it always answers the same one, and all answers.
 
-    `answers` are label ids, in the order of the split's examples.
+    `answers` are label ids and `losses` (n,) nats, float32 on the CPU, in the order of the split's examples.
     """
 
     score: Score
     metrics: Mapping[str, float]
     constant: int | None
     answers: tuple[int, ...] = field(default=(), compare=False)
+    losses: Tensor | None = field(default=None, compare=False)
 
 
 Results = list[ScoringResult | None]  # None where a member's loss is not finite
@@ -46,22 +47,24 @@ def score_members(
     """
     passes = forward_passes(model, members, data, pad_to)
     means = torch.stack([one.losses.sum(1) for one in passes]).cpu().double().sum(0) / len(data)
-    answers = torch.cat([one.answers for one in passes], dim=1).cpu()
-    rows = [i for one in passes for i in one.rows]
-    answers = torch.empty_like(answers).index_copy_(1, torch.tensor(rows), answers)
+    losses, answers = gather_passes(passes)
     truth = torch.tensor(data.labels)
-    return [make_result(mean, row, truth, metric) for mean, row in zip(means.tolist(), answers, strict=True)]
+    return [make_result(*found, truth, metric) for found in zip(means.tolist(), losses, answers, strict=True)]
 
 
 def score_examples(
     model: PromptedModel, members: Sequence[Parameters], data: Examples, pad_to: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Each member's loss in nats and answered label id on each example of `data`, (k, n) both, on the CPU."""
-    k, n = len(members), len(data)
-    losses, answers = torch.empty(k, n), torch.empty(k, n, dtype=torch.long)
-    for one in forward_passes(model, members, data, pad_to):
-        losses[:, one.rows], answers[:, one.rows] = one.losses.cpu(), one.answers.cpu()
-    return losses, answers
+    return gather_passes(forward_passes(model, members, data, pad_to))
+
+
+def gather_passes(passes: Sequence[ForwardPass]) -> tuple[Tensor, Tensor]:
+    """The losses and the answers of all passes over a split, (k, n) both, in the order of its examples, on the CPU."""
+    order = torch.tensor([i for one in passes for i in one.rows]).argsort()
+    losses = torch.cat([one.losses for one in passes], dim=1).float().cpu()
+    answers = torch.cat([one.answers for one in passes], dim=1).cpu()
+    return losses[:, order], answers[:, order]
 
 
 @torch.inference_mode()
@@ -91,12 +94,12 @@ def forward_passes(
     return passes
 
 
-def make_result(loss: float, answers: Tensor, truth: Tensor, metric: str) -> ScoringResult | None:
+def make_result(loss: float, losses: Tensor, answers: Tensor, truth: Tensor, metric: str) -> ScoringResult | None:
     if not math.isfinite(loss):
         return None
     metrics = classification_metrics(answers, truth)
     constant = int(answers[0]) if bool((answers == answers[0]).all()) else None
-    return ScoringResult(Score(loss, metrics[metric], len(truth)), metrics, constant, tuple(answers.tolist()))
+    return ScoringResult(Score(loss, metrics[metric], len(truth)), metrics, constant, tuple(answers.tolist()), losses)
 
 
 def classification_metrics(answers: Tensor, truth: Tensor) -> dict[str, float]:
