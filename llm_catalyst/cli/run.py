@@ -40,7 +40,8 @@ def run_command(words: Sequence[str]) -> None:
     sweeps = bool({*overrides.SWEEP} & {*words})
     quoted = quote_words(typed, sweeps, folders, overrides.list_plugins(words))
     swept = sum(word in overrides.SWEEP for word in quoted)
-    sys.argv = ["catalyst", *quoted[:swept], *overrides.choose_sweep_folder(quoted), *quoted[swept:]]
+    composed = overrides.expand_short_names(quoted)  # a sweep's folder is named after what was typed
+    sys.argv = ["catalyst", *composed[:swept], *overrides.choose_sweep_folder(quoted), *composed[swept:]]
     hide_bases()
     hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")(Job(tuple(typed)))()
 
@@ -76,6 +77,6 @@ def resume_command(directory: Path, words: Sequence[str] = ()) -> int:
     `words` are overrides of keys that may change between start and end, such as a budget or the device.
     """
     manifest = read_manifest(directory)
-    config = merge_keys(read_config(directory), read_overrides(words))
+    config = merge_keys(read_config(directory), read_overrides(overrides.expand_short_names(words)))
     ending = execute_run(resolve_fallbacks(config, [conf_directory()]), manifest.choices, directory, manifest.command)
     return decide_exit_code(ending)

@@ -12,6 +12,8 @@ from llm_catalyst.utils.paths import conf_directory, expand_path, list_choices
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
 
 SWEEP = ("-m", "--multirun")
+# Keys that are known under a shorter name, too.
+SHORT_NAMES = {"restart": "restart.choose", "moments": "restart.moments"}
 
 
 def absolutize_paths(config: dict[str, Any]) -> dict[str, Any]:
@@ -24,6 +26,12 @@ def absolutize_paths(config: dict[str, Any]) -> dict[str, Any]:
         if node.get(key) and expand_path(node[key]).exists():
             node[key] = str(expand_path(node[key]).absolute())
     return config
+
+
+def expand_short_names(words: Sequence[str]) -> list[str]:
+    """The words with the full name of each key that is known under a shorter one: restart.choose for restart."""
+    parts = (word.partition("=") for word in words)
+    return [f"{SHORT_NAMES.get(key, key) if sign else key}{sign}{value}" for key, sign, value in parts]
 
 
 def is_override(word: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
+from pydantic import BeforeValidator
 
 from llm_catalyst.models.prompt_settings import PromptSettings
 from llm_catalyst.optimizers.schedule import Moments, Schedule
@@ -102,6 +103,13 @@ class RestartSettings:
         return self.choose in ("if_better", "race")
 
 
+def refuse_short_form(value: Any) -> Any:
+    """Raise ConfigurationError where a YAML file has `restart: best`, as earlier revisions had it."""
+    if isinstance(value, str):
+        raise ConfigurationError(f"restart={value} is a group of keys; write restart: {{choose: {value}}}")
+    return value
+
+
 @config_dataclass("protocol")
 class Protocol:
     """The split of the data, and the choices of the published code that are followed (docs/protocols.md)."""
@@ -163,7 +171,7 @@ class Settings:
     record: Interval = field(default_factory=lambda: Interval(steps=5))
     evaluate: Evaluations = field(default_factory=lambda: Evaluations(steps=50))
     pool: PoolSettings = field(default_factory=PoolSettings)
-    restart: RestartSettings = field(default_factory=RestartSettings)
+    restart: Annotated[RestartSettings, BeforeValidator(refuse_short_form)] = field(default_factory=RestartSettings)
     criterion: Criterion | None = "loss"
     protocol: Protocol = field(default_factory=Protocol)
     device: str = "auto"

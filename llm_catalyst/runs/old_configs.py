@@ -30,11 +30,26 @@ FILLED_KEYS: dict[str, Any] = {
     "bucket_batches": 50,
     "task.max_length": None,
     "protocol.max_length": None,
+    "criterion": None,
+    "restart.carry": 0.0,
+    "restart.warm_up": 0,
+    "restart.race_steps": 10,
+    "stage.early_share": None,
 }
 # Those that only some classes of this package have.
 OF_CLASSES = {"task.max_length": "llm_catalyst.tasks.TextTask"}
-# Keys whose default has changed since revisions that lack one of FILLED_KEYS.
-CHANGED_DEFAULTS = ("backbone.max_length",)
+# Keys whose default, which follows from the model, has changed when one of FILLED_KEYS came.
+CHANGED_WITH = {"bucket_batches": "backbone.max_length"}
+# Those that changed from one value to another: that after one of FILLED_KEYS came, and that before.
+DEFAULTS_SINCE: dict[str, dict[str, tuple[Any, Any]]] = {
+    "restart.carry": {
+        "restart.choose": ("if_better", "best"),
+        "restart.moments": ("prompt", "reset"),
+        "prompt.start": ("normal", "vocabulary"),
+        "prompt.std": (None, 1.0),
+        "record.steps": (5, 10),
+    },
+}
 
 OWN = "llm_catalyst."  # how the path of a class of this package begins
 
@@ -48,7 +63,7 @@ def translate_target(target: str) -> str:
 
 def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with public `_target_`s and every key of FILLED_KEYS whose parent node it has."""
-    translated: dict[str, Any] = translate_targets(config)
+    translated = translate_restart(translate_targets(config))
     if translated.get("optimizer", "") is None:  # format 1 said doer=none so
         translated["optimizer"] = {"_target_": "llm_catalyst.optimizers.NoTraining"}
     if isinstance(seed := translated.get("seed"), str | float):  # written as typed: '007', 1e3
@@ -87,15 +102,26 @@ def keep_earlier_values(config: Mapping[str, Any], earlier: Mapping[str, Any], g
         given: the dotted keys of the command.
     """
     kept = copy.deepcopy(dict(config))
-    values = {key: FILLED_KEYS[key] for _, _, key in list_lacking_keys(earlier)}
-    if values:
-        values |= {key: get_nested(earlier, *key.split(".")) for key in CHANGED_DEFAULTS}
+    values = {key: FILLED_KEYS[key] for _, _, key in list_lacking_keys(translate_restart(earlier))}
+    lacking = list(values)
+    values |= {key: get_nested(earlier, *key.split(".")) for lack, key in CHANGED_WITH.items() if lack in lacking}
+    for changed in (DEFAULTS_SINCE.get(key, {}) for key in lacking):
+        values |= {key: old for key, (new, old) in changed.items() if get_nested(kept, *key.split(".")) == new}
     for key, value in values.items():
         *parents, name = key.split(".")
         node = get_nested(kept, *parents) if parents else kept
         if isinstance(node, dict) and name in node and key not in given:
             node[name] = copy.deepcopy(value)
     return kept
+
+
+def translate_restart(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the group `restart`, of which earlier revisions had two keys: restart and moments."""
+    translated = dict(config)
+    moments = translated.pop("moments", None)
+    if isinstance(translated.get("restart"), str):
+        translated["restart"] = {"choose": translated["restart"], "moments": moments or "reset"}
+    return translated
 
 
 def translate_targets(node: Any) -> Any:

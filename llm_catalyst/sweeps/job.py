@@ -25,7 +25,7 @@ from rich.text import Text
 from llm_catalyst.config.backbone import find_backbone_choice, name_backbone, settle_backbone
 from llm_catalyst.config.build import build_components, build_node, record_checked
 from llm_catalyst.config.errors import DIVERGED, run_with_exit_code
-from llm_catalyst.config.overrides import absolutize_paths, sanitize_folder_name
+from llm_catalyst.config.overrides import absolutize_paths, expand_short_names, sanitize_folder_name
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.old_configs import keep_earlier_values
 from llm_catalyst.runs.reader import read_manifest, read_run, run_directories
@@ -230,7 +230,7 @@ def keep_as_begun(config: dict[str, Any], path: Path, words: Sequence[str]) -> d
     begun = next((run for folder in folders if folder.is_dir() for run in run_directories(folder)), None)
     if begun is None:
         return config
-    given = {word.partition("=")[0].lstrip("+") for word in (*words, *hydra.overrides.task)}
+    given = {word.partition("=")[0].lstrip("+") for word in expand_short_names([*words, *hydra.overrides.task])}
     return keep_earlier_values(config, load_written_config(begun), given)
 
 

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from llm_catalyst.config import table as tables
 from llm_catalyst.config.errors import DIVERGED, FAILED
-from llm_catalyst.config.overrides import name_sweep
+from llm_catalyst.config.overrides import expand_short_names, name_sweep
 from llm_catalyst.config.table import PlannedRun, Table
 from llm_catalyst.report.results import PUBLISHED, collect_results
 from llm_catalyst.runs.reader import read_manifest
@@ -127,12 +127,16 @@ def is_finished(folder: Path, cell: PlannedRun) -> bool:
     A run with an outcome that others made raises an error itself, as everywhere.
     """
     path = folder / cell.folder
-    return (path / "outcome.json").exists() and set(read_manifest(path).command) == set(quote_words(cell.overrides))
+    if not (path / "outcome.json").exists():
+        return False
+    made, asked = map(expand_short_names, (read_manifest(path).command, quote_words(cell.overrides)))
+    return set(made) == set(asked)
 
 
 def compose_overrides(cell: PlannedRun, *more: str) -> tuple[str, ...]:
     """The overrides from which Hydra composes the cell's run."""
-    return (*quote_words(tables.merge_overrides(cell.overrides, (QUIET, *more))), f"hydra.sweep.subdir={cell.folder}")
+    words = quote_words(tables.merge_overrides(cell.overrides, (QUIET, *more)))
+    return (*expand_short_names(words), f"hydra.sweep.subdir={cell.folder}")
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from llm_catalyst.config.build import (
     record_checked,
     refuse_secrets,
 )
-from llm_catalyst.config.settings import Evaluations, Interval, Settings
+from llm_catalyst.config.settings import Evaluations, Interval, Settings, StageLengths
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.utils.paths import list_choices
 from llm_catalyst.utils.validation import ConfigurationError
@@ -231,7 +231,7 @@ def test_every_key_of_the_top_level_is_a_setting_and_every_setting_is_a_key() ->
 def test_the_top_level_says_its_defaults_as_the_settings_have_them(composed: Compose) -> None:
     config = composed()
     assert build_dataclass(Settings, {k: v for k, v in config.items() if k not in GROUPS}, "") == Settings(
-        stage=Interval(steps=200), record=Interval(steps=10), evaluate=Evaluations(steps=50)
+        stage=StageLengths(steps=200), record=Interval(steps=5), evaluate=Evaluations(steps=50)
     )
 
 
@@ -256,7 +256,7 @@ def test_the_official_protocol_takes_every_choice_of_the_published_code(composed
         "pad_to_max_length": True,
         "first_candidates": True,
     }
-    assert (settings.restart, settings.moments, settings.schedule.name) == ("first", "keep", "linear")
+    assert (settings.restart.choose, settings.restart.moments, settings.schedule.name) == ("first", "keep", "linear")
     assert (settings.prompt.start, settings.prompt.projection, settings.prompt.fill) == ("normal", "official", " a")
     assert settings.prompt.special_tokens
     assert (settings.pool.candidates, settings.pool.size, settings.pool.keep) == (5, 5, False)
@@ -378,8 +378,11 @@ def test_a_value_of_the_wrong_type_is_named(edited: Compose, override: str, word
         ("clip_norm=-1.0", r"clip_norm=-1\.0 is too small"),
         ("schedule.warm_up=1.5", r"schedule\.warm_up=1\.5 is out of range"),
         ("schedule.name=cosin", r"schedule\.name=cosin is not known; there are: .*\(did you mean cosine\?\)"),
-        ("restart=bset", r"restart=bset is not known; there are: best, first, all \(did you mean best\?\)"),
-        ("moments=forget", r"moments=forget is not known; there are: reset, keep"),
+        (
+            "restart.choose=bset",
+            r"restart\.choose=bset is not known; there are: best, first, all, if_better, race \(did you mean best\?\)",
+        ),
+        ("restart.moments=forget", r"restart\.moments=forget is not known; there are: prompt, reset, keep"),
         ("view=lively", r"view=lively is not known; .*\(did you mean live\?\)"),
         ("device=gpu", r"device=gpu is not known; there are: auto, cpu, cuda"),
         ("protocol.report_on=train", r"protocol\.report_on=train is not known; there are: test, dev"),
@@ -507,12 +510,12 @@ def test_a_person_is_not_asked_where_there_is_no_terminal(composed: Compose, mon
 def test_stages_are_planned_in_steps_or_epochs(
     stage: dict[str, Any], stages: int | None, plan: tuple[int, ...]
 ) -> None:
-    settings = Settings(stage=Interval(**stage), stages=stages, batch_size=32)
+    settings = Settings(stage=StageLengths(**stage, early_share=None), stages=stages, batch_size=32)
     assert settings.plan(examples=640) == plan
 
 
 def test_a_last_small_batch_counts_as_a_step_of_the_epoch() -> None:
-    settings = Settings(stage=Interval(epochs=2), stages=1, batch_size=32)
+    settings = Settings(stage=StageLengths(epochs=2), stages=1, batch_size=32)
     assert settings.plan(examples=65) == (6,)
 
 
@@ -536,7 +539,7 @@ def test_a_last_small_batch_counts_as_a_step_of_the_epoch() -> None:
 )
 def test_a_plan_that_cannot_be_is_refused(stage: dict[str, Any], stages: int | None, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        Settings(stage=Interval(**stage), stages=stages)
+        Settings(stage=StageLengths(**stage, early_share=None), stages=stages)
 
 
 def test_recording_and_evaluation_take_one_number_and_fractions_of_an_epoch() -> None:

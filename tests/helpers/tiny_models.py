@@ -26,7 +26,7 @@ from transformers.models.roberta import RobertaConfig, RobertaForMaskedLM, Rober
 from transformers.utils import logging
 
 from llm_catalyst.callbacks.base import RunCallback
-from llm_catalyst.config.settings import Evaluations, Interval, PoolSettings, Settings
+from llm_catalyst.config.settings import Evaluations, Interval, PoolSettings, RestartSettings, Settings, StageLengths
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import FrozenText, load_text_backbone
 from llm_catalyst.models.base import Parameters, example_losses
@@ -250,14 +250,22 @@ def choice_data() -> TaskData:
 
 
 def toy_settings(**changes: Any) -> Settings:
-    """Settings of a short run on one CPU thread."""
+    """Settings of a short run on one CPU thread: equal stages, restarts from the best proposal as it is.
+
+    `restart` may be the name of a choice alone.
+    """
+    plain = {"choose": "best", "carry": 0.0, "moments": "reset", "warm_up": 0}
+    given = changes.pop("restart", {})
+    restart = RestartSettings(**{**plain, **(given if isinstance(given, dict) else {"choose": given})})
     values: dict[str, Any] = {
         "batch_size": 8,
-        "stage": Interval(steps=3),
+        "restart": restart,
+        "criterion": None,
+        "stage": StageLengths(steps=3, early_share=None),
         "stages": 3,
         "record": Interval(steps=1),
         "evaluate": Evaluations(steps=3),
-        "prompt": PromptSettings(length=4),
+        "prompt": PromptSettings(length=4, start="vocabulary"),
         "pool": PoolSettings(candidates=3, size=4),
         "device": "cpu",
         "view": "none",

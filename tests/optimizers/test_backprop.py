@@ -13,7 +13,7 @@ from torch import Tensor
 
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange, StepResult
-from llm_catalyst.optimizers.schedule import Schedule
+from llm_catalyst.optimizers.schedule import Moments, Schedule
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -109,12 +109,12 @@ def test_the_learning_rate_follows_its_course_through_the_stages(name: str, warm
     assert rates == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_the_course_goes_on_over_a_restart_whether_moments_are_kept_or_not(kept: bool) -> None:
+@pytest.mark.parametrize("moments", ["prompt", "reset", "keep"])
+def test_the_course_goes_on_over_a_restart_whether_moments_are_kept_or_not(moments: Moments) -> None:
     rates: list[float] = []
     optimizer, learner = Backprop(recording(rates), Schedule("linear")), member(0.5, -0.2)
     train(optimizer, [learner], 4, total=8)
-    train(optimizer, [learner.restarted(torch.tensor([[1.0, 1.0]]), kept)], 4, first=4, total=8)
+    train(optimizer, [learner.restarted(torch.tensor([[1.0, 1.0]]), moments, 4)], 4, first=4, total=8)
     assert rates == pytest.approx([2.0 * (1 - i / 8) for i in range(8)])
 
 
@@ -210,7 +210,8 @@ def test_moments_are_kept_or_reset_at_a_restart(name: str) -> None:
     assert learner.optimizer_state is not None
     assert learner.optimizer_state["state"]
     prompt = torch.tensor([[1.0, -1.0, 0.0]])
-    reset, kept, fresh = learner.restarted(prompt, False), learner.restarted(prompt, True), member(1.0, -1.0, 0.0)
+    reset, kept = learner.restarted(prompt, "reset", 3), learner.restarted(prompt, "keep", 3)
+    fresh = member(1.0, -1.0, 0.0)
     assert reset.optimizer_state is None
     for m in (reset, kept, fresh):
         train(optimizer, [m], 1, first=3, total=4)
@@ -222,7 +223,7 @@ def test_restarted_members_share_neither_parameters_nor_moments() -> None:
     optimizer = Backprop(adamw)
     learner = Member.of({"prompt": torch.tensor([[0.5, -0.2]]), "head.bias": torch.zeros(2)})
     train(optimizer, [learner], 2)
-    twins = [learner.restarted(torch.tensor([[1.0, -1.0]]), True) for _ in range(2)]
+    twins = [learner.restarted(torch.tensor([[1.0, -1.0]]), "keep", 2) for _ in range(2)]
     before = {n: p.clone() for n, p in twins[1].parameters.items()}
     moments = twins[1].optimizer_state["state"][0]["exp_avg"].clone()  # type: ignore[index]
     train(optimizer, [twins[0]], 2)
@@ -232,7 +233,7 @@ def test_restarted_members_share_neither_parameters_nor_moments() -> None:
 
 def test_a_restart_keeps_the_head_and_takes_the_new_prompt() -> None:
     learner = Member.of({"prompt": torch.zeros(2, 4), "head.weight": torch.ones(2, 4)})
-    new = learner.restarted(torch.full((2, 4), 3.0), keep_moments=False)
+    new = learner.restarted(torch.full((2, 4), 3.0), "reset", 0)
     assert new.parameters["prompt"].eq(3).all()
     assert torch.equal(new.parameters["head.weight"], learner.parameters["head.weight"])
     assert list(new.parameters) == list(learner.parameters)

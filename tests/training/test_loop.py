@@ -304,7 +304,7 @@ def test_a_head_that_was_trained_goes_on_through_a_restart(tmp_path: Path) -> No
 @pytest.mark.parametrize("moments", ["keep", "reset"])
 def test_moments_are_kept_or_reset_at_a_restart(tmp_path: Path, moments: str) -> None:
     optimizer = Noting()
-    carry_out(tmp_path, toy_problem(moments=moments, restart="all"), Scripted(), optimizer)
+    carry_out(tmp_path, toy_problem(restart={"choose": "all", "moments": moments}), Scripted(), optimizer)
     states = [state for _, state in optimizer.began[1]]
     if moments == "reset":
         assert states == [None] * 3
@@ -475,12 +475,16 @@ WAYS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "none, momentum": (NoMentor(), MOMENTUM, {}),
     "none, adafactor": (NoMentor(), ADAFACTOR, {}),
     "random, best": (RandomTokens(), LINEAR, {}),
-    "evolution, all, kept moments": (Evolution(), OPTIMIZER, {"restart": "all", "moments": "keep"}),
-    "perturb, first, kept moments": (Perturb(), LINEAR, {"restart": "first", "moments": "keep"}),
+    "evolution, all, kept moments": (Evolution(), OPTIMIZER, {"restart": {"choose": "all", "moments": "keep"}}),
+    "perturb, first, kept moments": (Perturb(), LINEAR, {"restart": {"choose": "first", "moments": "keep"}}),
     "random, dropout": (RandomTokens(), DROPOUT, {"restart": "all"}),
     "best, projections scored": (BestOfPool(), OPTIMIZER, {"evaluate": Evaluations(steps=2, projected=True)}),
-    "random, all, zeroth order, kept moments": (RandomTokens(), HEAVY, {"restart": "all", "moments": "keep"}),
-    "random, all, overlapped": (Late(), OPTIMIZER, {"restart": "all", "moments": "keep"}),
+    "random, all, zeroth order, kept moments": (
+        RandomTokens(),
+        HEAVY,
+        {"restart": {"choose": "all", "moments": "keep"}},
+    ),
+    "random, all, overlapped": (Late(), OPTIMIZER, {"restart": {"choose": "all", "moments": "keep"}}),
     "none, zeroth-order Adam": (NoMentor(), ZerothOrderAdam(0.1, schedule=Schedule("linear", 0.1)), {}),
     "none, conservative": (NoMentor(), ZerothOrderConservative(0.1), {}),
     "none, forward gradient": (NoMentor(), ForwardGradient(0.1), {}),

@@ -35,7 +35,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from llm_catalyst.config.build import RunComponents, build_components
-from llm_catalyst.config.settings import Evaluations, Interval, Settings
+from llm_catalyst.config.settings import Evaluations, Interval, Settings, StageLengths
 from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import load_text_backbone
@@ -89,7 +89,7 @@ def tiny(protocol: str, **changes: Any) -> Problem:
     settings = replace(
         chosen.settings,
         batch_size=8,
-        stage=Interval(steps=3),
+        stage=StageLengths(steps=3, early_share=None),
         stages=2,
         record=Interval(steps=1),
         evaluate=Evaluations(steps=3),
@@ -125,12 +125,15 @@ def tiny(protocol: str, **changes: Any) -> Problem:
         ("protocol.first_candidates", False, True),
         ("prompt.projection", "cosine", "official"),
         ("prompt.special_tokens", False, True),
-        ("prompt.start", "vocabulary", "normal"),
-        ("prompt.std", 1.0, 1.0),
+        ("prompt.start", "normal", "normal"),
+        ("prompt.std", None, None),
         ("prompt.fill", "repeat", " a"),
         ("prompt.length", 8, 8),
-        ("restart", "best", "first"),
-        ("moments", "reset", "keep"),
+        ("criterion", "loss", None),
+        ("restart.choose", "if_better", "first"),
+        ("restart.carry", 1.0, 0.0),
+        ("restart.moments", "prompt", "keep"),
+        ("restart.warm_up", 10, 0),
         ("schedule.name", "constant", "linear"),
         ("schedule.over", "run", "run"),
         ("schedule.warm_up", 0.0, 0.0),
@@ -433,7 +436,9 @@ def carried_out(protocol: str, path: Path) -> tuple[Scripted, Noting, tuple[Any,
 
 def test_row_moments_are_kept_across_a_restart_only_under_official(tmp_path: Path) -> None:
     states = {protocol: carried_out(protocol, tmp_path / protocol)[1].states for protocol in PROTOCOLS}
-    assert states["heldout"] == (None, None)
+    before, after = states["heldout"]
+    assert before is None
+    assert list(after["state"]) == [1, 2]  # the head's alone: parameter 0 is the prompt
     assert states["official"][0] is None
     assert states["official"][1]["state"][0]["step"] == 3
     assert states["official"][1]["state"][0]["exp_avg"].abs().max() > 0

@@ -106,10 +106,10 @@ def test_a_member_whose_loss_is_not_finite_has_no_score_and_the_others_keep_thei
 
 
 def test_a_loss_that_is_not_finite_is_no_result() -> None:
-    answers, truth = torch.tensor([0, 1]), torch.tensor([0, 1])
-    assert make_result(float("nan"), answers, truth, "accuracy") is None
-    assert make_result(float("inf"), answers, truth, "accuracy") is None
-    assert make_result(0.5, answers, truth, "accuracy") is not None
+    losses, answers, truth = torch.zeros(2), torch.tensor([0, 1]), torch.tensor([0, 1])
+    assert make_result(float("nan"), losses, answers, truth, "accuracy") is None
+    assert make_result(float("inf"), losses, answers, truth, "accuracy") is None
+    assert make_result(0.5, losses, answers, truth, "accuracy") is not None
 
 
 @pytest.mark.parametrize("always", [0, 1])
@@ -124,7 +124,7 @@ def test_answers_that_are_always_the_same_are_named(always: int) -> None:
 
 
 def test_answers_that_vary_name_no_class() -> None:
-    found = make_result(0.5, torch.tensor([0, 0, 1]), torch.tensor([0, 0, 0]), "accuracy")
+    found = make_result(0.5, torch.zeros(3), torch.tensor([0, 0, 1]), torch.tensor([0, 0, 0]), "accuracy")
     assert found is not None
     assert found.constant is None
     assert toy_problem().label(None) is None

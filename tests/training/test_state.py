@@ -120,7 +120,8 @@ def test_a_fresh_state_comes_back_too() -> None:
 
 
 def test_the_pool_holds_the_lowest_losses_with_the_best_last_and_no_prompt_twice() -> None:
-    state = State(()).with_pool([scored("a", 0.5), scored("b", 0.1), scored("c", 0.9), scored("a", 0.3)], 2)
+    entries = [scored("a", 0.5), scored("b", 0.1), scored("c", 0.9), scored("a", 0.3)]
+    state = State(()).with_pool(entries, 2, "loss")
     assert [(s.prompt.text, s.score.loss) for s in state.pool] == [("a", 0.3), ("b", 0.1)]
 
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.build import build_node
-from llm_catalyst.config.settings import Evaluations, Interval
+from llm_catalyst.config.settings import Evaluations, StageLengths
 from llm_catalyst.mentors.clients.mock import MockModel
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.base import Strategy
@@ -70,7 +70,7 @@ def carry_out(path: Path, choice: Path, optimizer: Any, view: Any = None) -> Out
         head=Verbalizer(),
         data=toy_data(cloze="it was {mask} ."),
         prompt=PromptSettings(length=6),
-        stage=Interval(steps=1),
+        stage=StageLengths(steps=1),
         evaluate=Evaluations(steps=1),
         stages=STAGES,
     )
