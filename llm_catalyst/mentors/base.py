@@ -59,6 +59,8 @@ class MentorContext:
         memory: What the mentor asked to be given again (`Advice.memory`).
         attempt: Tries prompts on training examples (numbers into `task.examples`); a list of trials for each prompt.
         hints: For each prompt and each of its m tokens, the vocabulary ids that the gradient would move it to.
+        moves: For each row of the running prompt, the vocabulary ids that point most along its way in this stage, the
+            nearest first; none where it has not moved, or has gone on meanwhile (`overlap`).
     """
 
     task: TaskDescription
@@ -72,6 +74,7 @@ class MentorContext:
     before_call: Callable[[], None] = lambda: None
     scored: tuple[ScoredPrompt, ...] = ()
     memory: Mapping[str, Any] = field(default_factory=dict)
+    moves: tuple[tuple[int, ...], ...] = ()
     attempt: Callable[[Sequence[Prompt], Sequence[int]], list[list[Trial]]] = refuse_probe
     hints: Callable[[Sequence[Prompt]], list[tuple[tuple[int, ...], ...]]] = refuse_probe
 

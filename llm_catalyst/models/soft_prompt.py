@@ -195,6 +195,11 @@ class PromptSpace:
         """Vocabulary ids (..., n) of the n nearest allowed tokens to each row (..., d), nearest first."""
         return self._best_allowed(self.nearness(rows), n)
 
+    def nearest_directions(self, moves: Tensor, n: int) -> Tensor:
+        """Vocabulary ids (..., n) of the n allowed tokens whose rows point most along each move (..., d), by cosine."""
+        scores = (moves.to(self.vocabulary.dtype) @ self.vocabulary.T).float()
+        return self._best_allowed(scores / self.norms, n)
+
     def _best_allowed(self, nearness: Tensor, n: int) -> Tensor:
         masked = nearness.masked_fill(~self.allowed, float("-inf"))
         return masked.topk(min(n, len(self.allowed_ids)), dim=-1).indices

@@ -35,9 +35,13 @@ FILLED_KEYS: dict[str, Any] = {
     "restart.warm_up": 0,
     "restart.race_steps": 10,
     "stage.early_share": None,
+    "strategy.show_moves": False,
 }
 # Those that only some classes of this package have.
-OF_CLASSES = {"task.max_length": "llm_catalyst.tasks.TextTask"}
+OF_CLASSES = {
+    "task.max_length": "llm_catalyst.tasks.TextTask",
+    "strategy.show_moves": "llm_catalyst.mentors.strategies.Paper",
+}
 # Keys whose default, which follows from the model, has changed when one of FILLED_KEYS came.
 CHANGED_WITH = {"bucket_batches": "backbone.max_length"}
 # Those that changed from one value to another: that after one of FILLED_KEYS came, and that before.

@@ -25,7 +25,7 @@ from llm_catalyst.training.state import State
 from llm_catalyst.utils.rng import derive_seed, make_generator
 
 HINT_EXAMPLES = 64  # training examples over which a prompt's gradient is taken
-HINT_TOKENS = 3  # tokens named for each row
+HINT_TOKENS = MOVE_TOKENS = 3  # tokens named for each row
 # In lengths of a row: with a shorter step the nearest tokens are its neighbours (figures: scripts/bench/README.md).
 STEP = 4.0
 
@@ -94,7 +94,15 @@ class MentorScheduler:
             answered=up_to_the_last_answer(self._calls_of(stage)),
             before_call=before_call,
             memory=state.memory,
+            moves=self._name_moves(state) if state.shown is None else (),
         )
+
+    def _name_moves(self, state: State) -> tuple[tuple[int, ...], ...]:
+        """For each row of the running prompt, the tokens that point most along its way since the stage began."""
+        start, prompt = state.members[0].stage_start, state.parameters[0]["prompt"]
+        if start is None or torch.equal(start, prompt):
+            return ()
+        return tuple(map(tuple, self.problem.space.nearest_directions(prompt - start, MOVE_TOKENS).tolist()))
 
     def _record(self, call: LLMCall) -> None:
         self.emit(call)

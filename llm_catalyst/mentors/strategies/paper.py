@@ -11,7 +11,13 @@ from typing import Literal
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import parse_official, parse_proposals
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Strategy, repeat_request
-from llm_catalyst.mentors.strategies.templates import ask_again, describe_task, format_entries, write_rules
+from llm_catalyst.mentors.strategies.templates import (
+    ask_again,
+    describe_task,
+    format_entries,
+    format_moves,
+    write_rules,
+)
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import PositiveInt, config_dataclass
 
@@ -32,6 +38,7 @@ class Paper(Strategy):
     description: str | None = None
     parsing: Literal["lenient", "official"] = "lenient"
     show_gradient: bool = False
+    show_moves: bool = True
 
     def propose(self, context: MentorContext) -> Dialogue:
         """Send one request, and propose all prompts in its response."""
@@ -40,7 +47,8 @@ class Paper(Strategy):
     def build_request(self, context: MentorContext) -> Request:
         """The request for `proposals` new prompts in view of the pool."""
         pool, wanted = context.pool, format_count(self.proposals, "new prompt")
-        trajectory = [ORDER, *format_entries(pool, context, self.show_gradient), PATTERNS] if pool else []
+        moves = format_moves(context) if self.show_moves else []
+        trajectory = [ORDER, *format_entries(pool, context, self.show_gradient), *moves, PATTERNS] if pool else []
         task, rules = describe_task(context.task, self.description), write_rules(self.words, context.space.length)
         paragraphs = [task, *trajectory, WISH.format(proposals=wanted), rules]
         parse = parse_official if self.parsing == "official" else parse_proposals

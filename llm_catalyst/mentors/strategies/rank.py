@@ -73,7 +73,9 @@ class Rank(Strategy):
 
     def propose(self, context: MentorContext) -> Dialogue:
         """Send the paper's request for `candidates` prompts, and propose the selected ones."""
-        paper = Paper(self.form, self.words, self.candidates, self.description, show_gradient=self.show_gradient)
+        paper = Paper(
+            self.form, self.words, self.candidates, self.description, "lenient", self.show_gradient, show_moves=False
+        )
         (response,) = yield (replace(paper.build_request(context), temperature=self.temperature),)
         if not response.proposals:
             return Advice()

@@ -13,6 +13,8 @@ from the first to the last, so the last one is the best. Some prompts are odd st
 they hint at, not their form."""
 GRADIENT = """The lines "Gradient" say, for each token of a prompt in turn, towards which tokens the gradient of the \
 loss would move it (the likeliest first)."""
+MOVES = """Training has just moved a prompt that has no exact words. These are, for each of its places in turn, the \
+words that its way points to (the nearest first): {moves}."""
 ONE_PER_LINE = 'one per line, each line beginning with "- "'
 
 
@@ -69,6 +71,12 @@ def format_gradient_moves(scored: ScoredPrompt, hint: Sequence[Sequence[int]], c
     pairs = zip(scored.prompt.tokens, hint, strict=True)
     moves = [f"{quote_token(token)} to {', '.join(map(quote_token, near))}" for token, near in pairs]
     return "Gradient: " + "; ".join(moves)
+
+
+def format_moves(context: MentorContext) -> list[str]:
+    """A paragraph about where training has moved each row of the running prompt; none where that is not known."""
+    places = [", ".join(quote_json(context.space.decode([token])) for token in near) for near in context.moves]
+    return [MOVES.format(moves="; ".join(f"{i}. {words}" for i, words in enumerate(places, 1)))] if places else []
 
 
 def format_input(example: Example) -> str:
