@@ -58,15 +58,22 @@ class Scripted(Mentor):
 
 @dataclass
 class Noting(PromptOptimizer):
-    """An optimizer that keeps what each stage began with: the members' parameters and optimizer states."""
+    """An optimizer that keeps what each stage began with: the members' parameters and optimizer states.
+
+    And, in `ended`, the prompts with which it ended.
+    """
 
     optimizer: Backprop = OPTIMIZER
     began: list[list[tuple[dict[str, Tensor], Any]]] = field(default_factory=list)
+    ended: list[list[Tensor]] = field(default_factory=list)
 
     def train(self, model: Any, members: Any, *rest: Any) -> Iterator[StepResult]:
         state = [({n: p.detach().clone() for n, p in m.parameters.items()}, m.optimizer_state) for m in members]
         self.began.append(copy.deepcopy(state))
-        return self.optimizer.train(model, members, *rest)
+        self.ended.append([])
+        for step in self.optimizer.train(model, members, *rest):
+            self.ended[-1] = [member.parameters["prompt"].detach().clone() for member in members]
+            yield step
 
     def prompts(self, stage: int) -> list[Tensor]:
         return [parameters["prompt"] for parameters, _ in self.began[stage]]

@@ -1,13 +1,14 @@
 """Restarts that survive their first step: from which prompts a stage starts, and how training goes on from there."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers.runs import OPTIMIZER, TEXTS, Noting, Result, Scripted, carry_out
-from helpers.tiny_models import StoppingView, Stops, toy_problem
+from helpers.tiny_models import StoppingView, Stops, toy_data, toy_problem
 from scipy import stats
 
 from llm_catalyst.config.settings import Checkpoints, RestartSettings, Settings, StageLengths
@@ -15,15 +16,20 @@ from llm_catalyst.models.heads.text import Similarity
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import Member, StepRange
 from llm_catalyst.optimizers.schedule import Schedule
-from llm_catalyst.runs.records import Evaluation, Proposal, Restart, Score, ScoredPrompt
+from llm_catalyst.runs.records import Evaluation, Proposal, Restart, Score, ScoredPrompt, Snapshot
 from llm_catalyst.training.restarts import Candidate, choose_candidates, compare_losses
 from llm_catalyst.training.state import State, pack_state, unpack_state
 
 PLAN = (4, 6)
 
 
-def carried(path: Path, restart: dict[str, Any], plan: tuple[int, ...] = PLAN, **more: Any) -> tuple[Result, Noting]:
-    optimizer = Noting()
+QUICK = Backprop(partial(torch.optim.AdamW, lr=0.03))
+
+
+def carried(
+    path: Path, restart: dict[str, Any], plan: tuple[int, ...] = PLAN, by: Backprop = OPTIMIZER, **more: Any
+) -> tuple[Result, Noting]:
+    optimizer = Noting(by)
     problem = toy_problem(head=Similarity(), restart=restart, **more)
     return carry_out(path, problem, Scripted(), optimizer, plan=plan), optimizer
 
@@ -71,25 +77,13 @@ def test_the_criterion_decides_which_is_better() -> None:
         assert choose_candidates([worse_loss], running, problem) == [better]
 
 
-def test_a_stage_goes_on_with_everything_from_a_running_prompt_that_no_proposal_beats(tmp_path: Path) -> None:
-    # A rate of 0.05 from a start of zero loss gradient would do little: the texts are scored as they are.
-    result, optimizer = carried(tmp_path / "kept", {"choose": "if_better"})
-    (restart,) = result.read(Restart)
-    proposals = [score.loss for _, score in restart.considered]
-    (members,) = [optimizer.began[1]]
-    if min(proposals) < restart.score_before.loss:
-        assert not restart.kept
-        assert restart.score.loss == min(proposals)
-    else:
-        assert restart.kept
-        assert members[0][1] is not None  # the moments go on
-
-
 @pytest.mark.parametrize("choose", ["if_better", "race"])
 def test_a_run_whose_proposals_are_all_worse_is_the_run_without_a_mentor(tmp_path: Path, choose: str) -> None:
-    kept, _ = carried(tmp_path / "kept", {"choose": choose, "race_steps": 2}, plan=(30, 6))
-    without = carry_out(tmp_path / "none", toy_problem(head=Similarity()), plan=(30, 6), optimizer=Noting())
+    data = toy_data(train=48, dev=24)
+    kept, optimizer = carried(tmp_path / "kept", {"choose": choose, "race_steps": 2}, (40, 6), QUICK, data=data)
+    without = carry_out(tmp_path / "none", toy_problem(head=Similarity(), data=data), plan=(40, 6), optimizer=QUICK)
     restarts = kept.read(Restart)
+    assert optimizer.began[1][-1][1] is not None  # the moments go on
     assert all(r.score.loss > restarts[0].score_before.loss for r in restarts if not r.kept)
     assert [r.kept for r in restarts] == ([True] if choose == "if_better" else [False] * 3 + [True])
     assert kept.outcome.test == without.outcome.test
@@ -119,16 +113,15 @@ def test_proposals_are_ranked_by_the_point_from_which_training_starts_and_pooled
     residual = soft - problem.space.embed(problem.space.project(soft[None])[0])[0]
     for proposal, score in restart.considered:
         (there,) = problem.score([{"prompt": problem.space.embed([proposal.prompt])[0] + residual}])
-        assert score.loss == pytest.approx(there.score.loss, abs=1e-6)
+        assert score.loss == pytest.approx(there.score.loss, abs=1e-5)
         (entry,) = [s for s in result.read(ScoredPrompt) if s.prompt == proposal.prompt]
         (text,) = problem.score_prompts([proposal.prompt], {})
-        assert entry.score.loss == pytest.approx(text.score.loss, abs=1e-6)
+        assert entry.score.loss == pytest.approx(text.score.loss, abs=1e-5)
         assert entry.score.loss != score.loss
     assert [score.loss for _, score in restart.considered] == sorted(score.loss for _, score in restart.considered)
 
 
 def test_without_a_residual_a_text_is_scored_once(tmp_path: Path) -> None:
-    once, _ = carried(tmp_path / "once", {"choose": "best"}, evaluate_only=False) if False else (None, None)
     counts = {
         carry: carried(tmp_path / str(carry), {"choose": "best", "carry": carry})[0].outcome.ledger.scored_examples
         for carry in (0.0, 1.0)
@@ -145,7 +138,7 @@ def test_the_rate_grows_over_the_steps_after_a_restart_whatever_its_course() -> 
             rates = []
             for done in range(8, 14):
                 parameter = torch.nn.Parameter(torch.zeros(1))
-                optimizer = torch.optim.SGD([parameter], lr=2.0)
+                optimizer = torch.optim.SGD([{"params": [parameter], "initial_lr": 2.0}], lr=2.0)
                 Schedule(name, over=over).attach(optimizer, StepRange(8, 20, 20, done, warm_up=4), restarted_at=8)
                 rates.append(optimizer.param_groups[0]["lr"])
             span = [1.0 if name == "constant" else 1 - (step - begin) / (end - begin) for step in range(8, 14)]
@@ -210,7 +203,7 @@ def test_a_restart_is_compared_with_the_running_prompt_row_by_row(tmp_path: Path
     truth = stats.ttest_rel(after, before)
     assert restart.difference == pytest.approx((after - before).mean(), abs=1e-6)
     assert restart.difference / restart.error == pytest.approx(truth.statistic, rel=1e-4)
-    assert restart.within_error is (abs(truth.statistic) <= 1)
+    assert restart.within_error is bool(abs(truth.statistic) <= 1)
 
 
 def test_no_error_is_told_of_a_single_row_or_of_losses_that_are_not_known() -> None:
@@ -222,7 +215,7 @@ def test_no_error_is_told_of_a_single_row_or_of_losses_that_are_not_known() -> N
 def test_the_record_counts_the_distinct_prompts_of_the_stage(tmp_path: Path) -> None:
     result, _ = carried(tmp_path, {"choose": "best"})
     (restart,) = result.read(Restart)
-    distinct = {stage: {s.prompt for s in result.trajectory if s.stage == stage} for stage in (0, 1)}
+    distinct = {stage: {s.prompt for s in result.read(Snapshot) if s.stage == stage} for stage in (0, 1)}
     assert restart.distinct == len(distinct[0])
     assert result.outcome.distinct == (len(distinct[0]), len(distinct[1]))
 
@@ -276,4 +269,3 @@ def test_a_list_of_stages_is_taken_as_it_is() -> None:
 
 def test_the_defaults_are_those_of_the_page_on_the_method() -> None:
     assert RestartSettings() == RestartSettings("if_better", 1.0, "prompt", 10, 10)
-    assert Backprop  # what the rate and the moments are those of
