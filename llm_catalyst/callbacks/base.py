@@ -113,9 +113,12 @@ class RunWatcher:
 
     def watch_step(self, stage: int, step: int, members: int) -> Sequence[Notice]:
         """The notices after a training step: almost always none."""
-        self.step = step
+        self.step, before = step, self.members
         if stage == self.stage:
-            return ()
+            self.members = members
+            return (
+                [Notice(f"the race of {before} prompts has ended; the best goes on alone")] if members < before else ()
+            )
         notices = self.end_stage()
         self.stage, self.members, self.training, self.accuracies = stage, members, True, []
         side_by_side = f", {members} prompts side by side" if members > 1 else ""

@@ -106,6 +106,9 @@ def describe_restart(record: Restart) -> str:
     """A restart on one line."""
     before = f"{record.score_before.loss:.4f} -> " if record.score_before else ""
     after = f"{record.score.loss:.4f}" if record.score else "not scored"
+    error = f" +- {record.error:.4f}" if record.error else ""
     reason = f" ({escape_controls(record.reason).rstrip(': ')})" if record.reason else ""
+    if record.kept:
+        return f"after stage {record.stage + 1} the running prompt goes on, dev loss {after}{reason}"
     prompt = quote_prompt(record.prompt.text)
-    return f"restart after stage {record.stage + 1} from {prompt}, dev loss {before}{after}{reason}"
+    return f"restart after stage {record.stage + 1} from {prompt}, dev loss {before}{after}{error}{reason}"

@@ -220,8 +220,9 @@ class LiveView(RunCallback):
         """The mentor's last proposals, the chosen ones marked, and its cost so far."""
         head, proposals = "mentor: no restart yet", list[Text]()
         if self.restarts:
-            last, chosen = self.restarts[-1], {restart.prompt for restart in self.restarts}
+            last, chosen = self.restarts[-1], {restart.prompt for restart in self.restarts if not restart.kept}
             head = f"mentor after stage {last.stage + 1}" + (" (fallback)" if last.fallback else "")
+            head += ": the running prompt goes on" * (not chosen)
             for proposal, score in sorted(last.considered, key=lambda p: p[0].prompt not in chosen)[:PROPOSALS]:
                 mark, style = ("restart", "") if proposal.prompt in chosen else ("", "dim")
                 proposals.append(prompt_line(score, mark, proposal.prompt, style))

@@ -34,7 +34,7 @@ class ProgressBar(RunCallback):
         elif isinstance(record, LLMCall):
             self.set_text("the mentor failed" if record.error else "the mentor answered")
         elif isinstance(record, Restart):
-            self.set_text(f"restarts from {record.prompt.text}")
+            self.set_text("goes on" if record.kept else f"restarts from {record.prompt.text}")
         elif isinstance(record, Event):
             self.set_text(record.message)
 

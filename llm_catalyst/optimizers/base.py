@@ -18,13 +18,14 @@ from llm_catalyst.tasks.batching import Batch
 class Member:
     """One of k prompts that train side by side: its parameters, its optimizer's state, and whether it has stopped.
 
-    `restarted_at` is the step of the run after which its prompt was replaced by a restart, None where it never was.
-    `stage_start` (m, d) is its prompt at the beginning of the present stage.
+    `number` is its place among those that began the stage. `restarted_at` is the step of the run after which a restart
+    replaced its prompt, None where none did. `stage_start` (m, d) is its prompt at the beginning of the stage.
     """
 
     parameters: dict[str, nn.Parameter]
     optimizer_state: dict[str, Any] | None = None
     diverged: bool = False
+    number: int = 0
     restarted_at: int | None = None
     stage_start: Tensor | None = None
 

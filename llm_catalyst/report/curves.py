@@ -37,7 +37,7 @@ def average_curve(runs: Sequence[Run], read: RecordReader, projected: bool = Fal
         return None
     columns = [[max(score.metric for score in line[place]) for line in lines] for place in places]
     located = [pair for run in runs for pair in locate_restarts(read(run, Evaluation), read(run, Restart))]
-    begun = {place for place, restart in located if restart.score}
+    begun = {place for place, restart in located if restart.score and not restart.kept}
     return DevCurve(
         steps=tuple(step for _, step in places),
         mean=tuple(map(fmean, columns)),

@@ -132,7 +132,7 @@ def render_curves(run: RunRecords, metric: str) -> list[RenderableType]:
     # Of prompts that are trained side by side, the best counts.
     best = {place: min(scores, key=lambda score: score.loss) for place, scores in sorted(found.items())}
     last = max(step for _, step in best)
-    marks = sorted({float(step) for (_, step), _ in locate_restarts(run.metrics, run.restarts)})
+    marks = sorted({float(step) for (_, step), r in locate_restarts(run.metrics, run.restarts) if not r.kept})
     lines: list[RenderableType] = [
         *terminal.make_heading(f"Training curve on dev (n = {run.metrics[0].score.examples:,})")
     ]
@@ -174,9 +174,11 @@ def render_restarts(run: RunRecords, metric: str, longest: int | None) -> list[R
     for effect in analysis.trace_restarts(run):
         restart = effect.restart
         member = f", prompt {restart.member + 1}" if restart.member else ""
-        lines += terminal.make_heading(f"Restart after stage {restart.stage + 1}{member}")
+        what = "No restart" if restart.kept else "Restart"
+        lines += terminal.make_heading(f"{what} after stage {restart.stage + 1}{member}")
         path = Text.assemble("dev loss ", format_loss(effect.before), " → ", format_loss(effect.at))
-        path.append(" at the restart → ").append_text(format_later_loss(effect))
+        path.append(" of the running prompt → " if restart.kept else f" at the restart{describe_error(restart)} → ")
+        path.append_text(format_later_loss(effect))
         path.append(f" after stage {restart.stage + 2}" if effect.after else " (not trained yet)")
         lines.append(terminal.indent_text(path))
         if restart.fallback:
@@ -188,9 +190,17 @@ def render_restarts(run: RunRecords, metric: str, longest: int | None) -> list[R
     return lines
 
 
+def describe_error(restart: Restart) -> str:
+    """' (+0.012 ± 0.020, within the error)': the difference in loss at a restart, where its error is known."""
+    if restart.difference is None or restart.error is None:
+        return ""
+    within = ", within the error" * bool(restart.within_error)
+    return f" ({restart.difference:+.4f} ± {restart.error:.4f}{within})"
+
+
 def render_considered(run: RunRecords, restart: Restart, metric: str, longest: int | None) -> list[RenderableType]:
     """The proposals before a restart: scores, choice, rationale, parts that were cut off, and rejected lines."""
-    chosen = {r.prompt for r in run.restarts if r.stage == restart.stage}
+    chosen = {r.prompt for r in run.restarts if r.stage == restart.stage and not r.kept}
     table = terminal.make_columns("", "dev loss", metric, "proposal", wide=3)
     for proposal, score in restart.considered:
         is_chosen = proposal.prompt in chosen

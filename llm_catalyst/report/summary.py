@@ -7,7 +7,7 @@ from rich.text import Text
 
 from llm_catalyst.runs.analysis import RestartEffect, collect_warnings, read_metric_name, sum_usage, trace_restarts
 from llm_catalyst.runs.reader import RunRecords
-from llm_catalyst.runs.records import Outcome, Prompt, Score
+from llm_catalyst.runs.records import Outcome, Prompt, Restart, Score
 from llm_catalyst.utils import terminal
 from llm_catalyst.utils.format import format_count, format_duration, format_mebibytes, quote_word
 
@@ -93,12 +93,24 @@ def render_restarts(run: RunRecords) -> list[RenderableType]:
     """The effect of each restart, one line each."""
     if not run.restarts:
         return []
-    table = terminal.make_columns("after stage", "before", "restart", "a stage later", "from", wide=4)
+    table = terminal.make_columns("after stage", "before", "restart", "±", "a stage later", "from", wide=5)
     for effect in trace_restarts(run):
-        stage, losses = str(effect.restart.stage + 1), (format_loss(effect.before), format_loss(effect.at))
-        text = Text(terminal.quote_prompt(effect.restart.prompt.text), no_wrap=True, overflow="ellipsis")
-        table.add_row(stage, *losses, format_later_loss(effect), text)
-    return [*terminal.make_heading("Restarts, by dev loss"), Padding(table, (0, 0, 0, 2), expand=False)]
+        restart, losses = effect.restart, (format_loss(effect.before), format_loss(effect.at))
+        words = "(the running prompt)" if restart.kept else terminal.quote_prompt(restart.prompt.text)
+        text = Text(words, "dim" if restart.kept else "", no_wrap=True, overflow="ellipsis")
+        table.add_row(str(restart.stage + 1), *losses, format_error(restart), format_later_loss(effect), text)
+    table_and_note: list[RenderableType] = [Padding(table, (0, 0, 0, 2), expand=False)]
+    if any(restart.error for restart in run.restarts):
+        note = "±: the standard error of the difference to before, over dev's rows; yellow: no larger a difference"
+        table_and_note.append(terminal.indent_text(Text(note, "dim")))
+    return [*terminal.make_heading("Restarts, by dev loss"), *table_and_note]
+
+
+def format_error(restart: Restart) -> Text:
+    """The standard error of the difference in loss at a restart, yellow where the difference is within it."""
+    if restart.error is None or restart.kept:
+        return Text("")
+    return Text(f"{restart.error:.4f}", "yellow" if restart.within_error else "")
 
 
 def format_loss(score: Score | None) -> str:

@@ -27,7 +27,7 @@ from llm_catalyst.runs.resolved import Predictions
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.tasks.batching import training_rows
 from llm_catalyst.training.loop import Experiment, run_experiment
-from llm_catalyst.training.mentor_queries import HINT_TOKENS
+from llm_catalyst.training.mentor_queries import HINT_TOKENS, MOVE_TOKENS
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import Results, ScoringResult
 from llm_catalyst.utils.rng import make_generator
@@ -103,8 +103,8 @@ class CountingMentor(Mentor):
     the mentor tries prompts.
     """
 
-    def __init__(self, mentor: Mentor, draw: Callable[[], Prompt]) -> None:
-        self.mentor, self.draw, self.overlap = mentor, draw, mentor.overlap
+    def __init__(self, mentor: Mentor, draw: Callable[[], Prompt], trains: bool) -> None:
+        self.mentor, self.draw, self.overlap, self.trains = mentor, draw, mentor.overlap, trains
         self.proposals = max(each.proposals for each in (mentor, *mentor.fallbacks))
         self.requests = self.tried = 0
         self.bill = self.most = MentorUsage()
@@ -115,6 +115,9 @@ class CountingMentor(Mentor):
         if not self.proposals:
             return Advice()
         self.requests += 1
+        if self.trains and not self.overlap:  # the stub of an optimizer moves nothing
+            token = context.space.allowed_ids[0]
+            context = replace(context, moves=((token,) * MOVE_TOKENS,) * context.space.length)
         models = self.mentor.language_models()
         for number, model in enumerate(models):
             if not model.client.replays:
@@ -203,6 +206,6 @@ def count_work(experiment: Experiment) -> tuple[CountingProblem, CountingOptimiz
     generator = make_generator(settings.seed, "estimate")
     parts = problem.data, problem.splits, problem.model, problem.space, settings
     counted, stages = CountingProblem(*parts, generator=generator), CountingOptimizer(experiment.optimizer.trains)
-    asked = CountingMentor(experiment.mentor, counted.draw)
+    asked = CountingMentor(experiment.mentor, counted.draw, experiment.optimizer.trains)
     run_experiment(Experiment(counted, stages, asked, experiment.plan), UnsavedRun(), RunCallback())
     return counted, stages, asked

@@ -30,11 +30,12 @@ def evaluate_members(problem: Problem, state: State, emit: Emit) -> tuple[State,
     for i, (result, parameters) in enumerate(zip(results, state.parameters, strict=True)):
         if result is None:
             continue
+        number = state.members[i].number
         measured = result.score, result.metrics, problem.label(result.constant), projected.get(i)
-        emit(records.Evaluation(state.stage, state.step, i, "dev", *measured))
+        emit(records.Evaluation(state.stage, state.step, number, "dev", *measured))
         if state.best is None or result.score.better_than(state.best.score, problem.settings.result_criterion):
             (prompt,), (similarity,) = problem.project([parameters])
-            best = records.Best(state.stage, state.step, i, result.score, prompt, similarity)
+            best = records.Best(state.stage, state.step, number, result.score, prompt, similarity)
             state = replace(state, best=best, best_parameters={n: p.clone() for n, p in parameters.items()})
     return state, results
 
@@ -55,9 +56,9 @@ def score_projections(problem: Problem, state: State, members: Sequence[int]) ->
 
 def record_snapshots(problem: Problem, state: State, step: StepResult, emit: Emit) -> State:
     """The state whose trajectory holds the members' projections after this step, of those whose loss is finite."""
-    rows = enumerate(zip(step.losses, *problem.project(state.parameters), strict=True))
+    rows = zip(state.members, step.losses, *problem.project(state.parameters), strict=True)
     place = state.stage, step.number
-    snapshots = [records.Snapshot(*place, i, loss, p, s) for i, (loss, p, s) in rows if math.isfinite(loss)]
+    snapshots = [records.Snapshot(*place, m.number, loss, p, s) for m, loss, p, s in rows if math.isfinite(loss)]
     for snapshot in snapshots:
         emit(snapshot)
     return replace(state, trajectory=(*state.trajectory, *snapshots))

@@ -90,8 +90,8 @@ def train_stage(
     plan, settings = experiment.plan, experiment.problem.settings
     begin, end = sum(plan[: state.stage]), sum(plan[: state.stage + 1])
     if state.step == begin:
-        for member in state.members:
-            member.stage_start = member.parameters["prompt"].detach().clone()
+        for number, member in enumerate(state.members):
+            member.number, member.stage_start = number, member.parameters["prompt"].detach().clone()
     if state.racing:
         raced = min(begin + settings.restart.race_steps, end)
         state = train_until(experiment, state, raced, emit, callback, checkpointer)

@@ -117,6 +117,7 @@ def pack_state(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     diverged = [member.diverged for member in state.members]
     members = {"optimizers": optimizers, "members_diverged": diverged, "parameters": order}
     members["restarted_at"] = [member.restarted_at for member in state.members]
+    members["numbers"] = [member.number for member in state.members]
     return tensors, {name: values[name] for name in TYPES} | members
 
 
@@ -128,11 +129,12 @@ def unpack_state(tensors: Mapping[str, Tensor], values: Mapping[str, Any], devic
         return {n: found[n] for n in values["parameters"] if n in found} | found
 
     members = []
-    restarted_at = values.get("restarted_at") or [None] * len(values["optimizers"])  # earlier revisions had none
+    k = len(values["optimizers"])
+    restarted_at, numbers = values.get("restarted_at") or [None] * k, values.get("numbers") or range(k)  # added later
     for i, (saved, diverged) in enumerate(zip(values["optimizers"], values["members_diverged"], strict=True)):
         member = Member.of(named(f"member{i}/"))
         member.diverged = diverged
-        member.restarted_at = restarted_at[i]
+        member.restarted_at, member.number = restarted_at[i], numbers[i]
         if (start := tensors.get(f"stage_start{i}")) is not None:
             member.stage_start = start.to(device)
         if saved is not None:

@@ -179,7 +179,10 @@ def test_each_member_has_the_score_of_its_own_projection_where_another_has_none(
     one = dict(problem.start())
     other, nowhere = {name: 2 * p for name, p in one.items()}, one | {"prompt": one["prompt"] * math.nan}
     emitted: list[Any] = []
-    state, _ = evaluate_members(problem, State(tuple(map(Member.of, (one, nowhere, other)))), emitted.append)
+    members = tuple(map(Member.of, (one, nowhere, other)))
+    for number, member in enumerate(members):
+        member.number = number
+    state, _ = evaluate_members(problem, State(members), emitted.append)
     assert [evaluation.member for evaluation in emitted] == [0, 2]
     for evaluation, parameters in zip(emitted, (one, other), strict=True):
         (alone,) = problem.score_prompts(problem.space.project(parameters["prompt"][None])[0], parameters)

@@ -1,6 +1,7 @@
 """Restarts that survive their first step: from which prompts a stage starts, and how training goes on from there."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 from helpers.runs import OPTIMIZER, TEXTS, Noting, Result, Scripted, carry_out
+from helpers.tiny import consultation
 from helpers.tiny_models import StoppingView, Stops, toy_data, toy_problem
 from scipy import stats
 
 from llm_catalyst.config.settings import Checkpoints, RestartSettings, Settings, StageLengths
+from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.heads.text import Similarity
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.base import Member, StepRange
+from llm_catalyst.optimizers.base import Member, NoTraining, StepRange
 from llm_catalyst.optimizers.schedule import Schedule
 from llm_catalyst.runs.records import Evaluation, Proposal, Restart, Score, ScoredPrompt, Snapshot
 from llm_catalyst.training.restarts import Candidate, choose_candidates, compare_losses
@@ -163,9 +166,11 @@ def test_a_race_trains_all_candidates_for_its_steps_and_the_best_on_dev_goes_on(
     restarts = result.read(Restart)
     assert [(r.member, r.kept) for r in restarts] == [(0, False), (1, False), (2, False), (3, True)]
     finish = [e for e in result.read(Evaluation) if (e.stage, e.step) == (1, 7)]
-    assert len(finish) == 4
+    assert [e.member for e in finish] == [0, 1, 2, 3]
     winner = min(finish, key=lambda e: e.score.loss).member
     torch.testing.assert_close(optimizer.prompts(2)[0], optimizer.ended[1][winner])
+    assert {e.member for e in result.read(Evaluation) if e.stage == 1 and e.step > 7} == {winner}
+    assert {s.member for s in result.read(Snapshot) if s.stage == 1 and s.step > 7} == {winner}
     ledger = result.outcome.ledger
     assert ledger.gradient_steps == 4 + 4 * 3 + 3
     assert ledger.train_examples == ledger.gradient_steps * 8
@@ -218,6 +223,37 @@ def test_the_record_counts_the_distinct_prompts_of_the_stage(tmp_path: Path) -> 
     distinct = {stage: {s.prompt for s in result.read(Snapshot) if s.stage == stage} for stage in (0, 1)}
     assert restart.distinct == len(distinct[0])
     assert result.outcome.distinct == (len(distinct[0]), len(distinct[1]))
+
+
+# What a mentor is shown of the training
+
+
+def test_a_mentor_is_told_the_words_that_each_row_has_moved_towards(tmp_path: Path) -> None:
+    """Those whose embeddings have the largest cosine to end - start of the stage, of the tokens that may be used."""
+    mentor, optimizer = Scripted(), Noting(QUICK)
+    problem = toy_problem(head=Similarity())
+    carry_out(tmp_path, problem, mentor, optimizer, plan=(6, 2, 4))
+    for stage, context in enumerate(mentor.shown):
+        moved = optimizer.ended[stage][0] - optimizer.prompts(stage)[0]
+        cosines = torch.cosine_similarity(moved[:, None], problem.space.vocabulary[None], dim=-1)
+        cosines[:, ~problem.space.allowed] = -2
+        assert context.moves == tuple(map(tuple, cosines.argsort(dim=-1, descending=True)[:, :3].tolist()))
+
+
+def test_nothing_is_told_of_a_prompt_that_no_step_moves(tmp_path: Path) -> None:
+    mentor = Scripted()
+    carry_out(tmp_path, toy_problem(head=Similarity()), mentor, NoTraining())
+    assert [context.moves for context in mentor.shown] == [(), ()]
+
+
+def test_the_words_stand_in_the_request_of_the_papers_strategy_unless_they_are_not_wanted() -> None:
+    context = replace(consultation(), moves=((5, 6), (7, 8)))
+    words = [context.space.decode([token]) for token in (5, 6, 7, 8)]
+    shown = Paper().build_request(context).messages[1].content
+    assert f'1. "{words[0]}", "{words[1]}"; 2. "{words[2]}", "{words[3]}"' in shown
+    hidden = Paper(show_moves=False).build_request(context).messages[1].content
+    assert hidden == Paper().build_request(consultation()).messages[1].content
+    assert "way points to" not in hidden
 
 
 # What is saved, and what a run without the keys is

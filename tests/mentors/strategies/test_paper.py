@@ -101,4 +101,5 @@ def test_the_fields_are_the_keys_in_conf() -> None:
         "words",
         "parsing",
         "show_gradient",
+        "show_moves",
     }
