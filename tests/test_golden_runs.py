@@ -36,9 +36,15 @@ SHOWN = 20  # differences of a run that a failure prints
 
 # What is run. Paths are relative to a folder in which helpers/golden_models.py has made models and data. Some rates,
 # `eps` and `clip_norm` are not the usual ones: they amplify rounding less, so another processor is within TOLERANCE.
-# Splits and batches are those of the time when the runs were made.
-COMMON = ("threads=1", "device=cpu", "view=none", "task.split_seed=null", "bucket_batches=50")
-FILMS = ("task=local", "task.path=data/films", "task.labels=[bad,good]", "task.words=[bad,good]", "prompt.length=4")
+# Splits, batches, starts and restarts are those of the time when the runs were made.
+COMMON = (
+    *("threads=1", "device=cpu", "view=none", "task.split_seed=null", "bucket_batches=50", "criterion=null"),
+    *("restart.choose=best", "restart.carry=0", "restart.moments=reset", "restart.warm_up=0"),
+)
+FILMS = (
+    *("task=local", "task.path=data/films", "task.labels=[bad,good]", "task.words=[bad,good]"),
+    *("prompt.length=4", "prompt.start=vocabulary"),
+)
 RUNS: dict[str, tuple[str, ...]] = {
     # MiniLM, similarity head, AdamW, evolution
     "quickstart": (
@@ -93,6 +99,9 @@ RUNS: dict[str, tuple[str, ...]] = {
     "official_copa": (
         "seed=1",
         "experiment=official/copa",
+        "restart.choose=first",
+        "restart.moments=keep",
+        "prompt.std=1",
         "task.path=data/copa",
         "mentor=rehearsal",
         "backbone.name=models/roberta",

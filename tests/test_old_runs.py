@@ -133,11 +133,11 @@ def cpu() -> str:
 
 
 def same(found: Any, wanted: Any) -> bool:
-    """Whether two JSON values are the same, but for the last digits of figures."""
+    """Whether two JSON values are the same, but for the last digits of figures, and for fields that came later."""
     if isinstance(found, float) and isinstance(wanted, float):
         return math.isclose(found, wanted, rel_tol=1e-3, abs_tol=1e-4)
     if isinstance(found, dict) and isinstance(wanted, dict):
-        return found.keys() == wanted.keys() and all(same(found[key], wanted[key]) for key in found)
+        return found.keys() >= wanted.keys() and all(same(found[key], wanted[key]) for key in wanted)
     if isinstance(found, list) and isinstance(wanted, list):
         return len(found) == len(wanted) and all(map(same, found, wanted))
     return bool(found == wanted)
@@ -150,10 +150,9 @@ def assert_same_records(run: Path, wanted: Path, names: Sequence[str]) -> None:
         assert len(found) == len(there), name
         for record, expected in zip(found, there, strict=True):
             assert same(record, expected), name
-        if made_here(wanted) and name not in ("events.jsonl", "exchanges.jsonl"):
-            assert (run / name).read_bytes() == (wanted / name).read_bytes(), name
-        elif made_here(wanted):
-            assert found == there, name
+        if made_here(wanted):
+            known = [{key: record[key] for key in expected} for record, expected in zip(found, there, strict=True)]
+            assert known == there, name
 
 
 def assert_same_end(run: Path, wanted: Path) -> None:
@@ -167,8 +166,8 @@ def assert_same_end(run: Path, wanted: Path) -> None:
     assert states[0] == states[1]
     for name in states[0]:
         found, there = (load_file(folder / "stages" / name / "state.safetensors") for folder in (run, wanted))
-        assert found.keys() == there.keys()
-        for key in found:
+        assert found.keys() >= there.keys()  # a restart compares with the losses on dev since
+        for key in there:
             if made_here(wanted):
                 np.testing.assert_array_equal(found[key], there[key], f"{name}: {key}")
             else:

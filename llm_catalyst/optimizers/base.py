@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llm_catalyst.models.base import PromptedModel, stack_members
-from llm_catalyst.optimizers.schedule import Moments
+from llm_catalyst.optimizers.schedule import Moments, StepRange
 from llm_catalyst.tasks.batching import Batch
 
 
@@ -72,20 +72,6 @@ class StepResult:
         """
         examples, (tokens, padding) = batch.labels.numel(), batch.token_counts
         return cls(number, tuple(losses), passes * examples, passes * tokens, passes * padding)
-
-
-@dataclass(frozen=True)
-class StepRange:
-    """The steps `begin` + 1 to `end` of a stage, in a run of `total`; those up to `done` are taken already.
-
-    After a restart of a member its learning rate grows over `warm_up` steps.
-    """
-
-    begin: int
-    end: int
-    total: int
-    done: int
-    warm_up: int = 0
 
 
 # Leaves the gradient of each member's mean loss in its parameters, and returns these losses (k,) in nats.

@@ -1,6 +1,7 @@
-"""The `schedule` node of the configuration, and whose moments a restart keeps: checked without torch."""
+"""The `schedule` node of the configuration, the steps that it spans, and whose moments a restart keeps: without torch."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from llm_catalyst.utils.validation import Fraction, NonNegative, config_dataclass
@@ -9,9 +10,21 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LambdaLR
 
-    from llm_catalyst.optimizers.base import StepRange
-
 Moments = Literal["prompt", "reset", "keep"]  # whose of a restarted member start anew: its prompt's, all, or none
+
+
+@dataclass(frozen=True)
+class StepRange:
+    """The steps `begin` + 1 to `end` of a stage, in a run of `total`; those up to `done` are taken already.
+
+    After a restart of a member its learning rate grows over `warm_up` steps.
+    """
+
+    begin: int
+    end: int
+    total: int
+    done: int
+    warm_up: int = 0
 
 
 @config_dataclass("schedule")
@@ -27,7 +40,7 @@ class Schedule:
     over: Literal["run", "stage"] = "run"
     warm_up_rate: NonNegative | None = None
 
-    def attach(self, optimizer: "Optimizer", step_range: "StepRange", restarted_at: int | None = None) -> "LambdaLR":
+    def attach(self, optimizer: "Optimizer", step_range: StepRange, restarted_at: int | None = None) -> "LambdaLR":
         """The scheduler of an optimizer that has taken the steps up to `step_range.done`.
 
         After `restarted_at`, the step of its member's restart, the rate grows linearly over `step_range.warm_up` steps.

@@ -78,6 +78,11 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return translated
 
 
+def lacks_keys(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration, as it was written, is that of an earlier revision."""
+    return bool(list_lacking_keys(translate_restart(config)))
+
+
 def list_lacking_keys(config: Mapping[str, Any]) -> list[tuple[dict[str, Any], str, str]]:
     """Each key of FILLED_KEYS that the configuration lacks: its node, its name in it, and the dotted key.
 

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -27,9 +28,9 @@ from llm_catalyst.config.build import build_components, build_node, record_check
 from llm_catalyst.config.errors import DIVERGED, run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, expand_short_names, sanitize_folder_name
 from llm_catalyst.report.summary import summarize_run
-from llm_catalyst.runs.old_configs import keep_earlier_values
+from llm_catalyst.runs.old_configs import keep_earlier_values, lacks_keys, translate_config
 from llm_catalyst.runs.reader import read_manifest, read_run, run_directories
-from llm_catalyst.runs.run_config import load_written_config
+from llm_catalyst.runs.run_config import PLACE, load_written_config
 from llm_catalyst.runs.writer import find_replaced_files
 from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status
@@ -224,6 +225,8 @@ def refuse_other_model(backbone: Any, sweep: Path) -> None:
 
 def keep_as_begun(config: dict[str, Any], path: Path, words: Sequence[str]) -> dict[str, Any]:
     """The configuration as an earlier revision had it, where that began the run, its table, or what it replays."""
+    if (path / "config.yaml").exists() and (own := keep_own(config, path, words)):
+        return own
     hydra = HydraConfig.get()
     folders = [path, *[Path(hydra.sweep.dir)] * (hydra.mode != RunMode.RUN)]
     folders += [Path(run)] if (run := get_nested(config, "replay", "run")) else []
@@ -232,6 +235,30 @@ def keep_as_begun(config: dict[str, Any], path: Path, words: Sequence[str]) -> d
         return config
     given = {word.partition("=")[0].lstrip("+") for word in expand_short_names([*words, *hydra.overrides.task])}
     return keep_earlier_values(config, load_written_config(begun), given)
+
+
+def keep_own(config: Mapping[str, Any], path: Path, words: Sequence[str]) -> dict[str, Any] | None:
+    """The configuration with which the same command began the run in `path` under an earlier revision.
+
+    Keys of place, speed and budgets are those of today's command. None where today's revision began it, or other words.
+    """
+
+    def split_words(command: Sequence[str]) -> tuple[set[str], list[str]]:
+        keys = [word.partition("=")[0].lstrip("+") for word in command]
+        movable = [key for key in keys if re.fullmatch(PLACE, key)]
+        return {word for word, key in zip(command, keys, strict=True) if key not in movable}, movable
+
+    written = load_written_config(path)
+    (kept, movable), (before, _) = split_words(words), split_words(read_manifest(path).command)
+    if kept != before or not lacks_keys(written):
+        return None
+    own = translate_config(written)
+    for key in movable:
+        *parents, name = key.split(".")
+        node = get_nested(own, *parents) if parents else own
+        if isinstance(node, dict):
+            node[name] = get_nested(config, *key.split("."))
+    return own
 
 
 def find_directory(hydra: Any) -> Path:

@@ -126,7 +126,7 @@ def tiny(protocol: str, **changes: Any) -> Problem:
         ("prompt.projection", "cosine", "official"),
         ("prompt.special_tokens", False, True),
         ("prompt.start", "normal", "normal"),
-        ("prompt.std", None, None),
+        ("prompt.std", None, 0.02),
         ("prompt.fill", "repeat", " a"),
         ("prompt.length", 8, 8),
         ("criterion", "loss", None),
