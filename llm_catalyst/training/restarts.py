@@ -140,7 +140,7 @@ def record_restarts(
     for i, one in enumerate(chosen):
         rationale = f": {one.proposal.rationale}" * bool(one.proposal.rationale)
         reason = f"{problem.settings.restart.choose} of {len(considered)}{rationale}"
-        difference, error = compare_losses(one.losses, running.losses)
+        difference, error = (None, None) if one.prompt is None else compare_losses(one.losses, running.losses)
         restart = records.Restart(
             stage=state.stage,
             member=i,
