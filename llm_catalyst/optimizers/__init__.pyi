@@ -3,9 +3,9 @@ from .backprop import GradientDescent as GradientDescent
 from .base import Member as Member
 from .base import NoTraining as NoTraining
 from .base import PromptOptimizer as PromptOptimizer
-from .base import StepRange as StepRange
 from .base import StepResult as StepResult
 from .schedule import Schedule as Schedule
+from .schedule import StepRange as StepRange
 from .zeroth_order import ForwardGradient as ForwardGradient
 from .zeroth_order import RandomDirections as RandomDirections
 from .zeroth_order import ZerothOrderAdam as ZerothOrderAdam

@@ -15,8 +15,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from llm_catalyst.models.base import PromptedModel, stack_members
-from llm_catalyst.optimizers.base import GradientFunction, Member, PromptOptimizer, StepRange, StepResult
-from llm_catalyst.optimizers.schedule import Schedule
+from llm_catalyst.optimizers.base import GradientFunction, Member, PromptOptimizer, StepResult
+from llm_catalyst.optimizers.schedule import Schedule, StepRange
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.validation import config_dataclass
 

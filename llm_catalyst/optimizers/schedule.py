@@ -1,4 +1,4 @@
-"""The `schedule` node of the configuration, the steps that it spans, and whose moments a restart keeps: without torch."""
+"""The `schedule` node of the configuration, a stage's steps, and whose moments a restart keeps: all without torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

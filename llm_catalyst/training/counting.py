@@ -20,7 +20,8 @@ from llm_catalyst.mentors.llm import LanguageModel, apply_history
 from llm_catalyst.mentors.pricing import compute_cost
 from llm_catalyst.mentors.strategies.base import Request, Response, Strategy
 from llm_catalyst.models.base import Parameters, PromptedModel
-from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange, StepResult
+from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepResult
+from llm_catalyst.optimizers.schedule import StepRange
 from llm_catalyst.runs.analysis import MentorUsage
 from llm_catalyst.runs.records import Advice, Emit, Outcome, Prompt, Proposal, Record, Score, Split
 from llm_catalyst.runs.resolved import Predictions

@@ -12,7 +12,8 @@ import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from llm_catalyst.optimizers.base import Member, StepRange
+from llm_catalyst.optimizers.base import Member
+from llm_catalyst.optimizers.schedule import StepRange
 from llm_catalyst.runs.analysis import MentorUsage
 from llm_catalyst.runs.records import Split
 from llm_catalyst.tasks.batching import scoring_rows

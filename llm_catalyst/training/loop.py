@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.mentors.base import Mentor
-from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
+from llm_catalyst.optimizers.base import Member, PromptOptimizer
+from llm_catalyst.optimizers.schedule import StepRange
 from llm_catalyst.runs.records import Emit, Evaluation, LLMCall, Origin, Outcome, Prompt, Record
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training import evaluation

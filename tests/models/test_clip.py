@@ -20,7 +20,8 @@ from llm_catalyst.models.image_features import ImageBatch
 from llm_catalyst.models.prompt_settings import PromptSettings
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.base import Member, StepRange
+from llm_catalyst.optimizers.base import Member
+from llm_catalyst.optimizers.schedule import StepRange
 from llm_catalyst.utils.validation import ConfigurationError
 
 M, WIDTH, FEATURES = 5, 32, 16

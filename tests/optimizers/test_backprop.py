@@ -12,8 +12,8 @@ from helpers.tiny_models import PromptIsLogits, adamw, labels_only, toy_problem
 from torch import Tensor
 
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.base import Member, StepRange, StepResult
-from llm_catalyst.optimizers.schedule import Moments, Schedule
+from llm_catalyst.optimizers.base import Member, StepResult
+from llm_catalyst.optimizers.schedule import Moments, Schedule, StepRange
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.utils.validation import ConfigurationError
 

@@ -28,8 +28,8 @@ from llm_catalyst.mentors.controls import RandomTokens
 from llm_catalyst.models.base import Parameters, example_losses, stack_members
 from llm_catalyst.models.heads.text import Classifier, Similarity, Verbalizer
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.base import Member, StepRange, StepResult
-from llm_catalyst.optimizers.schedule import Schedule
+from llm_catalyst.optimizers.base import Member, StepResult
+from llm_catalyst.optimizers.schedule import Schedule, StepRange
 from llm_catalyst.optimizers.zeroth_order import (
     ForwardGradient,
     ZerothOrderAdam,

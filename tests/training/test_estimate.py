@@ -32,7 +32,8 @@ from llm_catalyst.models.heads.base import TextHead
 from llm_catalyst.models.heads.text import Classifier, Similarity, Verbalizer
 from llm_catalyst.models.prompted import PromptedText
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange, StepResult
+from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepResult
+from llm_catalyst.optimizers.schedule import StepRange
 from llm_catalyst.runs.analysis import MentorUsage
 from llm_catalyst.runs.reader import FILES, read_lines
 from llm_catalyst.runs.records import LLMCall, Outcome

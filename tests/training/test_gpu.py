@@ -17,7 +17,8 @@ from llm_catalyst.models.backbones.config import TextBackbone
 from llm_catalyst.models.backbones.text import load_text_backbone
 from llm_catalyst.models.heads.text import Classifier
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.base import Member, StepRange
+from llm_catalyst.optimizers.base import Member
+from llm_catalyst.optimizers.schedule import StepRange
 from llm_catalyst.optimizers.zeroth_order import ForwardGradient, ZerothOrderSGD
 from llm_catalyst.runs.records import Event
 from llm_catalyst.training.problem import Problem, assemble_problem

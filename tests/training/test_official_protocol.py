@@ -43,7 +43,8 @@ from llm_catalyst.models.heads.text import Classifier
 from llm_catalyst.models.prompted import PromptedText
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepRange
+from llm_catalyst.optimizers.base import Member, PromptOptimizer
+from llm_catalyst.optimizers.schedule import StepRange
 from llm_catalyst.runs.reader import read_lines
 from llm_catalyst.runs.records import Advice, Proposal, Rejected, Restart, Snapshot
 from llm_catalyst.tasks.base import Example

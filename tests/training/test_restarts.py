@@ -17,8 +17,8 @@ from llm_catalyst.config.settings import Checkpoints, RestartSettings, Settings,
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.models.heads.text import Similarity
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.base import Member, NoTraining, StepRange
-from llm_catalyst.optimizers.schedule import Schedule
+from llm_catalyst.optimizers.base import Member, NoTraining
+from llm_catalyst.optimizers.schedule import Schedule, StepRange
 from llm_catalyst.runs.records import Evaluation, Proposal, Restart, Score, ScoredPrompt, Snapshot
 from llm_catalyst.training.restarts import Candidate, choose_candidates, compare_losses
 from llm_catalyst.training.state import State, pack_state, unpack_state

@@ -13,7 +13,8 @@ from helpers.tiny_models import CPU, PromptIsLogits, labels_only
 from safetensors.torch import load, save
 
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.base import Member, StepRange
+from llm_catalyst.optimizers.base import Member
+from llm_catalyst.optimizers.schedule import StepRange
 from llm_catalyst.runs.records import Best, LLMCall, Message, Prompt, Score, ScoredPrompt, Usage
 from llm_catalyst.training.state import State, pack_state, unpack_state
 

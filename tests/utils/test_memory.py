@@ -31,7 +31,8 @@ from torch import Tensor
 from llm_catalyst.config.build import build_components
 from llm_catalyst.config.settings import Checkpoints
 from llm_catalyst.optimizers.backprop import Backprop
-from llm_catalyst.optimizers.base import Member, StepRange, StepResult
+from llm_catalyst.optimizers.base import Member, StepResult
+from llm_catalyst.optimizers.schedule import StepRange
 from llm_catalyst.runs.records import Event
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.utils.memory import PassLimits, forget_peak, out_of_memory, peak_memory
