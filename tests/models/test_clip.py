@@ -1,5 +1,6 @@
 """CLIP's class features and logits: each head against a from-formula forward pass on the checkpoint's own weights."""
 
+import json
 import math
 import shutil
 from functools import cache
@@ -183,6 +184,27 @@ def test_what_is_no_clip_or_holds_pickles_only_is_refused(tmp_path: Path) -> Non
         load_clip(ClipBackbone(str(tmp_path)), False, CPU)
     with pytest.raises(ConfigurationError, match=r"backbone\.library=openclip is not known"):
         ClipBackbone("x", library="openclip")
+
+
+@pytest.mark.parametrize(
+    ("layers", "problem"),
+    [
+        (2, r"holds 16 weights of its CLIPModel for which config\.json has no place \(.*vision_model\S*layers\.2\."),
+        (4, r"lacks 16 of the weights of CLIPModel \(.*vision_model\S*layers\.3\..*name the checkpoint that holds"),
+    ],
+)
+def test_a_tower_of_other_layers_than_its_configuration_is_refused(tmp_path: Path, layers: int, problem: str) -> None:
+    shutil.copytree(folder(), tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["vision_config"]["num_hidden_layers"] == 3
+    config["vision_config"]["num_hidden_layers"] = layers
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigurationError, match=problem):
+        load_clip(ClipBackbone(str(tmp_path)), False, CPU)
+
+
+def test_the_facts_hold_the_checksums_of_a_clips_files() -> None:
+    assert {"model.safetensors", "config.json", "preprocessor_config.json"} <= set(backbone().facts()["files"])
 
 
 def test_without_open_clip_the_resnet_says_what_it_needs() -> None:

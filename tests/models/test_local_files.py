@@ -211,6 +211,20 @@ def test_a_hub_that_cannot_be_reached_is_asked_once_and_the_proxy_is_named(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_model_that_was_fetched_is_read_where_the_hub_cannot_be_reached(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, commit = place / "cache" / "models--some--model", "0" * 40
+    copy_model(model / "snapshots" / commit)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub, "get_session", Unreachable)
+    monkeypatch.setattr("huggingface_hub.utils._http.get_session", lambda: pytest.fail("the hub was asked again"))
+    files = load("some/model", words=True).facts()["files"]
+    assert files == load(model / "snapshots" / commit, words=True).facts()["files"]
+    assert huggingface_hub.constants.HF_HUB_OFFLINE is False
+
+
 def test_offline_a_model_that_was_not_fetched_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigurationError, match="HF_HUB_OFFLINE forbids to ask the hub: unset it, or fetch the model"):

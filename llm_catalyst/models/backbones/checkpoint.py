@@ -8,7 +8,7 @@ from typing import Any
 
 from llm_catalyst.models.backbones.compatibility import find_base, refuse_family
 from llm_catalyst.models.backbones.config import DTYPES, TextBackbone, explained_load_errors
-from llm_catalyst.models.backbones.hub_cache import require_hub
+from llm_catalyst.models.backbones.hub_cache import cache_without_hub, require_hub
 from llm_catalyst.models.backbones.loading import CAST, Shapes, weight_shapes
 from llm_catalyst.models.backbones.local_files import INDEX, TOKENIZER_FILES, WEIGHTS, refuse_files
 from llm_catalyst.utils.terminal import list_names
@@ -43,11 +43,11 @@ def read_checkpoint(settings: TextBackbone, words: bool, arguments: Mapping[str,
     loader: Any = classes[str(settings.kind)] if words else transformers.AutoModel
     where = settings.location()
     common: Any = {"trust_remote_code": settings.trust_remote_code, "revision": settings.revision or "main"}
-    with explained_load_errors(settings.name):
+    require_hub(where, settings.revision, [WEIGHTS, INDEX])
+    with explained_load_errors(settings.name), cache_without_hub(where):
         config = transformers.AutoConfig.from_pretrained(where, **common)
         refuse_family(settings.name, config, settings.kind if words else None)
         refuse_files("backbone.name", where)
-        require_hub(where, settings.revision, [WEIGHTS, INDEX])
         tokenizer = read_tokenizer(settings.name, where, common)
         if words and settings.kind == "masked_lm" and tokenizer.mask_token is None:
             problem = f"backbone.name={settings.name}: its tokenizer has no mask token, at which label words are read"
@@ -55,9 +55,7 @@ def read_checkpoint(settings: TextBackbone, words: bool, arguments: Mapping[str,
         dtype = DTYPES[settings.dtype]
         options = {"dtype": dtype, "use_safetensors": True, "ignore_mismatched_sizes": True}  # refused below, by name
         model, found = loader.from_pretrained(where, output_loading_info=True, **options, **arguments, **common)
-    refuse_other_sizes(settings.name, found["mismatched_keys"])
-    refuse_lacking_weights(settings.name, model, found["missing_keys"])
-    refuse_unused_weights(settings, model, found["unexpected_keys"])
+    refuse_other_weights(settings, model, found)
     return Checkpoint(tokenizer, model, found["missing_keys"])
 
 
@@ -80,6 +78,16 @@ def read_tokenizer(name: str, where: str, common: Mapping[str, Any]) -> Any:
             f"{files}; {SAVE_TOKENIZER}"
         )
     return tokenizer
+
+
+def refuse_other_weights(settings: Any, model: Any, found: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError where a checkpoint holds other weights than its model has.
+
+    `found` is what transformers tells of loading it: the keys that are missing, unexpected, or of other sizes.
+    """
+    refuse_other_sizes(settings.name, found["mismatched_keys"])
+    refuse_lacking_weights(settings.name, model, found["missing_keys"])
+    refuse_unused_weights(settings, model, found["unexpected_keys"])
 
 
 def refuse_other_sizes(name: str, mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> None:
@@ -113,7 +121,7 @@ def refuse_lacking_weights(name: str, model: Any, missing: Iterable[str]) -> Non
     )
 
 
-def refuse_unused_weights(settings: TextBackbone, model: Any, unexpected: Iterable[str]) -> None:
+def refuse_unused_weights(settings: Any, model: Any, unexpected: Iterable[str]) -> None:
     """Raise ConfigurationError where the checkpoint holds weights of the base model that the model has no place for.
 
     Heads of other tasks, a pooler and constants that transformers computes itself may stay unread.

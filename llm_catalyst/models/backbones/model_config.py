@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_catalyst.models.backbones.config import Kind, explained_load_errors
-from llm_catalyst.models.backbones.hub_cache import require_hub
+from llm_catalyst.models.backbones.hub_cache import cache_without_hub, require_hub
 from llm_catalyst.models.backbones.local_files import refuse_place
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -39,7 +39,7 @@ def find_config(where: str, revision: str | None) -> Path:
         problem = f"backbone.name={where} holds no config.json (there: {there})"
         raise ConfigurationError(f"{problem}; it must be the folder that save_pretrained wrote")
     require_hub(where, revision, ["config.json"])
-    with explained_load_errors(where):
+    with explained_load_errors(where), cache_without_hub(where):
         from transformers.utils.hub import cached_file
 
         return Path(str(cached_file(where, "config.json", revision=revision)))
