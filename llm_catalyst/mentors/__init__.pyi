@@ -7,4 +7,5 @@ from .controls import NoMentor as NoMentor
 from .controls import Perturb as Perturb
 from .controls import RandomTokens as RandomTokens
 from .diffusion import Diffusion as Diffusion
+from .listed import Listed as Listed
 from .llm import LanguageModel as LanguageModel

@@ -54,7 +54,7 @@ NUMBERS = {
     "backbone": 16,
     "experiment": 9,
     "head": 6,
-    "mentor": 25,
+    "mentor": 26,
     "optimizer": 11,
     "protocol": 2,
     "strategy": 13,

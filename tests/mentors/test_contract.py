@@ -51,6 +51,7 @@ MENTORS: dict[str, Mentor] = {
     "perturb": mentors.Perturb(),
     "perturb along the gradient": mentors.Perturb(toward="gradient"),
     "evolution": mentors.Evolution(),
+    "listed": mentors.Listed(str(Path(__file__).parents[1] / "data" / "prompts.txt")),
     "diffusion": mentors.Diffusion(str(Path(__file__).parent), "sst2", "minilm", "a head"),
     "language model": LanguageModel(clients.MockModel(), Paper()),
     "language model with fallbacks": LanguageModel(

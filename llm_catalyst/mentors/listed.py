@@ -1,0 +1,58 @@
+"""A mentor that proposes prompts from a file: a person's own candidates, or those of another method."""
+
+from pathlib import Path
+
+from llm_catalyst.mentors.base import Mentor, MentorContext
+from llm_catalyst.runs.records import Advice, Proposal, Rejected
+from llm_catalyst.utils.paths import expand_path
+from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, config_dataclass
+
+
+@config_dataclass("mentor")
+class Listed(Mentor):
+    """Proposes the prompts of `file`, one on a line, in their order: at each restart the next `proposals` of them.
+
+    After the last one it begins anew with the first.
+    """
+
+    file: str
+    proposals: PositiveInt = 3
+
+    def preflight(self) -> None:
+        """Raise ConfigurationError where the file cannot be read, or holds no prompt."""
+        read_prompts(expand_path(self.file))
+
+    def propose(self, context: MentorContext) -> Advice:
+        """The next prompts of the file, each cut or repeated to m tokens; one without any token is rejected."""
+        texts = read_prompts(expand_path(self.file))
+        first = context.stage * self.proposals
+        proposals, rejected = list[Proposal](), list[Rejected]()
+        for i in range(first, first + min(self.proposals, len(texts))):
+            number = i % len(texts)
+            try:
+                prompt, lost = context.space.fit(texts[number])
+                proposals.append(Proposal(prompt, f"prompt {number + 1} of {len(texts)} in the file", lost))
+            except ValueError as error:
+                rejected.append(Rejected(texts[number], str(error)))
+        return Advice(tuple(proposals), tuple(rejected), None if proposals else "no prompt of the file has a token")
+
+
+def read_prompts(file: Path) -> list[str]:
+    """The prompts of a file, one on a line; blank lines are passed over.
+
+    Raises:
+        ConfigurationError: the file cannot be read as UTF-8, or holds no prompt.
+    """
+    name = f"mentor.file={escape_controls(str(file))}"
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(
+            f"{name} cannot be read ({why}); write a UTF-8 file with one prompt on a line"
+        ) from None
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ConfigurationError(f"{name} holds no prompt; write one on each line")
+    return prompts
