@@ -16,7 +16,7 @@ from llm_catalyst.utils.streams import lost_output, open_lasting_streams
 USAGE = """\
 catalyst: a language model as a complementary optimizer to gradient descent in prompt tuning
 
-  catalyst run experiment=quickstart        a first run, offline, in under three minutes
+  catalyst run experiment=quickstart        a first run, offline, and its baseline without a mentor
   catalyst run task=sst2 mentor=gpt4        tune a soft prompt, restarted by GPT-4
   catalyst run -m seed=1,2,3 mentor=none,gpt4   a sweep
   catalyst run --help                       every choice, with examples

@@ -171,6 +171,7 @@ class Settings:
     record: Interval = field(default_factory=lambda: Interval(steps=5))
     evaluate: Evaluations = field(default_factory=lambda: Evaluations(steps=50))
     pool: PoolSettings = field(default_factory=PoolSettings)
+    baseline: Literal["none"] | None = None
     restart: Annotated[RestartSettings, BeforeValidator(refuse_short_form)] = field(default_factory=RestartSettings)
     criterion: Criterion | None = "loss"
     protocol: Protocol = field(default_factory=Protocol)

@@ -1,5 +1,8 @@
 """The summary of a run, on less than a screen: printed at its end, and at the end of `catalyst show`."""
 
+import math
+from statistics import fmean, stdev
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -8,9 +11,11 @@ from rich.text import Text
 from llm_catalyst.runs.analysis import RestartEffect, collect_warnings, read_metric_name, sum_usage, trace_restarts
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Outcome, Prompt, Restart, Score
+from llm_catalyst.runs.resolved import Predictions
 from llm_catalyst.utils import terminal
 from llm_catalyst.utils.format import format_count, format_duration, format_mebibytes, quote_word
 
+Z_95 = 1.96  # of the normal distribution, at 95 %
 # What base-to-new adds, of the soft prompt.
 NEW = {"new_accuracy": "on new classes (accuracy)", "harmonic_mean": "harmonic mean of both"}
 
@@ -67,6 +72,28 @@ def render_scores(outcome: Outcome, metric: str) -> Table:
     label = "majority class" if known or metric == "accuracy" else "majority class (accuracy)"
     table.add_row(Text(label, "dim"), "", "", "", "", Text(f"{majority:.3f}", "dim"), "")
     return table
+
+
+def compare_answers(run: RunRecords, baseline: RunRecords, answers: Predictions, theirs: Predictions) -> RenderableType:
+    """What a run has gained over its baseline: the difference in accuracy over the same rows, with its interval.
+
+    The interval is that of the mean of paired differences (a row right or wrong) at 95 %, by the normal distribution.
+    """
+    mentor, other = (str(each.manifest.choices.get("mentor")) for each in (run, baseline))
+    heading = terminal.make_heading(f"What mentor={mentor} gained over mentor={other}")
+    if answers.soft_prompt is None or theirs.soft_prompt is None or answers.rows != theirs.rows:
+        return Group(*heading, terminal.indent_text(Text("one of the two runs has no score on the same rows")))
+    pairs = zip(answers.soft_prompt, theirs.soft_prompt, answers.labels, strict=True)
+    gains = [(ours == label) - (reference == label) for ours, reference, label in pairs]
+    n, gain = len(gains), fmean(gains)
+    half = Z_95 * stdev(gains) / math.sqrt(n) if n > 1 else math.nan
+    ends = f"{100 * (gain - half):+.1f} to {100 * (gain + half):+.1f}"
+    verdict = "within the noise" if not abs(gain) > half else "a gain" if gain > 0 else "a loss"
+    found = f"{100 * gain:+.1f} points of accuracy, 95 % interval {ends}: {verdict}"
+    rows = f"paired over {format_count(n, f'{answers.split} row')}: {gains.count(1)} are right only with it, "
+    seeds = f"one seed each; over seeds: catalyst run -m … mentor={other},{mentor} seed=1,2,3"
+    shown = Text(found, "bold"), Text(f"{rows}{gains.count(-1)} only without"), Text(seeds, "dim")
+    return Group(*heading, *map(terminal.indent_text, shown))
 
 
 def render_best_prompts(run: RunRecords, outcome: Outcome) -> list[RenderableType]:

@@ -31,6 +31,7 @@ FILLED_KEYS: dict[str, Any] = {
     "task.max_length": None,
     "protocol.max_length": None,
     "criterion": None,
+    "baseline": None,
     "restart.carry": 0.0,
     "restart.warm_up": 0,
     "restart.race_steps": 10,

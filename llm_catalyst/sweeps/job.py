@@ -32,6 +32,13 @@ from llm_catalyst.runs.old_configs import keep_earlier_values, lacks_keys, trans
 from llm_catalyst.runs.reader import read_manifest, read_run, run_directories
 from llm_catalyst.runs.run_config import PLACE, load_written_config
 from llm_catalyst.runs.writer import find_replaced_files
+from llm_catalyst.sweeps.baseline import (
+    configure_baseline,
+    name_command,
+    needs_baseline,
+    place_baseline,
+    print_gain,
+)
 from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status
 from llm_catalyst.utils.files import take_lock
@@ -199,7 +206,22 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
     config = keep_as_begun(absolutize_paths(resolve_fallbacks(plain, folders)), path, words)
     if hydra.mode == RunMode.MULTIRUN:
         refuse_other_model(build_node(config["backbone"], "backbone"), Path(hydra.sweep.dir))
-    return execute_run(config, choices, path, words)
+    ending = execute_run(config, choices, path, words)
+    # In a sweep the baseline is a job of its own: mentor=none,evolution.
+    if hydra.mode == RunMode.RUN and needs_baseline(config) and "estimate" not in ending:
+        execute_baseline(config, choices, path, words)
+    return ending
+
+
+def execute_baseline(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> None:
+    """Carry out the baseline of the run in `path`, unless it is finished, and print what the mentor has gained."""
+    place, mentor, shown = place_baseline(path, choices["mentor"]), choices["mentor"], config["view"] != "none"
+    if shown:
+        line = f"the baseline of mentor={mentor}: the same run without a mentor (baseline=null leaves it out)"
+        open_console().print(Text(), Text(escape_controls(line), "bold"), sep="\n", soft_wrap=True)
+    execute_run(*configure_baseline(config, choices), place, name_command(words))
+    if shown:
+        print_gain(path, place)
 
 
 def refuse_other_model(backbone: Any, sweep: Path) -> None:

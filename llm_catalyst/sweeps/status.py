@@ -20,11 +20,12 @@ from rich.text import Text
 from llm_catalyst.config.errors import BUDGET_SPENT, DIVERGED, FAILED
 from llm_catalyst.runs.records import from_json, to_json
 from llm_catalyst.utils.files import write_atomically
-from llm_catalyst.utils.format import format_count, join_first
+from llm_catalyst.utils.format import format_count, join_first, quote_word
 from llm_catalyst.utils.signals import INTERRUPTED, STOPPED
 from llm_catalyst.utils.terminal import escape_controls, open_console
 
 STATUS_FOLDER, STOP_FILE = "jobs", "stop"
+MOST_ROWS, MOST_COLUMNS = 30, 8  # of a table of scores on the screen
 
 Jobs = Mapping[int, Sequence[str]]  # overrides by number
 
@@ -147,11 +148,28 @@ def conclude_sweep(folder: Path) -> Iterator[None]:
             from llm_catalyst.training.estimate import render_estimate, sum_estimates
 
             open_console().print(render_estimate(sum_estimates(estimates)))
+        elif [status.ending for status in statuses.values()].count("finished") > 1:
+            print_scores(folder)
         for line in summarize_jobs(statuses, folder) if statuses else []:
             Console(stderr=True, soft_wrap=True).print(line)
     code = max((FAILED if status.code is None else status.code for status in statuses.values()), default=0)
     if code:
         raise SystemExit(code)
+
+
+def print_scores(folder: Path) -> None:
+    """Print the table of a sweep's scores, or of a large one only how to make it."""
+    from llm_catalyst.report.results import collect_results
+    from llm_catalyst.report.tables.build import build_comparisons, render_scores
+
+    console = open_console()
+    for results in collect_results([folder]):
+        if len(results.rows) <= MOST_ROWS and len(results.columns) <= MOST_COLUMNS:
+            compared = [build_comparisons(results)] if results.reference else []
+            console.print(Text(), render_scores(results), *compared, sep="\n")
+    console.print(
+        Text(f"a page with figures and comparisons: catalyst report {quote_word(str(folder))}"), soft_wrap=True
+    )
 
 
 def summarize_jobs(statuses: Mapping[int, JobStatus], folder: Path) -> list[Text]:

@@ -59,6 +59,7 @@ def test_targets_are_translated_wherever_they_stand_and_the_old_configuration_is
         "plugins": [],
         "bucket_batches": 50,
         "criterion": None,
+        "baseline": None,
     }
     assert old == copy
 
