@@ -86,6 +86,10 @@ def expand_seeds_together(words: Sequence[str]) -> list[str]:
     seeds = given[-1].strip("[] ").replace(" ", "")
     if not re.fullmatch(r"\d+(,\d+)*|range\(\d+(,\d+)*\)", seeds):
         raise ConfigurationError(f"seeds_together={given[-1]} names no seeds; write seeds_together=[1,2,3]")
+    if any(word.startswith("hydra.run.dir=") for word in kept):
+        raise ConfigurationError("seeds_together makes several runs; name the folder around them: hydra.sweep.dir=DIR")
+    if len(numbers := re.findall(r"\d+", seeds)) > len(set(numbers)) and "range" not in seeds:
+        raise ConfigurationError(f"seeds_together={given[-1]} names a seed twice; name each once")
     if other := [word for word in kept if re.match(r"seed=|hydra/launcher=(?!together$)", word)]:
         raise ConfigurationError(f"seeds_together={given[-1]} leaves {other[0]} nothing to say; drop one of the two")
     if {"--cfg", "-c"} & {*kept}:

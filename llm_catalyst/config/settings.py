@@ -160,7 +160,7 @@ class Budget:
 class Settings:
     """Top level of the configuration; conf/config.yaml says what each key means."""
 
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 1
     stages: PositiveInt | None = None
     stage: StageLengths = field(default_factory=lambda: StageLengths(steps=200))
     batch_size: PositiveInt = 32

@@ -59,6 +59,16 @@ class Run:
         return str(self.manifest.data.get("source", ""))
 
     @property
+    def weights(self) -> str:
+        """A hash of the files of its backbone, or the commit on the hub; '' where neither is known."""
+        files = self.manifest.backbone.get("files") or {}
+        return (
+            checksums.sha256(json.dumps(files, sort_keys=True).encode())
+            if files
+            else str(self.manifest.backbone.get("commit") or "")
+        )
+
+    @property
     def mentor(self) -> str:
         """The name of its mentor's choice, or of the mentor's class."""
         target = str(get_nested(self.config, "mentor", "_target_") or "?")
@@ -116,19 +126,34 @@ def column_names(runs: Sequence[Run]) -> list[str]:
 def distinguish_data(runs: Sequence[Run]) -> list[str]:
     """For each run the end of the path of its data where runs of its task have other data, or else ''.
 
-    Data at two places are the same where two runs have an equal test split.
+    Other data at the same place are marked by the beginning of their hash.
     """
-    places: dict[tuple[str, str], str] = {}  # the first place that is known to hold the same data
+    keys = identify_data(runs)
+    places: dict[str, dict[str, str]] = defaultdict(dict)  # by task and key: the place where the data were met first
+    for run, key in zip(runs, keys, strict=True):
+        places[run.task].setdefault(key, run.source)
+    names = []
+    for run, key in zip(runs, keys, strict=True):
+        own, others = places[run.task][key], [*places[run.task].values()]
+        mark = f" #{key[:6]}" if others.count(own) > 1 else ""
+        names.append(shorten_paths(set(others))[own] + mark if len(others) > 1 else "")
+    return names
+
+
+def identify_data(runs: Sequence[Run]) -> list[str]:
+    """A key for each run's data: a hash of all rows; of runs of earlier revisions, which have none, the place.
+
+    Of these, data at two places are the same where two runs have an equal test split.
+    """
+    places: dict[tuple[str, str], str] = {}
+    keys = []
     for run in runs:
-        tested = str(get_nested(run.manifest.data, "test", "sha256"))
-        known = places.setdefault((run.task, tested), run.source)
-        places.setdefault((run.task, run.source), known)
-    sources = [places[run.task, run.source] for run in runs]
-    different: dict[str, set[str]] = defaultdict(set)
-    for run, source in zip(runs, sources, strict=True):
-        different[run.task].add(source)
-    names = {task: shorten_paths(found) for task, found in different.items() if len(found) > 1}
-    return [names[run.task][source] if run.task in names else "" for run, source in zip(runs, sources, strict=True)]
+        if not (key := str(run.manifest.data.get("content") or "")):
+            tested = str(get_nested(run.manifest.data, "test", "sha256"))
+            known = places.setdefault((run.task, tested), run.source)
+            key = places.setdefault((run.task, run.source), known)
+        keys.append(key)
+    return keys
 
 
 def shorten_paths(paths: Collection[str]) -> dict[str, str]:
@@ -150,7 +175,8 @@ def row_names(runs: Sequence[Run], columns: Sequence[str]) -> list[str]:
     """
     choices = [{group: name for group, name in run.manifest.choices.items() if group != "task"} for run in runs]
     names = add_differences([run.mentor for run in runs], columns, choices)
-    return add_differences(names, columns, [run.settings for run in runs])
+    weights = [{"backbone.weights": run.weights[:6]} if run.weights else {} for run in runs]
+    return add_differences(names, columns, [run.settings | own for run, own in zip(runs, weights, strict=True)])
 
 
 def add_differences(names: Sequence[str], columns: Sequence[str], settings: Sequence[Mapping[str, str]]) -> list[str]:

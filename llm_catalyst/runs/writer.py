@@ -84,7 +84,8 @@ class RunDirectory:
         self._fixed = {name: checksums.read_list(self.path)[name] for name in list_fixed(self.path)}
         self._notes += [f"with {', '.join(changed)}"] * bool(changed)
         before = read_manifest(self.path)
-        if {**before.data, "source": None} != {**manifest.data, "source": None}:  # the data may have moved
+        apart = dict.fromkeys(("source", "content"))  # the data may have moved; earlier revisions took no hash of all
+        if {**before.data, **apart} != {**manifest.data, **apart}:
             raise ConfigurationError(
                 f"the data have changed since the run in {self.path} began (manifest.json has their fingerprints)"
             )

@@ -94,7 +94,8 @@ class Task(ABC):
 class TaskData:
     """A loaded task. `test` is what the run reports on: under protocol `official` the same rows as `dev`.
 
-    `notes` are what a reader of the results should know of the data, such as labels that are almost equal.
+    `notes` are what a reader of the results should know of the data, such as labels that are almost equal. `content` is
+    a hash of all rows before any of them were drawn or held out, which is equal for all seeds; '' where none was taken.
     """
 
     task: Task
@@ -104,6 +105,7 @@ class TaskData:
     test: tuple[Example, ...]
     source: str
     notes: tuple[str, ...] = ()
+    content: str = ""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -117,7 +119,7 @@ class TaskData:
         """Rows, label counts and a hash of each split's texts and labels, and where they came from."""
         splits = {"train": self.train, "dev": self.dev, "test": self.test}
         found = {name: fingerprint_split([self.task.identify(row) for row in rows]) for name, rows in splits.items()}
-        return {"source": self.source, **found}
+        return {"source": self.source, **({"content": self.content} if self.content else {}), **found}
 
 
 def majority_share(examples: Sequence[Example]) -> float:

@@ -129,8 +129,10 @@ def parse_records(
     for record in drop_extra(records, len(columns)):
         number, last, cells = record
         if len(cells) != len(columns):
-            what = f"there are {len(cells)} fields, but {len(columns)} column names"
+            count = "is 1 field" if len(cells) == 1 else f"are {len(cells)} fields"
+            what = f"there {count}, but {len(columns)} column names"
             fix = f"put a field that holds a {DELIMITER_NAMES[delimiter]} or a line end between quotation marks"
+            fix = "write the fields that are missing, or remove the line" if len(cells) < len(columns) else fix
             raise RowError(number, f"{what}; {fix}")
         if len(cells) > 1 and clean_name(cells[0]) == columns[0] and list(map(clean_name, cells)) == columns:
             raise RowError(number, "the line of column names is there once more, as where files were joined; remove it")

@@ -114,7 +114,9 @@ def code_given(names: Sequence[str], values: Collection[str], trained: Collectio
         fix = "write the names of the classes into the column"
         raise ConfigurationError(f"{problem}: they may count from 0 or from 1; {fix}")
     form = describe_coding(kind, kinds[kind], values, names)
-    notes = (f"the labels are {form}",) if kind in ("numbers from 1", "numbers in their order") else ()
+    certain = kind != "truth values" or any(name.lower() in (*TRUE, *FALSE) for name in names)
+    guessed = kind in ("numbers from 1", "numbers in their order") or not certain
+    notes = (f"the labels are {form}{', a guess' * (not certain)}",) if guessed else ()
     return LabelCoding(tuple(names), kinds[kind], form, notes)
 
 
@@ -134,11 +136,17 @@ def code_order(names: Sequence[str], values: Collection[str]) -> dict[str, int]:
 
 def code_truth(names: Sequence[str], values: Collection[str]) -> dict[str, int]:
     """The ids of the values for true and false where there are two classes: by their meaning, or else false is 0."""
-    if len(names) != 2:
+    lower = {value.lower() for value in values}
+    if len(names) != 2 or max(len(lower.intersection(one)) for one in (TRUE, FALSE)) > 1:
         return {}
-    turned = names[0].lower() in TRUE and names[1].lower() in FALSE
+    turned = (names[0].lower() in TRUE and names[1].lower() in FALSE) or is_negation(names[1], of=names[0])
     truth = {**dict.fromkeys(TRUE, int(not turned)), **dict.fromkeys(FALSE, int(turned))}
     return {value: truth[value.lower()] for value in values if value.lower() in truth}
+
+
+def is_negation(name: str, of: str) -> bool:
+    """Whether a class's name is that of another one with a negation before it: not_entailment, incorrect, non-toxic."""
+    return re.fullmatch(rf"(?:not|no|non|in|un|im|ir|dis)[\s_-]?{re.escape(of)}", name, re.IGNORECASE) is not None
 
 
 def code_declared(names: Sequence[str], declared: Sequence[str]) -> LabelCoding:

@@ -3,6 +3,7 @@
 A task is one YAML in conf/task; its fields are those of `TextTask` (docs/guide.md shows how to add one).
 """
 
+import json
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from llm_catalyst.tasks.base import Example, Task, TaskData
+from llm_catalyst.tasks.base import Example, Task, TaskData, fingerprint_split
 from llm_catalyst.tasks.duplicates import hash_input, hash_text
 from llm_catalyst.tasks.json_rows import shorten_value
 from llm_catalyst.tasks.labels import (
@@ -32,6 +33,7 @@ from llm_catalyst.tasks.row_files import RowTable
 from llm_catalyst.tasks.splitting import SplitRule, sample_shots, split_rows
 from llm_catalyst.tasks.templates import check_template, fill_template, list_columns
 from llm_catalyst.tasks.text_tables import TaskTables, name_task, read_tables
+from llm_catalyst.utils.checksums import sha256
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.terminal import escape_controls, list_names
@@ -127,9 +129,35 @@ class TextTask(Task):
                 problem = f"task={self.name}: the {name} split is empty: {why}"
                 raise ConfigurationError(f"{problem}; look into {escape_controls(tables.source)}")
         notes = (*tables.notes, *coding.notes, *(note for role in given for note in count_empty(role, given[role])))
-        notes += self.list_unused_keys(given.keys())
+        notes += (*self.list_unused_keys(given.keys()), *self.check_names(coding.names))
         train, dev, test = (tuple(splits[name]) for name in ("train", "dev", "test"))
-        return TaskData(self, coding.names, train, dev, test, tables.source, notes)
+        content = sha256(
+            json.dumps([[role, fingerprint_split(rows)["sha256"]] for role, rows in given.items()]).encode()
+        )
+        return TaskData(self, coding.names, train, dev, test, tables.source, notes, content)
+
+    def check_names(self, labels: Sequence[str]) -> list[str]:
+        """A note on what words and descriptions stand for where the labels were read off the rows.
+
+        Raises:
+            ConfigurationError: there are not as many of them as labels, or they are the labels in another order.
+        """
+        notes = []
+        for key, given in (("words", self.words), ("descriptions", self.descriptions)):
+            if not given or self.choices:
+                continue
+            if len(given) != len(labels):
+                problem = (
+                    f"task.{key} has {len(given)} entries, but there are {len(labels)} labels ({list_names(labels)})"
+                )
+                raise ConfigurationError(f"task={self.name}: {problem}; write one for each, in their order")
+            if list(given) != list(labels) and sorted(given) == sorted(labels):
+                problem = f"task.{key} has the labels in another order than they have ({list_names(labels)})"
+                raise ConfigurationError(f"task={self.name}: {problem}; write them in this order, or name task.labels")
+            if not self.labels:
+                pairs = ", ".join(f"{label!r} by {word!r}" for label, word in zip(labels, given, strict=True))
+                notes.append(f"the labels, in the order in which they were read off, are told by task.{key}: {pairs}")
+        return [escape_controls(note) for note in notes]
 
     def explain_empty(self, name: str, train: Sequence[Example], names: Sequence[str]) -> str:
         """The reason why no row could be held out of `train` for a split."""
@@ -217,7 +245,7 @@ def count_empty(role: str, examples: Sequence[Example]) -> list[str]:
     texts = [
         "".join(filter(None, chain.from_iterable(example.sequences))).strip(INVISIBLE).lower() for example in examples
     ]
-    empty, missing = texts.count(""), Counter(text for text in texts if text in MISSING)
+    empty, missing = texts.count(""), Counter(text for text in texts if text in (*MISSING, "none"))
     notes = [f"{empty:,} {rows} have an empty text"] if empty else []
     if missing:
         notes.append(f"{missing.total():,} {rows} have the text {list_names(map(repr, missing))}; is it missing there?")

@@ -9,6 +9,7 @@ from llm_catalyst.config.settings import Budget, Settings
 from llm_catalyst.runs.records import Emit, Event, ScoredPrompt, Snapshot, Usage
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training.state import State, pack_state, unpack_state
+from llm_catalyst.utils.format import format_duration
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.signals import BudgetExceededError, SignalHandler
 
@@ -92,7 +93,8 @@ class Checkpointer:
         self.signals.check()
         if minutes_spent:
             raise BudgetExceededError(
-                f"budget.minutes={self.settings.budget.minutes:g} is used up: the run has taken {self.seconds / 60:.1f}"
+                f"budget.minutes={self.settings.budget.minutes:g} is used up: the run has taken "
+                f"{format_duration(self.seconds)}"
             )
 
 

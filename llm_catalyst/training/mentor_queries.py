@@ -49,6 +49,8 @@ class MentorScheduler:
 
     def request_advice(self, state: State) -> tuple[State, Advice]:
         """The advice after this stage, and the state with its cost; the mentor may try prompts on the model."""
+        if self.mentor.proposals and not self.mentor.language_models():  # those check before each call
+            self.checkpointer.check_budget(state.ledger)
         probe = PromptProbe(self.problem, state)
         context = self._make_context(state, state.stage, probe)
         advice = self.mentor.propose(replace(context, attempt=probe.attempt, hints=probe.hints))

@@ -150,7 +150,8 @@ def load_problem(parts: RunComponents, tell: Tell = ignore) -> Problem:
     if head.words and parts.backbone.kind == "encoder":
         raise ConfigurationError(
             f"head=verbalizer needs a language-model head, which {parts.backbone.name} does not have; "
-            f"choose head=classifier or head=similarity, or a backbone such as roberta_base, bert_base or gpt2"
+            "choose head=classifier or head=similarity, or a backbone such as roberta_base, bert_base or gpt2 (where "
+            "the weights hold such a head, and config.json does not say so: backbone.kind=masked_lm or causal_lm)"
         )
     place = f" ({escape_controls(task.hub)}: from its files here or the hub)" if task.hub else ""
     tell(f"reading the data{place} …")

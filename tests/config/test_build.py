@@ -366,7 +366,7 @@ def test_a_value_of_the_wrong_type_is_named(edited: Compose, override: str, word
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("seed=-1", r"seed=-1 is too small; it must be at least 0"),
+        ("seed=-1", r"seed=-1 is out of range; it must lie between 0 and 9223372036854775807"),
         ("stages=0", r"stages=0 is too small; it must be at least 1"),
         ("batch_size=0", r"batch_size=0 is too small"),
         ("prompt.length=0", r"prompt\.length=0 is too small"),

@@ -194,6 +194,13 @@ def test_a_token_of_a_text_that_the_model_has_no_row_for_is_refused_with_the_num
         assemble_problem(toy_data(descriptions=["a qqq film", "good"]), model, Similarity(), toy_settings())
 
 
+def test_two_labels_of_one_description_are_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match="describes two labels by 'a film', and no score could tell them apart"
+    ):
+        toy_problem("bert", Similarity(), toy_data(descriptions=["a film", "a film"]))
+
+
 # E11
 def test_a_padding_token_without_a_row_fills_batches_up_all_the_same() -> None:
     model = with_tokens("gpt2", "<pad>")

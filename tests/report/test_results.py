@@ -190,6 +190,33 @@ def test_runs_of_one_task_on_different_files_stand_in_different_columns(tmp_path
     assert results.problems == ()
 
 
+def test_other_training_rows_beside_one_test_file_are_other_data(tmp_path: Path) -> None:
+    """`content` is a hash of all rows, which a manifest has beside those of its splits."""
+    for number, (source, content) in enumerate([("/d/clean", "aa11"), ("/d/noisy", "bb22"), ("/moved/clean", "aa11")]):
+        data = {**of_data(source, "the same"), "content": content}
+        write_result(tmp_path / f"{number}", 0.5, config("local", seed=1 + number), data=data)
+    results = one(tmp_path)
+    assert results.columns == ("local, path=clean", "local, path=noisy")
+    assert [len(results.cells[row, column].runs) for row in results.rows for column in results.columns] == [2, 1]
+
+
+def test_a_file_that_was_changed_in_its_place_makes_other_data(tmp_path: Path) -> None:
+    for number, content in enumerate(["aa11aa11", "bb22bb22"]):
+        data = {**of_data("/d/rows.csv", content), "content": content}
+        write_result(tmp_path / f"{number}", 0.5, config("local", seed=1 + number), data=data)
+    assert one(tmp_path).columns == ("local, path=rows.csv #aa11aa", "local, path=rows.csv #bb22bb")
+
+
+def test_runs_of_other_weights_under_one_name_are_rows_of_their_own(tmp_path: Path) -> None:
+    for number, digest in enumerate(["a" * 64, "b" * 64, "a" * 64]):
+        files = {**recorded.manifest().backbone, "files": {"model.safetensors": digest}}
+        write_result(tmp_path / f"{number}", 0.5, config("sst2", seed=1 + number), backbone=files)
+    results = one(tmp_path)
+    assert len(results.rows) == 2
+    assert all(row.startswith("gpt4, weights=") or row.startswith("none, weights=") for row in results.rows)
+    assert sorted(len(cell.runs) for cell in results.cells.values()) == [1, 2]
+
+
 def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     results = write_runs_on(tmp_path, ("/d/new/rows.csv", "a", 1), ("/d/old/rows.csv", "b", 1))
     assert results.columns == ("local, path=new/rows.csv", "local, path=old/rows.csv")

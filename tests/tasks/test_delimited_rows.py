@@ -38,7 +38,7 @@ def test_excels_line_about_the_separator_is_no_header(tmp_path: Path) -> None:
     folder = write_files(tmp_path, {"rows.csv": content})
     assert list_rows(load_rows(folder)) == set(PAIRS)
     (folder / "rows.csv").write_text(content + "short\n")
-    with pytest.raises(ConfigurationError, match="line 23: there are 1 fields"):
+    with pytest.raises(ConfigurationError, match="line 23: there is 1 field"):
         load_rows(folder)
 
 

@@ -173,6 +173,52 @@ def test_texts_that_say_that_they_are_missing_are_counted(tmp_path: Path) -> Non
     assert "3 of 24 rows of train have the text 'nan', 'null'; is it missing there?" in notes
 
 
+@pytest.mark.parametrize("key", ["words", "descriptions"])
+def test_words_for_labels_that_were_read_off_the_rows_are_counted_and_their_order_is_told(
+    tmp_path: Path, key: str
+) -> None:
+    folder = write_files(tmp_path, {"rows.csv": as_csv()})
+    for given in (["a"], ["a", "b", "c"]):
+        with pytest.raises(
+            ConfigurationError, match=rf"task\.{key} has \d entries, but there are 2 labels \(bad, good\)"
+        ):
+            load_rows(folder, **{key: given})
+    with pytest.raises(ConfigurationError, match=rf"task\.{key} has the labels in another order than they have"):
+        load_rows(folder, **{key: ["good", "bad"]})
+    notes = load_rows(folder, **{key: ["terrible", "great"]}).notes
+    assert any(f"told by task.{key}: 'bad' by 'terrible', 'good' by 'great'" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "true"),
+    [(["entailment", "not_entailment"], 0), (["correct", "incorrect"], 0), (["non-toxic", "toxic"], 1)],
+    ids=str,
+)
+def test_truth_values_follow_a_negation_in_a_name_and_a_guess_is_told(
+    tmp_path: Path, labels: list[str], true: int
+) -> None:
+    rows = [(text, "yes" if i % 2 else "no") for i, text in enumerate(TEXTS)]
+    data = load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows)}), labels=labels)
+    assert list_rows(data) == {(text, labels[true if value == "yes" else 1 - true]) for text, value in rows}
+    assert any(note.startswith("the labels are truth values: ") and note.endswith("a guess") for note in data.notes)
+
+
+def test_two_values_for_false_are_not_one_class(tmp_path: Path) -> None:
+    rows = [(text, "nf"[i % 2]) for i, text in enumerate(TEXTS)]
+    with pytest.raises(ConfigurationError, match="is neither one of the labels"):
+        load_rows(write_files(tmp_path, {"rows.csv": as_csv(rows)}), labels=["new", "full"])
+
+
+def test_the_data_before_any_split_have_one_hash_for_all_seeds(tmp_path: Path) -> None:
+    folder = write_files(tmp_path, {"rows.csv": as_csv()})
+    task = TextTask(name="local", text="{text}", path=str(folder), test="test", shots=4)
+    hashes = [task.load(seed).fingerprints() for seed in (1, 2)]
+    assert hashes[0]["content"] == hashes[1]["content"]
+    assert hashes[0]["train"]["sha256"] != hashes[1]["train"]["sha256"]
+    write_files(tmp_path, {"rows.csv": as_csv().replace("Text 3", "Text three")})
+    assert task.load(1).fingerprints()["content"] != hashes[0]["content"]
+
+
 def test_different_labels_are_not_called_almost_equal() -> None:
     assert find_twins(dict.fromkeys(["C", "C++", "C#", "-1", "1", "not good", "good", "1.5", "15"], 3)) == ()
 

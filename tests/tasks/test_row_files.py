@@ -107,10 +107,10 @@ def test_a_broken_line_of_json_is_refused_with_its_file_and_number(tmp_path: Pat
 
 BROKEN_CSV = {
     "a NUL byte": (table("a\0b,1"), 22, "NUL byte"),
-    "a field too few": (table("a"), 22, "there are 1 fields, but 2 column names"),
+    "a field too few": (table("a"), 22, "there is 1 field, but 2 column names"),
     "a field too many": (table("a, b,1"), 22, "there are 3 fields, but 2 column names; put a field that holds a comma"),
     "a field too many in every record": (table().replace(b"text ", b"a,text "), 2, "3 fields, but 2 column names"),
-    "a ragged record after a long one": (table('"a\n\nb",1', "", "c"), 26, "there are 1 fields"),
+    "a ragged record after a long one": (table('"a\n\nb",1', "", "c"), 26, "there is 1 field"),
     "a quotation mark that is left open": (table('"a,1', "b,0", "c,1"), 22, "unexpected end of data"),
     "quotation marks within others": (table('"a "b" c",1'), 22, "double every quotation mark"),
     "a column named twice": (table().replace(b"text,label", b"text,text"), 1, "named twice: text"),

@@ -17,7 +17,7 @@ from helpers.tiny_models import adamw, plenty, run_in, toy_problem
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Budget, Checkpoints, Settings
 from llm_catalyst.mentors.base import Mentor, MentorContext
-from llm_catalyst.mentors.controls import NoMentor
+from llm_catalyst.mentors.controls import NoMentor, Perturb
 from llm_catalyst.models.heads.text import Verbalizer
 from llm_catalyst.optimizers.backprop import Backprop
 from llm_catalyst.optimizers.base import NoTraining
@@ -273,6 +273,12 @@ def test_where_the_mentor_alone_moves_the_prompt_a_spent_budget_is_the_end(tmp_p
 def test_a_budget_of_scored_examples_stops_before_the_next_call(tmp_path: Path) -> None:
     with pytest.raises(BudgetExceededError, match=r"budget\.scored_examples=24 is used up: 36 examples are scored"):
         carry_out(tmp_path, Paid(), budget=Budget(scored_examples=24))
+
+
+def test_a_budget_of_scored_examples_stops_a_control_like_a_language_model(tmp_path: Path) -> None:
+    with pytest.raises(BudgetExceededError, match=r"budget\.scored_examples=24 is used up: 36 examples are scored"):
+        carry_out(tmp_path / "perturb", Perturb(), budget=Budget(scored_examples=24))
+    assert carry_out(tmp_path / "none", NoMentor(), budget=Budget(scored_examples=24)).status == "done"
 
 
 def test_a_budget_in_dollars_cannot_be_kept_where_an_answer_has_no_price(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def read_model_config(where: str, revision: str | None = None) -> Mapping[str, A
 def find_config(where: str, revision: str | None) -> Path:
     """The path of config.json in a local folder, or in the hub's cache, into which it is loaded if it is not there."""
     refuse_place("backbone.name", where)
+    if not where.strip():
+        raise ConfigurationError("backbone.name is empty; name a folder, or a model of the hub")
     if Path(where).is_dir():
         if (file := Path(where) / "config.json").is_file():
             return file

@@ -54,7 +54,10 @@ class Similarity(TextHead):
 
     @torch.no_grad()
     def constants(self, backbone: FrozenText, data: TaskData) -> dict[str, Tensor]:
-        """Unit-length embeddings (c, h) of the label descriptions."""
+        """Unit-length embeddings (c, h) of the label descriptions. Raises ConfigurationError where two are equal."""
+        if twice := sorted({text for text in data.descriptions if data.descriptions.count(text) > 1}):
+            problem = f"describes two labels by {twice[0]!r}, and no score could tell them apart"
+            raise ConfigurationError(f"task.descriptions={list(data.descriptions)} {problem}; choose others")
         examples = [Example(((text, None),), 0) for text in data.descriptions]
         longest = min(64, backbone.positions or 64)
         encoded = encode_examples(backbone.tokenizer, examples, longest)
