@@ -78,9 +78,24 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
             "mentor.overlap=true asks while a stage trains, and optimizer=none trains nothing; "
             "choose mentor.overlap=false"
         )
+    if optimizer.discrete:
+        check_tokens(settings.prompt)
     backbone = build_node(config["backbone"], "backbone")
     check_modalities(task, backbone, head)
     return RunComponents(task, backbone, head, optimizer, mentor, settings)
+
+
+def check_tokens(prompt: Any) -> None:
+    """Raise ConfigurationError where a run does not start from tokens, or a token may not be the nearest to itself."""
+    for key, wrong, right in (
+        ("start", ("normal",), "vocabulary, or text"),
+        ("projection", ("dot", "official"), "cosine, or l2"),
+    ):
+        if (value := getattr(prompt, key)) in wrong:
+            raise ConfigurationError(
+                f"prompt.{key}={value} does not go with an optimizer whose prompts are tokens (pez, gcg); "
+                f"choose prompt.{key}={right}"
+            )
 
 
 def refuse_infinite(config: Mapping[str, Any]) -> None:
@@ -134,15 +149,16 @@ def build_mentor(node: Mapping[str, Any], strategy: Any, where: str = "mentor") 
 def build_optimizer(node: Mapping[str, Any] | None, settings: Any) -> Any:
     """The optimizer that an `optimizer` node describes: `Backprop` with an optimizer of torch, or a class of its own.
 
-    None means no training: the mentor alone moves the prompt. A class with the fields `seed` and `schedule` that the
-    node does not give takes the run's.
+    None means no training: the mentor alone moves the prompt. A class with the fields `seed`, `schedule`, `clip_norm`
+    and `dropout` that the node does not give takes the run's.
     """
     from llm_catalyst.optimizers.backprop import Backprop
     from llm_catalyst.optimizers.base import NoTraining
 
     if node is None:
         return NoTraining()
-    shared = {"seed": settings.seed, "schedule": settings.schedule}
+    shared = {"seed": settings.seed, "schedule": settings.schedule, "clip_norm": settings.clip_norm}
+    shared["dropout"] = settings.protocol.dropout
     lacking = set(field_names(import_target(node, "optimizer"))) - set(node)
     built = build_node(node, "optimizer", **{name: value for name, value in shared.items() if name in lacking})
     if is_dataclass(built):
@@ -200,7 +216,8 @@ def build_dataclass(schema: Any, values: Mapping[str, Any], where: str, extra: M
 
 
 def field_names(schema: Any) -> list[str]:
-    return [f.name for f in fields(schema)] if is_dataclass(schema) else []
+    """The fields of a dataclass that are settings: those with repr=False are filled in by the run."""
+    return [f.name for f in fields(schema) if f.repr] if is_dataclass(schema) else []
 
 
 def convert_value(hint: Any, value: Any, path: str) -> Any:

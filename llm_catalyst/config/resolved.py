@@ -35,7 +35,7 @@ def complete_node(node: Any, built: Any) -> Any:
         return {**node, **complete_arguments(node, target)}
     if not is_dataclass(built):
         return dict(node)
-    known = {field.name: getattr(built, field.name) for field in fields(built) if field.init}
+    known = {field.name: getattr(built, field.name) for field in fields(built) if field.init and field.repr}
     own = {key: complete_node(value, known.get(key)) for key, value in node.items()}
     more = {key: make_plain(value) for key, value in known.items() if key not in own and key not in GROUPS}
     return {**own, **{key: value for key, value in more.items() if value is not OPAQUE}}

@@ -209,9 +209,19 @@ class PromptSpace:
         near = self.nearest(self.vocabulary[token], n + 1).tolist()
         return rng.choice([other for other in near if other != token] or [token])
 
-    @torch.no_grad()
+    def steepest(self, gradient: Tensor, n: int) -> Tensor:
+        """Vocabulary ids (..., n) of the n allowed tokens e with the least e·g for each gradient row g (..., d)."""
+        return self._best_allowed(-(gradient.to(self.vocabulary.dtype) @ self.vocabulary.T).float(), n)
+
     def project(self, soft: Tensor) -> tuple[list[Prompt], list[float]]:
-        """Discrete prompts nearest to soft prompts (k, m, d), and the mean cosine to their tokens, per member.
+        """Discrete prompts nearest to soft prompts (k, m, d), and the mean cosine to their tokens, per member."""
+        ids = self.nearest_tokens(soft)
+        cosine = torch.cosine_similarity(soft.float(), self.vocabulary[ids].float(), dim=-1)
+        return [self.prompt(row) for row in ids.tolist()], cosine.mean(-1).tolist()
+
+    @torch.no_grad()
+    def nearest_tokens(self, soft: Tensor) -> Tensor:
+        """Vocabulary ids (..., m) of the tokens nearest to the rows of soft prompts (..., m, d).
 
         A row that is a token's embedding is that token, though no other row could come to it (half a character, a piece
         that begins no word), unless it is a special one: so a text that a mentor wrote stays what it is.
@@ -220,9 +230,11 @@ class PromptSpace:
         closest = nearness.masked_fill(~self.named, float("-inf")).topk(1, dim=-1).indices[..., 0]
         ids = self._best_allowed(nearness, 1)[..., 0]
         same = (self.vocabulary[closest] == soft.to(self.vocabulary.dtype)).all(-1)
-        ids = torch.where(same & ~torch.isin(closest, self.special), closest, ids)
-        cosine = torch.cosine_similarity(soft.float(), self.vocabulary[ids].float(), dim=-1)
-        return [self.prompt(row) for row in ids.tolist()], cosine.mean(-1).tolist()
+        return torch.where(same & ~torch.isin(closest, self.special), closest, ids)
+
+    def snap(self, soft: Tensor) -> Tensor:
+        """The embeddings (..., m, d), float32, of the tokens nearest to the rows of soft prompts (..., m, d)."""
+        return self.vocabulary[self.nearest_tokens(soft)].float()
 
 
 def special_ids(tokenizer: Any) -> set[int]:

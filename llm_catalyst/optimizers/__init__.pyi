@@ -6,6 +6,8 @@ from .base import PromptOptimizer as PromptOptimizer
 from .base import StepResult as StepResult
 from .schedule import Schedule as Schedule
 from .schedule import StepRange as StepRange
+from .tokens import GreedyCoordinateGradient as GreedyCoordinateGradient
+from .tokens import ProjectedGradient as ProjectedGradient
 from .zeroth_order import ForwardGradient as ForwardGradient
 from .zeroth_order import RandomDirections as RandomDirections
 from .zeroth_order import ZerothOrderAdam as ZerothOrderAdam

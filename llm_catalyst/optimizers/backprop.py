@@ -7,7 +7,8 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field, replace
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any, cast
 
 import torch
 from annotated_types import Ge
@@ -65,8 +66,9 @@ class GradientDescent(PromptOptimizer):
             rates = [float(optimizer.param_groups[0]["lr"]) for optimizer, _ in optimizers]
             batch = next(batches)
             losses, passes = self.estimate_gradients(model, members, batch, number, rates)
-            for member, (optimizer, scheduler), loss in zip(members, optimizers, losses, strict=True):
-                member.diverged = member.diverged or not (math.isfinite(loss) and self._step(member, optimizer))
+            for i, (member, (optimizer, scheduler), loss) in enumerate(zip(members, optimizers, losses, strict=True)):
+                update = partial(self.update, member, optimizer, model, batch.of_member(i), number)
+                member.diverged = member.diverged or not (math.isfinite(loss) and self._step(member, update))
                 optimizer.zero_grad(set_to_none=True)
                 if not member.diverged:
                     scheduler.step()
@@ -74,6 +76,20 @@ class GradientDescent(PromptOptimizer):
             finite = (math.nan if member.diverged else loss for member, loss in zip(members, losses, strict=True))
             yield StepResult.of(number, finite, batch, passes)
         model.backbone.train(False)
+
+    def update(
+        self, member: Member, optimizer: torch.optim.Optimizer, model: PromptedModel, batch: Batch, number: int
+    ) -> None:
+        """Move a member's parameters by its optimizer, along the gradients in them: in place.
+
+        Args:
+            member: A member whose loss and gradients are finite; the gradients are clipped.
+            optimizer: The member's own.
+            model: The model.
+            batch: The member's rows (1, b) of this step.
+            number: The step's number (from 1, over the run).
+        """
+        optimizer.step()
 
     def _restore_optimizer(self, member: Member, step_range: StepRange) -> tuple[torch.optim.Optimizer, LambdaLR]:
         """A member's optimizer with the moments that the member kept, and its scheduler at step `step_range.done`."""
@@ -85,13 +101,13 @@ class GradientDescent(PromptOptimizer):
             group["lr"] = group["initial_lr"] = rate  # the scheduler computes the present rate from the full one
         return optimizer, self.schedule.attach(optimizer, step_range, member.restarted_at)
 
-    def _step(self, member: Member, optimizer: torch.optim.Optimizer) -> bool:
-        """Take one step and return True; leave the parameters as they are where that is not finite."""
+    def _step(self, member: Member, update: Callable[[], None]) -> bool:
+        """Take one step by `update` and return True; leave the parameters as they are where that is not finite."""
         norm = nn.utils.clip_grad_norm_(member.parameters.values(), self.clip_norm or math.inf)
         if not torch.isfinite(norm):
             return False
         before = [parameter.detach().clone() for parameter in member.parameters.values()]
-        optimizer.step()
+        update()
         if all(parameter.detach().isfinite().all() for parameter in member.parameters.values()):
             return True
         for parameter, value in zip(member.parameters.values(), before, strict=True):
@@ -119,23 +135,14 @@ def mean_gradients(model: PromptedModel, members: Sequence[Member], batch: Batch
     return model.limits.fit("examples", 1, batch.size, accumulate)
 
 
-@config_dataclass("")
-class Backprop(GradientDescent):
-    """Backpropagation into the soft prompt and the head's weights, the backbone frozen.
+class ExactGradients(GradientDescent):
+    """Gradient descent along exact gradients, the backbone frozen; a subclass is a dataclass.
 
-    `optimizer` makes a torch optimizer from parameters. `gradients` is `mean_gradients`, or a function that does the
-    same for the members of several runs in one pass (`share_gradients`).
+    Its field `gradients` is `mean_gradients`, or a function that does the same for the members of several runs in one
+    pass (`share_gradients`).
     """
 
-    optimizer: Callable[..., torch.optim.Optimizer]
-    schedule: Schedule = field(default_factory=Schedule)
-    clip_norm: Annotated[float, Ge(1e-9)] | None = 1.0
-    dropout: bool = False
-    gradients: GradientFunction = mean_gradients
-
-    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """A new optimizer of these parameters."""
-        return self.optimizer(parameters)
+    gradients: GradientFunction
 
     def estimate_gradients(
         self, model: PromptedModel, members: Sequence[Member], batch: Batch, number: int, rates: Sequence[float]
@@ -148,4 +155,23 @@ class Backprop(GradientDescent):
 
         Itself with dropout: in a shared pass all runs would draw from one random stream.
         """
-        return self if self.dropout else replace(self, gradients=gradients)
+        copied: Any = self
+        return self if self.dropout else cast(PromptOptimizer, replace(copied, gradients=gradients))
+
+
+@config_dataclass("")
+class Backprop(ExactGradients):
+    """Backpropagation into the soft prompt and the head's weights.
+
+    `optimizer` makes a torch optimizer from parameters.
+    """
+
+    optimizer: Callable[..., torch.optim.Optimizer]
+    schedule: Schedule = field(default_factory=Schedule)
+    clip_norm: Annotated[float, Ge(1e-9)] | None = 1.0
+    dropout: bool = False
+    gradients: GradientFunction = mean_gradients
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """A new optimizer of these parameters."""
+        return self.optimizer(parameters)

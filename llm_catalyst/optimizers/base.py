@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llm_catalyst.models.base import PromptedModel, stack_members
+from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.optimizers.schedule import Moments, StepRange
 from llm_catalyst.tasks.batching import Batch
 
@@ -86,10 +87,12 @@ def map_parts(model: PromptedModel, batch: Batch, work: Callable[[Batch], Tensor
 class PromptOptimizer(ABC):
     """Trains the members between two restarts (conf/optimizer).
 
-    `trains` is False where no step changes a member, so that the mentor alone moves the prompt.
+    `trains` is False where no step changes a member, so that the mentor alone moves the prompt. `discrete` is True
+    where the prompt is made of tokens after every step, and must be so at the start.
     """
 
     trains: bool = True
+    discrete: bool = False
 
     @abstractmethod
     def train(
@@ -115,6 +118,10 @@ class PromptOptimizer(ABC):
 
         The optimizer itself where it has no use for them.
         """
+        return self
+
+    def in_space(self, space: PromptSpace) -> "PromptOptimizer":
+        """The same optimizer for the tokens of this space; the optimizer itself where it has no use for them."""
         return self
 
 

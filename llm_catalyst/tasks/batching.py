@@ -72,6 +72,10 @@ class Batch:
         """The same examples for each of k members, where there was one; no memory is copied."""
         return self._with({name: tensor.expand(k, *tensor.shape[1:]) for name, tensor in self.tensors.items()})
 
+    def of_member(self, i: int) -> Self:
+        """The examples of member i alone, (1, …)."""
+        return self._with({name: tensor[i : i + 1] for name, tensor in self.tensors.items()})
+
     def repeat(self, times: int) -> Self:
         """The examples of all k members `times` over: (times * k, …)."""
         return self._with({name: torch.cat([tensor] * times) for name, tensor in self.tensors.items()})

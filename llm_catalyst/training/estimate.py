@@ -125,10 +125,11 @@ def make_step(trial: Experiment, k: int, done: int) -> Callable[[], int]:
     """A function that takes the run's step after `done`, with k new members; it returns each example's passes."""
     start, batch = trial.problem.start(), next(trial.problem.batches(k, done))
     step_range = StepRange(done, done + 1, sum(trial.plan), done)
+    optimizer = trial.optimizer.in_space(trial.problem.space)
 
     def train() -> int:
         members = [Member.of(start) for _ in range(k)]
-        steps = trial.optimizer.train(trial.problem.model, members, repeat(batch), step_range)
+        steps = optimizer.train(trial.problem.model, members, repeat(batch), step_range)
         return sum(step.examples for step in steps) // batch.labels.numel()
 
     return train

@@ -112,10 +112,11 @@ def train_until(
     begin, end, k = sum(plan[: state.stage]), sum(plan[: state.stage + 1]), len(state.members)
     results: Results = [None] * k
     step_range = StepRange(begin, end, sum(plan), state.step, settings.restart.warm_up)
-    steps = experiment.optimizer.train(problem.model, state.members, problem.batches(k, state.step), step_range)
+    optimizer = experiment.optimizer.in_space(problem.space)
+    steps = optimizer.train(problem.model, state.members, problem.batches(k, state.step), step_range)
     for step in steps:
         callback.on_step(state.stage, step.number, step.losses)
-        state = state.after(step, moved=k if experiment.optimizer.trains else 0)
+        state = state.after(step, moved=k if optimizer.trains else 0)
         if step.number == end or step.number % record == 0:
             state = evaluation.record_snapshots(problem, state, step, emit)
         if step.number == last or step.number % measure == 0:

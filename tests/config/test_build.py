@@ -55,7 +55,7 @@ NUMBERS = {
     "experiment": 9,
     "head": 6,
     "mentor": 26,
-    "optimizer": 11,
+    "optimizer": 13,
     "protocol": 2,
     "strategy": 13,
     "task": 26,
@@ -66,7 +66,8 @@ PROMISED = {
     "backbone": "roberta_large roberta_base bert_large bert_base deberta minilm gpt2 opt llama qwen custom "
     "clip_vit_b16 clip_vit_b32 clip_vit_l14 clip_rn50 tiny_clip",
     "head": "classifier similarity verbalizer coop tcp zero_shot",
-    "optimizer": "adamw adam sgd adafactor zo_sgd zo_sign zo_momentum zo_conservative zo_adam forward_gradient none",
+    "optimizer": "adamw adam sgd adafactor zo_sgd zo_sign zo_momentum zo_conservative zo_adam forward_gradient none "
+    "pez gcg",
     "mentor": "none best random perturb evolution diffusion rehearsal replay human openai_compatible local "
     "llama2_7b gpt4 gpt35 gpt4o claude_haiku claude_sonnet claude_opus",
     "strategy": "paper official paraphrase opro gpo directional leo ape evoprompt_ga evoprompt_de rank gepa capo",
