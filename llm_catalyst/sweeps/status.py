@@ -165,7 +165,7 @@ def print_scores(folder: Path) -> None:
     console = open_console()
     for results in collect_results([folder]):
         if len(results.rows) <= MOST_ROWS and len(results.columns) <= MOST_COLUMNS:
-            compared = [build_comparisons(results)] if results.reference else []
+            compared = [Text(), build_comparisons(results)] if results.reference else []
             console.print(Text(), render_scores(results), *compared, sep="\n")
     console.print(
         Text(f"a page with figures and comparisons: catalyst report {quote_word(str(folder))}"), soft_wrap=True
