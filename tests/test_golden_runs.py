@@ -102,6 +102,8 @@ RUNS: dict[str, tuple[str, ...]] = {
         "restart.choose=first",
         "restart.moments=keep",
         "prompt.std=1",
+        *("prompt.projection_rows=null", "prompt.as_text=false", "schedule.step=step", "strategy.name_task=true"),
+        *("protocol.candidate_gap=1", "protocol.count_start=true", "protocol.official_states=false"),
         "task.path=data/copa",
         "mentor=rehearsal",
         "backbone.name=models/roberta",

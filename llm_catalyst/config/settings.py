@@ -121,6 +121,9 @@ class Protocol:
     max_length: Annotated[int, Ge(4)] | None = None
     pad_to_max_length: bool = False
     first_candidates: bool = False
+    candidate_gap: PositiveInt = 1
+    count_start: bool = True
+    official_states: bool = False
 
 
 @config_dataclass("checkpoint")
@@ -164,7 +167,7 @@ class Settings:
     stages: PositiveInt | None = None
     stage: StageLengths = field(default_factory=lambda: StageLengths(steps=200))
     batch_size: PositiveInt = 32
-    bucket_batches: PositiveInt | None = None
+    bucket_batches: NonNegativeInt | None = None
     schedule: Schedule = field(default_factory=Schedule)
     clip_norm: Annotated[float, Ge(1e-9)] | None = 1.0
     prompt: PromptSettings = field(default_factory=PromptSettings)

@@ -87,7 +87,7 @@ class Conversation:
         return response
 
     def _fit(self, request: Request, texts: list[str]) -> tuple[Proposal, ...]:
-        """The texts as prompts of m tokens that were not tried, as many as asked for; the others are rejected."""
+        """The texts as prompts of m tokens, as many as asked for; the others, and such as were tried, are rejected."""
         proposals: list[Proposal] = []
         for text in texts:
             try:
@@ -95,7 +95,7 @@ class Conversation:
             except ValueError as error:
                 self.rejected.append(Rejected(text, str(error)))
                 continue
-            if prompt.tokens in self._tried:
+            if prompt.tokens in self._tried and not request.repeats:
                 reason = "the same tokens as a prompt that was scored, or as another proposal"
                 self.rejected.append(Rejected(text, reason))
             elif len(proposals) == request.prompts:

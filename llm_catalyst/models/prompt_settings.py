@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from llm_catalyst.utils.validation import ConfigurationError, NonNegative, PositiveInt, config_dataclass
+from llm_catalyst.utils.validation import ConfigurationError, NonNegative, NonNegativeInt, PositiveInt, config_dataclass
 
 
 @config_dataclass("prompt")
@@ -17,7 +17,12 @@ class PromptSettings:
     word_start: bool = False
     special_tokens: bool = False
     fill: str = "repeat"
+    projection_rows: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    as_text: bool = False
 
     def __post_init__(self) -> None:
         if self.start == "text" and not self.text:
             raise ConfigurationError("prompt.start=text needs prompt.text='a few words to start from'")
+        if self.projection_rows and self.projection_rows[0] >= self.projection_rows[1]:
+            given = list(self.projection_rows)
+            raise ConfigurationError(f"prompt.projection_rows={given} holds no row; the second number must be larger")

@@ -5,7 +5,7 @@ Shapes: m virtual tokens, d embedding width, v vocabulary size, k members of a p
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -53,13 +53,18 @@ class PromptSpace:
     @cached_property
     def allowed(self) -> Tensor:
         """Mask (v,) of the tokens that a projection or a random prompt may use."""
-        if self.settings.special_tokens:
-            return self.named
-        mask = allowed_tokens(self.tokenizer, len(self.vocabulary), self.settings.word_start)
+        mask = self.named
+        if not self.settings.special_tokens:
+            mask = allowed_tokens(self.tokenizer, len(self.vocabulary), self.settings.word_start).to(mask.device)
+        if self.settings.projection_rows is not None:
+            first, end = self.settings.projection_rows
+            rows = torch.arange(len(mask), device=mask.device)
+            mask = mask & (rows >= first) & (rows < end)
         if not mask.any():
             problem = "no token of this tokenizer may stand in a prompt"
-            raise ConfigurationError(f"{problem}; try prompt.word_start=false or prompt.special_tokens=true")
-        return mask.to(self.vocabulary.device)
+            fixes = "prompt.word_start=false, prompt.special_tokens=true or prompt.projection_rows=null"
+            raise ConfigurationError(f"{problem}; try {fixes}")
+        return mask
 
     @cached_property
     def allowed_ids(self) -> tuple[int, ...]:
@@ -82,14 +87,30 @@ class PromptSpace:
         return (rows.square().mean() / self.vocabulary.shape[1]).sqrt().item()
 
     def prompt(self, tokens: Sequence[int]) -> Prompt:
-        """The discrete prompt of these vocabulary ids."""
+        """The discrete prompt of these vocabulary ids; with `prompt.as_text` written one by one, joined by blanks."""
         if self.class_at is None:
-            return Prompt(tuple(tokens), self.decode(tokens))
+            return Prompt(tuple(tokens), self.join(tokens) if self.settings.as_text else self.decode(tokens))
         parts = self.decode(tokens[: self.class_at]), CLASS, self.decode(tokens[self.class_at :])
         return Prompt(tuple(tokens), " ".join(filter(None, parts)))
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False).strip()
+
+    def join(self, tokens: Sequence[int]) -> str:
+        """Each token by itself as text, joined by blanks: of tokens that begin words, two blanks stand between two.
+
+        As the transformers of the published code wrote them, without the blank before a full stop and its like.
+        """
+        texts = [self.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in tokens]
+        return " ".join(map(self.tokenizer.clean_up_tokenization, texts))
+
+    def distinct(self, prompts: Iterable[Prompt]) -> list[Prompt]:
+        """The prompts without repetitions: of tokens, or with `prompt.as_text` of texts."""
+        return list({prompt.text if self.settings.as_text else prompt.tokens: prompt for prompt in prompts}.values())
+
+    def reread(self, prompt: Prompt) -> Prompt:
+        """The projection as it is scored: itself, or with `prompt.as_text` what its text is tokenized to."""
+        return self.fit(prompt.text)[0] if self.settings.as_text else prompt
 
     def check(self) -> None:
         """Raise ConfigurationError where no token may stand in a prompt, or `prompt.text` or `prompt.fill` has none."""
@@ -115,26 +136,38 @@ class PromptSpace:
     def fit(self, text: str) -> tuple[Prompt, str]:
         """`text` as a prompt of exactly m tokens, and the end of it that did not fit ('' where all did).
 
-        A shorter text is repeated up to m tokens (as PEFT does), or filled up with `prompt.fill`. Raises
-        ValueError where the text holds no token at all, or one that the model has no embedding of.
+        A shorter text is repeated up to m tokens (as PEFT does), or filled up with `prompt.fill`; with `prompt.as_text`
+        text and filling are tokenized as one. Raises ValueError where the text holds no token at all, or one that the
+        model has no embedding of.
         """
         if self.class_at is not None:
             text = CLASS_NAME.sub(" ", text).strip().rstrip(".")  # its place is given; a template's full stop, too
         ids = self.tokenize(text)
         if not ids:
             raise ValueError(f"{text!r} holds no token of this tokenizer")
-        kept, lost = ids[: self.length], ids[self.length :]
+        kept, lost = self._fill(text, ids)[: self.length], ids[self.length :]
         if (beyond := max(kept)) >= len(self.vocabulary):
             piece = self.tokenizer.convert_ids_to_tokens(beyond)
             raise ValueError(f"{piece!r} in {text!r} has the id {beyond}, and the model embeds {len(self.vocabulary)}")
-        fill = ids
-        if self.settings.fill != "repeat":
-            fill = self.tokenizer(self.settings.fill, add_special_tokens=False).input_ids
-        if not fill:
-            raise ConfigurationError(f"prompt.fill={self.settings.fill!r} holds no token; try 'repeat' or ' a'")
-        while len(kept) < self.length:
-            kept = (kept + fill)[: self.length]
+        if self.settings.as_text and self.class_at is None:  # a special token at the end is no part of the text
+            lost = [token for token in lost if token not in special_ids(self.tokenizer)]
+            return Prompt(tuple(kept), text), self.decode(lost) if lost else ""
         return self.prompt(kept), self.decode(lost) if lost else ""
+
+    def _fill(self, text: str, ids: list[int]) -> list[int]:
+        """The ids of a text; of one that is too short those of the filled text, of m tokens or more."""
+        if len(ids) >= self.length:
+            return ids
+        if self.settings.as_text:
+            ids = self.tokenize(
+                text + (f" {text}" if self.settings.fill == "repeat" else self.settings.fill) * self.length
+            )
+        filling = ids
+        if self.settings.fill != "repeat":
+            filling = self.tokenizer(self.settings.fill, add_special_tokens=False).input_ids
+        if not filling:
+            raise ConfigurationError(f"prompt.fill={self.settings.fill!r} holds no token; try 'repeat' or ' a'")
+        return ids + filling * self.length
 
     def embed(self, prompts: Sequence[Prompt]) -> Tensor:
         """Rows (k, m, d) of discrete prompts, in float32."""

@@ -17,7 +17,7 @@ Moments = Literal["prompt", "reset", "keep"]  # whose of a restarted member star
 class StepRange:
     """The steps `begin` + 1 to `end` of a stage, in a run of `total`; those up to `done` are taken already.
 
-    After a restart of a member its learning rate grows over `warm_up` steps.
+    After a restart of a member its learning rate grows over `warm_up` steps. An epoch has `epoch` steps.
     """
 
     begin: int
@@ -25,6 +25,7 @@ class StepRange:
     total: int
     done: int
     warm_up: int = 0
+    epoch: int = 1
 
 
 @config_dataclass("schedule")
@@ -32,13 +33,15 @@ class Schedule:
     """The learning rate over the whole run (`over: run`), or anew in every stage (`over: stage`).
 
     `warm_up` is the share of those steps during which the rate grows linearly from 0 or, where that is given, is
-    `warm_up_rate` (CoOp).
+    `warm_up_rate` (CoOp). With `step: epoch` the course goes on by one of its steps at the end of each epoch, as in the
+    method's published code: at the end of a run it has hardly begun.
     """
 
     name: Literal["constant", "linear", "cosine"] = "constant"
     warm_up: Fraction = 0.0
     over: Literal["run", "stage"] = "run"
     warm_up_rate: NonNegative | None = None
+    step: Literal["step", "epoch"] = "step"
 
     def attach(self, optimizer: "Optimizer", step_range: StepRange, restarted_at: int | None = None) -> "LambdaLR":
         """The scheduler of an optimizer that has taken the steps up to `step_range.done`.
@@ -58,6 +61,9 @@ class Schedule:
         if self.warm_up_rate is not None:
             course, share = scale, self.warm_up_rate / (full_rate or 1)
             scale = lambda step: share if step < warm_up else course(step)  # noqa: E731
+        if self.step == "epoch":
+            each = scale
+            scale = lambda step: each(step // step_range.epoch)  # noqa: E731
         if restarted_at is not None and step_range.warm_up:
             before, restart = scale, restarted_at - begin
             scale = lambda step: before(step) * min(1.0, (step - restart + 1) / step_range.warm_up)  # noqa: E731

@@ -37,11 +37,19 @@ FILLED_KEYS: dict[str, Any] = {
     "restart.race_steps": 10,
     "stage.early_share": None,
     "strategy.show_moves": False,
+    "strategy.name_task": True,
+    "schedule.step": "step",
+    "prompt.projection_rows": None,
+    "prompt.as_text": False,
+    "protocol.candidate_gap": 1,
+    "protocol.count_start": True,
+    "protocol.official_states": False,
 }
 # Those that only some classes of this package have.
 OF_CLASSES = {
     "task.max_length": "llm_catalyst.tasks.TextTask",
     "strategy.show_moves": "llm_catalyst.mentors.strategies.Paper",
+    "strategy.name_task": "llm_catalyst.mentors.strategies.Paper",
 }
 # Keys whose default, which follows from the model, has changed when one of FILLED_KEYS came.
 CHANGED_WITH = {"bucket_batches": "backbone.max_length"}
@@ -54,6 +62,7 @@ DEFAULTS_SINCE: dict[str, dict[str, tuple[Any, Any]]] = {
         "prompt.std": (None, 1.0),
         "record.steps": (5, 10),
     },
+    "protocol.count_start": {"record.steps": (1, 5), "bucket_batches": (0, None)},  # of protocol=official
 }
 
 OWN = "llm_catalyst."  # how the path of a class of this package begins
@@ -112,11 +121,12 @@ def keep_earlier_values(config: Mapping[str, Any], earlier: Mapping[str, Any], g
         given: the dotted keys of the command.
     """
     kept = copy.deepcopy(dict(config))
-    values = {key: FILLED_KEYS[key] for _, _, key in list_lacking_keys(translate_restart(earlier))}
-    lacking = list(values)
+    lacking, values = [key for _, _, key in list_lacking_keys(translate_restart(earlier))], dict[str, Any]()
+    for changed in (DEFAULTS_SINCE.get(key, {}) for key in reversed(lacking)):  # a default may have changed twice
+        now = {key: values.get(key, get_nested(kept, *key.split("."))) for key in changed}
+        values |= {key: old for key, (new, old) in changed.items() if now[key] == new}
+    values |= {key: FILLED_KEYS[key] for key in lacking}
     values |= {key: get_nested(earlier, *key.split(".")) for lack, key in CHANGED_WITH.items() if lack in lacking}
-    for changed in (DEFAULTS_SINCE.get(key, {}) for key in lacking):
-        values |= {key: old for key, (new, old) in changed.items() if get_nested(kept, *key.split(".")) == new}
     for key, value in values.items():
         *parents, name = key.split(".")
         node = get_nested(kept, *parents) if parents else kept

@@ -212,8 +212,8 @@ def training_rows(
     """Example numbers of each batch from `first_step` on, without end.
 
     Every epoch is shuffled anew by (seed, epoch); within a bucket of `bucket` batches (None: a tenth of an epoch, 1 to
-    50) examples are sorted by length to save padding, and the batches themselves are shuffled again. The stream is a
-    function of the step.
+    50) examples are sorted by length to save padding, and the batches themselves are shuffled again. With 0 nothing is
+    sorted, and a smaller batch stands at the epoch's end. The stream is a function of the step.
     """
     first, skip = divmod(first_step, steps_per_epoch(len(data), batch_size))
     for epoch in count(first):
@@ -226,6 +226,8 @@ def epoch_rows(data: Examples, batch_size: int, seed: int, epoch: int, bucket: i
     order = torch.randperm(len(data), generator=generator).tolist()
     if bucket is None:
         bucket = max(1, min(MOST_TOGETHER, steps_per_epoch(len(data), batch_size) // PART_OF_EPOCH))
+    if bucket == 0:
+        return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
     batches = []
     for at in range(0, len(order), batch_size * bucket):
         chunk = sorted(order[at : at + batch_size * bucket], key=data.length)

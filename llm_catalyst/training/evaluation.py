@@ -24,7 +24,10 @@ def list_scores(results: Results) -> list[Score | None]:
 
 
 def evaluate_members(problem: Problem, state: State, emit: Emit) -> tuple[State, Results]:
-    """The members' results on dev (None where not finite), and the state that remembers the best of the run."""
+    """The members' results on dev (None where not finite), and the state that remembers the best of the run.
+
+    Without `protocol.count_start` the untrained start cannot be the best.
+    """
     state, results = score_on_dev(problem, state, state.parameters)
     state, projected = score_projections(problem, state, [i for i, result in enumerate(results) if result])
     for i, (result, parameters) in enumerate(zip(results, state.parameters, strict=True)):
@@ -33,7 +36,10 @@ def evaluate_members(problem: Problem, state: State, emit: Emit) -> tuple[State,
         number = state.members[i].number
         measured = result.score, result.metrics, problem.label(result.constant), projected.get(i)
         emit(records.Evaluation(state.stage, state.step, number, "dev", *measured))
-        if state.best is None or result.score.better_than(state.best.score, problem.settings.result_criterion):
+        counts = state.step > 0 or problem.settings.protocol.count_start
+        if counts and (
+            state.best is None or result.score.better_than(state.best.score, problem.settings.result_criterion)
+        ):
             (prompt,), (similarity,) = problem.project([parameters])
             best = records.Best(state.stage, state.step, number, result.score, prompt, similarity)
             state = replace(state, best=best, best_parameters={n: p.clone() for n, p in parameters.items()})

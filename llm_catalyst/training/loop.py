@@ -10,6 +10,7 @@ from llm_catalyst.optimizers.base import Member, PromptOptimizer
 from llm_catalyst.optimizers.schedule import StepRange
 from llm_catalyst.runs.records import Emit, Evaluation, LLMCall, Origin, Outcome, Prompt, Record
 from llm_catalyst.runs.writer import RunDirectory
+from llm_catalyst.tasks.base import steps_per_epoch
 from llm_catalyst.training import evaluation
 from llm_catalyst.training.checkpointing import Checkpointer
 from llm_catalyst.training.final_evaluation import evaluate_outcome
@@ -111,7 +112,8 @@ def train_until(
     record, measure = settings.every("record", problem.examples), settings.every("evaluate", problem.examples)
     begin, end, k = sum(plan[: state.stage]), sum(plan[: state.stage + 1]), len(state.members)
     results: Results = [None] * k
-    step_range = StepRange(begin, end, sum(plan), state.step, settings.restart.warm_up)
+    epoch = steps_per_epoch(problem.examples, settings.batch_size)
+    step_range = StepRange(begin, end, sum(plan), state.step, settings.restart.warm_up, epoch)
     optimizer = experiment.optimizer.in_space(problem.space)
     steps = optimizer.train(problem.model, state.members, problem.batches(k, state.step), step_range)
     for step in steps:

@@ -134,13 +134,16 @@ class Problem:
     def candidates(self, snapshots: Sequence[Snapshot]) -> list[Prompt]:
         """The distinct prompts of a trajectory, at most `pool.candidates`: spread over it, the last always in.
 
-        Under `protocol.first_candidates` (published code) the first ones are taken instead.
+        Under `protocol.first_candidates` (published code) the first ones are taken instead, with gaps of at most
+        `protocol.candidate_gap` between them.
         """
-        distinct = list({snapshot.prompt.tokens: snapshot.prompt for snapshot in snapshots}.values())
-        n = min(self.settings.pool.candidates, len(distinct))
+        distinct, most = self.space.distinct(snapshot.prompt for snapshot in snapshots), self.settings.pool.candidates
+        n, last = min(most, len(distinct)), len(distinct) - 1
+        chosen = [distinct[last - round(i * last / max(1, n - 1))] for i in range(n)][::-1]
         if self.settings.protocol.first_candidates:
-            return distinct[:n]
-        return [distinct[-1 - round(i * (len(distinct) - 1) / max(1, n - 1))] for i in range(n)][::-1]
+            gap = min(max(1, len(distinct) // most), self.settings.protocol.candidate_gap)
+            chosen = distinct[::gap][:most]
+        return [self.space.reread(prompt) for prompt in chosen]
 
 
 def assemble_problem(

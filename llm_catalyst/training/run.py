@@ -163,10 +163,12 @@ def load_problem(parts: RunComponents, tell: Tell = ignore) -> Problem:
             "(head.class_specific=true) has none for them; set it to false, or task.classes=all"
         )
 
+    protocol = settings.protocol
+
     def load() -> Any:
         memory.forget_peak(device)  # the run's memory is measured from here on
         load_backbone = clip.load_clip if task.modality == "image" else text.load_text_backbone
-        return load_backbone(parts.backbone, head.words, device, settings.protocol.embed_twice)
+        return load_backbone(parts.backbone, head.words, device, protocol.embed_twice, protocol.official_states)
 
     tell(f"loading {escape_controls(parts.backbone.name)} (a first time from the hub) …")
     backbone = shared_backbone.share_backbone(rng.derive_seed(settings.seed, "backbone"), load)

@@ -86,7 +86,7 @@ class State:
 
 def rank_entries(entries: Sequence[ScoredPrompt], criterion: Criterion) -> tuple[ScoredPrompt, ...]:
     """Each prompt with its latest score, the best last."""
-    latest = {entry.prompt.tokens: entry for entry in entries}
+    latest = {entry.prompt: entry for entry in entries}
     return tuple(sorted(latest.values(), key=lambda entry: entry.score.rank_by(criterion)))
 
 

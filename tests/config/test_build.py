@@ -54,7 +54,7 @@ NUMBERS = {
     "backbone": 16,
     "experiment": 9,
     "head": 6,
-    "mentor": 26,
+    "mentor": 28,
     "optimizer": 13,
     "protocol": 2,
     "strategy": 13,
@@ -256,6 +256,9 @@ def test_the_official_protocol_takes_every_choice_of_the_published_code(composed
         "max_length": 128,
         "pad_to_max_length": True,
         "first_candidates": True,
+        "candidate_gap": 2,
+        "count_start": False,
+        "official_states": True,
     }
     assert (settings.restart.choose, settings.restart.moments, settings.schedule.name) == ("first", "keep", "linear")
     assert (settings.prompt.start, settings.prompt.projection, settings.prompt.fill) == ("normal", "official", " a")

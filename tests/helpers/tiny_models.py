@@ -206,7 +206,9 @@ def pooled_folder(name: str) -> str:
 
 
 @cache
-def backbone(name: str, words: bool = False, twice: bool = False, **settings: Any) -> FrozenText:
+def backbone(
+    name: str, words: bool = False, twice: bool = False, official_states: bool = False, **settings: Any
+) -> FrozenText:
     """The tiny model of a family, loaded as a run loads it; with `words` its language-model head, too.
 
     With pooling=pooler its folder holds one, unless `twice` has it drawn.
@@ -214,7 +216,7 @@ def backbone(name: str, words: bool = False, twice: bool = False, **settings: An
     defaults = {"kind": ZOO[name][0], "attention": "eager" if name == "deberta" else "sdpa"}
     torch.manual_seed(1)
     path = pooled_folder(name) if settings.get("pooling") == "pooler" and not twice else folder(name)
-    return load_text_backbone(TextBackbone(path, **{**defaults, **settings}), words, CPU, twice)
+    return load_text_backbone(TextBackbone(path, **{**defaults, **settings}), words, CPU, twice, official_states)
 
 
 def reloaded_tokenizer(name: str) -> Any:

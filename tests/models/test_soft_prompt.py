@@ -112,6 +112,17 @@ def test_special_tokens_stay_where_the_protocol_asks_for_them() -> None:
 # Projection
 
 
+def test_projections_and_random_prompts_keep_to_the_rows_that_are_given(tokenizer: Any) -> None:
+    found = space_of(tokenizer, special_tokens=True, projection_rows=[4, 40])
+    prompts, _ = found.project(torch.randn(20, 6, 16, generator=generator(1)))
+    assert {i for prompt in prompts for i in prompt.tokens} <= {*range(4, 40)}
+    assert {*found.sample(generator(2)).tokens} <= {*range(4, 40)}
+    with pytest.raises(ConfigurationError, match=r"prompt\.projection_rows=null"):
+        space_of(tokenizer, projection_rows=[10**5, 10**6]).sample(generator(0))
+    with pytest.raises(ConfigurationError, match=r"prompt\.projection_rows=\[9, 9\] holds no row"):
+        PromptSettings(projection_rows=(9, 9))
+
+
 def brute_force(space: PromptSpace, row: torch.Tensor) -> list[int]:
     """All allowed tokens by their nearness to a row, written out from the formulas."""
 

@@ -121,6 +121,19 @@ def test_a_run_that_was_begun_under_another_default_keeps_it_unless_the_command_
     assert keep_earlier_values(config, today, ())["backbone"]["max_length"] is None
 
 
+def test_a_default_that_changed_twice_is_the_one_of_the_run_that_was_begun() -> None:
+    """protocol=official recorded every step when this came, every fifth before, and every tenth before that."""
+    config: dict[str, Any] = {"record": {"steps": 1}, "bucket_batches": 0, "protocol": {"count_start": False}}
+    now = config | {"restart": {"carry": 0.0}}
+    steps = {}
+    for known in ({}, {"restart": {"carry": 0.0}}, now):
+        earlier: dict[str, Any] = {"protocol": {}, "restart": {}, "bucket_batches": None, **known}
+        kept = keep_earlier_values(now, earlier, ())
+        steps[len(known)] = kept["record"]["steps"], kept["bucket_batches"]
+    assert steps == {0: (10, None), 1: (5, None), 4: (1, 0)}
+    assert keep_earlier_values(now, {"protocol": {}}, ("record.steps",))["record"]["steps"] == 1
+
+
 def test_the_limit_of_texts_is_no_key_of_an_image_task() -> None:
     assert "max_length" not in translate_config({"task": {"_target_": "llm_catalyst.tasks.ImageTask"}})["task"]
 

@@ -51,7 +51,7 @@ class HTTPClient(Client):
     base_url: str = ""
     key_variable: str | None = None
     temperature: NonNegative | None = None
-    max_tokens: PositiveInt = 1200
+    max_tokens: PositiveInt | None = 1200
     timeout_s: Annotated[float, Ge(0.001)] = 120.0
     retry_s: NonNegative = 300.0
     at_once: PositiveInt = 4

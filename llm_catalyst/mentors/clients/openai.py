@@ -33,9 +33,9 @@ class OpenAIChat(HTTPClient):
         return () if self.send_seed else ("seed",)
 
     def parameters(self, seed: int) -> dict[str, Any]:
-        given = {"temperature": self.temperature, "presence_penalty": self.presence_penalty}
-        given["seed"] = seed if self.send_seed else None
-        return {self.max_tokens_name: self.max_tokens} | {n: v for n, v in given.items() if v is not None}
+        given: dict[str, Any] = {self.max_tokens_name: self.max_tokens, "temperature": self.temperature}
+        given |= {"presence_penalty": self.presence_penalty, "seed": seed if self.send_seed else None}
+        return {name: value for name, value in given.items() if value is not None}
 
     def send(self, connection: Any, messages: Sequence[Message], seed: int) -> Any:
         request = [vars(message) for message in messages]

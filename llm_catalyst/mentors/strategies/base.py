@@ -26,6 +26,7 @@ class Request:
         parse: Returns the texts in a response, and the lines that are none with the reason.
         temperature: Replaces the client's own, if it has one.
         rationale: Where the prompts in the response come from, for the record.
+        repeats: Whether a prompt that was tried before is taken, too.
     """
 
     messages: tuple[Message, ...]
@@ -34,6 +35,7 @@ class Request:
     parse: Callable[[str], ParsedTexts] = parse_proposals
     temperature: float | None = None
     rationale: str = ""
+    repeats: bool = False
 
     def remind(self, response: str) -> tuple[Message, ...]:
         """The messages to append after an unusable response: its first characters, and the reminder."""

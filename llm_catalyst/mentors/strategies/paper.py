@@ -6,6 +6,8 @@ accuracy, from the worst to the best; a hint to look for patterns that make a pr
 with a lower loss, below a number of words, and for nothing else in the response.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from llm_catalyst.mentors.base import MentorContext
@@ -16,8 +18,10 @@ from llm_catalyst.mentors.strategies.templates import (
     describe_task,
     format_entries,
     format_moves,
+    format_score,
     write_rules,
 )
+from llm_catalyst.runs.records import ScoredPrompt
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import PositiveInt, config_dataclass
 
@@ -28,6 +32,16 @@ order: the loss falls from the first to the last, so the last one is the best.""
 PATTERNS = """Look for patterns that set the better prompts apart from the worse ones. Some prompts are odd strings of \
 word pieces: take up what they hint at, not their form. Write prompts unlike the ones above."""
 WISH = "Write {proposals} with a loss as low as you can reach."
+# What the code itself asks, which names no task, and speaks of images by mistake: `name_task=False`.
+NAMELESS_ROLE = "You find out from examples what makes a short text template work."
+NAMELESS_ORDER = """These templates are used for text classification with a pretrained language model. Each stands \
+with its loss and its accuracy on validation examples. The loss falls from the first to the last; lower is better."""
+NAMELESS_PATTERNS = """The better templates have something in common. Go by that, and write templates that differ from \
+those above and have a loss as low as possible."""
+NAMELESS_RULES = """\
+- Answer with templates only.
+- Each has fewer than {words} words.
+- Write {proposals} that promise better image classification."""
 
 
 @config_dataclass("strategy")
@@ -39,6 +53,7 @@ class Paper(Strategy):
     parsing: Literal["lenient", "official"] = "lenient"
     show_gradient: bool = False
     show_moves: bool = True
+    name_task: bool = True
 
     def propose(self, context: MentorContext) -> Dialogue:
         """Send one request, and propose all prompts in its response."""
@@ -47,10 +62,21 @@ class Paper(Strategy):
     def build_request(self, context: MentorContext) -> Request:
         """The request for `proposals` new prompts in view of the pool."""
         pool, wanted = context.pool, format_count(self.proposals, "new prompt")
+        parse = parse_official if self.parsing == "official" else parse_proposals
+        reminder = ask_again(f"{wanted} now, new and unlike the ones listed")
+        if not self.name_task:
+            paragraphs, lead = self.write_nameless(pool), "New templates:"
+            request = self.make_request(NAMELESS_ROLE, paragraphs, lead, reminder, self.proposals, parse=parse)
+            return replace(request, repeats=True)
         moves = format_moves(context) if self.show_moves else []
         trajectory = [ORDER, *format_entries(pool, context, self.show_gradient), *moves, PATTERNS] if pool else []
         task, rules = describe_task(context.task, self.description), write_rules(self.words, context.space.length)
         paragraphs = [task, *trajectory, WISH.format(proposals=wanted), rules]
-        parse = parse_official if self.parsing == "official" else parse_proposals
-        reminder = ask_again(f"{wanted} now, new and unlike the ones listed")
         return self.make_request(ROLE, paragraphs, "New prompts:", reminder, self.proposals, parse=parse)
+
+    def write_nameless(self, pool: Sequence[ScoredPrompt]) -> list[str]:
+        """The paragraphs of the request that names neither the task nor its labels nor how many tokens are used."""
+        entries = [f"Template: {one.prompt.text}\n{format_score(one)}" for one in pool]
+        wanted = format_count(self.proposals, "template")
+        trajectory = [NAMELESS_ORDER, *entries, NAMELESS_PATTERNS] if pool else []
+        return [*trajectory, NAMELESS_RULES.format(words=self.words, proposals=wanted)]

@@ -44,7 +44,12 @@ def format_entry(scored: ScoredPrompt, rated: bool) -> str:
     prompt, score = f"Prompt: {quote_json(scored.prompt.text)}", scored.score
     if rated:
         return f"{prompt}\nScore: {round(100 * score.metric)}"
-    return f"{prompt}\nLoss: {score.loss:.3f}\nAccuracy: {score.metric:.3f}"
+    return f"{prompt}\n{format_score(scored)}"
+
+
+def format_score(scored: ScoredPrompt) -> str:
+    """A prompt's loss and accuracy, one line each."""
+    return f"Loss: {scored.score.loss:.3f}\nAccuracy: {scored.score.metric:.3f}"
 
 
 def format_entries(

@@ -132,8 +132,10 @@ class FrozenClip(FrozenBackbone):
         return super().facts() | {"image_tower": self.identity}
 
 
-def load_clip(settings: ClipBackbone, words: bool, device: torch.device, twice: bool = False) -> FrozenClip:
-    """The frozen CLIP on `device`; `words` and `twice` are for text models.
+def load_clip(
+    settings: ClipBackbone, words: bool, device: torch.device, twice: bool = False, official_states: bool = False
+) -> FrozenClip:
+    """The frozen CLIP on `device`; `words`, `twice` and `official_states` are for text models.
 
     Raises ConfigurationError where it cannot be loaded.
     """

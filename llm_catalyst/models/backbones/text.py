@@ -33,18 +33,27 @@ class FrozenText(FrozenBackbone):
     """A loaded, frozen text model.
 
     With `narrow` its last layer can compute one state of each sequence alone (see `restrict_last_layer`).
-    `sentence_pooling` is that of a sentence encoder's own files, `drawn_pooler` whether its pooler was drawn at random.
+    With `official_states` token types and multiple choice are those of the method's published code (see `_states`,
+    `represent`). `sentence_pooling` is that of a sentence encoder's own files, `drawn_pooler` whether its pooler was
+    drawn at random.
     """
 
     sentence_pooling: Pooling | None = None
     drawn_pooler = False
 
     def __init__(
-        self, settings: TextBackbone, model: Any, tokenizer: Any, twice: bool = False, narrow: bool = False
+        self,
+        settings: TextBackbone,
+        model: Any,
+        tokenizer: Any,
+        twice: bool = False,
+        narrow: bool = False,
+        official_states: bool = False,
     ) -> None:
         super().__init__(settings, model, tokenizer, getattr(model.config, "_commit_hash", None))
         self.twice = twice
         self.narrow = narrow
+        self.official_states = official_states
         self.compiled = settings.compile
         self.causal = settings.kind == "causal_lm"
         self.base: Any = find_base(model)
@@ -131,19 +140,22 @@ class FrozenText(FrozenBackbone):
 
         The prompt stands in front of everything, the first special token included (paper, section 3). Word
         embeddings go in, so that positions and LayerNorm are applied once; with `twice` the embedding
-        layer's whole output goes in instead, as in the method's published code.
+        layer's whole output goes in instead, as in the method's published code. There the text's token types go into
+        the embedding layer, and zeros into the model; with `official_states` here, too.
         """
         k, r, length = batch.tokens.shape
         tokens = batch.tokens.reshape(k * r, length)
         if self.lacks_padding:
             tokens = tokens.masked_fill(batch.mask.reshape(k * r, length) == 0, 0)
-        words = self.base.embeddings(input_ids=tokens) if self.twice else self.base.get_input_embeddings()(tokens)
+        types = batch.types.reshape(k * r, length) if batch.types is not None and self.reads_types else None
+        first = {"token_type_ids": types} if self.twice and self.official_states and types is not None else {}
+        embed = self.base.embeddings if self.twice else self.base.get_input_embeddings()
+        words = embed(input_ids=tokens, **first) if self.twice else embed(tokens)
         m = prompts.shape[1]
         rows = prompts.to(words.dtype)[:, None].expand(k, r, *prompts.shape[1:]).reshape(k * r, *prompts.shape[1:])
         mask = torch.cat([batch.mask.new_ones(k * r, m), batch.mask.reshape(k * r, length)], dim=1)
         extra: dict[str, Any] = {}
-        if batch.types is not None and self.reads_types:
-            types = batch.types.reshape(k * r, length)
+        if types is not None and not first:
             extra["token_type_ids"] = torch.cat([types.new_zeros(k * r, m), types], dim=1)
         if self.causal:
             extra["use_cache"] = False
@@ -161,11 +173,18 @@ class FrozenText(FrozenBackbone):
         return self.settings.pooling or self.sentence_pooling or ("last" if self.causal else "first")
 
     def represent(self, prompts: Tensor, batch: TextBatch, pooling: Pooling) -> Tensor:
-        """The state (k, r, h) that represents a sequence by this pooling."""
+        """The state (k, r, h) that represents a sequence by this pooling.
+
+        With `official_states` the pooler reads the prompt's first row where choices are scored, as the published code.
+        """
         if pooling == "mean":
             return self.mean(prompts, batch)
-        text = batch.mask.sum(-1) - 1 if pooling == "last" else torch.zeros_like(batch.mask[..., 0])
-        state = self.state(prompts, batch, prompts.shape[1] + text)
+        places = prompts.shape[1] + torch.zeros_like(batch.mask[..., 0])
+        if pooling == "last":
+            places = places + batch.mask.sum(-1) - 1
+        elif pooling == "pooler" and self.official_states and batch.choices > 1:
+            places = torch.zeros_like(places)
+        state = self.state(prompts, batch, places)
         return self.base.pooler(state.flatten(0, 1)[:, None]).view_as(state) if pooling == "pooler" else state
 
     def mean(self, prompts: Tensor, batch: TextBatch) -> Tensor:
@@ -231,7 +250,9 @@ def replace_forward(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
             del module.forward
 
 
-def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device, twice: bool = False) -> FrozenText:
+def load_text_backbone(
+    settings: TextBackbone, words: bool, device: torch.device, twice: bool = False, official_states: bool = False
+) -> FrozenText:
     """The frozen model on `device`; with `words` its language-model head too.
 
     Weights that a checkpoint lacks (RoBERTa's pooler) are drawn from torch's global generator: seed it.
@@ -265,7 +286,7 @@ def load_text_backbone(settings: TextBackbone, words: bool, device: torch.device
         loading.checkpoint_layers(settings.name, model)
     if settings.compile:
         loading.compile_base(model, device)
-    frozen = FrozenText(settings, model, tokenizer, twice, narrowed)
+    frozen = FrozenText(settings, model, tokenizer, twice, narrowed, official_states)
     frozen.warnings, frozen.sentence_pooling, frozen.drawn_pooler = warnings, pooling, bool(drawn)
     with explained_load_errors(settings.name):
         frozen.record_files(settings.location(), settings.revision)

@@ -102,4 +102,5 @@ def test_the_fields_are_the_keys_in_conf() -> None:
         "parsing",
         "show_gradient",
         "show_moves",
+        "name_task",
     }
