@@ -46,7 +46,7 @@ from llm_catalyst.training.loop import Experiment
 from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.utils.paths import conf_directory
 
-M, WIDTH, BATCH, RATE = 8, 30, 8, 5e-2  # tokens of a prompt and of a text, rows of a batch, learning rate
+M, WIDTH, BATCH, RATE = 8, 30, 8, 2e-2  # tokens of a prompt and of a text, rows of a batch, learning rate
 REPLIES = (  # of the mentor after epochs 0, 1 and 2
     '1. "bad film"\n- Say whether the film was good\n* the voice of the actor was slow',
     "The movie was\n-a light story of the long plot and a slow scene with music",
@@ -90,7 +90,7 @@ def choices() -> TaskData:
     return replace(data, train=tuple(replace(row, label=i % 2) for i, row in enumerate(4 * data.train)))
 
 
-DATA = {"single": lambda: toy_data(train=93, dev=13), "pair": pair_data, "choice": choices}
+DATA = {"single": lambda: toy_data(train=125, dev=13), "pair": pair_data, "choice": choices}
 
 
 def problem_of(name: str, kind: str) -> Problem:
@@ -190,6 +190,7 @@ class Trace:
     texts: list[str] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     scores: list[tuple[float, float]] = field(default_factory=list)
+    distinct: list[int] = field(default_factory=list)
     pools: list[list[tuple[str, float, float]]] = field(default_factory=list)
     restarts: list[list[int]] = field(default_factory=list)
     parameters: dict[str, Tensor] = field(default_factory=dict)
@@ -200,14 +201,18 @@ class Trace:
 
 
 def follow(
-    rules: Rules, start: Mapping[str, Tensor], rows: Sequence[Sequence[Sequence[int]]], their_eps: bool = False
+    rules: Rules,
+    start: Mapping[str, Tensor],
+    rows: Sequence[Sequence[Sequence[int]]],
+    lr: float = RATE,
+    their_eps: bool = False,
 ) -> Trace:
     """The run from `start` over these rows of each epoch's batches; `their_eps` adds AdamW's eps before correction."""
     now = {name: tensor.detach().clone() for name, tensor in start.items()}
     first, second = ({name: torch.zeros_like(t) for name, t in now.items()} for _ in range(2))
     total, taken, trace = sum(map(len, rows)), 0, Trace()
     for epoch, batches in enumerate(rows):
-        rate, texts = RATE * (1 - epoch / total), list[str]()
+        rate, texts = lr * (1 - epoch / total), list[str]()
         for batch in batches:
             taken += 1
             _, gradients = rules.gradients(now, [rules.data.train[i] for i in batch])
@@ -222,6 +227,7 @@ def follow(
             texts.append(rules.write(now["prompt"]))
             trace.rates.append(rate)
         trace.texts += texts
+        trace.distinct.append(len({*texts}))
         trace.scores.append(rules.evaluate(now))
         if epoch < 3:
             scored = [
@@ -392,8 +398,8 @@ def test_batches_are_a_plain_shuffle_whose_smaller_one_comes_last() -> None:
     data = problem_of("roberta", "single").splits["train"]
     for epoch in range(3):
         batches = epoch_rows(data, BATCH, 1, epoch, official().settings.bucket_batches)
-        assert [len(batch) for batch in batches] == [8] * 11 + [5]
-        assert sorted(i for batch in batches for i in batch) == [*range(93)]
+        assert [len(batch) for batch in batches] == [8] * 15 + [5]
+        assert sorted(i for batch in batches for i in batch) == [*range(125)]
     plain = epoch_rows(data, BATCH, 1, 0, 0)
     assert any(batch != sorted(batch, key=data.length) for batch in plain)
 
@@ -443,7 +449,7 @@ def test_a_run_of_five_epochs_with_three_restarts_follows_the_rules(kind: str, t
     assert outcome.best is not None
     assert outcome.best.step > 0
     assert outcome.best.score.metric == pytest.approx(expected.best)
-    assert kind == "choice" or len({*expected.texts[:12]}) > 9  # so that every second one is taken
+    assert kind == "choice" or max(expected.distinct) > 9  # so that every second one is taken
     restarts = all_of(tmp_path, Restart)
     assert [list(r.prompt.tokens) for r in restarts] == expected.restarts
     assert [r.prompt.text for r in restarts] == list(FIRST)
@@ -457,18 +463,17 @@ def test_a_run_of_five_epochs_with_three_restarts_follows_the_rules(kind: str, t
     last = load_file(sorted((tmp_path / "stages").iterdir())[-1] / "state.safetensors")
     for name, tensor in expected.parameters.items():
         if (kind, name) != ("choice", "head.bias"):  # of which no logit of a choice depends: its gradient is rounding
-            torch.testing.assert_close(last[f"member0/{name}"], tensor, atol=5e-5, rtol=1e-4)
+            torch.testing.assert_close(last[f"member0/{name}"], tensor, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["single", "choice"])
-def test_what_remains_adamws_eps_moves_the_loss_by_less_than_a_thousandth(kind: str) -> None:
-    """docs/protocols.md names the difference; the rate here is five times the largest of the published scripts."""
+def test_what_remains_adamws_eps_moves_the_loss_by_less_than_a_ten_thousandth(kind: str) -> None:
+    """docs/protocols.md names the difference. At the largest rate of the published scripts."""
     problem = problem_of("roberta", kind)
     rules = Rules.of("roberta", problem)
     rows = [epoch_rows(problem.splits["train"], BATCH, problem.settings.seed, epoch, 0) for epoch in range(5)]
-    ours, theirs = (follow(rules, problem.start(), rows, their_eps) for their_eps in (False, True))
-    assert ours.texts == theirs.texts
-    assert [loss for loss, _ in ours.scores] == pytest.approx([loss for loss, _ in theirs.scores], abs=1e-3)
+    ours, theirs = (follow(rules, problem.start(), rows, 1e-2, their_eps) for their_eps in (False, True))
+    assert [loss for loss, _ in ours.scores] == pytest.approx([loss for loss, _ in theirs.scores], abs=1e-4)
 
 
 def all_of(path: Path, kind: type[Any]) -> tuple[Any, ...]:
