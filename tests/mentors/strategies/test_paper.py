@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from helpers.dialogues import first_request
+from helpers.dialogues import first_request, talk
 from helpers.tiny import TASK, consultation, conversation
 
 from llm_catalyst.mentors.strategies.base import LONGEST_ECHO
@@ -78,6 +78,16 @@ def test_parsing_is_lenient_or_official_by_choice() -> None:
         "Here are my three prompts:",
         "what is the mood",
     ]
+
+
+def test_without_the_tasks_name_neither_its_labels_nor_its_limits_are_told_and_what_was_tried_may_come_again() -> None:
+    nameless = Paper(name_task=False, parsing="official")
+    _, user = first_request(nameless, consultation()).messages
+    for words in (TASK.text, "negative", "first 4 tokens", "film"):
+        assert words not in user.content
+    assert "Template: is it good or\nLoss: 0.300\nAccuracy: 0.900" in user.content
+    assert talk(nameless, consultation(), "- is it good or bad").texts == ["is it good or"]
+    assert talk(Paper(), consultation(), "- is it good or bad", "- tell me").texts == ["tell me tell me"]
 
 
 @pytest.mark.parametrize(
