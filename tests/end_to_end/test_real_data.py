@@ -38,7 +38,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def swept(small: Path, catalyst: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of one sweep over all tasks: the libraries are imported once."""
     home = tmp_path_factory.mktemp("swept")
-    words = ["-m", "task.shots=4", "stages=2", "stage.steps=2", "record.steps=1", "evaluate.steps=2", "threads=1"]
+    words = ["-m", "task.shots=4", "stage.steps=[2,2]", "record.steps=1", "evaluate.steps=2", "threads=1"]
     words += ["backbone=minilm", "backbone.max_length=20", "batch_size=8", "prompt.length=4", "pool.candidates=1"]
     words += [
         "mentor=evolution",

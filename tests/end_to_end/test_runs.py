@@ -223,8 +223,10 @@ def test_a_finished_run_has_a_complete_outcome(evolved: Run) -> None:
     # 36 rows in batches of 8: one batch of an epoch holds only 4
     assert (ledger.gradient_steps, ledger.train_examples, ledger.mentor_calls, ledger.cost_usd) == (8, 60, 0, 0)
     records = evolved.records
-    # dev has 4 rows; 1 + 1 + 3 soft prompts are scored, and every entry of the pool
-    assert ledger.scored_examples == 4 * (len(records.metrics) + len(records.pool))
+    # dev has 4 rows; 1 + 1 + 3 soft prompts are scored, every entry of the pool, and the points that proposals make
+    points = sum(len(restart.considered) for restart in records.restarts)
+    assert points == 3
+    assert ledger.scored_examples == 4 * (len(records.metrics) + len(records.pool) + points)
     assert outcome.seconds > 0
     assert outcome.peak_memory_bytes > 2**27
     assert outcome.device == "cpu"
