@@ -53,5 +53,5 @@ def test_every_priced_provider_mentor_in_conf_has_a_price() -> None:
         client = {} if path.stem == "replay" else read_node(path.stem, files).get("client", {})
         if client.get("key_variable"):
             models[path.stem] = client["model"]
-    assert len(models) == 13
+    assert len(models) == 15
     assert {name: model for name, model in models.items() if model not in load_prices()} == {}
