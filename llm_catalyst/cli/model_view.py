@@ -68,7 +68,7 @@ def load_model_view(config: Mapping[str, Any], data: TaskData) -> ModelView | No
     cloze = fill_cloze(data.task.cloze, None if causal else tokenizer.mask_token) if words else None
     asked = data.task.max_length or config["protocol"]["max_length"]
     given = [limit for limit in (asked, backbone.max_length) if limit]
-    positions = measure_positions(backbone.name, where, backbone.revision)
+    positions = measure_positions(backbone.name, where, backbone.revision, tokenizer.model_max_length)
     fitting = [n - m for n in (tokenizer.model_max_length, positions) if n is not None]
     limit = min(*(given or [LONGEST_TEXT]), *fitting)
     lengths, encoded = {}, {}
@@ -82,13 +82,14 @@ def load_model_view(config: Mapping[str, Any], data: TaskData) -> ModelView | No
     return ModelView(backbone.name, tokenizer, m, limit, cloze, lengths, warnings)
 
 
-def measure_positions(name: str, where: str, revision: str | None) -> int | None:
+def measure_positions(name: str, where: str, revision: str | None, told: int) -> int | None:
     """The tokens that a sequence may have, from the model as config.json describes it, without weights.
+
+    That is what the tokenizer has `told` where config.json has as many positions.
 
     Raises:
         ConfigurationError: the model is of a family that is not served.
     """
-    import torch
     import transformers
 
     from llm_catalyst.models.backbones.compatibility import find_positions, refuse_family
@@ -97,6 +98,10 @@ def measure_positions(name: str, where: str, revision: str | None) -> int | None
         where, revision=revision or "main", trust_remote_code=False, local_files_only=True
     )
     refuse_family(name, config)
+    if told <= (getattr(config, "max_position_embeddings", None) or 0):
+        return told  # the model's classes, which take seconds to import, would say no less
+    import torch
+
     with torch.device("meta"):
         return find_positions(transformers.AutoModel.from_config(config))
 
