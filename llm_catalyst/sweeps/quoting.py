@@ -72,6 +72,8 @@ def quote_override(word: str, sweeps: bool, kind_of: Callable[[str], Kind | None
     if kind is None and understood:
         return word
     parts = split_values(typed) if sweeps else [typed]
+    if len(parts) > 1 and not all(part.strip() for part in parts):
+        raise ConfigurationError(f"{word}: a value is missing before or behind a comma; write {key}=A,B")
     return f"{key}={','.join(quote_part(part, kind or 'text', name.startswith('hydra.'), sweeps) for part in parts)}"
 
 

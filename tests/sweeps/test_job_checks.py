@@ -14,6 +14,7 @@ from helpers.command import Command
         (["batch_size=8,0"], "error: batch_size=0 is too small; it must be at least 1 (batch_size=0; no run"),
         (["seed=1,true"], "error: seed=true does not fit: it must be a number (seed=True; no run"),
         (["mentor=none,gpt4"], "error: the environment variable OPENAI_API_KEY is not set"),
+        (["batch_size=8,"], "error: batch_size=8,: a value is missing before or behind a comma; write batch_size=A,B"),
         (["mentor=none,null"], "error: mentor=none,null names no choice; there are: best, "),
         (["experiment=quickstart,null"], "error: experiment=quickstart,null names no choice; there are: "),
         (["mentor=none,openai_compatible"], "error: mentor.client.model must be given"),
