@@ -44,8 +44,7 @@ def counted_score_cells(score: Score | None) -> list[str]:
 
 def render_verdict(run: RunRecords, outcome: Outcome) -> Text:
     """Status and message: green if the run is done and above the majority class."""
-    majority = outcome.majority if outcome.majority_metric is None else outcome.majority_metric
-    reached = outcome.status == "done" and outcome.test is not None and outcome.test.metric > majority
+    reached = outcome.status == "done" and outcome.test is not None and outcome.test.metric > outcome.majority_score
     constant = any(e.constant is not None for e in run.metrics[-1:])
     style = "bold green" if reached and not constant else "bold yellow" if outcome.status == "done" else "bold red"
     return Text.assemble((outcome.status, style), "  ", (terminal.escape_controls(outcome.message), "bold"))
@@ -67,10 +66,9 @@ def render_scores(outcome: Outcome, metric: str) -> Table:
     for name, words in NEW.items():
         if name in outcome.test_metrics:
             table.add_row(words, "", "", "", "", f"{outcome.test_metrics[name]:.3f}", "")
-    known = outcome.majority_metric is not None
-    majority = outcome.majority if outcome.majority_metric is None else outcome.majority_metric
-    label = "majority class" if known or metric == "accuracy" else "majority class (accuracy)"
-    table.add_row(Text(label, "dim"), "", "", "", "", Text(f"{majority:.3f}", "dim"), "")
+    known = outcome.majority_metric is not None or metric == "accuracy"
+    label = "majority class" if known else "majority class (accuracy)"
+    table.add_row(Text(label, "dim"), "", "", "", "", Text(f"{outcome.majority_score:.3f}", "dim"), "")
     return table
 
 

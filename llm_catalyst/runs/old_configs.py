@@ -100,13 +100,19 @@ def list_lacking_keys(config: Mapping[str, Any]) -> list[tuple[dict[str, Any], s
     """
     found = []
     for key in FILLED_KEYS:
-        *parents, name = key.split(".")
-        node = get_nested(config, *parents) if parents else config
-        if isinstance(node, dict) and name not in node:
+        node, name = find_parent(config, key)
+        if node is not None and name not in node:
             target = translate_target(str(node.get("_target_", OWN)))
             if target.startswith(OF_CLASSES.get(key, OWN)):
                 found.append((node, name, key))
     return found
+
+
+def find_parent(config: Mapping[str, Any], key: str) -> tuple[dict[str, Any] | None, str]:
+    """The node of a configuration in which a dotted key stands, None where there is none, and the key's name in it."""
+    *parents, name = key.split(".")
+    node = get_nested(config, *parents)
+    return (node if isinstance(node, dict) else None), name
 
 
 def keep_earlier_values(config: Mapping[str, Any], earlier: Mapping[str, Any], given: Container[str]) -> dict[str, Any]:
@@ -128,9 +134,8 @@ def keep_earlier_values(config: Mapping[str, Any], earlier: Mapping[str, Any], g
     values |= {key: FILLED_KEYS[key] for key in lacking}
     values |= {key: get_nested(earlier, *key.split(".")) for lack, key in CHANGED_WITH.items() if lack in lacking}
     for key, value in values.items():
-        *parents, name = key.split(".")
-        node = get_nested(kept, *parents) if parents else kept
-        if isinstance(node, dict) and name in node and key not in given:
+        node, name = find_parent(kept, key)
+        if node is not None and name in node and key not in given:
             node[name] = copy.deepcopy(value)
     return kept
 

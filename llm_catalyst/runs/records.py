@@ -283,6 +283,11 @@ class Outcome:
     majority_metric: float | None = None
     distinct: tuple[int, ...] = ()
 
+    @property
+    def majority_score(self) -> float:
+        """The task's metric of always answering the largest class, or the accuracy where no more is known."""
+        return self.majority if self.majority_metric is None else self.majority_metric
+
 
 @dataclass(frozen=True)
 class Manifest:

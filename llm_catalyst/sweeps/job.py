@@ -28,7 +28,7 @@ from llm_catalyst.config.build import build_components, build_node, record_check
 from llm_catalyst.config.errors import DIVERGED, run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, expand_short_names, sanitize_folder_name
 from llm_catalyst.report.summary import summarize_run
-from llm_catalyst.runs.old_configs import keep_earlier_values, lacks_keys, translate_config
+from llm_catalyst.runs.old_configs import find_parent, keep_earlier_values, lacks_keys, translate_config
 from llm_catalyst.runs.reader import read_manifest, read_run, run_directories
 from llm_catalyst.runs.run_config import PLACE, load_written_config
 from llm_catalyst.runs.writer import find_replaced_files
@@ -229,9 +229,11 @@ def refuse_other_model(backbone: Any, sweep: Path) -> None:
 
     The hub's models are told apart by their commit, which each manifest names.
     """
-    begun = [read_manifest(run).backbone for run in run_directories(sweep)] if sweep.is_dir() else []
+    if not (sweep.is_dir() and (folder := Path(backbone.location())).is_dir()):
+        return
+    begun = [read_manifest(run).backbone for run in run_directories(sweep)]
     before = [facts for facts in begun if facts.get("files") and facts.get("location") == backbone.location()]
-    if not before or not (folder := Path(backbone.location())).is_dir():
+    if not before:
         return
     from llm_catalyst.models.backbones.local_files import hash_files
 
@@ -276,9 +278,8 @@ def keep_own(config: Mapping[str, Any], path: Path, words: Sequence[str]) -> dic
         return None
     own = translate_config(written)
     for key in movable:
-        *parents, name = key.split(".")
-        node = get_nested(own, *parents) if parents else own
-        if isinstance(node, dict):
+        node, name = find_parent(own, key)
+        if node is not None:
             node[name] = get_nested(config, *key.split("."))
     return own
 
