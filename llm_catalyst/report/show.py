@@ -186,6 +186,7 @@ def render_restarts(run: RunRecords, metric: str, longest: int | None) -> list[R
             lines.append(terminal.indent_text(Text(words, "yellow")))
         if restart.stage not in shown:
             shown.add(restart.stage)
+            lines += [terminal.indent_text(Text(effect.shown, "dim"))] if effect.shown else []
             lines += render_considered(run, restart, metric, longest)
     return lines
 

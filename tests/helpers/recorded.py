@@ -97,6 +97,8 @@ def restart(
         considered=tuple(zip(proposals, scores, strict=True)),
         rejected=(Rejected("Sure, here are three prompts:", "a phrase, not a proposal"),),
         fallback=fallback,
+        distinct=7,
+        shown=4,
     )
 
 

@@ -96,6 +96,7 @@ def test_the_page_holds_tables_figures_prompts_restarts_and_what_made_them(told:
         "Convergence. The soft prompt's accuracy on dev",
         "mean over 2 seeds",
         '"sombre800 film ##ness told verdict"',
+        "7 of 20 projections in the stage differ; 4 prompts stood in the pool",
         "0.6200 / 0.702 → 0.5500 / 0.717 at the restart →",
         'cut off: " and its tone"',
         "Sure, here are three prompts:",

@@ -93,6 +93,7 @@ def test_a_summary_without_any_finite_state_still_tells_how_the_run_ended(tmp_pa
 def test_the_story_tells_each_restart_with_what_was_weighed(tmp_path: Path) -> None:
     text = squeezed(text_of(render_run(read_run(write_run(tmp_path / "run")))))
     assert "Restart after stage 1 dev loss 0.6200 → 0.5500 at the restart → 0.5200 after stage 2" in text
+    assert "7 of 20 projections in the stage differ; 4 prompts stood in the pool" in text
     assert '▸ 0.5500 0.717 "Judge the mood of the review" cut off: " and its tone" names what is asked' in text
     assert '0.6400 0.687 "1. Verdict:"' in text
     assert 'rejected "Sure, here are three prompts:" a phrase, not a proposal' in text

@@ -9,6 +9,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from llm_catalyst.report.runs import RecordReader, Run, dev_rank
 from llm_catalyst.report.tables import costs
 from llm_catalyst.report.tables.build import build_tables
 from llm_catalyst.runs.analysis import collect_warnings, trace_restarts
-from llm_catalyst.runs.records import LLMCall, Restart
+from llm_catalyst.runs.reader import RunRecords
+from llm_catalyst.runs.records import LLMCall, Restart, Snapshot
 from llm_catalyst.utils.format import format_count, format_dollars, format_duration, join_first
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
@@ -60,13 +62,20 @@ def build_section(
         "figures": figures,
         "undrawn": {figure: drawing.caption for figure, drawing in drawings.items() if drawing.figure is None},
         "best_runs": [(cell, run) for cell, run in best_runs if run.outcome and run.outcome.best],
-        "restarts": [(cell, run, trace_restarts(read.records(run))) for cell, run in restarted[:MOST_RESTARTED]],
+        "restarts": [
+            (cell, run, trace_restarts(with_trajectory(run, read))) for cell, run in restarted[:MOST_RESTARTED]
+        ],
         "with_restarts": len(restarted),
         "facts": collect_facts(results.runs),
         "fingerprints": count_fingerprints(results),
         "calls": group_calls(results.runs, read),
         "problems": collect_problems(results, read),
     }
+
+
+def with_trajectory(run: Run, read: RecordReader) -> RunRecords:
+    """All of the run's records."""
+    return replace(read.records(run), trajectory=read(run, Snapshot))
 
 
 def summarize_report(results: Results) -> dict[str, str]:
