@@ -6,7 +6,7 @@ conf/published/<name>.yaml   figures that others have published for it, which a 
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -36,6 +36,8 @@ class Line:
 class Table:
     """Rows x columns x seeds. `overrides` are those of every run; `smoke` replaces them in a smoke run.
 
+    `cells` has overrides of single cells by row and column, over those of both; a smoke run goes without them.
+
     `reference` names the row with which the others are compared, paired by seed; `figures` are drawn in its report.
     `command` is the one that fills it, where its runs lie beside it.
     """
@@ -47,6 +49,7 @@ class Table:
     seeds: tuple[int, ...] = (1, 2, 3)
     overrides: tuple[str, ...] = ()
     smoke: tuple[str, ...] | None = None
+    cells: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     reference: str | None = None
     note: str = ""
     figures: tuple[str, ...] = ()
@@ -62,6 +65,24 @@ class Table:
             raise ConfigurationError(f"table {self.name}: its seeds must be different numbers, and one at least")
         if self.reference is not None:
             check_choice(f"table {self.name}: reference", self.reference, [row.name for row in self.rows])
+        for row, columns in self.cells.items():
+            check_choice(f"table {self.name}: cells", row, [line.name for line in self.rows])
+            for column in columns:
+                check_choice(f"table {self.name}: cells of {row}", column, [line.name for line in self.columns])
+
+    def overrides_of(self, row: Line, column: Line) -> tuple[str, ...]:
+        """The overrides of the runs of one cell; of those with the same key the row's stands over the column's."""
+        cell = self.cells.get(row.name, {}).get(column.name, ())
+        return merge_overrides(self.overrides, column.overrides, row.overrides, cell)
+
+    def override(self, words: Sequence[str]) -> "Table":
+        """The table whose runs have these overrides over all of its own."""
+        rows = tuple(replace(row, overrides=merge_overrides(row.overrides, words)) for row in self.rows)
+        cells = {
+            row: {column: merge_overrides(own, words) for column, own in columns.items()}
+            for row, columns in self.cells.items()
+        }
+        return replace(self, rows=rows, cells=cells)
 
 
 @dataclass(frozen=True)
@@ -131,6 +152,7 @@ def apply_smoke(table: Table) -> Table:
         seeds=table.seeds[:SMOKE_SEEDS],
         overrides=table.overrides if table.smoke is None else table.smoke,
         smoke=None,
+        cells={},
     )
 
 
@@ -148,6 +170,11 @@ def select_runs(table: Table, only: Mapping[str, Sequence[str]]) -> Table:
         table,
         rows=tuple(row for row in table.rows if row.name in chosen["row"]),
         columns=tuple(column for column in table.columns if column.name in chosen["column"]),
+        cells={
+            row: {column: words for column, words in columns.items() if column in chosen["column"]}
+            for row, columns in table.cells.items()
+            if row in chosen["row"]
+        },
         seeds=tuple(seed for seed in table.seeds if str(seed) in chosen["seed"]),
         reference=table.reference if table.reference in chosen["row"] else None,
     )
@@ -169,7 +196,7 @@ def list_runs(table: Table) -> tuple[PlannedRun, ...]:
             row.name,
             column.name,
             seed,
-            merge_overrides(table.overrides, column.overrides, row.overrides, (f"seed={seed}",)),
+            merge_overrides(table.overrides_of(row, column), (f"seed={seed}",)),
             f"{folder_of(row.name)}/{folder_of(column.name)}/seed{seed}",
         )
         for seed in table.seeds

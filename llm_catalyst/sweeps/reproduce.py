@@ -77,10 +77,9 @@ def plan_table(options: Namespace) -> TablePlan:
         hydra.append(f"hydra.searchpath=[{quote_text(f'file://{options.config_dir.absolute()}')}]")
     table = tables.find_table(options.table, places)
     table = tables.apply_smoke(table) if options.smoke else table
-    rows = [replace(row, overrides=tables.merge_overrides(row.overrides, overrides)) for row in table.rows]
     command = join_command(["catalyst", "reproduce", options.table, *flags, *given])
     folder = HOME / "_".join(filter(None, [table.name, name_sweep(overrides)]))
-    table = replace(table, rows=tuple(rows), command=command)
+    table = replace(table.override(overrides), command=command)
     chosen = tables.select_runs(table, {key: names for key, names in only.items() if key in ONLY})
     waiting = tuple(cell for cell in tables.list_runs(chosen) if not is_finished(folder, cell))
     return TablePlan(table, chosen, folder, waiting, tuple(hydra), options.published)

@@ -1,6 +1,7 @@
 """Tables of runs: their files, the order of their cells, and what a smoke run makes of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,18 @@ def test_the_row_has_the_last_word_in_a_cell_and_the_seed_after_it() -> None:
     assert second.folder == "gpt_4/rte/seed1"
 
 
+def test_what_a_cell_has_of_its_own_stands_over_row_and_column_and_below_the_command_line() -> None:
+    table = replace(TABLE, seeds=(1,), cells={"+ GPT-4": {"CB": ("mentor=random", "stage.steps=7")}})
+    by_place = {(cell.row, cell.column): cell.overrides for cell in list_runs(table)}
+    assert by_place["+ GPT-4", "CB"] == ("batch_size=4", "task=cb", "mentor=random", "seed=1", "stage.steps=7")
+    assert by_place["+ GPT-4", "RTE"] == ("batch_size=4", "task=rte", "mentor=gpt4", "seed=1")
+    given = {(cell.row, cell.column): cell.overrides for cell in list_runs(table.override(["stage.steps=9"]))}
+    assert all("stage.steps=9" in overrides and "stage.steps=7" not in overrides for overrides in given.values())
+    assert apply_smoke(table).cells == {}
+    assert select_runs(table, {"column": ["CB"]}).cells == table.cells
+    assert select_runs(table, {"row": ["Prompt tuning"]}).cells == {}
+
+
 def test_a_smoke_run_puts_what_stands_in_into_the_place_of_the_overrides() -> None:
     table = apply_smoke(TABLE)
     assert table.name == "drinks_smoke"
@@ -99,6 +112,8 @@ def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         ({"rows": [{"name": "A", "override": []}]}, "rows.0.override: "),
         ({"columns": [{"overrides": []}]}, "columns.0.name: "),
         ({"smok": []}, "smok: "),
+        ({"cells": {"GPT-4": {}}}, "did you mean \\+ GPT-4"),
+        ({"cells": {"+ GPT-4": {"CP": []}}}, "RTE, CB"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused_by_file_and_key(tmp_path: Path, change: dict[str, Any], said: str) -> None:
