@@ -135,6 +135,39 @@ def average_columns(results: Results, found: Mapping[Place, CellStatistics]) -> 
     return {row: sum(s.mean for s in own if s) / len(own) for row, own in means.items() if all(own)}
 
 
+@dataclass(frozen=True)
+class RowStatistics:
+    """A row against the reference row over all columns and seeds, a pair for each run of both.
+
+    `p` is the p-value of the paired t test, Holm-adjusted over the rows.
+    """
+
+    comparison: Comparison
+    p: float | None
+
+
+def compare_rows(results: Results, measure: str = "test") -> dict[str, RowStatistics]:
+    """Each row against the reference row over all columns; empty for one column, and where metrics differ.
+
+    The columns are taken as they are: the pairs say nothing of columns that the table does not have.
+    """
+    if len(results.columns) < 2 or results.metric == "metric" or results.reference is None:
+        return {}
+    found = {place: values_by_seed(cell, measure) for place, cell in results.cells.items()}
+    compared = {}
+    for row in results.rows:
+        places = [(row, column, seed) for column in results.columns for seed in sorted(found[row, column])]
+        pairs = [
+            (found[row, column][seed], found[results.reference, column][seed])
+            for _, column, seed in places
+            if row != results.reference and seed in found[results.reference, column]
+        ]
+        if pairs:
+            compared[row] = compare_paired(*zip(*pairs, strict=True))
+    adjusted = adjust_holm([comparison.t_p for comparison in compared.values()])
+    return {row: RowStatistics(compared[row], p) for row, p in zip(compared, adjusted, strict=True)}
+
+
 def count_wins(results: Results, found: Mapping[Place, CellStatistics]) -> dict[str, tuple[int, ...]]:
     """For each row the numbers of wins, ties and losses against the reference row, over all columns and seeds."""
     sums = {}

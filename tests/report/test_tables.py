@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console, RenderableType
 from scipy import stats
 
-from llm_catalyst.report.cell_statistics import MEASURES, compute_statistics
+from llm_catalyst.report.cell_statistics import MEASURES, compare_rows, compute_statistics
 from llm_catalyst.report.results import Results, collect_results
 from llm_catalyst.report.statistics import adjust_holm
 from llm_catalyst.report.tables.build import build_comparisons, render_scores, to_latex, to_markdown
@@ -83,6 +83,23 @@ def test_p_values_are_adjusted_over_all_comparisons_of_the_table(tmp_path: Path)
     assert [value.p for value in compared] == adjust_holm(
         [value.comparison.t_p for value in compared if value.comparison]
     )
+
+
+def test_rows_are_compared_over_all_columns_with_a_pair_for_each_column_and_seed(tmp_path: Path) -> None:
+    figures = {
+        ("Alone", "x"): BASE, ("Alone", "y"): NOISY, ("A", "x"): BETTER, ("A", "y"): BASE,
+        ("B", "x"): (0.7, None, 0.9, 0.8, 0.7), ("B", "y"): BETTER,
+    }  # fmt: skip
+    rows = compare_rows(results_of(tmp_path, figures))
+    tests = {
+        "A": stats.ttest_rel([*BETTER, *BASE], [*BASE, *NOISY]).pvalue,
+        "B": stats.ttest_rel([0.7, 0.9, 0.8, 0.7, *BETTER], [0.70, 0.69, 0.72, 0.70, *NOISY]).pvalue,
+    }
+    assert [*rows] == ["A", "B"]
+    assert {row: value.comparison.t_p for row, value in rows.items()} == pytest.approx(tests)
+    assert {row: value.comparison.pairs for row, value in rows.items()} == {"A": 10, "B": 9}
+    assert [value.p for value in rows.values()] == pytest.approx(adjust_holm([*tests.values()]))
+    assert compare_rows(results_of(tmp_path / "other", {("Alone", "x"): BASE, ("A", "x"): BETTER})) == {}
 
 
 @pytest.mark.parametrize(

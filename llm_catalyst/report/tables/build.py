@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from llm_catalyst.report import cell_statistics
-from llm_catalyst.report.cell_statistics import ALPHA, CellStatistics, compute_statistics
+from llm_catalyst.report.cell_statistics import ALPHA, CellStatistics, compare_rows, compute_statistics
 from llm_catalyst.report.results import Place, Results
 from llm_catalyst.report.statistics import Comparison
 from llm_catalyst.report.tables.costs import build_cost_by_cell, build_cost_table
@@ -14,6 +14,7 @@ from llm_catalyst.utils.terminal import escape_controls
 
 UNKNOWN = Field("–", "dim")
 FEW = 100  # rows, of which one is a point of accuracy
+ALL_COLUMNS = "all columns"
 FIGURES = ("pairs", "difference", "95% interval", "p (t)", "p (Holm)", "p (Wilcoxon)", "d_z", "wins / ties / losses")
 
 
@@ -165,9 +166,15 @@ def list_sources(found: Mapping[Place, CellStatistics]) -> list[str]:
 
 
 def build_comparisons(results: Results) -> RenderedTable:
-    """Each cell against that of the reference row in its column, over the seeds that both have."""
-    found = compute_statistics(results)
+    """Each row against the reference row over all columns, and each cell against that row's in its column.
+
+    A pair are the runs of both rows in one column and of one seed.
+    """
+    found, rows = compute_statistics(results), compare_rows(results)
     lines = [
+        (Field(row), Field(ALL_COLUMNS), *format_comparison(value.comparison, value.p)) for row, value in rows.items()
+    ]
+    lines += [
         (Field(row), Field(column), *format_comparison(value.comparison, value.p))
         for (row, column), value in found.items()
         if value.comparison
@@ -178,7 +185,8 @@ def build_comparisons(results: Results) -> RenderedTable:
         ("", "", *FIGURES),
         lines,
         results.command,
-        ("Differences in points of %, paired by seed; d_z: the mean difference over its standard deviation.",),
+        ["Differences in points of %, paired by seed; d_z: the mean difference over its standard deviation."]
+        + ["Holm: adjusted over the rows with all columns, and by itself over the cells."] * bool(rows),
         collect_warnings(found),
         texts=2,
     )

@@ -7,9 +7,18 @@ from io import StringIO
 from statistics import fmean
 from typing import Any
 
-from llm_catalyst.report.cell_statistics import COSTS, MEASURES, CellStatistics, Measure, compute_statistics
+from llm_catalyst.report.cell_statistics import (
+    COSTS,
+    MEASURES,
+    CellStatistics,
+    Measure,
+    compare_rows,
+    compute_statistics,
+)
 from llm_catalyst.report.results import Cell, Results
 from llm_catalyst.report.runs import Run
+from llm_catalyst.report.statistics import Comparison
+from llm_catalyst.report.tables.build import ALL_COLUMNS
 from llm_catalyst.runs.records import Outcome
 
 ENDED = ("status", "protocol", "reported_on", "finished", "majority", "fallbacks")  # columns of a finished run
@@ -50,13 +59,29 @@ def run_line(cell: Cell, run: Run) -> dict[str, Any]:
 
 
 def summary_csv(results: Results) -> str:
-    """A line for each cell: mean and spread, the paired comparison with the reference row, and what a run costs."""
-    return write_csv([cell_line(results, *place, value) for place, value in compute_statistics(results).items()])
+    """A line for each cell: mean and spread, the paired comparison with the reference row, and what a run costs.
+
+    Then one for each row: its comparison over all columns.
+    """
+    cells = [cell_line(results, *place, value) for place, value in compute_statistics(results).items()]
+    rows = [
+        {"row": row, "column": ALL_COLUMNS, **comparison_columns(results, value.comparison), "holm_p": value.p}
+        for row, value in compare_rows(results).items()
+    ]
+    return write_csv([*cells, *rows])
+
+
+def comparison_columns(results: Results, comparison: Comparison | None) -> dict[str, Any]:
+    """The columns of a comparison with the reference row; none without one."""
+    if comparison is None:
+        return {}
+    named = {f"difference_{key}" if key in ("low", "high") else key: v for key, v in asdict(comparison).items()}
+    return {"reference": results.reference, **named}
 
 
 def cell_line(results: Results, row: str, column: str, value: CellStatistics) -> dict[str, Any]:
     """The line of a cell."""
-    compared, outcomes = asdict(value.comparison) if value.comparison else {}, results.cells[row, column].outcomes
+    outcomes = results.cells[row, column].outcomes
     return {
         "row": row,
         "column": column,
@@ -65,8 +90,7 @@ def cell_line(results: Results, row: str, column: str, value: CellStatistics) ->
         "expected": value.expected,
         "seeds": value.runs,
         **({name: each for name, each in asdict(value.summary).items() if name != "n"} if value.summary else {}),
-        **({"reference": results.reference} if compared else {}),
-        **{f"difference_{key}" if key in ("low", "high") else key: entry for key, entry in compared.items()},
+        **comparison_columns(results, value.comparison),
         "holm_p": value.p,
         "bold": value.bold,
         **({f"published_{k}": entry for k, entry in asdict(value.published).items()} if value.published else {}),
