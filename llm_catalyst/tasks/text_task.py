@@ -55,8 +55,9 @@ class TextTask(Task):
     `text` and `pair` are templates with the columns in braces. `choices` makes the task multiple choice:
     one template per choice, each taking the place of `pair`. `values` renames a column's values before
     they enter a template. `words` (verbalizer) and `descriptions` (similarity) stand for the labels, in
-    the order of the label ids; for a multiple choice task they stand for a wrong and a right choice. `max_length`
-    is the number of tokens of a text at most.
+    the order of the label ids; for a multiple choice task they stand for a wrong and a right choice. `prompts` are
+    those that a person who knows the task would write, which `mentor=listed` proposes. `max_length` is the number of
+    tokens of a text at most.
     """
 
     name: str
@@ -68,6 +69,7 @@ class TextTask(Task):
     label: str = "label"
     labels: list[LabelName] = field(default_factory=list)
     description: str = ""
+    prompts: list[str] = field(default_factory=list)
     words: list[LabelName] = field(default_factory=list)
     cloze: str = "It was {mask}."
     descriptions: list[str] = field(default_factory=list)

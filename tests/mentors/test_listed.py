@@ -39,6 +39,18 @@ def test_each_restart_proposes_the_next_prompts_and_begins_anew_after_the_last(t
     assert ask(mentor, 2).proposals[0].rationale == "prompt 5 of 5 in the file"
 
 
+def test_prompts_may_stand_in_the_configuration_itself() -> None:
+    advice = ask(Listed(prompts=("good film", "a bad movie")), 0)
+    assert [p.prompt.text for p in advice.proposals] == ["good film good film", "a bad movie a"]
+    assert advice.proposals[1].rationale == "prompt 2 of 2 in the list"
+
+
+def test_the_prompts_of_the_task_are_proposed_where_no_file_is_given(composed: Callable[..., dict[str, Any]]) -> None:
+    assert composed("mentor=listed", "task=sst2")["mentor"]["prompts"][0] == "the sentiment of this movie review is"
+    with pytest.raises(ConfigurationError, match=r"mentor=listed has no prompt, .*mentor\.file=prompts\.txt"):
+        build_components(composed("mentor=listed", "task=boolq"))
+
+
 def test_no_prompt_is_proposed_twice_at_one_restart(tmp_path: Path) -> None:
     assert len(ask(Listed(write_prompts(tmp_path), proposals=9), 3).proposals) == len(TEXTS)
 
