@@ -23,6 +23,7 @@ catalyst: a language model as a complementary optimizer to gradient descent in p
   catalyst data reviews.csv                 what a run would understand of a file or a task
   catalyst resume DIR                       continue a run that was cut off
   catalyst show DIR                         the course of a run
+  catalyst show --mentor DIR                what the mentor was asked, what it answered, and what became of it
   catalyst show --verify DIR                check its files against their checksums
   catalyst reproduce nlu                    carry out a table of runs, and print it
   catalyst report DIR…                      tables, figures and a page from runs
@@ -115,7 +116,9 @@ def build_parser() -> argparse.ArgumentParser:
     show = add_command(commands, show_action, "print the course of a run")
     show.add_argument("directory", **DIRECTORY)
     show.add_argument("--full", action="store_true", help="every message to and from the mentor at full length")
-    show.add_argument("--brief", action="store_true", help="the curves and the summary only")
+    show.set_defaults(part="all")
+    for part, shown in (("brief", "the curves and the summary only"), ("mentor", "the exchanges with the mentor only")):
+        show.add_argument(f"--{part}", action="store_const", const=part, dest="part", help=shown)
     show.add_argument("--verify", action="store_true", help="check the files instead; exit code 1 where one is damaged")
     show.add_argument("--svg", type=expand_path, metavar="FILE", help="also write it as a picture")
     data = add_command(commands, data_action, "print what a run would understand of a file or a task", DATA)
@@ -188,7 +191,7 @@ def show_action(options: argparse.Namespace) -> int | None:
 
     if options.verify:
         return int(not print_verification(options.directory, open_console()))
-    show_run(options.directory, open_console(), options.svg, options.full, options.brief)
+    show_run(options.directory, open_console(), options.svg, options.full, options.part)
     return None
 
 

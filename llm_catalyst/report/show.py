@@ -3,15 +3,17 @@
 import io
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from llm_catalyst.report.curves import collect_scores, locate_restarts
 from llm_catalyst.report.summary import format_later_loss, format_loss, score_cells, summarize_run
 from llm_catalyst.runs import analysis
+from llm_catalyst.runs.consultations import DESCRIPTIONS, collect_consultations
 from llm_catalyst.runs.reader import RunRecords, read_run
 from llm_catalyst.runs.records import LLMCall, Restart
 from llm_catalyst.utils import terminal
@@ -23,10 +25,17 @@ POOL = 10  # entries shown
 SHORT = 8  # lines of a message shown without --full
 SHORT_LINE = 400  # characters of such a line
 SHORT_PROMPT = 200  # characters of a prompt in a table, without --full
+SIDE_BY_SIDE = range(90, 400)  # columns of a terminal in which a request and its answer stand side by side
 CURVE = (64, 8)  # cells of a plot: with its labels it fits 80 columns
 
 
-def show_run(path: Path, console: Console, svg: Path | None = None, full: bool = False, brief: bool = False) -> None:
+def show_run(
+    path: Path,
+    console: Console,
+    svg: Path | None = None,
+    full: bool = False,
+    part: Literal["all", "brief", "mentor"] = "all",
+) -> None:
     """Print what happened in a run, or write it as an SVG picture.
 
     Args:
@@ -34,13 +43,16 @@ def show_run(path: Path, console: Console, svg: Path | None = None, full: bool =
         console: where to print.
         svg: the picture's file; None prints instead.
         full: show whole messages and prompts.
-        brief: show only the curves and the summary.
+        part: brief shows the curves and the summary only, mentor the exchanges with the mentor only.
 
     Raises:
         ConfigurationError: `path` holds no run, or a record cannot be read.
     """
     run = read_run(path)
-    content = render_brief(run) if brief else render_run(run, full)
+    if part == "mentor":
+        content = render_consultations(run, full, console.width in SIDE_BY_SIDE)
+    else:
+        content = render_brief(run) if part == "brief" else render_run(run, full)
     if svg is None:
         console.print(content, crop=False)
         return
@@ -176,18 +188,25 @@ def render_restarts(run: RunRecords, metric: str, longest: int | None) -> list[R
         member = f", prompt {restart.member + 1}" if restart.member else ""
         what = "No restart" if restart.kept else "Restart"
         lines += terminal.make_heading(f"{what} after stage {restart.stage + 1}{member}")
-        path = Text.assemble("dev loss ", format_loss(effect.before), " → ", format_loss(effect.at))
-        path.append(" of the running prompt → " if restart.kept else f" at the restart{describe_error(restart)} → ")
-        path.append_text(format_later_loss(effect))
-        path.append(f" after stage {restart.stage + 2}" if effect.after else " (not trained yet)")
-        lines.append(terminal.indent_text(path))
-        if restart.fallback:
-            words = f"fallback: {terminal.escape_controls(restart.fallback)}"
-            lines.append(terminal.indent_text(Text(words, "yellow")))
+        lines += render_effect(effect)
         if restart.stage not in shown:
             shown.add(restart.stage)
             lines += [terminal.indent_text(Text(effect.shown, "dim"))] if effect.shown else []
             lines += render_considered(run, restart, metric, longest)
+    return lines
+
+
+def render_effect(effect: analysis.RestartEffect) -> list[RenderableType]:
+    """The loss before and at a restart, and after the stage that it began."""
+    restart = effect.restart
+    path = Text.assemble("dev loss ", format_loss(effect.before), " → ", format_loss(effect.at))
+    path.append(" of the running prompt → " if restart.kept else f" at the restart{describe_error(restart)} → ")
+    path.append_text(format_later_loss(effect))
+    path.append(f" after stage {restart.stage + 2}" if effect.after else " (not trained yet)")
+    lines: list[RenderableType] = [terminal.indent_text(path)]
+    if restart.fallback:
+        words = f"fallback: {terminal.escape_controls(restart.fallback)}"
+        lines.append(terminal.indent_text(Text(words, "yellow")))
     return lines
 
 
@@ -218,12 +237,47 @@ def render_considered(run: RunRecords, restart: Restart, metric: str, longest: i
     return lines
 
 
+def render_consultations(run: RunRecords, full: bool = False, side_by_side: bool = True) -> RenderableType:
+    """Each consultation: request and answer, what was read from the answer, and what became of it."""
+    metric, found = analysis.read_metric_name(run), collect_consultations(run)
+    lines: list[RenderableType] = [] if found else [Text("No language model was asked in this run.")]
+    for consultation in found:
+        title = f"After stage {consultation.stage + 1}: {consultation.status}; {DESCRIPTIONS[consultation.fate]}"
+        lines += terminal.make_heading(title)
+        for call in consultation.calls:
+            lines += render_exchange(call, full, side_by_side)
+        for effect in consultation.effects:
+            lines += render_effect(effect)
+        if consultation.effects:
+            restart = consultation.effects[0].restart
+            lines += render_considered(run, restart, metric, None if full else SHORT_PROMPT)
+    return Group(*lines)
+
+
+def render_exchange(call: LLMCall, full: bool, side_by_side: bool) -> list[RenderableType]:
+    """A call: its facts, and below them the request and, to its right or below it, the answer."""
+    asked = [line for message in call.messages for line in render_message(message.role, message.content, full)]
+    if call.error is not None:
+        words = f"error: {terminal.escape_controls(call.error)}"
+        answer: list[RenderableType] = [Text(words, "yellow", overflow="fold")]
+    else:
+        answer = []
+    answer += render_message("answer", call.reply, full) if call.reply else []
+    if not side_by_side:
+        return [terminal.indent_text(Text(analysis.describe_call(call), "dim")), *asked, *answer]
+    table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    table.add_column(ratio=1)
+    table.add_column(ratio=1)
+    table.add_row(Group(*asked), Group(*answer))
+    return [terminal.indent_text(Text(analysis.describe_call(call), "dim")), Padding(table, (0, 0, 1, 0))]
+
+
 def render_calls(run: RunRecords, full: bool) -> list[RenderableType]:
     """Each mentor call: facts, messages and response."""
     lines: list[RenderableType] = []
     for number, call in enumerate(run.exchanges, start=1):
         lines += terminal.make_heading(f"Mentor call {number}, after stage {call.stage + 1}")
-        lines.append(terminal.indent_text(Text(describe_call(call), "dim")))
+        lines.append(terminal.indent_text(Text(analysis.describe_call(call), "dim")))
         if call.error is not None:
             lines.append(terminal.indent_text(Text(f"error: {terminal.escape_controls(call.error)}", "yellow")))
         for message in call.messages:
@@ -231,19 +285,6 @@ def render_calls(run: RunRecords, full: bool) -> list[RenderableType]:
         if call.reply:
             lines += render_message("reply", call.reply, full)
     return lines
-
-
-def describe_call(call: LLMCall) -> str:
-    """A call on one line: models, date, latency, cost and parameters."""
-    facts = [f"asked {call.asked}", f"answered by {call.answered or 'nobody'}", call.date, f"{call.latency_s:.1f} s"]
-    facts.append(analysis.sum_usage([call]).describe_cost())
-    if call.attempts > 1:
-        facts.append(f"{call.attempts} attempts")
-    if call.stop_reason:
-        facts.append(f"ended by {call.stop_reason}")
-    facts += [f"{name}={value}" for name, value in call.parameters.items()]
-    facts += [f"{name} not sent" for name in call.not_sent]
-    return terminal.escape_controls("; ".join(facts))
 
 
 def render_message(role: str, content: str, full: bool) -> list[RenderableType]:

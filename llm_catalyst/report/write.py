@@ -12,6 +12,7 @@ from rich.text import Text
 from llm_catalyst.config.table import FILE, folder_of
 from llm_catalyst.report.figures import prompts, scores
 from llm_catalyst.report.figures.drawing import Drawing, matplotlib_style, save_figure
+from llm_catalyst.report.html.exchanges import render_exchanges
 from llm_catalyst.report.html.page import build_section, render_page
 from llm_catalyst.report.results import Results, collect_results
 from llm_catalyst.report.runs import RecordReader
@@ -27,6 +28,7 @@ from llm_catalyst.utils.terminal import escape_controls
 from llm_catalyst.utils.validation import ConfigurationError, check_choice
 
 PAGE = "report.html"
+EXCHANGES = "exchanges.html"
 FOLDERS = ("tables", "figures")  # beside it
 WATCHED = ("manifest.json", "outcome.json", *FILES.values())
 PATIENCE = 20  # looks without any change, after which a watch ends
@@ -92,6 +94,8 @@ def build_files(results: Sequence[Results], refresh: float | None = None) -> dic
                 files[f"figures/{name}-{figure}.svg"] = svgs[figure].encode()
                 files[f"figures/{name}-{figure}.pdf"] = pdf
         sections.append(build_section(name, one, read, drawings, svgs))
+    if exchanges := render_exchanges(results, PAGE):
+        files[EXCHANGES] = exchanges.encode()
     files[PAGE] = render_page(sections, refresh).encode()
     return files
 
@@ -134,7 +138,7 @@ def update_files(target: Path, files: Mapping[str, bytes]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.is_file() or path.read_bytes() != content:
                 write_atomically(path, content)
-        for path in [path for folder in FOLDERS for path in (target / folder).glob("*")]:
+        for path in [*(path for folder in FOLDERS for path in (target / folder).glob("*")), target / EXCHANGES]:
             name = path.relative_to(target).as_posix()
             if name in before and name not in now and checksums.sha256(path.read_bytes()) == before[name]:
                 path.unlink()

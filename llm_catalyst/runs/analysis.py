@@ -74,6 +74,19 @@ def call_usage(call: LLMCall) -> MentorUsage:
     )
 
 
+def describe_call(call: LLMCall) -> str:
+    """A call on one line: models, date, latency, cost and parameters."""
+    facts = [f"asked {call.asked}", f"answered by {call.answered or 'nobody'}", call.date, f"{call.latency_s:.1f} s"]
+    facts.append(sum_usage([call]).describe_cost())
+    if call.attempts > 1:
+        facts.append(f"{call.attempts} attempts")
+    if call.stop_reason:
+        facts.append(f"ended by {call.stop_reason}")
+    facts += [f"{name}={value}" for name, value in call.parameters.items()]
+    facts += [f"{name} not sent" for name in call.not_sent]
+    return escape_controls("; ".join(facts))
+
+
 def best_prompts(entries: Iterable[ScoredPrompt]) -> list[ScoredPrompt]:
     """The distinct prompts, each with its latest score, its first origin and stage; the lowest loss first.
 

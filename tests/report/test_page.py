@@ -19,7 +19,7 @@ from helpers.reports import results_of, write_told
 from rich.console import Console
 
 from llm_catalyst.report.html.page import format_ranges
-from llm_catalyst.report.write import PAGE, build_files, write_report
+from llm_catalyst.report.write import EXCHANGES, PAGE, build_files, write_report
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.signals import INTERRUPTED, RunInterrupted, stop_now
@@ -89,6 +89,35 @@ def page(raw: str) -> Page:
     return Page(raw)
 
 
+def test_the_page_of_exchanges_has_each_consultation_and_filters_for_what_differs(told: Path) -> None:
+    raw = build_files([results_of(told)])[EXCHANGES].decode()
+    found, text = Page(raw), " ".join(Page(raw).text.split())
+    articles = found.all("article")
+    assert len(articles) == 8  # two rows, two seeds, two consultations each
+    for words in (
+        "Prompts with loss and accuracy, the best last:",
+        "1. Judge the mood of the review 2. Is it praise?",
+        "dropped: a phrase, not a proposal",
+        "0.6200 / 0.702 before → 0.5500 / 0.717 at the restart →",
+        "8 consultations",
+    ):
+        assert words in text, words
+    filters = {attributes["id"]: attributes["name"] for attributes in found.all("input") if "id" in attributes}
+    assert [*dict.fromkeys(filters.values())] == ["f0", "f2"]  # entry and stage; all else is the same
+    for mark in filters:
+        assert f"body:has(#{mark}:checked) article:not(.{mark}) {{ display: none; }}" in raw
+        assert 0 < sum(mark in str(article["class"]).split() for article in articles) < len(articles)
+    assert "film tone 7: 0.7\nfilm tone 8" in found.text
+
+
+@pytest.mark.slow
+def test_without_a_language_model_there_is_no_page_of_exchanges_and_an_old_one_is_removed(tmp_path: Path) -> None:
+    asked, alone = write_two(tmp_path / "asked"), write_told(tmp_path / "alone", ["plain"])
+    for folder, there in ((asked, True), (alone, False)):
+        write_report([folder], tmp_path / "report", quiet())
+        assert (tmp_path / "report" / EXCHANGES).exists() == there
+
+
 def test_the_page_holds_tables_figures_prompts_restarts_and_what_made_them(told: Path, page: Page) -> None:
     text = " ".join(page.text.split())
     for words in (
@@ -121,7 +150,7 @@ def test_the_page_is_well_formed_for_readers_and_small_screens(page: Page) -> No
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     targets = {attributes["href"] for attributes in page.all("a")}
-    assert {target for target in targets if target and target[1:] not in ids} == set()
+    assert {target for target in targets if target and target[1:] not in ids} == {EXCHANGES}
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
@@ -131,7 +160,7 @@ def test_nothing_of_the_page_comes_from_the_network_or_runs(page: Page, raw: str
     for _, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on") or name == "src"]
         for name in ("href", "xlink:href"):
-            assert (attributes.get(name) or "#").startswith("#")
+            assert (attributes.get(name) or "#").startswith("#") or attributes[name] == EXCHANGES
         assert not re.search(r"url\((?!#)", attributes.get("style") or "")
     assert "@import" not in raw
     assert not re.search(r"url\((?!#)", raw)
@@ -157,11 +186,13 @@ def test_hostile_texts_are_text(tmp_path: Path) -> None:
         problems=(POISON,), command=POISON,
     )  # fmt: skip
     files = build_files([hostile])
-    raw = files[PAGE].decode()
+    exchanges, raw = Page(files[EXCHANGES].decode()), files[PAGE].decode()
     page = Page(raw)
     assert not {tag for tag, _ in page.tags} & ACTIVE
-    assert [len(page.all(tag)) for tag in ("title", "style", "h1")] == [1, 1, 1]
-    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert not {tag for tag, _ in exchanges.tags} & (ACTIVE - {"input"})
+    for one in (page, exchanges):
+        assert [len(one.all(tag)) for tag in ("title", "style", "h1")] == [1, 1, 1]
+        assert not [name for _, attributes in one.tags for name in attributes if name.startswith("on")]
     assert "{{7*7}}" in page.text
     assert "<script>alert(1)</script>" in page.text
     assert not [sign for sign in ("\x1b", "\x07", "\x00", "\x9b", "\u202e", "\ufffe", "\r") if sign in raw]

@@ -11,7 +11,7 @@ from helpers.recorded import HOSTILE, evaluation, manifest, outcome, prompt, wri
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from llm_catalyst.report.show import render_run, show_run
+from llm_catalyst.report.show import render_consultations, render_run, show_run
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.analysis import best_prompts, collect_warnings
 from llm_catalyst.runs.reader import read_run
@@ -114,6 +114,33 @@ def test_the_story_tells_what_was_run_and_each_call_of_the_mentor(tmp_path: Path
         "Warnings stage 2, step 400: fallback: overloaded (529); the pool's best restarts",
     ):
         assert words in text
+
+
+def test_the_exchanges_alone_tell_request_answer_and_what_became_of_it(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    narrow = squeezed(text_of(render_consultations(run, side_by_side=False)))
+    for words in (
+        "After stage 1: answered; the stage from its proposal ended with a lower loss",
+        "asked claude-haiku-4-5; answered by claude-haiku-4-5-20251001",
+        "system You improve prompts of a text classifier. user Prompts with loss and accuracy, the best last:",
+        "answer Sure, here are three prompts: 1. Judge the mood of the review",
+        "dev loss 0.6200 → 0.5500 at the restart → 0.5200 after stage 2",
+        '▸ 0.5500 0.717 "Judge the mood of the review"',
+        'rejected "Sure, here are three prompts:" a phrase, not a proposal',
+        "After stage 2: answered",
+    ):
+        assert words in narrow
+    assert "Training curve" not in narrow
+    wide = text_of(render_consultations(run), 120).splitlines()
+    assert any("system" in line and "answer" in line for line in wide)
+
+
+def test_a_mentor_that_did_not_answer_and_a_run_without_one_are_told(tmp_path: Path) -> None:
+    failed = squeezed(text_of(render_consultations(read_run(write_run(tmp_path / "run", fails=True))), 120))
+    assert "After stage 2: failed; nothing usable; the pool's best restarted" in failed
+    assert "error: overloaded (529)" in failed
+    run = replace(read_run(write_run(tmp_path / "alone")), exchanges=())
+    assert "No language model was asked" in text_of(render_consultations(run))
 
 
 def test_the_training_curve_marks_the_restarts_and_the_majority_class(tmp_path: Path) -> None:

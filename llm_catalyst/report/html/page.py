@@ -166,6 +166,12 @@ def find_problems(run: Run, read: RecordReader) -> Iterator[str]:
 
 def render_page(sections: Sequence[Mapping[str, Any]], refresh: float | None = None) -> str:
     """The page as HTML; with `refresh` it reloads itself after that many seconds."""
+    page = open_environment().get_template("page.html.j2")
+    return page.render(sections=sections, refresh=refresh)
+
+
+def open_environment() -> Environment:
+    """The environment of the report's templates, which escapes all values."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -178,8 +184,7 @@ def render_page(sections: Sequence[Mapping[str, Any]], refresh: float | None = N
     environment.filters.update(
         prompt=lambda text: quote_prompt(text, LONGEST), named=partial(join_first, most=MOST_NAMED, between="; ")
     )
-    page = environment.get_template("page.html.j2")
-    return page.render(sections=sections, refresh=refresh)
+    return environment
 
 
 def escape_value(value: Any) -> Any:
