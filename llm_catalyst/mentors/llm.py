@@ -10,7 +10,7 @@ from llm_catalyst.mentors import response_cache
 from llm_catalyst.mentors.base import Mentor, MentorContext, refuse_overlap
 from llm_catalyst.mentors.clients.base import NoResponseError, NotRecordedError
 from llm_catalyst.mentors.conversation import Conversation, run_dialogue
-from llm_catalyst.mentors.requests import RequestRunner
+from llm_catalyst.mentors.requests import RequestRunner, has_no_response
 from llm_catalyst.mentors.strategies.base import Strategy
 from llm_catalyst.runs.records import Advice, Rejected, ScoredPrompt
 from llm_catalyst.utils.rng import derive_seed
@@ -18,7 +18,7 @@ from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, check
 
 
 class MentorError(RuntimeError):
-    """The mentor gave no usable proposal, and on_failure=stop asks to stop then."""
+    """The mentor did not answer, or its answers were unusable, and the configuration asks to stop then."""
 
 
 @config_dataclass("mentor")
@@ -31,8 +31,9 @@ class LanguageModel(Mentor):
         history: What the model and its fallbacks are shown of the pool (see `apply_history`).
         attempts: How often each request is sent: after an unusable response again, with a reminder. The client's own
             retries of a failed request do not count.
-        on_failure: "fallback" or "stop", if no mentor of this one and its fallbacks has a proposal; a fallback's own
-            value is not used.
+        on_failure: "stop" or "fallback", if a request gets no answer at all: the provider refuses it for good, or does
+            not answer until the retries are used up. Values of fallbacks are not used, here and in on_unusable.
+        on_unusable: "fallback" or "stop", if there are answers, of which none holds a proposal.
         fallbacks: Mentors to ask in turn after this one has brought no proposal.
         cache: Whether the responses come from the machine's cache if it has them.
         overlap: Whether the response is awaited while the next stage trains, and used at its end.
@@ -42,7 +43,8 @@ class LanguageModel(Mentor):
     strategy: Any
     history: bool | str = True  # YAML's `true`; accepted as a word, too
     attempts: PositiveInt = 2
-    on_failure: Literal["fallback", "stop"] = "fallback"
+    on_failure: Literal["stop", "fallback"] = "stop"
+    on_unusable: Literal["fallback", "stop"] = "fallback"
     fallbacks: list[Any] = field(default_factory=list)
     cache: bool = False
     overlap: bool = False
@@ -106,26 +108,32 @@ class LanguageModel(Mentor):
         """At most `proposals` new prompts and the lines that were rejected, or why there is no prompt.
 
         Raises:
-            MentorError: There is no prompt, with on_failure=stop.
+            MentorError: A request got no answer and no fallback a proposal (on_failure=stop), or no answer a usable
+                proposal (on_unusable=stop).
             NotRecordedError: A replay does not fit.
         """
-        requests = RequestRunner(context.stage, context.record, context.answered, context.before_call)
+        answered = context.answered
+        if self.on_failure == "stop" and not self.fallbacks:  # what stopped a run is tried again when it is resumed
+            answered = tuple(call for call in answered if not has_no_response(call))
+        requests = RequestRunner(context.stage, context.record, answered, context.before_call)
         shown = apply_history(context, self.history)
         rejected: list[Rejected] = []
         reasons: list[str] = []
+        failed = False
         for mentor in (self, *self.fallbacks):
             # Each draws from a copy of the stream: what it would draw if it were the only one.
             advice = mentor.propose_alone(replace(context, rng=copy(context.rng)), shown, requests)
             rejected += advice.rejected
-            if advice.proposals or not advice.fallback:
-                return replace(advice, rejected=tuple(rejected))
-            reasons.append(f"{mentor.label}: " * bool(self.fallbacks) + advice.fallback)
+            failed = failed or bool(advice.failure)
+            # Of a consultation that was cut short, what came before is proposed only if the run does not stop.
+            stops = failed and self.on_failure == "stop" and not self.fallbacks
+            if not stops and (advice.proposals or not advice.fallback):
+                instead = "; ".join([*reasons, f"{mentor.label} proposes instead"]) if reasons else ""
+                return replace(advice, rejected=tuple(rejected), instead=instead)
+            reasons.append(f"{mentor.label}: " * bool(self.fallbacks) + (advice.failure or advice.fallback or ""))
         why = "; ".join(reasons)
-        if self.on_failure == "stop":
-            raise MentorError(
-                f"the mentor failed after stage {context.stage}: {why}; "
-                "remove the cause and resume the run, or set mentor.on_failure=fallback to continue without its advice"
-            )
+        if (self.on_failure if failed else self.on_unusable) == "stop":
+            raise MentorError(explain_stop(context.stage, why, failed))
         return Advice(rejected=tuple(rejected), fallback=why)
 
     def propose_alone(self, context: MentorContext, shown: MentorContext, requests: RequestRunner) -> Advice:
@@ -133,6 +141,7 @@ class LanguageModel(Mentor):
         if strategy.needs_pool and not shown.pool:
             return Advice(fallback="the pool is empty")
         conversation = Conversation(self.client, self.attempts, self.cache, context, requests)
+        broken = ""
         try:
             rng = Random(derive_seed(copy(context.rng).getrandbits(63), "strategy"))
             advice = run_dialogue(strategy.propose(replace(shown, rng=rng)), conversation.send)
@@ -141,10 +150,12 @@ class LanguageModel(Mentor):
                 raise
             proposals = tuple(conversation.proposals[: self.proposals])
             advice = Advice(proposals, fallback=None if proposals else str(failure))
+            broken = "" if self.client.replays else str(failure)  # a replay falls back where the recorded run did
         why = advice.fallback
         if not advice.proposals and not conversation.understood:
             why = why or conversation.why or "nothing was asked"
-        return replace(advice, rejected=(*conversation.rejected, *advice.rejected), fallback=why)
+        rejected = (*conversation.rejected, *advice.rejected)
+        return replace(advice, rejected=rejected, fallback=why, failure=broken)
 
     def _check_fallbacks(self, check: Callable[[Mentor], None]) -> None:
         for i, mentor in enumerate(self.fallbacks):
@@ -152,6 +163,20 @@ class LanguageModel(Mentor):
                 check(mentor)
             except ConfigurationError as error:  # its keys do not stand under `mentor.client`
                 raise ConfigurationError(f"mentor.fallbacks[{i}]: {error}") from None
+
+
+def explain_stop(stage: int, why: str, failed: bool) -> str:
+    """The message of a run that stops after `stage` (from 0), with the ways to continue it."""
+    if not failed:
+        return (
+            f"the mentor gave no usable answer after stage {stage}: {why}; resume the run, or set "
+            "mentor.on_unusable=fallback to continue without its advice"
+        )
+    return (
+        f"the mentor did not answer after stage {stage}: {why}; remove the cause and resume the run (catalyst resume "
+        "DIR), or resume it with another model (mentor.client.model=NAME) or with other mentors to ask instead "
+        "('mentor.fallbacks=[evolution]'); mentor.on_failure=fallback continues without advice"
+    )
 
 
 def apply_history(context: MentorContext, history: bool | str) -> MentorContext:

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from llm_catalyst.config.table import Published
 from llm_catalyst.report.results import Cell, Place, Results
+from llm_catalyst.report.runs import Run
 from llm_catalyst.report.statistics import Comparison, Summary, adjust_holm, compare_paired, summarize_values
 from llm_catalyst.runs.records import Outcome
 
@@ -34,8 +35,9 @@ def count_tokens(outcome: Outcome) -> float | None:
 
 
 def sum_usd(outcome: Outcome) -> float | None:
-    """US dollars for the mentor; None if the price of a call is unknown."""
-    return None if outcome.ledger.unpriced_calls else outcome.ledger.cost_usd
+    """US dollars for the mentor; None if the price or the usage of a call is unknown."""
+    unknown = outcome.ledger.unpriced_calls or (count_tokens(outcome) is None and not outcome.ledger.cost_usd)
+    return None if unknown else outcome.ledger.cost_usd
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -67,6 +69,8 @@ class CellStatistics:
         comparison: against the reference row, over the seeds that both have.
         p: p-value of the paired t test, Holm-adjusted over all comparisons of the table.
         bold: the column's best mean, better than the reference, and p below ALPHA.
+        silent: runs whose mentor never gave a usable answer; they have no score.
+        partial: runs whose mentor gave some usable answers, and others not.
         published: a published figure for the cell.
     """
 
@@ -76,6 +80,8 @@ class CellStatistics:
     comparison: Comparison | None
     p: float | None
     bold: bool
+    silent: int
+    partial: int
     published: Published | None
 
 
@@ -104,6 +110,8 @@ def compute_statistics(results: Results, measure: str = "test") -> Mapping[Place
             comparison=comparisons[place],
             p=adjusted[place],
             bold=bold(place),
+            silent=sum(run.answers.silent for run in cell.runs if run.outcome),
+            partial=sum(run.answers.partial for run in cell.runs if run.outcome),
             published=results.published.get(place) if measure == "test" else None,
         )
         for place, cell in results.cells.items()
@@ -111,10 +119,16 @@ def compute_statistics(results: Results, measure: str = "test") -> Mapping[Place
 
 
 def values_by_seed(cell: Cell, measure: str) -> dict[int, float]:
-    """The measure by seed, of the finished runs that have it."""
-    read = MEASURES[measure].read
-    found = {run.seed: read(run.outcome) for run in cell.runs if run.outcome is not None}
+    """The measure by seed, of the finished runs that have it (see `read_measure`)."""
+    found = {run.seed: read_measure(run, measure) for run in cell.runs}
     return {seed: value for seed, value in found.items() if value is not None}
+
+
+def read_measure(run: Run, measure: str) -> float | None:
+    """The measure of a run; None if it is unfinished or has none, as a score of a mentor that never answered."""
+    if run.outcome is None or (MEASURES[measure].better and run.answers.silent):
+        return None
+    return MEASURES[measure].read(run.outcome)
 
 
 def compare_with_reference(results: Results, found: Mapping[Place, Scores], place: Place) -> Comparison | None:

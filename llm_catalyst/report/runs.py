@@ -5,11 +5,13 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from llm_catalyst.runs.analysis import MentorAnswers, read_answers
 from llm_catalyst.runs.reader import FILES, RunRecords, read_json, read_lines, read_manifest, read_resolved
 from llm_catalyst.runs.records import Manifest, Outcome, Snapshot
 from llm_catalyst.runs.run_config import PLACE, RESOLVED, load_config
@@ -40,6 +42,13 @@ class Run:
         """Its settings as text by dotted key, without the seed and the keys that do not change its results."""
         leaves = flatten_leaves(self.config, whole_lists=True)
         return {key: to_json_text(value) for key, value in leaves if not APART.fullmatch(key)}
+
+    @cached_property
+    def answers(self) -> MentorAnswers:
+        """How often its mentor gave a usable answer; nothing where the records cannot be read."""
+        with suppress(OSError, ConfigurationError):
+            return read_answers(self.path)
+        return MentorAnswers()
 
     @cached_property
     def metric(self) -> str:

@@ -8,7 +8,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llm_catalyst.runs.analysis import RestartEffect, collect_warnings, read_metric_name, sum_usage, trace_restarts
+from llm_catalyst.runs.analysis import (
+    RestartEffect,
+    collect_warnings,
+    count_answers,
+    read_metric_name,
+    sum_usage,
+    trace_restarts,
+)
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Outcome, Prompt, Restart, Score
 from llm_catalyst.runs.resolved import Predictions
@@ -47,7 +54,10 @@ def render_verdict(run: RunRecords, outcome: Outcome) -> Text:
     reached = outcome.status == "done" and outcome.test is not None and outcome.test.metric > outcome.majority_score
     constant = any(e.constant is not None for e in run.metrics[-1:])
     style = "bold green" if reached and not constant else "bold yellow" if outcome.status == "done" else "bold red"
-    return Text.assemble((outcome.status, style), "  ", (terminal.escape_controls(outcome.message), "bold"))
+    verdict = Text.assemble((outcome.status, style), "  ", (terminal.escape_controls(outcome.message), "bold"))
+    if words := count_answers(run.events, run.restarts).words:
+        verdict.append(f"\n{words}: this is not the score of a mentor that did (events.jsonl)", "bold yellow")
+    return verdict
 
 
 def render_scores(outcome: Outcome, metric: str) -> Table:

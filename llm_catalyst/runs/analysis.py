@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from llm_catalyst.runs.reader import RunRecords
+from llm_catalyst.runs.reader import FILES, RunRecords, read_lines
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Manifest, Outcome, Restart, Score, ScoredPrompt
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.format import format_count, format_dollars
@@ -85,6 +86,53 @@ def describe_call(call: LLMCall) -> str:
     facts += [f"{name}={value}" for name, value in call.parameters.items()]
     facts += [f"{name} not sent" for name in call.not_sent]
     return escape_controls("; ".join(facts))
+
+
+@dataclass(frozen=True)
+class MentorAnswers:
+    """How many of a run's consultations brought a proposal of its mentor, and in how many it was replaced.
+
+    The pool's best, or another mentor of `mentor.fallbacks`, takes the place of one that gave no usable answer.
+    """
+
+    given: int = 0
+    replaced: int = 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether the mentor never gave a usable answer: the run's score is not that of this mentor."""
+        return self.replaced > 0 and not self.given
+
+    @property
+    def partial(self) -> bool:
+        """Whether it gave some usable answers, and others not."""
+        return self.replaced > 0 and self.given > 0
+
+    @property
+    def words(self) -> str:
+        """'the mentor never answered', 'the mentor did not answer 1 of 3 times'; '' if it always did."""
+        if self.silent:
+            return "the mentor never answered"
+        asked = self.given + self.replaced
+        return f"the mentor did not answer {self.replaced} of {asked} times" if self.partial else ""
+
+
+def read_answers(path: Path) -> MentorAnswers:
+    """The answers of the mentor of the run in `path`, from its events and restarts.
+
+    Raises:
+        ConfigurationError: one of these files cannot be read.
+    """
+    events: tuple[Event, ...] = read_lines(path / FILES[Event], Event)
+    if not any(event.kind == "fallback" for event in events):
+        return MentorAnswers()  # the number of consultations is of no interest
+    return count_answers(events, read_lines(path / FILES[Restart], Restart))
+
+
+def count_answers(events: Iterable[Event], restarts: Iterable[Restart]) -> MentorAnswers:
+    """The answers of a mentor that was asked after each stage with a restart or a fallback."""
+    replaced = {event.stage for event in events if event.kind == "fallback"}
+    return MentorAnswers(len({restart.stage for restart in restarts} - replaced), len(replaced))
 
 
 def best_prompts(entries: Iterable[ScoredPrompt]) -> list[ScoredPrompt]:

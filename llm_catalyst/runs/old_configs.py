@@ -44,15 +44,19 @@ FILLED_KEYS: dict[str, Any] = {
     "protocol.candidate_gap": 1,
     "protocol.count_start": True,
     "protocol.official_states": False,
+    "mentor.on_unusable": "fallback",
 }
+# Those that split off from another key: its value is the one before, where the configuration has it.
+SPLIT_FROM = {"mentor.on_unusable": "mentor.on_failure"}
 # Those that only some classes of this package have.
 OF_CLASSES = {
     "task.max_length": "llm_catalyst.tasks.TextTask",
     "strategy.show_moves": "llm_catalyst.mentors.strategies.Paper",
     "strategy.name_task": "llm_catalyst.mentors.strategies.Paper",
+    "mentor.on_unusable": "llm_catalyst.mentors.LanguageModel",
 }
-# Keys whose default, which follows from the model, has changed when one of FILLED_KEYS came.
-CHANGED_WITH = {"bucket_batches": "backbone.max_length"}
+# Keys whose default has changed when one of FILLED_KEYS came: of them, the earlier configuration's value is taken.
+CHANGED_WITH = {"bucket_batches": "backbone.max_length", "mentor.on_unusable": "mentor.on_failure"}
 # Those that changed from one value to another: that after one of FILLED_KEYS came, and that before.
 DEFAULTS_SINCE: dict[str, dict[str, tuple[Any, Any]]] = {
     "restart.carry": {
@@ -84,8 +88,14 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
         with suppress(ValueError, OverflowError):
             translated["seed"] = int(seed)
     for node, name, key in list_lacking_keys(translated):
-        node[name] = copy.deepcopy(FILLED_KEYS[key])
+        node[name] = earlier_value(translated, key)
     return translated
+
+
+def earlier_value(config: Mapping[str, Any], key: str) -> Any:
+    """The value of one of FILLED_KEYS that gives a configuration without it the behaviour that it had."""
+    split = get_nested(config, *SPLIT_FROM[key].split(".")) if key in SPLIT_FROM else None
+    return copy.deepcopy(FILLED_KEYS[key]) if split is None else split
 
 
 def lacks_keys(config: Mapping[str, Any]) -> bool:
@@ -131,7 +141,7 @@ def keep_earlier_values(config: Mapping[str, Any], earlier: Mapping[str, Any], g
     for changed in (DEFAULTS_SINCE.get(key, {}) for key in reversed(lacking)):  # a default may have changed twice
         now = {key: values.get(key, get_nested(kept, *key.split("."))) for key in changed}
         values |= {key: old for key, (new, old) in changed.items() if now[key] == new}
-    values |= {key: FILLED_KEYS[key] for key in lacking}
+    values |= {key: earlier_value(earlier, key) for key in lacking}
     values |= {key: get_nested(earlier, *key.split(".")) for lack, key in CHANGED_WITH.items() if lack in lacking}
     for key, value in values.items():
         node, name = find_parent(kept, key)

@@ -139,7 +139,8 @@ class Rejected:
 class Advice:
     """A mentor's answer after a stage. Without proposals the run continues without a restart.
 
-    `fallback` is why the mentor could not answer; the pool's best prompt then restarts. `memory` has JSON values that
+    `fallback` is why the mentor could not answer; the pool's best prompt then restarts. `instead` says why another
+    mentor proposes in its place, and which; `failure` why a request got no answer at all. `memory` has JSON values that
     the mentor gets at its next stage; None keeps the earlier ones. `rows` are soft prompts (n, m, d), float32, if it
     proposes such; the proposals are then their projections.
     """
@@ -148,6 +149,8 @@ class Advice:
     rejected: tuple[Rejected, ...] = ()
     fallback: str | None = None
     memory: Mapping[str, Any] | None = None
+    instead: str = ""
+    failure: str = ""
     rows: Any = None  # a torch.Tensor; nothing here imports torch
 
 

@@ -19,7 +19,7 @@ PLACE = (
     r"|mentor\.cache|mentor\.client\.(timeout_s|retry_s|at_once|per_minute|check_model)"
 )
 # Keys that may be changed to let a stopped run continue; its events name the change.
-REPAIRS = r"mentor\.(on_failure|attempts|runs|fallbacks.*)|mentor\.client\.(base_url|run)"
+REPAIRS = r"mentor\.(on_failure|on_unusable|attempts|runs|fallbacks.*)|mentor\.client\.(?!_target_).*"
 
 
 def read_config(path: Path) -> dict[str, Any]:

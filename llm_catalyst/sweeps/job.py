@@ -28,6 +28,7 @@ from llm_catalyst.config.build import build_components, build_node, record_check
 from llm_catalyst.config.errors import DIVERGED, run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, expand_short_names, sanitize_folder_name
 from llm_catalyst.report.summary import summarize_run
+from llm_catalyst.runs.analysis import read_answers
 from llm_catalyst.runs.old_configs import find_parent, keep_earlier_values, lacks_keys, translate_config
 from llm_catalyst.runs.reader import read_manifest, read_run, run_directories
 from llm_catalyst.runs.run_config import PLACE, load_written_config
@@ -318,7 +319,7 @@ def execute_run(config: dict[str, Any], choices: Mapping[str, str], path: Path, 
             open_console().print(summarize_run(read_run(path)), crop=False)
     best = outcome.best.score if outcome.best else None
     ending: dict[str, Any] = {
-        "status": outcome.status,
+        "status": ", ".join(filter(None, (outcome.status, read_answers(path).words))),
         "dev": best and best.metric,
         "dev_examples": best and best.examples,
     }

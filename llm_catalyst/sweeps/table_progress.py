@@ -16,7 +16,7 @@ from rich.text import Text
 
 from llm_catalyst.config.errors import DIVERGED
 from llm_catalyst.config.table import PlannedRun, Table, list_runs
-from llm_catalyst.runs.analysis import MentorUsage, sum_usage
+from llm_catalyst.runs.analysis import MentorAnswers, MentorUsage, read_answers, sum_usage
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines, read_raw_lines
 from llm_catalyst.runs.records import LLMCall, Outcome
 from llm_catalyst.sweeps.status import count_endings, read_statuses, repeat_action
@@ -25,6 +25,7 @@ from llm_catalyst.utils.terminal import escape_controls, make_columns
 from llm_catalyst.utils.validation import ConfigurationError
 
 NOTHING = MentorUsage()
+ANSWERED = MentorAnswers()
 SHOWN = 4  # runs under way, and failures, that have a line of their own
 
 
@@ -36,6 +37,7 @@ class ProgressSnapshot:
     words: str = ""
     outcome: Outcome | None = None
     usage: MentorUsage = NOTHING
+    answers: MentorAnswers = ANSWERED
 
 
 def inspect_run(path: Path, since: float) -> ProgressSnapshot:
@@ -44,7 +46,9 @@ def inspect_run(path: Path, since: float) -> ProgressSnapshot:
     if (path / "outcome.json").exists():
         outcome: Outcome = read_json(path / "outcome.json", Outcome)
         result = f"{outcome.reported_on} {outcome.test.metric:.3f}" if outcome.test else outcome.status
-        return ProgressSnapshot("done", f"{result} in {format_duration(outcome.seconds)}", outcome, usage)
+        answers = read_answers(path)
+        result = f"{answers.words}, no score" if answers.silent else ", ".join(filter(None, (result, answers.words)))
+        return ProgressSnapshot("done", f"{result} in {format_duration(outcome.seconds)}", outcome, usage, answers)
     files = [path / name for name in ("manifest.json", *FILES.values())]
     if any(file.exists() and file.stat().st_mtime > since for file in files):
         return ProgressSnapshot("running", last_evaluation(path), None, usage)
@@ -137,9 +141,17 @@ class TableProgress:
             *([make_line(f"mentors: {usage.describe()}")] if usage != NOTHING else []),
             Text(),
             make_grid(self.table, self._render_cell),
+            *self.notes(),
             *self.lines("running", "cyan"),
             *self.lines("failed", "red"),
         )
+
+    def notes(self) -> list[Text]:
+        """The meaning of the signs of cells whose mentor did not always answer."""
+        answers = [snapshot.answers for snapshot in self.snapshots.values()]
+        silent = [make_line("† the mentor never answered in a run, which has no score", "yellow")]
+        partial = [make_line("‡ the mentor did not always answer in a run", "yellow")]
+        return silent * any(each.silent for each in answers) + partial * any(each.partial for each in answers)
 
     def left(self) -> str:
         """The time that the remaining runs take at the rate since the start."""
@@ -157,10 +169,13 @@ class TableProgress:
     def _render_cell(self, row: str, column: str) -> Text:
         """The mean of the seeds that are done, their number, and signs of other states."""
         snapshots = [self.snapshots[cell] for cell in self.cells if (cell.row, cell.column) == (row, column)]
-        scores = [snapshot.outcome.test.metric for snapshot in snapshots if snapshot.outcome and snapshot.outcome.test]
+        counted = [snapshot.outcome for snapshot in snapshots if not snapshot.answers.silent]
+        scores = [outcome.test.metric for outcome in counted if outcome and outcome.test]
         states = [snapshot.state for snapshot in snapshots]
         text = Text(f"{sum(scores) / len(scores):.3f} " if scores else "")
         text.append(f"{states.count('done')}/{len(states)}", "dim")
+        text.append(" †" if len(counted) < len(snapshots) else "", "yellow")
+        text.append(" ‡" if any(snapshot.answers.partial for snapshot in snapshots) else "", "yellow")
         for state, sign, style in (("running", " ▶", "cyan"), ("failed", " ✗", "bold red")):
             text.append(sign if state in states else "", style)
         return text

@@ -43,6 +43,8 @@ def restart_stage(problem: Problem, state: State, advice: Advice, emit: Emit) ->
     """The state whose members start the next stage from the candidates that `restart.choose` names."""
     if advice.fallback:
         state, advice = use_fallback(state, advice, emit)
+    elif advice.instead:
+        emit(records.Event(state.stage, state.step, "fallback", advice.instead))
     if not advice.proposals:
         return state
     shown = len(state.pool if state.shown is None else state.shown)

@@ -137,6 +137,7 @@ class Commands:
 
 OPENAI = ("mentor=gpt4o_mini",)
 CLAUDE = ("mentor=claude_haiku",)
+GOES_ON = "mentor.on_failure=fallback"
 
 
 @pytest.fixture(scope="module")
@@ -174,11 +175,9 @@ def ended(
     own = (*SMALL[:6], "stage.steps=[1]", "backbone=bert_base", f"backbone.name={custom_model(home)}")
     with ThreadPoolExecutor(3) as pool:
         futures: dict[str, Future[Ended]] = {
-            "openai": pool.submit(commands.asked, "openai", servers["openai"], *OPENAI, "view=plain"),
-            "claude": pool.submit(commands.watched, "claude", servers["claude"], *CLAUDE, "view=live"),
-            "failing": pool.submit(
-                commands.asked, "failing", servers["failing"], "-m", "seed=1,2,3", *OPENAI, "mentor.on_failure=stop"
-            ),
+            "openai": pool.submit(commands.asked, "openai", servers["openai"], *OPENAI, GOES_ON, "view=plain"),
+            "claude": pool.submit(commands.watched, "claude", servers["claude"], *CLAUDE, GOES_ON, "view=live"),
+            "failing": pool.submit(commands.asked, "failing", servers["failing"], "-m", "seed=1,2,3", *OPENAI),
             "refused": pool.submit(commands.asked, "refused", servers["refused"], *CLAUDE),
             "word": pool.submit(commands, "word", "task=local", f"task.description='{KEY}'", "task.description=fine"),
             "swept word": pool.submit(commands, "swept", "-m", "seed=1,2", f"+anything='{KEY[::-1]}'"),

@@ -52,7 +52,7 @@ def talk(strategy: Strategy, consultation: MentorContext, *replies: str, attempt
     exchanges: list[LLMCall] = []
     with serve(*map(openai_chat, replies)) as server, mock.patch.dict(os.environ, TEST_KEY="test-key-0123456789abcdef"):
         client = OpenAIChat("gpt-4o-mini", server.url + "/v1", "TEST_KEY", 0.3, timeout_s=5, retry_s=0, at_once=1)
-        mentor = LanguageModel(client, strategy, attempts=attempts)
+        mentor = LanguageModel(client, strategy, attempts=attempts, on_failure="fallback")
         advice = mentor.propose(replace(consultation, record=exchanges.append))
     assert not server.script, "a scripted reply was never asked for"
     return Talk(advice, exchanges, [request.body.get("temperature") for request in server.requests])

@@ -46,7 +46,8 @@ class Talk:
     def ask(self, client: Any, strategy: Any, answered: Sequence[LLMCall] = (), **changes: Any) -> Advice:
         rng, record = random.Random(5), self.exchanges.append
         consultation = MentorContext(TASK, POOL, 1, 4, SPACE, rng, record, tuple(answered), scored=POOL)
-        return LanguageModel(client, strategy, attempts=2).propose(replace(consultation, **changes))
+        mentor = LanguageModel(client, strategy, attempts=2, on_failure="fallback")
+        return mentor.propose(replace(consultation, **changes))
 
 
 def gpt(server: Loopback, at_once: int, **settings: Any) -> OpenAIChat:

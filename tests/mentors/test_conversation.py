@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from helpers import loopback
 from helpers.dialogues import after, talk
 from helpers.loopback import error, openai_chat, serve
 from helpers.tiny import consultation
@@ -103,7 +104,7 @@ def test_a_strategy_may_propose_nothing_without_having_failed() -> None:
     assert said.advice == Advice(memory={"seen": 1})
     with serve(openai_chat("this way")) as server:
         client = OpenAIChat("m", server.url + "/v1", None)
-        mentor = LanguageModel(client, Modest(), on_failure="stop", fallbacks=[NoMentor()])
+        mentor = LanguageModel(client, Modest(), on_unusable="stop", fallbacks=[NoMentor()])
         assert mentor.propose(consultation()) == Advice(memory={"seen": 1})
 
 
@@ -111,15 +112,34 @@ def test_what_was_paid_for_is_proposed_where_the_provider_goes_away() -> None:
     exchanges: list[LLMCall] = []
     with serve(openai_chat("this way"), openai_chat("- it was great"), error(401, "no")) as server:
         client = OpenAIChat("m", server.url + "/v1", None, retry_s=0)
-        advice = LanguageModel(client, Twice()).propose(replace(consultation(), record=exchanges.append))
+        mentor = LanguageModel(client, Twice(), on_failure="fallback")
+        advice = mentor.propose(replace(consultation(), record=exchanges.append))
     assert [proposal.prompt.text for proposal in advice.proposals] == ["it was great it"]
     assert (advice.fallback, advice.memory) == (None, None)
     assert len(server.requests) == len(exchanges) == 3
-    with serve(error(401, "no")) as server:
-        client = OpenAIChat("m", server.url + "/v1", None, retry_s=0)
-        with pytest.raises(MentorError, match="no"):
-            LanguageModel(client, Twice(), on_failure="stop").propose(consultation())
-    assert len(server.requests) == 1
+
+
+def test_a_run_that_stopped_amid_a_consultation_asks_only_the_rest_when_it_is_resumed() -> None:
+    """The failure stands in the record, even before an answer: it is tried again, and what was paid for is used."""
+    whole = talk(Twice(), consultation(), "this way", "- it was great", "- tell me")
+    exchanges: list[LLMCall] = []
+    replies = {"Which way": "this way", "1. Prompt": "- it was great", "2. Prompt": "- tell me"}
+    failing = {"1. Prompt"}
+
+    def reply(request: loopback.Request) -> loopback.Response:
+        asked = request.body["messages"][-1]["content"][:9]
+        return error(401, "no") if asked in failing else openai_chat(replies[asked])
+
+    with serve(reply=reply) as server:
+        mentor = LanguageModel(OpenAIChat("m", server.url + "/v1", None, retry_s=0, at_once=2), Twice())
+        with pytest.raises(MentorError, match=r"did not answer after stage 0: .*no"):
+            mentor.propose(replace(consultation(), record=exchanges.append))
+        failing.clear()
+        before = len(server.requests)
+        for answered in (exchanges, sorted(exchanges, key=lambda call: call.error is None)):
+            resumed = mentor.propose(replace(consultation(), answered=tuple(answered)))
+            assert resumed == whole.advice
+    assert len(server.requests) - before == 2 * 2
 
 
 def test_a_temperature_stands_for_the_mentors_own_unless_that_is_null() -> None:

@@ -159,16 +159,16 @@ def test_a_refusal_is_asked_again_and_then_named() -> None:
 
 
 def test_where_nobody_answers_the_question_is_not_repeated() -> None:
-    advice, recorder, requests = advise(error(404, "no such model"))
+    advice, recorder, requests = advise(error(404, "no such model"), on_failure="fallback")
     assert "no such model" in str(advice.fallback)
     assert len(recorder.exchanges) == len(requests) == 1
 
 
-def test_on_failure_stop_raises_with_the_reason_and_keeps_the_record() -> None:
+def test_a_permanent_failure_raises_with_the_reason_and_keeps_the_record() -> None:
     recorder = Recorder()
     with serve(error(401, "bad key")) as server:
         client = OpenAIChat("gpt-4o-mini", server.url + "/v1", "TEST_KEY")
-        mentor = LanguageModel(client, Paper(), on_failure="stop")
+        mentor = LanguageModel(client, Paper())
         with pytest.raises(MentorError, match=r"after stage 1: .* answered 401 .*bad key.*resume the run"):
             mentor.propose(recorder.consultation())
     assert len(recorder.exchanges) == 1
@@ -187,7 +187,7 @@ def test_the_official_parsing_takes_what_the_official_code_takes() -> None:
 def mentors(url: str, *names: str, **settings: Any) -> LanguageModel:
     """A mentor of the first of these models, the others are its fallbacks; all of them are behind one server."""
     first, *others = [OpenAIChat(name, url + "/v1", "TEST_KEY", timeout_s=5, retry_s=0) for name in names]
-    fallbacks = [LanguageModel(client, Paper(), attempts=1, on_failure="stop") for client in others]
+    fallbacks = [LanguageModel(client, Paper(), attempts=1, on_unusable="stop") for client in others]
     return LanguageModel(first, Paper(), **{"attempts": 1, "fallbacks": fallbacks, **settings})
 
 
@@ -209,7 +209,7 @@ def test_where_no_fallback_helps_all_reasons_are_told() -> None:
     with serve(error(404, "gone"), openai_chat("...")) as server:
         mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o")
         mentor.fallbacks.append(NoMentor())
-        advice = mentor.propose(recorder.consultation())
+        advice = replace(mentor, on_failure="fallback").propose(recorder.consultation())
     first, second, third = str(advice.fallback).split("; ")
     assert re.fullmatch(r"gpt-4o-mini: http\S+ answered 404 .*: gone", first)
     assert (second, third) == ("gpt-4o: no usable proposal in the answer", "NoMentor: no proposal")
@@ -218,9 +218,10 @@ def test_where_no_fallback_helps_all_reasons_are_told() -> None:
 def test_on_failure_stop_counts_after_the_last_fallback_and_only_the_mentors_own_does() -> None:
     with serve(*[error(400, "bad")] * 4) as server:
         mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o")
-        assert "gpt-4o: " in str(mentor.propose(Recorder().consultation()).fallback)
+        patient = replace(mentor, on_failure="fallback")
+        assert "gpt-4o: " in str(patient.propose(Recorder().consultation()).fallback)
         with pytest.raises(MentorError, match=r"gpt-4o-mini: .*; gpt-4o: "):
-            replace(mentor, on_failure="stop").propose(Recorder().consultation())
+            mentor.propose(Recorder().consultation())
     assert len(server.requests) == 4
 
 
@@ -397,6 +398,8 @@ def test_a_replay_repeats_attempts_and_the_answers_of_fallbacks_whatever_the_for
         other = LanguageModel(replace(client, model="gpt-4o"), strategy)
         advice = LanguageModel(client, strategy, fallbacks=[other]).propose(recorder.consultation())
     replay = replay_of(tmp_path, recorder.exchanges, strategy={"form": form})
+    assert advice.instead == "gpt-4o-mini: no usable proposal in the answer; gpt-4o proposes instead"
+    advice = replace(advice, instead="")
     assert replay.propose(again.consultation()) == advice
     assert [e.reply for e in again.exchanges] == ["...", "!!!", GOOD]
     assert [e.answered for e in again.exchanges] == ["gpt-4o-mini", "gpt-4o-mini", "gpt-4o"]
@@ -412,10 +415,11 @@ def test_a_replay_repeats_attempts_and_the_answers_of_fallbacks_whatever_the_for
 def test_a_replay_falls_back_where_the_recorded_run_did_and_for_its_reason(script: list[Any], tmp_path: Path) -> None:
     recorder = Recorder()
     with serve(*script, *[error(400, "neither")] * 2) as server:
-        mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o", attempts=len(script))
+        mentor = mentors(server.url, "gpt-4o-mini", "gpt-4o", attempts=len(script), on_failure="fallback")
         advice = mentor.propose(recorder.consultation())
     assert "gpt-4o: " in str(advice.fallback)
-    assert replay_of(tmp_path, recorder.exchanges, advice.fallback).propose(Recorder().consultation()) == advice
+    replay = replay_of(tmp_path, recorder.exchanges, advice.fallback)
+    assert replay.propose(Recorder().consultation()) == replace(advice, failure="")
 
 
 def test_a_replay_that_is_not_the_recorded_run_stops_whatever_on_failure_says(tmp_path: Path) -> None:
@@ -434,7 +438,8 @@ def test_a_replay_repeats_a_fallback_that_asks_no_model_where_it_is_named(tmp_pa
         advice = mentor.propose(recorder.consultation())
     assert advice.proposals
     replay = replay_of(tmp_path, recorder.exchanges, fallbacks=[Evolution()])
-    assert replay.propose(Recorder().consultation()) == advice
+    again = replay.propose(Recorder().consultation())
+    assert (again.proposals, again.rejected) == (advice.proposals, advice.rejected)
 
 
 def test_preflight_asks_the_client(monkeypatch: pytest.MonkeyPatch) -> None:

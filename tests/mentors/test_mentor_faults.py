@@ -188,7 +188,7 @@ def nobody() -> Iterator[Loopback]:
         yield server
 
 
-@pytest.mark.parametrize("policy", ["fallback", "stop", "another mentor"])
+@pytest.mark.parametrize("policy", ["stop", "fallback", "another mentor"])
 @pytest.mark.parametrize(
     ("fault", "client", "words"),
     [
@@ -216,16 +216,19 @@ def test_a_fault_that_stays_does_what_the_configuration_says(
     with serve(fault) if fault else nobody() as server:
         mentor = LanguageModel(provider.client(server.url, **client), Paper())
         if policy == "stop":
-            with pytest.raises(MentorError, match=r"resume the run, or set mentor\.on_failure=fallback") as stopped:
-                run.consult(replace(mentor, on_failure="stop"))
+            with pytest.raises(
+                MentorError, match=r"resume the run .*mentor\.client\.model=.*mentor\.fallbacks="
+            ) as stopped:
+                run.consult(mentor)
             said = str(stopped.value)
         elif policy == "fallback":
-            advice = run.consult(mentor)
+            advice = run.consult(replace(mentor, on_failure="fallback"))
             said = str(advice.fallback)
             assert advice.proposals == ()
         else:
             advice = run.consult(replace(mentor, fallbacks=[Evolution()]))
-            said = words
+            said = advice.instead
+            assert said.endswith("; Evolution proposes instead")
             assert len(advice.proposals) == 3
             assert advice.fallback is None
         assert len(server.requests) == (1 if fault else 0)
@@ -276,6 +279,8 @@ def test_an_unusable_answer_is_paid_for_named_and_asked_again(provider: Provider
     assert [exchange.error for exchange in run.exchanges] == [words, None]
     assert all(exchange.cost_usd for exchange in run.exchanges)
     assert advise(provider, unusable, unusable)[0].fallback == words
+    with serve(unusable, unusable) as server, pytest.raises(MentorError, match=rf"{words}; .*mentor\.on_unusable="):
+        run.consult(LanguageModel(provider.client(server.url), Paper(), on_unusable="stop"))
 
 
 def test_an_answer_that_the_content_filter_stopped_is_named_and_asked_again() -> None:

@@ -18,7 +18,7 @@ from llm_catalyst.mentors.base import MentorContext, TaskDescription
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
-from llm_catalyst.mentors.llm import LanguageModel
+from llm_catalyst.mentors.llm import LanguageModel, MentorError
 from llm_catalyst.mentors.requests import ClientRequest, RequestRunner
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.runs.records import Advice, LLMCall, Message, from_json, to_json
@@ -105,7 +105,8 @@ def test_a_sample_that_is_asked_for_again_in_one_consultation_is_another_one_and
 
 def test_an_unusable_answer_and_a_failure_are_not_kept(folder: Path) -> None:
     with serve(openai_chat(None, refusal="No."), error(400, "bad"), openai_chat(GOOD)) as server:
-        assert Run().consult(server).fallback
+        with pytest.raises(MentorError, match="bad"):
+            Run().consult(server)
         assert answers(folder) == []
         assert Run().consult(server).proposals
     (path,) = answers(folder)

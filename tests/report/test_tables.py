@@ -24,7 +24,7 @@ from llm_catalyst.report.tables.build import build_comparisons, render_scores, t
 from llm_catalyst.report.tables.costs import build_cost_by_cell, build_cost_table
 from llm_catalyst.report.tables.export import summary_csv, to_csv
 from llm_catalyst.report.tables.rendered import LATEX, Field, RenderedTable, escape_latex, render_latex, render_markdown
-from llm_catalyst.runs.records import Outcome, Score, Usage
+from llm_catalyst.runs.records import Event, Outcome, Prompt, Restart, Score, Usage, to_json
 from llm_catalyst.utils.terminal import escape_controls
 
 BASE = (0.70, 0.71, 0.69, 0.72, 0.70)
@@ -556,3 +556,54 @@ def test_hostile_names_break_no_table(tmp_path: Path) -> None:
 def test_letters_that_pdflatex_does_not_know_are_told(tmp_path: Path) -> None:
     assert "LuaLaTeX" in to_latex(results_of(tmp_path / "a", {("日本", "x"): BASE}, reference=None))
     assert "LuaLaTeX" not in to_latex(results_of(tmp_path / "b", {("Żółć", "x"): BASE}, reference=None))
+
+
+# --- mentors that did not answer
+
+
+def without_answers(results: Results, row: str, seed: int, given: int, replaced: int) -> Results:
+    """The table read again, after the mentor of one run failed in `replaced` of its consultations."""
+    (run,) = (run for run in results.select([row]).runs if run.seed == seed)
+    events = [Event(stage, 10, "fallback", "answered 404; the pool's best restarts") for stage in range(replaced)]
+    text = Prompt((1,), "a")
+    restarts = [Restart(stage, 0, text, "best", None, None, (), (), None) for stage in range(given + replaced)]
+    (run.path / "events.jsonl").write_text("".join(to_json(event) + "\n" for event in events))
+    (run.path / "restarts.jsonl").write_text("".join(to_json(restart) + "\n" for restart in restarts))
+    (again,) = collect_results([results.source])
+    return again
+
+
+def test_a_run_whose_mentor_never_answered_has_no_score_and_a_partial_one_a_mark(tmp_path: Path) -> None:
+    results = results_of(tmp_path, {("Alone", "x"): (0.7,), ("Gone", "x"): (0.9,), ("Late", "x"): (0.8,)})
+    results = without_answers(results, "Gone", 1, given=0, replaced=2)
+    results = without_answers(results, "Late", 1, given=1, replaced=2)
+    found = compute_statistics(results)
+    assert found["Gone", "x"].summary is None
+    assert found["Gone", "x"].comparison is None
+    never = "† The mentor never gave a usable answer, so there is no score: Gone · x · seed 1."
+    partly = "took its place: Late · x · seed 1 (2 of 3)."
+    shown = squeezed(text_of(render_scores(results)))
+    assert "Gone – (0/5)†" in shown
+    assert "Late 80.0 (1/5)‡" in shown
+    assert "90.0" not in shown
+    for text in (shown, squeezed(to_markdown(results))):
+        assert never in text
+        assert partly in text
+    latex = to_latex(results)
+    assert r"\textendash{} (0/5)$\dagger$" in latex
+    assert r"80.0 (1/5)$\ddagger$" in latex
+    assert "The mentor never gave a usable answer" in latex
+    alone, gone, late = (line for line in lines_of(to_csv(results)))
+    assert [line["mentor_answered"] for line in (alone, gone, late)] == ["", "never", "partly"]
+    assert gone["test"] == gone["dev"] == gone["accuracy"] == ""
+    assert (late["test"], gone["steps"]) == ("0.8", "800")
+    counts = [(line["never_answered"], line["partly_answered"]) for line in lines_of(summary_csv(results))]
+    assert counts == [("0", "0"), ("1", "0"), ("0", "1")]
+
+
+def test_the_cost_of_calls_without_any_known_tokens_is_unknown_and_not_zero(tmp_path: Path) -> None:
+    runs = [spent(mentor_calls=3), spent(), spent(mentor_calls=1, input_tokens=5)]
+    results = results_of(tmp_path, {("Alone", "x"): runs})
+    assert [line["usd"] for line in lines_of(to_csv(results))] == ["", "0.0", "0.0"]
+    only = results_of(tmp_path / "only", {("Alone", "x"): runs[:1]})
+    assert "$0.00" not in text_of(build_cost_table(only))

@@ -235,9 +235,9 @@ def test_what_the_mentor_raises_is_raised_at_the_end_of_the_stage_and_the_run_go
 ) -> None:
     view = Watching(lambda step: step < 5 or view.answered.wait(5))  # the failure stands in the state that is saved
     with pytest.raises(MentorError, match=r"after stage 0: .*no such key"):
-        carry_out(tmp_path, lambda request: error(401, "no such key"), view, on_failure="stop")
+        carry_out(tmp_path, lambda request: error(401, "no such key"), view)
     assert sorted(path.name for path in tmp_path.glob("stages/*")) == ["00", "01.step000006"]
-    carry_out(tmp_path, on_failure="stop")
+    carry_out(tmp_path)
     failures = [exchange for exchange in records(tmp_path).exchanges if exchange.error]
     assert len(failures) == len(records(tmp_path).exchanges) - 4 > 0
     assert [r.prompt for r in records(tmp_path).restarts] == [r.prompt for r in records(whole).restarts]
@@ -247,7 +247,7 @@ def test_without_an_answer_the_pools_best_of_that_stage_restarts_and_a_replay_do
     def reply(request: Request) -> Response:
         return answer(request) if "mood" in str(request.body) else error(400, "no")
 
-    carry_out(tmp_path / "first", reply)
+    carry_out(tmp_path / "first", reply, on_failure="fallback")
     run = records(tmp_path / "first")
     assert [(event.stage, event.kind) for event in run.events] == [(1, "fallback"), (2, "fallback")]
     assert run.outcome

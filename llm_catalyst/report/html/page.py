@@ -25,7 +25,7 @@ from llm_catalyst.report.tables.build import build_tables
 from llm_catalyst.runs.analysis import collect_warnings, trace_restarts
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import LLMCall, Restart, Snapshot
-from llm_catalyst.utils.format import format_count, format_dollars, format_duration, join_first
+from llm_catalyst.utils.format import format_count, format_duration, join_first
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
 LONGEST = 300  # characters of a prompt that are shown
@@ -83,7 +83,7 @@ def summarize_report(results: Results) -> dict[str, str]:
     outcomes = results.outcomes
     expected = sum(len(cell.seeds) for cell in results.cells.values())
     used = costs.sum_usage(outcomes)
-    cost = costs.format_at_least(used.cost_usd, format_dollars(used.cost_usd), used.unpriced_calls)
+    cost = costs.format_cost(used)
     dates = sorted(run.manifest.started[:10] for run in results.runs)
     return {
         "Runs": f"{len(outcomes)} of {expected} finished",
@@ -154,8 +154,10 @@ def find_problems(run: Run, read: RecordReader) -> Iterator[str]:
     else:
         if outcome.status != "done":
             yield f"{outcome.status}: {outcome.message}"
-        if outcome.fallbacks:
-            yield "the mentor failed at least once, and the pool's best was taken instead"
+        if run.answers.silent:
+            yield "the mentor never gave a usable answer: no score counts"
+        elif run.answers.partial or outcome.fallbacks:
+            yield "the mentor failed at least once, and the pool's best or another mentor was taken instead"
         if outcome.ledger.unpriced_calls:
             yield "calls whose price is not known"
         accuracy = outcome.test_metrics.get("accuracy")

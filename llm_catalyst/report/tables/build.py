@@ -13,6 +13,7 @@ from llm_catalyst.utils.format import format_count, join_first
 from llm_catalyst.utils.terminal import escape_controls
 
 UNKNOWN = Field("–", "dim")
+SILENT, PARTIAL = "†", "‡"  # of cells with runs whose mentor never answered, and not always
 FEW = 100  # rows, of which one is a point of accuracy
 ALL_COLUMNS = "all columns"
 FIGURES = ("pairs", "difference", "95% interval", "p (t)", "p (Holm)", "p (Wilcoxon)", "d_z", "wins / ties / losses")
@@ -64,7 +65,7 @@ def render_scores(results: Results) -> RenderedTable:
             cited = [Field(format_mean(p.mean, p.std), "cited") if p else UNKNOWN for p in theirs]
             blank = [Field("")] * (len(headings) - 1 - len(cited))
             lines.append([Field(f"{row}, published", "cited"), *cited, *blank])
-    notes = [*build_caption(results, found), *describe_comparison(results, found)]
+    notes = [*build_caption(results, found), *describe_answers(results), *describe_comparison(results, found)]
     return RenderedTable(
         "scores",
         results.title,
@@ -102,9 +103,31 @@ def format_figure(value: float) -> str:
 def format_score(value: CellStatistics) -> Field:
     """A cell of the table: '87.3 ± 1.2'; with the number of seeds if some are missing: '87.3 ± 1.2 (2/3)'."""
     missing = f" ({value.runs}/{value.expected})" if value.runs < value.expected else ""
+    missing += mark_answers(value)
     if value.summary is None:
         return Field(f"–{missing}", "dim")
     return Field(format_mean(value.summary.mean, value.summary.std) + missing, "bold" if value.bold else "")
+
+
+def mark_answers(value: CellStatistics) -> str:
+    """The signs of a cell whose mentor did not always answer."""
+    return SILENT * bool(value.silent) + PARTIAL * bool(value.partial)
+
+
+def describe_answers(results: Results) -> list[str]:
+    """Notes on the runs whose mentor did not always answer."""
+    finished = [(cell.label(run), run.answers) for cell in results.cells.values() for run in cell.runs if run.outcome]
+    silent = [label for label, answers in finished if answers.silent]
+    partial = [f"{label} ({a.replaced} of {a.given + a.replaced})" for label, a in finished if a.partial]
+    notes = []
+    if silent:
+        notes.append(f"{SILENT} The mentor never gave a usable answer, so there is no score: {join_first(silent, 10)}.")
+    if partial:
+        notes.append(
+            f"{PARTIAL} In part of the consultations the mentor gave no usable answer, and the pool's best prompt or "
+            f"a mentor of mentor.fallbacks took its place: {join_first(partial, 10)}."
+        )
+    return notes
 
 
 def format_mean(mean: float, std: float | None) -> str:
@@ -175,7 +198,7 @@ def build_comparisons(results: Results) -> RenderedTable:
         (Field(row), Field(ALL_COLUMNS), *format_comparison(value.comparison, value.p)) for row, value in rows.items()
     ]
     lines += [
-        (Field(row), Field(column), *format_comparison(value.comparison, value.p))
+        (Field(row), Field(column + mark_answers(value)), *format_comparison(value.comparison, value.p))
         for (row, column), value in found.items()
         if value.comparison
     ]
@@ -186,7 +209,8 @@ def build_comparisons(results: Results) -> RenderedTable:
         lines,
         results.command,
         ["Differences in points of %, paired by seed; d_z: the mean difference over its standard deviation."]
-        + ["Holm: adjusted over the rows with all columns, and by itself over the cells."] * bool(rows),
+        + ["Holm: adjusted over the rows with all columns, and by itself over the cells."] * bool(rows)
+        + describe_answers(results),
         collect_warnings(found),
         texts=2,
     )

@@ -72,7 +72,7 @@ def sum_costs(outcomes: Sequence[Outcome], parts: int) -> list[Field]:
         format_number(memory) if parts == len(outcomes) else "",
         *(format_number(count / parts) for count in counts),
         "unknown" if used.mentor_calls and not tokens else tokens_text,
-        format_at_least(used.cost_usd, format_dollars(used.cost_usd / parts), used.unpriced_calls),
+        format_cost(used, parts),
     ]
     return list(map(Field, texts))
 
@@ -80,6 +80,13 @@ def sum_costs(outcomes: Sequence[Outcome], parts: int) -> list[Field]:
 def sum_usage(outcomes: Sequence[Outcome]) -> Usage:
     """The resources that runs have used together."""
     return Usage(*map(sum, zip(*(astuple(outcome.ledger) for outcome in outcomes), strict=True)))
+
+
+def format_cost(used: Usage, parts: int = 1) -> str:
+    """The dollars of calls, divided by `parts`; never $0.00 where no tokens of a call are known."""
+    counted = used.input_tokens + used.output_tokens + used.cost_usd
+    unknown = used.unpriced_calls or (0 if counted else used.mentor_calls)
+    return format_at_least(used.cost_usd, format_dollars(used.cost_usd / parts), unknown)
 
 
 def format_at_least(amount: float, text: str, unpriced_calls: int) -> str:

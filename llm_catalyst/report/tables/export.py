@@ -14,6 +14,7 @@ from llm_catalyst.report.cell_statistics import (
     Measure,
     compare_rows,
     compute_statistics,
+    read_measure,
 )
 from llm_catalyst.report.results import Cell, Results
 from llm_catalyst.report.runs import Run
@@ -46,8 +47,9 @@ def run_line(cell: Cell, run: Run) -> dict[str, Any]:
         return place | {"status": "unfinished"} | made
     ended = {
         **{name: getattr(outcome, name) for name in ENDED},
-        **outcome.test_metrics,
-        **{name: measure.read(outcome) for name, measure in MEASURES.items()},
+        "mentor_answered": "never" if run.answers.silent else "partly" if run.answers.partial else None,
+        **({} if run.answers.silent else outcome.test_metrics),
+        **{name: read_measure(run, name) for name in MEASURES},
         "dev_examples": outcome.best.score.examples if outcome.best else None,
         "test_examples": outcome.test.examples if outcome.test else None,
         "input_tokens": outcome.ledger.input_tokens,
@@ -89,6 +91,8 @@ def cell_line(results: Results, row: str, column: str, value: CellStatistics) ->
         "test_examples": " ".join(map(str, results.count_examples(column))),
         "expected": value.expected,
         "seeds": value.runs,
+        "never_answered": value.silent,
+        "partly_answered": value.partial,
         **({name: each for name, each in asdict(value.summary).items() if name != "n"} if value.summary else {}),
         **comparison_columns(results, value.comparison),
         "holm_p": value.p,
