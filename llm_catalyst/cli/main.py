@@ -129,6 +129,12 @@ def build_parser() -> argparse.ArgumentParser:
     reproduce.add_argument("table", nargs="?", metavar="TABLE", help="its name; left out: print the available tables")
     reproduce.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides for every run; hydra/launcher=…")
     reproduce.add_argument("--only", nargs="+", default=[], metavar="KEY=NAME", help="row=A,B column=C seed=1")
+    reproduce.add_argument(
+        "--budget-usd",
+        type=float,
+        metavar="USD",
+        help="what the mentors of all runs may cost together: sweep.budget.usd",
+    )
     reproduce.add_argument("--smoke", action="store_true", help="quickstart's backbone and data, an offline mentor")
     reproduce.add_argument("--dry-run", action="store_true", help="only estimate the runs that are not finished")
     reproduce.add_argument(

@@ -159,6 +159,22 @@ class Budget:
     when_spent: Literal["stop", "conclude"] = "stop"
 
 
+@config_dataclass("sweep.budget")
+class SweepBudget:
+    """The limits of all runs of a sweep or table together: US dollars and tokens on their mentors."""
+
+    usd: NonNegative | None = None
+    tokens: NonNegativeInt | None = None
+
+
+@config_dataclass("sweep")
+class SweepSettings:
+    """What the runs in one folder share; a sweep or a table sets `folder`."""
+
+    budget: SweepBudget = field(default_factory=SweepBudget)
+    folder: str | None = None
+
+
 @config_dataclass("")
 class Settings:
     """Top level of the configuration; conf/config.yaml says what each key means."""
@@ -184,6 +200,7 @@ class Settings:
     micro_batch: PositiveInt | None = None
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
     budget: Budget = field(default_factory=Budget)
+    sweep: SweepSettings = field(default_factory=SweepSettings)
     dry_run: bool = False
     view: Literal["auto", "live", "plain", "none"] = "auto"
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()

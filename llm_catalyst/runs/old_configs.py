@@ -28,6 +28,8 @@ FILLED_KEYS: dict[str, Any] = {
     "plugins": [],
     "task.split_seed": None,
     "bucket_batches": 50,
+    "sweep": {"budget": {"usd": None, "tokens": None}, "folder": None},
+    "task.prompts": [],
     "task.max_length": None,
     "protocol.max_length": None,
     "criterion": None,
@@ -50,6 +52,7 @@ FILLED_KEYS: dict[str, Any] = {
 SPLIT_FROM = {"mentor.on_unusable": "mentor.on_failure"}
 # Those that only some classes of this package have.
 OF_CLASSES = {
+    "task.prompts": "llm_catalyst.tasks.TextTask",
     "task.max_length": "llm_catalyst.tasks.TextTask",
     "strategy.show_moves": "llm_catalyst.mentors.strategies.Paper",
     "strategy.name_task": "llm_catalyst.mentors.strategies.Paper",

@@ -205,7 +205,8 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
         plain["backbone"] = settle_backbone(choice, plain["backbone"], hydra.overrides.task)
     path = find_directory(hydra)
     config = keep_as_begun(absolutize_paths(resolve_fallbacks(plain, folders)), path, words)
-    if hydra.mode == RunMode.MULTIRUN:
+    if hydra.mode != RunMode.RUN:  # of a table it is not set
+        config["sweep"]["folder"] = config["sweep"]["folder"] or str(Path(hydra.sweep.dir).absolute())
         refuse_other_model(build_node(config["backbone"], "backbone"), Path(hydra.sweep.dir))
     ending = execute_run(config, choices, path, words)
     # In a sweep the baseline is a job of its own: mentor=none,evolution.

@@ -1,5 +1,6 @@
 """`catalyst reproduce TABLE`: carry out the runs of a table that are not finished yet, and print it."""
 
+import re
 import shutil
 import tempfile
 from argparse import Namespace
@@ -26,6 +27,7 @@ from llm_catalyst.config.overrides import expand_short_names, name_sweep
 from llm_catalyst.config.table import PlannedRun, Table
 from llm_catalyst.report.results import PUBLISHED, collect_results
 from llm_catalyst.runs.reader import read_manifest
+from llm_catalyst.runs.run_config import PLACE
 from llm_catalyst.sweeps.job import carry_out_job
 from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, launch_jobs
 from llm_catalyst.sweeps.quoting import quote_text, quote_words
@@ -68,6 +70,8 @@ def plan_table(options: Namespace) -> TablePlan:
     """The table under the options; its folder follows from its name and the overrides."""
     # Overrides may also follow --only on the command line.
     given = [word for word in (*options.words, *options.only) if word.partition("=")[0] not in ONLY]
+    if options.budget_usd is not None:
+        given.append(f"sweep.budget.usd={options.budget_usd:g}")
     overrides = [word for word in given if not word.startswith("hydra")]
     hydra = [word for word in given if word.startswith("hydra")]
     only = {word.partition("=")[0]: word.partition("=")[2].split(",") for word in options.only}
@@ -129,7 +133,12 @@ def is_finished(folder: Path, cell: PlannedRun) -> bool:
     if not (path / "outcome.json").exists():
         return False
     made, asked = map(expand_short_names, (read_manifest(path).command, quote_words(cell.overrides)))
-    return set(made) == set(asked)
+    return drop_place(made) == drop_place(asked)
+
+
+def drop_place(words: Sequence[str]) -> set[str]:
+    """The words without those of keys on which results do not depend."""
+    return {word for word in words if not re.fullmatch(PLACE, word.partition("=")[0].lstrip("+"))}
 
 
 def compose_overrides(cell: PlannedRun, *more: str) -> tuple[str, ...]:

@@ -2,11 +2,13 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from llm_catalyst.config.settings import Budget, Settings
+from llm_catalyst.config.settings import Budget, Settings, SweepSettings
 from llm_catalyst.runs.records import Emit, Event, ScoredPrompt, Snapshot, Usage
+from llm_catalyst.runs.spending import sum_folder
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.training.state import State, pack_state, unpack_state
 from llm_catalyst.utils.format import format_duration
@@ -72,6 +74,7 @@ class Checkpointer:
         """
         if self.settings.budget.when_spent == "stop" and (why := spent_budget(self.settings.budget, ledger)):
             raise BudgetExceededError(why)
+        check_sweep_budget(self.settings.sweep)
 
     def allows_mentor(self, state: State, emit: Emit) -> bool:
         """Whether the mentor is asked: not once its budget is spent (budget.when_spent=conclude); an event says so."""
@@ -96,6 +99,31 @@ class Checkpointer:
                 f"budget.minutes={self.settings.budget.minutes:g} is used up: the run has taken "
                 f"{format_duration(self.seconds)}"
             )
+
+
+def check_sweep_budget(sweep: SweepSettings) -> None:
+    """Raise BudgetExceededError where the runs of a sweep have together used up its budget.
+
+    Calls under way do not count yet: with n runs at a time, those of n - 1 may come on top.
+    """
+    budget = sweep.budget
+    if sweep.folder is None or (budget.usd is None and budget.tokens is None):
+        return
+    used = sum_folder(Path(sweep.folder))
+    tokens = used.input_tokens + used.output_tokens
+    if budget.usd is not None and used.unpriced:
+        raise BudgetExceededError(
+            f"sweep.budget.usd={budget.usd:g} cannot be kept: an answer in {sweep.folder} has no known price; "
+            "sweep.budget.tokens can"
+        )
+    if budget.usd is not None and used.cost_usd >= budget.usd:
+        raise BudgetExceededError(
+            f"sweep.budget.usd={budget.usd:g} is used up: the runs in {sweep.folder} have spent ${used.cost_usd:.4f}"
+        )
+    if budget.tokens is not None and tokens >= budget.tokens:
+        raise BudgetExceededError(
+            f"sweep.budget.tokens={budget.tokens:,} is used up: the runs in {sweep.folder} have exchanged {tokens:,}"
+        )
 
 
 def spent_budget(budget: Budget, ledger: Usage) -> str:

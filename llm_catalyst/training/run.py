@@ -30,6 +30,7 @@ from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.tasks.base import Tell, ignore, majority_share
 from llm_catalyst.tasks.data_facts import DataFacts, collect_facts, describe_rows
 from llm_catalyst.training import shared_backbone
+from llm_catalyst.training.checkpointing import check_sweep_budget
 from llm_catalyst.training.estimate import Estimate, estimate_run, render_estimate
 from llm_catalyst.training.loop import Experiment, run_experiment
 from llm_catalyst.training.problem import Problem, assemble_problem
@@ -52,6 +53,8 @@ def run_training(
     console, settings, interactive = open_console(), parts.settings, parts.mentor.interactive
     logs = make_trackers(settings.track, path, config)
     check_mentor(parts, console)
+    if parts.mentor.language_models() and not (path / "manifest.json").exists():
+        check_sweep_budget(settings.sweep)  # no run begins that could not ask its mentor
     with closing(RunDirectory(path)) as directory:
         with show_status(settings.view, console, "loading data and model …") as tell:
             problem = load_problem(parts, tell)
@@ -120,11 +123,12 @@ def check_mentor(parts: RunComponents, console: Console) -> None:
     with show_status(view, console, "checking the mentor's model …"):
         parts.mentor.check_reachable()
     unpriced = parts.mentor.unpriced_models()
-    if parts.settings.budget.usd is not None and unpriced:
-        raise ConfigurationError(
-            f"budget.usd needs a price, and conf/prices.yaml has none for {', '.join(unpriced)}; "
-            "add it there, or use budget.tokens"
-        )
+    for key, limit in (("budget", parts.settings.budget), ("sweep.budget", parts.settings.sweep.budget)):
+        if limit.usd is not None and unpriced:
+            raise ConfigurationError(
+                f"{key}.usd needs a price, and conf/prices.yaml has none for {', '.join(unpriced)}; "
+                f"add it there, or use {key}.tokens"
+            )
 
 
 @contextmanager

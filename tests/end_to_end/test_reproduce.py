@@ -140,3 +140,19 @@ def test_without_a_name_the_tables_are_listed(catalyst: Command, tmp_path: Path)
     assert {"nlu", "baselines", "rounds", "iterations", "prompt_length", "meta_prompt", "convergence"} <= {
         line.split()[0] for line in done.stdout.splitlines() if line.split()
     }
+
+
+def test_the_budget_of_a_table_stops_its_other_runs_and_a_larger_one_continues(
+    catalyst: Command, tmp_path: Path
+) -> None:
+    words = (*SMOKE, "mentor=rehearsal", "--only", "column=BoolQ", "row=multi-start", "--budget-usd", "0")
+    refused = catalyst(*words, cwd=tmp_path)
+    assert refused.returncode != 0
+    assert "sweep.budget.usd=0 is used up: the runs in" in refused.stdout
+    assert not [*tmp_path.rglob("outcome.json")]
+    done = catalyst(*words[:-1], "5", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 runs finished" in done.stdout
+    again = catalyst(*words[:-2], cwd=tmp_path)
+    assert "2 of 2 runs finished" in again.stdout
+    assert len([*tmp_path.glob("outputs/tables/*")]) == 1

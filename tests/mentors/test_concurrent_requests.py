@@ -1,7 +1,11 @@
 """Several questions at once: how many, in what order they are read, what is kept of them, and at what pace."""
 
 import itertools
+import json
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +23,7 @@ from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.clients import http
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.openai import OpenAIChat
-from llm_catalyst.mentors.clients.rate_limit import limit_rate
+from llm_catalyst.mentors.clients.rate_limit import find_file, limit_rate
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.llm import LanguageModel
 from llm_catalyst.mentors.strategies.evoprompt import EvoPromptDE
@@ -232,6 +236,38 @@ def test_who_asks_the_same_model_shares_its_pace_and_another_model_has_its_own()
     assert limit_rate("http://one", "a model", 3) is limit_rate("http://one", "a model", 3)
     assert limit_rate("http://one", "a model", 3) is not limit_rate("http://one", "another", 3)
     assert limit_rate("http://one", "a model", 3) is not limit_rate("http://two", "a model", 3)
+
+
+def test_processes_share_the_pace_of_a_model(tmp_path: Path) -> None:
+    code = (
+        "import time; from llm_catalyst.mentors.clients.rate_limit import limit_rate\n"
+        "turn = limit_rate('http://one', 'a model', 3, 3.0)\n"
+        "for _ in range(3): turn(); print(time.time(), flush=True)"
+    )
+    environment = {**os.environ, "CATALYST_CACHE": str(tmp_path)}
+    workers = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    ]
+    begun = sorted(float(line) for worker in workers for line in worker.communicate(timeout=60)[0].split())
+    assert len(begun) == 6
+    assert all(later - earlier >= 3.0 - 0.05 for earlier, later in zip(begun, begun[3:], strict=False))
+
+
+@pytest.mark.parametrize("content", ["no JSON", "{}", '["a", null]', "[1e300]"])
+def test_a_file_of_the_pace_that_holds_something_else_limits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setenv("CATALYST_CACHE", str(tmp_path))
+    url = f"http://{sha256(content.encode()).hexdigest()}"
+    file = find_file(url, "a model")
+    assert file is not None
+    file.write_text(content)
+    begun = time.monotonic()
+    limit_rate(url, "a model", 1, 30.0)()
+    assert time.monotonic() - begun < 5
+    (written,) = json.loads(file.read_text())
+    assert abs(written - time.time()) < 60
 
 
 def test_requests_and_retries_keep_to_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,7 @@ def test_targets_are_translated_wherever_they_stand_and_the_old_configuration_is
         "optimizer": {"_target_": "llm_catalyst.optimizers.NoTraining"},
         "plugins": [],
         "bucket_batches": 50,
+        "sweep": {"budget": {"usd": None, "tokens": None}, "folder": None},
         "criterion": None,
         "baseline": None,
     }

@@ -15,7 +15,7 @@ from helpers.recorded import exchange
 from helpers.tiny_models import adamw, plenty, run_in, toy_problem
 
 from llm_catalyst.callbacks.base import RunCallback
-from llm_catalyst.config.settings import Budget, Checkpoints, Settings
+from llm_catalyst.config.settings import Budget, Checkpoints, Settings, SweepBudget, SweepSettings
 from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.mentors.controls import NoMentor, Perturb
 from llm_catalyst.models.heads.text import Verbalizer
@@ -288,6 +288,33 @@ def test_a_budget_in_dollars_cannot_be_kept_where_an_answer_has_no_price(tmp_pat
     ):
         carry_out(tmp_path, mentor, budget=Budget(usd=100))
     assert mentor.asked == [0]
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (SweepBudget(usd=0.6), r"sweep\.budget\.usd=0\.6 is used up: the runs in .* have spent \$0\.7500"),
+        (SweepBudget(tokens=2000), r"sweep\.budget\.tokens=2,000 is used up: the runs in .* have exchanged 2,628"),
+    ],
+)
+def test_the_budget_of_a_sweep_counts_the_calls_of_all_its_runs(
+    tmp_path: Path, budget: SweepBudget, words: str
+) -> None:
+    mentor, sweep = Paid(), SweepSettings(budget, str(tmp_path))
+    assert carry_out(tmp_path / "first", mentor, sweep=sweep).ledger.mentor_calls == 2
+    with pytest.raises(BudgetExceededError, match=words):
+        carry_out(tmp_path / "second", mentor, sweep=sweep)
+    assert len(mentor.asked) == 3
+    assert carry_out(tmp_path / "none", NoMentor(), sweep=sweep).status == "done"
+    more = SweepSettings(SweepBudget(usd=5, tokens=9999), str(tmp_path))
+    assert carry_out(tmp_path / "second", mentor, sweep=more).status == "done"
+    assert len(mentor.asked) == 4
+
+
+def test_the_budget_of_a_sweep_in_dollars_cannot_be_kept_where_an_answer_has_no_price(tmp_path: Path) -> None:
+    sweep = SweepSettings(SweepBudget(usd=100), str(tmp_path))
+    with pytest.raises(BudgetExceededError, match=r"has no known price; sweep\.budget\.tokens can"):
+        carry_out(tmp_path / "one", Paid(cost_usd=None), sweep=sweep)
 
 
 def test_a_budget_of_nothing_asks_nobody(tmp_path: Path) -> None:
