@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from llm_catalyst.mentors import reply_sections
+from llm_catalyst.mentors.reply_markup import split_only_line, unfold_lists
 from llm_catalyst.runs.records import Rejected
 from llm_catalyst.utils.format import shorten_text
 
@@ -35,19 +37,41 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SPECIAL = re.compile(
     r"(?i)</?s>|<(?:pad|unk|mask|bos|eos|cls|sep)>|\[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS|/?INST)\]|<</?SYS>>"
     r"|<\|[^|<>\s]{1,40}\|>|<extra_id_\d{1,3}>|<(?:start|end)_of_turn>"
-    r"|</?(?:prompt|ins|text|template|answer|output|result|proposal|instruction)>"
+    r"|</?(?:prompt|ins|text|template|answer|output|result|proposal|instruction|candidate)s?(?:[_ -]?\d{1,2})?"
+    r"(?:\s[^<>]{1,80})?>"
 )
 
 KIND = (
     r"(?:(?:new|improved|better|proposed|suggested|revised|final)\s+)?(?:text\s+)?"
     r"(?:template|prompt|instruction|proposal|candidate|option|suggestion|variant|version)s?"
 )
-MARKER = re.compile(
-    r"[-•‣◦▪●·–—+*>]{1,3}(?=\s|[^\W\d_]|[\"'“‘«„`\[<(])\s*"  # - text   * text   • text   > text
-    r"|[(\[]?\d{1,3}(?:[.)\]:、．]|\s-\s)(?!\d)\s*"  # 1. text   1) text   (1) text   [1] text   1 - text
-    r"|\(?[a-hA-H][.)]\s+"  # a) text
+TAGGED = re.compile(
+    r"(?i)<(?:prompt|ins|text|template|proposal|instruction|candidate)(?:[_ -]?\d{1,2})?(?:\s[^<>]{1,80})?>"
 )
-LABEL = re.compile(rf"[\"']?{KIND}(?:\s*(?:#|no\.\s*)?\d{{1,3}}[\"']?\s*[:.)=–—-]|[\"']?\s*[:=])\s*", re.IGNORECASE)
+MARKER = re.compile(
+    r"[-•‣◦▪▫●○■□◆◇★☆►▶▸▹➢➤➔➜→⇒»⁃∙·–—+*>✅✔☑✓✦✧✨👉🔹🔸💡🎯📌🟢🔵⭐]\ufe0f?\s+"
+    r"|[-•‣◦▪●·–—+*>]{1,3}(?=\s|[^\W\d_]|[\"'“‘«„`\[<(])\s*"  # - text   * text   • text   > text
+    r"|[(\[]?\d{1,3}(?:[.)\]:、．]|\s[-–—]\s)(?!\d)\s*"  # 1. text   1) text   (1) text   [1] text   1 - text
+    r"|\d{1,2}/\s+|\d\ufe0f?\u20e3\s*|[\u2460-\u249b\u24b6-\u24ff\u2776-\u2793]\ufe0f?\s*"  # 1/ text   ① text
+    r"|\[[ xX✓✔]\]\s+"  # [ ] text
+    r"|[(\[]?[a-hA-H][.)\]]\s+"  # a) text
+    r"|[(\[]?(?:[ivx]{1,5}|[IVX]{1,5})[.)\]]\s+"  # ii. text
+    r"|[A-Z]\d{1,2}\s?[.:)]\s+"  # P1: text
+)
+LABEL = re.compile(
+    rf"[\"']?(?:{KIND}|(?:the\s+)?(?:final\s+)?answer)"
+    r"(?:\s*(?:#|no\.\s*)?(?:\d{1,3}|[a-h](?=[:.)]))[\"']?\s*[:.)=–—-]|[\"']?\s*[:=])\s*",
+    re.IGNORECASE,
+)
+FIELD_LABEL = re.compile(r"(?:text|content|wording)\s?:\s+", re.IGNORECASE)  # of an item of YAML
+BOLD_ITEM = re.compile(r"\*\*([^*\n]{3,400})\*\*\s*[-–—:(]\s*\S")
+METRIC_TAIL = re.compile(
+    r"\s*[(\[|–—,;-]\s*(?:(?:expected|estimated|predicted|est\.?|dev)\s+)?(?:loss|acc(?:uracy)?|score)\s*[:=≈~]?\s*~?"
+    r"\d[^\n]{0,80}$",
+    re.IGNORECASE,
+)
+STRUCK = re.compile(r"~~[^~\n]+~~$")
+COMMAND = re.compile(r"\\(?:textbf|textit|texttt|text|emph|underline|boxed)\{([^{}]{1,1000})\}$")
 HEADING = re.compile(rf"(?:(?:the|my|three|\d{{1,2}})\s+)?{KIND}\s*#?\d{{0,3}}\s*[:.]?$", re.IGNORECASE)
 ASIDE = re.compile(
     r"(?i)[\"']?(?:expected\s+|estimated\s+|predicted\s+)?(?:loss|accuracy|score|metric|rationale|reason(?:ing)?"
@@ -64,7 +88,11 @@ QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "‘": "’", "«": "�
 OFFICIAL_MARK = re.compile(r"^(?:-|.[-.]|\*|.\*)", re.DOTALL)
 NO_APOSTROPHE = re.compile(r"(?<!\w)['’]|['’](?!\w)")
 
-NO_PROPOSAL = ((re.compile(r"[\[{]\s*[\"\[{]"), "broken JSON"), (ASIDE, "a remark, not a proposal"))
+NO_PROPOSAL = (
+    (STRUCK, "struck out"),
+    (re.compile(r"[\[{]\s*[\"\[{]"), "broken JSON"),
+    (ASIDE, "a remark, not a proposal"),
+)
 JSON_START = re.compile(r"(?:^|:)[ \t]*([\[{])", re.MULTILINE)
 TEXT_FIELD = re.compile(r"prompt|template|text|instruction|proposal|candidate|content|answer|suggestion", re.IGNORECASE)
 OTHER_FIELD = re.compile(r"reason|rationale|expla|thought|note|comment|analysis|loss|accuracy|score", re.IGNORECASE)
@@ -99,11 +127,8 @@ def split_reasoning(response: str) -> tuple[str | None, list[Rejected]]:
 
     The answer is None if the reasoning does not end.
     """
-    text = strip_invisible(response)
-    thoughts, closed, answer = text.rpartition("</think>")
-    if not closed and text.lstrip().startswith("<think>"):
-        return None, [Rejected(shorten_line(text), "reasoning without an answer; the answer may have been cut off")]
-    return answer, [Rejected(shorten_line(thoughts), "reasoning before the answer")] if closed else []
+    answer, rest = reply_sections.find_answer(strip_invisible(response))
+    return answer, [Rejected(shorten_line(part), reason) for part, reason in rest]
 
 
 def parse_official(response: str, limit: int = MOST_READ) -> ParsedTexts:
@@ -185,19 +210,24 @@ def find_fault(text: str, seen: Set[str]) -> str | None:
 
 def read_lines(answer: str) -> list[Candidate]:
     """Candidates from a response, one per line. If some lines look like a list, the others are prose."""
+    *lines, rest = [*answer.split("\n", MOST_LINES), ""][: MOST_LINES + 1]
+    lines = unfold_lists("\n".join(lines)).split("\n")
+    peeled = [peel_markup(line) for line in lines]
+    sections = reply_sections.choose_sections(lines, [marked for _, marked in peeled])
     candidates: list[Candidate] = []
     fenced = expected = False
-    *lines, rest = [*answer.split("\n", MOST_LINES), ""][: MOST_LINES + 1]
-    for line in filter(str.strip, lines):
+    for line, (text, marked), section in zip(lines, peeled, sections, strict=True):
+        if not line.strip():
+            continue
         if FENCE.match(line):
             fenced = not fenced
             continue
-        text, marked = peel_markup(line)
-        heading = not text or HEADING.match(text) or (line.lstrip().startswith("#") and not marked)
+        title = (line.lstrip().startswith("#") and not marked) or section == reply_sections.HEADING
+        heading = not text or HEADING.match(text) or title
         if heading:
             candidates.append(Candidate(line, text, "a heading"))
         else:
-            reason = next((why for pattern, why in NO_PROPOSAL if pattern.match(text)), None)
+            reason = section or next((why for pattern, why in NO_PROPOSAL if pattern.match(text)), None)
             candidates.append(Candidate(line, text, reason, marked or fenced or expected))
         expected = bool(heading)  # the line below "Template 1:" is the template
     if rest:
@@ -207,13 +237,16 @@ def read_lines(answer: str) -> list[Candidate]:
     kept = [each.drop("a phrase, not a proposal") if CHATTER.match(each.text) else each for each in candidates]
     if len(kept) > 1 and kept[0].text.endswith(":"):
         kept[0] = kept[0].drop("an introduction")
+    usable = [each for each in kept if not each.reason]
+    if len(usable) == 1 and len(parts := split_only_line(usable[0].text)) > 1:
+        return [*(Candidate(part, part, listed=True) for part in parts), *(each for each in kept if each.reason)]
     return kept
 
 
 def peel_markup(line: str) -> tuple[str, bool]:
     """The text of a line without list mark, label, emphasis and quotes; True if it had a mark, a label or quotes."""
-    text = line.strip().lstrip("#").replace("**", "").strip()
-    marked = False
+    marked = bool(TAGGED.match(line.strip()))
+    text = take_bold_item(line).strip().lstrip("#").replace("**", "").strip()
     for _ in range(6):  # they nest: - **Prompt 1:** "text"
         before = text
         if len(text) > 2 and text[0] == text[-1] and text[0] in "*_" and text[1] != text[0]:
@@ -221,12 +254,25 @@ def peel_markup(line: str) -> tuple[str, bool]:
         for pattern in (MARKER, LABEL):
             if found := pattern.match(text):
                 text, marked = text[found.end() :].strip(), True
-        inner = unquote_text(text)
+        if marked and (field := FIELD_LABEL.match(text)):
+            text = text[field.end() :]
+        if command := COMMAND.match(text):
+            text = command[1].strip()
+        inner = unquote_text(METRIC_TAIL.sub("", text) or text)
         marked = marked or inner != text
         text = inner
         if text == before:
             break
     return text, marked
+
+
+def take_bold_item(line: str) -> str:
+    """A line without what follows a proposal in bold: '1. **Is it good?** – short' has a remark, not a label."""
+    mark = MARKER.match(line.strip())
+    text = line.strip()[mark.end() :] if mark else line.strip()
+    found = BOLD_ITEM.match(text)
+    whole = found and (found[1].endswith(("?", "!", ".", '"')) or len(found[1].split()) > 4)
+    return f"- {found[1]}" if found and whole and not LABEL.match(f"{found[1]}:") else line
 
 
 def unquote_text(text: str) -> str:
