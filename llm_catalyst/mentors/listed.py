@@ -1,12 +1,10 @@
 """A mentor that proposes given prompts: a person's own candidates, or those of another method."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from llm_catalyst.mentors.base import Mentor, MentorContext
 from llm_catalyst.runs.records import Advice, Proposal, Rejected
-from llm_catalyst.utils.paths import expand_path
-from llm_catalyst.utils.terminal import escape_controls
+from llm_catalyst.utils.prompt_file import read_prompts
 from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, config_dataclass
 
 
@@ -31,10 +29,10 @@ class Listed(Mentor):
 
     def read(self) -> Sequence[str]:
         """The prompts of the file or of the list. Raises ConfigurationError where the file cannot be read."""
-        return self.prompts if self.file is None else read_prompts(expand_path(self.file))
+        return self.prompts if self.file is None else read_prompts("mentor.file", self.file)
 
     def propose(self, context: MentorContext) -> Advice:
-        """The next prompts, each cut or repeated to m tokens; one without any token is rejected."""
+        """The next prompts, each fitted into m tokens; one without any token is rejected."""
         texts = self.read()
         first = context.stage * self.proposals
         proposals, rejected = list[Proposal](), list[Rejected]()
@@ -52,23 +50,3 @@ class Listed(Mentor):
             except ValueError as error:
                 rejected.append(Rejected(texts[number], str(error)))
         return Advice(tuple(proposals), tuple(rejected), None if proposals else "none of the prompts has a token")
-
-
-def read_prompts(file: Path) -> list[str]:
-    """The prompts of a file, one on a line; blank lines are passed over.
-
-    Raises:
-        ConfigurationError: the file cannot be read as UTF-8, or holds no prompt.
-    """
-    name = f"mentor.file={escape_controls(str(file))}"
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigurationError(
-            f"{name} cannot be read ({why}); write a UTF-8 file with one prompt on a line"
-        ) from None
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise ConfigurationError(f"{name} holds no prompt; write one on each line")
-    return prompts
