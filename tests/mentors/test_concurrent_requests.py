@@ -82,7 +82,7 @@ def by_request(request: Request) -> Response:
     return replace(answer(f"- {line}"), delay_s=dice.choice((0.0, 0.03, 0.06)))
 
 
-STRATEGIES = [Opro(proposals=5), Leo(proposals=6), EvoPromptDE(population=4)]
+STRATEGIES = [Opro(proposals=5, words=9), Leo(proposals=6, words=9), EvoPromptDE(population=4, words=9)]
 
 
 # How many at once

@@ -73,7 +73,7 @@ class Ape(Strategy):
     def ask_guesses(self, context: MentorContext) -> Iterator[Request]:
         """A request for each subset of demonstrations: which instruction led to the outputs of these examples?"""
         task, wanted = context.task, format_count(self.candidates, "instruction")
-        rules = write_rules(self.words, context.space.length, "instruction", "the instructions only: no introduction")
+        rules = write_rules(*self.limits(context.space), "instruction", "the instructions only: no introduction")
         reminder = ask_again(f"{wanted} now that would lead to the outputs", noun="usable instruction")
         for _ in range(self.subsets):
             examples = [task.examples[row] for row in context.draw_examples(self.demonstrations)]

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
@@ -11,6 +11,9 @@ from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals
 from llm_catalyst.runs.records import Advice, Message, Proposal
 from llm_catalyst.utils.validation import config_dataclass
+
+if TYPE_CHECKING:
+    from llm_catalyst.models.soft_prompt import PromptSpace
 
 LONGEST_ECHO = 2000  # characters of an unusable response that are sent back to the model
 
@@ -69,19 +72,28 @@ class Strategy(ABC):
 
     Attributes:
         form: "chat" sends a system and a user message, "plain" one text, for models without a chat template.
-        words: A prompt must have fewer words; the requests say so.
+        words: A prompt must have fewer words; the requests say so. None: as many as m tokens hold.
         needs_pool: Whether there is nothing to ask about while the pool is empty: `propose` is not called then.
     """
 
     needs_pool: ClassVar[bool] = False
 
     form: Literal["chat", "plain"] = "chat"
-    words: Annotated[int, Ge(2)] = 9
+    words: Annotated[int, Ge(2)] | None = None
 
     @property
     @abstractmethod
     def proposals(self) -> int:
         """How many new prompts one consultation asks for."""
+
+    def limits(self, space: "PromptSpace") -> tuple[int, int]:
+        """The number of words that a prompt must stay below, and the tokens m that are used of it.
+
+        Without `words` the tokens decide: at most 8 words, as in the paper, or where that is more three words for four
+        tokens; never more words than tokens.
+        """
+        m = space.length
+        return self.words or 1 + min(m, max(8, 3 * m // 4)), m
 
     @property
     def temperature(self) -> float | None:

@@ -89,7 +89,7 @@ class Directional(Strategy):
         wanted = format_count(self.proposals, "new prompt")
         best = f"The prompt to change: {templates.quote_json(context.pool[-1].prompt.text)}"
         how = ALONG.format(direction=direction) if direction else FREELY
-        rules = templates.write_rules(self.words, context.space.length)
+        rules = templates.write_rules(*self.limits(context.space))
         paragraphs = [*self.show_trajectory(context), best, how, WISH.format(proposals=wanted), rules]
         rationale = f"along: {shorten_line(direction)}" if direction else "the best prompt, changed"
         reminder = templates.ask_again(f"{wanted} now, none of them among the ones listed")

@@ -117,7 +117,7 @@ class EvoPrompt(Strategy):
         """The request for paraphrases of a prompt."""
         variations = format_count(number, "variation")
         wish, quoted = VARIATIONS.format(variations=variations), f"Prompt: {quote_json(prompt.text)}"
-        rules = write_rules(self.words, context.space.length, "variation", "the variations only: no introduction")
+        rules = write_rules(*self.limits(context.space), "variation", "the variations only: no introduction")
         paragraphs = [*self.describe_task(context), f"{wish} {ODD}", quoted, rules]
         reminder = ask_again(f"{variations} of the prompt now", noun="new prompt")
         rationale = f"a paraphrase of {prompt.text!r}"
@@ -128,7 +128,8 @@ class EvoPrompt(Strategy):
     ) -> Request:
         """The request for one child of the prompts in `sources`, by these steps and with this worked example."""
         prompts = "\n".join(f"Prompt {i}: {quote_json(prompt.text)}" for i, prompt in enumerate(sources, start=1))
-        rules = CHILD_RULES.format(words=self.words, tokens=context.space.length)
+        words, tokens = self.limits(context.space)
+        rules = CHILD_RULES.format(words=words, tokens=tokens)
         paragraphs = [*self.describe_task(context), f"{steps}\n{ODD}", rules, example, f"Now with these:\n{prompts}"]
         # "1." begins the next line of the example.
         return self.make_request(ROLE, paragraphs, "1.", CHILD_REMINDER, rationale=rationale, parse=parse_last_prompt)

@@ -111,7 +111,8 @@ class Gepa(Strategy):
         parent, batch, trials = mistake
         shown = [format_trial(row, trial, context) for row, trial in zip(batch, trials, strict=True)]
         prompt, answered = f"The prompt: {quote_json(parent.text)}", "With this prompt, the model answered:"
-        rules = RULES.format(words=self.words, tokens=context.space.length)
+        words, tokens = self.limits(context.space)
+        rules = RULES.format(words=words, tokens=tokens)
         paragraphs = [describe_task(context.task), prompt, answered, *shown, WISH, rules]
         rationale = f"rewritten from {quote_json(parent.text)}"
         reminder = ask_again("one now that is unlike the one above", 'on one line that begins with "- "', "new prompt")

@@ -77,8 +77,9 @@ class Gpo(Strategy):
         alike = find_similar(context.scored, current, self.similar, space)
         shown, *earlier = format_entries([current, *alike], context, self.show_gradient, rated=True)
         size, changes = len(split_words(current.prompt.text)), format_count(most, "word")
-        limit = max(self.words, size + 1)  # a prompt of the current length must always be allowed
-        wish, rules = WISH.format(changes=changes, size=size), RULES.format(words=limit, tokens=space.length)
+        words, tokens = self.limits(space)
+        limit = max(words, size + 1)  # a prompt of the current length must always be allowed
+        wish, rules = WISH.format(changes=changes, size=size), RULES.format(words=limit, tokens=tokens)
         paragraphs = [describe_task(context.task), CURRENT, shown, *[EARLIER] * bool(alike), *earlier, wish, rules]
         parse = partial(parse_within_limit, current=current.prompt.text, most=most, space=space)
         return self.make_request(ROLE, paragraphs, "New prompt:", REMINDER.format(changes=changes), parse=parse)
@@ -123,7 +124,7 @@ def parse_within_limit(response: str, current: str, most: int, space: "PromptSpa
 def count_changed_words(text: str, current: str, space: "PromptSpace") -> int:
     """The words that differ between the current prompt and a text: as it is written, or as it is used if that is less.
 
-    A text is used as m tokens: it is cut or repeated to fit, as the current prompt was.
+    A text is cut to m tokens, or repeated where `prompt.fill` says so, as the current prompt was.
     """
     try:
         forms = {text, space.fit(text)[0].text}

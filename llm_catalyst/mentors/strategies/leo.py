@@ -80,7 +80,7 @@ class Leo(Strategy):
 
     def ask_prompts(self, wish: str, pool: list[ScoredPrompt], number: int, context: MentorContext) -> Request:
         """The request of one pool for `number` new prompts."""
-        wanted, rules = format_count(number, "new prompt"), write_rules(self.words, context.space.length)
+        wanted, rules = format_count(number, "new prompt"), write_rules(*self.limits(context.space))
         entries = format_entries(pool, context, self.show_gradient)
         paragraphs = [describe_task(context.task), ORDER, *entries, wish.format(proposals=wanted), rules]
         reminder = ask_again(f"{wanted} now, none of them among the ones listed")

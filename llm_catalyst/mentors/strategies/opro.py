@@ -59,7 +59,8 @@ class Opro(Strategy):
         best = self.select_history(context.scored)
         scores = templates.format_entries(best, context, self.show_gradient, rated=True) if best else []
         shown = [*([ORDER, *scores, BEAT] if best else []), *self.show_examples(context)]
-        rules = RULES.format(words=self.words, tokens=context.space.length)
+        words, tokens = self.limits(context.space)
+        rules = RULES.format(words=words, tokens=tokens)
         paragraphs = [templates.describe_task(context.task), *shown, WISH, rules]
         reminder = templates.ask_again("one new prompt now, unlike all that were listed", "between <INS> and </INS>")
         return self.make_request(ROLE, paragraphs, "New prompt:", reminder, parse=parse_tagged)

@@ -6,7 +6,6 @@ accuracy, from the worst to the best; a hint to look for patterns that make a pr
 with a lower loss, below a number of words, and for nothing else in the response.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -21,7 +20,6 @@ from llm_catalyst.mentors.strategies.templates import (
     format_score,
     write_rules,
 )
-from llm_catalyst.runs.records import ScoredPrompt
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.validation import PositiveInt, config_dataclass
 
@@ -65,18 +63,19 @@ class Paper(Strategy):
         parse = parse_official if self.parsing == "official" else parse_proposals
         reminder = ask_again(f"{wanted} now, new and unlike the ones listed")
         if not self.name_task:
-            paragraphs, lead = self.write_nameless(pool), "New templates:"
+            paragraphs, lead = self.write_nameless(context), "New templates:"
             request = self.make_request(NAMELESS_ROLE, paragraphs, lead, reminder, self.proposals, parse=parse)
             return replace(request, repeats=True)
         moves = format_moves(context) if self.show_moves else []
         trajectory = [ORDER, *format_entries(pool, context, self.show_gradient), *moves, PATTERNS] if pool else []
-        task, rules = describe_task(context.task, self.description), write_rules(self.words, context.space.length)
+        task, rules = describe_task(context.task, self.description), write_rules(*self.limits(context.space))
         paragraphs = [task, *trajectory, WISH.format(proposals=wanted), rules]
         return self.make_request(ROLE, paragraphs, "New prompts:", reminder, self.proposals, parse=parse)
 
-    def write_nameless(self, pool: Sequence[ScoredPrompt]) -> list[str]:
+    def write_nameless(self, context: MentorContext) -> list[str]:
         """The paragraphs of the request that names neither the task nor its labels nor how many tokens are used."""
-        entries = [f"Template: {one.prompt.text}\n{format_score(one)}" for one in pool]
+        entries = [f"Template: {one.prompt.text}\n{format_score(one)}" for one in context.pool]
+        words, _ = self.limits(context.space)
         wanted = format_count(self.proposals, "template")
-        trajectory = [NAMELESS_ORDER, *entries, NAMELESS_PATTERNS] if pool else []
-        return [*trajectory, NAMELESS_RULES.format(words=self.words, proposals=wanted)]
+        trajectory = [NAMELESS_ORDER, *entries, NAMELESS_PATTERNS] if entries else []
+        return [*trajectory, NAMELESS_RULES.format(words=words, proposals=wanted)]

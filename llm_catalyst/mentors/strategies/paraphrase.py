@@ -38,7 +38,7 @@ class Paraphrase(Strategy):
     def build_request(self, prompt: Prompt, space: "PromptSpace") -> Request:
         """The request for `proposals` variations of a prompt."""
         wanted = format_count(self.proposals, "variation")
-        rules = write_rules(self.words, space.length, "variation", "the variations only: no introduction")
+        rules = write_rules(*self.limits(space), "variation", "the variations only: no introduction")
         paragraphs = [WISH.format(variations=wanted), f"Text: {quote_json(prompt.text)}", rules]
         reminder = ask_again(f"{wanted} of the text now", noun="usable variation")
         return self.make_request(ROLE, paragraphs, "Variations:", reminder, self.proposals)

@@ -100,7 +100,7 @@ def test_at_least_one_word_may_change_also_of_a_prompt_without_any() -> None:
 
 def test_a_prompt_of_the_current_length_is_always_allowed() -> None:
     assert "fewer than 5 words" in first_request(Gpo(words=3), consult()).messages[1].content
-    assert "fewer than 9 words" in first_request(Gpo(), consult()).messages[1].content
+    assert "fewer than 9 words" in first_request(Gpo(words=9), consult()).messages[1].content
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_the_best_prompt_stands_last_with_three_decimals_and_the_limits_are_told
     first, last = user.content.index("Loss: 0.73"), user.content.index("Loss: 0.300\nAccuracy: 0.900")
     assert first < last
     assert "5 new prompts" in user.content
-    assert "fewer than 9 words" in user.content
+    assert "fewer than 5 words" in user.content
     assert "first 4 tokens" in user.content
     assert TASK.text in user.content
     assert "negative, positive" in user.content
