@@ -40,6 +40,7 @@ SHOWN = 20  # differences of a run that a failure prints
 COMMON = (
     *("threads=1", "device=cpu", "view=none", "task.split_seed=null", "bucket_batches=50", "criterion=null"),
     *("restart.choose=best", "restart.carry=0", "restart.moments=reset", "restart.warm_up=0"),
+    "strategy.words=9",
 )
 FILMS = (
     *("task=local", "task.path=data/films", "task.labels=[bad,good]", "task.words=[bad,good]"),
@@ -87,6 +88,7 @@ RUNS: dict[str, tuple[str, ...]] = {
         "seed=1",
         *FILMS,
         "optimizer=none",
+        "prompt.fill=repeat",
         "mentor=rehearsal",
         "strategy=opro",
         "backbone=gpt2",

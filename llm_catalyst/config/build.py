@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from llm_catalyst.config.plugins import check_targets
+from llm_catalyst.utils.prompt_file import read_prompts
 from llm_catalyst.utils.validation import SHORTEST_SECRET, ConfigurationError, check_key, flatten_leaves, locate_error
 
 SECRET = re.compile(r"\b(sk|hf|gsk|xai|key)[-_][A-Za-z0-9_-]{16,}")
@@ -78,6 +79,10 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
             "mentor.overlap=true asks while a stage trains, and optimizer=none trains nothing; "
             "choose mentor.overlap=false"
         )
+    if settings.prompt.start == "file":
+        read_prompts("prompt.file", settings.prompt.file)
+    if settings.prompt.as_written:
+        check_written(settings.prompt, optimizer, head, mentor)
     if optimizer.discrete:
         check_tokens(settings.prompt)
     backbone = build_node(config["backbone"], "backbone")
@@ -96,6 +101,25 @@ def check_tokens(prompt: Any) -> None:
                 f"prompt.{key}={value} does not go with an optimizer whose prompts are tokens (pez, gcg); "
                 f"choose prompt.{key}={right}"
             )
+
+
+def check_written(prompt: Any, optimizer: Any, head: Any, mentor: Any) -> None:
+    """Raise ConfigurationError where a prompt of fewer than m tokens cannot be scored and shown as it is written."""
+    wrong = {"start": ("normal",), "projection": ("dot", "official"), "as_text": (True,), "special_tokens": (True,)}
+    fixes = {"start": "task", "projection": "cosine", "as_text": "false", "special_tokens": "false"}
+    if optimizer.trains:
+        problem, fix = "leaves rows unused, and this optimizer moves all of them", "optimizer=none"
+    elif key := next((key for key, values in wrong.items() if getattr(prompt, key) in values), None):
+        value = str(getattr(prompt, key)).lower()
+        problem = f"scores and shows the same tokens, and with prompt.{key}={value} they may differ"
+        fix = f"prompt.{key}={fixes[key]}"
+    elif head.class_at(prompt.length) not in (None, prompt.length):
+        problem, fix = "needs the class's name behind the prompt", "head.class_position=end"
+    elif soft := next((each.label for each in (mentor, *mentor.fallbacks) if each.soft), None):
+        problem, fix = f"has prompts of at most m tokens, and {soft} proposes m rows that are none", "another mentor"
+    else:
+        return
+    raise ConfigurationError(f"prompt.fill=none {problem}; choose {fix}, or prompt.fill=repeat")
 
 
 def refuse_infinite(config: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ def absolutize_paths(config: dict[str, Any]) -> dict[str, Any]:
     mentors = [config["mentor"], *config["mentor"].get("fallbacks", [])]
     clients = [mentor["client"] for mentor in mentors if "client" in mentor]
     places = [(config["task"], "path"), (config["backbone"], "name"), (config.get("replay", {}), "run")]
+    places.append((config.get("prompt", {}), "file"))
     places += [(mentor, key) for mentor in mentors for key in ("runs", "backbone", "file")]
     for node, key in [*places, *((client, key) for client in clients for key in ("run", "model"))]:
         if node.get(key) and expand_path(node[key]).exists():

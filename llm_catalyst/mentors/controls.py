@@ -1,5 +1,6 @@
 """Mentors without a language model: the controls that show whether the LLM is needed, or only a restart."""
 
+from itertools import zip_longest
 from typing import Literal
 
 from llm_catalyst.mentors.base import Mentor, MentorContext
@@ -81,7 +82,8 @@ class Perturb(Mentor):
 class Evolution(Mentor):
     """Children of the pool's best prompts by uniform crossover and token mutation.
 
-    Two parents are drawn by rank (the best most often); each place takes its token from either; then each
+    Two parents are drawn by rank (the best most often); each place takes its token from either, and behind the end of
+    the shorter one the token of the longer one or none; then each
     token mutates with probability `mutation`, to one of the `neighbours` nearest tokens of the vocabulary or,
     one time in four, to any readable token. The form follows the genetic algorithm of EvoPrompt (Guo et
     al. 2023, arXiv 2309.08532), with these operators in place of its language model.
@@ -100,7 +102,8 @@ class Evolution(Mentor):
         # A pool of near-identical parents may not yield enough new children: so the number of tries is bounded.
         for _ in range(50 * self.proposals):
             mother, father = rng.choices(context.pool, weights=range(1, len(context.pool) + 1), k=2)
-            tokens = [rng.choice(pair) for pair in zip(mother.prompt.tokens, father.prompt.tokens, strict=True)]
+            places = zip_longest(mother.prompt.tokens, father.prompt.tokens)
+            tokens = [token for token in map(rng.choice, places) if token is not None]
             for i, token in enumerate(tokens):
                 if rng.random() < self.mutation:
                     far = rng.random() < 0.25

@@ -49,6 +49,8 @@ class Diffusion(Mentor):
     task: str
     backbone: str
     head: str
+    soft = True
+
     proposals: PositiveInt = 3
     dimensions: PositiveInt = 8
     levels: PositiveInt = 100
@@ -139,8 +141,9 @@ def prompts_of(path: Path, space: PromptSpace) -> tuple[list[float], list[Tensor
     if {tuple(row.shape) for _, row in soft} != {(space.length, space.vocabulary.shape[1])}:
         raise UnsuitableRunError("of another prompt length or width")
     scored: tuple[ScoredPrompt, ...] = read_lines(path / FILES[ScoredPrompt], ScoredPrompt)
-    known = {s.prompt: s.score.loss for s in scored if max(s.prompt.tokens) < len(space.vocabulary)}
-    discrete = space.embed(list(known)).cpu().unbind() if known else ()
+    fitting = (s for s in scored if max(s.prompt.tokens) < len(space.vocabulary))
+    known = {s.prompt: s.score.loss for s in fitting if len(s.prompt.tokens) == space.length}
+    discrete = [row.cpu() for row in space.embed_each(list(known))]
     rows = [*((loss, row.float()) for loss, row in soft), *zip(known.values(), discrete, strict=True)]
     once = {row.numpy().tobytes(): (loss, row.flatten()) for loss, row in rows if row.isfinite().all()}
     ordered = sorted(once.values(), key=lambda pair: -pair[0])

@@ -4,9 +4,9 @@ Shapes: k members, b examples of each, c classes (or choices).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from llm_catalyst.utils.memory import PassLimits
 Tensors = Mapping[str, Tensor]
 # What one member trains: "prompt" (m, d) and the head's weights, by name, in float32.
 Parameters = Tensors
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,23 @@ def example_losses(logits: Tensor, labels: Tensor) -> Tensor:
 def stack_members(members: Sequence[Parameters]) -> dict[str, Tensor]:
     """The members' parameters with a leading dimension k."""
     return {name: torch.stack([member[name] for member in members]) for name in members[0]}
+
+
+def group_by_length(members: Sequence[Parameters]) -> list[list[int]]:
+    """The numbers of the members whose prompts have equally many rows, a list for each length that occurs.
+
+    Only these can be stacked. A prompt of n rows so goes forward as [prompt; text] without any padding inside, in every
+    model: no mask, and no position that is left out.
+    """
+    groups: dict[int, list[int]] = {}
+    for i, member in enumerate(members):
+        groups.setdefault(len(member["prompt"]), []).append(i)
+    return list(groups.values())
+
+
+def map_alike(members: Sequence[Parameters], work: Callable[[list[Parameters]], Sequence[T]]) -> list[T]:
+    """What `work` gives for each member, in their order; it is called with members that can be stacked."""
+    found: dict[int, T] = {}
+    for group in group_by_length(members):
+        found |= dict(zip(group, work([members[i] for i in group]), strict=True))
+    return [found[i] for i in range(len(members))]

@@ -30,17 +30,24 @@ class PromptSpace:
     """The discrete prompts of m tokens that a backbone can read, and the way between them and soft ones.
 
     `vocabulary` (v, d) are the backbone's input embeddings. `class_at` is for prompts into which the name of a class is
-    put, behind that number of the m tokens: they are shown, and read, as "a photo of a [CLASS]".
+    put, behind that number of the m tokens: they are shown, and read, as "a photo of a [CLASS]". `given` are the texts
+    of prompt.start=task or file. With prompt.fill=none a prompt has n <= m tokens, and n rows.
     """
 
     tokenizer: Any
     vocabulary: Tensor
     settings: PromptSettings = field(default_factory=PromptSettings)
     class_at: int | None = None
+    given: tuple[str, ...] = ()
 
     @property
     def length(self) -> int:
         return self.settings.length
+
+    @property
+    def start_texts(self) -> tuple[str, ...]:
+        """The texts from which a run may start: none where `prompt.start` names vocabulary rows or noise."""
+        return (self.settings.text or "",) if self.settings.start == "text" else self.given
 
     @cached_property
     def named(self) -> Tensor:
@@ -113,32 +120,33 @@ class PromptSpace:
         return self.fit(prompt.text)[0] if self.settings.as_text else prompt
 
     def check(self) -> None:
-        """Raise ConfigurationError where no token may stand in a prompt, or `prompt.text` or `prompt.fill` has none."""
+        """Raise ConfigurationError where no token may stand in a prompt, or a text to start or fill from has none."""
         self.sample(torch.Generator())
-        given = {"text": self.settings.text if self.settings.start == "text" else None}
-        given["fill"] = None if self.settings.fill == "repeat" else self.settings.fill
-        for key, text in given.items():
+        given: list[tuple[str, str]] = [(self.settings.start, text) for text in self.start_texts]
+        if self.settings.fill not in ("repeat", "none", None):
+            given.append(("fill", str(self.settings.fill)))
+        for key, text in given:
             try:
-                if text is not None:
-                    self.fit(text)
+                self.fit(text)
             except ValueError as error:
                 fix = (
                     ""
                     if self.settings.special_tokens
                     else "; prompt.special_tokens=true lets special tokens stand in it"
                 )
-                raise ConfigurationError(f"prompt.{key}: {error}{fix}") from None
+                name = "prompt.start=task" if key == "task" else f"prompt.{key}"
+                raise ConfigurationError(f"{name}: {error}{fix}") from None
 
     def tokenize(self, text: str) -> list[int]:
         """The vocabulary ids of a text in a prompt: special tokens among them only if they may stand in one."""
         return self.tokenizer(text).input_ids if self.settings.special_tokens else plain_ids(self.tokenizer, [text])[0]
 
     def fit(self, text: str) -> tuple[Prompt, str]:
-        """`text` as a prompt of exactly m tokens, and the end of it that did not fit ('' where all did).
+        """`text` as a prompt of m tokens, and the end of it that did not fit ('' where all did).
 
-        A shorter text is repeated up to m tokens (as PEFT does), or filled up with `prompt.fill`; with `prompt.as_text`
-        text and filling are tokenized as one. Raises ValueError where the text holds no token at all, or one that the
-        model has no embedding of.
+        A shorter text is repeated up to m tokens (as PEFT does), or filled up with `prompt.fill`; with prompt.fill=none
+        it stays as it is. With `prompt.as_text` text and filling are tokenized as one. Raises ValueError where the text
+        holds no token at all, or one that the model has no embedding of.
         """
         if self.class_at is not None:
             text = CLASS_NAME.sub(" ", text).strip().rstrip(".")  # its place is given; a template's full stop, too
@@ -156,27 +164,29 @@ class PromptSpace:
 
     def _fill(self, text: str, ids: list[int]) -> list[int]:
         """The ids of a text; of one that is too short those of the filled text, of m tokens or more."""
-        if len(ids) >= self.length:
+        fill = self.settings.fill
+        if len(ids) >= self.length or fill is None or self.settings.as_written:
             return ids
         if self.settings.as_text:
-            ids = self.tokenize(
-                text + (f" {text}" if self.settings.fill == "repeat" else self.settings.fill) * self.length
-            )
-        filling = ids
-        if self.settings.fill != "repeat":
-            filling = self.tokenizer(self.settings.fill, add_special_tokens=False).input_ids
+            ids = self.tokenize(text + (f" {text}" if fill == "repeat" else fill) * self.length)
+        filling = ids if fill == "repeat" else self.tokenizer(fill, add_special_tokens=False).input_ids
         if not filling:
-            raise ConfigurationError(f"prompt.fill={self.settings.fill!r} holds no token; try 'repeat' or ' a'")
+            raise ConfigurationError(f"prompt.fill={fill!r} holds no token; try 'repeat' or ' a'")
         return ids + filling * self.length
 
     def embed(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Rows (k, m, d) of discrete prompts, in float32."""
+        """Rows (k, m, d) of discrete prompts of m tokens each, in float32."""
         ids = torch.tensor([prompt.tokens for prompt in prompts], device=self.vocabulary.device)
         return self.vocabulary[ids].float()
 
+    def embed_each(self, prompts: Sequence[Prompt]) -> list[Tensor]:
+        """The rows (n, d) of each discrete prompt, of as many tokens n as it has, in float32."""
+        return [self.embed([prompt])[0] for prompt in prompts]
+
     def directions(self, prompts: Sequence[Prompt]) -> Tensor:
         """Unit vectors (k, d) along the mean of each prompt's token embeddings, float64, on the CPU."""
-        return torch.nn.functional.normalize(self.embed(prompts).cpu().double().mean(1), dim=-1)
+        means = [rows.cpu().double().mean(0) for rows in self.embed_each(prompts)]
+        return torch.nn.functional.normalize(torch.stack(means), dim=-1)
 
     def spread(self, prompts: Sequence[Prompt]) -> float | None:
         """Mean cosine distance over all pairs of prompts, each the mean of its token embeddings, to six decimals.
@@ -191,10 +201,11 @@ class PromptSpace:
     def start(self, generator: torch.Generator) -> Tensor:
         """A new soft prompt (m, d), float32: `prompt.start` says from text, vocabulary rows or N(0, std).
 
-        Without `prompt.std` the standard deviation is the root mean square of the vocabulary's entries.
+        Of several texts it is the first. Without `prompt.std` the standard deviation is the root mean square of the
+        vocabulary's entries.
         """
-        if self.settings.start == "text":
-            return self.embed([self.fit(self.settings.text or "")[0]])[0]
+        if self.start_texts:
+            return self.embed([self.fit(self.start_texts[0])[0]])[0]
         if self.settings.start == "vocabulary":
             return self.embed([self.sample(generator)])[0]
         noise = torch.randn(self.length, self.vocabulary.shape[1], generator=generator)

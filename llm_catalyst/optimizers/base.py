@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llm_catalyst.models.base import PromptedModel, stack_members
+from llm_catalyst.models.base import Parameters, PromptedModel, group_by_length, stack_members
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.optimizers.schedule import Moments, StepRange
 from llm_catalyst.tasks.batching import Batch
@@ -137,8 +137,19 @@ class NoTraining(PromptOptimizer):
     ) -> Iterator[StepResult]:
         """The steps of a stage (see `PromptOptimizer.train`), none of which changes a member."""
         model.backbone.train(False)
-        parameters = model.prepare(stack_members([member.parameters for member in members]))
+        parameters = [member.parameters for member in members]
+        groups = group_by_length(parameters)
+        prepared = [model.prepare(stack_members([parameters[i] for i in group])) for group in groups]
         for number in range(step_range.done + 1, step_range.end + 1):
-            batch = next(batches)
-            parts = map_parts(model, batch, lambda part: model.losses(parameters, part).sum(1))
-            yield StepResult.of(number, (torch.stack(parts).sum(0) / batch.size).tolist(), batch)
+            batch, losses = next(batches), [0.0] * len(members)
+            for group, stacked in zip(groups, prepared, strict=True):
+                own = batch if len(groups) == 1 else batch.of_members(group)
+                for i, loss in zip(group, mean_losses(model, stacked, own), strict=True):
+                    losses[i] = loss
+            yield StepResult.of(number, losses, batch)
+
+
+def mean_losses(model: PromptedModel, parameters: Parameters, batch: Batch) -> list[float]:
+    """The mean loss in nats of each of k stacked members on its own rows of a batch."""
+    parts = map_parts(model, batch, lambda part: model.losses(parameters, part).sum(1))
+    return (torch.stack(parts).sum(0) / batch.size).tolist()

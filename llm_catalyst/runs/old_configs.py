@@ -47,6 +47,7 @@ FILLED_KEYS: dict[str, Any] = {
     "protocol.count_start": True,
     "protocol.official_states": False,
     "mentor.on_unusable": "fallback",
+    "prompt.file": None,
 }
 # Those that split off from another key: its value is the one before, where the configuration has it.
 SPLIT_FROM = {"mentor.on_unusable": "mentor.on_failure"}
@@ -70,7 +71,13 @@ DEFAULTS_SINCE: dict[str, dict[str, tuple[Any, Any]]] = {
         "record.steps": (5, 10),
     },
     "protocol.count_start": {"record.steps": (1, 5), "bucket_batches": (0, None)},  # of protocol=official
+    "prompt.file": {"strategy.words": (None, 9)},
 }
+# The same of optimizer=none alone.
+DEFAULTS_ALONE_SINCE: dict[str, dict[str, tuple[Any, Any]]] = {
+    "prompt.file": {"prompt.fill": ("none", "repeat"), "prompt.start": ("task", "normal"), "prompt.length": (32, 8)},
+}
+NO_TRAINING = "llm_catalyst.optimizers.NoTraining"
 
 OWN = "llm_catalyst."  # how the path of a class of this package begins
 
@@ -86,7 +93,7 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with public `_target_`s and every key of FILLED_KEYS whose parent node it has."""
     translated = translate_restart(translate_targets(config))
     if translated.get("optimizer", "") is None:  # format 1 said doer=none so
-        translated["optimizer"] = {"_target_": "llm_catalyst.optimizers.NoTraining"}
+        translated["optimizer"] = {"_target_": NO_TRAINING}
     if isinstance(seed := translated.get("seed"), str | float):  # written as typed: '007', 1e3
         with suppress(ValueError, OverflowError):
             translated["seed"] = int(seed)
@@ -141,7 +148,9 @@ def keep_earlier_values(config: Mapping[str, Any], earlier: Mapping[str, Any], g
     """
     kept = copy.deepcopy(dict(config))
     lacking, values = [key for _, _, key in list_lacking_keys(translate_restart(earlier))], dict[str, Any]()
-    for changed in (DEFAULTS_SINCE.get(key, {}) for key in reversed(lacking)):  # a default may have changed twice
+    alone = get_nested(kept, "optimizer", "_target_") == NO_TRAINING
+    for key in reversed(lacking):  # a default may have changed twice
+        changed = DEFAULTS_SINCE.get(key, {}) | (DEFAULTS_ALONE_SINCE.get(key, {}) if alone else {})
         now = {key: values.get(key, get_nested(kept, *key.split("."))) for key in changed}
         values |= {key: old for key, (new, old) in changed.items() if now[key] == new}
     values |= {key: earlier_value(earlier, key) for key in lacking}

@@ -21,7 +21,7 @@ Criterion = Literal["loss", "metric"]  # by which dev chooses
 
 @dataclass(frozen=True)
 class Prompt:
-    """A discrete prompt: m vocabulary ids, and the text that they decode to."""
+    """A discrete prompt: m vocabulary ids, or with prompt.fill=none at most m, and the text that they decode to."""
 
     tokens: tuple[int, ...]
     text: str

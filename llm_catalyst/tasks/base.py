@@ -81,6 +81,10 @@ class Task(ABC):
         """The task in words, for a mentor."""
         return self.description
 
+    def start_text(self) -> str:
+        """The text that prompt.start=task begins from."""
+        return self.description
+
     def show(self, example: Example) -> Example:
         """An example as a mentor sees it."""
         return example

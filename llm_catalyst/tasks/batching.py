@@ -76,6 +76,10 @@ class Batch:
         """The examples of member i alone, (1, …)."""
         return self._with({name: tensor[i : i + 1] for name, tensor in self.tensors.items()})
 
+    def of_members(self, numbers: Sequence[int]) -> Self:
+        """The examples of these members, (len(numbers), …)."""
+        return self._with({name: tensor[list(numbers)] for name, tensor in self.tensors.items()})
+
     def repeat(self, times: int) -> Self:
         """The examples of all k members `times` over: (times * k, …)."""
         return self._with({name: torch.cat([tensor] * times) for name, tensor in self.tensors.items()})

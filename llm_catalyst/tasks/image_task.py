@@ -122,6 +122,10 @@ class ImageTask(Task):
         """The task in words, for a mentor, with the placeholder for the name of a class."""
         return f"{self.description} {CLASS} in a prompt stands for the name of a class.".strip()
 
+    def start_text(self) -> str:
+        """The words of the hand-made prompt in front of the class's name, or the description where there are none."""
+        return self.template.partition("{}")[0].strip() or self.description
+
     def show(self, example: Example) -> Example:
         """An example as a mentor sees it: the image itself is not sent."""
         return picture_row("(a picture)", example.label)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from llm_catalyst.models.base import Parameters
 from llm_catalyst.optimizers.base import Member, StepResult
 from llm_catalyst.runs import records
@@ -11,6 +13,27 @@ from llm_catalyst.runs.records import Criterion, Emit, Origin, Prompt, Score, Sc
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import Results
 from llm_catalyst.training.state import State, rank_entries
+
+
+def enter_start_texts(problem: Problem, state: State, emit: Emit) -> State:
+    """The state whose pool has the prompts of prompt.start=task or file, scored on dev, and whose member is the best.
+
+    The same state for another start.
+    """
+    settings, space = problem.settings, problem.space
+    if settings.prompt.start not in ("task", "file"):
+        return state
+    prompts = [space.fit(text)[0] for text in space.start_texts]
+    state, scored, _ = score_prompts(problem, state, dict.fromkeys(prompts, "user"), emit)
+    state = state.with_pool(scored, settings.pool.size, settings.prompt_criterion)
+    return replace(state, members=(Member.of(choose_start(problem, state)),))
+
+
+def choose_start(problem: Problem, state: State) -> dict[str, Tensor]:
+    """The parameters of the start: those of `problem.start`, or of the best on dev of the prompts that a user gave."""
+    start = problem.start()
+    given = rank_entries([e for e in state.scored if e.origin == "user"], problem.settings.prompt_criterion)
+    return {**start, "prompt": problem.space.embed_each([given[-1].prompt])[0]} if given else start
 
 
 def score_on_dev(problem: Problem, state: State, members: Sequence[Parameters]) -> tuple[State, Results]:
@@ -54,7 +77,7 @@ def score_projections(problem: Problem, state: State, members: Sequence[int]) ->
     if not members or not problem.settings.evaluate.projected:
         return state, {}
     parameters = [state.parameters[i] for i in members]
-    rows = problem.space.embed(problem.project(parameters)[0])
+    rows = problem.space.embed_each(problem.project(parameters)[0])
     discrete = [{**member, "prompt": row} for member, row in zip(parameters, rows, strict=True)]
     state, results = score_on_dev(problem, state, discrete)
     return state, dict(zip(members, list_scores(results), strict=True))

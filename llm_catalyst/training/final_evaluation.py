@@ -8,6 +8,7 @@ import torch
 
 from llm_catalyst.runs.records import Outcome, Score
 from llm_catalyst.runs.resolved import Predictions
+from llm_catalyst.training.evaluation import choose_start
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import ScoringResult
 from llm_catalyst.training.state import State
@@ -25,7 +26,7 @@ def evaluate_outcome(problem: Problem, state: State, start_dev: Score | None) ->
     """
     began = time.monotonic()
     soft = problem.score([state.best_parameters], "test")[0] if state.best else None
-    start = problem.score([problem.start()], "test")[0]
+    start = problem.score([choose_start(problem, state)], "test")[0]
     best_prompt = state.pool[-1] if state.pool else None
     discrete = problem.score_prompts([best_prompt.prompt], state.parameters[0], "test")[0] if best_prompt else None
     outcome = Outcome(

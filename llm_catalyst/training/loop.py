@@ -79,6 +79,8 @@ def run_experiment(
 def start_state(experiment: Experiment, emit: Emit) -> State:
     """One member at the configured starting point, scored on dev before any training."""
     state = State((Member.of(experiment.problem.start()),))
+    if not experiment.optimizer.trains:
+        state = evaluation.enter_start_texts(experiment.problem, state, emit)
     return evaluation.evaluate_members(experiment.problem, state, emit)[0]
 
 

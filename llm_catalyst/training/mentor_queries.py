@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from llm_catalyst.mentors.background import start_call, wait_for
 from llm_catalyst.mentors.base import Mentor, MentorContext, Trial
-from llm_catalyst.models.base import Parameters
+from llm_catalyst.models.base import Parameters, map_alike
 from llm_catalyst.optimizers.backprop import mean_gradients
 from llm_catalyst.optimizers.base import Member
 from llm_catalyst.runs.records import Advice, Emit, LLMCall, Prompt
@@ -159,23 +159,23 @@ class PromptProbe:
         if not prompts:
             return []
         space = self._problem.space
-        gradients = self._gradients(prompts)
+        gradients = torch.cat(self._gradients(prompts))
         self._differentiated += len(prompts) * self._batch.size
-        rows = space.embed(prompts)
+        rows = torch.cat(space.embed_each(prompts))
         length = STEP * rows.norm(dim=-1, keepdim=True)
         target = rows - length * torch.nn.functional.normalize(gradients, dim=-1)
-        near = space.nearest(target, HINT_TOKENS + 1).tolist()
+        near = space.nearest(target, HINT_TOKENS + 1).split([len(prompt.tokens) for prompt in prompts])
         return [
             tuple(
                 tuple([other for other in found if other != token][:HINT_TOKENS])
-                for token, found in zip(prompt.tokens, places, strict=True)
+                for token, found in zip(prompt.tokens, places.tolist(), strict=True)
             )
             for prompt, places in zip(prompts, near, strict=True)
         ]
 
     def _members(self, prompts: Sequence[Prompt]) -> list[Parameters]:
         head = self._state.parameters[0]
-        return [{**head, "prompt": rows} for rows in self._problem.space.embed(prompts)]
+        return [{**head, "prompt": rows} for rows in self._problem.space.embed_each(prompts)]
 
     @cached_property
     def _batch(self) -> Batch:
@@ -185,13 +185,17 @@ class PromptProbe:
         order = torch.randperm(len(train), generator=make_generator(problem.settings.seed, "hints", self._state.stage))
         return train.batch([order[:HINT_EXAMPLES].tolist()], problem.device, problem.padding)
 
-    def _gradients(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Gradients (k, m, d) of each prompt's mean loss in its embeddings."""
-        model, members = self._problem.model, []
-        for parameters in self._members(prompts):  # of the head, which is shared, no gradient is taken
-            fixed = {name: nn.Parameter(tensor, requires_grad=name == "prompt") for name, tensor in parameters.items()}
-            members.append(Member(fixed))
+    def _gradients(self, prompts: Sequence[Prompt]) -> list[Tensor]:
+        """The gradient (n, d) of each prompt's mean loss in its n embeddings."""
+        model = self._problem.model
         model.backbone.train(False)
-        mean_gradients(model, members, self._batch.expand(len(prompts)))
-        gradients: list[Any] = [member.parameters["prompt"].grad for member in members]
-        return torch.stack(gradients)
+
+        def work(alike: Sequence[Parameters]) -> list[Any]:
+            members = []
+            for parameters in alike:  # of the head, which is shared, no gradient is taken
+                fixed = {n: nn.Parameter(tensor, requires_grad=n == "prompt") for n, tensor in parameters.items()}
+                members.append(Member(fixed))
+            mean_gradients(model, members, self._batch.expand(len(members)))
+            return [member.parameters["prompt"].grad for member in members]
+
+        return map_alike(self._members(prompts), work)

@@ -15,7 +15,7 @@ from llm_catalyst.config.settings import Settings
 from llm_catalyst.mentors.base import TaskDescription
 from llm_catalyst.models.backbones import clip, loading, text
 from llm_catalyst.models.backbones.compatibility import refuse_missing_rows
-from llm_catalyst.models.base import Parameters
+from llm_catalyst.models.base import Parameters, map_alike
 from llm_catalyst.models.heads.base import TextHead
 from llm_catalyst.models.image_features import load_features
 from llm_catalyst.models.prompted import PromptedClip, PromptedText
@@ -28,7 +28,9 @@ from llm_catalyst.tasks.tokenization import encode_around, encode_splits, fill_c
 from llm_catalyst.tasks.truncation import Truncation, measure_truncation
 from llm_catalyst.training.scoring import Results, classification_metrics, score_members
 from llm_catalyst.utils.memory import PassLimits
+from llm_catalyst.utils.prompt_file import read_prompts
 from llm_catalyst.utils.rng import derive_seed, make_generator
+from llm_catalyst.utils.terminal import quote_prompt
 from llm_catalyst.utils.validation import ConfigurationError
 
 Splits = dict[Split, Examples]
@@ -98,7 +100,10 @@ class Problem:
         return None if self.compiled_before is None else loading.compile_seconds() - self.compiled_before
 
     def start(self) -> dict[str, Tensor]:
-        """A new member's parameters: the soft prompt where `prompt.start` says, and a new head."""
+        """A new member's parameters: the soft prompt where `prompt.start` says, and a new head.
+
+        Of several prompts in a file it is the first one.
+        """
         model: Any = self.model
         head = model.head.weights(model.backbone, self.data, make_generator(self.settings.seed, "head"))
         return {"prompt": self.space.start(make_generator(self.settings.seed, "prompt"))} | head
@@ -125,11 +130,17 @@ class Problem:
 
     def score_prompts(self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev") -> Results:
         """Loss and metrics of discrete prompts, each embedded anew, under one member's head."""
-        return self.score([{**head, "prompt": rows} for rows in self.space.embed(prompts)], split) if prompts else []
+        members = [{**head, "prompt": rows} for rows in self.space.embed_each(prompts)]
+        return self.score(members, split) if members else []
 
     def project(self, members: Sequence[Parameters]) -> tuple[list[Prompt], list[float]]:
         """The discrete prompts nearest to the members' soft ones, and how similar they are."""
-        return self.space.project(torch.stack([member["prompt"] for member in members]))
+
+        def work(alike: Sequence[Parameters]) -> list[tuple[Prompt, float]]:
+            return list(zip(*self.space.project(torch.stack([one["prompt"] for one in alike])), strict=True))
+
+        found = map_alike(members, work)
+        return [prompt for prompt, _ in found], [similarity for _, similarity in found]
 
     def candidates(self, snapshots: Sequence[Snapshot]) -> list[Prompt]:
         """The distinct prompts of a trajectory, at most `pool.candidates`: spread over it, the last always in.
@@ -163,11 +174,33 @@ def assemble_problem(
     model = make_model(backbone, head, head.constants(backbone, data), limits)
     compiled_before = loading.compile_seconds() if backbone.compiled else None
     class_at = head.class_at(settings.prompt.length)
-    space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt, class_at)
+    texts = list_start_texts(data, settings)
+    space = PromptSpace(backbone.tokenizer, backbone.vocabulary, settings.prompt, class_at, texts)
     space.check()
     other = assemble_problem(unseen, backbone, head, settings, tell) if unseen else None
-    warnings = (*backbone.warnings, *head.warnings(backbone, data), *found)
+    warnings = (*backbone.warnings, *head.warnings(backbone, data), *found, *warn_cut(space))
     return Problem(data, splits, model, space, settings, other, compiled_before, warnings, truncation)
+
+
+def list_start_texts(data: TaskData, settings: Settings) -> tuple[str, ...]:
+    """The texts of prompt.start=task or file; () for another start."""
+    match settings.prompt.start:
+        case "task":
+            return (data.task.start_text(),)
+        case "file":
+            return tuple(read_prompts("prompt.file", settings.prompt.file or ""))
+    return ()
+
+
+def warn_cut(space: PromptSpace) -> list[str]:
+    """A warning for each text to start from that has more than m tokens."""
+    fitted = [(text, *space.fit(text)) for text in space.start_texts]
+    return [
+        f"prompt.start={space.settings.start}: {quote_prompt(text)} has more than prompt.length={space.length} tokens, "
+        f"and is cut to {quote_prompt(prompt.text)}"
+        for text, prompt, lost in fitted
+        if lost
+    ]
 
 
 def encode_texts(

@@ -78,8 +78,8 @@ def rank_proposals(problem: Problem, state: State, advice: Advice, emit: Emit) -
     prompts = [proposal.prompt for proposal in advice.proposals]
     texts, carried = advice.rows, None
     if texts is None:
-        texts, carried = problem.space.embed(prompts), carry_residual(problem, state)
-    rows = texts.to(problem.device) if carried is None else texts + carried
+        texts, carried = problem.space.embed_each(prompts), carry_residual(problem, state)
+    rows = [row.to(problem.device) if carried is None else row + carried for row in texts]
     unscored = [Candidate(*pair) for pair in zip(advice.proposals, rows, strict=True)]
     results: Results
     if problem.settings.restart.choose == "first":
@@ -105,8 +105,10 @@ def enter_pool(problem: Problem, state: State, proposals: Sequence[Proposal], em
 def carry_residual(problem: Problem, state: State) -> Tensor | None:
     """What `restart.carry` adds to the tokens of a proposal: that share of P - embed(project(P)), (m, d).
 
-    P is the running prompt. None where there is nothing to add.
+    P is the running prompt. None where there is nothing to add: with prompt.fill=none prompts are tokens.
     """
+    if problem.settings.prompt.as_written:
+        return None
     running = state.parameters[0]["prompt"]
     (tokens,) = problem.space.embed(problem.project(state.parameters[:1])[0])
     residual = problem.settings.restart.carry * (running - tokens)

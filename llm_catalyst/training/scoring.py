@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from llm_catalyst.models.base import Parameters, PromptedModel, example_losses, stack_members
+from llm_catalyst.models.base import Parameters, PromptedModel, example_losses, map_alike, stack_members
 from llm_catalyst.runs.records import Score
 from llm_catalyst.tasks.batching import Examples, count_padded_tokens, scoring_rows
 
@@ -43,8 +43,16 @@ def score_members(
 ) -> Results:
     """The result of each member on `data`, or None where its loss is not finite.
 
-    All members are scored together, in forward passes of at most `model.limits.tokens` tokens, prompts included.
+    Members whose prompts have equally many rows are scored together, in forward passes of at most
+    `model.limits.tokens` tokens, prompts included.
     """
+    return map_alike(members, lambda alike: score_alike(model, alike, data, metric, pad_to))
+
+
+def score_alike(
+    model: PromptedModel, members: Sequence[Parameters], data: Examples, metric: str, pad_to: int | None
+) -> Results:
+    """The results of members whose prompts have equally many rows (see `score_members`)."""
     passes = forward_passes(model, members, data, pad_to)
     means = torch.stack([one.losses.sum(1) for one in passes]).cpu().double().sum(0) / len(data)
     losses, answers = gather_passes(passes)
@@ -56,7 +64,12 @@ def score_examples(
     model: PromptedModel, members: Sequence[Parameters], data: Examples, pad_to: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Each member's loss in nats and answered label id on each example of `data`, (k, n) both, on the CPU."""
-    return gather_passes(forward_passes(model, members, data, pad_to))
+
+    def work(alike: Sequence[Parameters]) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(*gather_passes(forward_passes(model, alike, data, pad_to)), strict=True))
+
+    losses, answers = zip(*map_alike(members, work), strict=True)
+    return torch.stack(losses), torch.stack(answers)
 
 
 def gather_passes(passes: Sequence[ForwardPass]) -> tuple[Tensor, Tensor]:

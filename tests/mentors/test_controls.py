@@ -2,11 +2,12 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from helpers.tiny import prompt_space, scored
+from helpers.tiny import consultation, prompt_space, scored
 from helpers.tiny_models import TOKENIZERS
 
 from llm_catalyst.config.build import build_components
@@ -246,3 +247,16 @@ def test_the_pools_prompts_are_what_they_seem() -> None:
         assert len(prompts) == 3
         assert all({*p.tokens} <= {*space.allowed_ids} and len(p.tokens) == space.length for p in prompts)
         assert pool[-1].score.loss < pool[0].score.loss
+
+
+def test_children_of_prompts_of_several_lengths_keep_each_token_at_its_place_or_leave_out_the_end() -> None:
+    space = replace(prompt_space(6), settings=PromptSettings(length=6, fill="none"))
+    short, long = scored(space, "good film", 0.4, 0.8), scored(space, "is it a bad story", 0.3, 0.9)
+    context = replace(consultation((short, long)), space=space)
+    children = [p.prompt.tokens for p in Evolution(proposals=40, mutation=0).propose(context).proposals]
+    a, b = short.prompt.tokens, long.prompt.tokens
+    assert {len(child) for child in children} == {2, 3, 4, 5}
+    for child in children:
+        assert child[0] in (a[0], b[0])
+        assert child[1] in (a[1], b[1])
+        assert list(child[2:]) == [token for token in b[2:] if token in child[2:]]

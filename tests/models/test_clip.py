@@ -255,6 +255,17 @@ def test_a_context_that_starts_from_text_reads_as_that_text() -> None:
     assert space.project(prompt)[0][0].text == "a photo of a"
 
 
+def test_a_shorter_text_in_a_space_of_longer_prompts_reads_as_that_text_where_prompts_stand_as_written() -> None:
+    settings = PromptSettings(length=8, start="task", fill="none")
+    space = PromptSpace(tokenizer(), backbone().vocabulary, settings, Coop(8).class_at(8), ("a photo of a",))
+    prompt = space.start(torch.Generator())[None]
+    assert prompt.shape == (1, 4, 32)
+    with torch.no_grad():
+        found = model(Coop(8)).prepare({"prompt": prompt})["class features"][0]
+    torch.testing.assert_close(found, backbone().encode([f"a photo of a {name}." for name in LABELS]))
+    assert space.project(prompt)[0][0].text == "a photo of a [CLASS]"
+
+
 def test_a_class_that_does_not_fit_or_has_no_token_is_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match=r"'very large green hexagon' takes \d\d places .* this CLIP has 24"):
         Coop(14).constants(backbone(), shape_data())

@@ -105,6 +105,17 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_end(tmp_path: Path, step: in
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_a_run_starts_from_the_words_of_the_template_in_front_of_the_name(tmp_path: Path) -> None:
+    assert replace(SHAPES, template="a drawing of the {}, a type of shape.").start_text() == "a drawing of the"
+    assert replace(SHAPES, template="{}.").start_text() == SHAPES.description
+    data, settings = SHAPES.load(1), toy_settings(prompt=PromptSettings(length=6, start="task", fill="none"))
+    problem = assemble_problem(data, tiny_clip.backbone(views=2), Coop(6), settings)
+    run_in(tmp_path, Experiment(problem, NoTraining(), Evolution(), PLAN))
+    first, *_ = read_run(tmp_path).pool
+    assert (first.prompt.text, first.origin) == ("a photo of a [CLASS]", "user")
+    assert len(read_run(tmp_path).restarts) == 2
+
+
 def test_what_is_for_texts_and_what_is_for_pictures_do_not_mix(composed: Callable[..., dict[str, Any]]) -> None:
     for words, why in {
         ("task=shapes", "head=classifier"): "shapes is one of pictures, and backbone and head is for texts",

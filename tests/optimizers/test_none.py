@@ -1,7 +1,9 @@
 """`optimizer=none`: what it composes to, over every experiment and every row of the tables, and what it refuses."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hydra.errors import ConfigCompositionException
@@ -9,10 +11,13 @@ from hydra.errors import ConfigCompositionException
 from llm_catalyst.cli.run import run_command
 from llm_catalyst.config.build import build_components, build_dataclass, build_optimizer
 from llm_catalyst.config.errors import run_with_exit_code
+from llm_catalyst.config.overrides import absolutize_paths
 from llm_catalyst.config.settings import Settings
 from llm_catalyst.config.table import apply_smoke, find_table, list_runs
+from llm_catalyst.mentors.diffusion import Diffusion
 from llm_catalyst.optimizers.base import NoTraining
 from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.validation import ConfigurationError
 
 Compose = Callable[..., dict[str, Any]]
 NODE = {"_target_": "llm_catalyst.optimizers.NoTraining"}
@@ -91,3 +96,90 @@ def test_a_rate_beside_it_is_refused(
 def test_the_former_group_is_answered_with_what_to_write(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_with_exit_code(lambda: run_command(["experiment=quickstart", word]))[0] == 2
     assert "write optimizer=none" in capsys.readouterr().err
+
+
+def test_its_prompts_stand_as_written_and_begin_with_the_task_whatever_an_experiment_says(composed: Compose) -> None:
+    for words in ((), ("experiment=quickstart",), ("experiment=shapes",)):
+        prompt = settings_of(composed(*words, "optimizer=none")).prompt
+        assert (prompt.fill, prompt.start, prompt.length) == ("none", "task", 32)
+    given = settings_of(composed("optimizer=none", "prompt.fill=repeat", "prompt.length=8", "prompt.start=normal"))
+    assert (given.prompt.fill, given.prompt.start, given.prompt.length) == ("repeat", "normal", 8)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            "optimizer=adamw",
+            "leaves rows unused, and this optimizer moves all of them; choose optimizer=none, or prompt",
+        ),
+        ("optimizer=pez", "leaves rows unused"),
+        ("optimizer=gcg", "leaves rows unused"),
+        ("optimizer=zo_sgd", "leaves rows unused"),
+        (
+            "optimizer=none prompt.start=normal",
+            r"with prompt\.start=normal they may differ; choose prompt\.start=task, or",
+        ),
+        (
+            "optimizer=none prompt.projection=dot",
+            r"prompt\.projection=dot they may differ; choose prompt\.projection=cos",
+        ),
+        (
+            "optimizer=none prompt.as_text=true",
+            r"with prompt\.as_text=true they may differ; choose prompt\.as_text=false",
+        ),
+        ("optimizer=none prompt.special_tokens=true", r"choose prompt\.special_tokens=false, or prompt\.fill=repeat"),
+        ("optimizer=none protocol=official", r"prompt\.projection=official they may differ"),
+        ("experiment=shapes optimizer=none head.class_position=front", r"choose head\.class_position=end, or prompt"),
+    ],
+)
+def test_what_cannot_stand_as_written_is_refused_with_what_to_write(
+    words: str, problem: str, composed: Compose
+) -> None:
+    first = () if "experiment" in words else ("experiment=quickstart",)
+    with pytest.raises(ConfigurationError, match=rf"^prompt\.fill=none .*{problem}"):
+        build_components(composed(*first, *words.split(), "prompt.fill=none"))
+
+
+def test_a_mentor_of_soft_prompts_is_refused(composed: Compose, tmp_path: Path) -> None:
+    config = composed("experiment=quickstart", "optimizer=none", "mentor=diffusion", f"mentor.runs={tmp_path}")
+    with (
+        mock.patch.object(Diffusion, "preflight"),
+        pytest.raises(ConfigurationError, match=r"^prompt\.fill=none .* Diffusion proposes m rows .*another mentor"),
+    ):
+        build_components(config)
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "message"),
+    [
+        (None, ("prompt.start=file",), r"prompt\.file=\S*first\.txt cannot be read \(No such file"),
+        (" \n\n", ("prompt.start=file",), r"prompt\.file=\S*first\.txt holds no prompt; write one on each line"),
+        (
+            "good",
+            ("prompt.start=task",),
+            r"prompt\.file=\S* is not read with prompt\.start=task; choose prompt\.start=file",
+        ),
+    ],
+)
+def test_a_file_to_start_from_is_read_before_anything_is_loaded(
+    content: str | None, words: tuple[str, ...], message: str, composed: Compose, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "first.txt").write_text(content)
+    with pytest.raises(ConfigurationError, match=message):
+        build_components(
+            composed("experiment=quickstart", "optimizer=none", *words, f"prompt.file={tmp_path}/first.txt")
+        )
+
+
+def test_a_start_from_a_file_needs_its_name(composed: Compose) -> None:
+    with pytest.raises(ConfigurationError, match=r"prompt\.start=file needs prompt\.file=FILE"):
+        build_components(composed("experiment=quickstart", "optimizer=none", "prompt.start=file"))
+
+
+def test_a_relative_file_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "first.txt").write_text("good")
+    monkeypatch.chdir(tmp_path)
+    config: dict[str, Any] = {"task": {}, "backbone": {}, "mentor": {}, "prompt": {"file": "first.txt"}}
+    assert absolutize_paths(config)["prompt"]["file"] == f"{tmp_path}/first.txt"

@@ -181,3 +181,31 @@ def test_one_key_of_a_mentors_failures_meant_unusable_answers_too(before: str) -
     assert (kept["on_failure"], kept["on_unusable"]) == (before, before)
     given = keep_earlier_values(today, {"mentor": mentor}, ("mentor.on_failure",))["mentor"]
     assert given["on_failure"] == "stop"
+
+
+ALONE = {"_target_": "llm_catalyst.optimizers.NoTraining"}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kept"),
+    [(ALONE, ("repeat", "normal", 8, 9)), ({"_target_": "torch.optim.AdamW"}, ("none", "task", 32, 9))],
+    ids=["alone", "gradient"],
+)
+def test_a_run_without_a_gradient_beside_one_of_before_its_prompts_stood_as_written_fills_them(
+    optimizer: dict[str, Any], kept: tuple[Any, ...]
+) -> None:
+    now: dict[str, Any] = {
+        "optimizer": optimizer,
+        "prompt": {"fill": "none", "start": "task", "length": 32, "file": None},
+        "strategy": {"words": None},
+    }
+    known: dict[str, Any] = {key: 0 for key in FILLED_KEYS if "." not in key}
+    nodes = {key.split(".")[0] for key in FILLED_KEYS if "." in key}
+    for node in nodes:
+        known[node] = {key.partition(".")[2]: 0 for key in FILLED_KEYS if key.startswith(f"{node}.")}
+    known["prompt"].pop("file")
+    found = keep_earlier_values(now, known, ())
+    assert (*(found["prompt"][key] for key in ("fill", "start", "length")), found["strategy"]["words"]) == kept
+    given = keep_earlier_values(now, known, ("prompt.length", "prompt.fill", "strategy.words"))
+    assert (given["prompt"]["fill"], given["prompt"]["length"], given["strategy"]["words"]) == ("none", 32, None)
+    assert translate_config(known)["prompt"]["file"] is None

@@ -148,7 +148,7 @@ class Capo(Strategy):
 
     def ask_texts(self, context: MentorContext, *paragraphs: str, prompts: str = "1 prompt") -> Request:
         """A request for texts, not prompts: examples may be added before they are fitted into m tokens."""
-        rules = write_rules(self.words, context.space.length, only=f"{prompts} only: no introduction")
+        rules = write_rules(*self.limits(context.space), only=f"{prompts} only: no introduction")
         whole = [describe_task(context.task), *paragraphs, rules]
         return self.make_request(ROLE, whole, "New prompt:", ask_again(f"{prompts} now"), prompts=0)
 
@@ -257,7 +257,7 @@ def drop_duplicates(candidates: Members) -> list[CapoMember]:
 def member_from_prompt(prompt: Prompt, space: "PromptSpace") -> CapoMember:
     """A prompt of the pool as a member. If a text was repeated up to m tokens, that text is its instruction."""
     tokens, m = prompt.tokens, len(prompt.tokens)
-    once = next(n for n in range(1, m + 1) if tokens[n:] == tokens[: m - n])
+    once = m if space.settings.as_written else next(n for n in range(1, m + 1) if tokens[n:] == tokens[: m - n])
     return CapoMember(prompt, space.decode(tokens[:once]), (), once)
 
 
