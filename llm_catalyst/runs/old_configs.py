@@ -47,6 +47,8 @@ FILLED_KEYS: dict[str, Any] = {
     "protocol.count_start": True,
     "protocol.official_states": False,
     "mentor.on_unusable": "fallback",
+    "task.prompts": [],
+    "mentor.prompts": [],
     "prompt.file": None,
 }
 # Those that split off from another key: its value is the one before, where the configuration has it.
@@ -55,6 +57,8 @@ SPLIT_FROM = {"mentor.on_unusable": "mentor.on_failure"}
 OF_CLASSES = {
     "task.prompts": "llm_catalyst.tasks.TextTask",
     "task.max_length": "llm_catalyst.tasks.TextTask",
+    "task.prompts": "llm_catalyst.tasks.TextTask",
+    "mentor.prompts": "llm_catalyst.mentors.Listed",
     "strategy.show_moves": "llm_catalyst.mentors.strategies.Paper",
     "strategy.name_task": "llm_catalyst.mentors.strategies.Paper",
     "mentor.on_unusable": "llm_catalyst.mentors.LanguageModel",
