@@ -47,7 +47,6 @@ FILLED_KEYS: dict[str, Any] = {
     "protocol.count_start": True,
     "protocol.official_states": False,
     "mentor.on_unusable": "fallback",
-    "task.prompts": [],
     "mentor.prompts": [],
     "prompt.file": None,
 }
@@ -55,7 +54,6 @@ FILLED_KEYS: dict[str, Any] = {
 SPLIT_FROM = {"mentor.on_unusable": "mentor.on_failure"}
 # Those that only some classes of this package have.
 OF_CLASSES = {
-    "task.prompts": "llm_catalyst.tasks.TextTask",
     "task.max_length": "llm_catalyst.tasks.TextTask",
     "task.prompts": "llm_catalyst.tasks.TextTask",
     "mentor.prompts": "llm_catalyst.mentors.Listed",
