@@ -21,7 +21,7 @@ class RunInfo:
         majority: accuracy of always answering the most frequent label of dev, in [0, 1].
         metric: name of the task's metric.
         rows: the rows of each split and their labels, in a line.
-        warnings: what a reader of the scores must know of the data, a sentence each.
+        warnings: what a reader of the scores must know of the data and the mentor, a sentence each.
         resumed: name of the saved state from which a resumed run continues.
     """
 

@@ -17,7 +17,7 @@ USAGE = """\
 catalyst: a language model as a complementary optimizer to gradient descent in prompt tuning
 
   catalyst run experiment=quickstart        a first run, offline, and its baseline without a mentor
-  catalyst run task=sst2 mentor=gpt4        tune a soft prompt, restarted by GPT-4
+  catalyst run task=sst2 mentor=gpt4        tune a soft prompt, restarted by GPT-4's successor
   catalyst run -m seed=1,2,3 mentor=none,gpt4   a sweep
   catalyst run --help                       every choice, with examples
   catalyst data reviews.csv                 what a run would understand of a file or a task
@@ -37,7 +37,8 @@ Carries out the runs of a table that are not finished yet, and prints it. The sa
   catalyst reproduce                                      the available tables
   catalyst reproduce nlu --smoke                          the whole machinery in minutes: built-in data, no key, no GPU
   catalyst reproduce nlu --dry-run                        runs, time and cost, measured; nothing is trained or paid
-  catalyst reproduce nlu --only row='+ GPT-4' column=RTE,WiC
+  catalyst reproduce nlu mentors=[openai_small,claude_haiku]        other mentors in all rows of language models
+  catalyst reproduce nlu --only row='+ openai_small' column=RTE,WiC
   catalyst reproduce nlu protocol=heldout backbone=roberta_base     with overrides for every run
   catalyst reproduce nlu hydra/launcher=machine           side by side (docs/guide.md)
 

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from llm_catalyst.config.plugins import check_targets
+from llm_catalyst.mentors.catalogue import use_models
 from llm_catalyst.utils.prompt_file import read_prompts
 from llm_catalyst.utils.validation import SHORTEST_SECRET, ConfigurationError, check_key, flatten_leaves, locate_error
 
@@ -65,6 +66,7 @@ def build_components(config: Mapping[str, Any]) -> RunComponents:
     from llm_catalyst.config.settings import Settings
 
     settings = build_dataclass(Settings, {k: v for k, v in config.items() if k not in (*GROUPS, "replay")}, "")
+    use_models(settings.models)
     mentor = build_mentor(config["mentor"], build_node(config["strategy"], "strategy"))
     mentor.preflight()
     task = build_node(config["task"], "task")  # the others need torch, which takes seconds to import

@@ -150,5 +150,6 @@ def warn_of_hidden_files(folders: Sequence[Path]) -> None:
     """Warn of each file in the user's --config-dir that a packaged one of the same name hides."""
     for folder in folders:
         for file in sorted(folder.rglob("*.yaml")):
-            if (conf_directory() / file.relative_to(folder)).exists():
+            place = file.relative_to(folder)
+            if place != Path("models.yaml") and (conf_directory() / place).exists():  # its rows are merged
                 print_error(f"{file} is not used: a packaged choice has the same name; rename yours", "warning")

@@ -205,6 +205,7 @@ class Settings:
     view: Literal["auto", "live", "plain", "none"] = "auto"
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     plugins: tuple[str, ...] = ()
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):

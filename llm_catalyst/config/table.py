@@ -7,6 +7,7 @@ conf/published/<name>.yaml   figures that others have published for it, which a 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -18,6 +19,7 @@ from llm_catalyst.utils.files import write_atomically
 from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.validation import ConfigurationError, check_choice, check_key
 
+MENTOR = "{mentor}"  # in a line, the place of a mentor's name
 FILE = "table.yaml"  # the table itself, beside the runs that fill it
 SMOKE_SEEDS = 2  # the fewest that have a spread
 STRICT = ConfigDict(extra="forbid")
@@ -38,6 +40,7 @@ class Table:
 
     `cells` has overrides of single cells by row and column, over those of both; a smoke run goes without them.
 
+    `mentors` are the choices of mentor for which a line with `{mentor}` in an override stands (see `expand_mentors`).
     `reference` names the row with which the others are compared, paired by seed; `figures` are drawn in its report.
     `command` is the one that fills it, where its runs lie beside it.
     """
@@ -50,6 +53,7 @@ class Table:
     overrides: tuple[str, ...] = ()
     smoke: tuple[str, ...] | None = None
     cells: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    mentors: tuple[str, ...] = ()
     reference: str | None = None
     note: str = ""
     figures: tuple[str, ...] = ()
@@ -105,13 +109,16 @@ class Published:
     source: str = ""
 
 
-def find_table(name: str, folders: Sequence[Path] = ()) -> Table:
-    """The table of that name, from `folder/table/` of one of `folders` or from the packaged ones."""
+def find_table(name: str, folders: Sequence[Path] = (), mentors: Sequence[str] = ()) -> Table:
+    """The table of that name, from `folder/table/` of one of `folders` or from the packaged ones.
+
+    Its rows of language models are those of `mentors`, where any are given.
+    """
     places = [folder / "table" for folder in (*folders, conf_directory())]
     files = [file for place in places if (file := place / f"{name}.yaml").is_file()]
     if not files:
         check_key(name, sorted({path.stem for place in places for path in list_choices(place)}), "table")
-    return read_table(files[0])
+    return read_table(files[0], mentors)
 
 
 def list_titles() -> dict[str, str]:
@@ -119,8 +126,8 @@ def list_titles() -> dict[str, str]:
     return {table.name: table.title for table in map(read_table, list_choices(conf_directory() / "table"))}
 
 
-def read_table(path: Path) -> Table:
-    """The table that a file describes; without the key `name` it has the file's.
+def read_table(path: Path, mentors: Sequence[str] = ()) -> Table:
+    """The table that a file describes, for these mentors or its own; without the key `name` it has the file's.
 
     Raises:
         ConfigurationError: a key does not fit; the message names it.
@@ -128,7 +135,70 @@ def read_table(path: Path) -> Table:
     files = {file.stem: file for file in path.parent.glob("*.yaml")}
     keys = read_choice(path.stem, {**files, path.stem: path}, read_yaml)
     table: Table = convert_content(path, {"name": path.stem, **keys}, Table)
-    return table
+    return expand_mentors(table, mentors)
+
+
+def expand_mentors(table: Table, mentors: Sequence[str] = ()) -> Table:
+    """The table with each line that names a `{mentor}` in an override repeated for each mentor.
+
+    Such an override of the table itself is one of every row that has no mentor of its own. The mentor's name takes the
+    place of `{mentor}` in the line's name; where that has none, it follows it if there are several mentors.
+
+    Args:
+        table: As it is written.
+        mentors: The choices of mentor; none: those of the table.
+
+    Raises:
+        ConfigurationError: mentors are given, and no line names them; or a line does, and there are none.
+    """
+    named = tuple(word for word in table.overrides if MENTOR in word)
+    rows = [line if names_mentor(line) or not named else add_overrides(line, named) for line in table.rows]
+    if not any(MENTOR in word for line in (*rows, *table.columns) for word in line.overrides):
+        if mentors:
+            raise ConfigurationError(f"mentors={list(mentors)}: no row of the table {table.name} asks a language model")
+        return table
+    chosen = tuple(mentors) or table.mentors
+    if not chosen:
+        raise ConfigurationError(f"table {table.name}: a line names {MENTOR}, and its key `mentors` has none")
+    expanded = {line.name: expand_line(line, chosen) for line in rows}
+    columns = {line.name: expand_line(line, chosen) for line in table.columns}
+    cells = {
+        row.name: {column.name: words for name, words in own.items() for column in columns[name]}
+        for name, own in table.cells.items()
+        for row in expanded[name]
+    }
+    reference = table.reference
+    return replace(
+        table,
+        rows=tuple(chain(*expanded.values())),
+        columns=tuple(chain(*columns.values())),
+        cells=cells,
+        overrides=tuple(word for word in table.overrides if word not in named),
+        mentors=chosen,
+        reference=expanded[reference][0].name if reference in expanded else reference,
+    )
+
+
+def add_overrides(line: Line, words: tuple[str, ...]) -> Line:
+    """The line with more overrides before its own; in a smoke run it has its own only, as before."""
+    smoke = line.overrides if line.smoke is None else line.smoke
+    return Line(line.name, (*words, *line.overrides), smoke)
+
+
+def names_mentor(line: Line) -> bool:
+    """Whether one of a line's own overrides chooses a mentor."""
+    return any(word.startswith("mentor=") for word in line.overrides)
+
+
+def expand_line(line: Line, mentors: Sequence[str]) -> list[Line]:
+    """The line for each mentor, where it names one; else the line alone."""
+    if not any(MENTOR in word for word in line.overrides):
+        return [line]
+    name = line.name if MENTOR in line.name or len(mentors) == 1 else f"{line.name}, {MENTOR}"
+    return [
+        Line(name.replace(MENTOR, mentor), tuple(word.replace(MENTOR, mentor) for word in line.overrides), line.smoke)
+        for mentor in mentors
+    ]
 
 
 def write_table(table: Table, folder: Path) -> None:

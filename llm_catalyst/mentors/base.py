@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from llm_catalyst.mentors.pricing import load_prices
+from llm_catalyst.mentors.catalogue import has_price
 from llm_catalyst.mentors.requests import RequestRunner
 from llm_catalyst.runs.records import Advice, LLMCall, Prompt, ScoredPrompt
 from llm_catalyst.tasks.base import Example
@@ -123,8 +123,12 @@ class Mentor(ABC):
     def preflight(self) -> None:
         """Raise ConfigurationError if it is bound to fail. Called before training; uses no network."""
 
-    def check_reachable(self) -> None:
-        """Raise ConfigurationError if a provider is not there, or refuses the key or the model."""
+    def check_reachable(self) -> Sequence[str]:
+        """What a user must know before training, one sentence each: a model's shutdown, another model in its place.
+
+        Raises ConfigurationError if a provider is not there, refuses the key or the model, or has shut the model down.
+        """
+        return ()
 
     def check_overlap(self) -> None:
         """Raise ConfigurationError if it cannot answer while the model trains (mentor.overlap=true)."""
@@ -133,8 +137,9 @@ class Mentor(ABC):
 
     def unpriced_models(self) -> list[str]:
         """The models, those of fallbacks included, whose responses cost an unknown sum."""
-        paid = dict.fromkeys(model.client.model for model in self.language_models() if model.client.paid)
-        return [name for name in paid if name not in load_prices()]
+        paid = [model.client for model in self.language_models() if model.client.paid]
+        unknown = [client.model for client in paid if not has_price(client.model, client.base_url)]
+        return [*dict.fromkeys(unknown)]
 
     def language_models(self) -> "Sequence[Any]":
         """The LanguageModels that it asks: itself, if it is one, and those among its fallbacks."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from llm_catalyst.mentors import response_cache
 from llm_catalyst.mentors.base import Mentor, MentorContext, refuse_overlap
+from llm_catalyst.mentors.catalogue import describe_replacement
 from llm_catalyst.mentors.clients.base import NoResponseError, NotRecordedError
 from llm_catalyst.mentors.conversation import Conversation, run_dialogue
 from llm_catalyst.mentors.requests import RequestRunner, has_no_response
@@ -37,6 +38,7 @@ class LanguageModel(Mentor):
         fallbacks: Mentors to ask in turn after this one has brought no proposal.
         cache: Whether the responses come from the machine's cache if it has them.
         overlap: Whether the response is awaited while the next stage trains, and used at its end.
+        replaces: A model that was shut down, in whose place the client's model is asked; the run begins by saying so.
     """
 
     client: Any
@@ -48,6 +50,7 @@ class LanguageModel(Mentor):
     fallbacks: list[Any] = field(default_factory=list)
     cache: bool = False
     overlap: bool = False
+    replaces: str | None = None
 
     def __post_init__(self) -> None:
         history = "true" if self.history is True else str(self.history)
@@ -87,10 +90,15 @@ class LanguageModel(Mentor):
             response_cache.prepare_cache()
         self._check_fallbacks(lambda mentor: mentor.preflight())
 
-    def check_reachable(self) -> None:
-        """Raise ConfigurationError if a provider, a fallback's included, is not there or refuses key or model."""
-        self.client.check_reachable()
-        self._check_fallbacks(lambda mentor: mentor.check_reachable())
+    def check_reachable(self) -> list[str]:
+        """Warnings, those of fallbacks included, and that another model is asked in the place of `replaces`.
+
+        Raises ConfigurationError if a provider is not there, refuses the key or the model, or has shut the model down.
+        """
+        notes = [*filter(None, [describe_replacement(self.replaces, self.client.model) if self.replaces else None])]
+        notes += self.client.check_reachable() or ()
+        self._check_fallbacks(lambda mentor: notes.extend(mentor.check_reachable() or ()))
+        return [*dict.fromkeys(notes)]
 
     def check_overlap(self) -> None:
         if self.needs_model:
@@ -98,7 +106,7 @@ class LanguageModel(Mentor):
         if not self.client.background:
             raise ConfigurationError(
                 f"mentor.overlap=true: {type(self.client).__name__} cannot answer while this process trains; choose a "
-                "mentor behind a network (mentor=gpt4o_mini), or mentor.overlap=false"
+                "mentor behind a network (mentor=openai_small), or mentor.overlap=false"
             )
 
     def language_models(self) -> "Sequence[LanguageModel]":

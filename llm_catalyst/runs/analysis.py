@@ -192,7 +192,7 @@ def collect_warnings(run: RunRecords) -> list[str]:
         f"{escape_controls(file)} is {how} since it was written (catalyst show --verify)"
         for file, how in damage.items()
     ]
-    noted = run.resolved.data.get("warnings", ()) if run.resolved else ()
+    noted = [*run.manifest.mentor_notes, *(run.resolved.data.get("warnings", ()) if run.resolved else ())]
     found += [escape_controls(str(words)) for words in noted]
     found += [describe_event(event) for event in run.events]
     trained = [e for e in run.metrics if e.split == "dev" and e.step > 0]

@@ -91,7 +91,8 @@ class LLMCall:
     `asked` is the model in the request, `answered` the one in the response, None if there was none. `parameters` are
     the sampling settings that were sent, `not_sent` those that the provider does not take. `cost_usd` is None if the
     price or the usage is unknown, `error` if the response is usable. `reused` is the source of a response that was not
-    requested now, the cache or an earlier run: it costs nothing, and its tokens are those of the original call.
+    requested now, the cache or an earlier run: it costs nothing, and its tokens are those of the original call. Of the
+    `input_tokens`, `cached_tokens` were read from the provider's cache and `cache_write_tokens` written to it.
     """
 
     stage: int
@@ -111,6 +112,8 @@ class LLMCall:
     attempts: int = 1
     error: str | None = None
     reused: str | None = None
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
 
     @property
     def billed(self) -> bool:
@@ -297,7 +300,8 @@ class Manifest:
     """The provenance of a run: command, choice of each group, versions, machine and data.
 
     `together` is the number of runs that shared its process, its backbone and so its peak memory, including this one.
-    `format` is that of manifest.json and config.yaml (old_configs.py).
+    `format` is that of manifest.json and config.yaml (old_configs.py). `mentor_notes` are what a reader must know of
+    the models that were asked: their shutdown, and another model in the place of the paper's.
     """
 
     command: tuple[str, ...]
@@ -313,6 +317,7 @@ class Manifest:
     data: Mapping[str, Any] = field(default_factory=dict)
     together: int = 1
     format: int = 1
+    mentor_notes: tuple[str, ...] = ()
 
     @property
     def command_line(self) -> str:

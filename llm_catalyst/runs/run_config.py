@@ -16,7 +16,7 @@ RESOLVED = "resolved.json"  # fixed as well, in runs that have it
 # Keys on which the results of a run do not depend: place, speed, budgets, retries.
 PLACE = (
     r"device|threads|micro_batch|token_budget|view|(track|plugins)(\[\d+\])?|dry_run|baseline|task\.path|checkpoint\..*|(sweep\.)?budget\..*"
-    r"|sweep\.folder"
+    r"|sweep\.folder|models\..*"
     r"|mentor\.cache|mentor\.client\.(timeout_s|retry_s|at_once|per_minute|check_model)"
 )
 # Keys that may be changed to let a stopped run continue; its events name the change.

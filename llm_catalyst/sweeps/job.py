@@ -27,11 +27,12 @@ from llm_catalyst.config.backbone import find_backbone_choice, name_backbone, se
 from llm_catalyst.config.build import build_components, build_node, record_checked
 from llm_catalyst.config.errors import DIVERGED, run_with_exit_code
 from llm_catalyst.config.overrides import absolutize_paths, expand_short_names, sanitize_folder_name
+from llm_catalyst.mentors.catalogue import read_own_models
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.analysis import read_answers
 from llm_catalyst.runs.old_configs import find_parent, keep_earlier_values, lacks_keys, translate_config
 from llm_catalyst.runs.reader import read_manifest, read_run, run_directories
-from llm_catalyst.runs.run_config import PLACE, load_written_config
+from llm_catalyst.runs.run_config import PLACE, REPAIRS, load_written_config
 from llm_catalyst.runs.writer import find_replaced_files
 from llm_catalyst.sweeps.baseline import (
     configure_baseline,
@@ -43,6 +44,7 @@ from llm_catalyst.sweeps.baseline import (
 from llm_catalyst.sweeps.fallbacks import resolve_fallbacks
 from llm_catalyst.sweeps.status import STATUS_FOLDER, STOP_FILE, JobStatus, end_job, write_status
 from llm_catalyst.utils.files import take_lock
+from llm_catalyst.utils.paths import conf_directory
 from llm_catalyst.utils.signals import STOPPED, RunInterrupted, handle_signals, stop_now
 from llm_catalyst.utils.terminal import escape_controls, list_names, open_console
 from llm_catalyst.utils.validation import ConfigurationError, get_nested
@@ -203,6 +205,7 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
     waits = plain["view"] != "none" and not Path(str(plain["backbone"]["name"])).exists()  # for the hub
     with Console().status("reading the model's config.json …") if waits else nullcontext():
         plain["backbone"] = settle_backbone(choice, plain["backbone"], hydra.overrides.task)
+    plain["models"] = read_own_models(folders) | plain["models"]
     path = find_directory(hydra)
     config = keep_as_begun(absolutize_paths(resolve_fallbacks(plain, folders)), path, words)
     if hydra.mode != RunMode.RUN:  # of a table it is not set
@@ -266,7 +269,9 @@ def keep_as_begun(config: dict[str, Any], path: Path, words: Sequence[str]) -> d
 def keep_own(config: Mapping[str, Any], path: Path, words: Sequence[str]) -> dict[str, Any] | None:
     """The configuration with which the same command began the run in `path` under an earlier revision.
 
-    Keys of place, speed and budgets are those of today's command. None where today's revision began it, or other words.
+    Keys of place, speed and budgets are those of today's command. Where the configuration has today's keys, only the
+    model that a packaged mentor asks is that of then, as a role (mentor=openai_small) may ask another one today. None
+    where other words began the run.
     """
 
     def split_words(command: Sequence[str]) -> tuple[set[str], list[str]]:
@@ -276,14 +281,29 @@ def keep_own(config: Mapping[str, Any], path: Path, words: Sequence[str]) -> dic
 
     written = load_written_config(path)
     (kept, movable), (before, _) = split_words(words), split_words(read_manifest(path).command)
-    if kept != before or not lacks_keys(written):
+    if kept != before:
         return None
+    if not lacks_keys(written):
+        return keep_model(config, written)
     own = translate_config(written)
     for key in movable:
         node, name = find_parent(own, key)
         if node is not None:
             node[name] = get_nested(config, *key.split("."))
     return own
+
+
+def keep_model(config: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the model, and its settings, that a packaged mentor asked when the run began."""
+    own, then = get_nested(config, "mentor", "client"), get_nested(written, "mentor", "client")
+    choices: Any = HydraConfig.get().runtime.choices
+    packaged = (conf_directory() / "mentor" / f"{choices['mentor']}.yaml").is_file()
+    if not (own and then and packaged):
+        return dict(config)
+    free = rf"{PLACE}|{REPAIRS}"
+    moved = {key: value for key, value in then.items() if not re.fullmatch(free, f"mentor.client.{key}")}
+    replaces = get_nested(written, "mentor", "replaces")
+    return {**config, "mentor": {**config["mentor"], "client": {**own, **moved}, "replaces": replaces}}
 
 
 def find_directory(hydra: Any) -> Path:

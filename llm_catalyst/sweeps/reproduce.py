@@ -34,12 +34,14 @@ from llm_catalyst.sweeps.quoting import quote_text, quote_words
 from llm_catalyst.sweeps.status import JobStatus, render_reasons
 from llm_catalyst.sweeps.table_progress import TableProgress, make_grid, name_run, summarize_progress
 from llm_catalyst.utils.format import format_dollars, format_duration, join_command, quote_word
-from llm_catalyst.utils.paths import conf_directory
+from llm_catalyst.utils.paths import conf_directory, list_choices
 from llm_catalyst.utils.terminal import open_console
+from llm_catalyst.utils.validation import ConfigurationError, check_choice
 
 HOME = Path("outputs/tables")
 QUIET = "view=none"  # the progress of the table is shown instead
 ONLY = ("row", "column", "seed")
+MENTORS = "mentors="  # an override of the table, not of its runs
 
 
 def reproduce_command(options: Namespace) -> int:
@@ -72,21 +74,40 @@ def plan_table(options: Namespace) -> TablePlan:
     given = [word for word in (*options.words, *options.only) if word.partition("=")[0] not in ONLY]
     if options.budget_usd is not None:
         given.append(f"sweep.budget.usd={options.budget_usd:g}")
-    overrides = [word for word in given if not word.startswith("hydra")]
+    overrides = [word for word in given if not word.startswith(("hydra", MENTORS))]
+    mentors = read_mentors([word for word in given if word.startswith(MENTORS)], options.config_dir)
     hydra = [word for word in given if word.startswith("hydra")]
     only = {word.partition("=")[0]: word.partition("=")[2].split(",") for word in options.only}
     places, flags = [], ["--smoke"] * options.smoke
     if options.config_dir:
         places, flags = [options.config_dir], [*flags, "--config-dir", str(options.config_dir)]
         hydra.append(f"hydra.searchpath=[{quote_text(f'file://{options.config_dir.absolute()}')}]")
-    table = tables.find_table(options.table, places)
+    table = tables.find_table(options.table, places, mentors)
     table = tables.apply_smoke(table) if options.smoke else table
     command = join_command(["catalyst", "reproduce", options.table, *flags, *given])
-    folder = HOME / "_".join(filter(None, [table.name, name_sweep(overrides)]))
+    named = [*overrides, *([f"{MENTORS}[{','.join(mentors)}]"] if mentors else [])]
+    folder = HOME / "_".join(filter(None, [table.name, name_sweep(named)]))
     table = replace(table.override(overrides), command=command)
     chosen = tables.select_runs(table, {key: names for key, names in only.items() if key in ONLY})
     waiting = tuple(cell for cell in tables.list_runs(chosen) if not is_finished(folder, cell))
     return TablePlan(table, chosen, folder, waiting, tuple(hydra), options.published)
+
+
+def read_mentors(words: Sequence[str], config_dir: Path | None) -> list[str]:
+    """The choices of mentor in the last of these words, `mentors=[openai_small,claude_haiku]`; none without a word.
+
+    Raises ConfigurationError where one is no choice, or is named twice.
+    """
+    if not words:
+        return []
+    names = [name for name in re.split(r"[\[\],\s]+", words[-1].removeprefix(MENTORS)) if name]
+    folders = [conf_directory(), *([config_dir] if config_dir else [])]
+    known = sorted({path.stem for folder in folders for path in list_choices(folder / "mentor")})
+    for name in names:
+        check_choice("mentors", name, known)
+    if not names or len({*names}) < len(names):
+        raise ConfigurationError(f"{words[-1]} must name each mentor once: mentors=[openai_small,claude_haiku]")
+    return names
 
 
 def reproduce_table(plan: TablePlan, console: Console) -> int:

@@ -130,7 +130,7 @@ def spent_budget(budget: Budget, ledger: Usage) -> str:
     """The part of its budget that a run's mentor has used up, in words; '' where something is left of each."""
     if budget.usd is not None and ledger.unpriced_calls:
         return (
-            f"budget.usd={budget.usd:g} cannot be kept: an answer has no known price (conf/prices.yaml); "
+            f"budget.usd={budget.usd:g} cannot be kept: an answer has no known price (conf/models.yaml); "
             "budget.tokens can"
         )
     scored, tokens = ledger.scored_examples, ledger.input_tokens + ledger.output_tokens

@@ -14,10 +14,10 @@ import torch
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Budget
 from llm_catalyst.mentors.base import Mentor, MentorContext, Trial
+from llm_catalyst.mentors.catalogue import TokenCounts, compute_cost
 from llm_catalyst.mentors.clients.base import Client
 from llm_catalyst.mentors.conversation import run_dialogue
 from llm_catalyst.mentors.llm import LanguageModel, apply_history
-from llm_catalyst.mentors.pricing import compute_cost
 from llm_catalyst.mentors.strategies.base import Request, Response, Strategy
 from llm_catalyst.models.base import Parameters, PromptedModel
 from llm_catalyst.optimizers.base import Member, PromptOptimizer, StepResult
@@ -176,7 +176,7 @@ def estimate_call(client: Client, sent: int, received: int) -> MentorUsage:
     """The usage of one call, by its tokens; those that a person reads and types are not counted."""
     if client.interactive:
         return MentorUsage(calls=1)
-    cost = compute_cost(client.model, sent, received) if client.paid else 0.0
+    cost = compute_cost(client.model, TokenCounts(sent, received), client.base_url) if client.paid else 0.0
     return MentorUsage(1, sent, received, cost_usd=cost or 0.0, unpriced=int(cost is None))
 
 

@@ -230,7 +230,7 @@ def describe_caution(estimate: Estimate) -> str:
 def format_cost(estimate: Estimate) -> str:
     """'nothing', '$0.0021 to $0.08', or the models without a known price."""
     bill, most = estimate.bill, estimate.most
-    unknown = f"unknown: conf/prices.yaml has no price for {', '.join(map(escape_controls, estimate.unpriced))}"
+    unknown = f"unknown: conf/models.yaml has no price for {', '.join(map(escape_controls, estimate.unpriced))}"
     least = f"about {format_dollars(bill.cost_usd)}"
     if bill.unpriced:
         return unknown

@@ -52,7 +52,7 @@ def run_training(
     """
     console, settings, interactive = open_console(), parts.settings, parts.mentor.interactive
     logs = make_trackers(settings.track, path, config)
-    check_mentor(parts, console)
+    notes = check_mentor(parts, console)
     if parts.mentor.language_models() and not (path / "manifest.json").exists():
         check_sweep_budget(settings.sweep)  # no run begins that could not ask its mentor
     with closing(RunDirectory(path)) as directory:
@@ -65,13 +65,13 @@ def run_training(
         facts = replace(facts, warnings=(*facts.warnings, *problem.warnings))
         resolved = resolve_run(config, parts, problem, facts)
         text = yaml.safe_dump(dict(config), sort_keys=False)
-        directory.write_config(text, build_manifest(problem, choices, words), resolved)
+        directory.write_config(text, build_manifest(problem, choices, words, notes), resolved)
         # A live view would draw over a person's input.
         mode = "plain" if interactive and settings.view in ("auto", "live") else settings.view
         callback = CallbackList(*logs, shared_backbone.get_callback(mode, console))
         title = " · ".join(choices[group] for group in ("task", "backbone", "head", "mentor"))
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
-        shown = describe_rows(facts), facts.warnings
+        shown = describe_rows(facts), (*notes, *facts.warnings)
         metric = problem.data.task.metric
         majority = majority_share(problem.data.dev)
         callback.on_run_start(RunInfo(title, str(path), plan, majority, metric, *shown, resumed))
@@ -103,12 +103,12 @@ def read_finished(path: Path, config: Mapping[str, Any]) -> Outcome | None:
 def dry_run(parts: RunComponents) -> Estimate:
     """The measured cost of a run, also printed unless view=none; nothing is trained, paid or written."""
     console, view = open_console(), parts.settings.view
-    check_mentor(parts, console)
+    notes = check_mentor(parts, console)
     with show_status(view, console, "loading data and model, and measuring a step …") as tell:
         problem = load_problem(parts, tell)
     refuse_long_limit(problem)
     if view != "none":
-        for warning in (*collect_facts(problem.data).warnings, *problem.warnings):
+        for warning in (*notes, *collect_facts(problem.data).warnings, *problem.warnings):
             console.print(Text(f"warning: {escape_controls(warning)}", "yellow"), soft_wrap=True)
     plan = parts.settings.plan(problem.examples)
     estimated = estimate_run(Experiment(problem, parts.optimizer, parts.mentor, plan))
@@ -117,18 +117,22 @@ def dry_run(parts: RunComponents) -> Estimate:
     return estimated
 
 
-def check_mentor(parts: RunComponents, console: Console) -> None:
-    """Raise ConfigurationError where the mentor's provider refuses its key or model, or its price is not known."""
+def check_mentor(parts: RunComponents, console: Console) -> tuple[str, ...]:
+    """What a reader must know of the models that will be asked (`Mentor.check_reachable`).
+
+    Raises ConfigurationError where the provider refuses key or model, or a price that a budget needs is not known.
+    """
     view = parts.settings.view if parts.mentor.language_models() else "none"
     with show_status(view, console, "checking the mentor's model …"):
-        parts.mentor.check_reachable()
+        notes = tuple(parts.mentor.check_reachable() or ())
     unpriced = parts.mentor.unpriced_models()
     for key, limit in (("budget", parts.settings.budget), ("sweep.budget", parts.settings.sweep.budget)):
         if limit.usd is not None and unpriced:
             raise ConfigurationError(
-                f"{key}.usd needs a price, and conf/prices.yaml has none for {', '.join(unpriced)}; "
-                f"add it there, or use {key}.tokens"
+                f"{key}.usd needs a price, and conf/models.yaml has none for {', '.join(unpriced)}; "
+                f"give it in a models.yaml of your own (--config-dir=FOLDER), or use {key}.tokens"
             )
+    return notes
 
 
 @contextmanager
@@ -210,7 +214,9 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def build_manifest(problem: Problem, choices: Mapping[str, str], words: Sequence[str]) -> Manifest:
+def build_manifest(
+    problem: Problem, choices: Mapping[str, str], words: Sequence[str], notes: tuple[str, ...] = ()
+) -> Manifest:
     """The provenance of this run."""
     versions = {name: importlib.metadata.version(name) for name in ("llm-catalyst", *LIBRARIES)}
     return Manifest(
@@ -227,6 +233,7 @@ def build_manifest(problem: Problem, choices: Mapping[str, str], words: Sequence
         data=problem.data.fingerprints(),
         together=shared_backbone.count_runs(),
         format=old_configs.FORMAT,
+        mentor_notes=notes,
     )
 
 

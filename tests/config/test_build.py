@@ -40,7 +40,7 @@ SWEEPS = {
     "hydra/sweeper/grid.yaml",
     "hydra/sweeper/optuna.yaml",
 }
-NO_CHOICES = {"config.yaml", "prices.yaml", "hydra/help/catalyst.yaml", *SWEEPS}
+NO_CHOICES = {"config.yaml", "models.yaml", "hydra/help/catalyst.yaml", *SWEEPS}
 TABLES = [*list_choices(CONF / "table"), *list_choices(CONF / "published")]  # test_table.py
 # What other choices inherit from, and what comes with one of them.
 BASES = [path for path in FILES if any(part.startswith("_") for part in path.relative_to(CONF).parts)]
@@ -54,7 +54,7 @@ NUMBERS = {
     "backbone": 16,
     "experiment": 9,
     "head": 6,
-    "mentor": 28,
+    "mentor": 43,
     "optimizer": 13,
     "protocol": 2,
     "strategy": 13,
@@ -69,7 +69,8 @@ PROMISED = {
     "optimizer": "adamw adam sgd adafactor zo_sgd zo_sign zo_momentum zo_conservative zo_adam forward_gradient none "
     "pez gcg",
     "mentor": "none best random perturb evolution diffusion rehearsal replay human openai_compatible local "
-    "llama2_7b gpt4 gpt35 gpt4o claude_haiku claude_sonnet claude_opus",
+    "llama2_7b gpt4 gpt35 gpt4o claude_haiku claude_sonnet claude_opus openai_small openai openai_large "
+    "openai_sampling gemini mistral deepseek qwen groq openrouter grok azure ollama vllm llama_cpp",
     "strategy": "paper official paraphrase opro gpo directional leo ape evoprompt_ga evoprompt_de rank gepa capo",
     "protocol": "heldout official",
     "experiment": "quickstart shapes coop tcp official/boolq official/copa official/rte official/wic official/wsc",
@@ -78,7 +79,11 @@ PROMISED = {
 GIVEN = {
     "backbone=custom": ["backbone.name=m"],
     "mentor=openai_compatible": ["mentor.client.model=m", "mentor.client.base_url=http://localhost:1/v1"],
-    "mentor=local": ["mentor.client.model=m"],
+    **{
+        f"mentor={name}": ["mentor.client.model=m"]
+        for name in ["local", "qwen", "groq", "openrouter", "grok", "ollama", "vllm", "llama_cpp"]
+    },
+    "mentor=azure": ["mentor.client.model=m", "mentor.client.base_url=https://r.openai.azure.com/openai/v1"],
     "mentor=replay": ["replay.run=outputs/run"],
     "mentor=diffusion": ["mentor.runs=outputs"],
 }
@@ -206,7 +211,7 @@ def test_every_file_opens_with_a_command_that_names_it(path: Path) -> None:
 
 
 def test_every_other_file_opens_with_a_comment_too() -> None:
-    for name in ("config.yaml", "prices.yaml"):
+    for name in ("config.yaml", "models.yaml"):
         assert header(CONF / name)
     assert "catalyst run" in header(CONF / "config.yaml")
 
@@ -292,7 +297,7 @@ def test_a_preset_of_the_paper_has_its_batch_rate_and_epochs(
 
 
 def test_the_paper_asks_gpt4_as_its_code_does(composed: Compose) -> None:
-    mentor = build_all(composed("experiment=official/boolq", "mentor=gpt4")).mentor
+    mentor = build_all(composed("experiment=official/boolq", "mentor=gpt4_1106")).mentor
     assert isinstance(mentor, LanguageModel)
     assert mentor.client.model == "gpt-4-1106-preview"
     assert (mentor.proposals, mentor.strategy.words, mentor.strategy.parsing) == (3, 9, "official")

@@ -14,6 +14,7 @@ from llm_catalyst.config.table import (
     Published,
     Table,
     apply_smoke,
+    expand_mentors,
     find_table,
     folder_of,
     list_runs,
@@ -211,3 +212,79 @@ def test_a_packaged_table_composes_and_its_smoke_run_needs_neither_key_nor_hub(
                 ), place
                 client = config["mentor"].get("client", {"_target_": "MockModel"})
                 assert client["_target_"].endswith("MockModel"), place
+
+
+# Rows of language models
+
+
+MENTORS = Table(
+    "roles",
+    "Roles",
+    rows=(
+        Line("None", ("mentor=none",)),
+        Line("+ {mentor}", ("mentor={mentor}", "batch_size=2"), ("mentor=evolution",)),
+        Line("Paraphrase", ("strategy=paraphrase", "mentor={mentor}")),
+    ),
+    columns=(Line("RTE", ("task=rte",)),),
+    mentors=("openai_small",),
+    reference="Paraphrase",
+)
+
+
+def test_a_line_that_names_a_mentor_is_repeated_for_each() -> None:
+    table = expand_mentors(MENTORS, ["gpt4", "claude_haiku"])
+    assert {line.name: line.overrides for line in table.rows} == {
+        "None": ("mentor=none",),
+        "+ gpt4": ("mentor=gpt4", "batch_size=2"),
+        "+ claude_haiku": ("mentor=claude_haiku", "batch_size=2"),
+        "Paraphrase, gpt4": ("strategy=paraphrase", "mentor=gpt4"),
+        "Paraphrase, claude_haiku": ("strategy=paraphrase", "mentor=claude_haiku"),
+    }
+    assert [line.smoke for line in table.rows] == [None, ("mentor=evolution",), ("mentor=evolution",), None, None]
+    assert table.mentors == ("gpt4", "claude_haiku")
+    assert table.reference == "Paraphrase, gpt4"
+
+
+def test_without_other_mentors_the_tables_own_are_asked_and_one_needs_no_name() -> None:
+    table = expand_mentors(MENTORS)
+    assert [line.name for line in table.rows] == ["None", "+ openai_small", "Paraphrase"]
+    assert table.reference == "Paraphrase"
+    assert expand_mentors(table) == table
+
+
+def test_a_mentor_named_by_the_whole_table_is_one_of_every_row_without_its_own() -> None:
+    rows = (Line("None", ("mentor=none",)), Line("Opro", ("strategy=opro",)), Line("Ape", (), ("seed=1",)))
+    table = expand_mentors(replace(MENTORS, rows=rows, overrides=("mentor={mentor}", "stages=2"), reference="None"))
+    assert [line.overrides for line in table.rows] == [
+        ("mentor=none",),
+        ("mentor=openai_small", "strategy=opro"),
+        ("mentor=openai_small",),
+    ]
+    assert table.overrides == ("stages=2",)
+    smoke = [cell.overrides for cell in list_runs(apply_smoke(replace(table, smoke=("mentor=rehearsal",))))]
+    assert smoke[1] == ("mentor=rehearsal", "task=rte", "strategy=opro", "seed=1")
+
+
+def test_a_column_may_name_a_mentor_too() -> None:
+    columns = (Line("{mentor}", ("mentor={mentor}",)), Line("RTE, {mentor}", ("task=rte", "mentor={mentor}")))
+    table = expand_mentors(replace(MENTORS, rows=MENTORS.rows[:1], columns=columns, reference=None), ["a", "b"])
+    assert [line.name for line in table.columns] == ["a", "b", "RTE, a", "RTE, b"]
+
+
+def test_mentors_for_a_table_without_language_models_are_refused_and_a_table_without_mentors_too() -> None:
+    with pytest.raises(ConfigurationError, match=r"no row of the table offline asks a language model"):
+        find_table("offline", mentors=["openai_small"])
+    with pytest.raises(ConfigurationError, match=r"table roles: a line names \{mentor\}, and"):
+        expand_mentors(replace(MENTORS, mentors=()))
+
+
+def test_packaged_tables_ask_living_models_by_their_roles() -> None:
+    named = {file.stem: read_table(file).mentors for file in FILES}
+    assert named["nlu"] == ("openai_small", "openai", "llama2_7b")
+    assert set(named.values()) == {(), ("openai_small",), ("openai_sampling",), named["nlu"]}
+    asked = {word for file in FILES for cell in list_runs(read_table(file)) for word in cell.overrides}
+    controls = ["none", "best", "random", "perturb", "evolution", "listed"]
+    roles = ["openai_small", "openai_sampling", "openai", "llama2_7b"]
+    mentors = {word.removeprefix("mentor=") for word in asked if word.startswith("mentor=")}
+    assert mentors <= {*controls, *roles}
+    assert set(roles) <= mentors

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 # On fewer rows, which saves ten of the 24 seconds of a run.
 SMOKE = ("reproduce", "baselines", "--smoke", "device=cpu", "threads=1", "task.shots=4", "task.test=validation")
 TABLE = "outputs/tables/baselines_smoke*"  # the folder's name ends with a sum of the overrides
-PART = ("--only", "column=BoolQ", "row=single start,Combined (GPT-4)")
+PART = ("--only", "column=BoolQ", "row=single start,Combined (openai_small)")
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,20 @@ def test_a_killed_table_goes_on_without_repeating_a_finished_cell(killed: Killed
     assert killed.done.returncode == 0, killed.done.stderr
     assert look(killed.folder / "single_start/boolq/seed1") == killed.before
     ended = sorted(path.parent.relative_to(killed.folder).as_posix() for path in killed.folder.rglob("outcome.json"))
-    assert ended == [f"{row}/boolq/seed{seed}" for row in ("combined_gpt_4", "single_start") for seed in (1, 2)]
+    assert ended == [f"{row}/boolq/seed{seed}" for row in ("combined_openai_small", "single_start") for seed in (1, 2)]
     assert "[4/4]" in killed.done.stdout
     assert "4 of 4 runs finished" in killed.done.stdout
 
 
 def test_the_printed_table_holds_the_runs_own_test_scores(killed: Killed) -> None:
-    for row in ("single_start", "combined_gpt_4"):
+    for row in ("single_start", "combined_openai_small"):
         runs = [read_run(killed.folder / row / "boolq" / f"seed{seed}") for seed in (1, 2)]
         scores = [run.outcome.test.metric for run in runs if run.outcome and run.outcome.test]
         assert f"{100 * sum(scores) / 2:.1f}" in killed.done.stdout
 
 
 def test_each_run_has_the_words_that_make_it_alone(killed: Killed) -> None:
-    run = read_run(killed.folder / "combined_gpt_4/boolq/seed2")
+    run = read_run(killed.folder / "combined_openai_small/boolq/seed2")
     words = ("stage.steps=[4,4,8]", "experiment=quickstart", "mentor=evolution", "batch_size=8", "device=cpu", "seed=2")
     assert set(words) <= set(run.manifest.command)
     assert not any(word.startswith(("hydra", "view")) for word in run.manifest.command)
@@ -96,7 +96,7 @@ def test_a_cell_that_fails_does_not_take_the_others_down(killed: Killed, catalys
     shutil.copytree(killed.folder, folder)
     (folder / "single_start/boolq/seed1/outcome.json").unlink()
     (folder / "single_start/boolq/seed1/config.yaml").write_text("seed: 5\n")
-    shutil.rmtree(folder / "combined_gpt_4/boolq/seed2")
+    shutil.rmtree(folder / "combined_openai_small/boolq/seed2")
     for number in (0, 99):  # an earlier launch had more to do, and was stopped
         write_status(folder, JobStatus(number, (), "ended", code=STOPPED, status="stopped", message="by SIGTERM"))
     done = catalyst(*SMOKE, *PART, cwd=tmp_path)
@@ -122,6 +122,9 @@ def test_an_estimate_names_each_cell_and_writes_nothing(catalyst: Command, tmp_p
         (("nlu", "--only", "row=GPT"), "--only row=GPT is not known; there are: Prompt tuning"),
         (("nlu", "--smoke", "stagee.steps=3"), "did you mean stage.steps"),
         (("nlu", "--publish", "x"), "unrecognized arguments: --publish"),
+        (("nlu", "mentors=[gtp4]"), "mentors=gtp4 is not known"),
+        (("nlu", "mentors=[gpt4,gpt4]"), "must name each mentor once"),
+        (("offline", "mentors=gpt4"), "no row of the table offline asks a language model"),
         (("nlu", "--smoke", "--published", "nowhere.yaml"), "nowhere.yaml cannot be read"),
     ],
 )

@@ -1,10 +1,11 @@
 """Messages of Anthropic's Claude models."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from llm_catalyst.mentors.clients.base import ClientResponse
-from llm_catalyst.mentors.clients.http import HTTPClient, model_response, read_name
+from llm_catalyst.mentors.clients.http import HTTPClient, model_response, read_count, read_name
 from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.validation import PositiveInt, config_dataclass
 
@@ -51,4 +52,13 @@ class Claude(HTTPClient):
         stop_reason = read_name(response.stop_reason)
         error = {"refusal": "the model refused", None: "the answer broke off"}.get(stop_reason)
         tokens = "input_tokens", "output_tokens"
-        return model_response(response, text, stop_reason, error, tokens, cut_off="max_tokens")
+        usage = getattr(response, "usage", None)
+        names = "cache_read_input_tokens", "cache_creation_input_tokens"
+        read, written = (read_count(getattr(usage, name, None)) or 0 for name in names)
+        answer = model_response(response, text, stop_reason, error, tokens, "max_tokens", (read, written))
+        # Anthropic counts the cached tokens apart from `input_tokens`.
+        sent = answer.input_tokens
+        return answer if sent is None else replace(answer, input_tokens=sent + read + written)
+
+    def suggest_url(self) -> str:
+        return self.base_url.rstrip("/").removesuffix("/v1") if self.base_url.rstrip("/").endswith("/v1") else ""

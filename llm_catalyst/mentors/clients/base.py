@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from llm_catalyst.mentors.pricing import compute_cost
+from llm_catalyst.mentors.catalogue import TokenCounts, compute_cost
 from llm_catalyst.runs.records import LLMCall, Message
 from llm_catalyst.utils.validation import SHORTEST_SECRET
 
@@ -27,12 +27,18 @@ class NotRecordedError(NoResponseError):
 
 @dataclass(frozen=True)
 class ClientResponse:
-    """What one try brought: a reply, or the error that says why there is none."""
+    """What one try brought: a reply, or the error that says why there is none.
+
+    `input_tokens` counts all that were sent; `cached_tokens` of them were read from the provider's cache, and
+    `cache_write_tokens` written to it.
+    """
 
     reply: str = ""
     answered: str | None = None  # the name of the model that answered
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
     request_id: str | None = None
     stop_reason: str | None = None
     error: str | None = None
@@ -55,6 +61,7 @@ class Client(ABC):
 
     Attributes:
         model: The name of the model that is asked.
+        base_url: The provider's address, by which the package genai-prices knows it; '' if there is none.
         temperature: Replaced by a strategy's own, unless it is None.
         max_tokens: The most tokens of a response; None if there is no limit.
         at_once: How many requests may be under way at a time, from other threads; None: one, in the run's thread.
@@ -71,6 +78,7 @@ class Client(ABC):
     replays: ClassVar[bool] = False
 
     model: str
+    base_url: str = ""
     temperature: float | None = None
     max_tokens: int | None = None
     at_once: int | None = None
@@ -92,8 +100,12 @@ class Client(ABC):
     def preflight(self) -> None:
         """Raise ConfigurationError if `respond` is bound to fail. Called before training; uses no network."""
 
-    def check_reachable(self) -> None:
-        """Raise ConfigurationError if the provider is not there, refuses the key or does not know the model."""
+    def check_reachable(self) -> Sequence[str]:
+        """What a user must know of the model before training (`Mentor.check_reachable`).
+
+        Raises ConfigurationError if the provider is not there, refuses the key, or does not know the model any more.
+        """
+        return ()
 
     def read_key(self) -> str:
         """The provider's key, which appears in no record; '' if there is none."""
@@ -126,7 +138,9 @@ class Client(ABC):
         received: dict[str, Any] = dict(vars(response))
         received |= {name: redact_key(value, key) for name, value in received.items() if isinstance(value, str)}
         received["error"] = (received["error"] or "")[:LONGEST_ERROR] or None  # cut last: no half of a key
-        tokens = response.input_tokens, response.output_tokens
+        tokens = TokenCounts(
+            response.input_tokens, response.output_tokens, response.cached_tokens, response.cache_write_tokens
+        )
         return LLMCall(
             **received,
             stage=stage,
@@ -134,7 +148,7 @@ class Client(ABC):
             asked=self.model,
             parameters=self.parameters(seed),
             not_sent=self.unsent,
-            cost_usd=compute_cost(response.answered or self.model, *tokens) if self.paid else 0.0,
+            cost_usd=compute_cost(response.answered or self.model, tokens, self.base_url) if self.paid else 0.0,
             latency_s=round(time.monotonic() - begun, 3),
             date=date,
             attempts=attempts,

@@ -1,7 +1,6 @@
 """Clients of providers behind a network: keys, deadlines, checks of the server, and reading its responses."""
 
 import importlib.util
-import itertools
 import os
 import re
 from abc import abstractmethod
@@ -17,15 +16,14 @@ from annotated_types import Ge
 
 from llm_catalyst.mentors.background import start_call
 from llm_catalyst.mentors.clients.base import LONGEST_ERROR, Client, ClientResponse, TemporaryError, redact_key
+from llm_catalyst.mentors.clients.model_lookup import ModelLookup, describe_refused, look_up_model
 from llm_catalyst.mentors.clients.rate_limit import limit_rate
 from llm_catalyst.mentors.reply_parser import clean_line
 from llm_catalyst.runs.records import Message
-from llm_catalyst.utils.format import join_first
 from llm_catalyst.utils.proxies import name_proxy
-from llm_catalyst.utils.validation import ConfigurationError, NonNegative, PositiveInt, config_dataclass, did_you_mean
+from llm_catalyst.utils.validation import ConfigurationError, NonNegative, PositiveInt, config_dataclass
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
-MOST_NAMED = 8  # of the models that a server has
 REACH_S = 10.0
 REMEDIES = {
     401: "check the key in the environment variable that mentor.client.key_variable names",
@@ -145,26 +143,33 @@ class HTTPClient(Client):
             shown = " ".join(str(response).split())
             return ClientResponse(error=f"no answer of a model came back (check mentor.client.base_url): {shown}")
 
-    def check_reachable(self) -> None:
-        """Raise ConfigurationError if the server is not there, refuses the key or does not know the model.
+    def suggest_url(self) -> str:
+        """The address to try where the server has no models at this one; '' if this one has the usual form."""
+        return ""
+
+    def check_reachable(self) -> list[str]:
+        """Warnings of the model's shutdown and of parameters that it refuses.
 
         One free request, or two. What may pass (a busy server, no response within REACH_S seconds) and what says
-        nothing about the model (a server without a list of models) is no error.
+        nothing about the model (a server without a list of models) is no error; then conf/models.yaml decides.
+
+        Raises:
+            ConfigurationError: The server is not there, refuses the key or does not know the model, or the model was
+                shut down.
         """
         if not self.check_model:
-            return
+            return []
         sdk, key, url = self.sdk, self.read_key(), self.base_url
         try:
             connection = self.connect(REACH_S)
         except Exception as error:
             raise ConfigurationError(f"no connection to {url} can be made: {redact_key(str(error), key)}") from None
+        found = ModelLookup(self.model)
         fault: str | None = None
         try:
             with connection:
-                names = start_call(lambda: list_models_unless_known(sdk, connection, self.model)).result(REACH_S)
-            if names is not None:
-                known = f"it has {join_first(sorted(names), MOST_NAMED) or 'none'}{did_you_mean(self.model, names)}"
-                fault = f"{url} does not know mentor.client.model={self.model}; {known}"
+                found = start_call(lambda: look_up_model(sdk, connection, self.model)).result(REACH_S)
+            fault = found.find_fault(url, self.suggest_url())
         except sdk.APIConnectionError as failure:
             cause = failure.__cause__
             # Without a connection at all; one that breaks, and a timeout, may pass.
@@ -173,11 +178,16 @@ class HTTPClient(Client):
                 fault = f"no connection to {place}: {cause}; check mentor.client.base_url, the server and the network"
         except sdk.APIStatusError as failure:
             fault = status_response(failure, url).error if failure.status_code in (401, 403) else None
-        except Exception:
-            return  # a response that cannot be read says nothing about the model
+        except Exception:  # a response that cannot be read says nothing about the model
+            pass
+        ending = found.lifecycle
+        if fault is None and ending.over:
+            fault = ending.describe_end()
         if fault:
             hint = "mentor.client.check_model=false skips this check"
             raise ConfigurationError(f"{clean_line(redact_key(fault, key))[:LONGEST_ERROR]} ({hint})") from None
+        refused = describe_refused(self.model, self.parameters(0))
+        return [*filter(None, (ending.warn(), refused))]
 
 
 def is_temporary(error: Any) -> bool:
@@ -217,21 +227,14 @@ def require_package(name: str) -> None:
         raise ConfigurationError(f"this mentor needs the package {name}, which is not installed: pip install {name}")
 
 
-def list_models_unless_known(sdk: Any, connection: Any, model: str) -> list[str] | None:
-    """The models that a server has where `model` is none of them; None where it is one, or where nothing is known."""
-    with suppress(sdk.NotFoundError):  # no such model, or no such route
-        connection.models.retrieve(model)
-        return None
-    with suppress(sdk.APIStatusError):
-        page = connection.models.list()
-        if "data" in page.model_fields_set:
-            names = [entry.id for entry in itertools.islice(page, 10_000) if isinstance(entry.id, str)]
-            return None if {model, f"{model}:latest"} & {*names} else names  # Ollama adds the tag
-    return None
-
-
 def model_response(
-    response: Any, text: str, stop_reason: str | None, error: str | None, token_names: tuple[str, str], cut_off: str
+    response: Any,
+    text: str,
+    stop_reason: str | None,
+    error: str | None,
+    token_names: tuple[str, str],
+    cut_off: str,
+    cached: tuple[int, int] = (0, 0),
 ) -> ClientResponse:
     """A model's response, from what both SDKs share.
 
@@ -242,13 +245,15 @@ def model_response(
         error: Why the text is unusable.
         token_names: The fields of its usage for the tokens sent and received.
         cut_off: The stop reason of a truncated response.
+        cached: The tokens sent that were read from the provider's cache, and those that were written to it.
     """
     if error is None and not text.strip():
         error = "the answer is empty" + ("; raise mentor.client.max_tokens" if stop_reason == cut_off else "")
     usage = getattr(response, "usage", None)
     sent, received = (read_count(getattr(usage, name, None)) for name in token_names)
     request_id = read_name(getattr(response, "_request_id", None)) or read_name(response.id)
-    return ClientResponse(text, read_name(response.model) or "unnamed", sent, received, request_id, stop_reason, error)
+    model = read_name(response.model) or "unnamed"
+    return ClientResponse(text, model, sent, received, *cached, request_id, stop_reason, error)
 
 
 def read_count(value: Any) -> int | None:

@@ -1,10 +1,12 @@
 """Chat completions of OpenAI, and of every server that speaks its format (vLLM, Ollama, llama.cpp, …)."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from llm_catalyst.mentors.clients.base import ClientResponse
-from llm_catalyst.mentors.clients.http import HTTPClient, model_response, read_name
+from llm_catalyst.mentors.clients.http import HTTPClient, model_response, read_count, read_name
 from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.validation import config_dataclass
 
@@ -50,4 +52,10 @@ class OpenAIChat(HTTPClient):
         if refusal:
             text, error = str(refusal), "the model refused"
         tokens = "prompt_tokens", "completion_tokens"
-        return model_response(response, text, stop_reason, error, tokens, cut_off="length")
+        details = getattr(getattr(response, "usage", None), "prompt_tokens_details", None)
+        names = "cached_tokens", "cache_write_tokens"
+        read, written = (read_count(getattr(details, name, None)) or 0 for name in names)
+        return model_response(response, text, stop_reason, error, tokens, "length", (read, written))
+
+    def suggest_url(self) -> str:
+        return "" if re.search(r"/v\d", urlsplit(self.base_url).path) else f"{self.base_url.rstrip('/')}/v1"
