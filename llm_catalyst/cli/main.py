@@ -1,4 +1,4 @@
-"""catalyst run | data | resume | show | reproduce | report. Nothing heavy is imported before a command is known."""
+"""catalyst run | data | models | resume | show | reproduce | report. Nothing heavy is imported before it is needed."""
 
 import argparse
 import atexit
@@ -21,6 +21,7 @@ catalyst: a language model as a complementary optimizer to gradient descent in p
   catalyst run -m seed=1,2,3 mentor=none,gpt4   a sweep
   catalyst run --help                       every choice, with examples
   catalyst data reviews.csv                 what a run would understand of a file or a task
+  catalyst models openai                    a provider's language models: shutdown date, price, preset
   catalyst resume DIR                       continue a run that was cut off
   catalyst show DIR                         the course of a run
   catalyst show --mentor DIR                what the mentor was asked, what it answered, and what became of it
@@ -60,6 +61,13 @@ Prints what a run would understand of files: splits, classes, lengths, repeated 
   catalyst data reviews.csv                               a file: its columns of texts and labels are guessed
   catalyst data reviews.csv task.text={review} task.label=stars
   catalyst data my_folder task.text={review} task.label=stars
+"""
+MODELS = """\
+Prints the chat models of a provider or a server: the day of their shutdown, their price, and the presets that ask them.
+
+  catalyst models                                         those of conf/models.yaml that live; no network
+  catalyst models openai                                  those of a preset's provider, by its key
+  catalyst models http://localhost:8080/v1                those of a server
 """
 WATCH = "rewrite it every SECONDS (30) until all runs have ended, 20 checks bring nothing new, or Ctrl-C"
 
@@ -126,6 +134,9 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("place", metavar="TASK|FILE", help="a task, a file or a folder")
     data.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides, as of a run")
     data.add_argument("--config-dir", type=expand_path, metavar="DIR", help="your own YAMLs: task/, backbone/ …")
+    models = add_command(commands, models_action, "print the language models of a provider or a server", MODELS)
+    models.add_argument("place", nargs="?", metavar="MENTOR|URL", help="a preset of conf/mentor, or an address")
+    models.add_argument("--config-dir", type=expand_path, metavar="DIR", help="your own YAMLs: models.yaml, mentor/ …")
     reproduce = add_command(commands, reproduce_action, "carry out a table of runs", REPRODUCE, allow_abbrev=False)
     reproduce.add_argument("table", nargs="?", metavar="TABLE", help="its name; left out: print the available tables")
     reproduce.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides for every run; hydra/launcher=…")
@@ -189,6 +200,13 @@ def data_action(options: argparse.Namespace) -> None:
     from llm_catalyst.utils.terminal import open_console
 
     data_command([options.place, *options.words], options.config_dir, open_console())
+
+
+def models_action(options: argparse.Namespace) -> None:
+    from llm_catalyst.cli.models import models_command
+    from llm_catalyst.utils.terminal import open_console
+
+    models_command(options.place, options.config_dir, open_console())
 
 
 def show_action(options: argparse.Namespace) -> int | None:

@@ -46,7 +46,8 @@ class Loopback:
 
     `looked_up` are the paths at which it was asked for models, which is free; `lookups` answer these. `reply`, where it
     is given, stands for the script: what is answered then does not hang on the order of requests, of which `most` were
-    under way at the same time.
+    under way at the same time. `living`, where it is given, are the only models that it knows, with the days of their
+    shutdown; of others it says what OpenAI says of a model that is gone.
     """
 
     url: str
@@ -55,6 +56,7 @@ class Loopback:
     requests: list[Request] = field(default_factory=list)
     looked_up: list[str] = field(default_factory=list)
     reply: Callable[[Request], Response] | None = None
+    living: Mapping[str, str | None] | None = None
     most: int = 0
 
 
@@ -120,16 +122,44 @@ def model_list(*names: str) -> Response:
     return raw(json.dumps({"object": "list", "data": entries, "has_more": False, "first_id": None, "last_id": None}))
 
 
+def openai_model(name: str, shutdown_date: str | None) -> Response:
+    """What OpenAI says of a model that it has."""
+    return raw(json.dumps(model_entry(name, shutdown_date)))
+
+
+def model_entry(name: str, shutdown_date: str | None) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 1, "owned_by": "openai", "shutdown_date": shutdown_date}
+
+
+def gone_model(name: str) -> Response:
+    """What OpenAI says of a model that was shut down."""
+    fault = {"message": f"The model `{name}` has been deprecated", "type": "invalid_request_error", "param": None}
+    return raw(json.dumps({"error": fault | {"code": "model_not_found"}}), 404)
+
+
+def look_up(living: Mapping[str, str | None], path: str) -> Response:
+    """The answer to a request of the list of models, or of one of them; a server has them below /v1 only."""
+    if not path.startswith("/v1/models"):
+        return error(404, "no such route")
+    _, sign, name = unquote(path).rpartition("/models/")
+    if sign:
+        return openai_model(name, living[name]) if name in living else gone_model(name)
+    return raw(json.dumps({"object": "list", "data": [model_entry(*each) for each in living.items()]}))
+
+
 @contextmanager
 def serve(
-    *script: Response, lookups: Sequence[Response] = (), reply: Callable[[Request], Response] | None = None
+    *script: Response,
+    lookups: Sequence[Response] = (),
+    reply: Callable[[Request], Response] | None = None,
+    living: Mapping[str, str | None] | None = None,
 ) -> Iterator[Loopback]:
     """A server that gives the scripted responses one by one, and 418 when they are used up.
 
     Asked for a model (GET), it gives `lookups` one by one, and knows every model when they are used up.
     While it runs, NO_PROXY keeps the SDKs from going through a proxy, which they do even to 127.0.0.1.
     """
-    loopback = Loopback("", list(script), list(lookups), reply=reply)
+    loopback = Loopback("", list(script), list(lookups), reply=reply, living=living)
     under_way: list[Request] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -144,6 +174,8 @@ def serve(
             loopback.most = max(loopback.most, len(under_way))
             scripted = loopback.script.pop(0) if loopback.script else error(418, "the script is used up")
             response = loopback.reply(request) if loopback.reply else scripted
+            if loopback.living is not None and (asked := request.body["model"]) not in loopback.living:
+                response = gone_model(asked)
             time.sleep(response.delay_s)
             under_way.remove(request)  # before the answer goes out: another request may follow it at once
             self.give(replace(response, delay_s=0.0))
@@ -151,6 +183,8 @@ def serve(
         def do_GET(self) -> None:
             loopback.looked_up.append(self.path)
             name = unquote(self.path.rpartition("/models/")[2])
+            if loopback.living is not None:
+                return self.give(look_up(loopback.living, self.path))
             self.give(loopback.lookups.pop(0) if loopback.lookups else model(name))
 
         def give(self, response: Response) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from helpers import loopback
 from helpers.loopback import Response, error, model, model_list, raw, serve
 
 from llm_catalyst.mentors.clients.anthropic import Claude
@@ -16,7 +17,7 @@ from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.validation import ConfigurationError
 
 TODAY = datetime.date.today()
-GONE = error(404, "The model `gpt-4-1106-preview` has been deprecated", code="model_not_found")
+GONE = loopback.gone_model("gpt-4-1106-preview")
 LIVING = model_list("gpt-6.2-sol", "gpt-6-luna")
 
 Connect = Callable[..., Any]
@@ -37,7 +38,7 @@ def claude_client(url: str, **settings: Any) -> Claude:
 
 def openai_model(name: str, days: int | None) -> Response:
     day = None if days is None else str(TODAY + datetime.timedelta(days=days))
-    return raw(json.dumps({"id": name, "object": "model", "created": 1, "owned_by": "o", "shutdown_date": day}))
+    return loopback.openai_model(name, day)
 
 
 def claude_model(name: str, lifecycle: str, days: int | None) -> Response:

@@ -16,7 +16,7 @@ from annotated_types import Ge
 
 from llm_catalyst.mentors.background import start_call
 from llm_catalyst.mentors.clients.base import LONGEST_ERROR, Client, ClientResponse, TemporaryError, redact_key
-from llm_catalyst.mentors.clients.model_lookup import ModelLookup, describe_refused, look_up_model
+from llm_catalyst.mentors.clients.model_lookup import ModelLookup, describe_refused, list_entries, look_up_model
 from llm_catalyst.mentors.clients.rate_limit import limit_rate
 from llm_catalyst.mentors.reply_parser import clean_line
 from llm_catalyst.runs.records import Message
@@ -188,6 +188,27 @@ class HTTPClient(Client):
             raise ConfigurationError(f"{clean_line(redact_key(fault, key))[:LONGEST_ERROR]} ({hint})") from None
         refused = describe_refused(self.model, self.parameters(0))
         return [*filter(None, (ending.warn(), refused))]
+
+    def list_models(self) -> list[Any]:
+        """The SDK's objects of the server's models, by one free request; ConfigurationError where none come."""
+        sdk, key, url = self.sdk, self.read_key(), self.base_url
+        try:
+            with self.connect(REACH_S) as connection:
+                entries = start_call(lambda: list_entries(connection)).result(REACH_S)
+            if entries is not None:
+                return entries
+            fault: str | None = f"the answer of {url} is no list of models"
+        except sdk.NotFoundError as failure:
+            other = self.suggest_url()
+            fault = (
+                f"{url} has no list of models; did you mean {other}?" if other else status_response(failure, url).error
+            )
+        except sdk.APIStatusError as failure:
+            fault = status_response(failure, url).error
+        except Exception as failure:
+            why = failure.__cause__ or failure
+            fault = f"no list of models came from {url}{name_proxy(url)}: {str(why) or type(why).__name__}"
+        raise ConfigurationError(clean_line(redact_key(fault or "", key))[:LONGEST_ERROR])
 
 
 def is_temporary(error: Any) -> bool:

@@ -77,16 +77,23 @@ def look_up_model(sdk: Any, connection: Any, model: str) -> ModelLookup:
         entry = connection.models.retrieve(model)
         return ModelLookup(model, entry, known=True if getattr(entry, "id", None) else None)
     try:
-        page = connection.models.list()
+        entries = list_entries(connection)
     except sdk.APIStatusError as failure:
         return ModelLookup(model, no_route=failure.status_code == 404)
-    if "data" not in page.model_fields_set:
+    if entries is None:
         return ModelLookup(model)
-    entries = [entry for entry in itertools.islice(page, MOST_LISTED) if isinstance(entry.id, str)]
     for entry in entries:
         if entry.id in (model, f"{model}:latest"):  # Ollama adds the tag
             return ModelLookup(model, entry, known=True)
     return ModelLookup(model, known=False, names=tuple(entry.id for entry in entries))
+
+
+def list_entries(connection: Any) -> list[Any] | None:
+    """The SDK's objects of the models that a server has; None where its answer is no list."""
+    page = connection.models.list()
+    if "data" not in page.model_fields_set:
+        return None
+    return [entry for entry in itertools.islice(page, MOST_LISTED) if isinstance(entry.id, str)]
 
 
 def read_lifecycle(name: str, entry: Any) -> Lifecycle | None:
