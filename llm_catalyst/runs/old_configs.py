@@ -40,7 +40,6 @@ FILLED_KEYS: dict[str, Any] = {
     "stage.early_share": None,
     "strategy.show_moves": False,
     "strategy.name_task": True,
-    "mentor.replaces": None,
     "schedule.step": "step",
     "prompt.projection_rows": None,
     "prompt.as_text": False,
@@ -61,7 +60,6 @@ OF_CLASSES = {
     "strategy.show_moves": "llm_catalyst.mentors.strategies.Paper",
     "strategy.name_task": "llm_catalyst.mentors.strategies.Paper",
     "mentor.on_unusable": "llm_catalyst.mentors.LanguageModel",
-    "mentor.replaces": "llm_catalyst.mentors.LanguageModel",
 }
 # Keys whose default has changed when one of FILLED_KEYS came: of them, the earlier configuration's value is taken.
 CHANGED_WITH = {"bucket_batches": "backbone.max_length", "mentor.on_unusable": "mentor.on_failure"}

@@ -284,7 +284,7 @@ def test_a_budget_of_scored_examples_stops_a_control_like_a_language_model(tmp_p
 def test_a_budget_in_dollars_cannot_be_kept_where_an_answer_has_no_price(tmp_path: Path) -> None:
     mentor = Paid(cost_usd=None)
     with pytest.raises(
-        BudgetExceededError, match=r"an answer has no known price \(conf/prices.yaml\); budget.tokens can"
+        BudgetExceededError, match=r"an answer has no known price \(conf/models.yaml\); budget.tokens can"
     ):
         carry_out(tmp_path, mentor, budget=Budget(usd=100))
     assert mentor.asked == [0]

@@ -453,7 +453,7 @@ def test_a_bill_is_priced_call_by_call_and_unknown_prices_stay_unknown() -> None
     assert (unknown.bill.unpriced, unknown.most.unpriced) == (unknown.bill.calls, unknown.most.calls)
     assert unknown.unpriced == ("my-own",)
     assert unknown.bill.input_tokens == known.bill.input_tokens
-    assert "unknown: conf/prices.yaml has no price for my-own" in printed(unknown)
+    assert "unknown: conf/models.yaml has no price for my-own" in printed(unknown)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +476,7 @@ def test_fallbacks_are_in_the_most_only() -> None:
     assert backed.most.cost_usd > alone.most.cost_usd
     unknown = estimate_run(Experiment(toy_problem(), OPTIMIZER, asking(fallbacks=[third]), PLAN))
     assert (unknown.bill, unknown.most.unpriced) == (alone.bill, 2)
-    assert "without fallbacks; with them unknown: conf/prices.yaml has no price for my-own" in printed(unknown)
+    assert "without fallbacks; with them unknown: conf/models.yaml has no price for my-own" in printed(unknown)
 
 
 def test_a_single_stage_asks_nobody() -> None:

@@ -298,7 +298,7 @@ def test_a_spent_budget_asks_no_more_and_says_so_once_whenever_the_run_was_resum
         ({"strategy": Paper(show_gradient=True)}, "Paper tries prompts .*show_gradient=false"),
         ({"fallbacks": [Perturb(toward="gradient")]}, "Perturb tries prompts .*mentor.fallbacks"),
         ({"fallbacks": [LanguageModel(Human(), Paper())]}, "Human cannot answer while this process trains"),
-        ({"client": LocalModel("a/b")}, "LocalModel cannot answer .*mentor=gpt4o_mini"),
+        ({"client": LocalModel("a/b")}, "LocalModel cannot answer .*mentor=openai_small"),
     ],
     ids=["tries", "tries, too", "gradients", "a fallback's gradients", "a person", "a local model"],
 )
