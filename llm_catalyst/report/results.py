@@ -4,7 +4,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import chain, product
 from operator import attrgetter
 from pathlib import Path
 
@@ -83,6 +83,12 @@ class Results:
     def outcomes(self) -> list[Outcome]:
         """The outcomes of the finished runs."""
         return [run.outcome for run in self.runs if run.outcome is not None]
+
+    def label_row(self, row: str) -> str:
+        """The row's name with the models that answered in its runs: '+ GPT-4 (gpt-6.2-sol)'."""
+        runs = [run for column in self.columns for run in self.cells[row, column].runs]
+        models = [model for model in dict.fromkeys(chain(*(run.models for run in runs))) if model not in row]
+        return f"{row} ({', '.join(models)})" if models else row
 
     @property
     def reported_on(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from llm_catalyst.runs.analysis import MentorAnswers, read_answers
 from llm_catalyst.runs.reader import FILES, RunRecords, read_json, read_lines, read_manifest, read_resolved
-from llm_catalyst.runs.records import Manifest, Outcome, Snapshot
+from llm_catalyst.runs.records import LLMCall, Manifest, Outcome, Snapshot
 from llm_catalyst.runs.run_config import PLACE, RESOLVED, load_config
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.format import shorten_text
@@ -49,6 +49,14 @@ class Run:
         with suppress(OSError, ConfigurationError):
             return read_answers(self.path)
         return MentorAnswers()
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """The models that answered its mentor, in the order of their first answers; none where none did."""
+        with suppress(OSError, ConfigurationError):
+            calls: tuple[LLMCall, ...] = read_lines(self.path / FILES[LLMCall], LLMCall)
+            return tuple(dict.fromkeys(call.answered for call in calls if call.answered))
+        return ()
 
     @cached_property
     def metric(self) -> str:

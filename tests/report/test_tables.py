@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.recorded import HOSTILE
+from helpers.recorded import HOSTILE, exchange
 from helpers.recorded_tables import SEEDS, config, ended, write_result, write_results
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -599,6 +599,28 @@ def test_a_run_whose_mentor_never_answered_has_no_score_and_a_partial_one_a_mark
     assert (late["test"], gone["steps"]) == ("0.8", "800")
     counts = [(line["never_answered"], line["partly_answered"]) for line in lines_of(summary_csv(results))]
     assert counts == [("0", "0"), ("1", "0"), ("0", "1")]
+
+
+def test_a_row_carries_the_models_that_answered_and_a_table_what_was_said_of_them(tmp_path: Path) -> None:
+    results = results_of(tmp_path, {("Alone", "x"): (0.7, 0.7), ("Asked", "x"): (0.9, 0.8), ("gpt-9", "x"): (0.8,)})
+    note = "GPT-4 of the paper, gpt-4-1106-preview, was shut down on 2026-10-23; asking gpt-6.2-sol"
+    for row, models in {"Asked": ("gpt-6.2-sol", "gpt-5.5-2026-04-23"), "gpt-9": ("gpt-9",)}.items():
+        for run, model in zip(results.select([row]).runs, models, strict=True):
+            calls = [replace(exchange(stage, "- a", 0.1), answered=model) for stage in (0, 1)]
+            failed = replace(calls[0], answered=None, error="no answer")
+            (run.path / "exchanges.jsonl").write_text("".join(to_json(call) + "\n" for call in (failed, *calls)))
+            (run.path / "manifest.json").write_text(to_json(replace(run.manifest, mentor_notes=(note,))))
+            (run.path / "SHA256SUMS").unlink()
+    (again,) = collect_results([results.source])
+    shown = squeezed(text_of(render_scores(again)))
+    assert "Asked (gpt-6.2-sol, gpt-5.5-2026-04-23) 85.0" in shown
+    assert "gpt-9 80.0" in shown
+    assert "Alone 70.0" in shown
+    assert shown.count(note) == 1
+    assert note in squeezed(to_markdown(again))
+    lines = {(line["row"], line["seed"]): line["models"] for line in lines_of(to_csv(again))}
+    assert lines["Asked", "2"] == "gpt-5.5-2026-04-23"
+    assert lines["Alone", "1"] == ""
 
 
 def test_the_cost_of_calls_without_any_known_tokens_is_unknown_and_not_zero(tmp_path: Path) -> None:

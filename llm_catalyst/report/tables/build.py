@@ -56,7 +56,7 @@ def render_scores(results: Results) -> RenderedTable:
     headings += (["mean"] if means else []) + (["wins / ties / losses"] if won else [])
     lines = []
     for row in results.rows:
-        line = [Field(row), *(format_score(found[row, column]) for column in results.columns)]
+        line = [Field(results.label_row(row)), *(format_score(found[row, column]) for column in results.columns)]
         line += [Field(format_figure(means[row])) if row in means else UNKNOWN] if means else []
         line += [Field("/".join(map(str, won[row])) if row in won else "")] if won else []
         lines.append(line)
@@ -73,7 +73,7 @@ def render_scores(results: Results) -> RenderedTable:
         lines,
         results.command,
         notes=[*notes, *list_sources(found), *[results.note] * bool(results.note)],
-        warnings=[*collect_warnings(found), *describe_diverged(results), *warn_few(results)],
+        warnings=[*collect_warnings(found), *describe_diverged(results), *warn_few(results), *list_notes(results)],
         problems=results.problems,
     )
 
@@ -186,6 +186,11 @@ def list_sources(found: Mapping[Place, CellStatistics]) -> list[str]:
     published = [value.published for value in found.values() if value.published]
     named = "; ".join(dict.fromkeys(entry.source for entry in published if entry.source))
     return [f"Published: {named or 'the source is not given'}."] if published else []
+
+
+def list_notes(results: Results) -> list[str]:
+    """What the manifests say of the models that were asked, each sentence once."""
+    return list(dict.fromkeys(note for run in results.runs for note in run.manifest.mentor_notes))
 
 
 def build_comparisons(results: Results) -> RenderedTable:

@@ -47,6 +47,7 @@ def run_line(cell: Cell, run: Run) -> dict[str, Any]:
         return place | {"status": "unfinished"} | made
     ended = {
         **{name: getattr(outcome, name) for name in ENDED},
+        "models": " ".join(run.models) or None,
         "mentor_answered": "never" if run.answers.silent else "partly" if run.answers.partial else None,
         **({} if run.answers.silent else outcome.test_metrics),
         **{name: read_measure(run, name) for name in MEASURES},
