@@ -32,7 +32,7 @@ from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.analysis import read_answers
 from llm_catalyst.runs.old_configs import find_parent, keep_earlier_values, lacks_keys, translate_config
 from llm_catalyst.runs.reader import read_manifest, read_run, run_directories
-from llm_catalyst.runs.run_config import PLACE, REPAIRS, load_written_config
+from llm_catalyst.runs.run_config import PLACE, load_written_config
 from llm_catalyst.runs.writer import find_replaced_files
 from llm_catalyst.sweeps.baseline import (
     configure_baseline,
@@ -300,7 +300,7 @@ def keep_model(config: Mapping[str, Any], written: Mapping[str, Any]) -> dict[st
     packaged = (conf_directory() / "mentor" / f"{choices['mentor']}.yaml").is_file()
     if not (own and then and packaged):
         return dict(config)
-    free = rf"{PLACE}|{REPAIRS}"
+    free = rf"{PLACE}|mentor\.client\.(base_url|run)"  # where the model is asked, today's command says
     moved = {key: value for key, value in then.items() if not re.fullmatch(free, f"mentor.client.{key}")}
     replaces = get_nested(written, "mentor", "replaces")
     return {**config, "mentor": {**config["mentor"], "client": {**own, **moved}, "replaces": replaces}}
