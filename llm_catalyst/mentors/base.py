@@ -138,7 +138,7 @@ class Mentor(ABC):
     def unpriced_models(self) -> list[str]:
         """The models, those of fallbacks included, whose responses cost an unknown sum."""
         paid = [model.client for model in self.language_models() if model.client.paid]
-        unknown = [client.model for client in paid if not has_price(client.model, client.base_url)]
+        unknown = [client.model for client in paid if not has_price(client.model, client.base_url or "")]
         return [*dict.fromkeys(unknown)]
 
     def language_models(self) -> "Sequence[Any]":

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from llm_catalyst.mentors.base import MentorContext
+from llm_catalyst.mentors.clients.answers import THINKING_ONLY
 from llm_catalyst.mentors.clients.base import Client, NoResponseError
 from llm_catalyst.mentors.requests import ClientRequest, RequestRunner, has_no_response
 from llm_catalyst.mentors.strategies.base import Dialogue, Request, Response
@@ -49,28 +50,40 @@ class Conversation:
         """
         responses = [Response()] * len(requests)
         messages = [request.messages for request in requests]
-        for _ in range(self.attempts):
+        thought, asked_anew = set[int](), set[int]()  # requests with an answer of thinking only, and those sent again
+        for attempt in range(self.attempts + 1):
             unusable = [i for i, response in enumerate(responses) if not (response.proposals or response.texts)]
+            if attempt == self.attempts:  # beyond these only a request that had no space for its text, once
+                unusable = [i for i in unusable if i in thought - asked_anew]
             if not unusable:
                 break
-            addressed = [self._address(requests[i], messages[i]) for i in unusable]
+            addressed = [self._address(requests[i], messages[i], i in thought) for i in unusable]
+            asked_anew |= thought & {*unusable}
             calls, failure = self.runner.send(addressed, self.cache)
             for i, call in zip(unusable, calls, strict=True):
                 if call:
                     responses[i] = self._read(requests[i], call)
-                    messages[i] = (*messages[i], *requests[i].remind(call.reply))
+                    if (call.error or "").startswith(THINKING_ONLY):
+                        thought.add(i)  # nothing was said that a reminder could be about
+                    else:
+                        messages[i] = (*messages[i], *requests[i].remind(call.reply))
                     if has_no_response(call):
                         failure = failure or NoResponseError(call.error)
             if failure:
                 raise failure
         return tuple(responses)
 
-    def _address(self, request: Request, messages: tuple[Message, ...]) -> ClientRequest:
+    def _address(self, request: Request, messages: tuple[Message, ...], more_space: bool) -> ClientRequest:
         client: Any = self.client
+        withheld: tuple[str, ...] = ()
         # Null at the client: the model takes none, or is to be left alone.
         if request.temperature is not None and client.temperature is not None:
             client = replace(client, temperature=request.temperature)
-        return ClientRequest(client, messages, self.context.rng.getrandbits(31))
+        elif request.temperature is not None and client.paid:
+            withheld = ("temperature",)
+        if more_space and client.max_tokens is not None:
+            client = replace(client, max_tokens=2 * client.max_tokens)
+        return ClientRequest(client, messages, self.context.rng.getrandbits(31), withheld)
 
     def _read(self, request: Request, call: LLMCall) -> Response:
         texts, rejected = ([], []) if call.error else request.parse(call.reply)

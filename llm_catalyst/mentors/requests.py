@@ -15,11 +15,15 @@ from llm_catalyst.runs.records import LLMCall, Message
 
 @dataclass(frozen=True)
 class ClientRequest:
-    """Messages for a client, and the seed that goes with them if the client takes one."""
+    """Messages for a client, and the seed that goes with them if the client takes one.
+
+    `withheld` names the settings of the strategy that the client is not to send.
+    """
 
     client: Client
     messages: tuple[Message, ...]
     seed: int
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass
@@ -77,7 +81,8 @@ class RequestRunner:
 
         def complete() -> LLMCall:
             self.before_call()
-            return self._recorded(client.complete(messages, self.stage, seed, number, repetition))
+            call = client.complete(messages, self.stage, seed, number, repetition)
+            return self._recorded(replace(call, not_sent=(*dict.fromkeys((*request.withheld, *call.not_sent)),)))
 
         call = response_cache.get_response(client, messages, seed, complete, repetition) if cache else complete()
         if cache and call.reused == response_cache.REUSED:

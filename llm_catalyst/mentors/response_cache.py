@@ -45,13 +45,13 @@ def get_response(
         repetition: How often the same context has sent it before: another sample is wanted then, even of a model that
             takes no seed.
     """
-    model, parameters = client.model, client.parameters(seed)
+    model, parameters = client.model, client.wanted(seed)
     request: dict[str, Any] = {"model": model, "parameters": parameters, "messages": [*map(vars, messages)]}
     request |= {"repetition": repetition} if repetition else {}
     path = cache_folder() / f"{checksums.sha256(json.dumps(request, sort_keys=True).encode())}.json"
     with FileLock(path.with_suffix(".lock"), mode=0o600):
         stored = read_response(path)
-        if stored and (stored.asked, stored.parameters, stored.messages) == (model, parameters, tuple(messages)):
+        if stored and (stored.asked, stored.messages) == (model, tuple(messages)) and agrees(stored, parameters):
             return replace(stored, cost_usd=0.0, latency_s=0.0, reused=REUSED)
         call = complete()
         if call.error is None and call.reused is None:
@@ -59,6 +59,12 @@ def get_response(
                 write_atomically(path, checksums.seal_line(to_json(call).encode()))
                 path.chmod(0o600)
     return call
+
+
+def agrees(stored: LLMCall, wanted: dict[str, Any]) -> bool:
+    """Whether a stored call was sent with these parameters, but for those that the server refused."""
+    sent = {name: value for name, value in wanted.items() if name not in stored.not_sent}
+    return all(stored.parameters.get(name) == value for name, value in sent.items())
 
 
 def read_response(path: Path) -> LLMCall | None:

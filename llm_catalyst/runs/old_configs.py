@@ -49,11 +49,26 @@ FILLED_KEYS: dict[str, Any] = {
     "mentor.on_unusable": "fallback",
     "mentor.prompts": [],
     "prompt.file": None,
+    "mentor.client.reasoning_effort": None,
+    "mentor.client.extra_body": None,
+    "mentor.client.default_headers": None,
+    "mentor.client.api_version": None,
+    "mentor.client.effort": None,
+    "mentor.client.thinking": None,
+    "mentor.client.provider": None,
 }
 # Those that split off from another key: its value is the one before, where the configuration has it.
 SPLIT_FROM = {"mentor.on_unusable": "mentor.on_failure"}
 # Those that only some classes of this package have.
-OF_CLASSES = {
+OPENAI, CLAUDE = "llm_catalyst.mentors.clients.OpenAIChat", "llm_catalyst.mentors.clients.Claude"
+OF_CLASSES: dict[str, str | tuple[str, ...]] = {
+    "mentor.client.reasoning_effort": OPENAI,
+    "mentor.client.extra_body": OPENAI,
+    "mentor.client.default_headers": OPENAI,
+    "mentor.client.api_version": OPENAI,
+    "mentor.client.effort": CLAUDE,
+    "mentor.client.thinking": CLAUDE,
+    "mentor.client.provider": (OPENAI, CLAUDE),
     "task.max_length": "llm_catalyst.tasks.TextTask",
     "task.prompts": "llm_catalyst.tasks.TextTask",
     "mentor.prompts": "llm_catalyst.mentors.Listed",

@@ -67,18 +67,20 @@ class Checkpointer:
         self._end(self._minutes_spent() and not last)
         return state
 
-    def check_budget(self, ledger: Usage) -> None:
+    def check_budget(self, ledger: Usage, estimated: int = 0) -> None:
         """Raise BudgetExceededError where a mentor may not be asked any more, unless budget.when_spent=conclude.
 
+        `estimated` are the tokens of answers without usage, which the ledger lacks.
         The cost of calls under way is not known: with `at_once` of them, that of `at_once` - 1 may come on top.
         """
-        if self.settings.budget.when_spent == "stop" and (why := spent_budget(self.settings.budget, ledger)):
+        if self.settings.budget.when_spent == "stop" and (why := spent_budget(self.settings.budget, ledger, estimated)):
             raise BudgetExceededError(why)
         check_sweep_budget(self.settings.sweep)
 
-    def allows_mentor(self, state: State, emit: Emit) -> bool:
+    def allows_mentor(self, state: State, emit: Emit, estimated: int = 0) -> bool:
         """Whether the mentor is asked: not once its budget is spent (budget.when_spent=conclude); an event says so."""
-        why = spent_budget(self.settings.budget, state.ledger) if self.settings.budget.when_spent == "conclude" else ""
+        concludes = self.settings.budget.when_spent == "conclude"
+        why = spent_budget(self.settings.budget, state.ledger, estimated) if concludes else ""
         if why:
             emit(Event(state.stage, state.step, "budget", f"{why}; the mentor is asked no more"))
         return not why
@@ -126,17 +128,21 @@ def check_sweep_budget(sweep: SweepSettings) -> None:
         )
 
 
-def spent_budget(budget: Budget, ledger: Usage) -> str:
-    """The part of its budget that a run's mentor has used up, in words; '' where something is left of each."""
+def spent_budget(budget: Budget, ledger: Usage, estimated: int = 0) -> str:
+    """The part of its budget that a run's mentor has used up, in words; '' where something is left of each.
+
+    `estimated` tokens, of answers that came without usage, are added to those of the ledger.
+    """
     if budget.usd is not None and ledger.unpriced_calls:
         return (
             f"budget.usd={budget.usd:g} cannot be kept: an answer has no known price (conf/models.yaml); "
             "budget.tokens can"
         )
-    scored, tokens = ledger.scored_examples, ledger.input_tokens + ledger.output_tokens
+    scored, tokens = ledger.scored_examples, ledger.input_tokens + ledger.output_tokens + estimated
+    note = f", {estimated:,} of them estimated: answers came without usage" if estimated else ""
     limits = (
         (budget.usd, ledger.cost_usd, "usd={:g} is used up: ${:.4f} is spent"),
-        (budget.tokens, tokens, "tokens={:,} is used up: {:,} tokens are spent"),
+        (budget.tokens, tokens, "tokens={:,} is used up: {:,} tokens are spent" + note),
         (budget.scored_examples, scored, "scored_examples={:,} is used up: {:,} examples are scored"),
     )
     spent = [words.format(most, used) for most, used, words in limits if most is not None and used >= most]

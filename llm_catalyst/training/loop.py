@@ -64,7 +64,7 @@ def run_experiment(
             state = restart_stage(problem, *scheduler.collect_advice(advice, state), emit)
         if experiment.mentor.overlap:
             state = scheduler.plan_request(state, left)
-        elif left and checkpointer.allows_mentor(state, emit):
+        elif left and checkpointer.allows_mentor(state, emit, scheduler.estimated_tokens):
             state = restart_stage(problem, *scheduler.request_advice(state), emit)
         elif not experiment.optimizer.trains:
             left = ()  # neither the mentor nor the optimizer would move the prompt any more

@@ -1,5 +1,6 @@
 """Requests to the mentor after each stage: answered at once, or while the next stage trains (`mentor.overlap`)."""
 
+import math
 import random
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -24,6 +25,7 @@ from llm_catalyst.training.scoring import score_examples
 from llm_catalyst.training.state import State
 from llm_catalyst.utils.rng import derive_seed, make_generator
 
+LETTERS_PER_TOKEN = 3  # rather too few than too many: English has about 4
 HINT_EXAMPLES = 64  # training examples over which a prompt's gradient is taken
 HINT_TOKENS = MOVE_TOKENS = 3  # tokens named for each row
 # In lengths of a row: with a shorter step the nearest tokens are its neighbours (figures: scripts/bench/README.md).
@@ -61,7 +63,7 @@ class MentorScheduler:
 
         About none where no stage comes after that one, in which the advice could be used.
         """
-        asked = len(left) > 1 and self.checkpointer.allows_mentor(state, self.emit)
+        asked = len(left) > 1 and self.checkpointer.allows_mentor(state, self.emit, self.estimated_tokens)
         return replace(state, shown=state.pool if asked else None)
 
     def start_request(self, state: State) -> "Future[Advice] | None":
@@ -76,13 +78,19 @@ class MentorScheduler:
         received = wait_for(advice)
         return self._paid(state, state.stage - 1).remembering(received), received
 
+    @property
+    def estimated_tokens(self) -> int:
+        """The tokens of the run's answers that came without usage (see `estimate_tokens`)."""
+        return sum(estimate_tokens(call) for call in list(self.calls))
+
     def _make_context(self, state: State, stage: int, probe: "PromptProbe | None" = None) -> MentorContext:
         entries = [entry for entry in state.scored if entry.stage <= stage]
 
         def before_call() -> None:
             self.checkpointer.directory.refuse_closed()
             paid = self._paid(state, stage)
-            self.checkpointer.check_budget((probe.paid(paid) if probe else paid).ledger)
+            ledger = (probe.paid(paid) if probe else paid).ledger
+            self.checkpointer.check_budget(ledger, self.estimated_tokens)
 
         return MentorContext(
             task=self.problem.description,
@@ -115,6 +123,16 @@ class MentorScheduler:
 
     def _paid(self, state: State, stage: int) -> State:
         return state.paid(self._calls_of(stage))
+
+
+def estimate_tokens(call: LLMCall) -> int:
+    """The tokens of a paid answer that came without usage, by its characters; 0 where they are known."""
+    known = call.input_tokens is not None and call.output_tokens is not None
+    if not call.billed or known or call.cost_usd is not None:
+        return 0
+    letters = sum(len(message.content) for message in call.messages) + len(call.reply)
+    counted = (call.input_tokens or 0) + (call.output_tokens or 0)  # in the ledger already
+    return max(0, math.ceil(letters / LETTERS_PER_TOKEN) - counted)
 
 
 def up_to_the_last_answer(calls: Sequence[LLMCall]) -> tuple[LLMCall, ...]:

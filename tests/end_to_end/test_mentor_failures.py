@@ -1,11 +1,12 @@
 """Runs of the installed command whose mentor is gone: they stop, and are resumed with another one."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from helpers.command import Command
-from helpers.loopback import Request, Response, error, openai_chat, serve
+from helpers.loopback import Request, Response, error, openai_chat, raw, serve
 
 from llm_catalyst.runs.reader import read_run
 
@@ -63,3 +64,26 @@ def test_a_mentor_that_is_gone_is_replaced_by_a_fallback_and_has_no_score(
     assert report.returncode == 0, report.stderr
     lines = "".join(path.read_text() for path in tmp_path.rglob("report/**/*.csv"))
     assert ",never," in lines
+
+
+def test_a_budget_of_tokens_is_reached_though_answers_come_without_usage(
+    catalyst: Command, tiny_task: Path, tmp_path: Path
+) -> None:
+    def reply(request: Request) -> Response:
+        body = json.loads(answers_of("old")(request).body)
+        del body["usage"]
+        return raw(json.dumps(body))
+
+    with serve(reply=reply) as server:
+        words = (
+            *SMALL,
+            *ASKED,
+            f"task.path={tiny_task}",
+            f"mentor.client.base_url={server.url}/v1",
+            "budget.tokens=40",
+        )
+        ended = catalyst("run", *words, "budget.tokens=40", "hydra.run.dir=run", cwd=tmp_path)
+        assert len(server.requests) == 1
+    told = " ".join((ended.stdout + ended.stderr).split())
+    assert ended.returncode == 3, told
+    assert "of them estimated: answers came without usage" in told

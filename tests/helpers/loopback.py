@@ -94,10 +94,10 @@ def openai_chat(
 
 
 def anthropic_message(
-    *texts: str, stop_reason: str | None = "end_turn", model: str = "claude-haiku-4-5-20251001"
+    *texts: str, stop_reason: str | None = "end_turn", model: str = "claude-haiku-4-5-20251001", thought: str = "hm"
 ) -> Response:
-    """A message of 100 input and 20 output tokens; it begins with a block of thinking."""
-    blocks: list[dict[str, str]] = [{"type": "thinking", "thinking": "hm", "signature": "s"}]
+    """A message of 100 input and 20 output tokens; it begins with a block of thinking, unless `thought` is empty."""
+    blocks = [{"type": "thinking", "thinking": thought, "signature": "s"}] if thought else []
     body = {
         "id": "msg_1",
         "type": "message",

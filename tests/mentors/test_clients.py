@@ -166,10 +166,10 @@ def test_an_answer_that_is_none_becomes_an_error(connect: Connect, body: str, co
         (openai_client, openai_chat("", "length"), "the answer is empty; raise mentor.client.max_tokens"),
         (openai_client, openai_chat(None, refusal="I must not."), "the model refused"),
         (openai_client, openai_chat("x", "content_filter"), "the provider's content filter stopped the answer"),
-        (claude_client, anthropic_message(), "the answer is empty"),
+        (claude_client, anthropic_message(thought=""), "the answer is empty"),
         (
             claude_client,
-            anthropic_message(stop_reason="max_tokens"),
+            anthropic_message(stop_reason="max_tokens", thought=""),
             "the answer is empty; raise mentor.client.max_tokens",
         ),
         (claude_client, anthropic_message("No.", stop_reason="refusal"), "the model refused"),

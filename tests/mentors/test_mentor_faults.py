@@ -70,7 +70,7 @@ PROVIDERS = {
         anthropic_message,
         cut_off=anthropic_message("- is it good\n- how is the", stop_reason="max_tokens"),
         refuses=anthropic_message("No.", stop_reason="refusal"),
-        empty=anthropic_message(),
+        empty=anthropic_message(thought=""),
     ),
 }
 

@@ -97,6 +97,10 @@ class Client(ABC):
         """The sampling settings that go with each request."""
         return {}
 
+    def wanted(self, seed: int) -> dict[str, Any]:
+        """The sampling settings that would go with a request if the server took all: they identify it in the cache."""
+        return self.parameters(seed)
+
     def preflight(self) -> None:
         """Raise ConfigurationError if `respond` is bound to fail. Called before training; uses no network."""
 
@@ -148,7 +152,7 @@ class Client(ABC):
             asked=self.model,
             parameters=self.parameters(seed),
             not_sent=self.unsent,
-            cost_usd=compute_cost(response.answered or self.model, tokens, self.base_url) if self.paid else 0.0,
+            cost_usd=compute_cost(response.answered or self.model, tokens, self.base_url or "") if self.paid else 0.0,
             latency_s=round(time.monotonic() - begun, 3),
             date=date,
             attempts=attempts,

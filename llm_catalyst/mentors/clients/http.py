@@ -15,14 +15,24 @@ from urllib.parse import urlsplit
 from annotated_types import Ge
 
 from llm_catalyst.mentors.background import start_call
+from llm_catalyst.mentors.catalogue import find_refused
+from llm_catalyst.mentors.clients.answers import find_inner_error, name_refused
 from llm_catalyst.mentors.clients.base import LONGEST_ERROR, Client, ClientResponse, TemporaryError, redact_key
-from llm_catalyst.mentors.clients.model_lookup import ModelLookup, describe_refused, list_entries, look_up_model
+from llm_catalyst.mentors.clients.model_lookup import (
+    SAMPLING,
+    ModelLookup,
+    describe_refused,
+    list_entries,
+    look_up_model,
+)
 from llm_catalyst.mentors.clients.rate_limit import limit_rate
+from llm_catalyst.mentors.clients.refused import refused_parameters
 from llm_catalyst.mentors.reply_parser import clean_line
 from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.proxies import name_proxy
 from llm_catalyst.utils.validation import ConfigurationError, NonNegative, PositiveInt, config_dataclass
 
+SECRET_HEADER = re.compile(r"(?i)auth|key|token|cookie|secret|password")
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 REACH_S = 10.0
 REMEDIES = {
@@ -36,12 +46,14 @@ REMEDIES = {
 class HTTPClient(Client):
     """A provider's API by its own SDK, the package `package`; both SDKs name their exceptions alike.
 
-    A subclass defines `package`, `sdk`, `connection_class` (its name there), `send` and `read_response`, and declares
-    the defaults of its fields.
+    A subclass defines `package`, `sdk`, `connection_class` (its name there), `wanted`, `send` and `read_response`, and
+    declares the defaults of its fields. `optional` names the parameters without which a request that a server refuses
+    because of them is sent again.
     """
 
     paid = True
     background = True
+    optional: ClassVar[tuple[str, ...]] = ()
     package: ClassVar[str]
     connection_class: ClassVar[str]
 
@@ -108,7 +120,7 @@ class HTTPClient(Client):
         return key
 
     def wait_for_turn(self) -> None:
-        limit_rate(self.base_url, self.model, self.per_minute)()
+        limit_rate(self.place, self.model, self.per_minute)()
 
     def connect(self, timeout_s: float) -> Any:
         """A connection of the SDK, which wants a key even if the server takes none."""
@@ -116,8 +128,19 @@ class HTTPClient(Client):
         return connect(api_key=self.read_key() or "none", base_url=self.base_url, timeout=timeout_s, max_retries=0)
 
     def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
-        """The response to one try. Every exception becomes an error: a long run must not end because of a mentor."""
-        sdk, url = self.sdk, self.base_url
+        """The response to one try, sent again without each optional parameter that the server refuses."""
+        while True:
+            before = self.refused
+            try:
+                return self._respond_once(messages, seed)
+            except ParameterRefusedError as refusal:
+                if refusal.name in before:  # it was sent nevertheless
+                    return refusal.response
+                refused_parameters(self.place, self.model).add(refusal.name)
+
+    def _respond_once(self, messages: Sequence[Message], seed: int) -> ClientResponse:
+        """The response to one request. Exceptions but TemporaryError and ParameterRefusedError become an error."""
+        sdk, url = self.sdk, self.place
         try:
             with self.connect(self.timeout_s) as connection:
                 # The SDKs' own timeouts count from one read to the next, so a server that drips bytes outlives them.
@@ -131,21 +154,65 @@ class HTTPClient(Client):
                 ClientResponse(error=f"no connection to {url}{name_proxy(url)}: {failure.__cause__ or failure}")
             ) from None
         except sdk.APIStatusError as failure:
-            answer = status_response(failure, url)
+            answer = status_response(failure, url, self.suggest_url())
             if is_temporary(failure):
                 raise TemporaryError(answer, retry_after(failure.response.headers)) from None
+            self.note_refusal(failure.status_code, failure.body, answer, seed)
             return answer
         except Exception as failure:
             return ClientResponse(error=f"the answer of {url} could not be read: {type(failure).__name__}: {failure}")
+        if inner := find_inner_error(response):
+            return self.read_inner_error(*inner, seed)
         try:
             return self.read_response(response)
         except (AttributeError, LookupError, TypeError):  # the SDKs check nothing: a page of HTML arrives as a str
-            shown = " ".join(str(response).split())
-            return ClientResponse(error=f"no answer of a model came back (check mentor.client.base_url): {shown}")
+            shown, other = " ".join(str(response).split()), self.suggest_url()
+            hint = f"did you mean mentor.client.base_url={other}?" if other else "check mentor.client.base_url"
+            return ClientResponse(error=f"no answer of a model came back ({hint}): {shown}")
+
+    def read_inner_error(self, status: int | None, body: Any, seed: int) -> ClientResponse:
+        """The error that came with HTTP status 200; raises TemporaryError or ParameterRefusedError as respond does."""
+        remedy = f" ({REMEDIES[status]})" if status in REMEDIES else ""
+        code = f" {status}" if status else ""
+        answer = ClientResponse(error=f"{self.place} answered 200 with an error{code}{remedy}: {server_message(body)}")
+        if status is not None and may_pass(status, body):
+            raise TemporaryError(answer)
+        self.note_refusal(status, body, answer, seed)
+        return answer
+
+    def note_refusal(self, status: int | None, body: Any, answer: ClientResponse, seed: int) -> None:
+        """Raise ParameterRefusedError if a 400 or 422 names an optional parameter that was sent."""
+        sent = [name for name in self.optional if name in self.parameters(seed)]
+        if status in (400, 422) and (name := name_refused(body, sent)):
+            raise ParameterRefusedError(name, answer)
+
+    @property
+    def place(self) -> str:
+        """The address of the server, for messages and limits."""
+        return self.base_url
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The optional parameters that this server has refused for this model, or the model is known to refuse."""
+        known = find_refused(self.model, SAMPLING, self.wanted(0).get("reasoning_effort"))
+        return (*dict.fromkeys((*known, *refused_parameters(self.place, self.model).names)),)
 
     def suggest_url(self) -> str:
         """The address to try where the server has no models at this one; '' if this one has the usual form."""
         return ""
+
+    @property
+    def unsent(self) -> tuple[str, ...]:
+        given = self.wanted(0)
+        return tuple(name for name in self.refused if name in given)
+
+    @abstractmethod
+    def wanted(self, seed: int) -> dict[str, Any]:
+        """The parameters of a request to a server that refuses none of them."""
+
+    def parameters(self, seed: int) -> dict[str, Any]:
+        refused = self.refused
+        return {name: value for name, value in self.wanted(seed).items() if name not in refused}
 
     def check_reachable(self) -> list[str]:
         """Warnings of the model's shutdown and of parameters that it refuses.
@@ -186,7 +253,7 @@ class HTTPClient(Client):
         if fault:
             hint = "mentor.client.check_model=false skips this check"
             raise ConfigurationError(f"{clean_line(redact_key(fault, key))[:LONGEST_ERROR]} ({hint})") from None
-        refused = describe_refused(self.model, self.parameters(0))
+        refused = describe_refused(self.model, self.wanted(0))
         return [*filter(None, (ending.warn(), refused))]
 
     def list_models(self) -> list[Any]:
@@ -211,15 +278,35 @@ class HTTPClient(Client):
         raise ConfigurationError(clean_line(redact_key(fault or "", key))[:LONGEST_ERROR])
 
 
+class ParameterRefusedError(Exception):
+    """A server refuses a request because of an optional parameter, `name`; `response` is its error."""
+
+    def __init__(self, name: str, response: ClientResponse) -> None:
+        super().__init__(response.error)
+        self.name, self.response = name, response
+
+
 def is_temporary(error: Any) -> bool:
+    """Whether a status error may pass."""
+    return may_pass(error.status_code, error.body)
+
+
+def may_pass(status: int, body: Any) -> bool:
     """Whether a status may pass; an exhausted quota (also 429) does not."""
-    passing = error.status_code in (408, 409, 429) or error.status_code >= 500
-    return passing and "insufficient_quota" not in str(error.body)
+    return (status in (408, 409, 429) or status >= 500) and "insufficient_quota" not in str(body)
 
 
-def status_response(error: Any, url: str) -> ClientResponse:
-    """The response for an HTTP status error, with the remedy if the status shows it."""
+def status_response(error: Any, url: str, other_url: str = "") -> ClientResponse:
+    """The response for an HTTP status error, with the remedy if the status shows it.
+
+    Args:
+        error: The SDK's exception.
+        url: The address that was asked.
+        other_url: The one to try if this one has no such route.
+    """
     remedy = f" ({REMEDIES[error.status_code]})" if error.status_code in REMEDIES else ""
+    if error.status_code in (404, 405) and other_url:
+        remedy = f" (did you mean mentor.client.base_url={other_url}?)"
     message = f"{url}{name_proxy(url)} answered {error.status_code}{remedy}: {server_message(error.body)}"
     return ClientResponse(request_id=error.request_id, error=message)
 
@@ -242,10 +329,31 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def require_package(name: str) -> None:
-    """Raise ConfigurationError where a package that a client needs is not installed."""
-    if importlib.util.find_spec(name) is None:
-        raise ConfigurationError(f"this mentor needs the package {name}, which is not installed: pip install {name}")
+def require_package(name: str, distribution: str | None = None) -> None:
+    """Raise ConfigurationError where a package that a client needs, and its distribution brings, is not installed."""
+    found = None
+    with suppress(ModuleNotFoundError):  # the parent of a submodule
+        found = importlib.util.find_spec(name)
+    if found is None:
+        install = f"pip install '{distribution}'" if distribution else f"pip install {name}"
+        raise ConfigurationError(f"this mentor needs the package {name}, which is not installed: {install}")
+
+
+def refuse_secret_headers(headers: Mapping[str, str]) -> None:
+    """Raise ConfigurationError where a header of a configuration is one that holds a key."""
+    if secret := [name for name in headers if SECRET_HEADER.search(name)]:
+        raise ConfigurationError(
+            f"mentor.client.default_headers.{secret[0]} would write a secret to disk; mentor.client.key_variable names "
+            "the environment variable that holds the key"
+        )
+
+
+def read_secret(variable: str) -> str:
+    """The stripped value of an environment variable. Raises ConfigurationError if it is empty."""
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise ConfigurationError(f"the environment variable {variable} is not set or empty")
+    return value
 
 
 def model_response(

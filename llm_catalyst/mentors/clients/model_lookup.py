@@ -119,11 +119,11 @@ def read_day(value: Any) -> date | None:
 
 
 def describe_refused(model: str, parameters: Mapping[str, Any]) -> str | None:
-    """The warning of sampling parameters to be sent that the model is known to refuse; None if there are none."""
-    sent = [name for name in SAMPLING if name in parameters]
+    """The warning of configured sampling parameters that the model is known to refuse; None if there are none."""
+    given = [name for name in SAMPLING if name in parameters]
     effort = parameters.get("reasoning_effort")
-    refused = find_refused(model, sent, effort)
+    refused = find_refused(model, given, effort)
     if not refused:
         return None
     keys = ", ".join(f"mentor.client.{name}=null" for name in refused)
-    return f"{model} takes no {' or '.join(refused)} at this reasoning effort: set {keys}"
+    return f"{model} takes no {' or '.join(refused)} at this reasoning effort, and gets none; {keys} says so"
