@@ -192,10 +192,9 @@ def test_a_strategy_with_tags_of_its_own_reads_no_thoughts() -> None:
 )
 def test_long_answers_of_any_markup_are_read_in_linear_time(unit: str) -> None:
     def seconds(n: int) -> float:
-        begun = time.perf_counter()
+        begun = time.process_time()  # other processes may be at work
         _, rejected = parse_proposals(unit * n)
         assert len(rejected) <= MOST_REJECTED + 3
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
-    seconds(2_000)
-    assert seconds(40_000) < 20 * 6 * max(seconds(2_000), 0.003)
+    assert min(seconds(40_000) for _ in range(3)) < 20 * 6 * max(seconds(2_000), 0.003)
