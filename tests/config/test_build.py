@@ -54,7 +54,7 @@ NUMBERS = {
     "backbone": 16,
     "experiment": 9,
     "head": 6,
-    "mentor": 43,
+    "mentor": 46,
     "optimizer": 13,
     "protocol": 2,
     "strategy": 13,
@@ -70,7 +70,7 @@ PROMISED = {
     "pez gcg",
     "mentor": "none best random perturb evolution diffusion rehearsal replay human openai_compatible local "
     "llama2_7b gpt4 gpt35 gpt4o claude_haiku claude_sonnet claude_opus openai_small openai openai_large "
-    "openai_sampling gemini mistral deepseek qwen groq openrouter grok azure ollama vllm llama_cpp",
+    "openai_sampling gemini mistral deepseek qwen groq openrouter grok azure bedrock vertex foundry ollama vllm llama_cpp",
     "strategy": "paper official paraphrase opro gpo directional leo ape evoprompt_ga evoprompt_de rank gepa capo",
     "protocol": "heldout official",
     "experiment": "quickstart shapes coop tcp official/boolq official/copa official/rte official/wic official/wsc",
@@ -81,7 +81,19 @@ GIVEN = {
     "mentor=openai_compatible": ["mentor.client.model=m", "mentor.client.base_url=http://localhost:1/v1"],
     **{
         f"mentor={name}": ["mentor.client.model=m"]
-        for name in ["local", "qwen", "groq", "openrouter", "grok", "ollama", "vllm", "llama_cpp"]
+        for name in [
+            "local",
+            "qwen",
+            "groq",
+            "openrouter",
+            "grok",
+            "bedrock",
+            "vertex",
+            "foundry",
+            "ollama",
+            "vllm",
+            "llama_cpp",
+        ]
     },
     "mentor=azure": ["mentor.client.model=m", "mentor.client.base_url=https://r.openai.azure.com/openai/v1"],
     "mentor=replay": ["replay.run=outputs/run"],
