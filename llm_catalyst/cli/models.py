@@ -77,6 +77,8 @@ def find_client(place: str, presets: Mapping[str, Mapping[str, Any]]) -> HTTPCli
         raise ConfigurationError(
             f"mentor={place} leaves mentor.client.base_url open; give the address: catalyst models URL"
         )
+    if node.get("base_url", OPEN) is None:  # a cloud, by the SDK's own class
+        raise ConfigurationError(f"mentor={place} has no list of models; its provider's console has one")
     given = {"model": "any"} if node.get("model") == OPEN else {}
     client = build_node({**node, **given}, "mentor.client")
     if not isinstance(client, HTTPClient):

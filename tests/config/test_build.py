@@ -70,7 +70,8 @@ PROMISED = {
     "pez gcg",
     "mentor": "none best random perturb evolution diffusion rehearsal replay human openai_compatible local "
     "llama2_7b gpt4 gpt35 gpt4o claude_haiku claude_sonnet claude_opus openai_small openai openai_large "
-    "openai_sampling gemini mistral deepseek qwen groq openrouter grok azure bedrock vertex foundry ollama vllm llama_cpp",
+    "openai_sampling gemini mistral deepseek qwen groq openrouter grok azure bedrock vertex foundry ollama vllm "
+    "llama_cpp",
     "strategy": "paper official paraphrase opro gpo directional leo ape evoprompt_ga evoprompt_de rank gepa capo",
     "protocol": "heldout official",
     "experiment": "quickstart shapes coop tcp official/boolq official/copa official/rte official/wic official/wsc",

@@ -89,6 +89,7 @@ def test_a_run_of_a_role_ends_within_its_budget_and_its_manifest_names_what_was_
     assert records.outcome.ledger.unpriced_calls == 0
     body = place.server.requests[-1].body
     assert {"temperature", "presence_penalty", "seed"} & body.keys() == set()
+    assert (body["reasoning_effort"], body["max_completion_tokens"]) == ("low", 8000)
     code, printed = place("report", str(run))
     assert code == 0, printed
     assert REPLACED in (run / "report" / "report.html").read_text()
@@ -100,6 +101,8 @@ def test_a_role_that_moves_changes_no_run_already_made(place: Place) -> None:
     assert place(*words)[0] == 0
     for name in ("config.yaml", "SHA256SUMS"):
         assert (run / name).exists(), sorted(path.name for path in run.iterdir())
+    body = place.server.requests[-1].body
+    assert (body["model"], body["reasoning_effort"], body["temperature"]) == ("gpt-6-luna", "none", 1.0)
     text = (run / "config.yaml").read_text().replace("gpt-6-luna", "gpt-5.5")
     edit_sealed(run, text)
     code, printed = place(*words)
@@ -169,6 +172,7 @@ def test_a_servers_models_are_listed_with_shutdown_price_and_preset(place: Place
         (["opnai"], "did you mean openai"),
         (["human"], "mentor=human asks no server"),
         (["azure"], "leaves mentor.client.base_url open"),
+        (["bedrock"], "mentor=bedrock has no list of models"),
         (["http://127.0.0.1:1/v1"], "no list of models came from http://127.0.0.1:1/v1"),
         (["{url}"], "did you mean {url}/v1?"),
         (["claude_haiku"], "ANTHROPIC_API_KEY is not set"),
