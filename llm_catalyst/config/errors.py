@@ -66,6 +66,10 @@ def explain_failure(error: Exception) -> str:
     }
     if isinstance(error, OSError) and error.errno in remedies:
         return f"{error.filename or 'the run directory'}: {error.strerror}; {remedies[error.errno]}"
+    from llm_catalyst.mentors.llm import MentorError  # loaded long before it is raised, and not for `catalyst --help`
+
+    if isinstance(error, MentorError):
+        return str(error)
     return f"{locate_error(error)} (CATALYST_DEBUG=1 prints the traceback)"
 
 

@@ -375,3 +375,16 @@ def test_a_temperature_is_sent_where_the_model_takes_one_under_its_effort(effort
         (request,) = server.requests
     assert request.body.get("temperature") == call.parameters.get("temperature") == (0.9 if sent else None)
     assert ("temperature" in call.not_sent) is not sent
+
+
+def test_several_requests_at_once_are_each_sent_again_without_a_refused_parameter() -> None:
+    def reply(request: Request) -> Response:
+        if "temperature" in request.body:
+            return replace(refuse("temperature", "openai"), delay_s=0.2)
+        return openai_chat(GOOD)
+
+    with serve(reply=reply) as server:
+        advice, calls = ask(gpt(server, temperature=0.5, at_once=4), Opro(proposals=4))
+    assert advice.proposals
+    assert [(call.error, call.not_sent) for call in calls] == [(None, ("temperature",))] * len(calls)
+    assert len(calls) > 1

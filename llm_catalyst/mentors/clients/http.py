@@ -4,7 +4,7 @@ import importlib.util
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import TimeoutError as DeadlineExceeded
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -130,15 +130,14 @@ class HTTPClient(Client):
     def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
         """The response to one try, sent again without each optional parameter that the server refuses."""
         while True:
-            before = self.refused
+            # Taken before the request: another thread may note a refusal meanwhile.
+            sent = [name for name in self.optional if name in self.parameters(seed)]
             try:
-                return self._respond_once(messages, seed)
+                return self._respond_once(messages, seed, sent)
             except ParameterRefusedError as refusal:
-                if refusal.name in before:  # it was sent nevertheless
-                    return refusal.response
                 refused_parameters(self.place, self.model).add(refusal.name)
 
-    def _respond_once(self, messages: Sequence[Message], seed: int) -> ClientResponse:
+    def _respond_once(self, messages: Sequence[Message], seed: int, sent: Collection[str]) -> ClientResponse:
         """The response to one request. Exceptions but TemporaryError and ParameterRefusedError become an error."""
         sdk, url = self.sdk, self.place
         try:
@@ -157,12 +156,12 @@ class HTTPClient(Client):
             answer = status_response(failure, url, self.suggest_url())
             if is_temporary(failure):
                 raise TemporaryError(answer, retry_after(failure.response.headers)) from None
-            self.note_refusal(failure.status_code, failure.body, answer, seed)
+            note_refusal(failure.status_code, failure.body, answer, sent)
             return answer
         except Exception as failure:
             return ClientResponse(error=f"the answer of {url} could not be read: {type(failure).__name__}: {failure}")
         if inner := find_inner_error(response):
-            return self.read_inner_error(*inner, seed)
+            return self.read_inner_error(*inner, sent)
         try:
             return self.read_response(response)
         except (AttributeError, LookupError, TypeError):  # the SDKs check nothing: a page of HTML arrives as a str
@@ -170,21 +169,15 @@ class HTTPClient(Client):
             hint = f"did you mean mentor.client.base_url={other}?" if other else "check mentor.client.base_url"
             return ClientResponse(error=f"no answer of a model came back ({hint}): {shown}")
 
-    def read_inner_error(self, status: int | None, body: Any, seed: int) -> ClientResponse:
+    def read_inner_error(self, status: int | None, body: Any, sent: Collection[str]) -> ClientResponse:
         """The error that came with HTTP status 200; raises TemporaryError or ParameterRefusedError as respond does."""
         remedy = f" ({REMEDIES[status]})" if status in REMEDIES else ""
         code = f" {status}" if status else ""
         answer = ClientResponse(error=f"{self.place} answered 200 with an error{code}{remedy}: {server_message(body)}")
         if status is not None and may_pass(status, body):
             raise TemporaryError(answer)
-        self.note_refusal(status, body, answer, seed)
+        note_refusal(status, body, answer, sent)
         return answer
-
-    def note_refusal(self, status: int | None, body: Any, answer: ClientResponse, seed: int) -> None:
-        """Raise ParameterRefusedError if a 400 or 422 names an optional parameter that was sent."""
-        sent = [name for name in self.optional if name in self.parameters(seed)]
-        if status in (400, 422) and (name := name_refused(body, sent)):
-            raise ParameterRefusedError(name, answer)
 
     @property
     def place(self) -> str:
@@ -284,6 +277,12 @@ class ParameterRefusedError(Exception):
     def __init__(self, name: str, response: ClientResponse) -> None:
         super().__init__(response.error)
         self.name, self.response = name, response
+
+
+def note_refusal(status: int | None, body: Any, answer: ClientResponse, sent: Collection[str]) -> None:
+    """Raise ParameterRefusedError if a 400 or 422 names an optional parameter that was sent."""
+    if status in (400, 422) and (name := name_refused(body, sent)):
+        raise ParameterRefusedError(name, answer)
 
 
 def is_temporary(error: Any) -> bool:
