@@ -145,12 +145,12 @@ class LanguageModel(Mentor):
         return Advice(rejected=tuple(rejected), fallback=why)
 
     def propose_alone(self, context: MentorContext, shown: MentorContext, requests: RequestRunner) -> Advice:
-        strategy: Strategy = self.strategy
-        if strategy.needs_pool and not shown.pool:
+        if self.strategy.needs_pool and not shown.pool:
             return Advice(fallback="the pool is empty")
         conversation = Conversation(self.client, self.attempts, self.cache, context, requests)
         broken = ""
         try:
+            strategy: Strategy = self.strategy.in_form(self.client.has_roles())
             rng = Random(derive_seed(copy(context.rng).getrandbits(63), "strategy"))
             advice = run_dialogue(strategy.propose(replace(shown, rng=rng)), conversation.send)
         except NoResponseError as failure:  # the responses until then are paid for, and used

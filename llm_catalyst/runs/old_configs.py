@@ -38,6 +38,8 @@ FILLED_KEYS: dict[str, Any] = {
     "restart.warm_up": 0,
     "restart.race_steps": 10,
     "stage.early_share": None,
+    "mentor.client.package": None,
+    "mentor.client.sha256": None,
     "strategy.show_moves": False,
     "strategy.name_task": True,
     "schedule.step": "step",
@@ -72,6 +74,8 @@ OF_CLASSES: dict[str, str | tuple[str, ...]] = {
     "task.max_length": "llm_catalyst.tasks.TextTask",
     "task.prompts": "llm_catalyst.tasks.TextTask",
     "mentor.prompts": "llm_catalyst.mentors.Listed",
+    "mentor.client.package": "llm_catalyst.mentors.clients.LocalModel",
+    "mentor.client.sha256": "llm_catalyst.mentors.clients.LocalModel",
     "strategy.show_moves": "llm_catalyst.mentors.strategies.Paper",
     "strategy.name_task": "llm_catalyst.mentors.strategies.Paper",
     "mentor.on_unusable": "llm_catalyst.mentors.LanguageModel",
@@ -80,6 +84,7 @@ OF_CLASSES: dict[str, str | tuple[str, ...]] = {
 CHANGED_WITH = {"bucket_batches": "backbone.max_length", "mentor.on_unusable": "mentor.on_failure"}
 # Those that changed from one value to another: that after one of FILLED_KEYS came, and that before.
 DEFAULTS_SINCE: dict[str, dict[str, tuple[Any, Any]]] = {
+    "sweep": {"strategy.form": ("auto", "chat")},
     "restart.carry": {
         "restart.choose": ("if_better", "best"),
         "restart.moments": ("prompt", "reset"),

@@ -54,7 +54,7 @@ NUMBERS = {
     "backbone": 16,
     "experiment": 9,
     "head": 6,
-    "mentor": 46,
+    "mentor": 47,
     "optimizer": 13,
     "protocol": 2,
     "strategy": 13,

@@ -480,8 +480,8 @@ def mentor_node(path: Path) -> Any:
     return OmegaConf.merge(OmegaConf.load(FILES["_language_model"]), OmegaConf.load(path).mentor)
 
 
-def test_conf_names_thirty_nine_mentors_with_a_client() -> None:
-    assert len(client_files()) == 39
+def test_conf_names_forty_mentors_with_a_client() -> None:
+    assert len(client_files()) == 40
 
 
 @pytest.mark.parametrize("path", client_files(), ids=lambda path: path.stem)

@@ -101,6 +101,10 @@ class Client(ABC):
         """The sampling settings that would go with a request if the server took all: they identify it in the cache."""
         return self.parameters(seed)
 
+    def has_roles(self) -> bool:
+        """Whether the model tells messages of a system, a user and itself apart; others continue one text."""
+        return True
+
     def preflight(self) -> None:
         """Raise ConfigurationError if `respond` is bound to fail. Called before training; uses no network."""
 

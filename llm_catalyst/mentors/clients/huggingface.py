@@ -1,10 +1,13 @@
 """Any causal language model of the transformers library, on this machine."""
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
+from llm_catalyst.mentors.clients import gguf
 from llm_catalyst.mentors.clients.base import Client, ClientResponse
 from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.paths import expand_path
@@ -15,10 +18,13 @@ from llm_catalyst.utils.validation import ConfigurationError, NonNegative, Posit
 class LocalModel(Client):
     """The `mentor.client` node of a local mentor. Fields are explained in conf/mentor/local.yaml.
 
-    The model is loaded at the first request, from safetensors only and without code of its repository.
+    The model is loaded at the first request, from safetensors or a GGUF file and without code of its repository. With
+    `package` the GGUF file comes in parts, as data of packages of PyPI, whose `sha256` is checked at every load.
     """
 
     model: str
+    package: str | None = None
+    sha256: str | None = None
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
@@ -32,6 +38,9 @@ class LocalModel(Client):
         from llm_catalyst.models.backbones.local_files import refuse_files
 
         path = expand_path(self.model)
+        if self.package is not None or path.suffix.lower() == ".gguf":
+            self._check_gguf(path)
+            return
         is_path = self.model.startswith((".", "~", "/")) or (os.sep != "/" and os.sep in self.model)
         if (is_path or path.exists()) and not (path / "config.json").is_file():
             raise ConfigurationError(
@@ -45,6 +54,30 @@ class LocalModel(Client):
             first_line = str(error).partition("\n")[0]
             raise ConfigurationError(f"mentor.client.device={self.device} cannot be used: {first_line}") from None
 
+    def _check_gguf(self, path: Path) -> None:
+        """Raise ConfigurationError where a GGUF file, its parts, or the packages that read it are missing."""
+        lacking = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
+        if lacking:
+            raise ConfigurationError(
+                f"mentor.client.model={self.model}: a GGUF file is read by the packages gguf and accelerate, and "
+                f"{' and '.join(lacking)} is missing: pip install 'llm-catalyst[llm]'"
+            )
+        if self.package is not None:
+            gguf.find_file(self.package)
+        elif not path.is_file() or not gguf.is_gguf(path):
+            raise ConfigurationError(f"mentor.client.model={self.model} is no GGUF file; name one, or a model's folder")
+
+    def has_roles(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return bool(load_tokenizer(*self._locate(), self.revision).chat_template)
+
+    def _locate(self) -> tuple[str, str | None]:
+        """The folder or the name on the hub, and the GGUF file in that folder, where it is one."""
+        path = expand_path(self.model)
+        if self.package is not None:
+            path = gguf.join_parts(self.package, self.sha256 or "")
+        return (str(path.parent), path.name) if path.suffix.lower() == ".gguf" else (str(path), None)
+
     def parameters(self, seed: int) -> dict[str, Any]:
         given = {"temperature": self.temperature, "revision": self.revision}
         return {"max_tokens": self.max_tokens, "seed": seed} | {n: v for n, v in given.items() if v is not None}
@@ -52,7 +85,9 @@ class LocalModel(Client):
     def respond(self, messages: Sequence[Message], seed: int) -> ClientResponse:
         """The model's continuation."""
         try:
-            tokenizer, model = load_model(self.model, self.revision, self.dtype, pick_device(self.device))
+            place = self._locate()
+            tokenizer = load_tokenizer(*place, self.revision)
+            model = load_model(*place, self.revision, self.dtype, pick_device(self.device))
             inputs = encode_messages(tokenizer, messages).to(model.device)
             new, cut_off = self._generate(tokenizer, model, inputs, seed)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -60,12 +95,16 @@ class LocalModel(Client):
         reply = tokenizer.decode(new, skip_special_tokens=True)
         return ClientResponse(
             reply,
-            answered=f"{self.model}@{getattr(model.config, '_commit_hash', None) or 'local'}",
+            answered=f"{self.model}@{self._name_version(model)}",
             input_tokens=int(inputs["input_ids"].shape[1]),
             output_tokens=len(new),
             stop_reason="length" if cut_off else "stop",
             error=None if reply.strip() else "the answer is empty",
         )
+
+    def _name_version(self, model: Any) -> str:
+        """What tells the weights from others of that name: the beginning of their hash, or the commit on the hub."""
+        return self.sha256[:12] if self.sha256 else str(getattr(model.config, "_commit_hash", None) or "local")
 
     def _generate(self, tokenizer: Any, model: Any, inputs: Any, seed: int) -> tuple[list[int], bool]:
         """New tokens, and whether their limit cut them off. A temperature of 0 is greedy.
@@ -97,15 +136,24 @@ def pick_device(device: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def load_model(name: str, revision: str | None, dtype: str, device: str) -> tuple[Any, Any]:
-    """The tokenizer and the model, in evaluation mode, kept for later calls."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def load_tokenizer(place: str, file: str | None, revision: str | None) -> Any:
+    """The tokenizer of a folder, a name on the hub, or a GGUF file in a folder, kept for later calls."""
+    from transformers import AutoTokenizer
 
-    options = {"revision": revision or "main", "trust_remote_code": False}
-    path = str(expand_path(name))
-    tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    model: Any = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=dtype, **options)
-    return tokenizer, model.to(device).eval()
+    options = {"gguf_file": file} if file else {"revision": revision or "main"}
+    return AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
+
+
+@lru_cache(maxsize=1)
+def load_model(place: str, file: str | None, revision: str | None, dtype: str, device: str) -> Any:
+    """The model there, in evaluation mode, kept for later calls. The weights of a GGUF file are used in float32."""
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"revision": revision or "main", "use_safetensors": True, "dtype": dtype}
+    if file:
+        options = {"gguf_file": file, "dtype": "float32" if dtype == "auto" else dtype}
+    model: Any = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=False, **options)
+    return model.to(device).eval()
 
 
 def encode_messages(tokenizer: Any, messages: Sequence[Message]) -> Any:

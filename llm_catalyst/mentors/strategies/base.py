@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge
+from typing_extensions import Self
 
 from llm_catalyst.mentors.base import MentorContext
 from llm_catalyst.mentors.reply_parser import ParsedTexts, parse_proposals
@@ -71,14 +72,16 @@ class Strategy(ABC):
     `propose`, and, where it has them, the fields `temperature` and `show_gradient`.
 
     Attributes:
-        form: "chat" sends a system and a user message, "plain" one text, for models without a chat template.
+        form: "chat" sends a system and a user message, "plain" one text, "list" one that ends in the number of the
+            next entry of a list, which a model that only continues texts can do, too; "auto" is "chat" where the client
+            knows roles, and else "list".
         words: A prompt must have fewer words; the requests say so. None: as many as m tokens hold.
         needs_pool: Whether there is nothing to ask about while the pool is empty: `propose` is not called then.
     """
 
     needs_pool: ClassVar[bool] = False
 
-    form: Literal["chat", "plain"] = "chat"
+    form: Literal["auto", "chat", "plain", "list"] = "auto"
     words: Annotated[int, Ge(2)] | None = None
 
     @property
@@ -118,6 +121,10 @@ class Strategy(ABC):
         requests again. It neither sends nor writes anything itself.
         """
 
+    def in_form(self, has_roles: bool) -> Self:
+        """The strategy with the form that "auto" means for a client that knows roles, or does not."""
+        return replace(self, form="chat" if has_roles else "list") if self.form == "auto" else self
+
     def make_request(
         self,
         role: str,
@@ -138,9 +145,24 @@ class Strategy(ABC):
             prompts, rationale, parse: As in `Request`.
         """
         messages = [Message("system", role), Message("user", "\n\n".join(paragraphs))]
+        if self.form == "list":
+            return self.make_list("\n\n".join([role, *paragraphs, lead]), (), prompts, rationale, parse)
         if self.form == "plain":
             messages, reminder = [Message("user", "\n\n".join([role, *paragraphs, lead]) + "\n")], ""
         return Request(tuple(messages), prompts, reminder, parse, self.temperature, rationale)
+
+    def make_list(
+        self,
+        heading: str,
+        entries: Sequence[str],
+        prompts: int,
+        rationale: str = "",
+        parse: Callable[[str], ParsedTexts] = parse_proposals,
+    ) -> Request:
+        """A request whose text is a numbered list of `entries` below a heading; the response goes on with the next."""
+        lines = [heading, *(f"{i}. {entry}" for i, entry in enumerate(entries, start=1)), f"{len(entries) + 1}."]
+        messages = (Message("user", "\n".join(lines)),)
+        return Request(messages, prompts, "", lambda reply: parse(lines[-1] + reply), self.temperature, rationale)
 
 
 def repeat_request(request: Request, times: int) -> Dialogue:

@@ -30,6 +30,11 @@ order: the loss falls from the first to the last, so the last one is the best.""
 PATTERNS = """Look for patterns that set the better prompts apart from the worse ones. Some prompts are odd strings of \
 word pieces: take up what they hint at, not their form. Write prompts unlike the ones above."""
 WISH = "Write {proposals} with a loss as low as you can reach."
+# For a model that only continues texts: no instruction, no scores, the order alone says what is better.
+LIST_HEADING = """{task} The answers to choose from: {labels}.
+
+Short instructions for this task, each with fewer than {words} words and better than the one before it:
+"""
 # What the code itself asks, which names no task, and speaks of images by mistake: `name_task=False`.
 NAMELESS_ROLE = "You find out from examples what makes a short text template work."
 NAMELESS_ORDER = """These templates are used for text classification with a pretrained language model. Each stands \
@@ -66,6 +71,10 @@ class Paper(Strategy):
             paragraphs, lead = self.write_nameless(context), "New templates:"
             request = self.make_request(NAMELESS_ROLE, paragraphs, lead, reminder, self.proposals, parse=parse)
             return replace(request, repeats=True)
+        if self.form == "list":
+            task, (words, _) = (self.description or context.task.text).strip(), self.limits(context.space)
+            heading = LIST_HEADING.format(task=task, labels=", ".join(context.task.labels), words=words)
+            return self.make_list(heading, [one.prompt.text for one in pool], self.proposals, parse=parse)
         moves = format_moves(context) if self.show_moves else []
         trajectory = [ORDER, *format_entries(pool, context, self.show_gradient), *moves, PATTERNS] if pool else []
         task, rules = describe_task(context.task, self.description), write_rules(*self.limits(context.space))

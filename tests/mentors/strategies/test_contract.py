@@ -1,6 +1,7 @@
 """One contract for every strategy in conf/strategy: whole runs by it, with training and without, and resumed."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -104,6 +105,9 @@ def test_a_request_follows_from_the_context_alone_and_has_the_form_asked_for(cho
     plain = first_request(replace(chat, form="plain"), consultation())
     assert [message.role for message in plain.messages] == ["user"]
     assert plain.remind("?") == ()
+    listed = first_request(replace(chat, form="auto").in_form(has_roles=False), consultation())
+    assert [message.role for message in listed.messages] == ["user"]
+    assert re.search(r"\n\d+\.$", listed.messages[0].content)
 
 
 @pytest.mark.parametrize("optimizer", [NoTraining(), Backprop(adamw)], ids=["alone", "alternating"])
