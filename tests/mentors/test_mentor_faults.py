@@ -405,7 +405,7 @@ def test_a_fallback_that_inherits_from_nothing_or_from_itself_is_named(tmp_path:
 @pytest.mark.parametrize(
     ("fallbacks", "words"),
     [
-        (["_openai"], r"mentor\.fallbacks=_openai is not known; there are: azure, best, "),
+        (["_openai"], r"mentor\.fallbacks=_openai is not known; there are: azure, bedrock, best, "),
         (["gpt4o_mni"], r"mentor\.fallbacks=gpt4o_mni is not known; there are: .*\(did you mean gpt4o_mini\?\)"),
         (["../mentor/gpt4"], r"mentor\.fallbacks=\.\./mentor/gpt4 is not known"),
         (["local"], r"mentor\.fallbacks=local leaves client\.model open; .*--config-dir"),
