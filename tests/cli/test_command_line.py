@@ -189,7 +189,7 @@ def test_completion_can_be_installed(catalyst: Command, tmp_path: Path) -> None:
         (["task=sst3"], r"task=sst3 is not known \(did you mean sst2\?\); there are: ag_news"),
         (["mentor=gtp4"], r"mentor=gtp4 is not known \(did you mean gpt4\?\)"),
         (["task=null"], r"task=null names no choice; there are: ag_news, "),
-        (["mentor="], r"mentor= names no choice; there are: azure, best, .*; for none of them write mentor=none"),
+        (["mentor="], r"mentor= names no choice; there are: azure, .*; for none of them write mentor=none"),
         (["task=[sst2,cb]"], r"task=\[sst2,cb\] names several choices; write one, or for a sweep -m task=A,B"),
         (["batch_sise=8"], r"no key batch_sise \(did you mean batch_size\?\)"),
         (["optimizer.lrr=1"], r"no key optimizer\.lrr \(did you mean optimizer\.lr\?\)"),

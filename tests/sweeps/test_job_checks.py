@@ -15,7 +15,7 @@ from helpers.command import Command
         (["seed=1,true"], "error: seed=true does not fit: it must be a number (seed=True; no run"),
         (["mentor=none,gpt4"], "error: the environment variable OPENAI_API_KEY is not set"),
         (["batch_size=8,"], "error: batch_size=8,: a value is missing before or behind a comma; write batch_size=A,B"),
-        (["mentor=none,null"], "error: mentor=none,null names no choice; there are: azure, best, "),
+        (["mentor=none,null"], "error: mentor=none,null names no choice; there are: azure, bedrock, "),
         (["experiment=quickstart,null"], "error: experiment=quickstart,null names no choice; there are: "),
         (["mentor=none,openai_compatible"], "error: mentor.client.model must be given"),
     ],
