@@ -30,6 +30,8 @@ def find_kind(key: str, folders: Sequence[Path] = (), plugins: Sequence[str] = (
     if any(path == key and isinstance(value, int | float) for path, value in list_values(key.split(".")[0], places)):
         return None  # and the classes, some of which need torch, are not imported
     kinds = {classify_hint(hint) for hint in find_hints(key, places, tuple(plugins))}
+    if kinds == {"text", "optional text"}:  # of some classes it may be null, too
+        return "optional text"
     return kinds.pop() if len(kinds) == 1 else None
 
 
