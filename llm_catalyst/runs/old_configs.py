@@ -49,6 +49,7 @@ FILLED_KEYS: dict[str, Any] = {
     "protocol.count_start": True,
     "protocol.official_states": False,
     "mentor.on_unusable": "fallback",
+    "mentor.replaces": None,
     "mentor.prompts": [],
     "prompt.file": None,
     "mentor.client.reasoning_effort": None,
@@ -79,6 +80,7 @@ OF_CLASSES: dict[str, str | tuple[str, ...]] = {
     "strategy.show_moves": "llm_catalyst.mentors.strategies.Paper",
     "strategy.name_task": "llm_catalyst.mentors.strategies.Paper",
     "mentor.on_unusable": "llm_catalyst.mentors.LanguageModel",
+    "mentor.replaces": "llm_catalyst.mentors.LanguageModel",
 }
 # Keys whose default has changed when one of FILLED_KEYS came: of them, the earlier configuration's value is taken.
 CHANGED_WITH = {"bucket_batches": "backbone.max_length", "mentor.on_unusable": "mentor.on_failure"}

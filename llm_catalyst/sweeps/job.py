@@ -30,7 +30,13 @@ from llm_catalyst.config.overrides import absolutize_paths, expand_short_names, 
 from llm_catalyst.mentors.catalogue import read_own_models
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.analysis import read_answers
-from llm_catalyst.runs.old_configs import find_parent, keep_earlier_values, lacks_keys, translate_config
+from llm_catalyst.runs.old_configs import (
+    find_parent,
+    keep_earlier_values,
+    lacks_keys,
+    translate_config,
+    translate_target,
+)
 from llm_catalyst.runs.reader import read_manifest, read_run, run_directories
 from llm_catalyst.runs.run_config import PLACE, load_written_config
 from llm_catalyst.runs.writer import find_replaced_files
@@ -209,13 +215,21 @@ def execute_composed(config: Any, words: Sequence[str]) -> dict[str, Any]:
     path = find_directory(hydra)
     config = keep_as_begun(absolutize_paths(resolve_fallbacks(plain, folders)), path, words)
     if hydra.mode != RunMode.RUN:  # of a table it is not set
-        config["sweep"]["folder"] = config["sweep"]["folder"] or str(Path(hydra.sweep.dir).absolute())
+        config = place_budget(config, Path(hydra.sweep.dir).absolute())
         refuse_other_model(build_node(config["backbone"], "backbone"), Path(hydra.sweep.dir))
     ending = execute_run(config, choices, path, words)
     # In a sweep the baseline is a job of its own: mentor=none,evolution.
     if hydra.mode == RunMode.RUN and needs_baseline(config) and "estimate" not in ending:
         execute_baseline(config, choices, path, words)
     return ending
+
+
+def place_budget(config: dict[str, Any], sweep: Path) -> dict[str, Any]:
+    """The configuration in which a budget of the whole sweep counts the runs in its folder."""
+    limits = get_nested(config, "sweep", "budget")
+    if not isinstance(limits, Mapping) or all(limit is None for limit in limits.values()):
+        return config
+    return {**config, "sweep": {**config["sweep"], "folder": config["sweep"].get("folder") or str(sweep)}}
 
 
 def execute_baseline(config: dict[str, Any], choices: Mapping[str, str], path: Path, words: Sequence[str]) -> None:
@@ -259,11 +273,23 @@ def keep_as_begun(config: dict[str, Any], path: Path, words: Sequence[str]) -> d
     hydra = HydraConfig.get()
     folders = [path, *[Path(hydra.sweep.dir)] * (hydra.mode != RunMode.RUN)]
     folders += [Path(run)] if (run := get_nested(config, "replay", "run")) else []
-    begun = next((run for folder in folders if folder.is_dir() for run in run_directories(folder)), None)
-    if begun is None:
+    begun = [run for folder in folders if folder.is_dir() for run in run_directories(folder)]
+    if not begun:
         return config
     given = {word.partition("=")[0].lstrip("+") for word in expand_short_names([*words, *hydra.overrides.task])}
-    return keep_earlier_values(config, load_written_config(begun), given)
+    return keep_earlier_values(config, find_like(config, begun), given)
+
+
+def find_like(config: Mapping[str, Any], runs: Sequence[Path]) -> dict[str, Any]:
+    """The configuration, as it was written, of the first of these runs with a mentor of the same class.
+
+    Of the first one where none has: its mentor has not the keys of this one.
+    """
+    wanted = get_nested(config, "mentor", "_target_")
+    written = map(load_written_config, runs)
+    first = next(written)
+    alike = (one for one in (first, *written) if translate_target(str(get_nested(one, "mentor", "_target_"))) == wanted)
+    return next(alike, first)
 
 
 def keep_own(config: Mapping[str, Any], path: Path, words: Sequence[str]) -> dict[str, Any] | None:
