@@ -1,8 +1,10 @@
 """Any causal language model of the transformers library, on this machine."""
 
 import importlib.util
+import io
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stderr
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -156,7 +158,9 @@ def load_model(place: str, file: str | None, revision: str | None, dtype: str, d
         # Earlier versions always unpack the weights. Packed ones take 5 times as long for a token on a CPU (5.23).
         if hasattr(transformers, "GgufConfig"):
             options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    model: Any = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=False, **options)
+    # The reader of GGUF draws a progress bar that no setting of transformers turns off.
+    with redirect_stderr(io.StringIO()) if file else nullcontext():
+        model: Any = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=False, **options)
     return model.to(device).eval()
 
 
