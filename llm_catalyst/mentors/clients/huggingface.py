@@ -4,7 +4,7 @@ import importlib.util
 import io
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stderr
+from contextlib import nullcontext, redirect_stderr, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -70,14 +70,16 @@ class LocalModel(Client):
             raise ConfigurationError(f"mentor.client.model={self.model} is no GGUF file; name one, or a model's folder")
 
     def has_roles(self) -> bool:
-        """Whether the tokenizer has a chat template."""
-        return bool(load_tokenizer(*self._locate(), self.revision).chat_template)
+        """Whether the tokenizer has a chat template; of one that cannot be loaded, `respond` says why."""
+        with suppress(OSError, ValueError, RuntimeError, ImportError):
+            return bool(load_tokenizer(*self._locate(), self.revision).chat_template)
+        return True
 
     def _locate(self) -> tuple[str, str | None]:
         """The folder or the name on the hub, and the GGUF file in that folder, where it is one."""
         path = expand_path(self.model)
         if self.package is not None:
-            path = gguf.join_parts(self.package, self.sha256 or "")
+            path = join_once(self.package, self.sha256 or "")
         return (str(path.parent), path.name) if path.suffix.lower() == ".gguf" else (str(path), None)
 
     def parameters(self, seed: int) -> dict[str, Any]:
@@ -135,6 +137,12 @@ def pick_device(device: str) -> str:
     import torch
 
     return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@lru_cache(maxsize=1)
+def join_once(package: str, sha256: str) -> Path:
+    """The GGUF file of packages, which is checked as often as it is loaded: once in a process."""
+    return gguf.join_parts(package, sha256)
 
 
 @lru_cache(maxsize=1)
