@@ -21,12 +21,14 @@ class LocalModel(Client):
     """The `mentor.client` node of a local mentor. Fields are explained in conf/mentor/local.yaml.
 
     The model is loaded at the first request, from safetensors or a GGUF file and without code of its repository. With
-    `package` the GGUF file comes in parts, as data of packages of PyPI, whose `sha256` is checked at every load.
+    `package` the GGUF file comes in parts, as data of packages of PyPI, whose `sha256` is checked at every load; its
+    `terms` are told before its first use on a machine.
     """
 
     model: str
     package: str | None = None
     sha256: str | None = None
+    terms: str | None = None
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
@@ -68,6 +70,12 @@ class LocalModel(Client):
             gguf.find_file(self.package)
         elif not path.is_file() or not gguf.is_gguf(path):
             raise ConfigurationError(f"mentor.client.model={self.model} is no GGUF file; name one, or a model's folder")
+
+    def check_reachable(self) -> list[str]:
+        """The model's terms, until its parts have been joined on this machine."""
+        if self.terms is None or self.package is None or gguf.find_file(self.package)[0].exists():
+            return []
+        return [self.terms]
 
     def has_roles(self) -> bool:
         """Whether the tokenizer has a chat template; of one that cannot be loaded, `respond` says why."""
