@@ -15,7 +15,25 @@ HTML_ITEM = re.compile(r"(?i)<(?:li|p|dd|dt)(?:\s[^<>]{0,80})?>")
 HTML_END = re.compile(r"(?i)</(?:li|p|dd|dt|tr)>|<br\s{0,3}/?>")
 HTML_CELL = re.compile(r"(?i)</t[dh]>\s{0,40}<t[dh](?:\s[^<>]{0,80})?>")
 HTML_REST = re.compile(r"(?i)</?(?:ul|ol|dl|table|tbody|thead|tr|td|th|div)(?:\s[^<>]{0,80})?>")
-ITEM_END = re.compile(r"(?i)(</(?:prompt|ins|text|template|proposal|instruction|candidate)(?:[_ ]?\d{1,2})?>)")
+ITEM = r"(?:prompt|ins|text|template|proposal|instruction|candidate|item|entry)(?:[_ ]?\d{1,2})?"
+ITEM_END = re.compile(rf"(?i)(</{ITEM}>)")
+ITEM_BEGIN = re.compile(rf"(?i)(?<=>)(?=<{ITEM}(?:\s[^<>]{{0,80}})?>)")
+ITEM_BLOCK = re.compile(rf"(?i)(<{ITEM}(?:\s[^<>]{{0,80}})?>)\s*\n([^<]{{1,1000}})(?=</{ITEM}>)")  # of several lines
+LIST_LINE = re.compile(r"(?m)^\s*(?:[-*•]|\d{1,2}[.)])\s")
+OTHER_ELEMENT = re.compile(
+    r"(?i)<(id|number|rank|index|name|loss|accuracy|score|reason(?:ing)?|rationale|explanation|notes?|why)>"
+    r"[^<]{0,1000}</\1>"
+)
+CDATA = re.compile(r"<!\[CDATA\[|\]\]>|<\?xml[^<>]{0,80}\?>")
+DRAWN = re.compile("[│┃║]")
+BOXES = str.maketrans("│┃║─━═┌┐└┘├┤┬┴┼╔╗╚╝╠╣╦╩╬", "|||---" + 18 * "|")  # a table drawn with lines
+MARKED_LINE = re.compile(
+    r"\s*([^\W\d_][^\d\n:：]{0,24}?|)[\s#№.°(\[（【]{0,4}(\d{1,2}(?:\.\d{1,2})?|[一二三四五六七八九十])\s?"
+    r"(?:[.)\]）】:：。、>|–—-]{1,3}\s*|\t)(?=\S)"
+)
+FIELD = re.compile(r"(?i)(?:text|content|wording)\s?[:：]\s")
+PICTURE = re.compile(r"\s*[\u2190-\u2bff\U0001f300-\U0001faff]\ufe0f?\s*(?=\S)")
+CHINESE_DIGITS = "一二三四五六七八九十"
 LATEX_LINE = re.compile(r"\s*\\(?:begin|end)\{[a-z*]{1,20}\}(?:\[[^\]]{0,40}\])?")
 LATEX_ITEM = re.compile(r"\\item(?![a-z])(?:\s?\[[^\]]{0,20}\])?\s*")
 LATEX_BOXED = re.compile(r"\\boxed\{((?:[^{}\n]|\{[^{}\n]{0,300}\}){0,1000})\}")
@@ -38,6 +56,8 @@ OTHER_COLUMN = re.compile(
 def unfold_lists(answer: str) -> str:
     """The text with one item a line, each after "- ", wherever it has a list in another form."""
     if "<" in answer:
+        answer = OTHER_ELEMENT.sub("\n", CDATA.sub("", answer))
+        answer = ITEM_BLOCK.sub(join_block, ITEM_BEGIN.sub("\n", answer))
         answer = ITEM_END.sub(r"\1\n", answer)
         if HTML_ITEM.search(answer) or HTML_CELL.search(answer):
             answer = HTML_CELL.sub(" | ", HTML_END.sub("\n", HTML_ITEM.sub("\n- ", answer)))
@@ -46,8 +66,37 @@ def unfold_lists(answer: str) -> str:
         answer = LATEX_ITEM.sub("\n- ", LATEX_LINE.sub("\n", answer))
         if boxed := LATEX_BOXED.findall(answer):
             answer = "\n".join(f"- {text}" for text in boxed)
+    if DRAWN.search(answer):
+        answer = answer.translate(BOXES)
     lines = answer.split("\n")
     return "\n".join(unfold_csv(lines) or unfold_tables(lines))
+
+
+def join_block(found: re.Match[str]) -> str:
+    """The text of an element on one line, unless it is a list."""
+    return found[0] if LIST_LINE.search(found[2]) else f"{found[1]}{' '.join(found[2].split())}"
+
+
+def unfold_marks(lines: Sequence[str]) -> list[str]:
+    """The lines of an answer without any usual mark, as items where at least two begin alike.
+
+    They begin with numbers that count on, with or without a word of any language before them ("Vorschlag 1:", "1- ",
+    "（1）"), with "text:", or all with a picture.
+    """
+    by_word: dict[str, list[tuple[int, re.Match[str], int]]] = {}
+    for i, line in enumerate(lines):
+        if found := MARKED_LINE.match(line):
+            number = found[2].rpartition(".")[2]
+            value = CHINESE_DIGITS.index(number) + 1 if number in CHINESE_DIGITS else int(number)
+            by_word.setdefault(found[1].strip().casefold(), []).append((i, found, value))
+    runs = [group for group in by_word.values() if all(b[2] == a[2] + 1 for a, b in pairwise(group))]
+    counted = [(i, found.end()) for group in runs if len(group) > 1 for i, found, _ in group]
+    fields = [(i, 0) for i, line in enumerate(lines) if FIELD.match(line)]
+    pictures = [(i, found.end()) for i, line in enumerate(lines) if (found := PICTURE.match(line))]
+    if len(pictures) < sum(bool(line.strip()) for line in lines):
+        pictures = []
+    chosen = dict(next((marks for marks in (counted, fields, pictures) if len(marks) > 1), []))
+    return [f"- {line[chosen[i] :]}" if i in chosen else line for i, line in enumerate(lines)]
 
 
 def unfold_tables(lines: Sequence[str]) -> list[str]:

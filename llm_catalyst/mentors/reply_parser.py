@@ -10,10 +10,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from html import unescape
 from typing import Any, TypeAlias
 
 from llm_catalyst.mentors import reply_sections
-from llm_catalyst.mentors.reply_markup import split_only_line, unfold_lists
+from llm_catalyst.mentors.reply_markup import split_only_line, unfold_lists, unfold_marks
 from llm_catalyst.runs.records import Rejected
 from llm_catalyst.utils.format import shorten_text
 
@@ -24,20 +25,27 @@ MOST_LINES = 10_000  # lines of one response that are read
 MOST_REJECTED = 100  # rejected lines that are kept; the others are counted
 JSON_ATTEMPTS = 32  # failed attempts to decode JSON; a bound, so that "[[[[…" stays linear
 JSON_DEPTH = 5
+MOST_REPAIRED = 20_000  # characters of one broken JSON value
 
 ParsedTexts: TypeAlias = tuple[list[str], list[Rejected]]  # the texts in a response, and its other lines
 FaultFinder: TypeAlias = Callable[[str, Set[str]], str | None]  # the reason against a text beside earlier ones
 
 INVISIBLE = re.compile(
-    "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
+    "[\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0e\ufeff\uffa0"
+    "\ufff9-\ufffb\U000e0000-\U000e0fff\ud800-\udfff]"
+    # Between letters of Arabic, Indic and the like the two joiners are spelling.
+    "|[\u200c\u200d](?![\u0600-\u1fff])|(?<![\u0600-\u1fff])[\u200c\u200d]"
 )
+ESCAPED_LINE_END = re.compile(r"\\n(?=\s*(?:[-*•\"“]|[A-Z\d]))")
+ESCAPED = re.compile(r"(?i)&(?:amp|quot|apos|lt|gt|nbsp|#39|#34|#x27|#x22);")  # as some gateways send quotes
 ANSI = re.compile(r"\x1b(?:\[[0-9;:?]{0,32}[A-Za-z]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>78cDEHMZ])")
 NEWLINE = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SPECIAL = re.compile(
     r"(?i)</?s>|<(?:pad|unk|mask|bos|eos|cls|sep)>|\[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS|/?INST)\]|<</?SYS>>"
-    r"|<\|[^|<>\s]{1,40}\|>|<extra_id_\d{1,3}>|<(?:start|end)_of_turn>"
-    r"|</?(?:prompt|ins|text|template|answer|output|result|proposal|instruction|candidate)s?(?:[_ -]?\d{1,2})?"
+    r"|<[|｜][^|｜<>\s]{1,40}[|｜]>|<extra_id_\d{1,3}>|<(?:start|end)_of_turn>"
+    r"|</?(?:prompt|ins|text|template|answer|output|result|proposal|instruction|candidate|item|entry)s?"
+    r"(?:[_ -]?\d{1,2})?"
     r"(?:\s[^<>]{1,80})?>"
 )
 
@@ -46,10 +54,10 @@ KIND = (
     r"(?:template|prompt|instruction|proposal|candidate|option|suggestion|variant|version)s?"
 )
 TAGGED = re.compile(
-    r"(?i)<(?:prompt|ins|text|template|proposal|instruction|candidate)(?:[_ -]?\d{1,2})?(?:\s[^<>]{1,80})?>"
+    r"(?i)<(?:prompt|ins|text|template|proposal|instruction|candidate|item|entry)(?:[_ -]?\d{1,2})?(?:\s[^<>]{1,80})?>"
 )
 MARKER = re.compile(
-    r"[-•‣◦▪▫●○■□◆◇★☆►▶▸▹➢➤➔➜→⇒»⁃∙·–—+*>✅✔☑✓✦✧✨👉🔹🔸💡🎯📌🟢🔵⭐]\ufe0f?\s+"
+    r"[-•‣◦▪▫●○■□◆◇★☆►▶▸▹➢➤➔➜→⇒»⁃∙·–—+*>☐✅✔☑✓✦✧✨👉🔹🔸💡🎯📌🟢🔵⭐]\ufe0f?\s+"
     r"|[-•‣◦▪●·–—+*>]{1,3}(?=\s|[^\W\d_]|[\"'“‘«„`\[<(])\s*"  # - text   * text   • text   > text
     r"|[(\[]?\d{1,3}(?:[.)\]:、．]|\s[-–—]\s)(?!\d)\s*"  # 1. text   1) text   (1) text   [1] text   1 - text
     r"|\d{1,2}/\s+|\d\ufe0f?\u20e3\s*|[\u2460-\u249b\u24b6-\u24ff\u2776-\u2793]\ufe0f?\s*"  # 1/ text   ① text
@@ -60,14 +68,14 @@ MARKER = re.compile(
 )
 LABEL = re.compile(
     rf"[\"']?(?:{KIND}|(?:the\s+)?(?:final\s+)?answer)"
-    r"(?:\s*(?:#|no\.\s*)?(?:\d{1,3}|[a-h](?=[:.)]))[\"']?\s*[:.)=–—-]|[\"']?\s*[:=])\s*",
+    r"(?:\s*(?:#|no\.\s*)?(?:\d{1,3}|one|two|three|four|five|[a-h](?=[:.)]))[\"']?\s*[:：.)=–—-]|[\"']?\s*[:：=])\s*",
     re.IGNORECASE,
 )
 FIELD_LABEL = re.compile(r"(?:text|content|wording)\s?:\s+", re.IGNORECASE)  # of an item of YAML
 BOLD_ITEM = re.compile(r"\*\*([^*\n]{3,400})\*\*\s*[-–—:(]\s*\S")
 METRIC_TAIL = re.compile(
-    r"\s*[(\[|–—,;-]\s*(?:(?:expected|estimated|predicted|est\.?|dev)\s+)?(?:loss|acc(?:uracy)?|score)\s*[:=≈~]?\s*~?"
-    r"\d[^\n]{0,80}$",
+    r"(?:\s*[(\[|–—,;-]|(?<=[.?!])\s)\s*(?:(?:expected|estimated|predicted|est\.?|dev)\s+)?"
+    r"(?:loss|acc(?:uracy)?|score)\s*[:=≈~]?\s*~?\d[^\n]{0,80}$",
     re.IGNORECASE,
 )
 STRUCK = re.compile(r"~~[^~\n]+~~$")
@@ -76,15 +84,35 @@ HEADING = re.compile(rf"(?:(?:the|my|three|\d{{1,2}})\s+)?{KIND}\s*#?\d{{0,3}}\s
 ASIDE = re.compile(
     r"(?i)[\"']?(?:expected\s+|estimated\s+|predicted\s+)?(?:loss|accuracy|score|metric|rationale|reason(?:ing)?"
     r"|explanation|note|why|analysis|thoughts?|comment)[\"']?\s{0,3}(?:\([^)]{0,80}\))?\s{0,3}[:=]"
+    r"|(?:id|index|rank|number)\s?:\s?\d{1,3}$"
 )
-CHATTER = re.compile(
-    r"(?i)(?:sure|certainly|of course|okay|let me know|i hope|feel free|(?:i'm |i am |we are )?sorry|i can(?:not|'t|’t)"
-    r"|i(?:'m| am) (?:unable|not able))\b"
-    r"|here(?:'s|’s| is| are)\b.{0,200}\b(?:prompts?|templates?|proposals?|suggestions?|instructions?)\b"
+CHATTER = re.compile(  # of a text with straight apostrophes
+    r"(?i)(?:sure|certainly|of course|okay|let me know|i hope|feel free|(?:i'm |i am |we are )?sorry|i can(?:not|'t)"
+    r"|i(?:'m| am) (?:unable|not able)|i (?:must|have to) decline|i (?:won't|will not)|i do(?:n't| not) feel"
+    r"|i apologi[sz]e|my apologies|unfortunately, (?:i|we)|as an ai|i need (?:more|the)"
+    r"|(?:es )?tut mir leid|(?:je suis )?désolé|lo siento|mi dispiace|desculpe)\b"
+    r"|(?:很?抱歉|对不起|我无法|申し訳|죄송|извините)"
+    r"|(?:none|null|n/?a)[.!]?$"
+    r"|(?:here(?:'s| is| are)|below (?:is|are)|these|both|all)\b.{0,200}"
+    r"\b(?:prompts?|templates?|proposals?|suggestions?|instructions?)\b"
 )
-FENCE = re.compile(r"\s*(?:```|~~~)[\w+-]{0,20}\s*$")
-REMARK = re.compile(r"\s*(?:[-–—(:;].*)?$")  # may follow a quoted proposal: "text" (because …)
-QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "‘": "’", "«": "»", "„": "“", "「": "」", "`": "`"}
+FENCE = re.compile(r"\s*(?:```|~~~)[\w+-]{0,20}(?:\s*[\w-]{0,20}[={][^`\n]{0,80})?\s*$")
+BLOCK = re.compile(r"[|>][+-]?$")  # of YAML: the text begins below
+REMARK = re.compile(r"\s*(?:[-–—(:;→←=|].*)?$")  # may follow a quoted proposal: "text" (because …)
+QUOTES = {
+    '"': '"',
+    "'": "'",
+    "“": "”",
+    "”": "”",
+    "‘": "’",
+    "«": "»",
+    "»": "«",
+    "„": "“”",
+    "‚": "‘’",
+    "「": "」",
+    "『": "』",
+    "`": "`",
+}
 OFFICIAL_MARK = re.compile(r"^(?:-|.[-.]|\*|.\*)", re.DOTALL)
 NO_APOSTROPHE = re.compile(r"(?<!\w)['’]|['’](?!\w)")
 
@@ -93,9 +121,14 @@ NO_PROPOSAL = (
     (re.compile(r"[\[{]\s*[\"\[{]"), "broken JSON"),
     (ASIDE, "a remark, not a proposal"),
 )
+JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|[\[\]{},"]|[^\s\[\]{},"/]+|/', re.DOTALL)
 JSON_START = re.compile(r"(?:^|:)[ \t]*([\[{])", re.MULTILINE)
 TEXT_FIELD = re.compile(r"prompt|template|text|instruction|proposal|candidate|content|answer|suggestion", re.IGNORECASE)
-OTHER_FIELD = re.compile(r"reason|rationale|expla|thought|note|comment|analysis|loss|accuracy|score", re.IGNORECASE)
+OTHER_FIELD = re.compile(
+    r"reason|rationale|expla|thought|note|comment|analysis|loss|accuracy|score|error"
+    r"|\b(?:old|original|current|previous)[_ ]",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +151,7 @@ def parse_proposals(response: str, limit: int = MOST_READ) -> ParsedTexts:
     answer, dropped = split_reasoning(response)
     if answer is None:
         return [], dropped
+    answer = unescape_lines(answer)
     texts, rejected = screen_candidates(read_json(answer) or read_lines(answer), limit)
     return texts, dropped + rejected
 
@@ -127,8 +161,17 @@ def split_reasoning(response: str) -> tuple[str | None, list[Rejected]]:
 
     The answer is None if the reasoning does not end.
     """
-    answer, rest = reply_sections.find_answer(strip_invisible(response))
+    answer, rest = reply_sections.find_answer(strip_invisible(ESCAPED.sub(lambda one: unescape(one[0]), response)))
     return answer, [Rejected(shorten_line(part), reason) for part, reason in rest]
+
+
+def unescape_lines(answer: str) -> str:
+    r"""The answer with line ends, where a gateway has sent all of it as one JSON text, or every line end as \n."""
+    text = answer.strip()
+    with suppress(ValueError):
+        if text[:1] == '"' and "\\" in text:
+            return str(json.loads(text))
+    return answer if "\n" in text or text[:1] in ("[", "{") else ESCAPED_LINE_END.sub("\n", answer)
 
 
 def parse_official(response: str, limit: int = MOST_READ) -> ParsedTexts:
@@ -213,6 +256,9 @@ def read_lines(answer: str) -> list[Candidate]:
     *lines, rest = [*answer.split("\n", MOST_LINES), ""][: MOST_LINES + 1]
     lines = unfold_lists("\n".join(lines)).split("\n")
     peeled = [peel_markup(line) for line in lines]
+    if not any(marked for _, marked in peeled):
+        lines = unfold_marks(lines)
+        peeled = [peel_markup(line) for line in lines]
     sections = reply_sections.choose_sections(lines, [marked for _, marked in peeled])
     candidates: list[Candidate] = []
     fenced = expected = False
@@ -221,9 +267,11 @@ def read_lines(answer: str) -> list[Candidate]:
             continue
         if FENCE.match(line):
             fenced = not fenced
+            if fenced and candidates and candidates[-1].text.endswith(":"):
+                candidates[-1] = candidates[-1].drop("a heading")
             continue
         title = (line.lstrip().startswith("#") and not marked) or section == reply_sections.HEADING
-        heading = not text or HEADING.match(text) or title
+        heading = not text or HEADING.match(text.strip("[]<>{}")) or BLOCK.match(text) or title
         if heading:
             candidates.append(Candidate(line, text, "a heading"))
         else:
@@ -234,13 +282,18 @@ def read_lines(answer: str) -> list[Candidate]:
         candidates.append(Candidate(rest, rest, f"beyond the first {MOST_LINES} lines"))
     if any(candidate.listed and not candidate.reason for candidate in candidates):
         return [each if each.listed else each.drop("prose beside the list") for each in candidates]
-    kept = [each.drop("a phrase, not a proposal") if CHATTER.match(each.text) else each for each in candidates]
-    if len(kept) > 1 and kept[0].text.endswith(":"):
+    kept = [each.drop("a phrase, not a proposal") if is_phrase(each.text) else each for each in candidates]
+    if len(kept) > 1 and kept[0].text.endswith((":", "：")):
         kept[0] = kept[0].drop("an introduction")
     usable = [each for each in kept if not each.reason]
     if len(usable) == 1 and len(parts := split_only_line(usable[0].text)) > 1:
         return [*(Candidate(part, part, listed=True) for part in parts), *(each for each in kept if each.reason)]
     return kept
+
+
+def is_phrase(text: str) -> bool:
+    """Whether an unmarked line is a phrase or a refusal, in languages in which models write these."""
+    return bool(CHATTER.match(text.replace("’", "'")))
 
 
 def peel_markup(line: str) -> tuple[str, bool]:
@@ -277,10 +330,13 @@ def take_bold_item(line: str) -> str:
 
 def unquote_text(text: str) -> str:
     """The quoted part of a text that is a quotation, with or without a remark after it; else the text."""
+    if text.startswith("`") and text.endswith("`") and "`" not in text.strip("`"):
+        return text.strip("`").strip()
     close = QUOTES.get(text[:1])
     if close is None:
         return text[:-1] if text.rstrip(",").endswith('"') and text.count('"') == 1 else text
     whole = text.rstrip(",;. ")
+    close = whole[-1] if whole.endswith(tuple(close)) else close[0]
     inner = whole[1:-1]
     nested = NO_APOSTROPHE.search(inner) if close in "'’" else close in inner
     if len(whole) > 1 and whole.endswith(close) and not nested:
@@ -300,8 +356,9 @@ def read_json(answer: str) -> list[Candidate]:
         if start < bounds[-1]:
             continue
         value, end = decode_value(answer, start)
-        texts = list(collect_texts(value))
-        if any(not candidate.reason for candidate in texts):
+        is_error = isinstance(value, dict) and value.get("error")
+        texts = [Candidate(answer[start:end], "", "an error, not an answer")] if is_error else [*collect_texts(value)]
+        if is_error or any(not candidate.reason for candidate in texts):
             found += texts
             bounds += [start, end]
         elif (failures := failures + 1) == JSON_ATTEMPTS:
@@ -316,12 +373,49 @@ def read_json(answer: str) -> list[Candidate]:
 def decode_value(answer: str, start: int) -> tuple[Any, int]:
     """The JSON value or Python list of strings at `start`, and its end; (None, start) if there is none."""
     with suppress(ValueError, RecursionError):
-        return json.JSONDecoder().raw_decode(answer, start)
-    end = answer.find("]", start, start + 20_000) + 1
+        return json.JSONDecoder(strict=False).raw_decode(answer, start)  # a text may have line ends
+    with suppress(ValueError, RecursionError):
+        repaired, end = repair_json(answer, start)
+        return json.loads(repaired, strict=False), end
+    end = answer.find("]", start, start + MOST_REPAIRED) + 1
     with warnings.catch_warnings(), suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         warnings.simplefilter("ignore")  # '\d' in a literal is a SyntaxWarning
         return ast.literal_eval(answer[start:end]), end  # "" is a SyntaxError
     return None, start
+
+
+def repair_json(answer: str, start: int) -> tuple[str, int]:
+    """The JSON value at `start` without comments and trailing commas, closed where it is cut off; where that begins."""
+    kept, closing, end = list[str](), list[str](), start
+    for token in JSON_TOKEN.finditer(answer, start, start + MOST_REPAIRED):
+        text = token[0]
+        if text == '"':  # of a text that does not end
+            break
+        if text in "]}":
+            kept = kept[:-1] if kept[-1] == "," else kept
+            if closing.pop() != text:
+                return "", start
+        if not text.startswith("//"):
+            kept.append(text)
+        closing += {"[": ["]"], "{": ["}"]}.get(text, [])
+        end = token.end()
+        if not closing:
+            break
+    while closing and len(kept) > 1:  # without the key of a value that did not come
+        if kept[-1].endswith(":") or (closing[-1] == "}" and kept[-1][0] == '"' and not kept[-2].endswith(":")):
+            del kept[-2 if kept[-1].endswith(":") else -1 :]
+        elif kept[-1] == ",":
+            kept.pop()
+        else:
+            break
+    return "".join([*kept, *reversed(closing)]), end
+
+
+def decode_inner(value: Any) -> Any:
+    """The JSON in a text, as the arguments of a tool call are; any other value as it is."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
+    return value
 
 
 def collect_texts(value: Any, depth: int = 0) -> Iterator[Candidate]:
@@ -332,6 +426,7 @@ def collect_texts(value: Any, depth: int = 0) -> Iterator[Candidate]:
         for item in value:
             yield from collect_texts(item, depth + 1)
     elif isinstance(value, dict) and depth < JSON_DEPTH:
+        value = {key: decode_inner(item) for key, item in value.items()}
         chosen = choose_text_fields(value)
         for key, item in value.items():
             if key in chosen:

@@ -11,7 +11,7 @@ NAMES = (
     r"(?:inner_?)?monologue|chain_?of_?thoughts?|cot|internal_thoughts|brainstorm(?:ing)?"
 )
 # <think>, <|thinking|>, [THINK], ◁think▷, each with its end
-TAG = re.compile(rf"(?i)(?:<\|?|\[|◁)(/?)({NAMES})(?:\|?>|\]|▷)")
+TAG = re.compile(rf"(?i)(?:<\|?|\[|◁)\s?(/?)\s?({NAMES})\s?(?:\|?>|\]|▷|\s[\w-]{{1,20}}=[^<>\n]{{1,80}}>)")
 LINE_START = re.compile(r"(?:^|\n)[ \t]*$")
 # Of gpt-oss, whose channels a server may leave in the text, with or without their marks.
 FINAL_CHANNEL = re.compile(r"<\|channel\|>\s*final[^<\n]{0,80}<\|message\|>|(?<=[.\w\s])assistantfinal(?=\W|[A-Z])")
@@ -25,6 +25,20 @@ ANSWER = re.compile(
 CUT_OFF = "reasoning without an answer; the answer may have been cut off"
 BEFORE = "reasoning before the answer"
 BESIDE = "text beside the tags of the answer"
+AFTER = "text after the end of the answer"
+# Tokens of chat templates: before the answer in its line, at its end, and where the model goes on as somebody else.
+OPENING = re.compile(
+    r"(?im)^\s*(?:(?:<s>|<bos>|\[/INST\]|<\|(?:im_start|start|start_header_id|end_header_id|assistant)\|>|<start_of_turn>"
+    r"|<｜[^｜<>]{1,30}｜>)[ \t]*(?:assistant|model)?(?=\W)[ \t]*)+|\A\s*assistant\s*(?::|\n)\s*"
+)
+END = re.compile(
+    r"(?i)(?:<\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|end|return)\|>|<｜end▁of▁sentence｜>|<end_of_turn>|</s>|<eos>)"
+    r"(?:<[|｜][^|｜<>]{1,30}[|｜]>)?\s*(?:(?:assistant|model|user|human|system)\b[^\n]*|(?=\n|$))"
+)
+NEXT_TURN = re.compile(
+    r"(?:<\|(?:im_start|start_header_id)\|>|<start_of_turn>)\s*(?:user|system)\b|<\|(?:user|system)\|>"
+    r"|\n\s*(?:User|Human|USER|HUMAN):\s|\n#{2,4} (?:Instruction|Input|User|Human|Question)s?:\s"
+)
 
 Rest = tuple[str, str]  # a part of the text that is no answer, and the reason
 
@@ -39,6 +53,8 @@ def find_answer(text: str) -> tuple[str | None, list[Rest]]:
     if not ended and not answer.strip():
         return None, [(text, CUT_OFF)]
     rest = [(thoughts, BEFORE if ended else CUT_OFF)] if thoughts.strip() else []
+    answer, later = cut_turns(answer)
+    rest += [(later, AFTER)] * bool(later.strip())
     inside, outside = cut_outside(answer)
     return inside, [*rest, *[(outside, BESIDE)] * bool(outside.strip())]
 
@@ -69,6 +85,13 @@ def cut_thoughts(text: str) -> tuple[str, str, bool]:
 def begins_line(text: str, place: int) -> bool:
     """Whether only blanks stand before a place in its line."""
     return bool(LINE_START.search(text[max(0, place - 40) : place]))
+
+
+def cut_turns(text: str) -> tuple[str, str]:
+    """The text without the tokens of a chat template, and what the model wrote after it in another's name."""
+    text = END.sub("", OPENING.sub("", text))
+    turn = next((found for found in NEXT_TURN.finditer(text) if text[: found.start()].strip()), None)
+    return (text[: turn.start()], text[turn.start() :]) if turn else (text, "")
 
 
 def cut_outside(text: str) -> tuple[str, str]:

@@ -1,9 +1,15 @@
 """Answers in the many forms in which models write them: reasoning, tables, LaTeX, HTML, several items in a line."""
 
-import time
+import re
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
+from helpers.measure_replies import LONG_UNITS
 
+from llm_catalyst.mentors import reply_markup, reply_parser, reply_sections
 from llm_catalyst.mentors.reply_parser import MOST_REJECTED, parse_proposals
 from llm_catalyst.mentors.strategies.evoprompt import parse_last_prompt
 
@@ -84,6 +90,57 @@ TWO_PROMPTS = {
     "score": "- Is it good? (loss: 0.21, accuracy: 0.93)\n- How is it? (loss: 0.3)",
     "score2": "- Is it good? | loss 0.21\n- How is it? | loss 0.30",
     "hr": "---\n- Is it good?\n---\n- How is it?\n***",
+    "fence with words": '```text title="x"\nIs it good?\nHow is it?\n```',
+    "fences in a list": "1. First:\n   ```\n   Is it good?\n   ```\n2. Second:\n   ```\n   How is it?\n   ```",
+    "fence in a line": "```Is it good?```\n```How is it?```",
+    "backticks": "1. ``Is it good?``\n2. ``How is it?``",
+    "json comments": '[\n  "Is it good?", // first, short\n  "How is it?", // second\n]',
+    "json cut off": '{"prompts": ["Is it good?", "How is it?", "Tell me ab',
+    "json objects cut off": '{"prompts": [{"text": "Is it good?"}, {"text": "How is it?"}, {"text": "Tel',
+    "json key cut off": '[{"text": "Is it good?", "loss": 1}, {"text": "How is it?", "lo',
+    "json line end": '["Is it\ngood?", "How is it?"]',
+    "json old and new": '[{"old_prompt": "x", "new_prompt": "Is it good?"}, {"old_prompt": "a", "p": "How is it?"}]',
+    "json in a text": '"[\\"Is it good?\\", \\"How is it?\\"]"',
+    "tool call's text": '{"name": "f", "arguments": "{\\"prompts\\": [\\"Is it good?\\", \\"How is it?\\"]}"}',
+    "line ends escaped": "1. Is it good?\\n2. How is it?",
+    "quotes escaped": "- &quot;Is it good?&quot;\n- &#39;How is it?&#39;",
+    "yaml block": "- prompt: |\n    Is it good?\n- prompt: >-\n    How is it?",
+    "yaml keys": "prompt_1: Is it good?\nprompt_2: How is it?",
+    "yaml ids": "- id: 1\n  prompt: Is it good?\n- id: 2\n  prompt: How is it?",
+    "opro": "text: Is it good?\nscore: 90\n\ntext: How is it?\nscore: 91",
+    "xml lines": "<prompt>\nIs it good?\n</prompt>\n<prompt>\nHow\nis it?\n</prompt>",
+    "xml list": "<instruction>\n- Is it good?\n- How is it?\n</instruction>",
+    "xml items": "<items><item>Is it good?</item><item>How is it?</item></items>",
+    "xml elements": (
+        "<prompt><id>1</id><text>Is it good?</text></prompt>\n<prompt><text>How is it?</text><why>x</why></prompt>"
+    ),
+    "cdata": "<prompts><prompt><![CDATA[Is it good?]]></prompt><prompt><![CDATA[How is it?]]></prompt></prompts>",
+    "drawn table": "┌───┬───┐\n│ # │ Prompt │\n├───┼───┤\n│ 1 │ Is it good? │\n│ 2 │ How is it? │\n└───┴───┘",
+    "number words": "Prompt One: Is it good?\nPrompt Two: How is it?",
+    "German": "Vorschlag 1: Is it good?\nVorschlag 2: How is it?",
+    "French": "Proposition 1 : Is it good?\nProposition 2 : How is it?",
+    "Chinese": "提示1：Is it good?\n提示2：How is it?",
+    "Chinese numbers": "一、Is it good?\n二、How is it?",
+    "Chinese brackets": "（1）Is it good?\n（2）How is it?",
+    "Arabic digits": "١- Is it good?\n٢- How is it?",
+    "1-": "1- Is it good?\n2- How is it?",
+    "1>": "1> Is it good?\n2> How is it?",
+    "1 tab": "1\tIs it good?\n2\tHow is it?",
+    "pictures": "🎬 Is it good?\n🔥 How is it?",
+    "quotes of Europe": "1. „Is it good?”\n2. ‚How is it?‘",
+    "quotes of Japan": "1. 「Is it good?」\n2. 『How is it?』",
+    "quotes, arrow": '1. "Is it good?" → direct\n2. "How is it?" → open',
+    "loss after a question": "1. Is it good? loss: 0.2\n2. How is it? loss: 0.3",
+    "special tokens": "<s>- Is it good?\n- How is it?</s>",
+    "llama": "<|start_header_id|>assistant<|end_header_id|>\n\n- Is it good?\n- How is it?<|eot_id|>assistant",
+    "gemma": "<start_of_turn>model\n- Is it good?\n- How is it?<end_of_turn>\n<start_of_turn>user\n- more",
+    "deepseek": "<｜begin▁of▁sentence｜>- Is it good?\n- How is it?<｜end▁of▁sentence｜>",
+    "role": "Assistant: - Is it good?\n- How is it?",
+    "next turn": "- Is it good?\n- How is it?\n\nUser: thanks, more\nAssistant:\n- a third one",
+    "next instruction": "- Is it good?\n- How is it?\n\n### Instruction:\nNow this\n### Response:\n- a third one",
+    "think with attributes": '<think time="3 s">\n- x y\n</think>\n- Is it good?\n- How is it?',
+    "think with blanks": "< think >\n- x y\n</ think >\n- Is it good?\n- How is it?",
+    "smuggled text": "- Is it good?\U000e0041\U000e0101\ufe01\n- How is it?\u3164",
 }
 # Those with other proposals.
 OTHERS = {
@@ -119,6 +176,10 @@ OTHERS = {
         ["Is it good?"],
     ),
     "answer boxed": ("The final answer is $\\boxed{\\text{Is it good?}}$", ["Is it good?"]),
+    "placeholders": ("- [prompt 1]\n- <prompt 2>", []),
+    "Persian": ("- می\u200cخواهم\n- \u200cIs it\u200d good?", ["می\u200cخواهم", "Is it good?"]),
+    "numbers that do not count": ("Is it 1: good\nIs it 5: bad", ["Is it 1: good", "Is it 5: bad"]),
+    "one picture": ("🎬 or what\nis it", ["🎬 or what", "is it"]),
     "strike": ("- ~~Is it bad?~~\n- Is it good?", ["Is it good?"]),
     "answer label": ("Answer: Is it good?", ["Is it good?"]),
 }
@@ -135,6 +196,31 @@ def test_thoughts_headings_and_remarks_are_no_proposals(reply: str, wanted: list
 
 
 @pytest.mark.parametrize(
+    "reply",
+    [
+        "I’m sorry, but I can’t assist with that.",
+        "As an AI language model, I cannot provide prompts.",
+        "Unfortunately, I cannot fulfil this request.",
+        "I must decline.",
+        "I won't help with that.",
+        "I apologize, but I cannot do this.",
+        "Es tut mir leid, aber dabei kann ich nicht helfen.",
+        "Désolé, je ne peux pas vous aider.",
+        "Lo siento, no puedo ayudarte con eso.",
+        "对不起，我无法满足您的请求。",
+        "抱歉，我不能帮助您。",
+        "申し訳ありませんが、お手伝いできません。",
+        "죄송하지만 도와드릴 수 없습니다.",
+        "Извините, я не могу помочь с этим.",
+        "None",
+        "N/A",
+    ],
+)
+def test_a_refusal_in_any_apostrophe_or_language_is_no_proposal(reply: str) -> None:
+    assert [rejected.reason for rejected in parse_proposals(reply)[1]] == ["a phrase, not a proposal"]
+
+
+@pytest.mark.parametrize(
     ("reply", "reason"),
     [
         (OTHERS["thinking"][0], "reasoning before the answer"),
@@ -143,6 +229,7 @@ def test_thoughts_headings_and_remarks_are_no_proposals(reply: str, wanted: list
         (TWO_PROMPTS["analysis heading"], "a line of an analysis, not of the answer"),
         (OTHERS["analysis cut off"][0], "a line of an analysis, not of the answer"),
         (OTHERS["strike"][0], "struck out"),
+        (TWO_PROMPTS["next turn"], "text after the end of the answer"),
     ],
 )
 def test_what_is_dropped_has_its_reason(reply: str, reason: str) -> None:
@@ -172,29 +259,54 @@ def test_a_strategy_with_tags_of_its_own_reads_no_thoughts() -> None:
     assert parse_last_prompt(reply)[0] == ["the answer"]
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "<thinking>",
-        "</answer>",
-        "<answer>",
-        "|a|\n",
-        "| ",
-        "\\item ",
-        "①a ",
-        "1. a ",
-        "<li>",
-        '"a", ',
-        "**a** - b",
-        "a; ",
-        "\\boxed{",
-    ],
-)
-def test_long_answers_of_any_markup_are_read_in_linear_time(unit: str) -> None:
-    def seconds(n: int) -> float:
-        begun = time.process_time()  # other processes may be at work
-        _, rejected = parse_proposals(unit * n)
-        assert len(rejected) <= MOST_REJECTED + 3
-        return time.process_time() - begun
+class CountingPattern:
+    """A compiled pattern that adds to `scanned` the length of each text that it is given."""
 
-    assert min(seconds(40_000) for _ in range(3)) < 20 * 6 * max(seconds(2_000), 0.003)
+    scanned = 0
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._pattern, name)
+
+        def count(*args: Any, **named: Any) -> Any:
+            text = args[-1] if name == "sub" else args[0]
+            start, end = (*args[1:3], 0, len(text))[:2] if name in ("match", "finditer") else (0, len(text))
+            CountingPattern.scanned += min(len(text), end) - start
+            return method(*args, **named)
+
+        return count if callable(method) else method
+
+
+def count_work(monkeypatch: pytest.MonkeyPatch, reply: str) -> int:
+    """The Python instructions that parsing a reply takes, and the characters that patterns are given for it."""
+    instructions = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> Callable[..., Any]:
+        nonlocal instructions
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        instructions += event == "opcode"
+        return trace
+
+    for module in (reply_parser, reply_markup, reply_sections):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, re.Pattern):
+                monkeypatch.setattr(module, name, CountingPattern(value))
+    CountingPattern.scanned = 0
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        _, rejected = parse_proposals(reply)
+    finally:
+        sys.settrace(before)
+        monkeypatch.undo()
+    assert len(rejected) <= MOST_REJECTED + 3
+    return instructions + CountingPattern.scanned
+
+
+# What a pattern does within is counted by nothing; helpers/measure_replies.py measures its time.
+@pytest.mark.parametrize("unit", LONG_UNITS)
+def test_the_work_grows_linearly_with_the_length_of_the_answer(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    short, long = (count_work(monkeypatch, unit * (size // len(unit))) for size in (1_000, 8_000))
+    assert 8_000 <= long < 2 * 8 * short  # quadratic: 64 times as much
