@@ -66,6 +66,7 @@ def chat(message: dict[str, Any], finish_reason: str = "stop", **usage: Any) -> 
         {"content": [GOOD]},
         {"content": [{"text": {"value": GOOD}, "type": "text"}]},
         {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": ARGUMENTS}}]},
+        {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": json.loads(ARGUMENTS)}}]},
         {"content": GOOD, "reasoning_content": "- not this one"},
     ],
     ids=str,
@@ -127,6 +128,83 @@ def test_another_error_inside_an_answer_is_shown_and_stops(make: Callable[..., A
         assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("make", [gpt, claude])
+@pytest.mark.parametrize("body", ["", '{"id": "1", "choices": [{"message": {"content": "- it w', '{"id": "1"'])
+def test_a_body_that_ends_before_its_end_is_asked_for_again(make: Callable[..., Any], body: str) -> None:
+    good = openai_chat(GOOD) if make is gpt else anthropic_message(GOOD)
+    with serve(raw(body), good) as server:
+        advice, calls = ask(make(server, retry_s=10))
+    assert len(advice.proposals) == 3
+    assert calls[0].attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (
+            raw("<!DOCTYPE html><title>Blocked</title><style>a{}</style>", 403, "text/html"),
+            "403: a page of HTML: Blocked",
+        ),
+        (raw("<html>x", 401, "text/html"), "answered 401: a page of HTML"),
+        (raw('data: {"choices": []}\n\n', content_type="text/event-stream"), r"\(the server streams it, which was not"),
+        (raw('{"message": "Forbidden"}'), "came back .*: Forbidden"),
+        (raw('{"status": "error", "message": "GPU busy"}'), "200 with an error: GPU busy"),
+        (
+            raw('{"error": {"message": "{\\"error\\": {\\"code\\": 429}}"}}'),
+            "given up after 1 try .* with an error 429",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_came_instead_of_an_answer_is_named(response: Response, words: str) -> None:
+    with serve(response) as server, pytest.raises(MentorError, match=words) as stopped:
+        ask(gpt(server))
+    assert "this key may not" not in str(stopped.value)
+    assert "check the key" not in str(stopped.value)
+
+
+def test_a_redirect_of_the_api_is_named() -> None:
+    """A client repeats a POST that is redirected by 301 as a GET (RFC 9110, 15.4.2), to which no API answers."""
+    with serve(lookups=[error(405, "Method Not Allowed")]) as other:
+        to = f"{other.url}/v1/chat/completions"
+        with serve(raw("", 301, headers={"location": to})) as server, pytest.raises(MentorError, match=f"to {to};"):
+            ask(gpt(server))
+
+
+@pytest.mark.parametrize("value", ["Wed, 21 Oct 2015 07:28:00 GMT", "0", "-5"])
+def test_a_time_to_wait_that_is_over_does_not_hurry_the_next_try(value: str) -> None:
+    with serve(*[error(429, "busy", {"retry-after": value})] * 50) as server:
+        call = gpt(server, retry_s=2).complete([], 0, 1)
+    assert call.attempts <= 3  # 2 s hold no more tries with pauses of at least 0.5 s and 1 s
+    assert "given up" in (call.error or "")
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": "100", "completion_tokens": 20.0}, (100, 20)),
+        ({"prompt_tokens": 10**30, "completion_tokens": -1}, (None, None)),
+        ({"prompt_tokens": "many", "completion_tokens": 20.5}, (None, None)),
+        (None, (None, None)),
+        ("none", (None, None)),
+    ],
+    ids=str,
+)
+def test_only_what_is_a_count_of_tokens_is_counted(usage: Any, tokens: tuple[int | None, ...]) -> None:
+    body = json.loads(openai_chat(GOOD).body) | {"usage": usage}
+    with serve(raw(json.dumps(body))) as server:
+        call = gpt(server).complete([], 0, 1)
+    assert (call.input_tokens, call.output_tokens) == tokens
+
+
+@pytest.mark.parametrize("tail", [" /v1", "/v1 ", "/v1?version=1", "/v1#a", ":port/v1", ":99999999/v1"])
+def test_an_address_to_which_no_path_can_be_added_is_refused(tail: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no address"):
+        OpenAIChat("m", f"http://127.0.0.1{tail}")
+    with pytest.raises(ConfigurationError, match="is no address"):
+        OpenAIChat("m", "http://[::1/v1")
+
+
 # --- E19
 
 
@@ -139,6 +217,10 @@ def test_an_address_without_v1_is_named_where_it_fails() -> None:
             ask(replace(gpt(server), base_url=server.url))
         with pytest.raises(MentorError, match=rf"did you mean mentor\.client\.base_url={server.url}\?"):
             ask(replace(claude(server), base_url=f"{server.url}/v1"))
+        with pytest.raises(MentorError, match=rf"did you mean mentor\.client\.base_url={server.url}/v1\?"):
+            ask(replace(gpt(server), base_url=f"{server.url}/v1/chat/completions"))
+        with pytest.raises(MentorError, match=rf"did you mean mentor\.client\.base_url={server.url}\?"):
+            ask(replace(claude(server), base_url=f"{server.url}/v1/messages"))
         assert ask(gpt(server))[0].proposals
     with (
         serve(raw("<html>", content_type="text/html")) as server,

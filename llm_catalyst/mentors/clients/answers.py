@@ -65,6 +65,7 @@ def read_message(message: Any) -> tuple[str, str]:
     if not text.strip():
         calls = [get_field(call, "function") for call in get_field(message, "tool_calls") or []]
         given = [get_field(call, "arguments") for call in (*calls, get_field(message, "function_call"))]
+        given = [json.dumps(each) if isinstance(each, Mapping) else each for each in given]
         text = "\n".join(each for each in given if isinstance(each, str))
     return text, thought
 
@@ -94,7 +95,7 @@ def find_inner_error(response: Any) -> tuple[int | None, Any] | None:
     error = get_field(response, "error") or get_field(choice, "error")
     if not error and (choice is not None or get_field(response, "content")):
         return None
-    if not error and "error" in (get_field(response, "object"), get_field(response, "type")):
+    if not error and "error" in [get_field(response, name) for name in ("object", "type", "status")]:
         error = {name: get_field(response, name) for name in ("message", "code", "type", "param")}
     error = error or get_field(response, "detail") or get_field(response, "errors")
     return (read_status(error), error) if error else None
@@ -110,6 +111,8 @@ def read_status(error: Any) -> int | None:
     words = " ".join(
         str(value) for value in (*named, get_field(error, "message"), error if isinstance(error, str) else "")
     )
+    if within := find_inner_error(get_field(error, "message")):  # of a provider behind a gateway
+        return within[0]
     flat = words.lower().replace(" ", "_")
     return next((status for word, status in CODES.items() if word in flat), None)
 

@@ -60,7 +60,7 @@ class Claude(HTTPClient):
         return self.base_url or str(self.provider)
 
     def suggest_url(self) -> str:
-        url = self.place.rstrip("/")
+        url = self.place.rstrip("/").removesuffix("/messages")
         return url.removesuffix("/v1") if url.endswith("/v1") else ""
 
     def preflight(self) -> None:
@@ -101,6 +101,8 @@ class Claude(HTTPClient):
 
     def read_response(self, response: Any) -> ClientResponse:
         """The text of a message; blocks of thinking are left out."""
+        if response.content is None and response.stop_reason is None:
+            raise TypeError("no message")
         text, thought = read_content(response.content)
         stop_reason = read_name(response.stop_reason)
         error = {"refusal": "the model refused", None: "the answer broke off"}.get(stop_reason)

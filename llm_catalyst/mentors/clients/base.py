@@ -177,7 +177,7 @@ def retry_response(
             return respond(), tries
         except TemporaryError as failure:
             backoff = rng.uniform(0.5, 1) * min(2.0 ** (tries - 1), 30)
-            pause = backoff if failure.wait_s is None else failure.wait_s
+            pause = failure.wait_s or backoff  # a date that has passed, by another clock, says nothing
             if time.monotonic() - begun + pause >= retry_s:
                 tried = f"given up after {tries} {'try' if tries == 1 else 'tries'}"
                 asked = f"; the server asks to wait {failure.wait_s:.0f} s" if failure.wait_s else ""

@@ -1,6 +1,7 @@
 """Clients of providers behind a network: keys, deadlines, checks of the server, and reading its responses."""
 
 import importlib.util
+import json
 import os
 import re
 from abc import abstractmethod
@@ -34,7 +35,12 @@ from llm_catalyst.utils.validation import ConfigurationError, NonNegative, Posit
 
 SECRET_HEADER = re.compile(r"(?i)auth|key|token|cookie|secret|password")
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
+NO_ADDRESS = re.compile(r"[\s?#\x00-\x1f]")  # in the address of an API, to whose end the SDKs add a path
 REACH_S = 10.0
+MOST_TOKENS = 10**12  # more is no count
+LONGEST_WAIT_S = 1e9  # that a server may ask for
+PAGE = re.compile(r"(?is)\s*<(?:!doctype|html|head|body)\b")
+TITLE = re.compile(r"(?i)<title[^<>]{0,80}>([^<]{1,200})")
 REMEDIES = {
     401: "check the key in the environment variable that mentor.client.key_variable names",
     403: "this key may not use this model",
@@ -74,9 +80,14 @@ class HTTPClient(Client):
                 "mentor.client.key_variable must be the *name* of an environment variable in capitals, such as "
                 "OPENAI_API_KEY; the key itself never stands in a configuration"
             )
-        url, parts = self.base_url, urlsplit(self.base_url)
+        url, parts = str(self.base_url or ""), urlsplit("")
+        with suppress(ValueError):  # brackets or a port that are none
+            parts = urlsplit(url) if urlsplit(url).port != 0 and not NO_ADDRESS.search(url) else parts
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(f"mentor.client.base_url={url} is no address; try https://api.openai.com/v1")
+            raise ConfigurationError(
+                f"mentor.client.base_url={clean_line(url)} is no address; try https://api.openai.com/v1 (no blank, "
+                "? or #)"
+            )
         if parts.username or parts.password:
             raise ConfigurationError("mentor.client.base_url must not hold a user or password; use key_variable")
 
@@ -159,14 +170,20 @@ class HTTPClient(Client):
             note_refusal(failure.status_code, failure.body, answer, sent)
             return answer
         except Exception as failure:
-            return ClientResponse(error=f"the answer of {url} could not be read: {type(failure).__name__}: {failure}")
+            answer = ClientResponse(error=f"the answer of {url} could not be read: {type(failure).__name__}: {failure}")
+            if is_cut_off(failure):
+                raise TemporaryError(answer) from None
+            return answer
         if inner := find_inner_error(response):
             return self.read_inner_error(*inner, sent)
         try:
             return self.read_response(response)
         except (AttributeError, LookupError, TypeError):  # the SDKs check nothing: a page of HTML arrives as a str
-            shown, other = " ".join(str(response).split()), self.suggest_url()
+            body = response.to_dict(warnings=False) if hasattr(response, "to_dict") else response
+            shown, other = server_message(body), self.suggest_url()
             hint = f"did you mean mentor.client.base_url={other}?" if other else "check mentor.client.base_url"
+            if shown.startswith(("data:", "event:")):
+                hint = "the server streams it, which was not asked for"
             return ClientResponse(error=f"no answer of a model came back ({hint}): {shown}")
 
     def read_inner_error(self, status: int | None, body: Any, sent: Collection[str]) -> ClientResponse:
@@ -290,6 +307,13 @@ def is_temporary(error: Any) -> bool:
     return may_pass(error.status_code, error.body)
 
 
+def is_cut_off(failure: Exception) -> bool:
+    """Whether a JSON body could not be read because it is empty, or ends before its end."""
+    if not isinstance(failure, json.JSONDecodeError):
+        return False
+    return failure.msg.startswith("Unterminated") or failure.pos >= len(failure.doc.rstrip())
+
+
 def may_pass(status: int, body: Any) -> bool:
     """Whether a status may pass; an exhausted quota (also 429) does not."""
     return (status in (408, 409, 429) or status >= 500) and "insufficient_quota" not in str(body)
@@ -303,8 +327,11 @@ def status_response(error: Any, url: str, other_url: str = "") -> ClientResponse
         url: The address that was asked.
         other_url: The one to try if this one has no such route.
     """
-    remedy = f" ({REMEDIES[error.status_code]})" if error.status_code in REMEDIES else ""
-    if error.status_code in (404, 405) and other_url:
+    known = error.status_code in REMEDIES and not PAGE.match(str(error.body))  # a page is no provider's answer
+    remedy = f" ({REMEDIES[error.status_code]})" if known else ""
+    if error.response.history:
+        remedy = f" (redirected to {error.response.url}; name the address of the API in mentor.client.base_url)"
+    elif error.status_code in (404, 405) and other_url:
         remedy = f" (did you mean mentor.client.base_url={other_url}?)"
     message = f"{url}{name_proxy(url)} answered {error.status_code}{remedy}: {server_message(error.body)}"
     return ClientResponse(request_id=error.request_id, error=message)
@@ -314,6 +341,9 @@ def server_message(body: Any) -> str:
     """The message in an error body of either provider, or the body itself, on one line."""
     inner = body.get("error", body) if isinstance(body, dict) else body
     message = inner.get("message", inner) if isinstance(inner, dict) else inner
+    if isinstance(message, str) and PAGE.match(message):
+        title = TITLE.search(message)
+        message = f"a page of HTML{f': {title[1]}' if title else ''}"
     return " ".join(str(message).split())
 
 
@@ -322,7 +352,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after", "")
     with suppress(ValueError):
         seconds = float(milliseconds) / 1000 if milliseconds else float(value)
-        return max(0.0, seconds) if seconds < float("inf") else None
+        return max(0.0, min(seconds, LONGEST_WAIT_S)) if seconds < float("inf") else None
     with suppress(TypeError, ValueError):
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds())
     return None
@@ -386,7 +416,10 @@ def model_response(
 
 def read_count(value: Any) -> int | None:
     """A token count as a server sent it, or None where it is no count."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    if isinstance(value, str) or (isinstance(value, float) and value.is_integer()):
+        with suppress(ValueError):
+            value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS else None
 
 
 def read_name(value: Any) -> str | None:

@@ -56,6 +56,8 @@ class OpenAIChat(HTTPClient):
 
     def suggest_url(self) -> str:
         path = urlsplit(self.base_url).path
+        if path.rstrip("/").endswith("/chat/completions"):
+            return self.base_url.rstrip("/").removesuffix("/chat/completions")
         return "" if self.provider == "azure" or re.search(r"/v\d", path) else f"{self.base_url.rstrip('/')}/v1"
 
     def connect(self, timeout_s: float) -> Any:
