@@ -13,21 +13,23 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from annotated_types import Ge
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.paths import conf_directory
-from llm_catalyst.utils.validation import ConfigurationError, first_problem
+from llm_catalyst.utils.validation import ConfigurationError, NonNegativeInt, first_problem
 
 FILE = "models.yaml"
 SOON_DAYS = 60  # before a model's shutdown, from which on a run warns of it
 SNAPSHOT = re.compile(r"(.+?)-(20\d\d-\d\d-\d\d|20\d{6})")
 STRICT = ConfigDict(extra="forbid")
 
+Price = Annotated[float, Ge(0), Field(allow_inf_nan=False)]
 Rows = Mapping[str, Mapping[str, Any]]
 
 
@@ -48,11 +50,11 @@ class TokenCounts:
 class Prices:
     """USD per million tokens, from `above` input tokens of a request on; None: unknown."""
 
-    input: float | None = None
-    cached: float | None = None
-    cache_write: float | None = None
-    output: float | None = None
-    above: int = 0
+    input: Price | None = None
+    cached: Price | None = None
+    cache_write: Price | None = None
+    output: Price | None = None
+    above: NonNegativeInt = 0
 
 
 @pydantic_dataclass(frozen=True, config=STRICT)

@@ -111,8 +111,8 @@ def check_sweep_budget(sweep: SweepSettings) -> None:
     budget = sweep.budget
     if sweep.folder is None or (budget.usd is None and budget.tokens is None):
         return
-    used = sum_folder(Path(sweep.folder))
-    tokens = used.input_tokens + used.output_tokens
+    used, estimated = sum_folder(Path(sweep.folder))
+    tokens = used.input_tokens + used.output_tokens + estimated
     if budget.usd is not None and used.unpriced:
         raise BudgetExceededError(
             f"sweep.budget.usd={budget.usd:g} cannot be kept: an answer in {sweep.folder} has no known price; "

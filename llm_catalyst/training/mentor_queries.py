@@ -1,6 +1,5 @@
 """Requests to the mentor after each stage: answered at once, or while the next stage trains (`mentor.overlap`)."""
 
-import math
 import random
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from llm_catalyst.models.base import Parameters, map_alike
 from llm_catalyst.optimizers.backprop import mean_gradients
 from llm_catalyst.optimizers.base import Member
 from llm_catalyst.runs.records import Advice, Emit, LLMCall, Prompt
+from llm_catalyst.runs.spending import estimate_tokens
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.training.checkpointing import Checkpointer
 from llm_catalyst.training.evaluation import known_scores
@@ -25,7 +25,6 @@ from llm_catalyst.training.scoring import score_examples
 from llm_catalyst.training.state import State
 from llm_catalyst.utils.rng import derive_seed, make_generator
 
-LETTERS_PER_TOKEN = 3  # rather too few than too many: English has about 4
 HINT_EXAMPLES = 64  # training examples over which a prompt's gradient is taken
 HINT_TOKENS = MOVE_TOKENS = 3  # tokens named for each row
 # In lengths of a row: with a shorter step the nearest tokens are its neighbours (figures: scripts/bench/README.md).
@@ -123,16 +122,6 @@ class MentorScheduler:
 
     def _paid(self, state: State, stage: int) -> State:
         return state.paid(self._calls_of(stage))
-
-
-def estimate_tokens(call: LLMCall) -> int:
-    """The tokens of a paid answer that came without usage, by its characters; 0 where they are known."""
-    known = call.input_tokens is not None and call.output_tokens is not None
-    if not call.billed or known or call.cost_usd is not None:
-        return 0
-    letters = sum(len(message.content) for message in call.messages) + len(call.reply)
-    counted = (call.input_tokens or 0) + (call.output_tokens or 0)  # in the ledger already
-    return max(0, math.ceil(letters / LETTERS_PER_TOKEN) - counted)
 
 
 def up_to_the_last_answer(calls: Sequence[LLMCall]) -> tuple[LLMCall, ...]:

@@ -215,6 +215,10 @@ def test_the_first_folder_wins_and_a_folder_without_a_file_has_no_rows(tmp_path:
     [
         ("models: {mine: {price: 1}}", "mine: .*price"),
         ("models: {mine: {prices: [{input: cheap, output: 1}]}}", r"mine: .*prices\.0\.input"),
+        ("models: {mine: {prices: [{input: -1, output: 1}]}}", r"mine: prices\.0\.input.*greater than or equal to 0"),
+        ("models: {mine: {prices: [{input: 1, cached: .nan, output: 1}]}}", r"mine: prices\.0\.cached.*finite"),
+        ("models: {mine: {prices: [{input: 1, output: .inf}]}}", r"mine: prices\.0\.output.*finite"),
+        ("models: {mine: {prices: [{input: 1, output: 1, above: -1}]}}", r"mine: prices\.0\.above"),
         ("models: {mine: {shutdown: soon}}", "mine: .*shutdown"),
         ("models: {mine: 3}", "cannot be read"),
         ("rows: {}", "needs rows below `models`"),

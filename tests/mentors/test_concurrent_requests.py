@@ -1,5 +1,6 @@
 """Several questions at once: how many, in what order they are read, what is kept of them, and at what pace."""
 
+import errno
 import itertools
 import json
 import os
@@ -13,14 +14,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 from helpers.loopback import Loopback, Request, Response, anthropic_message, error, openai_chat, serve
 from helpers.tiny import TASK, WORDS, prompt_space, scored
 
 from llm_catalyst.mentors.base import MentorContext
-from llm_catalyst.mentors.clients import http
+from llm_catalyst.mentors.clients import http, rate_limit
 from llm_catalyst.mentors.clients.anthropic import Claude
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.rate_limit import find_file, limit_rate
@@ -268,6 +270,43 @@ def test_a_file_of_the_pace_that_holds_something_else_limits_nothing(
     assert time.monotonic() - begun < 5
     (written,) = json.loads(file.read_text())
     assert abs(written - time.time()) < 60
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 0.0, 3600.0])
+@pytest.mark.parametrize(
+    "damage", [None, "", "[" * 100_000, "[" + "9" * 400 + "]", "[1e300, NaN]", "folder", "read-only", "no lock"]
+)
+def test_neither_a_clock_that_is_set_nor_a_damaged_file_hurries_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float, damage: str | None
+) -> None:
+    clock = SimpleNamespace(now=1e6, set=0.0)
+    faked = SimpleNamespace(time=lambda: clock.now + clock.set, monotonic=lambda: clock.now)
+    faked.sleep = lambda s: setattr(clock, "now", clock.now + s)
+    monkeypatch.setattr(rate_limit, "time", faked)
+    monkeypatch.setenv("CATALYST_CACHE", str(tmp_path))
+    turn, file = limit_rate.__wrapped__("http://one", "a model", 2), find_file("http://one", "a model")
+    assert file is not None
+    begun = []
+    for _ in range(6):
+        turn()
+        begun.append(clock.now)
+        clock.now += 1
+        clock.set += jump_s
+        if damage == "folder":
+            if file.is_file():
+                file.unlink()
+            file.mkdir(exist_ok=True)
+        elif damage == "read-only":
+            monkeypatch.setattr(Path, "write_text", refuse_to_write)
+        elif damage == "no lock":
+            monkeypatch.setattr(rate_limit, "FileLock", refuse_to_write)
+        elif damage is not None:
+            file.write_text(damage)
+    assert all(later - earlier >= 60 for earlier, later in zip(begun, begun[2:], strict=False))
+
+
+def refuse_to_write(*_: Any, **__: Any) -> NoReturn:
+    raise OSError(errno.EROFS, "Read-only file system")
 
 
 def test_requests_and_retries_keep_to_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:

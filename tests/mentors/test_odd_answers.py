@@ -15,7 +15,7 @@ from llm_catalyst.mentors.llm import LanguageModel, MentorError
 from llm_catalyst.mentors.strategies.opro import Opro
 from llm_catalyst.mentors.strategies.paper import Paper
 from llm_catalyst.runs.records import Advice, LLMCall
-from llm_catalyst.training.mentor_queries import estimate_tokens
+from llm_catalyst.runs.spending import estimate_tokens
 from llm_catalyst.utils.validation import ConfigurationError
 
 GOOD = "- it was great\n- a fine story\n- tell me the mood"

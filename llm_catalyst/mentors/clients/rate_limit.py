@@ -3,8 +3,8 @@
 import json
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 
@@ -23,23 +23,32 @@ def limit_rate(url: str, model: str, per_minute: int | None, window_s: float = 6
     file below $CATALYST_CACHE, where that can be written. None sets no limit.
     """
     line = threading.Lock()
-    begun: list[float] = []  # of this process, where no file can be written
+    begun: list[float] = []  # of this process, by a clock that nobody sets
     file = find_file(url, model) if per_minute is not None else None
 
     def turn() -> None:
         if per_minute is None:
             return
-        shared: AbstractContextManager[object] = FileLock(f"{file}.lock") if file else nullcontext()
-        with line, shared:  # held while waiting: the others queue behind
-            now = time.time()
-            times = [t for t in (read_times(file) if file else begun) if now - window_s < t <= now]
-            if len(times) >= per_minute:
-                time.sleep(times[-per_minute] + window_s - now)
-            begun[:] = [*times[1 - per_minute :], time.time()] if per_minute > 1 else [time.time()]
+        with line, ExitStack() as held:  # while waiting, too: the others queue behind
+            shared: list[float] = []
             if file:
-                file.write_text(json.dumps(begun))
+                with suppress(OSError, NotImplementedError):  # a file system without locks
+                    held.enter_context(FileLock(f"{file}.lock"))
+                shared = [t for t in read_times(file) if t <= time.time()]  # a clock may have been set back
+            own_pause = find_pause(begun, time.monotonic(), per_minute, window_s)
+            time.sleep(max(own_pause, find_pause(shared, time.time(), per_minute, window_s)))
+            begun[:] = [*begun, time.monotonic()][-per_minute:]
+            if file:
+                with suppress(OSError):  # a full disk: the other processes do not know of this request
+                    file.write_text(json.dumps([*shared, time.time()][-per_minute:]))
 
     return turn
+
+
+def find_pause(times: Sequence[float], now: float, most: int, window_s: float) -> float:
+    """Seconds until fewer than `most` of these times, in order, lie in the window that ends then."""
+    times = [t for t in times if t > now - window_s]
+    return times[-most] + window_s - now if len(times) >= most else 0.0
 
 
 def find_file(url: str, model: str) -> Path | None:
@@ -51,7 +60,7 @@ def find_file(url: str, model: str) -> Path | None:
 
 def read_times(file: Path) -> list[float]:
     """The times in a file, in seconds since the epoch; none where it is missing or holds something else."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, OverflowError, RecursionError):
         found = json.loads(file.read_text())
         return sorted(float(t) for t in found if isinstance(t, int | float)) if isinstance(found, list) else []
     return []
