@@ -3,9 +3,12 @@
 import argparse
 import atexit
 import gc
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from llm_catalyst import __version__
@@ -74,6 +77,21 @@ WATCH = "rewrite it every SECONDS (30) until all runs have ended, 20 checks brin
 DIRECTORY: dict[str, Any] = {"type": expand_path, "metavar": "DIR", "help": "the run's directory, under outputs/"}
 
 
+def find_folder(text: str) -> Path:
+    """The folder that an option names. Raises ArgumentTypeError where there is none."""
+    if not (folder := expand_path(text)).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    return folder
+
+
+def parse_dollars(text: str) -> float:
+    """An amount of USD, 0 or more. Raises ArgumentTypeError for anything else."""
+    with suppress(ValueError):
+        if 0 <= (amount := float(text)) < math.inf:
+            return amount
+    raise argparse.ArgumentTypeError(f"{text} is no amount of dollars; give a number such as 20")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `catalyst` command; exits with one of the codes that README.md lists."""
     handle_signals()
@@ -133,17 +151,17 @@ def build_parser() -> argparse.ArgumentParser:
     data = add_command(commands, data_action, "print what a run would understand of a file or a task", DATA)
     data.add_argument("place", metavar="TASK|FILE", help="a task, a file or a folder")
     data.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides, as of a run")
-    data.add_argument("--config-dir", type=expand_path, metavar="DIR", help="your own YAMLs: task/, backbone/ …")
+    data.add_argument("--config-dir", type=find_folder, metavar="DIR", help="your own YAMLs: task/, backbone/ …")
     models = add_command(commands, models_action, "print the language models of a provider or a server", MODELS)
     models.add_argument("place", nargs="?", metavar="MENTOR|URL", help="a preset of conf/mentor, or an address")
-    models.add_argument("--config-dir", type=expand_path, metavar="DIR", help="your own YAMLs: models.yaml, mentor/ …")
+    models.add_argument("--config-dir", type=find_folder, metavar="DIR", help="your own YAMLs: models.yaml, mentor/ …")
     reproduce = add_command(commands, reproduce_action, "carry out a table of runs", REPRODUCE, allow_abbrev=False)
     reproduce.add_argument("table", nargs="?", metavar="TABLE", help="its name; left out: print the available tables")
     reproduce.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides for every run; hydra/launcher=…")
     reproduce.add_argument("--only", nargs="+", default=[], metavar="KEY=NAME", help="row=A,B column=C seed=1")
     reproduce.add_argument(
         "--budget-usd",
-        type=float,
+        type=parse_dollars,
         metavar="USD",
         help="what the mentors of all runs may cost together: sweep.budget.usd",
     )
@@ -153,7 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--published", type=expand_path, metavar="FILE", help="published figures, printed beside yours"
     )
     reproduce.add_argument(
-        "--config-dir", type=expand_path, metavar="DIR", help="your own YAMLs: table/, task/, mentor/ …"
+        "--config-dir", type=find_folder, metavar="DIR", help="your own YAMLs: table/, task/, mentor/ …"
     )
     report = add_command(commands, report_action, "write a page, figures and tables", REPORT)
     report.add_argument("places", nargs="+", type=expand_path, metavar="DIR", help="a run, or a folder around runs")

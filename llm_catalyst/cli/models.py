@@ -11,6 +11,7 @@ from rich.text import Text
 
 from llm_catalyst.config.build import build_node
 from llm_catalyst.mentors.catalogue import (
+    FILE,
     Lifecycle,
     find_lifecycle,
     find_model,
@@ -38,15 +39,21 @@ def models_command(place: str | None, config_dir: Path | None, console: Console)
     """Print the models at `place`, a preset of conf/mentor or an address; None: those of conf/models.yaml that live."""
     folders = [folder for folder in (config_dir, conf_directory()) if folder]
     use_models(read_own_models(folders))
+    prices = " and ".join(["conf/models.yaml", *map(str, list_own_files(folders))])
     presets = read_presets(folders)
     if place is None:
         endings = [find_lifecycle(name) for name in load_models()]
-        print_models("conf/models.yaml", [ending for ending in endings if not ending.over], presets, console)
+        print_models("conf/models.yaml", [ending for ending in endings if not ending.over], presets, prices, console)
         return
     client = find_client(place, presets)
     client.preflight()
     endings = [ModelLookup(entry.id, entry, known=True).lifecycle for entry in client.list_models()]
-    print_models(client.base_url, sorted(endings, key=lambda ending: ending.model), presets, console)
+    print_models(client.base_url, sorted(endings, key=lambda ending: ending.model), presets, prices, console)
+
+
+def list_own_files(folders: Iterable[Path]) -> list[Path]:
+    """The models.yaml of a user's own among these folders."""
+    return [file for folder in folders if folder != conf_directory() and (file := folder / FILE).is_file()]
 
 
 def read_presets(folders: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -71,6 +78,8 @@ def find_client(place: str, presets: Mapping[str, Mapping[str, Any]]) -> HTTPCli
         if node is None:
             return OpenAIChat(model="any", base_url=url, key_variable=None)
     else:
+        if ":" in place:
+            raise ConfigurationError(f"{place} is no address: one begins with http:// or https://; try http://{place}")
         check_choice("mentor", place, sorted(presets))
         node = presets[place]
     if node.get("base_url") == OPEN:
@@ -87,28 +96,28 @@ def find_client(place: str, presets: Mapping[str, Mapping[str, Any]]) -> HTTPCli
 
 
 def print_models(
-    source: str, endings: Iterable[Lifecycle], presets: Mapping[str, Mapping[str, Any]], console: Console
+    source: str, endings: Iterable[Lifecycle], presets: Mapping[str, Mapping[str, Any]], prices: str, console: Console
 ) -> None:
-    """Print a line for each chat model, and how many others there are."""
+    """Print a line for each chat model, and how many others there are; `prices` names the files of prices."""
     endings = list(endings)
     chat = [ending for ending in endings if not OTHER_USES.search(ending.model)]
     others = [ending.model for ending in endings if OTHER_USES.search(ending.model)]
-    table = make_columns("model", "shutdown", "$ in", "cached", "out", "mentor=", wide=0)
+    table = make_columns("model", "shutdown", "successor", "$ in", "cached", "out", "mentor=", wide=0)
     for ending in chat:
         facts = find_model(ending.model)
-        prices = facts.prices[0] if facts and facts.prices else None
-        costs = [None] * 3 if prices is None else [prices.input, prices.cached, prices.output]
-        asked = [name for name, node in presets.items() if node.get("model") in (ending.model, facts and facts.name)]
+        tier = facts.prices[0] if facts and facts.prices else None
+        costs = [None] * 3 if tier is None else [tier.input, tier.cached, tier.output]
+        names = {ending.model, *([facts.name] if facts else [])}
+        asked = [name for name, node in presets.items() if node.get("model") in names]
         table.add_row(
             Text(escape_controls(ending.model), "dim" if ending.over else ""),
             Text(str(ending.shutdown or "") or ("retired" if ending.over else ""), "yellow" if ending.shutdown else ""),
+            Text(escape_controls(ending.successor or "") if ending.shutdown else ""),
             *(Text("–" if cost is None else f"{cost:g}", "dim" if cost is None else "") for cost in costs),
             Text(", ".join(asked)),
         )
     console.print(table, crop=False)
-    notes = [
-        f"{format_count(len(chat), 'chat model')} of {source}; prices in USD per million tokens (conf/models.yaml)"
-    ]
+    notes = [f"{format_count(len(chat), 'chat model')} of {source}; prices in USD per million tokens ({prices})"]
     if others:
         notes.append(f"left out by their names: {join_first(sorted(others), 5)}")
     for note in notes:

@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.paths import conf_directory
-from llm_catalyst.utils.validation import ConfigurationError, NonNegativeInt, first_problem
+from llm_catalyst.utils.validation import ConfigurationError, NonNegativeInt, did_you_mean, first_problem
 
 FILE = "models.yaml"
 SOON_DAYS = 60  # before a model's shutdown, from which on a run warns of it
@@ -99,6 +99,9 @@ class ModelFacts:
         return None if any(price is None for _, price in paid) else sum(n * price for n, price in paid) / 1_000_000
 
 
+KEYS = [name for name in ModelFacts.__dataclass_fields__ if name != "name"]  # of a row
+
+
 @dataclass
 class _Own:
     """The rows of the run's configuration, which one process has in common."""
@@ -169,6 +172,9 @@ def merge_rows(place: str, packaged: Rows, own: Rows) -> dict[str, ModelFacts]:
     models = {}
     for name in {**packaged, **own}:
         mine = own.get(name, {})
+        if unknown := sorted(map(str, {*mine} - {*KEYS})) if isinstance(mine, Mapping) else []:
+            near = did_you_mean(unknown[0], KEYS) or f"; there are {', '.join(KEYS)}"
+            raise ConfigurationError(f"{place}, {name}: there is no key {unknown[0]}{near}")
         try:
             row = {"source": place, "date": str(datetime.date.today())} | dict(packaged.get(name, {})) | dict(mine)
             models[name] = TypeAdapter(ModelFacts).validate_python({"name": name, **row})

@@ -175,15 +175,17 @@ class LanguageModel(Mentor):
 
 def explain_stop(stage: int, why: str, failed: bool) -> str:
     """The message of a run that stops after `stage` (from 0), with the ways to continue it."""
+    why = why.rstrip(".")
     if not failed:
         return (
-            f"the mentor gave no usable answer after stage {stage}: {why}; resume the run, or set "
+            f"the mentor gave no usable answer after stage {stage + 1}: {why}; resume the run, or set "
             "mentor.on_unusable=fallback to continue without its advice"
         )
     return (
-        f"the mentor did not answer after stage {stage}: {why}; remove the cause and resume the run (catalyst resume "
-        "DIR), or resume it with another model (mentor.client.model=NAME) or with other mentors to ask instead "
-        "('mentor.fallbacks=[evolution]'); mentor.on_failure=fallback continues without advice"
+        f"the mentor did not answer after stage {stage + 1}: {why}; remove the cause and resume the run (catalyst "
+        "resume DIR), or resume it with another model (mentor.client.model=NAME), at another address "
+        "(mentor.client.base_url=URL), or with other mentors to ask instead ('mentor.fallbacks=[evolution]'); "
+        "mentor.on_failure=fallback continues without advice"
     )
 
 

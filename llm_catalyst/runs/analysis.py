@@ -110,11 +110,11 @@ class MentorAnswers:
 
     @property
     def words(self) -> str:
-        """'the mentor never answered', 'the mentor did not answer 1 of 3 times'; '' if it always did."""
+        """'the mentor never gave a usable answer', 'the mentor gave no usable answer 1 of 3 times'; '' if it did."""
         if self.silent:
-            return "the mentor never answered"
+            return "the mentor never gave a usable answer"
         asked = self.given + self.replaced
-        return f"the mentor did not answer {self.replaced} of {asked} times" if self.partial else ""
+        return f"the mentor gave no usable answer {self.replaced} of {asked} times" if self.partial else ""
 
 
 def read_answers(path: Path) -> MentorAnswers:

@@ -22,13 +22,15 @@ from rich.progress import track
 from rich.text import Text
 
 from llm_catalyst.config import table as tables
-from llm_catalyst.config.errors import DIVERGED, FAILED
+from llm_catalyst.config.build import build_components
+from llm_catalyst.config.errors import BUDGET_SPENT, DIVERGED, FAILED
 from llm_catalyst.config.overrides import expand_short_names, name_sweep
 from llm_catalyst.config.table import PlannedRun, Table
 from llm_catalyst.report.results import PUBLISHED, collect_results
 from llm_catalyst.runs.reader import read_manifest
 from llm_catalyst.runs.run_config import PLACE
 from llm_catalyst.sweeps.job import carry_out_job
+from llm_catalyst.sweeps.job_checks import resolve_job
 from llm_catalyst.sweeps.launchers import Sweep, begin_sweep, launch_jobs
 from llm_catalyst.sweeps.quoting import quote_text, quote_words
 from llm_catalyst.sweeps.status import JobStatus, render_reasons
@@ -131,16 +133,21 @@ def reproduce_table(plan: TablePlan, console: Console) -> int:
             (results,) = collect_results([plan.folder])
             console.print(render_scores(results), Text(), build_cost_table(results))
             console.print(describe_ending(plan, progress))
-    return DIVERGED if progress.complete and progress.diverged else 0 if progress.complete else FAILED
+    if progress.complete:
+        return DIVERGED if progress.diverged else 0
+    return FAILED if progress.count("failed") else max(progress.codes, default=FAILED)
 
 
 def describe_ending(plan: TablePlan, progress: TableProgress) -> RenderableType:
     """The number of finished runs, the failures of others, and the next command."""
     lines = [Text(summarize_progress(progress.snapshots), "bold green" if progress.complete else "bold red")]
-    failed = [(name_run(cell), found.words) for cell, found in progress.snapshots.items() if found.state == "failed"]
-    lines += render_reasons(sorted(failed))
+    for state in ("failed", "stopped"):
+        ended = [(name_run(cell), found.words) for cell, found in progress.snapshots.items() if found.state == state]
+        lines += render_reasons(sorted(ended))
     lines += render_reasons([(name_run(cell), "diverged") for cell in progress.diverged])
-    lines += [] if progress.complete else [Text(f"the same command continues with the others: {plan.table.command}")]
+    larger = "with a larger budget " if BUDGET_SPENT in progress.codes else ""
+    way = f"{larger}the same command continues with the others: {plan.table.command}"
+    lines += [] if progress.complete else [Text(way)]
     lines.append(Text(f"a page with figures, and files for a paper: catalyst report {quote_word(str(plan.folder))}"))
     return Text("\n").join(lines)
 
@@ -172,7 +179,7 @@ def compose_overrides(cell: PlannedRun, *more: str) -> tuple[str, ...]:
 def make_sweep(plan: TablePlan, folder: Path) -> Iterator[Sweep]:
     """A sweep of cells into `folder`, by the launcher that Hydra's own overrides name.
 
-    Raises what Hydra raises where no waiting cell's configuration can be composed: a word is wrong for all of them.
+    Raises what is wrong where no waiting cell can be carried out: a word is wrong for all of them.
     """
     with initialize_config_dir(str(conf_directory()), version_base="1.3", job_name="catalyst"):
         hydra = GlobalHydra.instance().hydra
@@ -189,11 +196,11 @@ def make_sweep(plan: TablePlan, folder: Path) -> Iterator[Sweep]:
 
 
 def refuse_what_no_cell_takes(sweep: Sweep, waiting: Sequence[PlannedRun]) -> None:
-    """Raise what Hydra raises unless one waiting cell's configuration can be composed, or none waits."""
+    """Raise what is wrong with the configuration of every waiting cell; nothing where one is right, or none waits."""
     problem: Exception | None = None
     for cell in {(cell.row, cell.column): cell for cell in waiting}.values():
         try:
-            sweep.loader.load_sweep_config(sweep.config, list(compose_overrides(cell)))
+            build_components(resolve_job(sweep.loader.load_sweep_config(sweep.config, list(compose_overrides(cell)))))
             return
         except Exception as error:
             problem = error

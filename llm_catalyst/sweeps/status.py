@@ -179,7 +179,8 @@ def summarize_jobs(statuses: Mapping[int, JobStatus], folder: Path) -> list[Text
     others = {"failed": "failed", "diverged": "diverged", "stopped": "stopped before the end", "waiting": "not run"}
     summary = count_endings(endings, others, verb)
     if left := len(endings) - endings.count("finished") - endings.count("diverged"):
-        summary += f"; the same command continues with {'it' if left == 1 else 'them'} ({folder})"
+        larger = "with a larger budget " if any(status.code == BUDGET_SPENT for status in statuses.values()) else ""
+        summary += f"; {larger}the same command continues with {'it' if left == 1 else 'them'} ({folder})"
     names = distinguish_jobs({number: status.overrides for number, status in statuses.items()})
     reasons = []
     for status in sorted(statuses.values(), key=lambda status: status.ending):  # failed before stopped

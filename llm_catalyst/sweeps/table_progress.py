@@ -19,19 +19,20 @@ from llm_catalyst.config.table import PlannedRun, Table, list_runs
 from llm_catalyst.runs.analysis import MentorAnswers, MentorUsage, read_answers, sum_usage
 from llm_catalyst.runs.reader import EXCHANGES, FILES, read_json, read_lines, read_raw_lines
 from llm_catalyst.runs.records import LLMCall, Outcome
-from llm_catalyst.sweeps.status import count_endings, read_statuses, repeat_action
+from llm_catalyst.sweeps.status import JobStatus, count_endings, read_statuses, repeat_action
 from llm_catalyst.utils.format import format_duration
 from llm_catalyst.utils.terminal import escape_controls, make_columns
 from llm_catalyst.utils.validation import ConfigurationError
 
 NOTHING = MentorUsage()
 ANSWERED = MentorAnswers()
+SIGNS = {"running": (" ▶", "cyan"), "failed": (" ✗", "bold red"), "stopped": (" ◼", "yellow")}  # of cells
 SHOWN = 4  # runs under way, and failures, that have a line of their own
 
 
 @dataclass(frozen=True)
 class ProgressSnapshot:
-    """The state of a run by its files (waiting, running, done or failed), and that in words."""
+    """The state of a run by its files (waiting, running, done, failed or stopped), and that in words."""
 
     state: str
     words: str = ""
@@ -91,6 +92,11 @@ class TableProgress:
         return self.count("done") == len(self.cells)
 
     @property
+    def codes(self) -> set[int]:
+        """The exit codes of the runs of this launch that did not finish."""
+        return {job.code for job in read_statuses(self.folder).values() if job.code}
+
+    @property
     def diverged(self) -> list[PlannedRun]:
         """The runs that diverged in every stage: those of this launch, and earlier ones without any result."""
         ended = {self.jobs[number] for number, job in read_statuses(self.folder).items() if job.code == DIVERGED}
@@ -104,7 +110,7 @@ class TableProgress:
         """Read the states of all runs that are not done, and show the changes."""
         with self._lock:
             ended = read_statuses(self.folder)
-            failures = {self.jobs[number]: job.message for number, job in ended.items() if job.code}
+            failures = {self.jobs[number]: job for number, job in ended.items() if job.code}
             for cell in self.cells:
                 before = self.snapshots.get(cell)
                 if before is None or before.state != "done":
@@ -114,12 +120,14 @@ class TableProgress:
         if self.live and self.live.is_started:
             self.live.refresh()
 
-    def _inspect(self, cell: PlannedRun, before: ProgressSnapshot | None, failure: str | None) -> ProgressSnapshot:
+    def _inspect(
+        self, cell: PlannedRun, before: ProgressSnapshot | None, failure: JobStatus | None
+    ) -> ProgressSnapshot:
         snapshot = before or ProgressSnapshot("waiting")
         with suppress(OSError, ConfigurationError, ValueError):  # a file that is being written, or is damaged
             snapshot = inspect_run(self.folder / cell.folder, self.since)
         if failure is not None and snapshot.state != "done":
-            return ProgressSnapshot("failed", failure, None, snapshot.usage)
+            return ProgressSnapshot(failure.ending, failure.message, None, snapshot.usage)
         return snapshot
 
     def _print_change(self, cell: PlannedRun, snapshot: ProgressSnapshot) -> None:
@@ -131,7 +139,7 @@ class TableProgress:
     def __rich__(self) -> RenderableType:
         done, whole = self.count("done"), len(self.cells)
         states = [f"{done} of {whole} runs done"]
-        states += [f"{self.count(state)} {state}" for state in ("running", "failed") if self.count(state)]
+        states += [f"{self.count(state)} {state}" for state in ("running", "failed", "stopped") if self.count(state)]
         times = f"{format_duration(time.monotonic() - self.began)} gone, {self.left()} left"
         usage = sum((snapshot.usage for snapshot in self.snapshots.values()), NOTHING)
         return Group(
@@ -144,19 +152,20 @@ class TableProgress:
             *self.notes(),
             *self.lines("running", "cyan"),
             *self.lines("failed", "red"),
+            *self.lines("stopped", "yellow"),
         )
 
     def notes(self) -> list[Text]:
         """The meaning of the signs of cells whose mentor did not always answer."""
         answers = [snapshot.answers for snapshot in self.snapshots.values()]
-        silent = [make_line("† the mentor never answered in a run, which has no score", "yellow")]
+        silent = [make_line("† the mentor never gave a usable answer in a run, which has no score", "yellow")]
         partial = [make_line("‡ the mentor did not always answer in a run", "yellow")]
         return silent * any(each.silent for each in answers) + partial * any(each.partial for each in answers)
 
     def left(self) -> str:
         """The time that the remaining runs take at the rate since the start."""
         new = self.count("done") - self.already
-        to_do = len(self.cells) - self.count("done") - self.count("failed")
+        to_do = len(self.cells) - self.count("done") - self.count("failed") - self.count("stopped")
         return f"about {format_duration((time.monotonic() - self.began) / new * to_do)}" if new else "–"
 
     def lines(self, state: str, style: str) -> list[Text]:
@@ -176,7 +185,7 @@ class TableProgress:
         text.append(f"{states.count('done')}/{len(states)}", "dim")
         text.append(" †" if len(counted) < len(snapshots) else "", "yellow")
         text.append(" ‡" if any(snapshot.answers.partial for snapshot in snapshots) else "", "yellow")
-        for state, sign, style in (("running", " ▶", "cyan"), ("failed", " ✗", "bold red")):
+        for state, (sign, style) in SIGNS.items():
             text.append(sign if state in states else "", style)
         return text
 
@@ -203,6 +212,7 @@ def name_run(cell: PlannedRun) -> str:
 
 def summarize_progress(snapshots: Mapping[PlannedRun, ProgressSnapshot]) -> str:
     """'58 of 60 runs finished; 1 failed; 1 was not run to the end'."""
-    names = {"done": "finished", "failed": "failed"}
+    names = {"done": "finished", "failed": "failed", "stopped": "stopped"}
     endings = [names.get(snapshot.state, "waiting") for snapshot in snapshots.values()]
-    return count_endings(endings, {"failed": "failed", "waiting": "not run to the end"})
+    others = {"failed": "failed", "stopped": "stopped before the end", "waiting": "not run to the end"}
+    return count_endings(endings, others)

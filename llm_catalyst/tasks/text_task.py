@@ -158,7 +158,7 @@ class TextTask(Task):
                 raise ConfigurationError(f"task={self.name}: {problem}; write them in this order, or name task.labels")
             if not self.labels:
                 pairs = ", ".join(f"{label!r} by {word!r}" for label, word in zip(labels, given, strict=True))
-                notes.append(f"the labels, in the order in which they were read off, are told by task.{key}: {pairs}")
+                notes.append(f"the labels were read off the rows, and task.{key} takes their order: {pairs}")
         return [escape_controls(note) for note in notes]
 
     def explain_empty(self, name: str, train: Sequence[Example], names: Sequence[str]) -> str:

@@ -178,7 +178,8 @@ def load_problem(parts: RunComponents, tell: Tell = ignore) -> Problem:
         load_backbone = clip.load_clip if task.modality == "image" else text.load_text_backbone
         return load_backbone(parts.backbone, head.words, device, protocol.embed_twice, protocol.official_states)
 
-    tell(f"loading {escape_controls(parts.backbone.name)} (a first time from the hub) …")
+    hub = "" if Path(parts.backbone.location()).is_dir() else " (a first time from the hub)"
+    tell(f"loading {escape_controls(parts.backbone.name)}{hub} …")
     backbone = shared_backbone.share_backbone(rng.derive_seed(settings.seed, "backbone"), load)
     return assemble_problem(data, backbone, head, settings, tell, unseen)
 

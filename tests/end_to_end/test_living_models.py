@@ -149,7 +149,7 @@ def test_a_users_own_models_are_priced_and_stay_so_when_the_run_is_resumed(place
     (own / "models.yaml").write_text("models: {gpt-6-luna: {price: 3}}\n")
     code, printed = place("run", *SMALL, "mentor=gpt35", f"--config-dir={own}")
     assert code == 2
-    assert f"{own}/models.yaml, gpt-6-luna: price" in printed
+    assert f"{own}/models.yaml, gpt-6-luna: there is no key price (did you mean prices?)" in printed
 
 
 def test_a_servers_models_are_listed_with_shutdown_price_and_preset(place: Place) -> None:
@@ -159,6 +159,7 @@ def test_a_servers_models_are_listed_with_shutdown_price_and_preset(place: Place
         assert "gpt-6.2-sol 2 0.1 10 gpt4, openai" in printed
         assert f"gpt-5.5 {SOON} 5 0.5 30 gpt55" in printed
         assert f"3 chat models of {place.server.url}/v1" in printed
+        assert "human" not in printed  # a preset without a model asks none of them
         assert "left out by their names: text-embedding-3-large" in printed
     code, printed = place("models")
     assert code == 0
@@ -170,6 +171,8 @@ def test_a_servers_models_are_listed_with_shutdown_price_and_preset(place: Place
     ("words", "said"),
     [
         (["opnai"], "did you mean openai"),
+        (["localhost:8000"], "try http://localhost:8000"),
+        (["--config-dir", "nowhere"], "there is no folder nowhere"),
         (["human"], "mentor=human asks no server"),
         (["azure"], "leaves mentor.client.base_url open"),
         (["bedrock"], "mentor=bedrock has no list of models"),

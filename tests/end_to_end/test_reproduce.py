@@ -145,13 +145,25 @@ def test_without_a_name_the_tables_are_listed(catalyst: Command, tmp_path: Path)
     }
 
 
+@pytest.mark.parametrize("words", [("--budget-usd", "-1"), ("sweep.budget.usd=-1",), ("batch_size=0",)])
+def test_a_value_that_is_wrong_for_all_runs_is_refused_before_the_first(
+    catalyst: Command, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    done = catalyst(*SMOKE, *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words[0].partition("=")[0] in done.stderr
+    assert not [*tmp_path.rglob("manifest.json")]
+
+
 def test_the_budget_of_a_table_stops_its_other_runs_and_a_larger_one_continues(
     catalyst: Command, tmp_path: Path
 ) -> None:
     words = (*SMOKE, "mentor=rehearsal", "--only", "column=BoolQ", "row=multi-start", "--budget-usd", "0")
     refused = catalyst(*words, cwd=tmp_path)
-    assert refused.returncode != 0
+    assert refused.returncode == 3
     assert "sweep.budget.usd=0 is used up: the runs in" in refused.stdout
+    assert "0 of 2 runs finished; 2 stopped before the end" in refused.stdout
+    assert "with a larger budget the same command continues with the others" in " ".join(refused.stdout.split())
     assert not [*tmp_path.rglob("outcome.json")]
     done = catalyst(*words[:-1], "5", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

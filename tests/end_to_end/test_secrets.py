@@ -271,7 +271,7 @@ def test_a_sweep_whose_mentor_fails_in_every_way_says_so_without_the_key(ended: 
     told = " ".join(end.printed.split())
     assert told.count("Incorrect API key provided: [key]") >= 2
     assert "does not know mentor.client.model=gpt-4o-mini; it has gpt-[key]" in told
-    assert "the mentor did not answer after stage 0" in told
+    assert "the mentor did not answer after stage 1" in told
     assert list(end.cwd.rglob("multirun.yaml"))
 
 

@@ -132,7 +132,7 @@ def test_a_run_that_stopped_amid_a_consultation_asks_only_the_rest_when_it_is_re
 
     with serve(reply=reply) as server:
         mentor = LanguageModel(OpenAIChat("m", server.url + "/v1", None, retry_s=0, at_once=2), Twice())
-        with pytest.raises(MentorError, match=r"did not answer after stage 0: .*no"):
+        with pytest.raises(MentorError, match=r"did not answer after stage 1: .*no"):
             mentor.propose(replace(consultation(), record=exchanges.append))
         failing.clear()
         before = len(server.requests)

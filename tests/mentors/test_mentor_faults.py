@@ -200,7 +200,7 @@ def nobody() -> Iterator[Loopback]:
         pytest.param(replace(error(500, "late"), delay_s=3), {"timeout_s": 1.0}, "within timeout_s", id="a timeout"),
         pytest.param(None, {}, "no connection to http://127.0.0.1", id="a refused connection"),
         pytest.param(replace(openai_chat(GOOD), reset=True), {}, "no connection", id="a connection reset in mid-body"),
-        pytest.param(error(401, f"bad key {KEY}"), {}, r"key_variable names): bad key [key]", id="401"),
+        pytest.param(error(401, f"bad key {KEY}"), {}, "): bad key [key]", id="401"),
         pytest.param(error(403, "not yours"), {}, "this key may not use this model", id="403"),
         pytest.param(error(404, "no such model"), {}, "check mentor.client.model", id="an unknown model"),
         pytest.param(error(400, "maximum context length"), {}, "maximum context length", id="a context too long"),
@@ -242,7 +242,7 @@ def test_a_fault_that_stays_does_what_the_configuration_says(
 @pytest.mark.parametrize(
     ("lookup", "words"),
     [
-        pytest.param([error(401, "bad key")], "key_variable", id="401"),
+        pytest.param([error(401, "bad key")], "check the key in the environment variable ", id="401"),
         pytest.param([error(403, "not yours")], "may not use", id="403"),
         pytest.param([error(404, "no such model"), model_list("a", "b")], "it has a, b", id="an unknown model"),
     ],

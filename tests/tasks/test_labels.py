@@ -186,7 +186,7 @@ def test_words_for_labels_that_were_read_off_the_rows_are_counted_and_their_orde
     with pytest.raises(ConfigurationError, match=rf"task\.{key} has the labels in another order than they have"):
         load_rows(folder, **{key: ["good", "bad"]})
     notes = load_rows(folder, **{key: ["terrible", "great"]}).notes
-    assert any(f"told by task.{key}: 'bad' by 'terrible', 'good' by 'great'" in note for note in notes)
+    assert any(f"task.{key} takes their order: 'bad' by 'terrible', 'good' by 'great'" in note for note in notes)
 
 
 @pytest.mark.parametrize(

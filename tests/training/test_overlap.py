@@ -234,7 +234,7 @@ def test_what_the_mentor_raises_is_raised_at_the_end_of_the_stage_and_the_run_go
     tmp_path: Path, whole: Path
 ) -> None:
     view = Watching(lambda step: step < 5 or view.answered.wait(5))  # the failure stands in the state that is saved
-    with pytest.raises(MentorError, match=r"after stage 0: .*no such key"):
+    with pytest.raises(MentorError, match=r"after stage 1: .*no such key"):
         carry_out(tmp_path, lambda request: error(401, "no such key"), view)
     assert sorted(path.name for path in tmp_path.glob("stages/*")) == ["00", "01.step000006"]
     carry_out(tmp_path)

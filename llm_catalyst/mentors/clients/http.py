@@ -5,7 +5,7 @@ import json
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import TimeoutError as DeadlineExceeded
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -42,7 +42,7 @@ LONGEST_WAIT_S = 1e9  # that a server may ask for
 PAGE = re.compile(r"(?is)\s*<(?:!doctype|html|head|body)\b")
 TITLE = re.compile(r"(?i)<title[^<>]{0,80}>([^<]{1,200})")
 REMEDIES = {
-    401: "check the key in the environment variable that mentor.client.key_variable names",
+    401: "check the key in the environment variable {variable}",
     403: "this key may not use this model",
     404: "check mentor.client.model and mentor.client.base_url",
 }
@@ -164,7 +164,7 @@ class HTTPClient(Client):
                 ClientResponse(error=f"no connection to {url}{name_proxy(url)}: {failure.__cause__ or failure}")
             ) from None
         except sdk.APIStatusError as failure:
-            answer = status_response(failure, url, self.suggest_url())
+            answer = status_response(failure, url, self.remedy, self.suggest_url())
             if is_temporary(failure):
                 raise TemporaryError(answer, retry_after(failure.response.headers)) from None
             note_refusal(failure.status_code, failure.body, answer, sent)
@@ -188,13 +188,17 @@ class HTTPClient(Client):
 
     def read_inner_error(self, status: int | None, body: Any, sent: Collection[str]) -> ClientResponse:
         """The error that came with HTTP status 200; raises TemporaryError or ParameterRefusedError as respond does."""
-        remedy = f" ({REMEDIES[status]})" if status in REMEDIES else ""
+        remedy = f" ({self.remedy(status)})" if status in REMEDIES else ""
         code = f" {status}" if status else ""
         answer = ClientResponse(error=f"{self.place} answered 200 with an error{code}{remedy}: {server_message(body)}")
         if status is not None and may_pass(status, body):
             raise TemporaryError(answer)
         note_refusal(status, body, answer, sent)
         return answer
+
+    def remedy(self, status: int) -> str:
+        """What to do about an HTTP status of REMEDIES."""
+        return REMEDIES[status].format(variable=self.key_variable or "that mentor.client.key_variable names")
 
     @property
     def place(self) -> str:
@@ -254,7 +258,7 @@ class HTTPClient(Client):
                 place = f"{url}{name_proxy(url)}"
                 fault = f"no connection to {place}: {cause}; check mentor.client.base_url, the server and the network"
         except sdk.APIStatusError as failure:
-            fault = status_response(failure, url).error if failure.status_code in (401, 403) else None
+            fault = status_response(failure, url, self.remedy).error if failure.status_code in (401, 403) else None
         except Exception:  # a response that cannot be read says nothing about the model
             pass
         ending = found.lifecycle
@@ -277,11 +281,10 @@ class HTTPClient(Client):
             fault: str | None = f"the answer of {url} is no list of models"
         except sdk.NotFoundError as failure:
             other = self.suggest_url()
-            fault = (
-                f"{url} has no list of models; did you mean {other}?" if other else status_response(failure, url).error
-            )
+            missing = f"{url} has no list of models; did you mean {other}?"
+            fault = missing if other else status_response(failure, url, self.remedy).error
         except sdk.APIStatusError as failure:
-            fault = status_response(failure, url).error
+            fault = status_response(failure, url, self.remedy).error
         except Exception as failure:
             why = failure.__cause__ or failure
             fault = f"no list of models came from {url}{name_proxy(url)}: {str(why) or type(why).__name__}"
@@ -319,16 +322,17 @@ def may_pass(status: int, body: Any) -> bool:
     return (status in (408, 409, 429) or status >= 500) and "insufficient_quota" not in str(body)
 
 
-def status_response(error: Any, url: str, other_url: str = "") -> ClientResponse:
+def status_response(error: Any, url: str, remedies: Callable[[int], str], other_url: str = "") -> ClientResponse:
     """The response for an HTTP status error, with the remedy if the status shows it.
 
     Args:
         error: The SDK's exception.
         url: The address that was asked.
+        remedies: What to do about a status of REMEDIES.
         other_url: The one to try if this one has no such route.
     """
     known = error.status_code in REMEDIES and not PAGE.match(str(error.body))  # a page is no provider's answer
-    remedy = f" ({REMEDIES[error.status_code]})" if known else ""
+    remedy = f" ({remedies(error.status_code)})" if known else ""
     if error.response.history:
         remedy = f" (redirected to {error.response.url}; name the address of the API in mentor.client.base_url)"
     elif error.status_code in (404, 405) and other_url:
