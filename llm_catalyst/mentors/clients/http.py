@@ -84,9 +84,9 @@ class HTTPClient(Client):
         with suppress(ValueError):  # brackets or a port that are none
             parts = urlsplit(url) if urlsplit(url).port != 0 and not NO_ADDRESS.search(url) else parts
         if parts.scheme not in ("http", "https") or not parts.hostname:
+            likely = f"http://{url}" if url and "://" not in url and not NO_ADDRESS.search(url) else "https://…/v1"
             raise ConfigurationError(
-                f"mentor.client.base_url={clean_line(url)} is no address; try https://api.openai.com/v1 (no blank, "
-                "? or #)"
+                f"mentor.client.base_url={clean_line(url)} is no address; try {clean_line(likely)} (no blank, ? or #)"
             )
         if parts.username or parts.password:
             raise ConfigurationError("mentor.client.base_url must not hold a user or password; use key_variable")
