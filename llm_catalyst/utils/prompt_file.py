@@ -17,8 +17,8 @@ def read_prompts(key: str, file: str) -> list[str]:
     """
     name = f"{key}={escape_controls(file)}"
     try:
-        lines = expand_path(file).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = expand_path(file).read_text(encoding="utf-8-sig").split("\n")  # a form feed ends no line
+    except (OSError, ValueError) as error:  # not of UTF-8, or a zero in the path
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigurationError(
             f"{name} cannot be read ({why}); write a UTF-8 file with one prompt on a line"

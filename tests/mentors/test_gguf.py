@@ -1,8 +1,10 @@
 """GGUF files as mentors: parts in packages, damage, missing packages; and the list that a model continues."""
 
 import hashlib
+import struct
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from helpers.dialogues import first_request
@@ -11,6 +13,7 @@ from helpers.tiny import consultation, prompt_space, scored
 from llm_catalyst.mentors.clients import gguf
 from llm_catalyst.mentors.clients.huggingface import LocalModel
 from llm_catalyst.mentors.strategies.paper import Paper
+from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.validation import ConfigurationError
 
 PARTS = (b"GGUF" + b"a" * 3000, b"b" * 100, b"c")
@@ -71,6 +74,37 @@ def test_a_file_that_is_no_gguf_is_refused_before_training(tmp_path: Path, conte
         file.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"model\.gguf is no GGUF file"):
         LocalModel(str(file)).preflight()
+
+
+def test_a_file_that_cannot_be_read_is_refused_before_training(tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="the llm extra is not installed")
+    pytest.importorskip("accelerate", reason="the llm extra is not installed")
+    (tmp_path / "model.gguf").symlink_to("/proc/self/mem")  # whose first bytes nobody can read
+    with pytest.raises(ConfigurationError, match=r"model\.gguf cannot be read \(Input/output error\)"):
+        LocalModel(str(tmp_path / "model.gguf")).preflight()
+
+
+# By the format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): magic, version, tensors, metadata.
+@pytest.mark.parametrize("rest", [b"", struct.pack("<I", 3), struct.pack("<IQQ", 3, 2**60, 2**60), b"\xff" * 100])
+def test_a_file_that_is_cut_off_or_damaged_is_an_answers_error(tmp_path: Path, rest: bytes) -> None:
+    pytest.importorskip("gguf", reason="the llm extra is not installed")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + rest)
+    model = LocalModel(str(tmp_path / "model.gguf"))
+    assert model.has_roles()
+    assert "model.gguf could not answer" in (model.respond([Message("user", "x")], 1).error or "")
+
+
+def test_a_cache_that_has_the_file_need_not_be_writable(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf.join_parts(package, SHA256)
+
+    def refuse(*_: str) -> NoReturn:
+        raise ConfigurationError("cannot be written")
+
+    monkeypatch.setattr(gguf, "writable_cache", refuse)
+    assert gguf.join_parts(package, SHA256).read_bytes() == WHOLE
+    gguf.join_parts(package, SHA256).unlink()
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        gguf.join_parts(package, SHA256)
 
 
 def test_without_the_packages_that_read_gguf_the_command_that_installs_them_is_named(

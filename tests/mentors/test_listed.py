@@ -55,6 +55,20 @@ def test_no_prompt_is_proposed_twice_at_one_restart(tmp_path: Path) -> None:
     assert len(ask(Listed(write_prompts(tmp_path), proposals=9), 3).proposals) == len(TEXTS)
 
 
+def test_only_the_end_of_a_line_ends_a_prompt(tmp_path: Path) -> None:
+    """Editors number lines by line feeds; a form feed, U+0085, U+2028 and the separators of ASCII stand within one."""
+    path = write_prompts(tmp_path, "good film\f\x1c\x85\u2028\na bad movie\r\n")
+    assert [p.rationale for p in ask(Listed(path), 0).proposals] == [
+        "prompt 1 of 2 in the file",
+        "prompt 2 of 2 in the file",
+    ]
+
+
+def test_a_path_that_no_system_knows_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"mentor\.file=.* cannot be read \(.*null byte"):
+        Listed("a\0b.txt").preflight()
+
+
 def test_blank_lines_a_mark_of_byte_order_and_windows_line_ends_are_no_prompts(tmp_path: Path) -> None:
     path = write_prompts(tmp_path, "\ufeffgood film\r\n\r\n   \r\n  a bad movie  \r\n")
     assert [p.prompt.text for p in ask(Listed(path), 0).proposals] == ["good film good film", "a bad movie a"]

