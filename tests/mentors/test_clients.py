@@ -197,7 +197,7 @@ def test_a_truncated_answer_stays_usable_and_says_so(connect: Connect, response:
 
 @pytest.mark.parametrize("connect", CLIENTS)
 @pytest.mark.parametrize(
-    ("status", "mend"), [(401, "key_variable"), (404, "mentor.client.model"), (403, "may not use"), (400, "bad input")]
+    ("status", "mend"), [(401, "TEST_KEY"), (404, "mentor.client.model"), (403, "may not use"), (400, "bad input")]
 )
 def test_a_status_that_stays_fails_at_once_with_the_mend(connect: Connect, status: int, mend: str) -> None:
     exchange, server = ask(connect, error(status, "bad input"))
@@ -362,7 +362,7 @@ def test_a_model_that_the_server_knows_is_looked_up_once(connect: Connect) -> No
 
 
 @pytest.mark.parametrize("connect", CLIENTS)
-@pytest.mark.parametrize(("status", "mend"), [(401, "key_variable"), (403, "may not use")])
+@pytest.mark.parametrize(("status", "mend"), [(401, "TEST_KEY"), (403, "may not use")])
 def test_a_refused_key_is_found_before_training_and_not_shown(connect: Connect, status: int, mend: str) -> None:
     complaint, paths = reach(connect, error(status, f"Incorrect API key: {KEY}"))
     assert f"answered {status}" in complaint

@@ -197,6 +197,17 @@ def test_only_what_is_a_count_of_tokens_is_counted(usage: Any, tokens: tuple[int
     assert (call.input_tokens, call.output_tokens) == tokens
 
 
+@pytest.mark.parametrize("make", [gpt, claude])
+def test_names_from_a_server_reach_no_terminal_table_or_file_with_control_characters(make: Callable[..., Any]) -> None:
+    good = json.loads((openai_chat if make is gpt else anthropic_message)(GOOD).body)
+    odd = {"model": "\x1b[31mm\u202e\n= 1" + "x" * 10_000, "id": "\x07id\x1b]0;title\x07"}
+    with serve(raw(json.dumps(good | odd))) as server:
+        call = make(server).complete([], 0, 1)
+    assert (call.answered or "").startswith("m = 1xxx")
+    assert len(call.answered or "") <= 200
+    assert call.request_id == "id"
+
+
 @pytest.mark.parametrize("tail", [" /v1", "/v1 ", "/v1?version=1", "/v1#a", ":port/v1", ":99999999/v1"])
 def test_an_address_to_which_no_path_can_be_added_is_refused(tail: str) -> None:
     with pytest.raises(ConfigurationError, match="is no address"):

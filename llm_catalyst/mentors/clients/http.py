@@ -28,7 +28,7 @@ from llm_catalyst.mentors.clients.model_lookup import (
 )
 from llm_catalyst.mentors.clients.rate_limit import limit_rate
 from llm_catalyst.mentors.clients.refused import refused_parameters
-from llm_catalyst.mentors.reply_parser import clean_line
+from llm_catalyst.mentors.reply_parser import clean_line, strip_invisible
 from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.proxies import name_proxy
 from llm_catalyst.utils.validation import ConfigurationError, NonNegative, PositiveInt, config_dataclass
@@ -37,6 +37,7 @@ SECRET_HEADER = re.compile(r"(?i)auth|key|token|cookie|secret|password")
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 NO_ADDRESS = re.compile(r"[\s?#\x00-\x1f]")  # in the address of an API, to whose end the SDKs add a path
 REACH_S = 10.0
+LONGEST_NAME = 200  # characters, of a model or a request
 MOST_TOKENS = 10**12  # more is no count
 LONGEST_WAIT_S = 1e9  # that a server may ask for
 PAGE = re.compile(r"(?is)\s*<(?:!doctype|html|head|body)\b")
@@ -427,5 +428,6 @@ def read_count(value: Any) -> int | None:
 
 
 def read_name(value: Any) -> str | None:
-    """A name as a server sent it, or None where it is no text."""
-    return value if isinstance(value, str) and value else None
+    """A name as a server sent it, on one line and without control characters; None where it is no text."""
+    name = " ".join(strip_invisible(value).split()) if isinstance(value, str) else ""
+    return name[:LONGEST_NAME] or None
