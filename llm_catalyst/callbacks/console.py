@@ -108,6 +108,10 @@ def describe_restart(record: Restart) -> str:
     after = f"{record.score.loss:.4f}" if record.score else "not scored"
     error = f" +- {record.error:.4f}" if record.error else ""
     reason = f" ({escape_controls(record.reason).rstrip(': ')})" if record.reason else ""
+    if record.reason.startswith("race"):
+        words = "the running prompt" if record.kept else quote_prompt(record.prompt.text)
+        losses = after if record.kept else f"{before}{after}{error}"
+        return f"race after stage {record.stage + 1} with {words}, dev loss {losses}{reason}"
     if record.kept:
         return f"after stage {record.stage + 1} the running prompt goes on, dev loss {after}{reason}"
     prompt = quote_prompt(record.prompt.text)

@@ -11,12 +11,24 @@ from rich.text import Text
 
 from llm_catalyst.callbacks.base import RunCallback, RunInfo, RunWatcher, describe_unfinished
 from llm_catalyst.runs.analysis import MentorUsage, best_prompts, call_usage, read_accuracy
-from llm_catalyst.runs.records import Evaluation, LLMCall, Outcome, Prompt, Record, Restart, Score, ScoredPrompt
+from llm_catalyst.runs.records import (
+    Evaluation,
+    LLMCall,
+    Outcome,
+    Prompt,
+    Record,
+    Restart,
+    Score,
+    ScoredPrompt,
+    Snapshot,
+)
+from llm_catalyst.runs.restart_effects import Role, find_role, trace_stage
 from llm_catalyst.utils.format import format_duration
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 from llm_catalyst.utils.text_plot import Point, draw_area, value_span
 
 LABEL = 24  # columns of the text to the left of a curve
+ORDER: tuple[Role, ...] = ("won", "restart", "lost", "not chosen")
 TOP, PROPOSALS = 5, 3  # rows: of the pool, and of the mentor's proposals
 POINTS = 256  # of a curve: more than a screen has dots for
 
@@ -92,10 +104,24 @@ class LiveView(RunCallback):
         self.scored: list[ScoredPrompt] = []
         self.top: list[ScoredPrompt] = []
         self.restarts: list[Restart] = []
+        self.stage_evaluations: list[Evaluation] = []  # on dev, of the last stage that has some
         self.warnings = list(map(escape_controls, info.warnings))
         self.activity = "scoring the starting point"
         self.live = Live(self, console=self.console, transient=True, vertical_overflow="crop")
         self.live.start()
+
+    def on_resume(self, stage: int, step: int, records: Sequence[Record]) -> None:
+        self.watcher.resume(stage, step, records)
+        self.pace.now = time.monotonic()
+        losses: dict[int, float] = {}
+        for record in records:
+            self.keep_record(record)
+            if isinstance(record, Snapshot):  # of prompts side by side, the best is drawn
+                losses[record.step] = min(record.train_loss, losses.get(record.step, math.inf))
+        for place, loss in losses.items():
+            self.train.add(place, loss)
+        self.top = best_prompts(self.scored)
+        self.set_activity("training" if self.watcher.training else "resuming")
 
     def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
         begins = stage != self.watcher.stage
@@ -110,18 +136,27 @@ class LiveView(RunCallback):
     def on_record(self, record: Record) -> None:
         was_training = self.watcher.training
         self.warnings += [notice.text for notice in self.watcher.watch_record(record) if notice.warning]
+        self.keep_record(record)
         if isinstance(record, Evaluation) and record.split == "dev":
-            self.show_evaluation(record)
+            if self.watcher.training and record.step >= self.watcher.info.ends[record.stage]:
+                self.set_activity("scoring the projected prompts")
         elif isinstance(record, ScoredPrompt):
-            self.scored.append(record)
             self.top = best_prompts(self.scored)
             if was_training:
                 last = record.stage + 1 == len(self.watcher.info.plan)
                 self.set_activity("scoring on test" if last else "asking the mentor")
+        elif isinstance(record, LLMCall) and not self.watcher.training:  # else it is used later
+            self.set_activity("the mentor failed" if record.error else "scoring the mentor's proposals")
+
+    def keep_record(self, record: Record) -> None:
+        """Keep what the screen shows of a record."""
+        if isinstance(record, Evaluation) and record.split == "dev":
+            self.stage_evaluations = [e for e in self.stage_evaluations if e.stage == record.stage] + [record]
+            self.show_evaluation(record)
+        elif isinstance(record, ScoredPrompt):
+            self.scored.append(record)
         elif isinstance(record, LLMCall):
             self.usage = self.usage + call_usage(record)
-            if not self.watcher.training:  # else it is used later
-                self.set_activity("the mentor failed" if record.error else "scoring the mentor's proposals")
         elif isinstance(record, Restart):
             self.restarts = [r for r in self.restarts if r.stage == record.stage] + [record]
 
@@ -133,8 +168,6 @@ class LiveView(RunCallback):
         self.evaluation = record
         self.best = max(read_accuracy(record), self.best or 0.0)
         self.dev.add(record.step, record.score.loss)
-        if self.watcher.training and record.step >= self.watcher.info.ends[record.stage]:
-            self.set_activity("scoring the projected prompts")
 
     def set_activity(self, activity: str) -> None:
         """Name what the run is doing now."""
@@ -181,9 +214,10 @@ class LiveView(RunCallback):
         pace = f"{self.pace.rate:.1f} steps/s" if self.pace.rate else ""
         rest = f"about {format_duration(left)} left" if left is not None else ""
         running = format_duration(now - self.started)
+        resumed = f"resumed from {escape_controls(info.resumed)}" if info.resumed else ""
         return [
             justify_line(Text(escape_controls(info.title), "bold"), running, width),
-            justify_line(Text(escape_controls(info.directory), "dim"), "", width),
+            justify_line(Text(escape_controls(info.directory), "dim"), resumed, width),
             Text.assemble(place, bar, step),
             justify_line(Text(self.activity + waiting, "cyan"), "   ".join(filter(None, (pace, rest))), width),
         ]
@@ -217,23 +251,30 @@ class LiveView(RunCallback):
         return lines + [prompt_line(entry.score, entry.origin, entry.prompt) for entry in self.top[:TOP]]
 
     def render_proposals(self) -> list[Text]:
-        """The mentor's last proposals, the chosen ones marked, and its cost so far."""
+        """The mentor's last proposals, those that restarted marked, and its cost so far."""
         head, proposals = "mentor: no restart yet", list[Text]()
-        if self.restarts:
-            last, chosen = self.restarts[-1], {restart.prompt for restart in self.restarts if not restart.kept}
-            head = f"mentor after stage {last.stage + 1}" + (" (fallback)" if last.fallback else "")
-            head += ": the running prompt goes on" * (not chosen)
-            for proposal, score in sorted(last.considered, key=lambda p: p[0].prompt not in chosen)[:PROPOSALS]:
-                mark, style = ("restart", "") if proposal.prompt in chosen else ("", "dim")
-                proposals.append(prompt_line(score, mark, proposal.prompt, style))
+        effects = trace_stage(self.restarts, self.stage_evaluations, self.scored, False, self.watcher.info.criterion)
+        if effects:
+            head, last = f"mentor after stage {effects[0].restart.stage + 1}", effects[0]
+            head += " (fallback)" * bool(last.restart.fallback) + ", dev at the restart" * last.carries
+            if any(effect.restart.kept and (effect.won or not effect.rivals) for effect in effects):
+                head += ": the running prompt goes on"
+            roles = [find_role(effects, proposal.prompt) for proposal, _ in last.restart.considered]
+            pairs = sorted(zip(last.restart.considered, roles, strict=True), key=lambda pair: ORDER.index(pair[1]))
+            for (proposal, score), role in pairs[:PROPOSALS]:
+                word = "" if role == "not chosen" else role
+                alone = last.alone.get(proposal.prompt) if last.carries else None
+                style = "" if role in ("restart", "won") else "dim"
+                proposals.append(prompt_line(score, word, proposal.prompt, style, alone))
         spent = self.usage.describe() if self.usage.calls else ""
         return [Text("   ".join(filter(None, (head, spent))), "dim"), *proposals]
 
 
-def prompt_line(score: Score | None, word: str, prompt: Prompt, style: str = "") -> Text:
-    """A prompt after its loss, its metric and a word on it."""
+def prompt_line(score: Score | None, word: str, prompt: Prompt, style: str = "", alone: Score | None = None) -> Text:
+    """A prompt after its loss, its metric, a word on it, and the loss of its text alone where that is another."""
     numbers = f"{score.loss:8.4f}  {score.metric:8.3f}" if score else " " * 18
-    return Text(f"{numbers}  {word:<8}  {quote_prompt(prompt.text, 300)}", style)
+    own = f"text alone {alone.loss:.4f}  " if alone else ""
+    return Text(f"{numbers}  {word:<8}  {own}{quote_prompt(prompt.text, 300)}", style)
 
 
 def justify_line(left: Text, right: str, width: int) -> Text:

@@ -1,6 +1,6 @@
 """A progress bar for each of several runs that share a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -24,6 +24,9 @@ class ProgressBar(RunCallback):
     def on_run_start(self, info: RunInfo) -> None:
         self.progress.update(self.task, total=sum(info.plan))
         self.set_text("begins")
+
+    def on_resume(self, stage: int, step: int, records: Sequence[Record]) -> None:
+        self.progress.update(self.task, completed=step)
 
     def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:
         self.progress.update(self.task, completed=step)

@@ -11,11 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_catalyst.report.curves import collect_scores, locate_restarts
-from llm_catalyst.report.summary import format_later_loss, format_loss, score_cells, summarize_run
+from llm_catalyst.report.restarts import render_considered, render_effects, render_restarts, score_cells
+from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs import analysis
 from llm_catalyst.runs.consultations import DESCRIPTIONS, collect_consultations
 from llm_catalyst.runs.reader import RunRecords, read_run
-from llm_catalyst.runs.records import LLMCall, Restart
+from llm_catalyst.runs.records import LLMCall
+from llm_catalyst.runs.restart_effects import TRAINING
 from llm_catalyst.utils import terminal
 from llm_catalyst.utils.format import format_count, join_first, shorten_text
 from llm_catalyst.utils.text_plot import Point, draw_curve, value_span
@@ -179,64 +181,6 @@ def render_pool(run: RunRecords, metric: str, longest: int | None) -> list[Rende
     return [*terminal.make_heading(title), Padding(table, (0, 0, 0, 2), expand=False)]
 
 
-def render_restarts(run: RunRecords, metric: str, longest: int | None) -> list[RenderableType]:
-    """Each restart: its effect, and the proposals behind it."""
-    lines: list[RenderableType] = []
-    shown: set[int] = set()  # stages, whose restarts share their proposals
-    for effect in analysis.trace_restarts(run):
-        restart = effect.restart
-        member = f", prompt {restart.member + 1}" if restart.member else ""
-        what = "No restart" if restart.kept else "Restart"
-        lines += terminal.make_heading(f"{what} after stage {restart.stage + 1}{member}")
-        lines += render_effect(effect)
-        if restart.stage not in shown:
-            shown.add(restart.stage)
-            lines += [terminal.indent_text(Text(effect.shown, "dim"))] if effect.shown else []
-            lines += render_considered(run, restart, metric, longest)
-    return lines
-
-
-def render_effect(effect: analysis.RestartEffect) -> list[RenderableType]:
-    """The loss before and at a restart, and after the stage that it began."""
-    restart = effect.restart
-    path = Text.assemble("dev loss ", format_loss(effect.before), " → ", format_loss(effect.at))
-    path.append(" of the running prompt → " if restart.kept else f" at the restart{describe_error(restart)} → ")
-    path.append_text(format_later_loss(effect))
-    path.append(f" after stage {restart.stage + 2}" if effect.after else " (not trained yet)")
-    lines: list[RenderableType] = [terminal.indent_text(path)]
-    if restart.fallback:
-        words = f"fallback: {terminal.escape_controls(restart.fallback)}"
-        lines.append(terminal.indent_text(Text(words, "yellow")))
-    return lines
-
-
-def describe_error(restart: Restart) -> str:
-    """' (+0.012 ± 0.020, within the error)': the difference in loss at a restart, where its error is known."""
-    if restart.difference is None or restart.error is None:
-        return ""
-    within = ", within the error" * bool(restart.within_error)
-    return f" ({restart.difference:+.4f} ± {restart.error:.4f}{within})"
-
-
-def render_considered(run: RunRecords, restart: Restart, metric: str, longest: int | None) -> list[RenderableType]:
-    """The proposals before a restart: scores, choice, rationale, parts that were cut off, and rejected lines."""
-    chosen = {r.prompt for r in run.restarts if r.stage == restart.stage and not r.kept}
-    table = terminal.make_columns("", "dev loss", metric, "proposal", wide=3)
-    for proposal, score in restart.considered:
-        is_chosen = proposal.prompt in chosen
-        text = Text(terminal.quote_prompt(proposal.prompt.text, longest), "" if is_chosen else "dim")
-        if proposal.lost:
-            text.append(f"  cut off: {terminal.quote_prompt(proposal.lost, longest)}", "yellow")
-        if proposal.rationale:
-            text.append(f"\n{terminal.escape_controls(proposal.rationale)}", "dim italic")
-        table.add_row(Text("▸" if is_chosen else " ", "cyan"), *score_cells(score), text)
-    lines: list[RenderableType] = [Padding(table, (0, 0, 0, 2), expand=False)]
-    for rejected in restart.rejected:
-        line = Text.assemble(("rejected ", "dim"), terminal.quote_prompt(rejected.line, longest))
-        lines.append(terminal.indent_text(line.append(f"  {terminal.escape_controls(rejected.reason)}", "dim")))
-    return lines
-
-
 def render_consultations(run: RunRecords, full: bool = False, side_by_side: bool = True) -> RenderableType:
     """Each consultation: request and answer, what was read from the answer, and what became of it."""
     metric, found = analysis.read_metric_name(run), collect_consultations(run)
@@ -246,11 +190,11 @@ def render_consultations(run: RunRecords, full: bool = False, side_by_side: bool
         lines += terminal.make_heading(title)
         for call in consultation.calls:
             lines += render_exchange(call, full, side_by_side)
-        for effect in consultation.effects:
-            lines += render_effect(effect)
         if consultation.effects:
-            restart = consultation.effects[0].restart
-            lines += render_considered(run, restart, metric, None if full else SHORT_PROMPT)
+            lines += render_effects(consultation.effects)
+            lines += render_considered(consultation.effects, metric, None if full else SHORT_PROMPT)
+    if any(consultation.effects for consultation in found):
+        lines += [Text(), Text(TRAINING[0].upper() + TRAINING[1:], "dim")]
     return Group(*lines)
 
 

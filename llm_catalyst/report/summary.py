@@ -4,20 +4,13 @@ import math
 from statistics import fmean, stdev
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llm_catalyst.runs.analysis import (
-    RestartEffect,
-    collect_warnings,
-    count_answers,
-    read_metric_name,
-    sum_usage,
-    trace_restarts,
-)
+from llm_catalyst.report.restarts import score_cells, tabulate_restarts
+from llm_catalyst.runs.analysis import collect_warnings, count_answers, read_metric_name, sum_usage
 from llm_catalyst.runs.reader import RunRecords
-from llm_catalyst.runs.records import Outcome, Prompt, Restart, Score
+from llm_catalyst.runs.records import Outcome, Prompt, Score
 from llm_catalyst.runs.resolved import Predictions
 from llm_catalyst.utils import terminal
 from llm_catalyst.utils.format import format_count, format_duration, format_mebibytes, quote_word
@@ -35,13 +28,8 @@ def summarize_run(run: RunRecords, shown: bool = False) -> RenderableType:
     parts: list[RenderableType] = []
     if run.outcome:
         parts += [render_verdict(run, run.outcome), Text(), render_scores(run.outcome, read_metric_name(run))]
-        parts += [*render_best_prompts(run, run.outcome), *render_restarts(run)]
+        parts += [*render_best_prompts(run, run.outcome), *tabulate_restarts(run)]
     return Group(*parts, *render_usage(run), *render_warnings(run), *render_next_steps(run, shown))
-
-
-def score_cells(score: Score | None) -> list[str]:
-    """A score as two table cells: loss, metric."""
-    return ["", ""] if score is None else [f"{score.loss:.4f}", f"{score.metric:.3f}"]
 
 
 def counted_score_cells(score: Score | None) -> list[str]:
@@ -122,41 +110,6 @@ def render_best_prompts(run: RunRecords, outcome: Outcome) -> list[RenderableTyp
         entry = next((e for e in run.pool if e.prompt.tokens == entry.prompt.tokens), entry)
         add("Best discrete prompt", entry.prompt, f"first proposed by the {entry.origin}, in stage {entry.stage + 1}")
     return lines
-
-
-def render_restarts(run: RunRecords) -> list[RenderableType]:
-    """The effect of each restart, one line each."""
-    if not run.restarts:
-        return []
-    table = terminal.make_columns("after stage", "before", "restart", "±", "a stage later", "from", wide=5)
-    for effect in trace_restarts(run):
-        restart, losses = effect.restart, (format_loss(effect.before), format_loss(effect.at))
-        words = "(the running prompt)" if restart.kept else terminal.quote_prompt(restart.prompt.text)
-        text = Text(words, "dim" if restart.kept else "", no_wrap=True, overflow="ellipsis")
-        table.add_row(str(restart.stage + 1), *losses, format_error(restart), format_later_loss(effect), text)
-    table_and_note: list[RenderableType] = [Padding(table, (0, 0, 0, 2), expand=False)]
-    if any(restart.error for restart in run.restarts):
-        note = "±: the standard error of the difference to before, over dev's rows; yellow: no larger a difference"
-        table_and_note.append(terminal.indent_text(Text(note, "dim")))
-    return [*terminal.make_heading("Restarts, by dev loss"), *table_and_note]
-
-
-def format_error(restart: Restart) -> Text:
-    """The standard error of the difference in loss at a restart, yellow where the difference is within it."""
-    if restart.error is None or restart.kept:
-        return Text("")
-    return Text(f"{restart.error:.4f}", "yellow" if restart.within_error else "")
-
-
-def format_loss(score: Score | None) -> str:
-    """A loss in nats; a dash for None."""
-    return f"{score.loss:.4f}" if score else "–"
-
-
-def format_later_loss(effect: RestartEffect) -> Text:
-    """The dev loss after the stage that the restart began: green if it is below the loss before the restart."""
-    so_far = "" if effect.ended or effect.after is None else " so far"
-    return Text(format_loss(effect.after) + so_far, "green" if effect.better else "")
 
 
 def render_usage(run: RunRecords) -> list[RenderableType]:

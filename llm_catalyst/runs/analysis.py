@@ -213,48 +213,6 @@ def describe_event(event: Event) -> str:
     return f"{place}{escape_controls(event.kind)}: {escape_controls(event.message)}"
 
 
-@dataclass(frozen=True)
-class RestartEffect:
-    """A restart's effect: the dev score before it, its own, and that after the stage it started.
-
-    `ended` is False if that stage is not over: `after` is then its latest score. `snapshots` counts the projections
-    that were recorded in the stage before it.
-    """
-
-    restart: Restart
-    before: Score | None
-    at: Score | None
-    after: Score | None
-    ended: bool
-    snapshots: int
-
-    @property
-    def better(self) -> bool:
-        """Whether the loss after the stage is below that before the restart."""
-        return self.before is not None and self.after is not None and self.after.loss < self.before.loss
-
-    @property
-    def shown(self) -> str | None:
-        """What the mentor saw of the stage before; None in runs of revisions that did not record it."""
-        if self.restart.distinct is None or self.restart.shown is None:
-            return None
-        prompts = f"{self.restart.distinct} of {format_count(self.snapshots, 'projection')} in the stage differ"
-        return f"{prompts}; {format_count(self.restart.shown, 'prompt')} stood in the pool"
-
-
-def trace_restarts(run: RunRecords) -> list[RestartEffect]:
-    """The effect of each restart."""
-    found = []
-    for restart in run.restarts:
-        own = (restart.stage + 1, restart.member)
-        dev = [e for e in run.metrics if e.split == "dev" and (e.stage, e.member) == own]
-        ended = any(entry.stage > restart.stage for entry in run.pool) or run.outcome is not None
-        after = max(dev, key=lambda e: e.step).score if dev else None
-        snapshots = sum(snapshot.stage == restart.stage for snapshot in run.trajectory)
-        found.append(RestartEffect(restart, restart.score_before, restart.score, after, ended, snapshots))
-    return found
-
-
 def outcome_columns(outcome: Outcome) -> dict[str, Any]:
     """A finished run's result, by the column names of `load_runs`."""
     best, prompt, ledger = outcome.best, outcome.best_prompt, outcome.ledger

@@ -1,23 +1,25 @@
 """A mentor's consultations: what it was asked after a stage, what it answered, and what became of its proposals."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-from llm_catalyst.runs.analysis import RestartEffect, trace_restarts
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import LLMCall, Proposal, Rejected, Score
+from llm_catalyst.runs.restart_effects import RestartEffect, Role, find_role, trace_restarts
 from llm_catalyst.utils.validation import get_nested
 
 Status = Literal["answered", "reused", "failed", "no answer yet"]
-Fate = Literal["better", "not better", "not chosen", "fallback", "not used", "still training"]
+Fate = Literal["lower", "within the error", "higher", "error unknown", "not chosen", "fallback", "not used"]
 DESCRIPTIONS: dict[Fate, str] = {
-    "better": "the stage from its proposal ended with a lower loss",
-    "not better": "the stage from its proposal did not end with a lower loss",
+    "lower": "its proposal restarted, with a lower loss there",
+    "within the error": "its proposal restarted, with the same loss there, within the error",
+    "higher": "its proposal restarted, with a higher loss there",
+    "error unknown": "its proposal restarted; the error of the difference is not known",
     "not chosen": "training went on from the running prompt",
     "fallback": "nothing usable; the pool's best restarted",
     "not used": "no restart followed",
-    "still training": "the stage from its proposal is not over",
 }
 
 
@@ -48,9 +50,15 @@ class Consultation:
         """Why the pool's best took the place of the mentor's proposals; None where it did not."""
         return next((effect.restart.fallback for effect in self.effects if effect.restart.fallback), None)
 
-    def is_chosen(self, proposal: Proposal) -> bool:
-        """Whether the next stage started from this proposal."""
-        return any(e.restart.prompt == proposal.prompt and not e.restart.kept for e in self.effects)
+    @property
+    def leading(self) -> RestartEffect | None:
+        """The restart that trained on: of several side by side the winner, or before that the lowest loss."""
+        known = [effect for effect in self.effects if effect.won] or self.effects
+        return min(known, key=lambda effect: effect.at.loss if effect.at else math.inf, default=None)
+
+    def role(self, proposal: Proposal) -> Role:
+        """What became of this proposal."""
+        return find_role(self.effects, proposal.prompt)
 
     @property
     def status(self) -> Status:
@@ -62,17 +70,13 @@ class Consultation:
 
     @property
     def fate(self) -> Fate:
-        """What became of the proposals: better, where the loss after the stage is below that before the restart."""
-        if not self.effects:
+        """What became of the proposals; of one that restarted, what the restart itself did to the loss."""
+        leading = self.leading
+        if leading is None:
             return "not used"
         if self.fallback:
             return "fallback"
-        started = [effect for effect in self.effects if not effect.restart.kept]
-        if not started:
-            return "not chosen"
-        if not any(effect.ended for effect in started):
-            return "still training"
-        return "better" if any(effect.better for effect in started) else "not better"
+        return "not chosen" if leading.restart.kept else leading.change or "error unknown"
 
 
 def collect_consultations(run: RunRecords) -> list[Consultation]:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
+from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Budget, Settings, SweepSettings
+from llm_catalyst.runs.reader import FILES
 from llm_catalyst.runs.records import Emit, Event, ScoredPrompt, Snapshot, Usage
 from llm_catalyst.runs.spending import sum_folder
 from llm_catalyst.runs.writer import RunDirectory
@@ -29,8 +31,8 @@ class Checkpointer:
         """Seconds that the run has taken so far, those before it was resumed included."""
         return time.monotonic() - self._began
 
-    def restore(self, emit: Emit, device: torch.device) -> State | None:
-        """The newest state that was saved, if any."""
+    def restore(self, emit: Emit, callback: RunCallback, device: torch.device) -> State | None:
+        """The newest state that was saved, if any; the callback then gets the records that led to it."""
         restored = self.directory.restore(emit)
         if restored is None:
             return None
@@ -41,6 +43,7 @@ class Checkpointer:
         if state.room:
             self.limits.narrow(*state.room)
         self._saved_step = state.step
+        callback.on_resume(state.stage, state.step, [record for kind in FILES for record in self.directory.read(kind)])
         return state
 
     def after_step(self, state: State) -> None:

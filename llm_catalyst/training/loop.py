@@ -49,7 +49,7 @@ def run_experiment(
 
     problem, plan = experiment.problem, experiment.plan
     checkpointer = Checkpointer(directory, problem.settings, signals or SignalHandler(), problem.model.limits)
-    state = checkpointer.restore(emit, problem.device) or start_state(experiment, emit)
+    state = checkpointer.restore(emit, callback, problem.device) or start_state(experiment, emit)
     start_score = next((each.score for each in directory.read(Evaluation) if each.step == 0), None)
     calls = list(directory.read(LLMCall))
     scheduler = MentorScheduler(problem, experiment.mentor, len(plan), checkpointer, emit, calls)

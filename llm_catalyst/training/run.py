@@ -73,8 +73,8 @@ def run_training(
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
         shown = describe_rows(facts), (*notes, *facts.warnings)
         metric = problem.data.task.metric
-        majority = majority_share(problem.data.dev)
-        callback.on_run_start(RunInfo(title, str(path), plan, majority, metric, *shown, resumed))
+        majority, criterion = majority_share(problem.data.dev), parts.settings.prompt_criterion
+        callback.on_run_start(RunInfo(title, str(path), plan, majority, metric, *shown, resumed, criterion))
         try:
             with shared_backbone.get_signal_handler(0.0 if interactive else signals.PATIENCE_S) as handler:
                 optimizer = shared_backbone.share_steps(parts.optimizer, problem.device)

@@ -6,18 +6,33 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pexpect
 import pytest
-from helpers.recorded import DIRECTORY, HOSTILE, OVERVIEW, PLAN, evaluation, exchange, outcome, play
+from helpers.recorded import (
+    DIRECTORY,
+    HOSTILE,
+    OVERVIEW,
+    PLAN,
+    evaluation,
+    exchange,
+    outcome,
+    play,
+    prompt,
+    raced,
+    run_records,
+    write_run,
+)
 from rich.console import Console
 
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.callbacks.console import PlainView, make_callback
 from llm_catalyst.callbacks.live import POINTS, Curve, LiveView, Pace, stage_bar
+from llm_catalyst.callbacks.progress_bars import ProgressBars
 from llm_catalyst.runs.analysis import MentorUsage, sum_usage
-from llm_catalyst.runs.records import Event, Prompt, Score, ScoredPrompt
+from llm_catalyst.runs.records import Event, Prompt, Score, ScoredPrompt, Snapshot
 from llm_catalyst.utils.format import format_dollars
 from llm_catalyst.utils.terminal import escape_controls, escape_paragraphs, quote_prompt
 from llm_catalyst.utils.text_plot import draw_area, draw_curve, value_span
@@ -391,3 +406,83 @@ def test_text_is_made_safe_but_stays_legible() -> None:
 def test_spending_adds_up() -> None:
     total = sum_usage([exchange(0, "1. film"), exchange(1, "2. tone")])
     assert total == MentorUsage(2, 1624, 128, 0, 0.00123 + 0.00123, 0)
+
+
+def test_a_resumed_run_shows_in_the_live_view_what_is_on_disk() -> None:
+    with live() as (view, console), live() as (whole, other):
+        play(whole, stages=2)
+        for step in range(401, 501):
+            whole.on_step(2, step, (0.7 - step / 2000,))
+        whole.on_record(evaluation(2, 500, 0.48, 0.75))
+        records = [
+            *run_records(2),
+            Snapshot(2, 500, 0, 0.45, Prompt((1,), "film"), 0.6),
+            evaluation(2, 500, 0.48, 0.75),
+        ]
+        kinds = sorted(records, key=lambda record: type(record).__name__)  # as the files have them
+        view.on_run_start(replace(OVERVIEW, resumed="stages/02.step000500"))
+        view.on_resume(2, 500, kinds)
+        resumed, expected = screen(view, console), screen(whole, other)
+    assert "resumed from stages/02.step000500" in resumed[1]
+    assert resumed[2] == expected[2]  # stage, bar and step
+    assert "stage 3/3" in resumed[2]
+    assert "step 500/800" in resumed[2]
+    start = next(i for i, line in enumerate(expected) if line.startswith("dev loss"))
+    assert resumed[start:] == expected[start:]  # the curve on dev, the pool, the restart and its costs
+    assert any(line.startswith("train loss    0.4500") and "█" in line for line in resumed)
+
+
+def test_a_run_that_resumes_between_stages_or_within_a_race_continues_with_its_notices() -> None:
+    with live() as (view, console):
+        view.on_run_start(replace(OVERVIEW, resumed="stages/00"))
+        view.on_resume(1, 200, list(run_records(1)))
+        assert "stage 1/3" in screen(view, console)[2]
+        view.on_step(1, 201, (0.5,))
+        assert "stage 2/3" in screen(view, console)[2]
+        view.on_run_start(replace(OVERVIEW, resumed="stages/01"))
+        view.on_resume(3, 800, list(run_records(3)))
+        assert "step 800/800" in screen(view, console)[2]
+
+
+@pytest.mark.parametrize("winner", [0, 2])
+def test_the_winner_of_a_race_is_named_when_it_is_known(tmp_path: Path, winner: int) -> None:
+    run = raced(write_run(tmp_path / "run"), winner)
+    name = "the running prompt" if winner == 2 else '"Judge the mood of the review"'
+    view, file = plain()
+    with live(100) as (screen_view, console):
+        for each in (view, screen_view):
+            each.on_run_start(OVERVIEW)
+            each.on_step(0, 200, (0.7,))
+            for record in run.restarts:
+                each.on_record(record)
+            each.on_step(1, 201, (0.7, 0.7, 0.7))
+            for record in run.metrics[:3]:
+                each.on_record(record)
+            assert each is screen_view or "goes on" not in file.getvalue()
+            each.on_step(1, 211, (0.7,))
+            each.on_record(run.metrics[3])
+        shown = "\n".join(screen(screen_view, console))
+    assert file.getvalue().count(f"the best of the prompts side by side goes on: {name}") == 1
+    assert ("won       " in shown) == (winner == 0)
+    assert ("the running prompt goes on" in shown) == (winner == 2)
+
+
+def test_the_live_view_tells_the_loss_of_a_text_alone_where_it_is_another() -> None:
+    judged = prompt("Judge the mood of the review")
+    with live(100) as (view, console):
+        view.on_run_start(OVERVIEW)
+        for record in run_records(1):
+            if isinstance(record, ScoredPrompt) and record.prompt == judged:
+                record = replace(record, score=Score(0.6123, 0.61, 400))
+            view.on_record(record)
+        assert '0.5500     0.717  restart   text alone 0.6123  "Judge the mood of the review"' in "\n".join(
+            screen(view, console)
+        )
+
+
+def test_a_bar_of_a_resumed_run_begins_at_its_step() -> None:
+    bars = ProgressBars({0: "seed=1"}, Console(file=io.StringIO()))
+    with bars:
+        bars.callbacks[0].on_run_start(OVERVIEW)
+        bars.callbacks[0].on_resume(1, 300, [])
+        assert bars.tasks[0].completed == 300

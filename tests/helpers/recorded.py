@@ -1,9 +1,11 @@
 """Runs as they are written to a directory, without training: for the tests of whatever shows or reads them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from llm_catalyst.callbacks.base import RunCallback, RunInfo
+from llm_catalyst.runs.reader import RunRecords, read_run
 from llm_catalyst.runs.records import (
     Best,
     Evaluation,
@@ -214,3 +216,16 @@ def play(view: RunCallback, stages: int = 3, extra: str = "", fails: bool = Fals
             view.on_step(record.stage, step, (0.7 - step / 2000,) * members)
         last = max(last, record.stage)
         view.on_record(record)
+
+
+def raced(path: Path, winner: int) -> RunRecords:
+    """The run in `path` after whose first stage two proposals and the running prompt raced; the member `winner` won."""
+    run = read_run(path)
+    first = run.restarts[0]
+    second = replace(first, member=1, prompt=prompt("2. Verdict:"), considered=first.considered[:2])
+    second = replace(second, considered=(first.considered[0], (Proposal(second.prompt), first.considered[1][1])))
+    first, second = (replace(one, considered=second.considered, reason="race of 2") for one in (first, second))
+    running = replace(first, member=2, prompt=prompt("film"), kept=True, score=first.score_before)
+    metrics = [evaluation(1, 210, 0.5, 0.7, member=i) for i in range(3)]
+    metrics.append(evaluation(1, 400, 0.4, 0.7, member=winner))
+    return replace(run, restarts=(first, second, running), metrics=tuple(metrics), outcome=None)

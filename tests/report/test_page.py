@@ -20,6 +20,7 @@ from rich.console import Console
 
 from llm_catalyst.report.html.page import format_ranges
 from llm_catalyst.report.write import EXCHANGES, PAGE, build_files, write_report
+from llm_catalyst.runs.records import Record, Restart, Score, ScoredPrompt
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.utils import checksums
 from llm_catalyst.utils.signals import INTERRUPTED, RunInterrupted, stop_now
@@ -97,7 +98,7 @@ def test_the_page_of_exchanges_has_each_consultation_and_filters_for_what_differ
     for words in (
         "Prompts with loss and accuracy, the best last:",
         "1. Judge the mood of the review 2. Is it praise?",
-        "dropped: a phrase, not a proposal",
+        "rejected: a phrase, not a proposal",
         "0.6200 / 0.702 before → 0.5500 / 0.717 at the restart →",
         "8 consultations",
     ):
@@ -135,7 +136,7 @@ def test_the_page_holds_tables_figures_prompts_restarts_and_what_made_them(told:
         "mean over 2 seeds",
         '"sombre800 film ##ness told verdict"',
         "7 of 20 projections in the stage differ; 4 prompts stood in the pool",
-        "0.6200 / 0.702 → 0.5500 / 0.717 at the restart →",
+        "0.6200 / 0.702 before → 0.5500 / 0.717 at the restart →",
         'cut off: " and its tone"',
         "Sure, here are three prompts:",
         "claude-haiku-4-5-20251001",
@@ -347,3 +348,53 @@ def test_a_signal_ends_a_watched_report_with_its_exit_code_and_a_page_that_rests
 def test_ranges_of_runs() -> None:
     assert format_ranges([3, 1, 2, 7]) == "1–3, 7"
     assert format_ranges([]) == ""
+
+
+def told_pages(folder: Path, records: list[Record]) -> dict[str, str]:
+    """The two pages of a report on one run with these records, without its style sheet."""
+    files = build_files([results_of(write_told(folder, ["mentor"], seeds=[1], records=records))])
+    return {name: re.sub(r"<style>.*?</style>", "", files[name].decode(), flags=re.S) for name in (PAGE, EXCHANGES)}
+
+
+@pytest.mark.parametrize(
+    ("difference", "error", "style"), [(-0.07, 0.01, "lower"), (0.07, 0.01, "higher"), (0.01, 0.02, "dim")]
+)
+def test_colour_is_for_the_difference_at_the_restart_alone(
+    tmp_path: Path, difference: float, error: float, style: str
+) -> None:
+    records = [
+        replace(r, difference=difference, error=error) if isinstance(r, Restart) else r for r in recorded.run_records()
+    ]
+    for raw in told_pages(tmp_path / "told", records).values():
+        within = ", within the error" * (style == "dim")
+        shown = f'<span class="{style}">({difference:+.4f} ± {error:.4f}{within})</span> → '
+        assert raw.count(shown) == 2  # restarts
+        others = {"lower", "higher"} - {style}
+        assert not [name for name in others if f'class="{name}"' in raw]
+        assert raw.count(f'class="{style}"') == 2 or style == "dim"
+        assert "the work of training, which lowers it without a mentor" in raw
+
+
+def test_the_score_of_a_text_alone_stands_beside_that_of_the_restart_point(tmp_path: Path) -> None:
+    judged = recorded.prompt("Judge the mood of the review")
+    records = [
+        replace(r, score=Score(0.6123, 0.61, 400)) if isinstance(r, ScoredPrompt) and r.prompt == judged else r
+        for r in recorded.run_records()
+    ]
+    for raw in told_pages(tmp_path / "told", records).values():
+        row = next(line for line in raw.split("<tr>") if "Judge the mood of the review&#34;</span>" in line)
+        assert re.findall(r"0\.\d{4}", row) == ["0.5500", "0.6123"]
+        assert raw.count("dev, the text alone") == 1  # the other restart has no other score
+        assert "with what was learned, carried over" in raw
+
+
+def test_of_a_race_the_pages_name_the_winner(tmp_path: Path) -> None:
+    run = recorded.raced(recorded.write_run(tmp_path / "run"), 1)
+    records = [*run.restarts, *run.metrics, recorded.exchange(0, "1. Judge")]
+    for raw in told_pages(tmp_path / "told", records).values():
+        won = [line for line in raw.splitlines() if "<strong>won</strong>" in line]
+        assert len(won) == 1
+        assert "2. Verdict:" in won[0]
+        assert raw.count("<strong>lost</strong>") == 2
+        assert "<td>restart, won</td>" in raw
+        assert "<td>restart, lost</td>" in raw

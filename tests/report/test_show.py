@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.recorded import HOSTILE, evaluation, manifest, outcome, prompt, write_run
+from helpers.recorded import HOSTILE, evaluation, manifest, outcome, prompt, raced, write_run
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
@@ -73,7 +73,7 @@ def test_the_summary_says_where_the_files_are_and_what_to_type(tmp_path: Path) -
 
 def test_a_restart_takes_one_line_of_the_summary_however_long_its_prompt(tmp_path: Path) -> None:
     lines = text_of(summarize_run(read_run(write_run(tmp_path / "run", extra=HOSTILE)))).splitlines()
-    restarts = lines.index("Restarts, by dev loss")
+    restarts = lines.index("Restarts after a stage, by dev loss")
     assert lines[restarts + 2].endswith("…")
     assert lines[restarts + 3].split()[0] == "2"
 
@@ -120,7 +120,7 @@ def test_the_exchanges_alone_tell_request_answer_and_what_became_of_it(tmp_path:
     run = read_run(write_run(tmp_path / "run"))
     narrow = squeezed(text_of(render_consultations(run, side_by_side=False)))
     for words in (
-        "After stage 1: answered; the stage from its proposal ended with a lower loss",
+        "After stage 1: answered; its proposal restarted; the error of the difference is not known",
         "asked claude-haiku-4-5; answered by claude-haiku-4-5-20251001",
         "system You improve prompts of a text classifier. user Prompts with loss and accuracy, the best last:",
         "answer Sure, here are three prompts: 1. Judge the mood of the review",
@@ -264,3 +264,53 @@ def test_a_figure_that_was_changed_after_the_run_is_not_told_without_a_warning(t
     (path / "outcome.json").write_text(outcome.replace("0.", "0.9", 1))
     warned = squeezed(text_of(render_run(read_run(path))))
     assert "outcome.json is changed since it was written (catalyst show --verify)" in warned
+
+
+def styles_of(renderable: RenderableType, words: str, width: int = 120) -> set[str]:
+    """The styles in which the words are printed."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard")
+    segments = [s for s in console.render(renderable) if words in s.text]
+    return {str(segment.style) for segment in segments}
+
+
+@pytest.mark.parametrize(
+    ("difference", "error", "style"), [(-0.07, 0.01, "green"), (0.07, 0.01, "red"), (0.01, 0.02, "dim")]
+)
+def test_colour_is_for_the_difference_at_the_restart_alone(
+    tmp_path: Path, difference: float, error: float, style: str
+) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    first = replace(run.restarts[0], difference=difference, error=error)
+    told = replace(run, restarts=(first,))
+    for shown in (summarize_run(told), render_run(told), render_consultations(told)):
+        assert styles_of(shown, f"{difference:+.4f} ± {error:.4f}") == {style}
+        assert {"green", "red"}.isdisjoint(styles_of(shown, "0.5200"))  # the end of the stage
+        assert "the work of training, which lowers it without a mentor" in squeezed(text_of(shown))
+
+
+def test_where_a_point_carries_what_was_learned_the_loss_of_its_text_alone_stands_beside(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    judged = run.restarts[0].prompt
+    own = [replace(e, score=Score(0.6123, 0.61, 400)) if e.prompt == judged else e for e in run.pool]
+    told = replace(run, pool=tuple(own))
+    for shown in (render_run(told), render_consultations(told)):
+        text = squeezed(text_of(shown, 120))
+        assert 'dev loss accuracy text alone proposal ▸ 0.5500 0.717 0.6123 "Judge the mood of the review"' in text
+        assert "dev loss, accuracy: of the text with what was learned, carried over" in text
+    assert "restart: the text with what was learned, carried over" in squeezed(text_of(summarize_run(told)))
+    assert "text alone" not in text_of(render_run(run))
+
+
+@pytest.mark.parametrize("winner", [0, 1, 2])
+def test_of_prompts_side_by_side_the_winner_is_marked_and_no_other(tmp_path: Path, winner: int) -> None:
+    run = raced(write_run(tmp_path / "run"), winner)
+    names = ['"Judge the mood of the review"', '"2. Verdict:"', "(the running prompt)"]
+    lines = text_of(render_run(run), 120).splitlines()
+    table = lines[next(i for i, line in enumerate(lines) if line.startswith("3 prompts side by side")) + 2 :][:3]
+    assert [line.strip().startswith("▸") for line in table] == [i == winner for i in range(3)]
+    assert all(name in line for name, line in zip(names, table, strict=True))
+    summary = text_of(summarize_run(replace(run, outcome=outcome())), 120)
+    assert [f"▸ {name}" in summary for name in names] == [i == winner for i in range(3)]
+    chosen = [line for line in text_of(render_consultations(run), 120).splitlines() if line.startswith("  ▸")]
+    assert all(names[winner] in line for line in chosen)
+    assert chosen

@@ -333,7 +333,7 @@ def test_a_budget_of_minutes_stops_at_a_checkpoint_and_counts_over_resumes(tmp_p
         directory = RunDirectory(tmp_path)
         try:
             safe = Checkpointer(directory, Settings(), SignalHandler(), plenty())
-            assert safe.restore(directory.append, toy_problem().device) is not None
+            assert safe.restore(directory.append, RunCallback(), toy_problem().device) is not None
             return safe.seconds
         finally:
             directory.close()

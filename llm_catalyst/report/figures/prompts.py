@@ -13,8 +13,8 @@ from llm_catalyst.report.figures.scores import draw_mean
 from llm_catalyst.report.readability import dictionary_share
 from llm_catalyst.report.results import Results
 from llm_catalyst.report.runs import RecordReader, Run, dev_rank
-from llm_catalyst.runs.analysis import trace_restarts
 from llm_catalyst.runs.records import Origin, Restart, ScoredPrompt, Snapshot
+from llm_catalyst.runs.restart_effects import trace_restarts
 
 ORIGINS: tuple[Origin, ...] = ("gradient", "mentor", "user")  # each with the colour and marker of its place
 MOST_PROMPTS = 16  # of a run, in one figure
@@ -89,7 +89,7 @@ def draw_words(results: Results, read: RecordReader) -> Drawing:
 
 
 def draw_diversity(results: Results, read: RecordReader) -> Drawing:
-    """The diversity of a mentor's proposals against the gain of the restart."""
+    """The diversity of a mentor's proposals against the change of the metric over the restart and its stage."""
     selection = select_rows(results)
     points = {
         row: [point for run in selection.select([row]).runs for point in measure_diversity(run, read)]
@@ -99,26 +99,26 @@ def draw_diversity(results: Results, read: RecordReader) -> Drawing:
     if not selection.rows:
         return Drawing("no restart had two proposals to choose from and a whole stage after it")
     measures = [name for name in MEASURES if any(name in known for row in selection.rows for known, _ in points[row])]
-    keys, gain = selection.legend(linestyle="none"), f"gain in {results.metric} on dev"
-    figure, axes = drawing.make_panels(measures, keys, y=gain)
+    keys, change = selection.legend(linestyle="none"), f"change in {results.metric} on dev"
+    figure, axes = drawing.make_panels(measures, keys, y=change)
     for axis, measure in zip(axes, measures, strict=True):
         axis.axhline(0, color=INK, lw=0.5)
         for row in selection.rows:
-            known = [(measured[measure], gain) for measured, gain in points[row] if measure in measured]
+            known = [(measured[measure], y) for measured, y in points[row] if measure in measured]
             style = selection.style(row) | {"linestyle": "none", "alpha": 0.8}
-            axis.plot([value for value, _ in known], [gain for _, gain in known], **style)
+            axis.plot([value for value, _ in known], [y for _, y in known], **style)
         axis.margins(0.1)
         drawing.limit_ticks(axis)
     words = (
-        "How diverse the proposals of a question were, and the gain of its restart: from the prompt that it replaced "
-        "to the end of the stage that it began. distinct-n: different n-grams as a share of all (Li et al. 2016, arXiv "
-        "1510.03055); spread: mean pairwise cosine distance of the proposals' embeddings."
+        "How diverse the proposals of a question were, and the change from the prompt that the restart replaced to the "
+        "end of the stage that it began, training included. distinct-n: different n-grams as a share of all (Li et al. "
+        "2016, arXiv 1510.03055); spread: mean pairwise cosine distance of the proposals' embeddings."
     )
     return Drawing(words + selection.left_out, figure, selection.runs)
 
 
 def measure_diversity(run: Run, read: RecordReader) -> list[tuple[dict[str, float], float]]:
-    """For each restart, the known measures of its proposals' diversity, and its gain."""
+    """For each restart, the known measures of its proposals' diversity, and the change over its stage."""
     found = []
     for effect in trace_restarts(read.records(run)):
         texts = [proposal.prompt.text for proposal, _ in effect.restart.considered]

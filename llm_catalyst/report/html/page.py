@@ -22,9 +22,10 @@ from llm_catalyst.report.results import Results
 from llm_catalyst.report.runs import RecordReader, Run, dev_rank
 from llm_catalyst.report.tables import costs
 from llm_catalyst.report.tables.build import build_tables
-from llm_catalyst.runs.analysis import collect_warnings, trace_restarts
+from llm_catalyst.runs.analysis import collect_warnings
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import LLMCall, Restart, Snapshot
+from llm_catalyst.runs.restart_effects import CARRIED, TRAINING, find_role, trace_restarts
 from llm_catalyst.utils.format import format_count, format_duration, join_first
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 
@@ -182,7 +183,8 @@ def open_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(counted=format_count, MOST_PROMPTS=MOST_PROMPTS)
+    environment.globals.update(counted=format_count, MOST_PROMPTS=MOST_PROMPTS, TRAINING=TRAINING, CARRIED=CARRIED)
+    environment.globals["role"] = find_role
     environment.filters.update(
         prompt=lambda text: quote_prompt(text, LONGEST), named=partial(join_first, most=MOST_NAMED, between="; ")
     )
