@@ -32,7 +32,7 @@ MARKED_LINE = re.compile(
     r"(?:[.)\]）】:：。、>|–—-]{1,3}\s*|\t)(?=\S)"
 )
 FIELD = re.compile(r"(?i)(?:text|content|wording)\s?[:：]\s")
-PICTURE = re.compile(r"\s*[\u2190-\u2bff\U0001f300-\U0001faff]\ufe0f?\s*(?=\S)")
+PICTURE = re.compile(r"\s*[\u2600-\u27bf\u2b00-\u2bff\U0001f300-\U0001faff]\ufe0f?\s*(?=\S)")
 CHINESE_DIGITS = "一二三四五六七八九十"
 LATEX_LINE = re.compile(r"\s*\\(?:begin|end)\{[a-z*]{1,20}\}(?:\[[^\]]{0,40}\])?")
 LATEX_ITEM = re.compile(r"\\item(?![a-z])(?:\s?\[[^\]]{0,20}\])?\s*")

@@ -35,6 +35,7 @@ END = re.compile(
     r"(?i)(?:<\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|end|return)\|>|<｜end▁of▁sentence｜>|<end_of_turn>|</s>|<eos>)"
     r"(?:<[|｜][^|｜<>]{1,30}[|｜]>)?\s*(?:(?:assistant|model|user|human|system)\b[^\n]*|(?=\n|$))"
 )
+HALF_TAG = re.compile(r"</[A-Za-z_]{0,20}\s*\Z")  # where the answer was cut off
 NEXT_TURN = re.compile(
     r"(?:<\|(?:im_start|start_header_id)\|>|<start_of_turn>)\s*(?:user|system)\b|<\|(?:user|system)\|>"
     r"|\n\s*(?:User|Human|USER|HUMAN):\s|\n#{2,4} (?:Instruction|Input|User|Human|Question)s?:\s"
@@ -89,7 +90,7 @@ def begins_line(text: str, place: int) -> bool:
 
 def cut_turns(text: str) -> tuple[str, str]:
     """The text without the tokens of a chat template, and what the model wrote after it in another's name."""
-    text = END.sub("", OPENING.sub("", text))
+    text = HALF_TAG.sub("", END.sub("", OPENING.sub("", text)))
     turn = next((found for found in NEXT_TURN.finditer(text) if text[: found.start()].strip()), None)
     return (text[: turn.start()], text[turn.start() :]) if turn else (text, "")
 

@@ -179,6 +179,8 @@ OTHERS = {
     "placeholders": ("- [prompt 1]\n- <prompt 2>", []),
     "Persian": ("- می\u200cخواهم\n- \u200cIs it\u200d good?", ["می\u200cخواهم", "Is it good?"]),
     "numbers that do not count": ("Is it 1: good\nIs it 5: bad", ["Is it 1: good", "Is it 5: bad"]),
+    "signs that are no pictures": ("≥ 4 stars\n≤ 2 stars", ["≥ 4 stars", "≤ 2 stars"]),
+    "half a tag": ("<prompt>Is it good?</prompt>\n<prompt>How is it?</pro", BOTH),
     "one picture": ("🎬 or what\nis it", ["🎬 or what", "is it"]),
     "strike": ("- ~~Is it bad?~~\n- Is it good?", ["Is it good?"]),
     "answer label": ("Answer: Is it good?", ["Is it good?"]),
