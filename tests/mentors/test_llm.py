@@ -169,7 +169,7 @@ def test_a_permanent_failure_raises_with_the_reason_and_keeps_the_record() -> No
     with serve(error(401, "bad key")) as server:
         client = OpenAIChat("gpt-4o-mini", server.url + "/v1", "TEST_KEY")
         mentor = LanguageModel(client, Paper())
-        with pytest.raises(MentorError, match=r"after stage 1: .* answered 401 .*bad key.*resume the run"):
+        with pytest.raises(MentorError, match=r"after stage 2: .* answered 401 .*bad key.*resume the run"):
             mentor.propose(recorder.consultation())
     assert len(recorder.exchanges) == 1
 
