@@ -19,12 +19,12 @@ from llm_catalyst.runs.reader import RunRecords, read_run
 from llm_catalyst.runs.records import LLMCall
 from llm_catalyst.runs.restart_effects import TRAINING
 from llm_catalyst.utils import terminal
-from llm_catalyst.utils.format import format_count, join_first, shorten_text
+from llm_catalyst.utils.format import format_count, join_first, shorten_middle
 from llm_catalyst.utils.text_plot import Point, draw_curve, value_span
 from llm_catalyst.utils.validation import ConfigurationError, get_nested
 
 POOL = 10  # entries shown
-SHORT = 8  # lines of a message shown without --full
+SHORT = 6  # lines at the beginning, and at the end, of a message that are shown without --full
 SHORT_LINE = 400  # characters of such a line
 SHORT_PROMPT = 200  # characters of a prompt in a table, without --full
 SIDE_BY_SIDE = range(90, 400)  # columns of a terminal in which a request and its answer stand side by side
@@ -232,12 +232,13 @@ def render_calls(run: RunRecords, full: bool) -> list[RenderableType]:
 
 
 def render_message(role: str, content: str, full: bool) -> list[RenderableType]:
-    """A message under its role."""
+    """A message under its role; of a long one the beginning and the end, which holds what was asked."""
     lines = terminal.escape_paragraphs(content.strip("\n")).split("\n")
-    hidden = 0 if full else len(lines) - SHORT
+    hidden = 0 if full else len(lines) - 2 * SHORT
     if not full:
-        lines = [shorten_text(line, SHORT_LINE) for line in lines[:SHORT]]
-    text = Text("\n".join(lines))
+        lines = [shorten_middle(line, SHORT_LINE) for line in lines]
+    text = Text("\n".join(lines if hidden <= 0 else lines[:SHORT]))
     if hidden > 0:
-        text.append(f"\n… {hidden} more lines (--full shows them)", "dim")
+        text.append(f"\n… {format_count(hidden, 'more line')} (--full shows them)\n", "dim")
+        text.append("\n".join(lines[-SHORT:]))
     return [terminal.indent_text(Text(role, "cyan")), Padding(terminal.indent_text(text), (0, 0, 0, 2), expand=False)]

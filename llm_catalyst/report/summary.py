@@ -143,4 +143,6 @@ def render_next_steps(run: RunRecords, shown: bool) -> list[RenderableType]:
     path = terminal.escape_controls(quote_word(str(run.path)))
     verb = "resume" if run.outcome is None else "report" if shown else "show"
     rows = {"files": path, "command": f"catalyst {verb} {path}"}
+    if run.exchanges:
+        rows["exchanges"] = f"catalyst show {path} --mentor"
     return [*terminal.make_heading("Next"), terminal.UnbrokenPairs(rows)]

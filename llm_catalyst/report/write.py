@@ -72,6 +72,9 @@ def write_report(places: Sequence[Path], target: Path | None, console: Console, 
     for one in results:
         console.print(render_scores(one), Text(), build_cost_table(one), Text())
     console.print(Text(escape_controls(str(target / PAGE))), soft_wrap=True)
+    if EXCHANGES in files:
+        words = f"{escape_controls(str(target / EXCHANGES))}: every request to a mentor, and what became of its answer"
+        console.print(Text(words, "dim"), soft_wrap=True)
     for folder in FOLDERS:
         if number := sum(name.startswith(f"{folder}/") for name in files):
             words = f"{escape_controls(str(target / folder))}: {format_count(number, 'file')}"

@@ -103,8 +103,14 @@ def read_statuses(sweep: Path) -> dict[int, JobStatus]:
 
 @contextmanager
 def print_endings(folder: Path, jobs: Jobs) -> Iterator[None]:
-    """While entered, print a line for each job that ends, in whatever process and on whatever machine."""
-    names, console, printed = distinguish_jobs(jobs), Console(soft_wrap=True), set[int]()
+    """While entered, print a line for each of these jobs that ends, in whatever process and on whatever machine.
+
+    The count runs over the whole sweep, of which they may be a part.
+    """
+    sweep = read_statuses(folder)
+    names = distinguish_jobs({**{number: status.overrides for number, status in sweep.items()}, **jobs})
+    before = sum(status.state == "ended" for number, status in sweep.items() if number not in jobs)
+    console, printed = Console(soft_wrap=True), set[int]()
 
     def print_new() -> None:
         for status in [read_status(folder, number) for number in jobs if number not in printed]:
@@ -112,7 +118,8 @@ def print_endings(folder: Path, jobs: Jobs) -> Iterator[None]:
                 printed.add(status.number)
                 dev = "" if status.dev is None else f", dev {status.dev:.3f}"
                 dev += f" (n={status.dev_examples:,})" if status.dev_examples else ""
-                console.print(Text(f"[{len(printed)}/{len(jobs)}] {names[status.number]}: {status.status}{dev}"))
+                place = f"[{before + len(printed)}/{len(names)}]"
+                console.print(Text(f"{place} {names[status.number]}: {status.status}{dev}"))
 
     with repeat_action(print_new):
         yield

@@ -1,8 +1,9 @@
 """Counts, amounts and long texts as people read them."""
 
+import itertools
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def format_count(number: int, noun: str) -> str:
@@ -70,6 +71,44 @@ def quote_word(word: str) -> str:
 def shorten_text(text: str, longest: int) -> str:
     """The text; of a longer one the first `longest` characters and '…'."""
     return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def shorten_middle(text: str, longest: int) -> str:
+    """The text; of a longer one its beginning and its end around '…', `longest` characters together."""
+    if len(text) <= longest:
+        return text
+    end = (longest - 1) // 2
+    return f"{text[: longest - 1 - end]}…{text[len(text) - end :]}"
+
+
+def shorten_apart(names: Sequence[str], longest: int) -> list[str]:
+    """The names, each of at most `longest` characters and shortened in its middle, different ones still different.
+
+    Of those that would look the same, the part is shown in which they differ: 'mentor…history=true…'.
+    """
+    short = {name: shorten_middle(name, longest) for name in names}
+    for alike in group_equal(short):
+        first = next(i for i, signs in enumerate(itertools.zip_longest(*alike)) if len(set(signs)) > 1)
+        short |= {name: show_part(name, first, longest) for name in alike}
+    for alike in group_equal(short):  # they differ in several places
+        short |= {name: f"{list(short).index(name) + 1}: {name}"[: longest - 1] + "…" for name in alike}
+    return [short[name] for name in names]
+
+
+def group_equal(short: Mapping[str, str]) -> list[list[str]]:
+    """The groups of names that look the same."""
+    groups: dict[str, list[str]] = {}
+    for name, shown in short.items():
+        groups.setdefault(shown, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def show_part(text: str, place: int, longest: int) -> str:
+    """The beginning of a text, and as much around `place` as `longest` characters hold."""
+    head = longest // 3
+    begin = max(head, min(place - longest // 4, len(text) - (longest - head - 1)))
+    room = longest - head - 1 - (len(text) - begin > longest - head - 1)
+    return f"{text[:head]}…{text[begin : begin + room]}{'…' if begin + room < len(text) else ''}"
 
 
 def format_ranges(numbers: Iterable[int]) -> str:

@@ -94,6 +94,8 @@ def test_the_page_of_exchanges_has_each_consultation_and_filters_for_what_differ
     raw = build_files([results_of(told)])[EXCHANGES].decode()
     found, text = Page(raw), " ".join(Page(raw).text.split())
     articles = found.all("article")
+    navigation = build_files([results_of(told)])[PAGE].decode().partition("</nav>")[0]
+    assert f'<a href="{EXCHANGES}">' in navigation
     assert len(articles) == 8  # two rows, two seeds, two consultations each
     for words in (
         "Prompts with loss and accuracy, the best last:",
@@ -215,7 +217,13 @@ def test_a_report_says_where_it_lies_changes_no_file_without_need_and_leaves_non
     told, folder, console = write_two(tmp_path / "told"), tmp_path / "told" / "report", quiet()
     write_report([told], None, console)
     said = console.file.getvalue().replace("\n", "")  # type: ignore[attr-defined]
-    for words in (str(folder / PAGE), f"{folder / 'tables'}: 4 files", "70.3 ± 0.1", "what it cost"):
+    for words in (
+        str(folder / PAGE),
+        f"{folder / EXCHANGES}: every",
+        f"{folder / 'tables'}: 4 files",
+        "70.3 ± 0.1",
+        "what it cost",
+    ):
         assert words in said
     tables = {f"tables/told.{ending}" for ending in ("md", "tex", "csv", "summary.csv")}
     written = {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*.*")}

@@ -15,7 +15,7 @@ from llm_catalyst.report.show import render_consultations, render_run, show_run
 from llm_catalyst.report.summary import summarize_run
 from llm_catalyst.runs.analysis import best_prompts, collect_warnings
 from llm_catalyst.runs.reader import read_run
-from llm_catalyst.runs.records import Event, Score, ScoredPrompt
+from llm_catalyst.runs.records import Event, Message, Score, ScoredPrompt
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -156,10 +156,19 @@ def test_the_training_curve_marks_the_restarts_and_the_majority_class(tmp_path: 
 
 def test_a_long_message_is_shortened_unless_asked_for_in_full(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run"))
-    assert "… 3 more lines (--full shows them)" in text_of(render_run(run))
-    assert "film tone 8: 0.8" not in text_of(render_run(run))
-    assert "film tone 8: 0.8" in text_of(render_run(run, full=True))
-    assert "--full" not in text_of(render_run(run, full=True))
+    asked = "\n".join(f"line {i}" for i in range(1, 41)) + "\nwhat is asked: " + "x" * 600 + " and its end"
+    call = replace(run.exchanges[0], messages=(Message("user", asked),))
+    told = replace(run, exchanges=(call,))
+    for shown in (render_run, render_consultations):
+        short, full = (squeezed(text_of(shown(told, full), 120)) for full in (False, True))
+        assert "line 1 " in short
+        assert "what is asked:" in short
+        assert "and its end" in short
+        assert "line 20 " not in short
+        hidden = 41 - len(re.findall(r"line \d+ ", short)) - 1
+        assert f"… {hidden} more lines (--full shows them)" in short
+        assert all(f"line {i} " in full for i in range(1, 41))
+        assert "--full" not in full
 
 
 def test_an_unfinished_run_tells_how_far_it_got_and_how_it_goes_on(tmp_path: Path) -> None:
@@ -195,7 +204,7 @@ def test_hostile_text_is_shown_as_text_and_within_80_columns(tmp_path: Path, ful
     for poison in ("\x1b[31mred", "\x1b]", "\x07", "\x08", "\x9b", "\x00", "\r", "\u202e", "\u200b"):
         assert poison not in output
     lines = text_of(render_run(read_run(path), full)).splitlines()
-    unbroken = ("  command ", "  files ")  # only a terminal breaks these, so that they can be copied
+    unbroken = ("  command ", "  files ", "  exchanges ")  # only a terminal breaks these, so that they can be copied
     assert max(cell_len(line) for line in lines if not line.startswith(unbroken)) <= 80
     text = squeezed("\n".join(lines))
     assert "[bold]markup[/bold]" in text
@@ -314,3 +323,9 @@ def test_of_prompts_side_by_side_the_winner_is_marked_and_no_other(tmp_path: Pat
     chosen = [line for line in text_of(render_consultations(run), 120).splitlines() if line.startswith("  ▸")]
     assert all(names[winner] in line for line in chosen)
     assert chosen
+
+
+def test_where_a_model_was_asked_the_summary_names_the_command_that_shows_its_answers(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run")
+    assert f"catalyst show {path} --mentor" in text_of(summarize_run(read_run(path)), 200)
+    assert "--mentor" not in text_of(summarize_run(replace(read_run(path), exchanges=())), 200)

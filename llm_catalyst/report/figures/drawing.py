@@ -23,7 +23,7 @@ from typing_extensions import Self
 
 from llm_catalyst.report.results import Place, Results
 from llm_catalyst.report.runs import Run
-from llm_catalyst.utils.format import format_compact, shorten_text
+from llm_catalyst.utils.format import format_compact, shorten_apart, shorten_middle
 from llm_catalyst.utils.terminal import escape_controls
 
 WIDTH = 3.3  # inches: one column of a two-column paper
@@ -31,6 +31,7 @@ INK, FAINT, PAPER = "#262626", "#d4d4d4", "#ffffff"
 # Okabe & Ito's palette, which stays apart for colour-blind readers, without its black and its yellow.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LEGEND = 40  # characters of a row's name
 MOST_ROWS, MOST_COLUMNS = len(COLOURS), 8
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
@@ -58,7 +59,10 @@ class RowSelection(Results):
 
     def legend(self, **changes: Any) -> list[Line2D]:
         """A legend entry for each row."""
-        return [legend_entry(self.drawable.index(row), row, **changes) for row in self.rows]
+        names = shorten_labels(self.rows, LEGEND)
+        return [
+            legend_entry(self.drawable.index(row), name, **changes) for row, name in zip(self.rows, names, strict=True)
+        ]
 
     def rows_with(self, data: Mapping[str, object]) -> Self:
         """The part with only the rows whose data are not empty."""
@@ -106,7 +110,7 @@ def matplotlib_style() -> Iterator[None]:
 
 
 def make_panels(
-    titles: Sequence[str], keys: Sequence[Line2D] = (), height: float = 0.0, x: str = "", y: str = ""
+    titles: Sequence[str], keys: Sequence[Line2D] = (), height: float = 0.0, x: str = "", y: str = "", room: int = 20
 ) -> tuple[Figure, list[Axes]]:
     """A figure one column wide with a panel for each title, two side by side, below a legend of `keys`.
 
@@ -116,6 +120,7 @@ def make_panels(
         height: of a row of panels, in inches; 0 chooses it.
         x: the label of all x axes.
         y: the label of all y axes.
+        room: characters of a line of a title, where two panels stand side by side; there are two lines.
     """
     across = min(2, len(titles))
     down = math.ceil(len(titles) / across)
@@ -126,8 +131,9 @@ def make_panels(
     axes = list(figure.subplots(down, across, squeeze=False).flat)
     for axis in axes[len(titles) :]:
         axis.set_axis_off()
-    for axis, title in zip(axes, titles, strict=False):
-        axis.set_title(shorten_label(title, 60 // across))
+    room = 55 if across == 1 else room
+    for axis, title in zip(axes, shorten_labels(titles, 2 * room), strict=False):
+        axis.set_title(wrap_label(title, room))
     if x:
         figure.supxlabel(escape_controls(x), fontsize=7)
     if y:
@@ -145,7 +151,7 @@ def legend_columns(labels: Sequence[str]) -> int:
 
 def legend_entry(number: int, name: str, **changes: Any) -> Line2D:
     """The legend's entry for the row of that number: its colour, marker and dashes."""
-    return Line2D([], [], label=shorten_label(name, 40), **(row_style(number) | changes))
+    return Line2D([], [], label=shorten_label(name, LEGEND), **(row_style(number) | changes))
 
 
 def row_style(number: int) -> dict[str, Any]:
@@ -156,8 +162,23 @@ def row_style(number: int) -> dict[str, Any]:
 
 
 def shorten_label(text: str, longest: int) -> str:
-    """Text for a figure: on one line, control characters escaped, shortened to `longest` characters."""
-    return shorten_text(escape_controls(text), longest)
+    """Text for a figure: on one line, control characters escaped, shortened in its middle to `longest` characters."""
+    return shorten_middle(escape_controls(text), longest)
+
+
+def shorten_labels(names: Sequence[str], longest: int) -> list[str]:
+    """Names for a figure like `shorten_label`, of which different ones stay different."""
+    return shorten_apart([escape_controls(name) for name in names], longest)
+
+
+def wrap_label(text: str, width: int) -> str:
+    """The text on one line or two, broken at a blank where both then have at most `width` characters."""
+    if len(text) <= width:
+        return text
+    blanks = [i for i, sign in enumerate(text) if sign == " " and i <= width and len(text) - i - 1 <= width]
+    if blanks:
+        return f"{text[: blanks[-1]]}\n{text[blanks[-1] + 1 :]}"
+    return f"{text[:width]}\n{text[width:]}"
 
 
 def limit_ticks(axis: Axes, whole_x: bool = False) -> None:
@@ -177,8 +198,9 @@ def end_at_bounds(axis: Axes, side: Literal["x", "y"] = "y") -> None:
 
 def name_rows(axes: Sequence[Axes], names: Sequence[str]) -> None:
     """Name the places of the y axes, on the left panels only: the first at the top, at 0, the others at 1, 2, …"""
+    short = shorten_labels(names, 30 if len(axes) == 1 else 24)
     for number, axis in enumerate(axes):
-        axis.set_yticks(range(len(names)), [shorten_label(name, 30) if number % 2 == 0 else "" for name in names])
+        axis.set_yticks(range(len(names)), [name if number % 2 == 0 else "" for name in short])
         axis.set_ylim(len(names) - 0.4, -0.6)
         axis.tick_params("y", length=0)
 

@@ -139,7 +139,7 @@ def draw_scores(results: Results, read: RecordReader) -> Drawing:
     if not selection.columns:
         return NO_SCORE
     metric = f"{results.metric} on {selection.reported_on}"
-    figure, axes = drawing.make_panels(selection.columns, height=0.35 + 0.16 * len(selection.rows), x=metric)
+    figure, axes = drawing.make_panels(selection.columns, height=0.45 + 0.16 * len(selection.rows), x=metric, room=14)
     for axis, column in zip(axes, selection.columns, strict=True):
         drawing.limit_ticks(axis)
         if results.reference and (reference := values[results.reference, column]):
@@ -195,7 +195,8 @@ def draw_sensitivity(results: Results, read: RecordReader) -> Drawing:
     }
     if not any(points.values()):
         return NO_SCORE
-    figure, (axis,) = drawing.make_panels([""], [drawing.legend_entry(i, line) for i, line in enumerate(points)])
+    keys = [drawing.legend_entry(i, name) for i, name in enumerate(drawing.shorten_labels([*points], drawing.LEGEND))]
+    figure, (axis,) = drawing.make_panels([""], keys)
     for i, known in enumerate(points.values()):
         spreads = [standard_deviation(scores) or 0.0 for _, scores in known]
         means = [fmean(scores) for _, scores in known]
@@ -236,7 +237,7 @@ def draw_usage(results: Results, read: RecordReader) -> Drawing:
     )
     if not selection.rows or not selection.columns:
         return Drawing("no run has finished yet" if not selection.rows else "no column has a finished run in each row")
-    figure, axes = drawing.make_panels(list(WORK), height=0.35 + 0.16 * len(selection.rows))
+    figure, axes = drawing.make_panels(list(WORK), height=0.45 + 0.16 * len(selection.rows), room=10)
     for axis, measure in zip(axes, WORK.values(), strict=True):
         read_amount = MEASURES[measure].read
         means = [fmean(read_amount(o) or 0 for o in selection.select([row]).outcomes) for row in selection.rows]
