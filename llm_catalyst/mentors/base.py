@@ -94,6 +94,7 @@ class Mentor(ABC):
         proposals: How many new prompts `propose` returns at most; the dry run counts with it.
         overlap: Whether it is asked from a thread of its own while the next stage trains.
         fallbacks: The mentors that are asked in turn if this one proposes nothing.
+        sample: Chooses its random stream, beside the run's seed and the stage.
         soft: Whether it proposes soft prompts of m rows (`Advice.rows`).
         interactive: Whether it asks a person at the terminal, where no live view can be drawn meanwhile.
         strategy: The `Strategy` that writes its requests; None if it asks no language model.
@@ -102,6 +103,7 @@ class Mentor(ABC):
     proposals: int = 0
     overlap: bool = False
     fallbacks: Sequence["Mentor"] = ()
+    sample: int = 0
     soft: bool = False
     interactive: bool = False
     strategy: Any = None

@@ -15,7 +15,13 @@ from llm_catalyst.mentors.requests import RequestRunner, has_no_response
 from llm_catalyst.mentors.strategies.base import Strategy
 from llm_catalyst.runs.records import Advice, Rejected, ScoredPrompt
 from llm_catalyst.utils.rng import derive_seed
-from llm_catalyst.utils.validation import ConfigurationError, PositiveInt, check_choice, config_dataclass
+from llm_catalyst.utils.validation import (
+    ConfigurationError,
+    NonNegativeInt,
+    PositiveInt,
+    check_choice,
+    config_dataclass,
+)
 
 
 class MentorError(RuntimeError):
@@ -38,6 +44,7 @@ class LanguageModel(Mentor):
         fallbacks: Mentors to ask in turn after this one has brought no proposal.
         cache: Whether the responses come from the machine's cache if it has them.
         overlap: Whether the response is awaited while the next stage trains, and used at its end.
+        sample: Which of several answers to the same trajectory: another number is another random stream of the mentor.
         replaces: A model that was shut down, in whose place the client's model is asked; the run begins by saying so.
     """
 
@@ -50,6 +57,7 @@ class LanguageModel(Mentor):
     fallbacks: list[Any] = field(default_factory=list)
     cache: bool = False
     overlap: bool = False
+    sample: NonNegativeInt = 0
     replaces: str | None = None
 
     def __post_init__(self) -> None:

@@ -51,6 +51,7 @@ FILLED_KEYS: dict[str, Any] = {
     "protocol.official_states": False,
     "mentor.on_unusable": "fallback",
     "mentor.replaces": None,
+    "mentor.sample": 0,
     "mentor.prompts": [],
     "prompt.file": None,
     "mentor.client.reasoning_effort": None,
@@ -83,6 +84,7 @@ OF_CLASSES: dict[str, str | tuple[str, ...]] = {
     "strategy.name_task": "llm_catalyst.mentors.strategies.Paper",
     "mentor.on_unusable": "llm_catalyst.mentors.LanguageModel",
     "mentor.replaces": "llm_catalyst.mentors.LanguageModel",
+    "mentor.sample": "llm_catalyst.mentors.LanguageModel",
 }
 # Keys whose default has changed when one of FILLED_KEYS came: of them, the earlier configuration's value is taken.
 CHANGED_WITH = {"bucket_batches": "backbone.max_length", "mentor.on_unusable": "mentor.on_failure"}

@@ -84,6 +84,7 @@ class MentorScheduler:
 
     def _make_context(self, state: State, stage: int, probe: "PromptProbe | None" = None) -> MentorContext:
         entries = [entry for entry in state.scored if entry.stage <= stage]
+        sample = [self.mentor.sample] * (self.mentor.sample > 0)
 
         def before_call() -> None:
             self.checkpointer.directory.refuse_closed()
@@ -98,7 +99,7 @@ class MentorScheduler:
             stage=stage,
             stages=self.stages,
             space=self.problem.space,
-            rng=random.Random(derive_seed(self.problem.settings.seed, "mentor", stage)),
+            rng=random.Random(derive_seed(self.problem.settings.seed, "mentor", stage, *sample)),
             record=self._record,
             answered=up_to_the_last_answer(self._calls_of(stage)),
             before_call=before_call,

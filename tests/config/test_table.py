@@ -284,7 +284,7 @@ def test_packaged_tables_ask_living_models_by_their_roles() -> None:
     assert set(named.values()) == {(), ("openai_small",), ("openai_sampling",), named["nlu"]}
     asked = {word for file in FILES for cell in list_runs(read_table(file)) for word in cell.overrides}
     controls = ["none", "best", "random", "perturb", "evolution", "listed"]
-    roles = ["openai_small", "openai_sampling", "openai", "llama2_7b"]
+    roles = ["openai_small", "openai_sampling", "openai", "llama2_7b", "gemma_270m", "llama_cpp"]
     mentors = {word.removeprefix("mentor=") for word in asked if word.startswith("mentor=")}
     assert mentors <= {*controls, *roles}
     assert set(roles) <= mentors

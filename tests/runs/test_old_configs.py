@@ -175,7 +175,8 @@ def test_a_configuration_with_any_path_is_read_back(tmp_path: Path, folder: str)
 @pytest.mark.parametrize("before", ["fallback", "stop"])
 def test_one_key_of_a_mentors_failures_meant_unusable_answers_too(before: str) -> None:
     mentor = {"_target_": "llm_catalyst.mentors.LanguageModel", "on_failure": before}
-    assert translate_config({"mentor": mentor})["mentor"] == mentor | {"on_unusable": before, "replaces": None}
+    lacking = {"on_unusable": before, "replaces": None, "sample": 0}
+    assert translate_config({"mentor": mentor})["mentor"] == mentor | lacking
     today = {"mentor": mentor | {"on_failure": "stop", "on_unusable": "fallback"}}
     kept = keep_earlier_values(today, {"mentor": mentor}, ())["mentor"]
     assert (kept["on_failure"], kept["on_unusable"]) == (before, before)

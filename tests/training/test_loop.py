@@ -18,6 +18,7 @@ from torch import Tensor
 from llm_catalyst.callbacks.base import RunCallback
 from llm_catalyst.config.settings import Checkpoints, Evaluations, Interval, PoolSettings
 from llm_catalyst.mentors.base import Mentor, MentorContext
+from llm_catalyst.mentors.clients.mock import MockModel
 from llm_catalyst.mentors.clients.openai import OpenAIChat
 from llm_catalyst.mentors.clients.replay import Replay
 from llm_catalyst.mentors.controls import BestOfPool, Evolution, NoMentor, Perturb, RandomTokens
@@ -294,6 +295,18 @@ def test_restart_all_trains_the_proposals_side_by_side_and_the_best_goes_on(tmp_
 def test_every_consultation_has_a_random_stream_of_its_own(tmp_path: Path) -> None:
     first, second = carry_out(tmp_path, mentor=RandomTokens()).read(Restart)
     assert {p.prompt for p, _ in first.considered}.isdisjoint({p.prompt for p, _ in second.considered})
+
+
+def test_another_sample_is_the_same_run_up_to_the_first_answer(tmp_path: Path) -> None:
+    def carry_out_sample(folder: str, sample: int) -> Result:
+        return carry_out(tmp_path / folder, mentor=LanguageModel(MockModel(), Paper(), sample=sample))
+
+    first, again, other = (carry_out_sample(folder, sample) for folder, sample in (("1", 0), ("2", 0), ("3", 2)))
+    restarts = [result.read(Restart)[0].considered for result in (first, again, other)]
+    assert restarts[0] == restarts[1] != restarts[2]
+    assert first.read(LLMCall)[0].messages == other.read(LLMCall)[0].messages
+    early = [[s for s in result.read(Snapshot) if s.stage == 0] for result in (first, other)]
+    assert early[0] == early[1] != []
 
 
 def test_a_head_that_was_trained_goes_on_through_a_restart(tmp_path: Path) -> None:
