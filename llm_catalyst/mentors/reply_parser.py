@@ -3,10 +3,8 @@
 All functions are pure, never raise, and take time linear in the length of the response.
 """
 
-import ast
 import json
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,6 +12,7 @@ from html import unescape
 from typing import Any, TypeAlias
 
 from llm_catalyst.mentors import reply_sections
+from llm_catalyst.mentors.reply_json import choose_text_fields, decode_inner, decode_value
 from llm_catalyst.mentors.reply_markup import split_only_line, unfold_lists, unfold_marks
 from llm_catalyst.runs.records import Rejected
 from llm_catalyst.utils.format import shorten_text
@@ -25,7 +24,6 @@ MOST_LINES = 10_000  # lines of one response that are read
 MOST_REJECTED = 100  # rejected lines that are kept; the others are counted
 JSON_ATTEMPTS = 32  # failed attempts to decode JSON; a bound, so that "[[[[…" stays linear
 JSON_DEPTH = 5
-MOST_REPAIRED = 20_000  # characters of one broken JSON value
 
 ParsedTexts: TypeAlias = tuple[list[str], list[Rejected]]  # the texts in a response, and its other lines
 FaultFinder: TypeAlias = Callable[[str, Set[str]], str | None]  # the reason against a text beside earlier ones
@@ -121,14 +119,7 @@ NO_PROPOSAL = (
     (re.compile(r"[\[{]\s*[\"\[{]"), "broken JSON"),
     (ASIDE, "a remark, not a proposal"),
 )
-JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|[\[\]{},"]|[^\s\[\]{},"/]+|/', re.DOTALL)
 JSON_START = re.compile(r"(?:^|:)[ \t]*([\[{])", re.MULTILINE)
-TEXT_FIELD = re.compile(r"prompt|template|text|instruction|proposal|candidate|content|answer|suggestion", re.IGNORECASE)
-OTHER_FIELD = re.compile(
-    r"reason|rationale|expla|thought|note|comment|analysis|loss|accuracy|score|error"
-    r"|\b(?:old|original|current|previous)[_ ]",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -370,54 +361,6 @@ def read_json(answer: str) -> list[Candidate]:
     return found + [Candidate(line, line, "prose beside the JSON") for line in lines if any(map(str.isalnum, line))]
 
 
-def decode_value(answer: str, start: int) -> tuple[Any, int]:
-    """The JSON value or Python list of strings at `start`, and its end; (None, start) if there is none."""
-    with suppress(ValueError, RecursionError):
-        return json.JSONDecoder(strict=False).raw_decode(answer, start)  # a text may have line ends
-    with suppress(ValueError, RecursionError):
-        repaired, end = repair_json(answer, start)
-        return json.loads(repaired, strict=False), end
-    end = answer.find("]", start, start + MOST_REPAIRED) + 1
-    with warnings.catch_warnings(), suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        warnings.simplefilter("ignore")  # '\d' in a literal is a SyntaxWarning
-        return ast.literal_eval(answer[start:end]), end  # "" is a SyntaxError
-    return None, start
-
-
-def repair_json(answer: str, start: int) -> tuple[str, int]:
-    """The JSON value at `start` without comments and trailing commas, closed where it is cut off; where that begins."""
-    kept, closing, end = list[str](), list[str](), start
-    for token in JSON_TOKEN.finditer(answer, start, start + MOST_REPAIRED):
-        text = token[0]
-        if text == '"':  # of a text that does not end
-            break
-        if text in "]}":
-            kept = kept[:-1] if kept[-1] == "," else kept
-            if closing.pop() != text:
-                return "", start
-        if not text.startswith("//"):
-            kept.append(text)
-        closing += {"[": ["]"], "{": ["}"]}.get(text, [])
-        end = token.end()
-        if not closing:
-            break
-    while closing and len(kept) > 1:  # without the key of a value that did not come
-        if kept[-1].endswith(":") or (closing[-1] == "}" and kept[-1][0] == '"' and not kept[-2].endswith(":")):
-            del kept[-2 if kept[-1].endswith(":") else -1 :]
-        elif kept[-1] == ",":
-            kept.pop()
-        else:
-            break
-    return "".join([*kept, *reversed(closing)]), end
-
-
-def decode_inner(value: Any) -> Any:
-    """The JSON in a text, as the arguments of a tool call are; any other value as it is."""
-    with suppress(ValueError, RecursionError):
-        return json.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
-    return value
-
-
 def collect_texts(value: Any, depth: int = 0) -> Iterator[Candidate]:
     """Candidates from a decoded value: a string, a list, or an object with a text-like field."""
     if isinstance(value, str):
@@ -436,12 +379,3 @@ def collect_texts(value: Any, depth: int = 0) -> Iterator[Candidate]:
     elif value is not None:
         shown = str(value) if isinstance(value, int | float) else type(value).__name__
         yield Candidate(shown, shown, "not a text")
-
-
-def choose_text_fields(value: dict[Any, Any]) -> set[Any]:
-    """The keys of an object that contain its texts: named like texts, else nested values, else any string."""
-    other = {key for key in value if not OTHER_FIELD.search(str(key))}
-    named = {key for key in other if TEXT_FIELD.search(str(key))}
-    nested = {key for key, item in value.items() if isinstance(item, list | dict)}
-    strings = {key for key, item in value.items() if isinstance(item, str)}
-    return named & nested or named & strings or other & nested or other & strings

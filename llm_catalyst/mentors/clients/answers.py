@@ -6,6 +6,11 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
+from llm_catalyst.mentors.clients.base import ClientResponse
+from llm_catalyst.mentors.reply_parser import strip_invisible
+
+LONGEST_NAME = 200  # characters, of a model or a request
+MOST_TOKENS = 10**12  # more is no count
 THINKING_ONLY = "the answer is only thinking"
 TEXT_PARTS = ("text", "output_text", "input_text")
 THOUGHT_PARTS = ("thinking", "reasoning", "reasoning_content", "redacted_thinking")
@@ -128,3 +133,46 @@ def name_refused(body: Any, sent: Collection[str]) -> str | None:
         if (named == name or mentioned) and REFUSING.search(text):
             return name
     return named if named in sent and not named.startswith("max") else None
+
+
+def model_response(
+    response: Any,
+    text: str,
+    stop_reason: str | None,
+    error: str | None,
+    token_names: tuple[str, str],
+    cut_off: str,
+    cached: tuple[int, int] = (0, 0),
+) -> ClientResponse:
+    """A model's response, from what both SDKs share.
+
+    Args:
+        response: The SDK's response.
+        text: The text in it.
+        stop_reason: Why it ends.
+        error: Why the text is unusable.
+        token_names: The fields of its usage for the tokens sent and received.
+        cut_off: The stop reason of a truncated response.
+        cached: The tokens sent that were read from the provider's cache, and those that were written to it.
+    """
+    if error is None and not text.strip():
+        error = "the answer is empty" + ("; raise mentor.client.max_tokens" if stop_reason == cut_off else "")
+    usage = getattr(response, "usage", None)
+    sent, received = (read_count(getattr(usage, name, None)) for name in token_names)
+    request_id = read_name(getattr(response, "_request_id", None)) or read_name(response.id)
+    model = read_name(response.model) or "unnamed"
+    return ClientResponse(text, model, sent, received, *cached, request_id, stop_reason, error)
+
+
+def read_count(value: Any) -> int | None:
+    """A token count as a server sent it, or None where it is no count."""
+    if isinstance(value, str) or (isinstance(value, float) and value.is_integer()):
+        with suppress(ValueError):
+            value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS else None
+
+
+def read_name(value: Any) -> str | None:
+    """A name as a server sent it, on one line and without control characters; None where it is no text."""
+    name = " ".join(strip_invisible(value).split()) if isinstance(value, str) else ""
+    return name[:LONGEST_NAME] or None

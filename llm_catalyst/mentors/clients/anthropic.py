@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from llm_catalyst.mentors.clients.answers import describe_thinking, read_content
+from llm_catalyst.mentors.clients.answers import describe_thinking, model_response, read_content, read_count, read_name
 from llm_catalyst.mentors.clients.base import ClientResponse
-from llm_catalyst.mentors.clients.http import HTTPClient, model_response, read_count, read_name, require_package
+from llm_catalyst.mentors.clients.http import HTTPClient, require_package
 from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.validation import PositiveInt, config_dataclass
 

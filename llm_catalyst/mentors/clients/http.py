@@ -1,15 +1,12 @@
 """Clients of providers behind a network: keys, deadlines, checks of the server, and reading its responses."""
 
 import importlib.util
-import json
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import TimeoutError as DeadlineExceeded
 from contextlib import suppress
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -17,8 +14,19 @@ from annotated_types import Ge
 
 from llm_catalyst.mentors.background import start_call
 from llm_catalyst.mentors.catalogue import find_refused
-from llm_catalyst.mentors.clients.answers import find_inner_error, name_refused
+from llm_catalyst.mentors.clients.answers import find_inner_error
 from llm_catalyst.mentors.clients.base import LONGEST_ERROR, Client, ClientResponse, TemporaryError, redact_key
+from llm_catalyst.mentors.clients.failures import (
+    REMEDIES,
+    ParameterRefusedError,
+    is_cut_off,
+    is_temporary,
+    may_pass,
+    note_refusal,
+    retry_after,
+    server_message,
+    status_response,
+)
 from llm_catalyst.mentors.clients.model_lookup import (
     SAMPLING,
     ModelLookup,
@@ -28,7 +36,7 @@ from llm_catalyst.mentors.clients.model_lookup import (
 )
 from llm_catalyst.mentors.clients.rate_limit import limit_rate
 from llm_catalyst.mentors.clients.refused import refused_parameters
-from llm_catalyst.mentors.reply_parser import clean_line, strip_invisible
+from llm_catalyst.mentors.reply_parser import clean_line
 from llm_catalyst.runs.records import Message
 from llm_catalyst.utils.proxies import name_proxy
 from llm_catalyst.utils.validation import ConfigurationError, NonNegative, PositiveInt, config_dataclass
@@ -37,16 +45,6 @@ SECRET_HEADER = re.compile(r"(?i)auth|key|token|cookie|secret|password")
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 NO_ADDRESS = re.compile(r"[\s?#\x00-\x1f]")  # in the address of an API, to whose end the SDKs add a path
 REACH_S = 10.0
-LONGEST_NAME = 200  # characters, of a model or a request
-MOST_TOKENS = 10**12  # more is no count
-LONGEST_WAIT_S = 1e9  # that a server may ask for
-PAGE = re.compile(r"(?is)\s*<(?:!doctype|html|head|body)\b")
-TITLE = re.compile(r"(?i)<title[^<>]{0,80}>([^<]{1,200})")
-REMEDIES = {
-    401: "check the key in the environment variable {variable}",
-    403: "this key may not use this model",
-    404: "check mentor.client.model and mentor.client.base_url",
-}
 
 
 @config_dataclass("mentor.client")
@@ -292,77 +290,6 @@ class HTTPClient(Client):
         raise ConfigurationError(clean_line(redact_key(fault or "", key))[:LONGEST_ERROR])
 
 
-class ParameterRefusedError(Exception):
-    """A server refuses a request because of an optional parameter, `name`; `response` is its error."""
-
-    def __init__(self, name: str, response: ClientResponse) -> None:
-        super().__init__(response.error)
-        self.name, self.response = name, response
-
-
-def note_refusal(status: int | None, body: Any, answer: ClientResponse, sent: Collection[str]) -> None:
-    """Raise ParameterRefusedError if a 400 or 422 names an optional parameter that was sent."""
-    if status in (400, 422) and (name := name_refused(body, sent)):
-        raise ParameterRefusedError(name, answer)
-
-
-def is_temporary(error: Any) -> bool:
-    """Whether a status error may pass."""
-    return may_pass(error.status_code, error.body)
-
-
-def is_cut_off(failure: Exception) -> bool:
-    """Whether a JSON body could not be read because it is empty, or ends before its end."""
-    if not isinstance(failure, json.JSONDecodeError):
-        return False
-    return failure.msg.startswith("Unterminated") or failure.pos >= len(failure.doc.rstrip())
-
-
-def may_pass(status: int, body: Any) -> bool:
-    """Whether a status may pass; an exhausted quota (also 429) does not."""
-    return (status in (408, 409, 429) or status >= 500) and "insufficient_quota" not in str(body)
-
-
-def status_response(error: Any, url: str, remedies: Callable[[int], str], other_url: str = "") -> ClientResponse:
-    """The response for an HTTP status error, with the remedy if the status shows it.
-
-    Args:
-        error: The SDK's exception.
-        url: The address that was asked.
-        remedies: What to do about a status of REMEDIES.
-        other_url: The one to try if this one has no such route.
-    """
-    known = error.status_code in REMEDIES and not PAGE.match(str(error.body))  # a page is no provider's answer
-    remedy = f" ({remedies(error.status_code)})" if known else ""
-    if error.response.history:
-        remedy = f" (redirected to {error.response.url}; name the address of the API in mentor.client.base_url)"
-    elif error.status_code in (404, 405) and other_url:
-        remedy = f" (did you mean mentor.client.base_url={other_url}?)"
-    message = f"{url}{name_proxy(url)} answered {error.status_code}{remedy}: {server_message(error.body)}"
-    return ClientResponse(request_id=error.request_id, error=message)
-
-
-def server_message(body: Any) -> str:
-    """The message in an error body of either provider, or the body itself, on one line."""
-    inner = body.get("error", body) if isinstance(body, dict) else body
-    message = inner.get("message", inner) if isinstance(inner, dict) else inner
-    if isinstance(message, str) and PAGE.match(message):
-        title = TITLE.search(message)
-        message = f"a page of HTML{f': {title[1]}' if title else ''}"
-    return " ".join(str(message).split())
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, from retry-after-ms or retry-after (seconds or a date)."""
-    milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after", "")
-    with suppress(ValueError):
-        seconds = float(milliseconds) / 1000 if milliseconds else float(value)
-        return max(0.0, min(seconds, LONGEST_WAIT_S)) if seconds < float("inf") else None
-    with suppress(TypeError, ValueError):
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds())
-    return None
-
-
 def require_package(name: str, distribution: str | None = None) -> None:
     """Raise ConfigurationError where a package that a client needs, and its distribution brings, is not installed."""
     found = None
@@ -388,46 +315,3 @@ def read_secret(variable: str) -> str:
     if not value:
         raise ConfigurationError(f"the environment variable {variable} is not set or empty")
     return value
-
-
-def model_response(
-    response: Any,
-    text: str,
-    stop_reason: str | None,
-    error: str | None,
-    token_names: tuple[str, str],
-    cut_off: str,
-    cached: tuple[int, int] = (0, 0),
-) -> ClientResponse:
-    """A model's response, from what both SDKs share.
-
-    Args:
-        response: The SDK's response.
-        text: The text in it.
-        stop_reason: Why it ends.
-        error: Why the text is unusable.
-        token_names: The fields of its usage for the tokens sent and received.
-        cut_off: The stop reason of a truncated response.
-        cached: The tokens sent that were read from the provider's cache, and those that were written to it.
-    """
-    if error is None and not text.strip():
-        error = "the answer is empty" + ("; raise mentor.client.max_tokens" if stop_reason == cut_off else "")
-    usage = getattr(response, "usage", None)
-    sent, received = (read_count(getattr(usage, name, None)) for name in token_names)
-    request_id = read_name(getattr(response, "_request_id", None)) or read_name(response.id)
-    model = read_name(response.model) or "unnamed"
-    return ClientResponse(text, model, sent, received, *cached, request_id, stop_reason, error)
-
-
-def read_count(value: Any) -> int | None:
-    """A token count as a server sent it, or None where it is no count."""
-    if isinstance(value, str) or (isinstance(value, float) and value.is_integer()):
-        with suppress(ValueError):
-            value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS else None
-
-
-def read_name(value: Any) -> str | None:
-    """A name as a server sent it, on one line and without control characters; None where it is no text."""
-    name = " ".join(strip_invisible(value).split()) if isinstance(value, str) else ""
-    return name[:LONGEST_NAME] or None

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from llm_catalyst.mentors.clients.answers import describe_thinking, get_field, read_message
+from llm_catalyst.mentors.clients.answers import (
+    describe_thinking,
+    get_field,
+    model_response,
+    read_count,
+    read_message,
+    read_name,
+)
 from llm_catalyst.mentors.clients.base import ClientResponse
 from llm_catalyst.mentors.clients.http import (
     HTTPClient,
-    model_response,
-    read_count,
-    read_name,
     read_secret,
     refuse_secret_headers,
 )
