@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llm_catalyst.runs.analysis import describe_event, read_accuracy, warn_constant, warn_majority
+from llm_catalyst.runs.analysis import describe_event, is_notice, read_accuracy, warn_constant, warn_majority
 from llm_catalyst.runs.records import Criterion, Evaluation, Event, LLMCall, Outcome, Record, Restart, ScoredPrompt
 from llm_catalyst.runs.restart_effects import find_winner
 from llm_catalyst.utils.format import format_count
@@ -23,8 +23,10 @@ class RunInfo:
         metric: name of the task's metric.
         rows: the rows of each split and their labels, in a line.
         warnings: what a reader of the scores must know of the data and the mentor, a sentence each.
+        notices: what else a reader may want to know, such as a model's terms of use.
         resumed: name of the saved state from which a resumed run continues.
         criterion: by which of several prompts side by side the best goes on.
+        trains: whether an optimizer trains the prompt.
     """
 
     title: str
@@ -34,8 +36,10 @@ class RunInfo:
     metric: str
     rows: str = ""
     warnings: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     resumed: str | None = None
     criterion: Criterion = "loss"
+    trains: bool = True
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -155,14 +159,16 @@ class RunWatcher:
     def watch_record(self, record: Record) -> list[Notice]:
         """The notices after a record."""
         if isinstance(record, Event):
-            return [Notice(describe_event(record), warning=True)]
+            return [Notice(describe_event(record), warning=not is_notice(record))]
         if isinstance(record, Evaluation) and record.split == "dev" and self.training:
             self.accuracies.append(read_accuracy(record))
             self.dev.append(record)
             notices = self.name_winner() if self.members == 1 else []
             before, self.constant[record.member] = self.constant.get(record.member), record.constant
             if record.constant is not None and record.constant != before:
-                notices.append(Notice(warn_constant(record.stage, record.step, record.constant), warning=True))
+                notices.append(
+                    Notice(warn_constant(record.stage, record.step, record.constant, self.info.trains), warning=True)
+                )
             return notices
         if isinstance(record, ScoredPrompt | LLMCall | Restart):
             notices = self.end_stage()
@@ -188,7 +194,7 @@ class RunWatcher:
         self.training = False
         best = f", best dev accuracy in it {max(self.accuracies):.3f}" if self.accuracies else ""
         notices = [Notice(f"stage {self.stage + 1}/{len(self.info.plan)} ends at step {self.step}{best}")]
-        warning = warn_majority(self.stage, self.accuracies, self.info.majority)
+        warning = warn_majority(self.stage, self.accuracies, self.info.majority, self.info.trains)
         notices += self.name_winner()
         return [*notices, Notice(warning, warning=True)] if warning else notices
 

@@ -42,6 +42,7 @@ class PlainView(RunCallback):
         self.print_line(f"{escape_controls(info.title)}: {plan}; majority class of dev {info.majority:.3f}; {where}")
         if info.rows:
             self.print_line(info.rows)
+        self.print_notices([Notice(escape_controls(notice)) for notice in info.notices])
         self.print_notices([Notice(escape_controls(warning), warning=True) for warning in info.warnings])
 
     def on_step(self, stage: int, step: int, losses: tuple[float, ...]) -> None:

@@ -107,6 +107,8 @@ class LiveView(RunCallback):
         self.stage_evaluations: list[Evaluation] = []  # on dev, of the last stage that has some
         self.warnings = list(map(escape_controls, info.warnings))
         self.activity = "scoring the starting point"
+        for notice in info.notices:  # above the view, where it stays
+            self.console.print(Text(escape_controls(notice)), soft_wrap=True)
         self.live = Live(self, console=self.console, transient=True, vertical_overflow="crop")
         self.live.start()
 

@@ -132,6 +132,10 @@ class Mentor(ABC):
         """
         return ()
 
+    def terms_of_use(self) -> Sequence[str]:
+        """The terms of its models that a user must have read before their first use on this machine."""
+        return ()
+
     def check_overlap(self) -> None:
         """Raise ConfigurationError if it cannot answer while the model trains (mentor.overlap=true)."""
         if self.needs_model:

@@ -1,5 +1,6 @@
 """A language model, or a person, as the mentor."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import field, replace
@@ -107,6 +108,10 @@ class LanguageModel(Mentor):
         notes += self.client.check_reachable() or ()
         self._check_fallbacks(lambda mentor: notes.extend(mentor.check_reachable() or ()))
         return [*dict.fromkeys(notes)]
+
+    def terms_of_use(self) -> list[str]:
+        terms = self.client.terms_of_use(), *(mentor.terms_of_use() for mentor in self.fallbacks)
+        return list(dict.fromkeys(itertools.chain(*terms)))
 
     def check_overlap(self) -> None:
         if self.needs_model:

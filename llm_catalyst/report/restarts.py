@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from llm_catalyst.runs.analysis import has_training
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Score
 from llm_catalyst.runs.restart_effects import (
@@ -38,7 +39,7 @@ def tabulate_restarts(run: RunRecords) -> list[RenderableType]:
         text = Text("▸ " if effect.won else "", "cyan", no_wrap=True, overflow="ellipsis")
         text.append_text(name_start(effect))
         table.add_row(str(restart.stage + 1), *losses, format_change(effect), format_later_loss(effect), text)
-    notes = [f"later: after the next stage; {TRAINING}"]
+    notes = [f"later: after the next stage{f'; {TRAINING}' * has_training(run)}"]
     if any(effect.change for effect in effects):
         notes.append("difference: of the restart itself, ± its standard error over dev's rows; dim within the error")
     if any(effect.at and effect.carries for effect in effects):

@@ -193,7 +193,7 @@ def render_consultations(run: RunRecords, full: bool = False, side_by_side: bool
         if consultation.effects:
             lines += render_effects(consultation.effects)
             lines += render_considered(consultation.effects, metric, None if full else SHORT_PROMPT)
-    if any(consultation.effects for consultation in found):
+    if analysis.has_training(run) and any(consultation.effects for consultation in found):
         lines += [Text(), Text(TRAINING[0].upper() + TRAINING[1:], "dim")]
     return Group(*lines)
 

@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 import numpy as np
 from scipy import stats
 
+MOST_AT_ONCE = 10**7  # values that are drawn in one go
 SEED = 0  # of the bootstrap: the same values give the same interval
 DECIMALS = 12  # of differences: below them is only the rounding of binary fractions
 LEVEL = 0.05  # the level of significance in warnings
@@ -121,7 +122,9 @@ def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[fl
         return None, None
     generator = np.random.default_rng(SEED)
     sample = np.sort(np.asarray(values, dtype=float))
-    found = stats.bootstrap((sample,), np.mean, confidence_level=level, method="percentile", rng=generator)
+    # All samples at once would be gigabytes for the rows of a large split.
+    batch = max(1, MOST_AT_ONCE // len(sample))
+    found = stats.bootstrap((sample,), np.mean, confidence_level=level, method="percentile", rng=generator, batch=batch)
     ends = sorted(found.confidence_interval)
     low, high = np.clip(ends, sample[0], sample[-1])  # rounding may move or swap the ends of equal means
     return float(low), float(high)

@@ -1,21 +1,19 @@
 """The summary of a run, on less than a screen: printed at its end, and at the end of `catalyst show`."""
 
-import math
-from statistics import fmean, stdev
+from statistics import fmean
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from llm_catalyst.report.restarts import score_cells, tabulate_restarts
-from llm_catalyst.runs.analysis import collect_warnings, count_answers, read_metric_name, sum_usage
+from llm_catalyst.runs.analysis import collect_notices, collect_warnings, count_answers, read_metric_name, sum_usage
 from llm_catalyst.runs.reader import RunRecords
 from llm_catalyst.runs.records import Outcome, Prompt, Score
 from llm_catalyst.runs.resolved import Predictions
 from llm_catalyst.utils import terminal
 from llm_catalyst.utils.format import format_count, format_duration, format_mebibytes, quote_word
 
-Z_95 = 1.96  # of the normal distribution, at 95 %
 # What base-to-new adds, of the soft prompt.
 NEW = {"new_accuracy": "on new classes (accuracy)", "harmonic_mean": "harmonic mean of both"}
 
@@ -29,7 +27,9 @@ def summarize_run(run: RunRecords, shown: bool = False) -> RenderableType:
     if run.outcome:
         parts += [render_verdict(run, run.outcome), Text(), render_scores(run.outcome, read_metric_name(run))]
         parts += [*render_best_prompts(run, run.outcome), *tabulate_restarts(run)]
-    return Group(*parts, *render_usage(run), *render_warnings(run), *render_next_steps(run, shown))
+    return Group(
+        *parts, *render_usage(run), *render_warnings(run), *render_notices(run), *render_next_steps(run, shown)
+    )
 
 
 def counted_score_cells(score: Score | None) -> list[str]:
@@ -57,8 +57,10 @@ def render_scores(outcome: Outcome, metric: str) -> Table:
     if outcome.start_test:
         start = *counted_score_cells(outcome.start_dev), *counted_score_cells(outcome.start_test)
         table.add_row(Text("before training", "dim"), *(Text(cell, "dim") for cell in start))
-    table.add_row("soft prompt", *counted_score_cells(soft), *counted_score_cells(outcome.test))
-    if outcome.best_prompt:
+    exact = outcome.best is not None and outcome.best.discrete
+    name = "prompt" if outcome.one_prompt else "reported prompt" if exact else "soft prompt"
+    table.add_row(name, *counted_score_cells(soft), *counted_score_cells(outcome.test))
+    if outcome.best_prompt and not outcome.one_prompt:
         scores = *counted_score_cells(outcome.best_prompt.score), *counted_score_cells(outcome.test_best_prompt)
         table.add_row("best discrete prompt", *scores)
     for name, words in NEW.items():
@@ -73,8 +75,10 @@ def render_scores(outcome: Outcome, metric: str) -> Table:
 def compare_answers(run: RunRecords, baseline: RunRecords, answers: Predictions, theirs: Predictions) -> RenderableType:
     """What a run has gained over its baseline: the difference in accuracy over the same rows, with its interval.
 
-    The interval is that of the mean of paired differences (a row right or wrong) at 95 %, by the normal distribution.
+    The interval is the report's for paired differences (`statistics.bootstrap_interval`), here of a row right or wrong.
     """
+    from llm_catalyst.report.statistics import bootstrap_interval  # takes a second to import
+
     mentor, other = (str(each.manifest.choices.get("mentor")) for each in (run, baseline))
     heading = terminal.make_heading(f"What mentor={mentor} gained over mentor={other}")
     if answers.soft_prompt is None or theirs.soft_prompt is None or answers.rows != theirs.rows:
@@ -82,10 +86,12 @@ def compare_answers(run: RunRecords, baseline: RunRecords, answers: Predictions,
     pairs = zip(answers.soft_prompt, theirs.soft_prompt, answers.labels, strict=True)
     gains = [(ours == label) - (reference == label) for ours, reference, label in pairs]
     n, gain = len(gains), fmean(gains)
-    half = Z_95 * stdev(gains) / math.sqrt(n) if n > 1 else math.nan
-    ends = f"{100 * (gain - half):+.1f} to {100 * (gain + half):+.1f}"
-    verdict = "within the noise" if not abs(gain) > half else "a gain" if gain > 0 else "a loss"
-    found = f"{100 * gain:+.1f} points of accuracy, 95 % interval {ends}: {verdict}"
+    ends, verdict = "", "within the noise"
+    low, high = bootstrap_interval(gains)
+    if low is not None and high is not None:
+        ends = f", 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+        verdict = "a gain" if low > 0 else "a loss" if high < 0 else verdict
+    found = f"{100 * gain:+.1f} points of accuracy{ends}: {verdict}"
     rows = f"paired over {format_count(n, f'{answers.split} row')}: {gains.count(1)} are right only with it, "
     seeds = f"one seed each; over seeds: catalyst run -m … mentor={other},{mentor} seed=1,2,3"
     shown = Text(found, "bold"), Text(f"{rows}{gains.count(-1)} only without"), Text(seeds, "dim")
@@ -101,14 +107,21 @@ def render_best_prompts(run: RunRecords, outcome: Outcome) -> list[RenderableTyp
         shown = Text(terminal.quote_prompt(prompt.text), "cyan")
         lines.extend(terminal.indent_text(text) for text in (shown, Text(words, "dim")))
 
-    if best := outcome.best:
+    best, entry = outcome.best, outcome.best_prompt
+    # Several origins may have found the same prompt; the first one is named.
+    first = next((e for e in run.pool if entry and e.prompt.tokens == entry.prompt.tokens), entry)
+    proposed = f"first proposed by the {first.origin}, in stage {first.stage + 1}" if first else ""
+    if best and outcome.one_prompt:
+        add("Best prompt", best.prompt, f"{proposed}; scored in stage {best.stage + 1}, step {best.step}")
+        return lines
+    if best and best.discrete:
+        add("Reported prompt", best.prompt, f"stage {best.stage + 1}, step {best.step}")
+    elif best:
         near = f"similarity {best.similarity:.2f} (1: these tokens are the soft prompt)"
         place = f"stage {best.stage + 1}, step {best.step}"
         add("Best soft prompt, as its nearest tokens", best.prompt, f"{near}, {place}")
-    if entry := outcome.best_prompt:
-        # Several origins may have found the same prompt; the first one is named.
-        entry = next((e for e in run.pool if e.prompt.tokens == entry.prompt.tokens), entry)
-        add("Best discrete prompt", entry.prompt, f"first proposed by the {entry.origin}, in stage {entry.stage + 1}")
+    if first:
+        add("Best discrete prompt", first.prompt, proposed)
     return lines
 
 
@@ -124,7 +137,10 @@ def render_usage(run: RunRecords) -> list[RenderableType]:
         trained, scored = (format_count(n, "example") for n in (ledger.train_examples, ledger.scored_examples))
         steps = format_count(ledger.gradient_steps, "step")
         rows["work"] = f"{steps} of training on {trained}, {scored} scored"
-        if ledger.train_tokens:
+        if not ledger.gradient_steps:
+            measured = f" (the loss of {trained} measured)" if ledger.train_examples else ""
+            rows["work"] = f"no training{measured}, {scored} scored"
+        elif ledger.train_tokens:
             padding = 100 * ledger.padding_tokens / ledger.train_tokens
             rows["padding"] = f"{padding:.1f} % of the texts' tokens in training"
     rows["mentor"] = sum_usage(run.exchanges).describe() if run.exchanges else "no calls"
@@ -136,6 +152,12 @@ def render_warnings(run: RunRecords) -> list[RenderableType]:
     found = collect_warnings(run)
     lines = [terminal.indent_text(Text(line, "yellow")) for line in found]
     return [*terminal.make_heading("Warnings"), *lines] if found else []
+
+
+def render_notices(run: RunRecords) -> list[RenderableType]:
+    """What is no warning; nothing if there is none."""
+    lines = [terminal.indent_text(Text(line)) for line in collect_notices(run)]
+    return [*terminal.make_heading("Notes"), *lines] if lines else []
 
 
 def render_next_steps(run: RunRecords, shown: bool) -> list[RenderableType]:

@@ -1,6 +1,6 @@
 """Figures and wording of a run's records that the views, `catalyst show` and reports share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,12 @@ from typing import Any
 from llm_catalyst.runs.reader import FILES, RunRecords, read_lines
 from llm_catalyst.runs.records import Evaluation, Event, LLMCall, Manifest, Outcome, Restart, Score, ScoredPrompt
 from llm_catalyst.utils import checksums
-from llm_catalyst.utils.format import format_count, format_dollars
+from llm_catalyst.utils.format import format_count, format_dollars, join_first
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
 from llm_catalyst.utils.validation import get_nested
 
 ADVICE = "try a larger optimizer.lr, another head, or more steps a stage"
+ADVICE_WITHOUT_TRAINING = "try another head, another mentor, or more stages"
 # The fields of an outcome that are columns under their own names.
 OWN_COLUMNS = (
     *("reported_on", "majority", "fallbacks", "seconds"),
@@ -158,19 +159,28 @@ def read_accuracy(evaluation: Evaluation) -> float:
     return evaluation.metrics.get("accuracy", evaluation.score.metric)
 
 
-def warn_constant(stage: int, step: int, label: str) -> str:
+def advise(trains: bool) -> str:
+    """What to try where nothing was learned; `trains` says whether an optimizer trains the prompt."""
+    return ADVICE if trains else ADVICE_WITHOUT_TRAINING
+
+
+def has_training(run: RunRecords) -> bool:
+    """Whether an optimizer trains the prompt between restarts."""
+    return not str(get_nested(run.config, "optimizer", "_target_") or "").endswith(".NoTraining")
+
+
+def warn_constant(stage: int, step: int, label: str, trains: bool = True) -> str:
     """The warning that every prediction is the same label."""
-    return f"stage {stage + 1}, step {step}: every answer is {quote_prompt(label)}; {ADVICE}"
+    return f"stage {stage + 1}, step {step}: every answer is {quote_prompt(label)}; {advise(trains)}"
 
 
-def warn_majority(stage: int, trained: Sequence[float], majority: float | None) -> str | None:
+def warn_majority(stage: int, trained: Sequence[float], majority: float | None, trains: bool = True) -> str | None:
     """The warning that none of a stage's dev accuracies, measured after training, is above the majority class's."""
     if majority is None or not trained or max(trained) > majority:
         return None
     best = max(trained)
-    return (
-        f"stage {stage + 1}: dev accuracy (best {best:.3f}) is not above the majority class ({majority:.3f}); {ADVICE}"
-    )
+    dev = f"dev accuracy (best {best:.3f}) is not above the majority class ({majority:.3f})"
+    return f"stage {stage + 1}: {dev}; {advise(trains)}"
 
 
 def read_metric_name(run: RunRecords) -> str:
@@ -194,17 +204,50 @@ def collect_warnings(run: RunRecords) -> list[str]:
     ]
     noted = [*run.manifest.mentor_notes, *(run.resolved.data.get("warnings", ()) if run.resolved else ())]
     found += [escape_controls(str(words)) for words in noted]
-    found += [describe_event(event) for event in run.events]
+    found += [describe_event(event) for event in run.events if not is_notice(event)]
     trained = [e for e in run.metrics if e.split == "dev" and e.step > 0]
-    for stage in sorted({e.stage for e in trained}):
-        here = [e for e in trained if e.stage == stage]
-        constant = [e for e in here if e.constant is not None]
-        if constant:
-            found.append(warn_constant(stage, constant[-1].step, constant[-1].constant or ""))
-        ended = stage in {entry.stage for entry in run.pool} or run.outcome is not None
-        stuck = warn_majority(stage, [read_accuracy(e) for e in here], read_majority(run.manifest)) if ended else None
-        found += [stuck] if stuck else []
-    return found
+    stages = {stage: [e for e in trained if e.stage == stage] for stage in sorted({e.stage for e in trained})}
+    return [*found, *summarize_constant(run, stages), *summarize_stuck(run, stages)]
+
+
+def collect_notices(run: RunRecords) -> list[str]:
+    """What a reader may want to know and need not be warned of: with which other keys the run was resumed."""
+    return [describe_event(event) for event in run.events if is_notice(event)]
+
+
+def is_notice(event: Event) -> bool:
+    """Whether the event is no warning."""
+    return event.kind == "resumed"
+
+
+def summarize_constant(run: RunRecords, stages: Mapping[int, Sequence[Evaluation]]) -> list[str]:
+    """The warning that every prediction of an evaluation was the same label; for several stages one, with their number.
+
+    `stages` are the evaluations of each stage on dev after training.
+    """
+    constant = {stage: [e for e in here if e.constant is not None] for stage, here in stages.items()}
+    last = [here[-1] for here in constant.values() if here]
+    if len(last) < 2:
+        return [warn_constant(e.stage, e.step, e.constant or "", has_training(run)) for e in last]
+    labels = join_first(list(dict.fromkeys(quote_prompt(e.constant or "") for e in last)), between=" or ")
+    place = f"the last time in stage {last[-1].stage + 1}, step {last[-1].step}"
+    return [f"in {len(last)} of {len(stages)} stages, {place}: every answer is {labels}; {advise(has_training(run))}"]
+
+
+def summarize_stuck(run: RunRecords, stages: Mapping[int, Sequence[Evaluation]]) -> list[str]:
+    """The warning that a stage was not above the majority class; for several stages one, with their number."""
+    majority, ended = read_majority(run.manifest), {entry.stage for entry in run.pool}
+    best = {
+        stage: max(map(read_accuracy, here))
+        for stage, here in stages.items()
+        if stage in ended or run.outcome is not None
+    }
+    stuck = {stage: value for stage, value in best.items() if warn_majority(stage, [value], majority)}
+    if len(stuck) < 2 or majority is None:
+        found = (warn_majority(stage, [value], majority, has_training(run)) for stage, value in stuck.items())
+        return [words for words in found if words]
+    dev = f"dev accuracy (best {max(stuck.values()):.3f}) is not above the majority class ({majority:.3f})"
+    return [f"in {len(stuck)} of {len(best)} stages: {dev}; {advise(has_training(run))}"]
 
 
 def describe_event(event: Event) -> str:

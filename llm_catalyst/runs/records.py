@@ -17,6 +17,7 @@ Origin = Literal["gradient", "mentor", "user"]
 Status = Literal["done", "diverged", "stopped", "failed"]
 Split = Literal["train", "dev", "test"]
 Criterion = Literal["loss", "metric"]  # by which dev chooses
+ROUNDING = 1e-4  # of a mean cosine in float32
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,11 @@ class Best:
     prompt: Prompt
     similarity: float
 
+    @property
+    def discrete(self) -> bool:
+        """Whether the prompt is its nearest tokens, as with an optimizer of tokens or none: then they were scored."""
+        return self.similarity > 1 - ROUNDING
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -288,6 +294,12 @@ class Outcome:
     start_test: Score | None = None
     majority_metric: float | None = None
     distinct: tuple[int, ...] = ()
+
+    @property
+    def one_prompt(self) -> bool:
+        """Whether `best` and `best_prompt` are the same tokens."""
+        best, entry = self.best, self.best_prompt
+        return best is not None and entry is not None and best.discrete and best.prompt.tokens == entry.prompt.tokens
 
     @property
     def majority_score(self) -> float:

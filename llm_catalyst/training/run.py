@@ -21,6 +21,7 @@ from llm_catalyst.callbacks.trackers import make_trackers
 from llm_catalyst.config.build import RunComponents
 from llm_catalyst.config.plugins import find_plugin_versions
 from llm_catalyst.config.resolved import complete_config
+from llm_catalyst.config.settings import Settings
 from llm_catalyst.models.backbones import clip, text
 from llm_catalyst.runs import old_configs, run_config
 from llm_catalyst.runs.reader import read_json
@@ -35,7 +36,7 @@ from llm_catalyst.training.estimate import Estimate, estimate_run, render_estima
 from llm_catalyst.training.loop import Experiment, run_experiment
 from llm_catalyst.training.problem import Problem, assemble_problem
 from llm_catalyst.utils import cpu, memory, rng, signals
-from llm_catalyst.utils.format import format_ranges
+from llm_catalyst.utils.format import format_count, format_ranges
 from llm_catalyst.utils.revision import read_revision
 from llm_catalyst.utils.terminal import escape_controls, open_console
 from llm_catalyst.utils.validation import ConfigurationError
@@ -52,7 +53,7 @@ def run_training(
     """
     console, settings, interactive = open_console(), parts.settings, parts.mentor.interactive
     logs = make_trackers(settings.track, path, config)
-    notes = check_mentor(parts, console)
+    notes, terms = check_mentor(parts, console), tuple(parts.mentor.terms_of_use())
     if parts.mentor.language_models() and not (path / "manifest.json").exists():
         check_sweep_budget(settings.sweep)  # no run begins that could not ask its mentor
     with closing(RunDirectory(path)) as directory:
@@ -62,7 +63,7 @@ def run_training(
             refuse_long_limit(problem)
         plan = settings.plan(problem.examples)
         facts = collect_facts(problem.data)
-        facts = replace(facts, warnings=(*facts.warnings, *problem.warnings))
+        facts = replace(facts, warnings=(*facts.warnings, *problem.warnings, *warn_race(parts.settings, plan)))
         resolved = resolve_run(config, parts, problem, facts)
         text = yaml.safe_dump(dict(config), sort_keys=False)
         directory.write_config(text, build_manifest(problem, choices, words, notes), resolved)
@@ -73,8 +74,11 @@ def run_training(
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
         shown = describe_rows(facts), (*notes, *facts.warnings)
         metric = problem.data.task.metric
-        majority, criterion = majority_share(problem.data.dev), parts.settings.prompt_criterion
-        callback.on_run_start(RunInfo(title, str(path), plan, majority, metric, *shown, resumed, criterion))
+        majority, trains = majority_share(problem.data.dev), parts.optimizer.trains
+        criterion = parts.settings.prompt_criterion
+        callback.on_run_start(
+            RunInfo(title, str(path), plan, majority, metric, *shown, terms, resumed, criterion, trains)
+        )
         try:
             with shared_backbone.get_signal_handler(0.0 if interactive else signals.PATIENCE_S) as handler:
                 optimizer = shared_backbone.share_steps(parts.optimizer, problem.device)
@@ -103,18 +107,36 @@ def read_finished(path: Path, config: Mapping[str, Any]) -> Outcome | None:
 def dry_run(parts: RunComponents) -> Estimate:
     """The measured cost of a run, also printed unless view=none; nothing is trained, paid or written."""
     console, view = open_console(), parts.settings.view
-    notes = check_mentor(parts, console)
+    notes, terms = check_mentor(parts, console), parts.mentor.terms_of_use()
     with show_status(view, console, "loading data and model, and measuring a step …") as tell:
         problem = load_problem(parts, tell)
     refuse_long_limit(problem)
-    if view != "none":
-        for warning in (*notes, *collect_facts(problem.data).warnings, *problem.warnings):
-            console.print(Text(f"warning: {escape_controls(warning)}", "yellow"), soft_wrap=True)
     plan = parts.settings.plan(problem.examples)
+    if view != "none":
+        for notice in terms:
+            console.print(Text(escape_controls(notice)), soft_wrap=True)
+        for warning in (
+            *notes,
+            *collect_facts(problem.data).warnings,
+            *problem.warnings,
+            *warn_race(parts.settings, plan),
+        ):
+            console.print(Text(f"warning: {escape_controls(warning)}", "yellow"), soft_wrap=True)
     estimated = estimate_run(Experiment(problem, parts.optimizer, parts.mentor, plan))
     if view != "none":
         console.print(render_estimate(estimated))
     return estimated
+
+
+def warn_race(settings: Settings, plan: Sequence[int]) -> list[str]:
+    """A warning where a race of restart points fills its stage, so that none trains on alone."""
+    steps, shortest = settings.restart.race_steps, min(plan[1:], default=0)
+    if settings.restart.choose != "race" or steps < shortest or len(plan) < 2:
+        return []
+    return [
+        f"restart.race_steps={steps} is not smaller than a stage of {format_count(shortest, 'step')}: the race ends "
+        "with the stage, and its winner has no steps alone; set a smaller restart.race_steps, or longer stages"
+    ]
 
 
 def check_mentor(parts: RunComponents, console: Console) -> tuple[str, ...]:

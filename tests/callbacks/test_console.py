@@ -486,3 +486,28 @@ def test_a_bar_of_a_resumed_run_begins_at_its_step() -> None:
         bars.callbacks[0].on_run_start(OVERVIEW)
         bars.callbacks[0].on_resume(1, 300, [])
         assert bars.tasks[0].completed == 300
+
+
+def test_notices_are_no_warnings_and_stay_above_the_live_view() -> None:
+    told = replace(OVERVIEW, notices=("provided under these \x1b[2J terms",))
+    view, file = plain()
+    with live() as (screen_view, console):
+        for each in (view, screen_view):
+            each.on_run_start(told)
+            each.on_record(Event(1, 300, "resumed", "with mentor.client.model=another"))
+        assert not [line for line in screen(screen_view, console) if line.startswith("!")]
+        assert "provided under these \\x1b[2J terms" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "provided under these \\x1b[2J terms" in file.getvalue()
+    assert "stage 2, step 300: resumed: with mentor.client.model=another" in file.getvalue()
+    assert "warning" not in file.getvalue()
+
+
+def test_without_an_optimizer_no_warning_advises_to_train_otherwise() -> None:
+    for trains in (True, False):
+        view, file = plain()
+        view.on_run_start(replace(OVERVIEW, trains=trains))
+        view.on_step(0, 200, (0.7,))
+        view.on_record(evaluation(0, 200, 0.7, 0.4, "negative"))
+        view.on_run_end(None)
+        assert file.getvalue().count("warning: ") == 2
+        assert ("optimizer.lr" in file.getvalue()) is trains

@@ -54,9 +54,10 @@ def test_other_parts_are_refused_and_nothing_is_left_of_them(package: str, tmp_p
 
 def test_the_terms_of_a_model_are_told_before_its_first_use_on_a_machine(package: str) -> None:
     model = LocalModel("a model", package=package, sha256=SHA256, terms="provided under these terms")
-    assert model.check_reachable() == ["provided under these terms"]
+    assert model.terms_of_use() == ["provided under these terms"]
     gguf.join_parts(package, SHA256)
-    assert model.check_reachable() == []
+    assert model.terms_of_use() == []
+    assert list(model.check_reachable()) == []
 
 
 def test_a_missing_package_is_named_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

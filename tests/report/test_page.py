@@ -18,8 +18,9 @@ from helpers.recorded_tables import write_results
 from helpers.reports import results_of, write_told
 from rich.console import Console
 
-from llm_catalyst.report.html.page import format_ranges
+from llm_catalyst.report.html.page import compare_majority, format_ranges
 from llm_catalyst.report.write import EXCHANGES, PAGE, build_files, write_report
+from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import Record, Restart, Score, ScoredPrompt
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.utils import checksums
@@ -406,3 +407,46 @@ def test_of_a_race_the_pages_name_the_winner(tmp_path: Path) -> None:
         assert raw.count("<strong>lost</strong>") == 2
         assert "<td>restart, won</td>" in raw
         assert "<td>restart, lost</td>" in raw
+
+
+@pytest.mark.parametrize(
+    ("metric", "majority_metric", "score", "accuracy", "warned"),
+    [
+        ("macro_f1", 0.337, 0.33, 0.6, "macro_f1"),  # of one class of two at 0.509: 2 * 0.509 / 1.509 / 2
+        ("macro_f1", 0.337, 0.5, 0.5, ""),  # accuracy is below the majority class's, the task's metric is not
+        ("accuracy", 0.509, 0.5, 0.5, "accuracy"),
+        ("macro_f1", None, 0.4, 0.5, "accuracy"),  # of an earlier revision: only accuracies compare
+    ],
+)
+def test_the_majority_class_is_compared_in_the_metric_of_the_task(
+    tmp_path: Path, metric: str, majority_metric: float | None, score: float, accuracy: float, warned: str
+) -> None:
+    run = read_run(recorded.write_run(tmp_path / "run"))
+    run.__dict__["config"] = {"task": {"metric": metric}}
+    ended = replace(
+        recorded.outcome(),
+        majority_metric=majority_metric,
+        test=Score(0.7, score, 1000),
+        test_metrics={"accuracy": accuracy},
+    )
+    words = f"{warned} on test is not above that of the majority class" if warned else ""
+    assert compare_majority(ended, run) == words
+
+
+def test_a_prompt_that_is_tokens_has_one_row(tmp_path: Path) -> None:
+    ended = recorded.outcome()
+    assert ended.best is not None
+    assert ended.best_prompt is not None
+    for name, similarity, rows in (("soft", 0.6, 2), ("tokens", 1.0, 1)):
+        best = replace(ended.best, prompt=ended.best_prompt.prompt, similarity=similarity)
+        path = tmp_path / name
+        directory = RunDirectory(path)
+        directory.write_config(recorded.CONFIG, recorded.manifest())
+        for record in recorded.run_records():
+            directory.append(record)
+        directory.finish(replace(ended, best=best))
+        directory.close()
+        raw = build_files([results_of(path)])[PAGE].decode()
+        raw = raw.partition('<h3 id="s1-prompts">')[2].partition("<h3")[0]
+        assert raw.count("Feel the tone of the review") == rows
+        assert ("<td>soft</td>" in raw) == (rows == 2)

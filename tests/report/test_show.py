@@ -12,10 +12,12 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 from llm_catalyst.report.show import render_consultations, render_run, show_run
-from llm_catalyst.report.summary import summarize_run
+from llm_catalyst.report.statistics import bootstrap_interval
+from llm_catalyst.report.summary import compare_answers, summarize_run
 from llm_catalyst.runs.analysis import best_prompts, collect_warnings
 from llm_catalyst.runs.reader import read_run
 from llm_catalyst.runs.records import Event, Message, Score, ScoredPrompt
+from llm_catalyst.runs.resolved import Predictions
 from llm_catalyst.runs.writer import RunDirectory
 from llm_catalyst.utils.validation import ConfigurationError
 
@@ -329,3 +331,69 @@ def test_where_a_model_was_asked_the_summary_names_the_command_that_shows_its_an
     path = write_run(tmp_path / "run")
     assert f"catalyst show {path} --mentor" in text_of(summarize_run(read_run(path)), 200)
     assert "--mentor" not in text_of(summarize_run(replace(read_run(path), exchanges=())), 200)
+
+
+def test_what_is_wrong_in_several_stages_is_warned_of_once_with_their_number(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    stuck = [evaluation(stage, 200 * (stage + 1), 0.69, 0.5 - stage / 100, "positive") for stage in range(3)]
+    told = replace(run, metrics=(evaluation(0, 0, 0.7, 0.4, "negative"), *stuck))
+    assert [warning.partition(";")[0] for warning in collect_warnings(told)] == [
+        'in 3 of 3 stages, the last time in stage 3, step 600: every answer is "positive"',
+        "in 3 of 3 stages: dev accuracy (best 0.500) is not above the majority class (0.509)",
+    ]
+    some = replace(told, metrics=(*told.metrics[:3], evaluation(2, 800, 0.6, 0.8)))
+    assert [warning.partition(":")[0] for warning in collect_warnings(some)] == [
+        "in 2 of 3 stages, the last time in stage 2, step 400",
+        "in 2 of 3 stages",
+    ]
+
+
+def test_with_which_keys_a_run_was_resumed_is_a_note_and_no_warning(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    told = replace(run, events=(Event(1, 300, "resumed", "with mentor.client.model=another"),))
+    text = text_of(summarize_run(told))
+    assert "Notes\n  stage 2, step 300: resumed: with mentor.client.model=another" in text
+    assert "Warnings" not in text
+    assert collect_warnings(told) == []
+
+
+def test_a_prompt_that_is_tokens_is_told_once_and_not_as_a_soft_prompt(tmp_path: Path) -> None:
+    run, same = read_run(write_run(tmp_path / "run")), outcome()
+    assert same.best is not None
+    assert same.best_prompt is not None
+    best = replace(same.best, prompt=same.best_prompt.prompt, similarity=0.99999994)  # a mean cosine in float32
+    one = text_of(summarize_run(replace(run, outcome=replace(same, best=best))))
+    assert one.count('"Feel the tone of the review"\n  first proposed by the mentor, in stage 2') == 1
+    for absent in ("soft prompt", "similarity", "best discrete prompt", "Best discrete prompt"):
+        assert absent not in one
+    other = text_of(summarize_run(replace(run, outcome=replace(same, best=replace(best, prompt=prompt("film"))))))
+    assert "soft prompt" not in other
+    assert [other.count(f"\n{heading}\n") for heading in ("Reported prompt", "Best discrete prompt")] == [1, 1]
+
+
+def test_without_an_optimizer_no_training_is_told(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    ledger = replace(outcome().ledger, gradient_steps=0, train_examples=66, train_tokens=900, padding_tokens=90)
+    config = {**run.config, "optimizer": {"_target_": "llm_catalyst.optimizers.NoTraining"}}
+    told = replace(run, outcome=replace(outcome(), ledger=ledger))
+    told.__dict__["config"] = config
+    text = squeezed(text_of(summarize_run(told)))
+    assert "work no training (the loss of 66 examples measured), 9,200 examples scored" in text
+    assert "padding" not in text
+    assert "work of training" not in text
+    assert "work of training" not in text_of(render_consultations(told))
+
+
+def test_a_gain_has_the_interval_of_the_reports_statistics(tmp_path: Path) -> None:
+    run, rows = read_run(write_run(tmp_path / "run")), tuple(range(40))
+    labels = tuple(i % 2 for i in rows)
+    ours = tuple(label if i % 8 else 1 - label for i, label in enumerate(labels))  # 5 of 40 are wrong
+    theirs = tuple(label if i % 3 else 1 - label for i, label in enumerate(labels))  # 14 of 40 are wrong
+    mine, other = (Predictions("test", rows, labels, answers, None, None) for answers in (ours, theirs))
+    text = squeezed(text_of(compare_answers(run, run, mine, other), 120))
+    gains = [(a == label) - (b == label) for a, b, label in zip(ours, theirs, labels, strict=True)]
+    (low, high) = bootstrap_interval(gains)
+    assert low is not None
+    assert high is not None
+    assert f"+22.5 points of accuracy, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}: a gain" in text
+    assert "within the noise" in squeezed(text_of(compare_answers(run, run, mine, mine), 120))

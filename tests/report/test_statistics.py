@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from llm_catalyst.report import statistics
 from llm_catalyst.report.statistics import Summary, adjust_holm, compare_paired, summarize_values
 
 ZERO = [0.0] * 20
@@ -256,3 +257,12 @@ def test_holm_never_lowers_a_p_value_nor_changes_their_order(p: list[float | Non
 def test_holm_refuses_what_is_no_p_value(p: float) -> None:
     with pytest.raises(ValueError, match="no p-value"):
         adjust_holm([0.5, p])
+
+
+def test_many_values_are_resampled_in_parts_to_the_same_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(1).normal(size=30)
+    whole = stats.bootstrap(
+        (np.sort(values),), np.mean, method="percentile", rng=np.random.default_rng(statistics.SEED)
+    ).confidence_interval
+    monkeypatch.setattr(statistics, "MOST_AT_ONCE", 100)
+    assert statistics.bootstrap_interval(list(values)) == pytest.approx((whole.low, whole.high))

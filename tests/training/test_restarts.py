@@ -21,6 +21,7 @@ from llm_catalyst.optimizers.base import Member, NoTraining
 from llm_catalyst.optimizers.schedule import Schedule, StepRange
 from llm_catalyst.runs.records import Evaluation, Proposal, Restart, Score, ScoredPrompt, Snapshot
 from llm_catalyst.training.restarts import Candidate, choose_candidates, compare_losses
+from llm_catalyst.training.run import warn_race
 from llm_catalyst.training.state import State, pack_state, unpack_state
 
 PLAN = (4, 6)
@@ -305,3 +306,21 @@ def test_a_list_of_stages_is_taken_as_it_is() -> None:
 
 def test_the_defaults_are_those_of_the_page_on_the_method() -> None:
     assert RestartSettings() == RestartSettings("if_better", 1.0, "prompt", 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("choose", "steps", "plan", "warned"),
+    [
+        ("race", 10, (5, 20, 40), False),
+        ("race", 20, (5, 40, 20), True),
+        ("race", 30, (50, 20), True),
+        ("race", 10, (5,), False),
+        ("all", 30, (50, 20), False),
+    ],
+)
+def test_a_race_that_would_fill_its_stage_is_warned_of(
+    choose: Any, steps: int, plan: tuple[int, ...], warned: bool
+) -> None:
+    settings = Settings(restart=RestartSettings(choose=choose, race_steps=steps))
+    expected = f"restart.race_steps={steps} is not smaller than a stage of 20 steps"
+    assert [expected in words for words in warn_race(settings, plan)] == [True] * warned

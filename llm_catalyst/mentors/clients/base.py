@@ -115,6 +115,10 @@ class Client(ABC):
         """
         return ()
 
+    def terms_of_use(self) -> Sequence[str]:
+        """The model's terms, before its first use on this machine (`Mentor.terms_of_use`)."""
+        return ()
+
     def read_key(self) -> str:
         """The provider's key, which appears in no record; '' if there is none."""
         return ""

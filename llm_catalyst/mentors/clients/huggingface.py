@@ -71,7 +71,7 @@ class LocalModel(Client):
         elif not path.is_file() or not gguf.is_gguf(path):
             raise ConfigurationError(f"mentor.client.model={self.model} is no GGUF file; name one, or a model's folder")
 
-    def check_reachable(self) -> list[str]:
+    def terms_of_use(self) -> list[str]:
         """The model's terms, until its parts have been joined on this machine."""
         if self.terms is None or self.package is None or gguf.find_file(self.package)[0].exists():
             return []

@@ -22,9 +22,9 @@ from llm_catalyst.report.results import Results
 from llm_catalyst.report.runs import RecordReader, Run, dev_rank
 from llm_catalyst.report.tables import costs
 from llm_catalyst.report.tables.build import build_tables
-from llm_catalyst.runs.analysis import collect_warnings
+from llm_catalyst.runs.analysis import collect_notices, collect_warnings, read_metric_name
 from llm_catalyst.runs.reader import RunRecords
-from llm_catalyst.runs.records import LLMCall, Restart, Snapshot
+from llm_catalyst.runs.records import LLMCall, Outcome, Restart, Snapshot
 from llm_catalyst.runs.restart_effects import CARRIED, TRAINING, find_role, trace_restarts
 from llm_catalyst.utils.format import format_count, format_duration, join_first
 from llm_catalyst.utils.terminal import escape_controls, quote_prompt
@@ -161,10 +161,23 @@ def find_problems(run: Run, read: RecordReader) -> Iterator[str]:
             yield "the mentor failed at least once, and the pool's best or another mentor was taken instead"
         if outcome.ledger.unpriced_calls:
             yield "calls whose price is not known"
-        accuracy = outcome.test_metrics.get("accuracy")
-        if accuracy is not None and accuracy <= outcome.majority:
-            yield f"accuracy on {outcome.reported_on} is not above that of the majority class"
-    yield from collect_warnings(read.records(run))
+        if why := compare_majority(outcome, read.records(run)):
+            yield why
+    records = read.records(run)
+    yield from (*collect_warnings(records), *collect_notices(records))
+
+
+def compare_majority(outcome: Outcome, run: RunRecords) -> str:
+    """That the reported metric is not above that of the majority class; '' where it is.
+
+    Of a run that did not record this metric of the majority class, their accuracies are compared.
+    """
+    name, score, level = read_metric_name(run), outcome.test, outcome.majority_score
+    value = score.metric if score else None
+    if outcome.majority_metric is None:
+        name, value = "accuracy", outcome.test_metrics.get("accuracy")
+    below = value is not None and value <= level
+    return f"{name} on {outcome.reported_on} is not above that of the majority class" if below else ""
 
 
 def render_page(sections: Sequence[Mapping[str, Any]], refresh: float | None = None) -> str:
