@@ -223,7 +223,7 @@ def collect_values(record: Tracked) -> Values:
         }
     else:
         scores = {"restart/dev_loss_before": record.score_before, "restart/dev_loss": record.score}
-        lines = [describe_restart(record), "proposals, by dev loss:"]
+        lines = [describe_restart(record), "proposals, by dev loss at the restart:"]
         for proposal, score in record.considered:
             shown = f"{score.loss:.4f}" if score else "not scored"
             lines.append(f"{shown}  {quote_prompt(proposal.prompt.text)}")

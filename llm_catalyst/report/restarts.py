@@ -42,7 +42,7 @@ def tabulate_restarts(run: RunRecords) -> list[RenderableType]:
     notes = [f"later: after the next stage{f'; {TRAINING}' * has_training(run)}"]
     if any(effect.change for effect in effects):
         notes.append("difference: of the restart itself, ± its standard error over dev's rows; dim within the error")
-    if any(effect.at and effect.carries for effect in effects):
+    if any(effect.at and effect.carries and not effect.restart.kept for effect in effects):
         notes.append(f"restart: the text {CARRIED} (restart.carry)")
     if any(effect.won is not None for effect in effects):
         notes.append("▸ won and trained on; the others ended there")

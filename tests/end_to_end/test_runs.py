@@ -273,7 +273,7 @@ def test_the_manifest_says_what_made_the_run(evolved: Run) -> None:
 def test_a_run_ends_with_its_verdict_its_prompts_and_the_next_command(evolved: Run) -> None:
     outcome = evolved.outcome
     assert outcome.message in evolved.out
-    for words in ("Best soft prompt", "Best discrete prompt", "Restarts, by dev loss", "majority class", "no calls"):
+    for words in ("Best soft prompt", "Best discrete prompt", "Restarts after a stage", "majority class", "no calls"):
         assert words in evolved.out
     assert f"catalystshow{evolved.path}" in "".join(evolved.out.split())  # which may wrap
     assert evolved.err == ""

@@ -99,6 +99,6 @@ def test_of_a_race_one_proposal_or_the_running_prompt_has_won(
     tmp_path: Path, winner: int, roles: list[str], fate: str
 ) -> None:
     run = raced(write_run(tmp_path / "run"), winner)
-    effects, (consultation,) = trace_restarts(run), collect_consultations(run)
+    effects, consultation = trace_restarts(run), collect_consultations(run)[0]
     assert [find_role(effects, proposal.prompt) for proposal, _ in run.restarts[0].considered] == roles
     assert consultation.fate == fate
