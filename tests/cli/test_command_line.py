@@ -240,8 +240,8 @@ def test_a_directory_that_is_no_run_is_refused(catalyst: Command, tmp_path: Path
 def test_a_path_and_a_command_stand_on_one_line_in_a_pipe(catalyst: Command, tmp_path: Path, columns: str) -> None:
     path = write_run(tmp_path / ("long " * 30).strip(), stages=1)
     shown = catalyst("show", str(path), cwd=tmp_path, COLUMNS=columns).stdout.splitlines()
-    assert f"  files    '{path}'" in shown
-    assert f"  command  catalyst report '{path}'" in shown
+    assert f"  files      '{path}'" in shown
+    assert f"  command    catalyst report '{path}'" in shown
 
 
 def test_a_run_that_cannot_be_read_is_named_by_file_and_line(catalyst: Command, tmp_path: Path) -> None:
