@@ -157,7 +157,7 @@ def test_a_summary_counts_every_run_once_and_says_what_goes_on() -> None:
     first, *rest = told(*notes)
     assert first == (
         "1 of 7 runs finished; 1 failed; 1 diverged; 3 stopped before the end; 1 was not run; "
-        "the same command continues with them (outputs/sweeps/x)"
+        "with a larger budget the same command continues with them (outputs/sweeps/x)"
     )
     assert rest[:2] == ["  seed=6: not finite", "  seed=1: boom"]
     assert len(rest) == 5
