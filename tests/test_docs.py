@@ -12,7 +12,7 @@ from helpers.command import REPOSITORY
 Compose = Callable[..., dict[str, Any]]
 
 MOST_PAGES = 9
-MOST_WORDS = 12_970  # of all pages together; issues after the twelve packages may raise it, up to 14,000
+MOST_WORDS = 13_120  # of all pages together; issues after the twelve packages may raise it, up to 14,000
 
 DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
 PAGES = [

@@ -21,6 +21,7 @@ from llm_catalyst.sweeps.quoting import quote_words
 from llm_catalyst.tasks.base import Example, TaskData
 from llm_catalyst.tasks.data_facts import DataFacts, collect_facts
 from llm_catalyst.tasks.file_guesses import guess_columns, guess_splits, holds_pictures
+from llm_catalyst.tasks.request_layout import RequestLayout
 from llm_catalyst.tasks.split_files import path_exists
 from llm_catalyst.tasks.templates import list_columns
 from llm_catalyst.tasks.text_tables import TaskTables, read_tables
@@ -28,7 +29,7 @@ from llm_catalyst.tasks.text_task import TextTask, code_labels
 from llm_catalyst.utils import terminal
 from llm_catalyst.utils.format import format_count, join_command, shorten_text
 from llm_catalyst.utils.paths import conf_directory, expand_path, list_choices
-from llm_catalyst.utils.terminal import escape_controls, list_names
+from llm_catalyst.utils.terminal import escape_controls, escape_paragraphs, list_names
 from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
 
 LONGEST_SHOWN = 600  # characters of an example
@@ -45,15 +46,16 @@ def data_command(words: Sequence[str], config_dir: Path | None, console: Console
     seed, on_dev = int(config["seed"]), config["protocol"]["report_on"] == "dev"
     tables = read_tables(task, on_dev) if isinstance(task, TextTask) else None
     data = task.split_tables(tables, seed, on_dev) if tables else task.load(seed, on_dev)
+    layout = RequestLayout(task, task.draw_few_shot(data.train, seed), chat=False) if task.generates else None
     view = load_model_view(config, data) if task.modality == "text" else None
     facts = collect_facts(data)
     for part in (
         *render_source(data, tables, guessed),
-        *render_splits(facts, data.labels),
+        *render_splits(facts, data.labels or list(facts.splits["train"].labels)),
         *render_lengths(data, view, config["backbone"]),
         *render_repeats(facts),
         *render_warnings([*facts.warnings, *(view.warnings if view else ())]),
-        *render_examples(data, view),
+        *(render_requests(data, layout) if layout else render_examples(data, view)),
         *render_next(overrides),
     ):
         console.print(part, crop=False)
@@ -138,20 +140,20 @@ def render_source(data: TaskData, tables: TaskTables | None, guessed: str) -> li
 def render_splits(facts: DataFacts, labels: Sequence[str]) -> list[RenderableType]:
     """The rows of each split and of each class in it."""
     shown = labels if len(labels) <= MOST_CLASSES else []
-    classes = [] if shown else ["classes", "fewest rows", "most rows"]
+    classes = [] if shown or not labels else ["classes", "fewest rows", "most rows"]
     table = terminal.make_columns("split", "rows", "repeated", *map(escape_controls, shown), *classes)
     table.columns[0].justify = "left"
     for name, split in facts.splits.items():
         counts = split.labels.values()
         per_class = [f"{split.labels.get(label, 0):,}" for label in shown]
-        per_class += [] if shown else [f"{len(counts):,}", f"{min(counts):,}", f"{max(counts):,}"]
+        per_class += [f"{len(counts):,}", f"{min(counts):,}", f"{max(counts):,}"] if classes else []
         table.add_row(name, f"{split.rows:,}", f"{split.repeated:,}", *per_class)
     return [*terminal.make_heading("Splits of a run"), Padding(table, (0, 0, 0, 2), expand=False)]
 
 
 def render_lengths(data: TaskData, view: ModelView | None, backbone: Mapping[str, Any]) -> list[RenderableType]:
     """The lengths of the texts of each split, and the share of its rows that lose text; none for pictures."""
-    if data.task.modality != "text":
+    if data.task.modality == "image":
         return []
     table = terminal.make_columns("split", "median", "99 %", "longest", *["rows cut"] * bool(view))
     table.columns[0].justify = "left"
@@ -192,6 +194,14 @@ def render_examples(data: TaskData, view: ModelView | None) -> list[RenderableTy
         for text in view.show(row) if view else show_plainly(row):
             lines.append(terminal.indent_text(Text(shorten_text(escape_controls(text), LONGEST_SHOWN))))
     return [*terminal.make_heading("Examples as the model sees them"), *lines]
+
+
+def render_requests(data: TaskData, layout: RequestLayout) -> list[RenderableType]:
+    """A request as plain text, the place of the prompt included, and its reference answer."""
+    row = data.train[0]
+    texts = [layout.write_text(row, "[prompt]"), f"reference: {row.targets[0]}"]
+    lines = [terminal.indent_text(Text(shorten_text(escape_paragraphs(text), LONGEST_SHOWN))) for text in texts]
+    return [*terminal.make_heading("An example as the model sees it (a chat model in turns)"), *lines]
 
 
 def show_plainly(example: Example) -> list[str]:

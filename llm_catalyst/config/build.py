@@ -152,8 +152,16 @@ def take_checked(value: Any, built: Any) -> Any:
 
 
 def check_modalities(task: Any, backbone: Any, head: Any) -> None:
-    """Raise ConfigurationError where one of them is for texts and another for pictures."""
-    wrong = " and ".join(n for n, part in (("backbone", backbone), ("head", head)) if part.modality != task.modality)
+    """Raise ConfigurationError where they do not fit: for labels of texts, for pictures, or for generated answers."""
+    needed = {"backbone": "image" if task.modality == "image" else "text", "head": task.modality}
+    found = {"backbone": backbone.modality, "head": head.modality}
+    wrong = " and ".join(name for name, kind in found.items() if kind != needed[name])
+    if task.generates and wrong:
+        advice = "choose head=generation and a causal language model (backbone=qwen)"
+        raise ConfigurationError(f"task={task.name} asks for answers in words, and this {wrong} gives none; {advice}")
+    if wrong and head.modality == "generation":
+        advice = "choose head=classifier, similarity or verbalizer"
+        raise ConfigurationError(f"task={task.name} has classes, and head=generation is for generation tasks; {advice}")
     if wrong and task.modality == "image":
         advice = "choose a CLIP (backbone=clip_vit_b16) and head=coop, tcp or zero_shot"
         raise ConfigurationError(f"task={task.name} is one of pictures, and {wrong} is for texts; {advice}")

@@ -25,13 +25,17 @@ class TaskDescription:
     labels: tuple[str, ...]
     examples: tuple[Example, ...] = ()
 
+    def name_answer(self, example: Example) -> str:
+        """The right answer to an example: the name of its label, or its first reference."""
+        return example.targets[0] if example.targets else self.labels[example.label]
+
 
 @dataclass(frozen=True)
 class Trial:
-    """A discrete prompt's answer to one training example: the loss in nats and the label id that it gave."""
+    """A discrete prompt's answer to one training example: the loss in nats, and a label's name or generated text."""
 
     loss: float
-    answer: int
+    answer: str
     right: bool
 
 

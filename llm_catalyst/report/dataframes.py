@@ -107,8 +107,9 @@ def load_metrics(*places: Places) -> pd.DataFrame:
 def load_predictions(*places: Places) -> pd.DataFrame:
     """One row for each row of the reporting split of the finished runs at or below `places` (see `load_runs`).
 
-    `row` is its number in its file; `label` the true label, and `soft_prompt`, `best_prompt`, `start` what the prompts
-    of those names answered. Runs of earlier revisions have none.
+    `row` is its number in its file; `label` the true label or first reference, and `soft_prompt`, `best_prompt`,
+    `start` what the prompts of those names answered; `soft_prompt_score` and so on the task's metric of generated
+    answers. Runs of earlier revisions have none.
     """
     rows, problems = [], list[str]()
     for path in find_runs(*list_paths(places)):
@@ -128,7 +129,12 @@ def list_predictions(run: Run) -> list[Row]:
     if found is None or resolved is None:
         return []
     answers = {"label": found.labels, **{name: getattr(found, name) for name in ANSWERS}}
-    named = {name: [resolved.labels[i] for i in ids] for name, ids in answers.items() if ids is not None}
+    named: dict[str, list[Any]] = {
+        name: [resolved.labels[i] if isinstance(i, int) else i for i in own]
+        for name, own in answers.items()
+        if own is not None
+    }
+    named |= {f"{name}_score": list(marks) for name, marks in found.marks.items()}
     place: Row = {"path": str(run.path), "seed": run.seed, "split": found.split}
     return [place | {"row": row} | {n: own[i] for n, own in named.items()} for i, row in enumerate(found.rows)]
 

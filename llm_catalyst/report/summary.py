@@ -83,18 +83,23 @@ def compare_answers(run: RunRecords, baseline: RunRecords, answers: Predictions,
     heading = terminal.make_heading(f"What mentor={mentor} gained over mentor={other}")
     if answers.soft_prompt is None or theirs.soft_prompt is None or answers.rows != theirs.rows:
         return Group(*heading, terminal.indent_text(Text("one of the two runs has no score on the same rows")))
-    pairs = zip(answers.soft_prompt, theirs.soft_prompt, answers.labels, strict=True)
-    gains = [(ours == label) - (reference == label) for ours, reference, label in pairs]
+    if answers.marks and theirs.marks:
+        scores = zip(answers.marks["soft_prompt"], theirs.marks["soft_prompt"], strict=True)
+        gains = [ours - reference for ours, reference in scores]
+    else:
+        pairs = zip(answers.soft_prompt, theirs.soft_prompt, answers.labels, strict=True)
+        gains = [float(ours == label) - (reference == label) for ours, reference, label in pairs]
+    metric = read_metric_name(run) if answers.marks else "accuracy"
     n, gain = len(gains), fmean(gains)
     ends, verdict = "", "within the noise"
     low, high = bootstrap_interval(gains)
     if low is not None and high is not None:
         ends = f", 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
         verdict = "a gain" if low > 0 else "a loss" if high < 0 else verdict
-    found = f"{100 * gain:+.1f} points of accuracy{ends}: {verdict}"
-    rows = f"paired over {format_count(n, f'{answers.split} row')}: {gains.count(1)} are right only with it, "
+    found = f"{100 * gain:+.1f} points of {metric}{ends}: {verdict}"
+    rows = f"paired over {format_count(n, f'{answers.split} row')}: {sum(g > 0 for g in gains)} are better with it, "
     seeds = f"one seed each; over seeds: catalyst run -m … mentor={other},{mentor} seed=1,2,3"
-    shown = Text(found, "bold"), Text(f"{rows}{gains.count(-1)} only without"), Text(seeds, "dim")
+    shown = Text(found, "bold"), Text(f"{rows}{sum(g < 0 for g in gains)} without"), Text(seeds, "dim")
     return Group(*heading, *map(terminal.indent_text, shown))
 
 

@@ -4,5 +4,6 @@ from .base import TaskData as TaskData
 from .batching import Batch as Batch
 from .batching import Examples as Examples
 from .batching import TextBatch as TextBatch
+from .generation_task import GenerationTask as GenerationTask
 from .image_task import ImageTask as ImageTask
 from .text_task import TextTask as TextTask

@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Literal
 
 from llm_catalyst.utils.checksums import sha256
 
-Modality = Literal["text", "image"]
+Modality = Literal["text", "image", "generation"]
 
 Text = tuple[str, str | None]  # a text, and its second segment
 Tell = Callable[[str], None]  # is called with the progress of what takes long
 
+MOST_COUNTED = 10  # different references that are counted one by one
 CLASS = "[CLASS]"  # the placeholder for the name of a class in a prompt
 
 
@@ -23,13 +24,15 @@ class Example:
 
     The text of an image task's example is the path of the image. `row` is its number in its file, from 1 on, as
     errors name it (the line of a text), or in all files of a split that has several. `twin` is the hash of the text by
-    which rows are twins (duplicates.py); None for images.
+    which rows are twins (duplicates.py); None for images. `targets` are the reference answers of a generation task,
+    whose label ids are all 0.
     """
 
     sequences: tuple[Text, ...]
     label: int
     row: int | None = field(default=None, compare=False)
     twin: str | None = field(default=None, compare=False)
+    targets: tuple[str, ...] = ()
 
 
 def ignore(line: str) -> None:
@@ -39,7 +42,8 @@ def ignore(line: str) -> None:
 class Task(ABC):
     """The base of the `task` node: a labelled data set. A subclass is a frozen dataclass of the node's keys.
 
-    `modality` is that of the backbones and heads which fit. `metric` chooses prompts, `description` is for the mentor.
+    `modality` is that of the backbones and heads which fit; `generates` says that answers are generated. `metric`
+    chooses prompts, `description` is for the mentor.
     `words` and `descriptions` stand for the labels under the heads `verbalizer` and `similarity`, in the order of the
     label ids; empty: the names of the labels. `cloze` is the sentence that holds a label word, at {mask}. `choices`
     is not empty where an example holds one sequence per class. `template` and `templates` hold the name of a class, at
@@ -48,6 +52,7 @@ class Task(ABC):
     """
 
     modality: ClassVar[Modality] = "text"
+    generates: ClassVar[bool] = False
     name: str
     metric: str
     description: str = ""
@@ -133,9 +138,18 @@ def majority_share(examples: Sequence[Example]) -> float:
 
 def fingerprint_split(examples: Sequence[Example]) -> dict[str, Any]:
     """Rows, label counts and sha256 of a split: equal hashes mean equal texts, labels and order."""
-    digest = sha256("".join(json.dumps([each.sequences, each.label]) for each in examples).encode())
-    counts = Counter(e.label for e in examples)
-    return {"rows": len(examples), "labels": {str(k): counts[k] for k in sorted(counts)}, "sha256": digest}
+    parts = ([each.sequences, each.label, *([each.targets] if each.targets else [])] for each in examples)
+    digest = sha256("".join(map(json.dumps, parts)).encode())
+    return {"rows": len(examples), "labels": count_answers(examples), "sha256": digest}
+
+
+def count_answers(examples: Sequence[Example]) -> dict[str, int]:
+    """The rows of each label id that occurs, or of each first reference; of more references than MOST_COUNTED none."""
+    if examples and examples[0].targets:
+        found = Counter(example.targets[0] for example in examples)
+        return dict(sorted(found.items())) if len(found) <= MOST_COUNTED else {}
+    counts = Counter(example.label for example in examples)
+    return {str(label): counts[label] for label in sorted(counts)}
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:

@@ -1,10 +1,9 @@
 """What a loaded task holds: rows, labels and repeated inputs of each split, and what is wrong with them."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llm_catalyst.tasks.base import Example, TaskData
+from llm_catalyst.tasks.base import Example, TaskData, count_answers
 from llm_catalyst.tasks.duplicates import count_contradictory, count_repeated, count_shared, hash_input
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.terminal import list_names
@@ -50,16 +49,16 @@ def collect_facts(data: TaskData) -> DataFacts:
     }
     pairs = [(name, other) for name, other in (("test", "train"), ("test", "dev"), ("dev", "train")) if name in rows]
     shared = {f"{name} in {other}": count_shared(inputs[name], inputs[other]) for name, other in pairs}
-    every = [row.label for split in rows.values() for row in split]
+    every = [row.targets or row.label for split in rows.values() for row in split]
     contradictory = count_contradictory([each for split in inputs.values() for each in split], every)
     warnings = (*data.notes, *warn_shared(shared, splits), *warn_labels(contradictory, splits, data), *warn_few(splits))
     return DataFacts(splits, shared, contradictory, warnings)
 
 
 def count_labels(rows: Sequence[Example], names: Sequence[str]) -> dict[str, int]:
-    """The rows of each label that occurs, by its name."""
-    counts = Counter(row.label for row in rows)
-    return {names[label]: counts[label] for label in sorted(counts)}
+    """The rows of each label that occurs, by its name; of a generation task those of each of a few references."""
+    counts = count_answers(rows)
+    return {names[int(label)]: n for label, n in counts.items()} if names else counts
 
 
 def warn_shared(shared: Mapping[str, int], splits: Mapping[str, SplitFacts]) -> list[str]:
@@ -110,7 +109,8 @@ def describe_rows(facts: DataFacts) -> str:
 
     def describe(name: str, split: SplitFacts) -> str:
         labels = list_names(f"{label} {n:,}" for label, n in split.labels.items())
-        again = f"; {split.repeated:,} repeated" if split.repeated else ""
-        return f"{name} {format_count(split.rows, 'row')} ({labels}{again})"
+        again = f"{split.repeated:,} repeated" if split.repeated else ""
+        more = "; ".join(filter(None, [labels, again]))
+        return f"{name} {format_count(split.rows, 'row')}" + (f" ({more})" if more else "")
 
     return ", ".join(describe(name, split) for name, split in facts.splits.items())

@@ -57,9 +57,9 @@ def count_shared(inputs: Sequence[str], others: Collection[str]) -> int:
     return sum(each in known for each in inputs)
 
 
-def count_contradictory(inputs: Sequence[str], labels: Sequence[int]) -> int:
+def count_contradictory(inputs: Sequence[str], labels: Sequence[Hashable]) -> int:
     """The rows whose input stands in another row with another label."""
-    found = defaultdict[str, set[int]](set)
+    found = defaultdict[str, set[Hashable]](set)
     for each, label in zip(inputs, labels, strict=True):
         found[each].add(label)
     return sum(n for each, n in Counter(inputs).items() if len(found[each]) > 1)

@@ -29,14 +29,14 @@ from llm_catalyst.tasks.split_files import (
     holds_split,
     is_data,
     list_files,
+    list_folders,
     missing_split,
     path_exists,
 )
-from llm_catalyst.tasks.templates import list_columns
 from llm_catalyst.utils.format import format_count, join_first, shorten_text
 from llm_catalyst.utils.paths import expand_path
 from llm_catalyst.utils.terminal import escape_controls, list_names
-from llm_catalyst.utils.validation import ConfigurationError
+from llm_catalyst.utils.validation import ConfigurationError, did_you_mean
 
 BUILT_IN = Path(__file__).parent
 LONGEST_TEXT = 1_000_000  # characters; a tokenizer takes seconds and gigabytes for more
@@ -101,11 +101,27 @@ def local_place(task: Any) -> Path | None:
         return path
     for root in (os.environ.get("CATALYST_DATA"), BUILT_IN):
         if root and (Path(root) / task.name).is_dir():
-            return Path(root) / task.name
+            return find_subset(task, Path(root) / task.name)
     if not task.hub:
         fix = f"set task.path=FOLDER or task.path=FILE, or put files into $CATALYST_DATA/{task.name}/"
         raise ConfigurationError(f"task={task.name} has no data yet: {fix}")
     return None
+
+
+def find_subset(task: Any, folder: Path) -> Path:
+    """The folder, or what in it has the name `task.subset`: a folder, or a file of rows.
+
+    Raises ConfigurationError where there is none of that name.
+    """
+    if task.subset is None:
+        return folder
+    if (folder / task.subset).is_dir():
+        return folder / task.subset
+    if files := [file for file in list_files(folder) if file.name.partition(".")[0] == task.subset]:
+        return files[0]
+    known = sorted({path.name.partition(".")[0] for path in [*list_files(folder), *list_folders(folder)]})
+    fix = f"there are {list_names(known)}" if known else "the folder is empty"
+    raise ConfigurationError(f"task.subset={task.subset} is not in {folder}{did_you_mean(task.subset, known)}; {fix}")
 
 
 @contextmanager
@@ -152,22 +168,22 @@ def note_beside(place: Path | None, train: str) -> list[str]:
 
 def read_split(task: Any, place: Path | None, split: str) -> RowTable:
     """The rows of one split, from its files or the hub, in the columns that the templates and the label need."""
-    needed = sorted({task.label.strip()} | list_columns(task.text, task.pair or "", *task.choices))
+    needed = sorted(task.columns)
     if place is None:
         tables = [read_hub_rows(task, split, needed)]
     with name_task(task.name):
         if place is not None:
             tables = [read_rows(file, needed) for file in find_files(task, place, split)]
         for table in tables:
-            check_columns(table, needed)
+            check_columns(task, table, needed)
         found = join_tables([name_classes(table, task.label.strip()) for table in tables])
         check_cells(task, found)
     return found
 
 
-def check_columns(table: RowTable, needed: Sequence[str]) -> None:
+def check_columns(task: Any, table: RowTable, needed: Sequence[str]) -> None:
     """Raise ConfigurationError where a file with rows lacks a column that is needed."""
-    fix = "name the columns in task.text, task.pair, task.choices and task.label"
+    fix = f"name the columns in {task.column_keys}"
     if table.form.startswith("CSV") and not {*map(str.lower, needed)} & {*map(str.lower, table.columns)}:
         fix = f"the first line of a CSV names its columns; {fix}"
     if table.rows:
@@ -197,11 +213,22 @@ def check_cells(task: Any, table: RowTable) -> None:
             raise ConfigurationError(f"{table.place(number)}: {problem}")
 
 
+def list_texts(value: Any) -> list[str]:
+    """The texts of a cell that holds several: a list of plain values, or SQuAD's object with such a list as `text`.
+
+    [] for another value.
+    """
+    if isinstance(value, dict):
+        value = value.get("text")
+    plain = isinstance(value, list) and not any(item is None or isinstance(item, NOT_PLAIN) for item in value)
+    return [str(item) for item in value] if plain else []
+
+
 def find_problem(name: str, value: Any, task: Any, table: RowTable) -> str:
     """The reason why a cell cannot be used, and the fix; '' if it can be a text or a label."""
     label = name == task.label.strip()
     shown = escape_controls(name)
-    if isinstance(value, NOT_PLAIN):
+    if isinstance(value, NOT_PLAIN) and not (task.takes_lists and list_texts(value)):
         return f"{shown} is a {type(value).__name__}, {shorten_value(value)}; it must be a text or a number"
     if label and value == -1 and name in table.classes:
         return f"there is no {shown} (-1); name a split that has labels in task.test or task.dev, or remove the row"

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from functools import partial
 from itertools import chain
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
@@ -60,6 +60,10 @@ class TextTask(Task):
     tokens of a text at most.
     """
 
+    subset: ClassVar[str | None] = None
+    column_keys: ClassVar[str] = "task.text, task.pair, task.choices and task.label"
+    takes_lists: ClassVar[bool] = False
+
     name: str
     text: str
     pair: str | None = None
@@ -103,6 +107,11 @@ class TextTask(Task):
         for key, given in (("words", self.words), ("descriptions", self.descriptions)):
             if given and expected and len(given) != expected:
                 raise ConfigurationError(f"task.{key} has {len(given)} entries, but there must be {expected}")
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns that the label and the templates need."""
+        return {self.label.strip()} | list_columns(self.text, self.pair or "", *self.choices)
 
     def load(self, seed: int, report_on_dev: bool = False) -> TaskData:
         """The task's rows as train, dev and test.

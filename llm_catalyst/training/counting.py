@@ -151,7 +151,7 @@ def carry_out_dialogue(context: MentorContext, strategy: Strategy) -> tuple[list
 
     def attempt(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:
         tried.append(len(prompts) * len(rows))
-        return [[Trial(1.0, 0, row % 2 == 0) for row in rows] for _ in prompts]
+        return [[Trial(1.0, "", row % 2 == 0) for row in rows] for _ in prompts]
 
     def hint(prompts: Sequence[Prompt]) -> list[tuple[tuple[int, ...], ...]]:
         near = (space.allowed_ids[0],) * HINT_TOKENS

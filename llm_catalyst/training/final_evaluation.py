@@ -3,6 +3,7 @@
 import datetime
 import time
 from statistics import harmonic_mean
+from typing import Any
 
 import torch
 
@@ -54,9 +55,12 @@ def evaluate_outcome(problem: Problem, state: State, start_dev: Score | None) ->
         distinct=state.distinct,
     )
     rows = problem.data.test
-    answers = (result.answers if result else None for result in (soft, discrete, start))
+    results = {"soft_prompt": soft, "best_prompt": discrete, "start": start}
+    answers = {name: result.answers if result else None for name, result in results.items()}
+    marks = {name: result.marks for name, result in results.items() if result and result.marks}
+    labels: Any = tuple(row.targets[0] if row.targets else row.label for row in rows)
     split = problem.settings.protocol.report_on
-    return outcome, Predictions(split, tuple(e.row for e in rows), tuple(e.label for e in rows), *answers)
+    return outcome, Predictions(split, tuple(row.row for row in rows), labels, **answers, marks=marks)
 
 
 def on_unseen(problem: Problem, state: State, result: ScoringResult) -> dict[str, float]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from llm_catalyst.mentors.background import start_call, wait_for
 from llm_catalyst.mentors.base import Mentor, MentorContext, Trial
 from llm_catalyst.models.base import Parameters, map_alike
+from llm_catalyst.models.generator import PromptedGenerator
 from llm_catalyst.optimizers.backprop import mean_gradients
 from llm_catalyst.optimizers.base import Member
 from llm_catalyst.runs.records import Advice, Emit, LLMCall, Prompt
@@ -20,6 +21,7 @@ from llm_catalyst.runs.spending import estimate_tokens
 from llm_catalyst.tasks.batching import Batch
 from llm_catalyst.training.checkpointing import Checkpointer
 from llm_catalyst.training.evaluation import known_scores
+from llm_catalyst.training.generation_scoring import generate_answers
 from llm_catalyst.training.problem import Problem
 from llm_catalyst.training.scoring import score_examples
 from llm_catalyst.training.state import State
@@ -151,10 +153,18 @@ class PromptProbe:
             return [[] for _ in prompts]
         problem = self._problem
         data = problem.splits["train"].pick(rows)
-        losses, answers = score_examples(problem.model, self._members(prompts), data, problem.padding)
-        self._scored += losses.numel()
+        members = self._members(prompts)
+        self._scored += len(prompts) * len(rows)
+        if isinstance(problem.model, PromptedGenerator):
+            answered = generate_answers(problem.model, members, problem.requests("train").pick(rows))
+            return [[Trial(each.loss, each.response, each.score == 1) for each in one] for one in answered]
+        losses, answers = score_examples(problem.model, members, data, problem.padding)
+        names = problem.data.labels
         return [
-            [Trial(loss, answer, answer == label) for loss, answer, label in zip(*pair, data.labels, strict=True)]
+            [
+                Trial(loss, names[answer], answer == label)
+                for loss, answer, label in zip(*pair, data.labels, strict=True)
+            ]
             for pair in zip(losses.tolist(), answers.tolist(), strict=True)
         ]
 

@@ -4,8 +4,9 @@ Its methods return what the training loop needs: a prompt's start, the next batc
 Shapes: k members, m virtual tokens, d embedding width.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,17 +17,24 @@ from llm_catalyst.mentors.base import TaskDescription
 from llm_catalyst.models.backbones import clip, loading, text
 from llm_catalyst.models.backbones.compatibility import refuse_missing_rows
 from llm_catalyst.models.base import Parameters, map_alike
+from llm_catalyst.models.generator import PromptedGenerator
 from llm_catalyst.models.heads.base import TextHead
 from llm_catalyst.models.image_features import load_features
 from llm_catalyst.models.prompted import PromptedClip, PromptedText
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Prompt, Snapshot, Split
-from llm_catalyst.tasks.base import TaskData, Tell, ignore, majority_share, steps_per_epoch
+from llm_catalyst.tasks.answers import UNREADABLE_SHARE
+from llm_catalyst.tasks.base import Example, TaskData, Tell, ignore, majority_share, steps_per_epoch
 from llm_catalyst.tasks.batching import Batch, Examples, count_padded_tokens, training_rows
+from llm_catalyst.tasks.generation_task import measure_constant
+from llm_catalyst.tasks.request_batching import EncodedRequests
+from llm_catalyst.tasks.request_layout import RequestLayout, encode_requests
 from llm_catalyst.tasks.token_warnings import warn_tokens
 from llm_catalyst.tasks.tokenization import encode_around, encode_splits, fill_cloze
 from llm_catalyst.tasks.truncation import Truncation, measure_truncation
+from llm_catalyst.training.generation_scoring import score_generations
 from llm_catalyst.training.scoring import Results, classification_metrics, score_members
+from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.prompt_file import read_prompts
 from llm_catalyst.utils.rng import derive_seed, make_generator
@@ -48,7 +56,7 @@ class Problem:
 
     data: TaskData
     splits: Splits
-    model: PromptedText | PromptedClip
+    model: PromptedText | PromptedClip | PromptedGenerator
     space: PromptSpace
     settings: Settings
     unseen: "Problem | None" = None
@@ -65,9 +73,9 @@ class Problem:
         task = self.data.task
         return TaskDescription(task.name, task.describe(), self.data.labels, tuple(map(task.show, self.data.train)))
 
-    def label(self, number: int | None) -> str | None:
-        """The name of a label id."""
-        return None if number is None else self.data.labels[number]
+    def label(self, answer: int | str | None) -> str | None:
+        """The name of a label id; a generated answer is its own."""
+        return self.data.labels[answer] if isinstance(answer, int) else answer
 
     @property
     def examples(self) -> int:
@@ -75,13 +83,24 @@ class Problem:
         return len(self.splits["train"])
 
     @property
+    def majority_on_dev(self) -> float:
+        """Accuracy of always answering dev's most frequent label, or answer."""
+        if isinstance(self.model, PromptedGenerator):
+            return measure_constant(self.model.task, self.data.dev)
+        return majority_share(self.data.dev)
+
+    @property
     def majority(self) -> float:
-        """Accuracy of always answering the reporting split's most frequent label."""
+        """Accuracy of always answering the reporting split's most frequent label, or answer."""
+        if self.data.task.generates:
+            return self.majority_metric
         return majority_share(self.data.test)
 
     @property
     def majority_metric(self) -> float:
-        """The task's metric of always answering the reporting split's most frequent label."""
+        """The task's metric of always answering the reporting split's most frequent label, or answer."""
+        if isinstance(self.model, PromptedGenerator):
+            return measure_constant(self.model.task, self.data.test)
         labels = torch.tensor([row.label for row in self.data.test])
         answers = torch.full_like(labels, int(labels.mode().values))
         return classification_metrics(answers, labels)[self.data.task.metric]
@@ -123,9 +142,17 @@ class Problem:
         """Tokens of one pass over these examples, padding and prompts included."""
         return len(rows) * count_padded_tokens(data, rows, self.space.length, self.padding)
 
+    def requests(self, split: Split) -> EncodedRequests:
+        """A split of a generation task."""
+        data = self.splits[split]
+        assert isinstance(data, EncodedRequests)
+        return data
+
     def score(self, members: Sequence[Parameters], split: Split = "dev") -> Results:
         """Each member's loss and metrics on a split."""
         data, metric = self.splits[split], self.data.task.metric
+        if isinstance(self.model, PromptedGenerator):
+            return score_generations(self.model, members, self.requests(split))
         return score_members(self.model, members, data, metric, self.padding)
 
     def score_prompts(self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev") -> Results:
@@ -168,6 +195,10 @@ def assemble_problem(
     truncation, found = None, list[str]()
     if data.task.modality == "image":
         splits, make_model = encode_images(data, backbone, settings, tell), PromptedClip
+    elif data.task.generates:
+        data, splits, found = encode_generation(data, backbone, settings)
+        task: Any = data.task
+        make_model = partial(PromptedGenerator, task=task)
     else:
         (splits, truncation, found), make_model = encode_texts(data, backbone, head, settings, tell), PromptedText
     limits = PassLimits(settings.micro_batch or settings.batch_size, settings.token_budget)
@@ -255,6 +286,63 @@ def refuse_short_limit(
     taken = "special tokens" if cloze is None else f"task.cloze={cloze!r} and special tokens"
     fix = f"set {key}={fixed + needed} at least" if key else "make prompt.length smaller"
     raise ConfigurationError(f"{where} leaves no token for the text: {taken} take {fixed}; {fix}")
+
+
+def encode_generation(
+    data: TaskData, backbone: text.FrozenText, settings: Settings
+) -> tuple[TaskData, Splits, list[str]]:
+    """The data whose train has not the rows of the few-shot block, the splits as encoded requests, and warnings."""
+    task: Any = data.task
+    shots = task.draw_few_shot(data.train, settings.seed)
+    data = replace(data, train=tuple(row for row in data.train if row not in shots))
+    layout = RequestLayout(task, shots, backbone.chat)
+    rows: dict[Split, Sequence[Example]] = {"train": data.train, "dev": data.dev, "test": data.test}
+    encoded = {name: encode_requests(layout, backbone.tokenizer, own) for name, own in rows.items()}
+    refuse_long_requests(encoded, task, backbone, settings.prompt.length)
+    return data, {**encoded}, warn_long_answers(encoded, task)
+
+
+def refuse_long_requests(
+    splits: Mapping[Split, EncodedRequests], task: Any, backbone: text.FrozenText, prompt_length: int
+) -> None:
+    """Raise ConfigurationError where requests and their answers have more tokens than the model has positions."""
+    positions = backbone.positions
+    if positions is None:
+        return
+    for name, split in splits.items():
+        lengths = [split.length(i) - len(answer) for i, answer in enumerate(split.answers)]
+        needed = [
+            length + prompt_length + max(task.max_new_tokens, len(answer))
+            for length, answer in zip(lengths, split.answers, strict=True)
+        ]
+        if beyond := sum(tokens > positions for tokens in needed):
+            rows = f"{beyond:,} of {format_count(len(needed), 'row')} ({beyond / len(needed):.1%}) of {name}"
+            raise ConfigurationError(
+                f"task={task.name}: {rows} need up to {max(needed):,} tokens, the prompt's {prompt_length} and the "
+                f"answer's included, and {backbone.settings.name} has {positions:,} positions; make task.few_shot or "
+                "task.max_new_tokens smaller, leave these rows out, or choose another backbone"
+            )
+
+
+def warn_long_answers(splits: Mapping[Split, EncodedRequests], task: Any) -> list[str]:
+    """Warnings of references that have more tokens than a response may have.
+
+    Raises:
+        ConfigurationError: they are more than a twentieth of a split.
+    """
+    warnings = []
+    for name, split in splits.items():
+        lengths = [len(answer) for answer in split.answers]
+        if longer := sum(length > task.max_new_tokens for length in lengths):
+            share = f"{longer:,} of {format_count(len(lengths), 'row')} ({longer / len(lengths):.1%}) of {name}"
+            said = (
+                f"task.max_new_tokens={task.max_new_tokens} is less than the reference's tokens in {share}, which have "
+                f"up to {max(lengths):,}"
+            )
+            if longer > UNREADABLE_SHARE * len(lengths):
+                raise ConfigurationError(f"task={task.name}: {said}; raise it")
+            warnings.append(said)
+    return warnings
 
 
 def encode_images(data: TaskData, backbone: clip.FrozenClip, settings: Settings, tell: Tell) -> Splits:

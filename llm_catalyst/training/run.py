@@ -28,7 +28,7 @@ from llm_catalyst.runs.reader import read_json
 from llm_catalyst.runs.records import Event, Manifest, Outcome
 from llm_catalyst.runs.resolved import Resolved
 from llm_catalyst.runs.writer import RunDirectory
-from llm_catalyst.tasks.base import Tell, ignore, majority_share
+from llm_catalyst.tasks.base import Tell, ignore
 from llm_catalyst.tasks.data_facts import DataFacts, collect_facts, describe_rows
 from llm_catalyst.training import shared_backbone
 from llm_catalyst.training.checkpointing import check_sweep_budget
@@ -74,7 +74,7 @@ def run_training(
         resumed = f"stages/{directory.saved()[-1].name}" if directory.saved() else None
         shown = describe_rows(facts), (*notes, *facts.warnings)
         metric = problem.data.task.metric
-        majority, trains = majority_share(problem.data.dev), parts.optimizer.trains
+        majority, trains = problem.majority_on_dev, parts.optimizer.trains
         criterion = parts.settings.prompt_criterion
         callback.on_run_start(
             RunInfo(title, str(path), plan, majority, metric, *shown, terms, resumed, criterion, trains)
@@ -182,6 +182,11 @@ def load_problem(parts: RunComponents, tell: Tell = ignore) -> Problem:
             f"head=verbalizer needs a language-model head, which {parts.backbone.name} does not have; "
             "choose head=classifier or head=similarity, or a backbone such as roberta_base, bert_base or gpt2 (where "
             "the weights hold such a head, and config.json does not say so: backbone.kind=masked_lm or causal_lm)"
+        )
+    if task.generates and parts.backbone.kind in ("encoder", "masked_lm"):
+        raise ConfigurationError(
+            f"task={task.name} asks for answers in words, which {parts.backbone.name} does not write; "
+            "choose a causal language model, such as backbone=qwen"
         )
     place = f" ({escape_controls(task.hub)}: from its files here or the hub)" if task.hub else ""
     tell(f"reading the data{place} …")

@@ -14,16 +14,18 @@ from llm_catalyst.tasks.batching import Examples, count_padded_tokens, scoring_r
 
 @dataclass(frozen=True)
 class ScoringResult:
-    """A member's score on a split, all its metrics, its label id if it always answers the same one, and all answers.
+    """A member's score on a split, all its metrics, its answer if it always gives the same one, and all answers.
 
-    `answers` are label ids and `losses` (n,) nats, float32 on the CPU, in the order of the split's examples.
+    `answers` are label ids, or generated texts, of which `marks` are the metric in [0, 1]; `losses` (n,) are nats,
+    float32 on the CPU; all in the order of the split's examples.
     """
 
     score: Score
     metrics: Mapping[str, float]
-    constant: int | None
-    answers: tuple[int, ...] = field(default=(), compare=False)
+    constant: int | str | None
+    answers: tuple[int, ...] | tuple[str, ...] = field(default=(), compare=False)
     losses: Tensor | None = field(default=None, compare=False)
+    marks: tuple[float, ...] = field(default=(), compare=False)
 
 
 Results = list[ScoringResult | None]  # None where a member's loss is not finite

@@ -53,19 +53,20 @@ GROUPS = ("task", "backbone", "head", "optimizer", "mentor", "strategy")
 NUMBERS = {
     "backbone": 16,
     "experiment": 9,
-    "head": 6,
+    "head": 7,
     "mentor": 47,
     "optimizer": 13,
     "protocol": 2,
     "strategy": 13,
-    "task": 26,
+    "task": 31,
 }
 PROMISED = {
     "task": "sst2 boolq cb copa rte wic wsc ag_news trec mr subj local caltech101 oxford_pets stanford_cars flowers102 "
-    "food101 fgvc_aircraft sun397 dtd eurosat ucf101 imagenet image_folder shapes",
+    "food101 fgvc_aircraft sun397 dtd eurosat ucf101 imagenet image_folder shapes gsm8k bbh mmlu squad "
+    "local_generation",
     "backbone": "roberta_large roberta_base bert_large bert_base deberta minilm gpt2 opt llama qwen custom "
     "clip_vit_b16 clip_vit_b32 clip_vit_l14 clip_rn50 tiny_clip",
-    "head": "classifier similarity verbalizer coop tcp zero_shot",
+    "head": "classifier similarity verbalizer generation coop tcp zero_shot",
     "optimizer": "adamw adam sgd adafactor zo_sgd zo_sign zo_momentum zo_conservative zo_adam forward_gradient none "
     "pez gcg",
     "mentor": "none best random perturb evolution diffusion rehearsal replay human openai_compatible local "
@@ -115,7 +116,7 @@ def merged(path: Path) -> dict[str, Any]:
     node: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     if path.parent.name not in GROUPS:
         return node
-    bases = [base.partition("@")[0] for base in node.pop("defaults", [])]
+    bases = [base.partition("@")[0] for base in node.pop("defaults", []) if isinstance(base, str)]
     return functools.reduce(lambda keys, base: keys | merged(path.with_name(f"{base}.yaml")), bases, {}) | node
 
 

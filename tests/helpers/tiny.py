@@ -82,7 +82,7 @@ def attempt(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]
     """A prompt that says "good" finds the positive examples, and any other the negative ones."""
     answers = [int("good" in prompt.text) for prompt in prompts]
     return [
-        [Trial(0.1 if (right := EXAMPLES[i].label == answer) else 2.0, answer, right) for i in rows]
+        [Trial(0.1 if (right := EXAMPLES[i].label == answer) else 2.0, TASK.labels[answer], right) for i in rows]
         for answer in answers
     ]
 

@@ -54,7 +54,7 @@ def test_the_same_run_without_a_mentor_is_trained_beside_and_the_gain_is_that_ov
     assert told[1] == f"{gain:+.1f}"
     # The interval is a bootstrap's, which for a mean of many rows is near that of the normal distribution.
     assert [float(told[2]), float(told[3])] == pytest.approx([gain - half, gain + half], abs=0.15 * half)
-    rows = f"{len(gains)} test rows: {gains.count(1)} are right only with it, {gains.count(-1)} only without"
+    rows = f"{len(gains)} test rows: {gains.count(1)} are better with it, {gains.count(-1)} without"
     assert f"paired over {rows}" in done.stdout
     # Alone the baseline is the same run.
     alone = catalyst("run", *words, "mentor=none", "hydra.run.dir=alone", cwd=tmp_path)

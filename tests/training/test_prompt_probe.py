@@ -35,7 +35,8 @@ def test_trials_are_the_answers_behind_a_score_in_the_order_of_the_rows(tokens: 
             assert alone is not None
             assert trial.loss == pytest.approx(alone.score.loss, abs=1e-5)
             assert trial.right == (alone.score.metric == 1)
-            assert trial.right == (trial.answer == problem.splits["train"].labels[row])
+            label = problem.data.labels[problem.splits["train"].labels[row]]
+            assert trial.right == (trial.answer == label)
     assert trials.paid(state).ledger.scored_examples == 3 * 5
     assert trials.attempt([], rows) == []
     assert trials.attempt(prompts, []) == [[], [], []]

@@ -77,7 +77,7 @@ class Ape(Strategy):
         reminder = ask_again(f"{wanted} now that would lead to the outputs", noun="usable instruction")
         for _ in range(self.subsets):
             examples = [task.examples[row] for row in context.draw_examples(self.demonstrations)]
-            shown = [f"Input: {format_input(each)}\nOutput: {task.labels[each.label]}" for each in examples]
+            shown = [f"Input: {format_input(each)}\nOutput: {task.name_answer(each)}" for each in examples]
             paragraphs = [STORY, *shown, WISH.format(instructions=wanted), rules]
             yield self.make_request(ROLE, paragraphs, "Instructions:", reminder, self.candidates, "from demonstrations")
 

@@ -267,7 +267,7 @@ def make_member(instruction: str, shots: Sequence[int], context: MentorContext, 
     text, kept = instruction, list[int]()
     for row in shots:
         example = task.examples[row]
-        longer = f"{text} Input: {format_input(example)} Output: {task.labels[example.label]}"
+        longer = f"{text} Input: {format_input(example)} Output: {task.name_answer(example)}"
         if len(space.tokenize(longer)) <= space.length:
             text, kept = longer, [*kept, row]
     try:

@@ -113,8 +113,8 @@ class Directional(Strategy):
             of_kind = [(task.examples[row], trial) for row, trial in tried if trial.right == right][: self.outputs]
             shown += [heading] * bool(of_kind)
             for example, trial in of_kind:
-                answer = f"Input: {templates.format_input(example)}\nIts answer: {task.labels[trial.answer]}"
-                shown.append(answer if right else f"{answer}\nThe right answer: {task.labels[example.label]}")
+                answer = f"Input: {templates.format_input(example)}\nIts answer: {trial.answer}"
+                shown.append(answer if right else f"{answer}\nThe right answer: {task.name_answer(example)}")
         return shown
 
 

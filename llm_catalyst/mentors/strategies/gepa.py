@@ -159,9 +159,9 @@ def count_front_wins(marks: Sequence[str]) -> list[int]:
 
 def format_trial(row: int, trial: Trial, context: MentorContext) -> str:
     """A training example with the answer that the model gave, and the right one."""
-    labels, example = context.task.labels, context.task.examples[row]
-    verdict = "right" if trial.right else f"wrong, the right answer is {labels[example.label]}"
-    return f"Input: {format_input(example)}\nAnswer: {labels[trial.answer]} ({verdict})"
+    example = context.task.examples[row]
+    verdict = "right" if trial.right else f"wrong, the right answer is {context.task.name_answer(example)}"
+    return f"Input: {format_input(example)}\nAnswer: {trial.answer} ({verdict})"
 
 
 def count_correct(trials: Sequence[Trial]) -> int:

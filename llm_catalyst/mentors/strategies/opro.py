@@ -75,7 +75,7 @@ class Opro(Strategy):
         """A paragraph that explains the examples, and one for each drawn training example, in the order of the data."""
         task = context.task
         examples = [task.examples[row] for row in sorted(context.draw_examples(self.exemplars))]
-        shown = [f"Input: <INS> {templates.format_input(each)}\nAnswer: {task.labels[each.label]}" for each in examples]
+        shown = [f"Input: <INS> {templates.format_input(each)}\nAnswer: {task.name_answer(each)}" for each in examples]
         return [EXEMPLARS, *shown] if shown else []
 
 

@@ -34,7 +34,8 @@ class TextBackbone(Backbone):
     installed, no hub is needed. `pooling` says which state represents a sequence: that of the `first` text
     token, the same through the model's own frozen `pooler`, the `mean` over prompt and text, or that of the
     `last` token; None takes what a sentence encoder's own files say, or else the last of a causal model and the first
-    of any other.
+    of any other. `chat` says whether requests of generation tasks are turns of its chat template; None: where it has
+    one.
 
     How it runs: `dtype` is the type of its weights, `auto` bfloat16 where the device computes in it and else float32,
     by which results come to depend on the machine; `attention` names a kernel, `auto` the one that was measured to be
@@ -52,6 +53,7 @@ class TextBackbone(Backbone):
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     pooling: Pooling | None = None
     max_length: Annotated[int, Ge(4)] | None = None
+    chat: bool | None = None
     trust_remote_code: bool = False
     tf32: bool = False
     checkpointing: bool = False

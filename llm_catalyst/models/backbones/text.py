@@ -60,6 +60,15 @@ class FrozenText(FrozenBackbone):
         self.train(False)
 
     @property
+    def chat(self) -> bool:
+        """Whether requests are turns of a chat. Raises ConfigurationError where there is no template for them."""
+        there = bool(self.tokenizer.chat_template)
+        if self.settings.chat and not there:
+            fix = "backbone.chat=false writes requests as plain text"
+            raise ConfigurationError(f"backbone.chat=true: {self.settings.name} has no chat template; {fix}")
+        return there if self.settings.chat is None else self.settings.chat
+
+    @property
     def width(self) -> int:
         """The hidden width h; in a composite checkpoint (text and images) that of the text model."""
         config = self.base.config.get_text_config()

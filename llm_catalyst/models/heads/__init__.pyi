@@ -4,6 +4,7 @@ from .base import TextHead as TextHead
 from .clip import Coop as Coop
 from .clip import Tcp as Tcp
 from .clip import ZeroShot as ZeroShot
+from .generation import Generation as Generation
 from .text import Classifier as Classifier
 from .text import Similarity as Similarity
 from .text import Verbalizer as Verbalizer

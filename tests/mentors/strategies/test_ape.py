@@ -29,7 +29,7 @@ def attempt(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]
     """The more words of praise are in a prompt, the likelier are the answers under it; "bad" is no good at all."""
     praise = [sum(prompt.text.count(word) for word in ("good", "great", "fine")) for prompt in prompts]
     losses = [float("nan") if "bad" in prompt.text else 1 - n / 5 for prompt, n in zip(prompts, praise, strict=True)]
-    return [[Trial(loss, 1, EXAMPLES[row].label == 1) for row in rows] for loss in losses]
+    return [[Trial(loss, "", EXAMPLES[row].label == 1) for row in rows] for loss in losses]
 
 
 def first() -> MentorContext:

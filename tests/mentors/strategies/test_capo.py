@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.dialogues import after, talk
-from helpers.tiny import EXAMPLES, consultation, prompt_space, scored
+from helpers.tiny import EXAMPLES, TASK, consultation, prompt_space, scored
 from scipy import stats
 
 from llm_catalyst.mentors.base import MentorContext, Trial
@@ -47,7 +47,7 @@ class Model:
     def trial(self, prompt: Prompt, row: int) -> Trial:
         words = EXAMPLES[row].sequences[0][0].replace(",", "").split()
         answer = int(not set(words).isdisjoint(prompt.text.split()))
-        return Trial(0.5, answer, answer == EXAMPLES[row].label)
+        return Trial(0.5, TASK.labels[answer], answer == EXAMPLES[row].label)
 
 
 def asked(model: Callable[..., list[list[Trial]]] | None = None, **changes: Any) -> MentorContext:
@@ -93,7 +93,7 @@ def test_who_is_beaten_by_enough_others_is_not_tried_on_the_next_block() -> None
     def model(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:
         tried.append([prompt.text.split()[0] for prompt in prompts])
         wrong = {"good": [], "great": [], "fine": [2], "bad": [0, 1, 3]}
-        return [[Trial(0.5, 0, row not in wrong[prompt.text.split()[0]]) for row in rows] for prompt in prompts]
+        return [[Trial(0.5, "", row not in wrong[prompt.text.split()[0]]) for row in rows] for prompt in prompts]
 
     tried: list[list[str]] = []
     bad, fine, good, great = map(member, ("bad", "fine", "good", "great"))

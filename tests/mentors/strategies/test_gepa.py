@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from helpers.dialogues import after, talk
-from helpers.tiny import EXAMPLES, consultation, scored
+from helpers.tiny import EXAMPLES, TASK, consultation, scored
 
 from llm_catalyst.mentors.base import MentorContext, Trial
 from llm_catalyst.mentors.strategies.gepa import Gepa, count_front_wins, draw_minibatches
@@ -27,7 +27,7 @@ def sharing(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]
     def trial(prompt: Prompt, row: int) -> Trial:
         words = EXAMPLES[row].sequences[0][0].replace(",", "").split()
         answer = int(not set(words).isdisjoint(prompt.text.split()))
-        return Trial(0.5, answer, answer == EXAMPLES[row].label)
+        return Trial(0.5, TASK.labels[answer], answer == EXAMPLES[row].label)
 
     return [[trial(prompt, row) for row in rows] for prompt in prompts]
 
@@ -83,7 +83,7 @@ def test_an_accepted_child_may_be_a_parent_at_once() -> None:
 
 def test_where_no_mistake_is_found_nothing_is_asked() -> None:
     def perfect(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:
-        return [[Trial(0.1, EXAMPLES[row].label, True) for row in rows] for _ in prompts]
+        return [[Trial(0.1, TASK.labels[EXAMPLES[row].label], True) for row in rows] for _ in prompts]
 
     advice = talk(gepa(), asked(perfect)).advice
     assert (advice.proposals, advice.fallback) == ((), "no mistake was found to reflect on")

@@ -31,7 +31,7 @@ FOUR = torch.tensor([[1.0, 0.98, 0.6, 0.1], [0.98, 1.0, 0.6, 0.1], [0.6, 0.6, 1.
 def attempt(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[Trial]]:
     """The more words of praise are in a prompt, the likelier are the answers under it."""
     praise = [sum(prompt.text.count(word) for word in ("good", "great", "fine")) for prompt in prompts]
-    return [[Trial(1 - n / 5, 1, EXAMPLES[row].label == 1) for row in rows] for n in praise]
+    return [[Trial(1 - n / 5, "", EXAMPLES[row].label == 1) for row in rows] for n in praise]
 
 
 def first() -> MentorContext:
