@@ -11,10 +11,10 @@ from rich.text import Text
 
 from llm_catalyst.config.build import build_node
 from llm_catalyst.mentors.catalogue import (
-    FILE,
     Lifecycle,
     find_lifecycle,
     find_model,
+    list_own_files,
     load_models,
     read_own_models,
     use_models,
@@ -49,11 +49,6 @@ def models_command(place: str | None, config_dir: Path | None, console: Console)
     client.preflight()
     endings = [ModelLookup(entry.id, entry, known=True).lifecycle for entry in client.list_models()]
     print_models(client.base_url, sorted(endings, key=lambda ending: ending.model), presets, prices, console)
-
-
-def list_own_files(folders: Iterable[Path]) -> list[Path]:
-    """The models.yaml of a user's own among these folders."""
-    return [file for folder in folders if folder != conf_directory() and (file := folder / FILE).is_file()]
 
 
 def read_presets(folders: Iterable[Path]) -> dict[str, dict[str, Any]]:

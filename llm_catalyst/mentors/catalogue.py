@@ -132,12 +132,17 @@ def read_own_models(folders: Iterable[Path]) -> dict[str, dict[str, Any]]:
         ConfigurationError: a file cannot be read or a row does not fit; the message names it.
     """
     rows: dict[str, dict[str, Any]] = {}
-    for folder in reversed([folder for folder in folders if folder.absolute() != conf_directory()]):
-        if (path := folder / FILE).is_file():
-            own = read_rows(path)
-            merge_rows(str(path), packaged_rows(), own)
-            rows |= {name: rows.get(name, {}) | row for name, row in own.items()}
+    for path in reversed(list_own_files(folders)):
+        own = read_rows(path)
+        merge_rows(str(path), packaged_rows(), own)
+        rows |= {name: rows.get(name, {}) | row for name, row in own.items()}
     return rows
+
+
+def list_own_files(folders: Iterable[Path]) -> list[Path]:
+    """The models.yaml in each of these folders but the packaged one."""
+    own = (folder for folder in folders if folder.absolute() != conf_directory())
+    return [path for folder in own if (path := folder / FILE).is_file()]
 
 
 def read_rows(path: Path) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -42,7 +42,7 @@ def ignore(line: str) -> None:
 class Task(ABC):
     """The base of the `task` node: a labelled data set. A subclass is a frozen dataclass of the node's keys.
 
-    `modality` is that of the backbones and heads which fit; `generates` says that answers are generated. `metric`
+    `modality` is that of the backbones and heads which fit. `metric`
     chooses prompts, `description` is for the mentor.
     `words` and `descriptions` stand for the labels under the heads `verbalizer` and `similarity`, in the order of the
     label ids; empty: the names of the labels. `cloze` is the sentence that holds a label word, at {mask}. `choices`
@@ -52,7 +52,6 @@ class Task(ABC):
     """
 
     modality: ClassVar[Modality] = "text"
-    generates: ClassVar[bool] = False
     name: str
     metric: str
     description: str = ""
@@ -65,6 +64,11 @@ class Task(ABC):
     hub: str | None = None
     template: str = "a photo of a {}."
     templates: Sequence[str] = ()
+
+    @property
+    def generates(self) -> bool:
+        """Whether its answers are generated, and no classes."""
+        return self.modality == "generation"
 
     @abstractmethod
     def load(self, seed: int, report_on_dev: bool = False) -> "TaskData":
@@ -141,6 +145,12 @@ def fingerprint_split(examples: Sequence[Example]) -> dict[str, Any]:
     parts = ([each.sequences, each.label, *([each.targets] if each.targets else [])] for each in examples)
     digest = sha256("".join(map(json.dumps, parts)).encode())
     return {"rows": len(examples), "labels": count_answers(examples), "sha256": digest}
+
+
+def hash_content(given: Mapping[str, Sequence[Example]]) -> str:
+    """The sha256 of all rows of the splits that a task has, before any of them are drawn or held out."""
+    digests = [[role, fingerprint_split(rows)["sha256"]] for role, rows in given.items()]
+    return sha256(json.dumps(digests).encode())
 
 
 def count_answers(examples: Sequence[Example]) -> dict[str, int]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from llm_catalyst.tasks.base import Example, TaskData, count_answers
 from llm_catalyst.tasks.duplicates import count_contradictory, count_repeated, count_shared, hash_input
-from llm_catalyst.utils.format import format_count
+from llm_catalyst.utils.format import format_count, format_share
 from llm_catalyst.utils.terminal import list_names
 
 FEW = 100  # test rows, below which one row is more than a point
@@ -68,7 +68,7 @@ def warn_shared(shared: Mapping[str, int], splits: Mapping[str, SplitFacts]) -> 
         name, _, other = pair.split()
         rows = splits[name].rows
         if n:
-            said = f"{n:,} of {format_count(rows, f'{name} row')} ({n / rows:.1%}) stand in {other}, too"
+            said = f"{format_share(n, rows, f'{name} row')} stand in {other}, too"
             found.append(f"{said}: remove them from one of the two, or the score says little about new texts")
     return found
 

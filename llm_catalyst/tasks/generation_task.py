@@ -3,7 +3,6 @@
 A task is one YAML in conf/task; its fields are those of `GenerationTask`.
 """
 
-import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,15 +22,14 @@ from llm_catalyst.tasks.answers import (
     infer_extraction,
     score_answer,
 )
-from llm_catalyst.tasks.base import Example, Modality, Task, TaskData, fingerprint_split
+from llm_catalyst.tasks.base import Example, Modality, Task, TaskData, hash_content
 from llm_catalyst.tasks.duplicates import hash_text
 from llm_catalyst.tasks.json_rows import shorten_value
 from llm_catalyst.tasks.row_files import RowTable
 from llm_catalyst.tasks.splitting import SplitRule, sample_shots, split_rows
 from llm_catalyst.tasks.templates import check_template, fill_template, list_columns
 from llm_catalyst.tasks.text_tables import TaskTables, list_texts, read_tables
-from llm_catalyst.utils.checksums import sha256
-from llm_catalyst.utils.format import format_count
+from llm_catalyst.utils.format import format_count, format_share
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.terminal import escape_controls, list_names
 from llm_catalyst.utils.validation import ConfigurationError, NonNegativeInt, PositiveInt, config_dataclass
@@ -53,7 +51,6 @@ class GenerationTask(Task):
     """
 
     modality: ClassVar[Modality] = "generation"
-    generates: ClassVar[bool] = True
     label: ClassVar[str] = ""
     labels: ClassVar[Sequence[str]] = ()
     column_keys: ClassVar[str] = "task.text and task.target"
@@ -129,9 +126,7 @@ class GenerationTask(Task):
             problem = f"task={self.name}: nothing is left for {list_names(lacking)} ({counts})"
             raise ConfigurationError(f"{problem}; make task.train_rows and task.dev_rows smaller, or add rows")
         train, dev, test = (tuple(splits[name]) for name in ("train", "dev", "test"))
-        digests = [[role, fingerprint_split(rows)["sha256"]] for role, rows in given.items()]
-        content = sha256(json.dumps(digests).encode())
-        return TaskData(task, (), train, dev, test, tables.source, notes, content)
+        return TaskData(task, (), train, dev, test, tables.source, notes, hash_content(given))
 
     def draw_few_shot(self, train: Sequence[Example], seed: int) -> tuple[Example, ...]:
         """The examples of the few-shot block, drawn from train. Raises ConfigurationError where there are too few."""
@@ -188,12 +183,13 @@ def refuse_unreadable(task: GenerationTask, given: Mapping[str, Sequence[Example
         odd = [row for row in rows if all(task.read_answer(target) is None for target in row.targets)]
         if not odd:
             continue
-        share = f"{len(odd):,} of {format_count(len(rows), 'row')} ({len(odd) / len(rows):.1%}) of {role}"
-        example = shorten_value(odd[0].targets[0])
+        said = (
+            f"task.extract={task.extract} reads no answer from the references of "
+            f"{format_share(len(odd), len(rows))} of {role}, such as {shorten_value(odd[0].targets[0])}"
+        )
         if len(odd) > UNREADABLE_SHARE * len(rows):
-            problem = f"task.extract={task.extract} reads no answer from the references of {share}, such as {example}"
-            raise ConfigurationError(f"task={task.name}: {problem}; choose another task.extract, or mend the rows")
-        notes.append(f"task.extract={task.extract} reads no answer from the references of {share}, such as {example}")
+            raise ConfigurationError(f"task={task.name}: {said}; choose another task.extract, or mend the rows")
+        notes.append(said)
     return [escape_controls(note) for note in notes]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class EncodedRequests(Examples):
     padding: int
     choices: int = 1
 
-    @property
+    @cached_property
     def labels(self) -> Sequence[int]:  # type: ignore[override]
         """One label for all: a generation task has no classes."""
         return [0] * len(self.answers)

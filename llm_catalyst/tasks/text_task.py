@@ -3,7 +3,6 @@
 A task is one YAML in conf/task; its fields are those of `TextTask` (docs/guide.md shows how to add one).
 """
 
-import json
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
-from llm_catalyst.tasks.base import Example, Task, TaskData, fingerprint_split
+from llm_catalyst.tasks.base import Example, Task, TaskData, hash_content
 from llm_catalyst.tasks.duplicates import hash_input, hash_text
 from llm_catalyst.tasks.json_rows import shorten_value
 from llm_catalyst.tasks.labels import (
@@ -33,7 +32,6 @@ from llm_catalyst.tasks.row_files import RowTable
 from llm_catalyst.tasks.splitting import SplitRule, sample_shots, split_rows
 from llm_catalyst.tasks.templates import check_template, fill_template, list_columns
 from llm_catalyst.tasks.text_tables import TaskTables, name_task, read_tables
-from llm_catalyst.utils.checksums import sha256
 from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.rng import derive_seed
 from llm_catalyst.utils.terminal import escape_controls, list_names
@@ -142,10 +140,7 @@ class TextTask(Task):
         notes = (*tables.notes, *coding.notes, *(note for role in given for note in count_empty(role, given[role])))
         notes += (*self.list_unused_keys(given.keys()), *self.check_names(coding.names))
         train, dev, test = (tuple(splits[name]) for name in ("train", "dev", "test"))
-        content = sha256(
-            json.dumps([[role, fingerprint_split(rows)["sha256"]] for role, rows in given.items()]).encode()
-        )
-        return TaskData(self, coding.names, train, dev, test, tables.source, notes, content)
+        return TaskData(self, coding.names, train, dev, test, tables.source, notes, hash_content(given))
 
     def check_names(self, labels: Sequence[str]) -> list[str]:
         """A note on what words and descriptions stand for where the labels were read off the rows.

@@ -4,7 +4,7 @@ Its methods return what the training loop needs: a prompt's start, the next batc
 Shapes: k members, m virtual tokens, d embedding width.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,18 +23,17 @@ from llm_catalyst.models.image_features import load_features
 from llm_catalyst.models.prompted import PromptedClip, PromptedText
 from llm_catalyst.models.soft_prompt import PromptSpace
 from llm_catalyst.runs.records import Prompt, Snapshot, Split
-from llm_catalyst.tasks.answers import UNREADABLE_SHARE
 from llm_catalyst.tasks.base import Example, TaskData, Tell, ignore, majority_share, steps_per_epoch
 from llm_catalyst.tasks.batching import Batch, Examples, count_padded_tokens, training_rows
 from llm_catalyst.tasks.generation_task import measure_constant
 from llm_catalyst.tasks.request_batching import EncodedRequests
 from llm_catalyst.tasks.request_layout import RequestLayout, encode_requests
+from llm_catalyst.tasks.request_lengths import refuse_long_requests, warn_long_answers
 from llm_catalyst.tasks.token_warnings import warn_tokens
 from llm_catalyst.tasks.tokenization import encode_around, encode_splits, fill_cloze
 from llm_catalyst.tasks.truncation import Truncation, measure_truncation
 from llm_catalyst.training.generation_scoring import score_generations
 from llm_catalyst.training.scoring import Results, classification_metrics, score_members
-from llm_catalyst.utils.format import format_count
 from llm_catalyst.utils.memory import PassLimits
 from llm_catalyst.utils.prompt_file import read_prompts
 from llm_catalyst.utils.rng import derive_seed, make_generator
@@ -150,10 +149,9 @@ class Problem:
 
     def score(self, members: Sequence[Parameters], split: Split = "dev") -> Results:
         """Each member's loss and metrics on a split."""
-        data, metric = self.splits[split], self.data.task.metric
         if isinstance(self.model, PromptedGenerator):
             return score_generations(self.model, members, self.requests(split))
-        return score_members(self.model, members, data, metric, self.padding)
+        return score_members(self.model, members, self.splits[split], self.data.task.metric, self.padding)
 
     def score_prompts(self, prompts: Sequence[Prompt], head: Parameters, split: Split = "dev") -> Results:
         """Loss and metrics of discrete prompts, each embedded anew, under one member's head."""
@@ -298,51 +296,8 @@ def encode_generation(
     layout = RequestLayout(task, shots, backbone.chat)
     rows: dict[Split, Sequence[Example]] = {"train": data.train, "dev": data.dev, "test": data.test}
     encoded = {name: encode_requests(layout, backbone.tokenizer, own) for name, own in rows.items()}
-    refuse_long_requests(encoded, task, backbone, settings.prompt.length)
+    refuse_long_requests(encoded, task, settings.prompt.length, backbone.settings.name, backbone.positions)
     return data, {**encoded}, warn_long_answers(encoded, task)
-
-
-def refuse_long_requests(
-    splits: Mapping[Split, EncodedRequests], task: Any, backbone: text.FrozenText, prompt_length: int
-) -> None:
-    """Raise ConfigurationError where requests and their answers have more tokens than the model has positions."""
-    positions = backbone.positions
-    if positions is None:
-        return
-    for name, split in splits.items():
-        lengths = [split.length(i) - len(answer) for i, answer in enumerate(split.answers)]
-        needed = [
-            length + prompt_length + max(task.max_new_tokens, len(answer))
-            for length, answer in zip(lengths, split.answers, strict=True)
-        ]
-        if beyond := sum(tokens > positions for tokens in needed):
-            rows = f"{beyond:,} of {format_count(len(needed), 'row')} ({beyond / len(needed):.1%}) of {name}"
-            raise ConfigurationError(
-                f"task={task.name}: {rows} need up to {max(needed):,} tokens, the prompt's {prompt_length} and the "
-                f"answer's included, and {backbone.settings.name} has {positions:,} positions; make task.few_shot or "
-                "task.max_new_tokens smaller, leave these rows out, or choose another backbone"
-            )
-
-
-def warn_long_answers(splits: Mapping[Split, EncodedRequests], task: Any) -> list[str]:
-    """Warnings of references that have more tokens than a response may have.
-
-    Raises:
-        ConfigurationError: they are more than a twentieth of a split.
-    """
-    warnings = []
-    for name, split in splits.items():
-        lengths = [len(answer) for answer in split.answers]
-        if longer := sum(length > task.max_new_tokens for length in lengths):
-            share = f"{longer:,} of {format_count(len(lengths), 'row')} ({longer / len(lengths):.1%}) of {name}"
-            said = (
-                f"task.max_new_tokens={task.max_new_tokens} is less than the reference's tokens in {share}, which have "
-                f"up to {max(lengths):,}"
-            )
-            if longer > UNREADABLE_SHARE * len(lengths):
-                raise ConfigurationError(f"task={task.name}: {said}; raise it")
-            warnings.append(said)
-    return warnings
 
 
 def encode_images(data: TaskData, backbone: clip.FrozenClip, settings: Settings, tell: Tell) -> Splits:

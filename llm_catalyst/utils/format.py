@@ -68,6 +68,11 @@ def quote_word(word: str) -> str:
     return min(forms, key=len)
 
 
+def format_share(part: int, whole: int, noun: str = "row") -> str:
+    """'3 of 250 rows (1.2%)'."""
+    return f"{part:,} of {format_count(whole, noun)} ({part / whole:.1%})"
+
+
 def shorten_text(text: str, longest: int) -> str:
     """The text; of a longer one the first `longest` characters and '…'."""
     return text if len(text) <= longest else f"{text[:longest]}…"
